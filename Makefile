@@ -1,0 +1,31 @@
+# `make demo` and `make test` need Python 3.10 or later, and nothing else installed.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO ?= demo
+# One thread for each of the two test processes.
+TEST_ENV := OMP_NUM_THREADS=1 ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=1
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/.installed ## two synthetic participants with known truth, registered to the template
+	test -e $(DEMO)/bids || $(BIN)/fcnreg phantom $(DEMO)/bids --participants 2
+	$(BIN)/bids_fcnreg $(DEMO)/bids $(DEMO)/derivatives participant --work-dir $(DEMO)/work
+	$(BIN)/python benchmarks/phantom.py $(DEMO)/bids $(DEMO)/derivatives
+	@echo "The results are in $(DEMO)/derivatives: open sub-01.html first."
+
+test: $(VENV)/.installed ## the whole suite
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist worksteal
+
+lint: $(VENV)/.installed ## what CI checks besides the tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# Installed again when what it is made from changes.
+$(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(DEMO) build dist *.egg-info

@@ -1,0 +1,1 @@
+"""BIDS: what comes in, the templates, and how results are named."""

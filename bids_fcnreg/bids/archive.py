@@ -1,0 +1,155 @@
+"""Template archives: file names laid out as TemplateFlow lays them out, and how to fetch them."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bids_fcnreg.errors import InputError
+
+BUILTIN = "MNI152NLin2009aSym"
+_DOWNLOAD_SECONDS = 10
+_FILE = re.compile(r"(?P<entities>(?:[a-zA-Z]+-[^_]+_)*)(?P<suffix>\w+)(?P<extension>(?:\.\w+)+)")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of an archive: its path and what its name says.
+
+    ``entities`` maps ``tpl``, ``cohort``, ``res``, ``atlas``, ``seg``, ``desc``, … to labels;
+    ``res`` and ``cohort`` have no leading zeros.
+    """
+
+    path: Path
+    suffix: str
+    extension: str
+    entities: dict[str, str] = field(hash=False)
+
+    def only(self, *keys: str) -> bool:
+        """Whether the name has no other entities than these (and tpl, cohort, res)."""
+        return set(self.entities) <= {"tpl", "cohort", "res", *keys}
+
+
+def parse(path: Path) -> Entry | None:
+    """Take a file name apart; None if it is not a name of this kind."""
+    match = _FILE.fullmatch(path.name)
+    if match is None:
+        return None
+    pairs = (part.split("-", 1) for part in match["entities"].rstrip("_").split("_") if part)
+    entities = {
+        key: (value.lstrip("0") or "0") if key in ("res", "cohort") else value
+        for key, value in pairs
+    }
+    return Entry(path, match["suffix"], match["extension"], entities)
+
+
+def templateflow_home() -> Path:
+    """Where TemplateFlow keeps its files: ``TEMPLATEFLOW_HOME``, or its folder in the cache."""
+    from platformdirs import user_cache_dir
+
+    return Path(os.environ.get("TEMPLATEFLOW_HOME") or user_cache_dir("templateflow")).absolute()
+
+
+def entries(folder: Path) -> list[Entry]:
+    """Files of one template (``tpl-NAME/``, its cohorts included), sorted by path."""
+    found = (parse(path) for path in sorted(folder.rglob("tpl-*")) if not path.is_dir())
+    return [entry for entry in found if entry is not None]
+
+
+def templateflow_entries(name: str) -> list[Entry]:
+    """Files that TemplateFlow knows of one template, those not downloaded yet included.
+
+    Raises
+    ------
+    InputError
+        If TemplateFlow knows no such template, or its folder can be neither read nor made.
+    """
+    home = templateflow_home()
+    if not home.is_dir() or not any(home.iterdir()):
+        try:
+            _client(home).cache.ensure()  # unpacks the list of files that the package carries
+        except OSError as why:
+            raise InputError(
+                f"The template {name} was looked for in TEMPLATEFLOW_HOME ({home}), which cannot "
+                f"be made ({why.strerror or why}): set TEMPLATEFLOW_HOME to a folder that holds "
+                f"it, or use the built-in {BUILTIN}, which needs no download."
+            ) from why
+    found = entries(home / f"tpl-{name}")
+    if not found:
+        known = ", ".join(sorted(p.name[4:] for p in home.glob("tpl-*"))) or "none"
+        raise InputError(
+            f"The template {name} is neither a file nor a folder, and is not in TEMPLATEFLOW_HOME "
+            f"({home}), which knows {known}: check the name, or use the built-in {BUILTIN}, which "
+            "needs no download."
+        )
+    return found
+
+
+def fetch(entry: Entry) -> Path:
+    """Path of a file of an archive that is surely there, downloaded from TemplateFlow if need be.
+
+    Raises
+    ------
+    InputError
+        If it is not there and cannot be downloaded; after about ten seconds at most.
+    """
+    path = entry.path
+    if path.is_file() and path.stat().st_size:
+        return path
+    home = templateflow_home()
+    why = "it is not part of TemplateFlow"
+    if path.is_relative_to(home):
+        query = {_NAMES[key]: value for key, value in entry.entities.items() if key in _NAMES}
+        query |= {key: int(query[key]) for key in ("resolution", "cohort") if key in query}
+        query |= {key: None for key in _NAMES.values() if key not in query}
+        try:
+            client = _client(home)
+            client.cache.layout = _layout_of(home, entry.entities["tpl"])
+            client.get(
+                entry.entities["tpl"], suffix=entry.suffix, extension=entry.extension, **query
+            )
+        except (OSError, RuntimeError) as error:
+            why = "downloading it failed: is there an internet connection?"
+            if isinstance(error, PermissionError):
+                why = f"{home} cannot be written"
+    if path.is_file() and path.stat().st_size:
+        return path
+    raise InputError(
+        f"The template file {path.name} is not in {path.parent} ({why}): put it there, or use the "
+        f"built-in {BUILTIN}, which needs no download."
+    )
+
+
+#: Entities as they are written in file names, and as TemplateFlow's queries name them.
+_NAMES = {
+    "res": "resolution",
+    "cohort": "cohort",
+    "atlas": "atlas",
+    "seg": "segmentation",
+    "scale": "scale",
+    "desc": "desc",
+    "label": "label",
+}
+
+
+def _client(home: Path):
+    """TemplateFlow's client on a folder, with a short patience.
+
+    Importing templateflow fills the folder that TEMPLATEFLOW_HOME names if it is empty; it does
+    not go to the network.
+    """
+    from templateflow.client import TemplateFlowClient
+
+    return TemplateFlowClient(root=home, timeout=_DOWNLOAD_SECONDS)
+
+
+def _layout_of(home: Path, name: str):
+    """TemplateFlow's index of one template: that of all of them takes ten seconds."""
+    from bids.layout import BIDSLayoutIndexer
+    from templateflow.conf.bids import Layout
+
+    others = re.compile(rf"^/(?!tpl-{re.escape(name)}(?:/|$))")
+    indexer = BIDSLayoutIndexer(validate=False, ignore=[others], index_metadata=False)
+    return Layout(home, validate=False, config="templateflow", indexer=indexer)

@@ -1,0 +1,208 @@
+"""Atlases to bring into each participant's space: label images and the names of their labels."""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from bids_fcnreg import image
+from bids_fcnreg.bids.archive import Entry, fetch, parse, templateflow_entries
+from bids_fcnreg.bids.derivatives import write_tsv
+from bids_fcnreg.bids.templates import (
+    Template,
+    cached,
+    like,
+    materialise,
+    nilearn_map,
+    parse_modifiers,
+    plain,
+)
+from bids_fcnreg.errors import InputError
+
+#: The built-in atlas, with the label values of fMRIPrep's tissue classes in BIDS order.
+TISSUE = "tissue"
+_TISSUE_LABELS = ((1, "CSF"), (2, "GM"), (3, "WM"))
+_FILE = re.compile(r"(?P<image>.+?\.nii(?:\.gz)?)(?::(?P<table>.+))?")
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """A label image in the space of a template.
+
+    Attributes
+    ----------
+    name : str
+        Alphanumeric, for the ``seg-`` entity.
+    image : Path or None
+        Integers on any grid of the template's space; None where `materialise_atlas` makes it.
+    labels : tuple of (int, str)
+        Value and name of each region, by value; the background 0 is not among them.
+    """
+
+    name: str
+    image: Path | None
+    labels: tuple[tuple[int, str], ...]
+
+
+def default_atlases(template: Template) -> list[Atlas]:
+    """The tissue segmentation (CSF, GM, WM) if the template is the built-in one, else nothing."""
+    return [Atlas(TISSUE, None, _TISSUE_LABELS)] if template.builtin else []
+
+
+def resolve_atlas(spec: str, template: Template) -> Atlas:
+    """Find an atlas.
+
+    Parameters
+    ----------
+    spec : str
+        ``tissue`` (built in, for the built-in template); a name that TemplateFlow uses as atlas,
+        segmentation or description of this template, with modifiers where it has several, such as
+        ``Schaefer2018:desc-100Parcels7Networks``; a label image ``FILE.nii.gz`` with its table in
+        ``FILE.tsv``; or ``FILE.nii.gz:TABLE.tsv``. A table has the columns ``index`` and ``name``,
+        separated by tabs; labels without a name are named by their value.
+    template : Template
+        The template it belongs to.
+
+    Raises
+    ------
+    InputError
+        If it is not there, ambiguous, or does not hold whole numbers.
+    """
+    if spec == TISSUE:
+        if not template.builtin:
+            raise InputError(
+                f"The atlas {TISSUE} belongs to the built-in template, not to {template.space}: "
+                "give an atlas of that template."
+            )
+        return default_atlases(template)[0]
+    if match := _FILE.fullmatch(spec):
+        path = Path(match["image"]).expanduser().absolute()
+        table = Path(match["table"]).expanduser() if match["table"] else None
+        return _from_file(path, table, _name_of(path))
+    return _from_templateflow(spec, template)
+
+
+def materialise_atlas(atlas: Atlas, template: Template, folder: Path) -> Atlas:
+    """Make the built-in label image in a folder, unless it is there; others stay as they are.
+
+    Tissue is decided in each voxel of the brain mask by the largest of three probabilities: grey
+    and white matter from the maps, cerebrospinal fluid as what they leave to one.
+    """
+    if atlas.image is not None:
+        return atlas
+    grey_path, white_path = nilearn_map("gm"), nilearn_map("wm")
+    path = cached(folder, template.t1w, f"seg-{TISSUE}_dseg", grey_path, white_path)
+    if not path.exists():
+        brain = image.load(materialise(template, folder).mask)
+        grey = image.load(grey_path).get_fdata()
+        white = image.load(white_path).get_fdata()
+        # The maps hold 0 to 255 for probabilities of 0 to 1.
+        probability = np.stack([255 - grey - white, grey, white])
+        tissue = (probability.argmax(axis=0) + 1) * (brain.get_fdata() > 0)
+        image.write(path, like(brain, tissue, "uint8"))
+    return replace(atlas, image=path)
+
+
+def write_lookup(path: Path, labels: tuple[tuple[int, str], ...]) -> Path:
+    """Write the table of an atlas as BIDS wants it beside a ``_dseg``."""
+    return write_tsv(path, ("index", "name"), labels)
+
+
+def _from_templateflow(spec: str, template: Template) -> Atlas:
+    """Atlas by the name that TemplateFlow gives it in the space of this template."""
+    keys = ("desc", "seg", "scale", "atlas", "res")
+    name, asked = parse_modifiers(spec, keys)
+    files = [
+        e
+        for e in templateflow_entries(template.name)
+        if e.suffix == "dseg" and e.entities.get("cohort") == template.cohort
+    ]
+    images = [e for e in files if e.extension in (".nii.gz", ".nii")]
+    named = next(
+        (hits for key in ("atlas", "seg", "desc") if (hits := _matching(images, {key: name}))), []
+    )
+    hits = _matching(named, asked)
+    if not hits:
+        known = sorted({_spec_of(e) for e in named or images})
+        raise InputError(
+            f"TemplateFlow has no atlas {spec} for {template.space}: it has "
+            f"{', '.join(known) or 'none'}; or give a NIfTI file."
+        )
+    kinds = sorted({_spec_of(e) for e in hits})
+    if len(kinds) > 1:
+        raise InputError(f"The atlas {spec} is ambiguous: choose one of {', '.join(kinds)}.")
+    # Any grid will do, for labels are sampled in world coordinates: the finest, numbered lowest.
+    chosen = min(hits, key=lambda e: int(e.entities.get("res", "0")))
+    identity = {k: v for k, v in chosen.entities.items() if k not in ("res", "tpl", "cohort")}
+    tables = [e for e in files if e.extension == ".tsv" and e.only(*identity)]
+    tables = _matching(tables, identity)
+    table = fetch(tables[0]) if tables else None
+    return _from_file(fetch(chosen), table, "".join(identity.values()))
+
+
+def _matching(files: list[Entry], entities: dict[str, str]) -> list[Entry]:
+    """Files that carry all of these entities."""
+    return [e for e in files if entities.items() <= e.entities.items()]
+
+
+def _spec_of(entry: Entry) -> str:
+    """How to ask for an atlas, apart from its resolution."""
+    first, *rest = [(k, v) for k, v in entry.entities.items() if k not in ("tpl", "cohort", "res")]
+    return ":".join([first[1], *(f"{key}-{value}" for key, value in rest)])
+
+
+def _name_of(path: Path) -> str:
+    """Label of an atlas file: what its entities say, or else its name."""
+    entry = parse(path)
+    entities = entry.entities if entry else {}
+    parts = [entities[key] for key in ("atlas", "seg", "desc") if key in entities]
+    return re.sub(r"[^a-zA-Z0-9]", "", "".join(parts)) or plain(path)
+
+
+def _from_file(path: Path, table: Path | None, name: str) -> Atlas:
+    """Atlas from a label image and a table of names (by default the one beside it)."""
+    values = np.unique(image.load(path, dtype="float64").get_fdata())
+    if (values != np.rint(values)).any() or values[0] < 0:
+        raise InputError(
+            f"The atlas {path} holds values that are not whole numbers from 0 up: give a label "
+            "image, one number a region (not probabilities)."
+        )
+    beside = path.with_name(re.sub(r"\.nii(\.gz)?$", ".tsv", path.name))
+    if table is None and beside.exists():
+        table = beside
+    names = _read_table(table) if table is not None else {}
+    present = {int(v): str(int(v)) for v in values}
+    labels = {**present, **names}
+    labels.pop(0, None)
+    return Atlas(name, path, tuple(sorted(labels.items())))
+
+
+def _read_table(path: Path) -> dict[int, str]:
+    """Names of labels from a table with the columns index and, if they have names, name."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as stream:
+            rows = list(csv.DictReader(stream, delimiter="\t"))
+    except (OSError, UnicodeDecodeError, csv.Error) as why:
+        raise InputError(f"The lookup table {path} cannot be read: {why}.") from why
+    if not rows or "index" not in rows[0]:
+        raise InputError(
+            f"The lookup table {path} has no column named index: it needs the columns index and "
+            "name, separated by tabs."
+        )
+    names = {}
+    for number, row in enumerate(rows, start=2):
+        try:
+            index = int(row["index"] or "")
+        except ValueError as why:
+            raise InputError(
+                f"The lookup table {path} has in line {number} the index {row['index']!r}: it "
+                "must be a whole number."
+            ) from why
+        if index in names:
+            raise InputError(f"The lookup table {path} has the index {index} twice: remove one.")
+        names[index] = (row.get("name") or "").strip() or str(index)
+    return names

@@ -1,0 +1,313 @@
+"""What a BIDS dataset holds for us: the T1w images and lesion masks of each participant."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bids_fcnreg.errors import InputError
+
+if TYPE_CHECKING:
+    from bids.layout import BIDSLayout
+
+#: Queries of fMRIPrep's filter files that we read; `_OTHER_QUERIES` are for images we never read.
+_QUERIES: dict[str, dict[str, Any]] = {
+    "t1w": {"datatype": "anat", "suffix": "T1w", "part": ["mag", None]},
+    "roi": {"datatype": "anat", "suffix": ["roi", "mask"]},
+}
+_OTHER_QUERIES = {"asl", "bold", "dwi", "flair", "fmap", "pet", "sbref", "t2w"}
+_LESION = re.compile(r"_label-lesion_(.*_)?(roi|mask)\.nii|^(?!.*_label-).*_roi\.nii")
+_VALIDATOR_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Scan:
+    """T1w images that make one anatomy: all runs of one participant in one session.
+
+    Attributes
+    ----------
+    participant : str
+        Label without ``sub-``.
+    session : str or None
+        Label without ``ses-``.
+    t1w : tuple of Path
+        The runs, in the order of their names; empty if the participant has none.
+    lesions : tuple of Path
+        Lesion masks beside them.
+    """
+
+    participant: str
+    session: str | None
+    t1w: tuple[Path, ...]
+    lesions: tuple[Path, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """``sub-01`` or ``sub-01_ses-x``."""
+        session = f"_ses-{self.session}" if self.session else ""
+        return f"sub-{self.participant}{session}"
+
+
+def open_layout(
+    bids_dir: Path, participants: Iterable[str] = (), database_dir: Path | None = None
+) -> BIDSLayout:
+    """Index the ``anat`` folders of a dataset, nothing else.
+
+    Parameters
+    ----------
+    bids_dir : Path
+        Root of a BIDS dataset.
+    participants : iterable of str
+        Labels without ``sub-`` to restrict the index to; empty means all.
+    database_dir : Path, optional
+        pybids database: used as it is if it exists, else written there (for all participants).
+
+    Raises
+    ------
+    InputError
+        If there is no readable BIDS dataset at `bids_dir`.
+    """
+    from bids.layout import BIDSLayout, BIDSLayoutIndexer
+
+    _check_root(bids_dir)
+    labels = () if database_dir else tuple(participants)
+    chosen = "|".join(map(re.escape, labels)) if labels else "[^/]+"
+    ignore = [
+        re.compile(rf"^/(?!sub-(?:{chosen})(?:/|$)|dataset_description\.json$)"),
+        re.compile(r"^/sub-[^/]+/(?!ses-|anat(?:/|$))[^/]+"),
+        re.compile(r"^/sub-[^/]+/ses-[^/]+/(?!anat(?:/|$))[^/]+"),
+    ]
+    try:
+        return BIDSLayout(
+            bids_dir,
+            validate=False,
+            indexer=BIDSLayoutIndexer(validate=False, ignore=ignore, index_metadata=False),
+            database_path=database_dir,
+        )
+    except Exception as why:  # pybids, SQLAlchemy and SQLite each raise their own kinds
+        where = f"{bids_dir} (database {database_dir})" if database_dir else str(bids_dir)
+        raise InputError(
+            f"{where} cannot be read as a BIDS dataset ({_first_line(why)}): run "
+            "bids-validator-deno on it; a database of another pybids version must be deleted."
+        ) from why
+
+
+def find_scans(
+    bids_dir: Path,
+    participants: Iterable[str] = (),
+    sessions: Iterable[str] = (),
+    filters: dict[str, dict[str, Any]] | None = None,
+    database_dir: Path | None = None,
+) -> list[Scan]:
+    """Find what there is to register.
+
+    Parameters
+    ----------
+    bids_dir : Path
+        Root of a BIDS dataset.
+    participants, sessions : iterable of str
+        Labels, with or without ``sub-`` and ``ses-``; empty means all. Sessions asked for leave
+        out images without a session.
+    filters : dict, optional
+        What `read_filter_file` returns.
+    database_dir : Path, optional
+        See `open_layout`.
+
+    Returns
+    -------
+    list of Scan
+        One for each participant and session that has a T1w image, sorted. A participant without
+        any T1w image is there with an empty ``t1w`` (only if named, when sessions are asked for).
+
+    Raises
+    ------
+    InputError
+        If there is no dataset, an unknown participant or session, or no T1w image at all.
+    """
+    bids_dir = Path(bids_dir).absolute()
+    _check_root(bids_dir)
+    wanted = _labels(participants, "sub-")
+    visits = _labels(sessions, "ses-")
+    there = sorted(p.name[4:] for p in bids_dir.glob("sub-*") if p.is_dir())
+    if not there:
+        raise InputError(f"{bids_dir} has no sub-* folders: is it the root of the dataset?")
+    _check_known("Participant", wanted, there, bids_dir)
+    layout = open_layout(bids_dir, wanted, database_dir)
+    if visits:
+        _check_known("Session", visits, layout.get_sessions(), bids_dir)
+    scans = []
+    for participant in wanted or there:
+        found = _scans_of(layout, participant, visits, filters or {})
+        if not found and (wanted or not visits):
+            session = visits[0] if len(visits) == 1 else None
+            found = [Scan(participant, session, ())]
+        scans += found
+    if not any(scan.t1w for scan in scans):
+        chosen = " for what was asked" if wanted or visits or filters else ""
+        raise InputError(
+            f"{bids_dir} has no T1w image{chosen} (sub-*/[ses-*/]anat/*_T1w.nii[.gz]): check the "
+            "participants, sessions and filters, and that the images are named as BIDS asks."
+        )
+    return scans
+
+
+def read_filter_file(path: Path) -> dict[str, dict[str, Any]]:
+    """Read a filter file as fMRIPrep does, e.g. ``{"t1w": {"acquisition": "MPRAGE"}}``.
+
+    ``null`` (or ``"Query.NONE"``) asks that the entity is absent, ``"*"`` (or ``"Query.ANY"``)
+    that it is there. Queries for images that are not read (``bold``, …) are left out.
+
+    Raises
+    ------
+    InputError
+        If it is not such a file, or a query or an entity in it is unknown.
+    """
+    from bids.layout import Config, Query
+
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as why:
+        raise InputError(f"The BIDS filter file {path} cannot be read: {why}.") from why
+    if not isinstance(content, dict) or not all(isinstance(q, dict) for q in content.values()):
+        raise InputError(
+            f'The BIDS filter file {path} must hold one object a query, such as {{"t1w": '
+            '{"acquisition": "MPRAGE"}}.'
+        )
+    unknown = sorted(set(content) - set(_QUERIES) - _OTHER_QUERIES)
+    if unknown:
+        raise InputError(
+            f"The BIDS filter file {path} has the unknown query {', '.join(unknown)}: those that "
+            f"are read are {' and '.join(_QUERIES)}."
+        )
+    words = {None: Query.NONE, "*": Query.ANY}
+    words |= {f"Query.{query.name}": query for query in Query}
+    entities = set(Config.load("bids").entities) | set(Config.load("derivatives").entities)
+    filters = {}
+    for query in set(content) & set(_QUERIES):
+        strange = sorted(set(content[query]) - entities)
+        if strange:
+            raise InputError(
+                f"The BIDS filter file {path} has in {query} the unknown entity "
+                f"{', '.join(strange)}: write it in full, for instance acquisition, run, session."
+            )
+        filters[query] = {
+            entity: [words.get(v, v) for v in value]
+            if isinstance(value, list)
+            else words.get(value, value)
+            for entity, value in content[query].items()
+        }
+    return filters
+
+
+def validate(bids_dir: Path) -> list[str]:
+    """Run the BIDS validator and say what it found.
+
+    Nothing it finds stops a run: real datasets carry errors in files that are never read, and
+    those that are read are checked when they are.
+
+    Returns
+    -------
+    list of str
+        One line for each error; empty if there is none.
+    """
+    name = "bids-validator-deno"
+    beside = Path(sys.executable).with_name(name)
+    command = str(beside) if beside.exists() else shutil.which(name)
+    if command is None:
+        return [f"{name} is not installed: the dataset was not validated."]
+    try:
+        done = subprocess.run(
+            [command, str(bids_dir), "--format", "json", "--ignoreWarnings"],
+            capture_output=True,
+            text=True,
+            timeout=_VALIDATOR_SECONDS,
+        )
+        issues = json.loads(done.stdout)["issues"]["issues"]
+    except subprocess.TimeoutExpired:
+        return [f"{name} took more than {_VALIDATOR_SECONDS} s: the dataset was not validated."]
+    except (OSError, ValueError, KeyError) as why:
+        return [f"{name} failed ({_first_line(why)}): the dataset was not validated."]
+    return [_issue_line(issue) for issue in issues if issue.get("severity") == "error"]
+
+
+def _issue_line(issue: dict[str, Any]) -> str:
+    """One error of the validator as one line."""
+    line = f" line {issue['line']}" if issue.get("line") else ""
+    sub = f" ({issue['subCode']})" if issue.get("subCode") else ""
+    message = " ".join(str(issue.get("issueMessage") or "").split())
+    place = f"{issue.get('location', 'dataset')}{line}: {issue.get('code', 'error')}{sub}"
+    return f"{place} {message}".rstrip()
+
+
+def _scans_of(
+    layout: BIDSLayout, participant: str, sessions: tuple[str, ...], filters: dict[str, Any]
+) -> list[Scan]:
+    """One participant's scans, sorted by session (images without one come first)."""
+    common = {"subject": participant, "extension": [".nii", ".nii.gz"]}
+    if sessions:
+        common["session"] = list(sessions)
+    images: dict[str, dict[str | None, list[Path]]] = {}
+    for query, default in _QUERIES.items():
+        # What was asked for on the command line narrows the filter and is never overridden by it.
+        asked = {**common, **default, **filters.get(query, {}), "subject": participant}
+        by_session = images.setdefault(query, {})
+        for file in layout.get(**asked):
+            session = file.entities.get("session")
+            if not sessions or session in sessions:
+                by_session.setdefault(session, []).append(Path(file.path))
+    return [
+        Scan(
+            participant,
+            session,
+            tuple(sorted(images["t1w"][session])),
+            tuple(sorted(p for p in images["roi"].get(session, []) if _LESION.search(p.name))),
+        )
+        for session in sorted(images["t1w"], key=lambda label: label or "")
+    ]
+
+
+def _check_root(bids_dir: Path) -> None:
+    """Refuse a folder that is not the root of a BIDS dataset."""
+    if not bids_dir.is_dir():
+        raise InputError(f"{bids_dir} is not a folder: give the root of a BIDS dataset.")
+    description = bids_dir / "dataset_description.json"
+    try:
+        content = json.loads(description.read_text(encoding="utf-8"))
+    except FileNotFoundError as why:
+        raise InputError(
+            f"{bids_dir} has no dataset_description.json: give the root of a BIDS dataset, or "
+            'add that file with at least "Name" and "BIDSVersion".'
+        ) from why
+    except (OSError, ValueError) as why:
+        raise InputError(f"{description} is not readable JSON ({why}): repair it.") from why
+    missing = [key for key in ("Name", "BIDSVersion") if key not in dict(content)]
+    if missing:
+        raise InputError(f"{description} lacks {' and '.join(missing)}: add what BIDS requires.")
+
+
+def _check_known(what: str, wanted: tuple[str, ...], there: list[str], bids_dir: Path) -> None:
+    """Refuse labels that the dataset does not have."""
+    unknown = [label for label in wanted if label not in there]
+    if unknown:
+        known = ", ".join(there[:20]) + (", …" if len(there) > 20 else "")
+        raise InputError(
+            f"{what} {', '.join(unknown)} is not in {bids_dir}: choose from {known or 'none'}."
+        )
+
+
+def _labels(labels: Iterable[str], prefix: str) -> tuple[str, ...]:
+    """Labels without their prefix, each once, in the order given."""
+    return tuple(dict.fromkeys(label.removeprefix(prefix) for label in labels))
+
+
+def _first_line(why: BaseException) -> str:
+    """What an exception says, in one line."""
+    return (str(why).strip() or type(why).__name__).splitlines()[0]

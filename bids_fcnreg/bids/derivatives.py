@@ -1,0 +1,182 @@
+"""The folder of derivatives: what it says about itself, and how its files name their sources."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, metadata
+from pathlib import Path
+from typing import Any
+
+from bids_fcnreg import __version__
+from bids_fcnreg.errors import InputError
+from bids_fcnreg.image import write_bytes
+
+NAME = "bids_fcnreg"
+BIDS_VERSION = "1.10.0"
+TEMPLATEFLOW_URL = "https://github.com/templateflow/templateflow"
+
+#: Reports, figures and logs, and the transforms, which BIDS has no name for yet.
+_IGNORED = ("*.html", "logs", "figures", "*_xfm.*")
+_README = """\
+# Derivatives of bids_fcnreg
+
+Brain images registered to templates with fully convolutional networks, by bids_fcnreg.
+
+In `sub-<label>/[ses-<label>/]anat/`:
+
+| file | what it is |
+|---|---|
+| `*_desc-preproc_T1w.nii.gz` | T1w image in its own space, bias-corrected and \
+intensity-normalised |
+| `*_desc-brain_mask.nii.gz` | brain mask in the same space |
+| `*_from-T1w_to-<template>_mode-image_xfm.h5` | ITK transform that resamples the T1w image onto \
+the template (it maps points of the template to points of the T1w image) |
+| `*_from-<template>_to-T1w_mode-image_xfm.h5` | its inverse |
+| `*_space-<template>_desc-preproc_T1w.nii.gz`, `*_space-<template>_desc-brain_mask.nii.gz` | \
+image and mask in the template's space |
+| `*_seg-<atlas>_desc-<template>_dseg.nii.gz`, `.tsv` | labels of an atlas, brought from the \
+template into the space of the T1w image, and their names |
+| `*_seg-<atlas>_desc-<template>Volumes_dseg.tsv` | volume of each region in mm³ |
+| `*_desc-logjacobian_xfm.nii.gz` | natural logarithm of the Jacobian determinant of the \
+transform, on the template's grid |
+| `*_desc-quality_xfm.json` | similarity before and after, folds, inverse consistency, seconds |
+
+`sub-<label>.html` is the visual report; `logs/` holds the settings of each run, the text for the
+methods section, and what went wrong if anything did.
+"""
+
+
+def prepare_output(output_dir: Path, bids_dir: Path) -> None:
+    """Make the folder of derivatives and the files that describe it.
+
+    May be called again, and by several processes at once. A README.md that is there is kept, and
+    so are lines added to .bidsignore.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be written, is the input dataset, or holds another dataset.
+    """
+    output_dir, bids_dir = Path(output_dir).absolute(), Path(bids_dir).absolute()
+    if output_dir.resolve() == bids_dir.resolve():
+        raise InputError(
+            f"The output folder {output_dir} is the dataset itself: choose another, for instance "
+            f"{bids_dir / 'derivatives' / NAME}."
+        )
+    _check_ours(output_dir)
+    try:
+        (output_dir / "logs").mkdir(parents=True, exist_ok=True)
+        write_json(output_dir / "dataset_description.json", _description(bids_dir))
+        _write_bidsignore(output_dir / ".bidsignore")
+        if not (output_dir / "README.md").exists():
+            write_bytes(output_dir / "README.md", _README.encode())
+    except OSError as why:
+        raise InputError(
+            f"The output folder {output_dir} cannot be written ({why.strerror}): choose another "
+            "or change its permissions."
+        ) from why
+
+
+def bids_uri(path: str | os.PathLike, bids_dir: Path | None, output_dir: Path | None) -> str:
+    """Name a file the way BIDS does.
+
+    Returns
+    -------
+    str
+        ``bids:raw:…`` in the input dataset, ``bids::…`` in the derivatives,
+        ``bids:templateflow:…`` in TemplateFlow's folder, ``file://…`` elsewhere; the links are
+        in dataset_description.json. What is a URI already stays as it is.
+    """
+    from bids_fcnreg.bids.templates import templateflow_home
+
+    if ":" in str(path).split("/", 1)[0]:
+        return str(path)
+    path = Path(path).absolute()
+    # The innermost first: derivatives often lie inside the dataset they were made from.
+    for link, root in (("", output_dir), ("raw", bids_dir), ("templateflow", templateflow_home())):
+        if root is not None and path.is_relative_to(Path(root).absolute()):
+            return f"bids:{link}:{path.relative_to(Path(root).absolute()).as_posix()}"
+    return path.as_uri()
+
+
+def write_json(path: Path, content: dict[str, Any]) -> Path:
+    """Write JSON, whole or not at all; leave a file that says the same as it is."""
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    if path.exists() and path.read_bytes() == text.encode():
+        return path
+    return write_bytes(path, text.encode())
+
+
+def write_tsv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> Path:
+    """Write a table with tabs, whole or not at all; None becomes ``n/a``."""
+    lines = [tuple(header), *(tuple("n/a" if v is None else v for v in row) for row in rows)]
+    text = "".join("\t".join(map(str, line)) + "\n" for line in lines)
+    return write_bytes(path, text.encode())
+
+
+def _description(bids_dir: Path) -> dict[str, Any]:
+    """Content of dataset_description.json."""
+    try:
+        raw = json.loads((bids_dir / "dataset_description.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as why:
+        raise InputError(f"{bids_dir}/dataset_description.json cannot be read: {why}.") from why
+    source = {"URL": bids_dir.as_uri()}
+    if doi := str(raw.get("DatasetDOI") or ""):
+        doi = doi.removeprefix("https://doi.org/").removeprefix("doi:")
+        source = {"URL": f"https://doi.org/{doi}", "DOI": f"doi:{doi}"}
+    description: dict[str, Any] = {
+        "Name": f"{NAME}: registration of {raw.get('Name', bids_dir.name)}",
+        "BIDSVersion": BIDS_VERSION,
+        "DatasetType": "derivative",
+        "GeneratedBy": [_generated_by()],
+        "SourceDatasets": [source],
+        "DatasetLinks": {"raw": bids_dir.as_uri(), "templateflow": TEMPLATEFLOW_URL},
+        "HowToAcknowledge": "Please cite the works named in logs/CITATION.md.",
+    }
+    if raw.get("License"):
+        description["License"] = raw["License"]
+    return description
+
+
+def _generated_by() -> dict[str, Any]:
+    """This software, and the container it runs in if the container's environment names it."""
+    made: dict[str, Any] = {"Name": NAME, "Version": __version__}
+    try:
+        url = metadata(NAME)["Home-page"]
+    except PackageNotFoundError:  # imported from a folder, not installed
+        url = None
+    if url:
+        made["CodeURL"] = url
+    if tag := os.environ.get("BIDS_FCNREG_DOCKER_TAG"):
+        made["Container"] = {"Type": "docker", "Tag": f"{NAME}:{tag}"}
+    elif uri := os.environ.get("BIDS_FCNREG_SINGULARITY_URL"):
+        made["Container"] = {"Type": "singularity", "URI": uri}
+    return made
+
+
+def _check_ours(output_dir: Path) -> None:
+    """Refuse to write into a dataset that something else made."""
+    if output_dir.exists() and not output_dir.is_dir():
+        raise InputError(f"The output folder {output_dir} is a file: choose another name.")
+    try:
+        there = json.loads((output_dir / "dataset_description.json").read_text(encoding="utf-8"))
+        makers = [maker.get("Name") for maker in there.get("GeneratedBy", [])]
+    except OSError:  # nothing there yet
+        return
+    except (ValueError, AttributeError):
+        makers = []
+    if NAME not in makers:
+        raise InputError(
+            f"The output folder {output_dir} holds a dataset that {NAME} did not make: choose "
+            "another folder."
+        )
+
+
+def _write_bidsignore(path: Path) -> None:
+    """Add our lines to what is there."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    missing = [line for line in _IGNORED if line not in lines]
+    if missing:
+        write_bytes(path, ("\n".join([*lines, *missing]) + "\n").encode())

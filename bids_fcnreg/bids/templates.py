@@ -1,0 +1,304 @@
+"""Templates to register to: the built-in one, TemplateFlow's, a NIfTI file, a folder.
+
+The built-in template is the symmetric MNI152 2009a average (Fonov et al., NeuroImage 2011) that
+nilearn carries in its package: 1 mm, brain-extracted, with maps of grey and white matter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from scipy import ndimage
+
+from bids_fcnreg import image
+from bids_fcnreg.bids.archive import (
+    BUILTIN,
+    Entry,
+    entries,
+    fetch,
+    parse,
+    templateflow_entries,
+    templateflow_home,
+)
+from bids_fcnreg.errors import InputError
+
+__all__ = [
+    "BUILTIN",
+    "Template",
+    "materialise",
+    "resolve_template",
+    "resolve_templates",
+    "templateflow_home",
+]
+
+#: A brain-extracted image has a background of exact zeros, and no human brain is larger (mm³).
+_LEAST_BACKGROUND, _LARGEST_BRAIN = 0.3, 2.2e6
+_BUILTIN_URL = (
+    "https://github.com/nilearn/nilearn/blob/main/nilearn/datasets/data/"
+    "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
+)
+
+
+@dataclass(frozen=True)
+class Template:
+    """A template image and its brain mask.
+
+    Attributes
+    ----------
+    name : str
+        Label of the space, alphanumeric.
+    cohort, resolution : str or None
+        TemplateFlow's cohort and the resolution asked for, without leading zeros.
+    t1w : Path
+        The image.
+    mask : Path or None
+        Its brain mask, on the same grid; None where `materialise` makes it from the voxels that
+        are not zero, because the image is brain-extracted.
+    builtin : bool
+        Whether it is the one that needs no download.
+    origin : Path or None
+        The image as it was found, where `materialise` has replaced it.
+    """
+
+    name: str
+    cohort: str | None
+    resolution: str | None
+    t1w: Path
+    mask: Path | None
+    builtin: bool = False
+    origin: Path | None = None
+
+    @property
+    def space(self) -> str:
+        """Label in file names: the name, with ``+`` and the cohort as sMRIPrep writes it."""
+        return f"{self.name}+{self.cohort}" if self.cohort else self.name
+
+    @property
+    def reference(self) -> str:
+        """URI of the image as it was found, for ``SpatialReference`` and ``Sources``."""
+        if self.builtin:
+            return _BUILTIN_URL
+        path, home = self.origin or self.t1w, templateflow_home()
+        if path.is_relative_to(home):
+            return f"bids:templateflow:{path.relative_to(home).as_posix()}"
+        return path.as_uri()
+
+
+def resolve_templates(specs: Iterable[str]) -> list[Template]:
+    """`resolve_template` of each; two of one space would overwrite each other and are refused."""
+    templates: dict[str, Template] = {}
+    for spec in dict.fromkeys(specs):
+        template = resolve_template(spec)
+        if template.space in templates:
+            raise InputError(
+                f"Two of the templates are called {template.space} ({spec} is one of them): give "
+                "one of them, or rename its file."
+            )
+        templates[template.space] = template
+    return list(templates.values())
+
+
+def resolve_template(spec: str) -> Template:
+    """Find a template.
+
+    Parameters
+    ----------
+    spec : str
+        ``MNI152NLin2009aSym`` (built in); a TemplateFlow name with modifiers such as
+        ``MNIPediatricAsym:cohort-3:res-1`` (the finest resolution by default); a NIfTI file, with
+        its brain mask beside it (``…_desc-brain_mask.nii.gz`` for ``…_T1w.nii.gz``) or
+        brain-extracted; a folder ``tpl-NAME`` laid out like TemplateFlow's.
+
+    Raises
+    ------
+    InputError
+        If it is not there, ambiguous, unreadable, or without a brain mask.
+    """
+    path = Path(spec).expanduser()
+    if path.is_dir() and path.name.startswith("tpl-"):
+        name = path.absolute().name[4:]
+        return _select(name, entries(path.absolute()), {}, spec)
+    if spec.endswith((".nii", ".nii.gz")):
+        return _from_file(path.absolute())
+    if "/" in spec or path.is_dir():
+        raise InputError(
+            f"The template {spec} is neither a NIfTI file nor a folder named tpl-NAME: check the "
+            "path."
+        )
+    name, modifiers = parse_modifiers(spec, ("cohort", "res"))
+    if name == BUILTIN and modifiers in ({}, {"res": "1"}):
+        return Template(BUILTIN, None, modifiers.get("res"), nilearn_map("t1"), None, True)
+    return _select(name, templateflow_entries(name), modifiers, spec)
+
+
+def materialise(template: Template, folder: Path) -> Template:
+    """Make the files that a template lacks: its brain mask, and its image without what is outside.
+
+    Parameters
+    ----------
+    template : Template
+        From `resolve_template`.
+    folder : Path
+        Where to keep them; what is there already is used again.
+
+    Returns
+    -------
+    Template
+        With ``t1w`` zero outside the brain and ``mask`` a file of zeros and ones on the same grid.
+    """
+    if template.mask is None:
+        mask_path = cached(folder, template.t1w, "desc-brain_mask")
+        if not mask_path.exists():
+            source = image.load(template.t1w)
+            image.write(mask_path, like(source, _brain_of(source.get_fdata()), "uint8"))
+        template = replace(template, mask=mask_path)
+    brain_path = cached(folder, template.t1w, "desc-brain_T1w", template.mask)
+    bare = replace(template, t1w=brain_path, origin=template.origin or template.t1w)
+    if brain_path.exists():
+        return bare
+    source, mask = image.load(template.t1w), image.load(template.mask)
+    if mask.shape != source.shape or not np.allclose(mask.affine, source.affine, atol=1e-3):
+        raise InputError(
+            f"The brain mask {template.mask} is not on the grid of {template.t1w}: resample it."
+        )
+    inside = mask.get_fdata() > 0.5
+    values = source.get_fdata()
+    if not values[~inside].any():
+        return template
+    image.write(brain_path, like(source, values * inside, "float32"))
+    return bare
+
+
+def nilearn_map(kind: str) -> Path:
+    """File of the built-in template: its ``t1``, ``gm`` or ``wm``, values from 0 to 255."""
+    package = find_spec("nilearn")
+    if package is None or package.origin is None:
+        raise InputError(f"nilearn is not installed: {BUILTIN} comes with it; install it.")
+    name = f"mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz"
+    path = Path(package.origin).parent / "datasets" / "data" / name
+    if not path.exists():
+        raise InputError(f"{path} is missing: install nilearn again.")
+    return path
+
+
+def parse_modifiers(spec: str, allowed: tuple[str, ...]) -> tuple[str, dict[str, str]]:
+    """Take ``Name:cohort-3:res-01`` apart: the name, and the modifiers without leading zeros."""
+    name, *parts = spec.split(":")
+    modifiers = {}
+    for part in parts:
+        key, dash, value = part.partition("-")
+        key = {"resolution": "res"}.get(key, key)
+        if key not in allowed or not dash or not value.isalnum():
+            raise InputError(
+                f"{spec}: the modifier {part!r} is not understood; write for instance "
+                f"{name}:{allowed[0]}-1 (known: {', '.join(allowed)})."
+            )
+        number = key in ("res", "cohort")
+        modifiers[key] = (value.lstrip("0") or "0") if number else value
+    if not re.fullmatch(r"[a-zA-Z0-9]+", name):
+        raise InputError(f"{spec!r} is not the name of a template or atlas, and no such file is.")
+    return name, modifiers
+
+
+def cached(folder: Path, source: Path, ending: str, *also: Path) -> Path:
+    """Name in the cache of what is made from these files: it changes when one of them does."""
+    digest = hashlib.sha256()
+    for path in (source, *also):
+        state = path.stat()
+        digest.update(f"{path.absolute()}:{state.st_size}:{state.st_mtime_ns};".encode())
+    return Path(folder) / f"{plain(source)}{digest.hexdigest()[:12]}_{ending}.nii.gz"
+
+
+def plain(path: Path) -> str:
+    """Letters and digits of a file's name without its extensions."""
+    return re.sub(r"[^a-zA-Z0-9]", "", re.sub(r"\.nii(\.gz)?$", "", path.name))
+
+
+def like(reference: nib.Nifti1Image, data: np.ndarray, dtype: str) -> nib.Nifti1Image:
+    """Image with other values on the grid of a template."""
+    made = nib.Nifti1Image(data.astype(dtype), reference.affine)
+    made.header.set_xyzt_units("mm")
+    made.set_sform(reference.affine, code=image.TEMPLATE)
+    made.set_qform(reference.affine, code=image.TEMPLATE)
+    return made
+
+
+def _select(name: str, files: list[Entry], modifiers: dict[str, str], spec: str) -> Template:
+    """Choose image and mask of a template from the files there are."""
+    images = [e for e in files if e.suffix == "T1w" and e.extension in (".nii.gz", ".nii")]
+    if not images:
+        raise InputError(f"The template {spec} has no T1w image: choose another template.")
+    cohorts = sorted({e.entities.get("cohort") for e in images}, key=lambda c: int(c or 0))
+    cohort = modifiers.get("cohort")
+    if cohort not in cohorts:
+        known = ", ".join(f"{name}:cohort-{c}" for c in cohorts if c) or "none"
+        raise InputError(f"The template {spec} needs one of its cohorts: {known}.")
+    files = [e for e in files if e.entities.get("cohort") == cohort]
+    resolutions = sorted(
+        {e.entities.get("res") for e in images if e.entities.get("cohort") == cohort},
+        key=lambda r: int(r) if r and r.isdigit() else 0,
+    )
+    resolution = modifiers.get("res", resolutions[0])
+    if resolution not in resolutions:
+        known = ", ".join(f"res-{r}" for r in resolutions if r) or "only one"
+        raise InputError(f"The template {spec} has no such resolution; it has {known}.")
+    files = [e for e in files if e.entities.get("res") == resolution]
+    heads = [e for e in files if e.suffix == "T1w" and e.only()]
+    brains = [e for e in files if e.suffix == "T1w" and e.only("desc") and _says_brain(e)]
+    masks = [e for e in files if e.suffix == "mask" and e.only("desc", "label") and _says_brain(e)]
+    chosen = (heads or brains)[:1] if masks else (brains or heads)[:1]
+    if not chosen:
+        raise InputError(f"The template {spec} has no plain T1w image: choose another template.")
+    t1w = fetch(chosen[0])
+    mask = fetch(masks[0]) if masks else None
+    template = Template(name, cohort, modifiers.get("res"), t1w, mask)
+    if mask is None:
+        _check_extracted(t1w)
+    return template
+
+
+def _says_brain(entry: Entry) -> bool:
+    """Whether the name is that of a brain or its mask; old archives say ``label-brain``."""
+    return entry.entities.get("desc", entry.entities.get("label")) == "brain"
+
+
+def _from_file(path: Path) -> Template:
+    """Template from a NIfTI file and, if it is there, the mask beside it."""
+    image.load(path)
+    entry = parse(path)
+    name = (entry.entities.get("tpl") if entry else None) or plain(path)
+    cohort = entry.entities.get("cohort") if entry and "tpl" in entry.entities else None
+    stem = re.sub(r"(_desc-[a-zA-Z0-9]+)?(_T1w)?\.nii(\.gz)?$", "", path.name)
+    beside = [path.with_name(f"{stem}_desc-brain_mask{end}") for end in (".nii.gz", ".nii")]
+    mask = next((candidate for candidate in beside if candidate.exists()), None)
+    if mask is None:
+        _check_extracted(path)
+    return Template(name, cohort, None, path, mask)
+
+
+def _check_extracted(path: Path) -> None:
+    """Refuse an image that needs a brain mask and has none."""
+    loaded = image.load(path)
+    filled = loaded.get_fdata() != 0
+    volume = filled.sum() * abs(np.linalg.det(loaded.affine[:3, :3]))
+    if filled.mean() > 1 - _LEAST_BACKGROUND or volume > _LARGEST_BRAIN:
+        stem = re.sub(r"(_T1w)?\.nii(\.gz)?$", "", path.name)
+        raise InputError(
+            f"The template {path} is not brain-extracted: put its brain mask beside it as "
+            f"{stem}_desc-brain_mask.nii.gz."
+        )
+
+
+def _brain_of(values: np.ndarray) -> np.ndarray:
+    """Brain of an extracted image: its largest piece that is not zero, without holes."""
+    pieces, _ = ndimage.label(values != 0)
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    return ndimage.binary_fill_holes(pieces == sizes.argmax())

@@ -1,0 +1,210 @@
+"""The BIDS App: reads the words, prepares, runs the workflow, says how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+from bids_fcnreg.cli.parser import parse
+from bids_fcnreg.config import Config
+from bids_fcnreg.errors import FcnregError
+
+if TYPE_CHECKING:
+    from nipype import Workflow
+    from rich.console import Console
+
+    from bids_fcnreg.bids.dataset import Scan
+    from bids_fcnreg.cli.progress import Display
+    from bids_fcnreg.cli.summary import Failure
+
+DONE, SUBJECT_FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+_GOES_ON = "the same command goes on with what is done"
+
+
+class _Terminated(BaseException):
+    """This process was asked to end (SIGTERM)."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the BIDS App.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Words of the command line without the program's name; by default those of this process.
+
+    Returns
+    -------
+    int
+        Exit code: 0 all done; 1 some subject failed; 2 wrong input or words, nothing was run;
+        130 or 143 after an interrupt or a request to end.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return run(parse(argv))
+    except FcnregError as error:
+        return _leave(f"error: {error}", BAD_INPUT)
+    except KeyboardInterrupt:
+        return _leave(f"stopped by the user; {_GOES_ON}.", INTERRUPTED)
+    except _Terminated:
+        return _leave(f"was asked to end; {_GOES_ON}.", TERMINATED)
+
+
+def _leave(sentence: str, code: int) -> int:
+    print(f"bids_fcnreg: {sentence}", file=sys.stderr)
+    return code
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise _Terminated
+
+
+def run(config: Config) -> int:
+    """Do what the settings say.
+
+    Returns
+    -------
+    int
+        0, or 1 when some subject failed.
+
+    Raises
+    ------
+    FcnregError
+        When nothing can be run.
+    """
+    os.environ["NO_ET"] = os.environ["NIPYPE_NO_ET"] = "1"  # libraries shall not report usage
+    from rich.console import Console
+
+    from bids_fcnreg.cli import prepare
+
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    scans = prepare.find_input(config, console)
+    if config.reports_only:
+        return _make_reports(config, scans, console)
+    prepare.check_device(config)
+    templates, atlases = prepare.find_templates(config)
+    run_dir = prepare.make_folders(config)
+
+    from bids_fcnreg.cli.execution import configure
+
+    log_file = configure(config, run_dir)
+    if not (config.skip_validation or config.boilerplate_only):
+        prepare.validate_input(config, run_dir, console)
+    workflow = prepare.build_workflow(config, scans, templates, atlases)
+    methods = prepare.write_methods(config, workflow)
+    if config.boilerplate_only:
+        console.print(f"Methods text: {methods}")
+        return DONE
+    if config.write_graph:
+        _write_graph(workflow, console)
+    display, stopped = _execute(config, workflow, scans, log_file, console)
+    failures = _failures(scans, display, stopped, run_dir)
+    return _conclude(config, scans, display, failures, run_dir, console)
+
+
+def _make_reports(config: Config, scans: Sequence[Scan], console: Console) -> int:
+    """Make the reports of those who have results."""
+    from bids_fcnreg.cli.summary import read_quality
+    from bids_fcnreg.workflows.report import run_reports
+
+    done = [scan for scan in scans if read_quality(config.output_dir, scan.label)]
+    for report in run_reports(config, done):
+        console.print(f"Report: {report}")
+    without = [scan.label for scan in scans if scan not in done]
+    if without:
+        console.print(f"No results, hence no report: {', '.join(without)}")
+    return SUBJECT_FAILED if without else DONE
+
+
+def _write_graph(workflow: Workflow, console: Console) -> None:
+    """Draw the workflow, or, without Graphviz, leave its description in Graphviz's language."""
+    with contextlib.suppress(OSError):  # raised when there is no `dot`, after the .dot is written
+        workflow.write_graph(graph2use="colored", format="svg", simple_form=True)
+    graph = Path(workflow.base_dir) / workflow.name / "graph.svg"
+    console.print(f"Graph: {graph if graph.exists() else graph.with_suffix('.dot')}")
+
+
+def _execute(
+    config: Config, workflow: Workflow, scans: Sequence[Scan], log_file: Path, console: Console
+) -> tuple[Display, Exception | None]:
+    """Run the workflow; returns what was seen, and what Nipype raised in the end."""
+    from nipype.interfaces.utility import IdentityInterface
+
+    from bids_fcnreg.cli.execution import make_plugin
+    from bids_fcnreg.cli.progress import Display
+    from bids_fcnreg.workflows.base import subject_wf_name
+
+    nodes = [
+        f"{workflow.name}.{name}"
+        for name in workflow.list_node_names()
+        if not isinstance(workflow.get_node(name).interface, IdentityInterface)
+    ]
+    workflows = {subject_wf_name(scan): scan.label for scan in scans if scan.t1w}
+    display = Display(nodes, workflows, console, live=False if config.verbose else None)
+    plugin = make_plugin(config, log_file, display)
+    try:
+        with display:
+            workflow.run(plugin=plugin)
+    except Exception as error:  # Nipype raises whatever the first node that failed has raised
+        return display, error
+    finally:
+        if hasattr(plugin, "stop"):
+            plugin.stop()
+    return display, None
+
+
+def _failures(
+    scans: Sequence[Scan], display: Display, stopped: Exception | None, run_dir: Path
+) -> dict[str, Failure]:
+    """Why subjects have no results, by label."""
+    from bids_fcnreg.cli.summary import Failure, read_failures
+
+    failures = read_failures(run_dir, display.workflows)
+    for label, subject in display.subjects.items():
+        if label in failures:
+            continue
+        if subject.failed_stage is not None:
+            failures[label] = Failure(f"The stage '{subject.failed_stage}' failed; see {run_dir}.")
+        elif subject.waiting:
+            why = "the plugin did not wait for it" if stopped is None else _last_line(stopped)
+            failures[label] = Failure(f"It was not finished when the run ended ({why}).")
+    for scan in scans:
+        if not scan.t1w:
+            failures[scan.label] = Failure(
+                "It has no T1w image: add one, or name the other participants "
+                "with --participant-label."
+            )
+    return failures
+
+
+def _last_line(error: Exception) -> str:
+    """What an exception says in the end."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
+
+
+def _conclude(
+    config: Config,
+    scans: Sequence[Scan],
+    display: Display,
+    failures: Mapping[str, Failure],
+    run_dir: Path,
+    console: Console,
+) -> int:
+    """Make the reports and say how each subject ended."""
+    from bids_fcnreg.cli.summary import show
+    from bids_fcnreg.workflows.report import run_reports
+
+    sentences = {label: failure.sentence for label, failure in failures.items()}
+    run_reports(config, [scan for scan in scans if scan.t1w], sentences)
+    seconds = {label: subject.seconds for label, subject in display.subjects.items()}
+    labels = [scan.label for scan in scans]
+    show(console, labels, seconds, failures, config.output_dir, run_dir)
+    return SUBJECT_FAILED if failures else DONE

@@ -1,0 +1,211 @@
+"""The pairwise command `fcnreg`: register, apply, phantom."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bids_fcnreg import __version__
+from bids_fcnreg.cli.parser import OneSentenceParser
+from bids_fcnreg.config import MODES, convert
+from bids_fcnreg.errors import FcnregError, InputError
+
+INTERPOLATIONS = ("linear", "nearest", "label")
+
+_STACK = """\
+Transforms are a stack, as in antsApplyTransforms: to find the value of a point of the reference,
+the FIRST transform listed moves the point first and the LAST listed reaches the image. Seen from
+the image, the last listed is applied to it first. All are composed and the image is interpolated
+once. To bring an image of A through B onto C: -t B-to-C.h5 A-to-B.h5, where X-to-Y.h5 is the file
+that resamples X onto Y.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `fcnreg`; returns the exit code: 0, or 2 when the input or a word is wrong."""
+    parser = build_parser()
+    options, unknown = parser.parse_known_args(argv)
+    if unknown and options.command != "train":
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    try:
+        options.run(options)
+    except FcnregError as error:
+        print(f"fcnreg: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("fcnreg: stopped by the user.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of `fcnreg` and its commands."""
+    parser = OneSentenceParser(
+        prog="fcnreg",
+        description="Register two brain images, apply transforms, make test data.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"fcnreg {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
+    _add_register(commands)
+    _add_apply(commands)
+    _add_phantom(commands)
+    train = commands.add_parser("train", help="train the network (not available yet)")
+    train.set_defaults(run=_train)
+    return parser
+
+
+def _add_register(commands: Any) -> None:
+    command = commands.add_parser(
+        "register",
+        help="register a moving image to a fixed one",
+        description="Writes PREFIXwarped.nii.gz (MOVING on the grid of FIXED), PREFIXxfm.h5 "
+        "(resamples MOVING onto FIXED) and PREFIXinverse_xfm.h5 (resamples FIXED onto MOVING), "
+        "and prints the quality.",
+        allow_abbrev=False,
+    )
+    command.add_argument("fixed", type=Path, help="NIfTI image of a brain, skull removed")
+    command.add_argument("moving", type=Path, help="NIfTI image of a brain, skull removed")
+    command.add_argument("-o", "--output", metavar="PREFIX", required=True, help="of the results")
+    command.add_argument("--mode", choices=MODES, default=MODES[0], help="(default: %(default)s)")
+    command.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)"
+    )
+    command.add_argument("--model", type=Path, metavar="FILE", help="not available yet")
+    command.add_argument("--fixed-mask", type=Path, metavar="FILE", help="where FIXED is compared")
+    command.add_argument("--moving-mask", type=Path, metavar="FILE", help="same for MOVING")
+    command.add_argument(
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="label image in the space of MOVING; PREFIXlabels.nii.gz is it on the grid of FIXED",
+    )
+    command.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    command.set_defaults(run=_register)
+
+
+def _add_apply(commands: Any) -> None:
+    command = commands.add_parser(
+        "apply",
+        help="resample an image through transforms",
+        epilog=_STACK,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.add_argument("-i", "--input", type=Path, metavar="IMAGE", required=True)
+    command.add_argument("-r", "--reference", type=Path, metavar="REFERENCE", required=True)
+    command.add_argument(
+        "-t",
+        "--transforms",
+        type=Path,
+        nargs="+",
+        metavar="XFM",
+        required=True,
+        help="ITK transforms; the last listed is applied to the image first",
+    )
+    command.add_argument("-o", "--output", type=Path, metavar="OUT", required=True)
+    command.add_argument(
+        "--interpolation",
+        choices=INTERPOLATIONS,
+        default="linear",
+        help="nearest or label for label images (default: %(default)s)",
+    )
+    command.set_defaults(run=_apply)
+
+
+def _add_phantom(commands: Any) -> None:
+    command = commands.add_parser(
+        "phantom",
+        help="make a BIDS dataset whose truth is known",
+        description="Makes T1w images of heads from the built-in template; the true transforms, "
+        "labels and masks are in derivatives/truth.",
+        allow_abbrev=False,
+    )
+    command.add_argument("folder", type=Path, metavar="DIR", help="must be new or empty")
+    command.add_argument("--participants", type=int, default=2, help="(default: %(default)s)")
+    command.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    command.set_defaults(run=_phantom)
+
+
+def _register(options: argparse.Namespace) -> None:
+    device = convert("device", options.device, "--device")
+    if options.model is not None and not options.model.is_file():
+        raise InputError(f"The file {options.model} given with --model does not exist.")
+    _check_output(Path(options.output + "warped.nii.gz"))
+
+    from bids_fcnreg import image
+    from bids_fcnreg.fcn.itk import write_transform
+    from bids_fcnreg.fcn.register import register
+
+    inputs = {
+        name: None if path is None else image.read(path)
+        for name, path in vars(options).items()
+        if name in ("fixed", "moving", "fixed_mask", "moving_mask", "labels")
+    }
+    labels = inputs.pop("labels")
+    result = register(
+        **inputs, mode=options.mode, model=options.model, device=device, seed=options.seed
+    )
+    fixed, moving = inputs["fixed"], inputs["moving"]
+    warped = result.forward.resample(moving, fixed.grid)
+    image.write(options.output + "warped.nii.gz", warped)
+    write_transform(options.output + "xfm.h5", result.forward)
+    write_transform(options.output + "inverse_xfm.h5", result.inverse)
+    if labels is not None:
+        carried = result.forward.resample(labels, fixed.grid, interpolation="label")
+        image.write(options.output + "labels.nii.gz", carried, dtype="int32")
+    _print_quality(result.quality.as_dict())
+
+
+def _print_quality(quality: dict[str, Any]) -> None:
+    for name, value in quality.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {number:.1f}" for key, number in value.items())
+        elif isinstance(value, float):
+            value = f"{value:.4g}"
+        print(f"{name.replace('_', ' ')}: {'none' if value is None else value}")
+
+
+def _apply(options: argparse.Namespace) -> None:
+    _check_output(options.output)
+
+    from bids_fcnreg import image
+    from bids_fcnreg.fcn.itk import read_transform
+
+    moving = image.read(options.input)
+    reference = image.read(options.reference)
+    first, *others = [read_transform(path) for path in options.transforms]
+    transform = first
+    for other in others:
+        transform = transform.then(other)
+    resampled = transform.resample(moving, reference.grid, interpolation=options.interpolation)
+    dtype = "float32" if options.interpolation == "linear" else "int32"
+    image.write(options.output, resampled, dtype=dtype)
+
+
+def _phantom(options: argparse.Namespace) -> None:
+    from bids_fcnreg.phantom import make_dataset
+
+    make_dataset(options.folder, participants=options.participants, seed=options.seed)
+    print(f"Made {options.participants} participants in {options.folder}.")
+
+
+def _train(_: argparse.Namespace) -> None:
+    raise InputError("fcnreg train is not available yet in this version.")
+
+
+def _check_output(path: Path) -> None:
+    """Refuse an output that could not be written, before any work is done for it."""
+    if not path.name.endswith((".nii", ".nii.gz")):
+        raise InputError(f"The output {path} must end in .nii or .nii.gz.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"The folder {path.parent} cannot be made: {error.strerror}.") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

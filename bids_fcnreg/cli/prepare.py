@@ -1,0 +1,148 @@
+"""Everything between the settings and a workflow that can be run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bids_fcnreg.config import Config
+from bids_fcnreg.errors import InputError
+
+if TYPE_CHECKING:
+    from nipype import Workflow
+    from rich.console import Console
+
+    from bids_fcnreg.bids.atlases import Atlas
+    from bids_fcnreg.bids.dataset import Scan
+    from bids_fcnreg.bids.templates import Template
+
+_TEMPLATES, _WORKFLOW = "templates", "fcnreg_wf"  # what we make in the work folder
+
+
+def find_input(config: Config, console: Console) -> list[Scan]:
+    """What there is to register; it is told to the user.
+
+    Raises
+    ------
+    InputError
+        See `bids_fcnreg.bids.dataset.find_scans`.
+    """
+    from bids_fcnreg.bids.dataset import find_scans, read_filter_file
+
+    filters = read_filter_file(config.filter_file) if config.filter_file else None
+    scans = find_scans(
+        config.bids_dir, config.participants, config.sessions, filters, config.database_dir
+    )
+    people = len({scan.participant for scan in scans})
+    console.print(
+        f"{config.bids_dir}: {_count(people, 'participant')}, "
+        f"{_count(sum(bool(scan.t1w) for scan in scans), 'anatomy', 'anatomies')} to register"
+    )
+    return scans
+
+
+def check_device(config: Config) -> None:
+    """Refuse a device that this machine lacks, if it is this machine that computes.
+
+    Raises
+    ------
+    InputError
+        See `bids_fcnreg.fcn.register.resolve_device`.
+    """
+    if config.plugin_file is None:
+        from bids_fcnreg.fcn.register import resolve_device
+
+        resolve_device(config.device)
+
+
+def find_templates(config: Config) -> tuple[list[Template], dict[str, list[Atlas]]]:
+    """Templates, and the atlases of each by its ``space``.
+
+    Raises
+    ------
+    InputError
+        When one is not there or cannot be used.
+    """
+    from bids_fcnreg.bids.templates import resolve_templates
+    from bids_fcnreg.cli.atlases import choose_atlases
+
+    templates = resolve_templates(config.templates)
+    return templates, choose_atlases(config.atlases, templates)
+
+
+def make_folders(config: Config) -> Path:
+    """Make the output and work folders; returns the folder of this run's settings and logs.
+
+    Raises
+    ------
+    InputError
+        When one of them cannot be written.
+    """
+    from bids_fcnreg.bids.derivatives import prepare_output
+
+    prepare_output(config.output_dir, config.bids_dir)
+    try:
+        config.work_dir.mkdir(parents=True, exist_ok=True)
+        reason = None if os.access(config.work_dir, os.W_OK) else "no permission to write"
+    except OSError as error:
+        reason = error.strerror
+    if reason is not None:
+        raise InputError(
+            f"The work folder {config.work_dir} cannot be used ({reason}); give another with -w."
+        )
+    if config.clean_workdir:
+        for name in (_TEMPLATES, _WORKFLOW):
+            shutil.rmtree(config.work_dir / name, ignore_errors=True)
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4().hex[:8]}"
+    return config.save(config.output_dir / "logs" / name / "config.toml").parent
+
+
+def validate_input(config: Config, run_dir: Path, console: Console) -> None:
+    """Report what the BIDS validator finds; files that are read are checked when they are."""
+    from bids_fcnreg.bids.dataset import validate
+
+    problems = validate(config.bids_dir)
+    if problems:
+        report = run_dir / "bids_validator.txt"
+        report.write_text("\n".join(problems) + "\n", encoding="utf-8")
+        console.print(f"BIDS validator: {_count(len(problems), 'problem')}, see {report}")
+
+
+def build_workflow(
+    config: Config,
+    scans: Sequence[Scan],
+    templates: Sequence[Template],
+    atlases: Mapping[str, Sequence[Atlas]],
+) -> Workflow:
+    """Make the files that templates and atlases lack, and wire what is done to each subject."""
+    from bids_fcnreg.bids.atlases import materialise_atlas
+    from bids_fcnreg.bids.templates import materialise
+    from bids_fcnreg.workflows.base import init_fcnreg_wf
+
+    cache = config.work_dir / _TEMPLATES
+    ready_atlases = {
+        template.space: [
+            materialise_atlas(atlas, template, cache) for atlas in atlases[template.space]
+        ]
+        for template in templates
+    }
+    ready = [materialise(template, cache) for template in templates]
+    return init_fcnreg_wf(config, scans, ready, ready_atlases)
+
+
+def write_methods(config: Config, workflow: Workflow) -> Path:
+    """Write what is done as a text for a methods section."""
+    from bids_fcnreg.image import write_bytes
+
+    path = config.output_dir / "logs" / "CITATION.md"
+    return write_bytes(path, f"{workflow.visit_desc().strip()}\n".encode())
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    """A number and what is counted."""
+    return f"{number} {one if number == 1 else many or one + 's'}"

@@ -1,0 +1,182 @@
+"""What the user sees while a workflow runs: one line per subject, with the stage it is in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+#: Words for nodes that are stages of their own, and for the parts of a subject's workflow.
+NODES = {
+    "extract": "brain extraction",
+    "debias": "bias correction",
+    "estimate": "registration",
+}
+PARTS = {
+    "preprocess": "preprocessing",
+    "register": "resampling",
+    "propagate": "labels and volumes",
+    "outputs": "writing results",
+    "report": "pictures",
+}
+
+
+def stage(node: str) -> str:
+    """The stage a node belongs to, in words.
+
+    Parameters
+    ----------
+    node : str
+        Full name, such as ``fcnreg_wf.sub_01_wf.register_MNI_wf.estimate``.
+    """
+    *parts, name = node.split(".")
+    if name in NODES:
+        return NODES[name]
+    begin = parts[2].partition("_")[0] if len(parts) > 2 else ""
+    return PARTS.get(begin, name.replace("_", " "))
+
+
+def label_of(node: str, workflows: Mapping[str, str]) -> str | None:
+    """The subject whose workflow a node (its full name) is part of."""
+    return next((workflows[part] for part in node.split(".") if part in workflows), None)
+
+
+@dataclass
+class Subject:
+    """Where one subject (or session) stands.
+
+    Attributes
+    ----------
+    waiting : set of str
+        Full names of the nodes that have not ended.
+    failed_stage : str or None
+        The stage in which a node of this subject failed first.
+    begun, ended : float or None
+        Times (s) of the first and the last thing that happened to it.
+    stages : list of str
+        The stages it has entered, in their order.
+    """
+
+    waiting: set[str] = field(default_factory=set)
+    failed_stage: str | None = None
+    begun: float | None = None
+    ended: float | None = None
+    stages: list[str] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time from the first node's start to the last node's end."""
+        return 0.0 if self.begun is None or self.ended is None else self.ended - self.begun
+
+
+class Display:
+    """Follows the nodes of a workflow and shows where each subject is.
+
+    A context manager, and the ``status_callback`` of Nipype's plugins. On a terminal it keeps a
+    live line per running subject; elsewhere it prints a line whenever a subject enters a stage.
+
+    Parameters
+    ----------
+    nodes : iterable of str
+        Full names of the nodes that will run.
+    workflows : mapping of str to str
+        Label of the subject (such as ``sub-01``) for the name of its workflow.
+    console : rich.console.Console
+        Where to show it.
+    live : bool, optional
+        Whether lines are replaced in place; by default, whether the console is a terminal.
+    """
+
+    def __init__(
+        self,
+        nodes: Iterable[str],
+        workflows: Mapping[str, str],
+        console: Console,
+        live: bool | None = None,
+    ) -> None:
+        self.workflows = workflows
+        self.subjects = {label: Subject() for label in workflows.values()}
+        for node in nodes:
+            label = label_of(node, workflows)
+            if label is not None:
+                self.subjects[label].waiting.add(node)
+        self._console = console
+        self._live = console.is_terminal if live is None else live
+        self._lines = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            TextColumn("{task.fields[stage]}", markup=False),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not self._live,
+        )
+        self._lines_of: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Display:
+        self._lines.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lines.stop()
+
+    def __call__(self, node: Any, status: str) -> None:
+        """Take note that a node has started, ended, or failed (``exception``)."""
+        label = label_of(node.fullname, self.workflows)
+        if label is None:
+            return
+        subject = self.subjects[label]
+        subject.ended = time.monotonic()
+        if subject.begun is None:
+            subject.begun = subject.ended
+        if status == "start":
+            self._enter_stage(label, subject, stage(node.fullname))
+        elif status == "exception":
+            self._fail(label, subject, stage(node.fullname))
+        else:
+            self._finish_node(label, subject, node.fullname)
+
+    def _enter_stage(self, label: str, subject: Subject, words: str) -> None:
+        if words not in subject.stages:
+            subject.stages.append(words)
+            if not self._live:
+                self._say(f"{label}: {words}")
+        if label not in self._lines_of:
+            total = len(subject.waiting)
+            self._lines_of[label] = self._lines.add_task(label, total=total, stage="")
+        self._lines.update(self._lines_of[label], stage=words)
+
+    def _fail(self, label: str, subject: Subject, words: str) -> None:
+        if subject.failed_stage is None:
+            subject.failed_stage = words
+            self._say(f"{label}: failed in {words}")
+
+    def _finish_node(self, label: str, subject: Subject, name: str) -> None:
+        if name not in subject.waiting:  # one of the parts that Nipype makes of a node
+            return
+        subject.waiting.remove(name)
+        if label in self._lines_of:
+            self._lines.advance(self._lines_of[label])
+        if not subject.waiting and subject.failed_stage is None:
+            self._say(f"{label}: done in {subject.seconds:.0f} s")
+            self._drop_line(label)
+
+    def _drop_line(self, label: str) -> None:
+        task = self._lines_of.pop(label, None)
+        if task is not None:
+            self._lines.remove_task(task)
+
+    def _say(self, sentence: str) -> None:
+        self._console.print(sentence, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,138 @@
+"""How a run ended: what became of each subject, in a table and one sentence per failure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bids_fcnreg.cli.progress import label_of, stage
+
+_OURS = re.compile(r"^\s*bids_fcnreg\.errors\.\w+: (.+)$", re.MULTILINE)
+_ANY = re.compile(r"^\s*(?:\w+\.)*(\w*(?:Error|Exception)): (.+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a subject has no results.
+
+    Attributes
+    ----------
+    sentence : str
+        What is told to the user.
+    crash_file : Path or None
+        Nipype's account of it, where a node failed for a reason that we have no words for.
+    """
+
+    sentence: str
+    crash_file: Path | None = None
+
+
+def read_failures(run_dir: Path, workflows: Mapping[str, str]) -> dict[str, Failure]:
+    """Recover why subjects failed from the crash files of a run.
+
+    Parameters
+    ----------
+    run_dir : Path
+        Folder with Nipype's crash files (txt) of this run only.
+    workflows : mapping of str to str
+        Label of the subject for the name of its workflow.
+
+    Returns
+    -------
+    dict
+        The first failure of each subject that has one.
+    """
+    failures: dict[str, Failure] = {}
+    for path in sorted(run_dir.glob("crash-*.txt"), key=lambda p: p.stat().st_mtime):
+        text = path.read_text(errors="replace")
+        node = text.partition("\n")[0].removeprefix("Node: ")
+        label = label_of(node, workflows)
+        if label is not None and label not in failures:
+            failures[label] = _explain(text, node, path)
+    return failures
+
+
+def _explain(text: str, node: str, path: Path) -> Failure:
+    """One sentence from the text of a crash file."""
+    ours = _OURS.findall(text)
+    if ours:
+        return Failure(ours[-1].strip())
+    others = _ANY.findall(text)
+    reason = f" ({': '.join(others[-1]).strip().rstrip('.')})" if others else ""
+    return Failure(f"The stage '{stage(node)}' failed{reason}; the details are in {path}.", path)
+
+
+def read_quality(output_dir: Path, label: str) -> dict[str, dict[str, Any]]:
+    """Quality numbers of a subject or session by the space it was registered to.
+
+    Parameters
+    ----------
+    output_dir : Path
+        The derivatives.
+    label : str
+        Such as ``sub-01`` or ``sub-01_ses-x``.
+    """
+    folder = output_dir.joinpath(*label.split("_"), "anat")
+    found = {}
+    for path in sorted(folder.glob(f"{label}_*desc-quality_xfm.json")):
+        space = re.search(r"_to-([^_]+)_", path.name)
+        if space is not None:
+            found[space[1]] = json.loads(path.read_text())
+    return found
+
+
+def closing_table(
+    labels: Iterable[str],
+    seconds: Mapping[str, float],
+    failures: Mapping[str, Failure],
+    output_dir: Path,
+) -> Table:
+    """A row per subject and template: seconds, similarity before → after, folds, and where."""
+    table = Table(title="Results")
+    for name, justify in [
+        ("Subject", "left"),
+        ("Template", "left"),
+        ("Seconds", "right"),
+        ("Similarity", "right"),
+        ("Folds (%)", "right"),
+        ("Files", "left"),
+    ]:
+        table.add_column(name, justify=justify, overflow="fold")
+    for label in labels:
+        time = f"{seconds[label]:.0f}" if label in seconds else "–"
+        if label in failures:
+            table.add_row(label, "–", time, "failed", "–", "–")
+            continue
+        folder = "/".join(label.split("_"))
+        for space, quality in read_quality(output_dir, label).items():
+            similarity = f"{quality['similarity_initial']:.3f} → {quality['similarity']:.3f}"
+            folds = f"{quality['folds_percent']:.4f}"
+            table.add_row(label, space, time, similarity, folds, f"{folder}/anat")
+    return table
+
+
+def show(
+    console: Console,
+    labels: list[str],
+    seconds: Mapping[str, float],
+    failures: Mapping[str, Failure],
+    output_dir: Path,
+    run_dir: Path,
+) -> None:
+    """Print the closing table, each failure's sentence, and where everything is."""
+    console.print(closing_table(labels, seconds, failures, output_dir))
+    for label, failure in failures.items():
+        console.print(f"{label} failed: {failure.sentence}", soft_wrap=True, markup=False)
+    done = len(labels) - len(failures)
+    console.print(
+        f"{done} of {len(labels)} done. Results and reports: {output_dir}; log: {run_dir}",
+        soft_wrap=True,
+        markup=False,
+    )

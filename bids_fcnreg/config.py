@@ -1,0 +1,271 @@
+"""The one settings object: every option of the command line, typed, kept as TOML."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import types
+import typing
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bids_fcnreg.errors import InputError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+LEVELS = ("participant", "group")
+MODES = ("refine", "predict", "optimize")
+SKULL_STRIP = ("auto", "force", "skip")
+DEFAULT_TEMPLATE = "MNI152NLin2009aSym"
+MAX_OMP_NTHREADS = 8
+
+_CHOICES = {"level": LEVELS, "mode": MODES, "skull_strip": SKULL_STRIP}
+_LEAST = {"nprocs": 1, "omp_nthreads": 1, "mem_gb": 0.1, "seed": 0, "verbose": 0}
+_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text",
+          Path: "a path", tuple: "a list of texts"}  # fmt: skip
+
+
+def available_cpus() -> int:
+    """Processors this process may use: what a scheduler or `taskset` left it."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def available_memory_gb() -> float:
+    """Nine tenths of the memory of this machine, or of the control group this process lives in."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            total = min(total, int(Path(limit).read_text()))
+        except (OSError, ValueError):  # no such control group, or it says "max"
+            continue
+    return round(0.9 * total / 1024**3, 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of one run.
+
+    Attributes
+    ----------
+    bids_dir, output_dir : Path
+        The BIDS dataset that is read and the derivatives folder that is written.
+    level : {"participant", "group"}
+        Level of the analysis.
+    participants, sessions : tuple of str
+        Labels without ``sub-``/``ses-``; empty means all.
+    filter_file : Path or None
+        BIDS filter file (JSON) as fMRIPrep reads it.
+    database_dir : Path or None
+        Folder of a pybids database, to index a large dataset once.
+    skip_validation : bool
+        Leave out the BIDS validator.
+    templates, atlases : tuple of str
+        Templates to register to and atlases to bring into each subject's space, as given.
+    mode : {"refine", "predict", "optimize"}
+        How the deformation is found.
+    model : Path or None
+        Weights of a trained network.
+    device : str
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    skull_strip : {"auto", "force", "skip"}
+        Whether the brain is extracted; ``auto`` recognises an extracted brain.
+    seed : int
+        Seed of everything random.
+    work_dir : Path
+        Where intermediate results live; a rerun over it reuses what is done.
+    nprocs, omp_nthreads : int
+        Processors for all processes together, and the largest number of threads of one process
+        (0 becomes `nprocs`, at most 8).
+    mem_gb : float
+        Memory (GB) that all processes together may use.
+    low_mem : bool
+        Run one multi-threaded step at a time, whatever `nprocs`.
+    plugin_file : Path or None
+        YAML file that names a Nipype execution plugin and its arguments.
+    resource_monitor, stop_on_first_crash, clean_workdir : bool
+        As in fMRIPrep.
+    write_graph, boilerplate_only, reports_only : bool
+        Write the workflow's graph; write the methods text only; make the reports only.
+    verbose : int
+        0 shows progress and warnings, 1 what Nipype says, 2 its debugging too.
+    """
+
+    bids_dir: Path
+    output_dir: Path
+    level: str = "participant"
+    participants: tuple[str, ...] = ()
+    sessions: tuple[str, ...] = ()
+    filter_file: Path | None = None
+    database_dir: Path | None = None
+    skip_validation: bool = False
+    templates: tuple[str, ...] = (DEFAULT_TEMPLATE,)
+    atlases: tuple[str, ...] = ()
+    mode: str = "refine"
+    model: Path | None = None
+    device: str = "auto"
+    skull_strip: str = "auto"
+    seed: int = 0
+    work_dir: Path = field(default_factory=lambda: Path("work").absolute())
+    nprocs: int = field(default_factory=available_cpus)
+    omp_nthreads: int = 0
+    mem_gb: float = field(default_factory=available_memory_gb)
+    low_mem: bool = False
+    plugin_file: Path | None = None
+    resource_monitor: bool = False
+    stop_on_first_crash: bool = False
+    clean_workdir: bool = False
+    write_graph: bool = False
+    boilerplate_only: bool = False
+    reports_only: bool = False
+    verbose: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.omp_nthreads:
+            object.__setattr__(self, "omp_nthreads", min(self.nprocs, MAX_OMP_NTHREADS))
+
+    def save(self, path: str | Path) -> Path:
+        """Write all settings as TOML, whole or not at all; `read_settings` reads them back."""
+        import tomli_w
+
+        values = {key: _plain(value) for key, value in dataclasses.asdict(self).items()}
+        text = tomli_w.dumps({key: value for key, value in values.items() if value is not None})
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+        return path
+
+
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """Settings named in a TOML file, checked and converted; what it leaves out is left out.
+
+    Parameters
+    ----------
+    path : path
+        TOML file whose keys are names of `Config`'s attributes.
+
+    Returns
+    -------
+    dict
+        Values for `Config`'s constructor; relative paths start at the current folder.
+
+    Raises
+    ------
+    InputError
+        When the file cannot be read, a key is not known, or a value does not fit its key.
+    """
+    try:
+        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
+        raise InputError(f"The configuration file {path} cannot be read: {reason}.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"The configuration file {path} is not valid TOML: {error}.") from error
+    known = settings_names()
+    for key in values:
+        if key not in known:
+            raise InputError(
+                f"The configuration file {path} has the unknown key '{key}'; "
+                f"the known ones are {', '.join(known)}."
+            )
+    where = f"In the configuration file {path}, the key"
+    return {key: convert(key, value, f"{where} '{key}'") for key, value in values.items()}
+
+
+def load(path: str | Path) -> Config:
+    """Settings of a run as `Config.save` wrote them.
+
+    Raises
+    ------
+    InputError
+        As `read_settings`, and when the file names no input or no output folder.
+    """
+    values = read_settings(path)
+    for key in ("bids_dir", "output_dir"):
+        if key not in values:
+            raise InputError(f"The configuration file {path} lacks the key '{key}'.")
+    return Config(**values)
+
+
+def settings_names() -> tuple[str, ...]:
+    """Names of all settings."""
+    return tuple(f.name for f in dataclasses.fields(Config))
+
+
+def convert(key: str, value: Any, where: str) -> Any:
+    """Turn a value as TOML or a command line gives it into what `Config` holds under `key`.
+
+    Parameters
+    ----------
+    key : str
+        Name of the setting.
+    value : object
+        A TOML value.
+    where : str
+        Names the place of the value and begins the sentence of an error.
+
+    Raises
+    ------
+    InputError
+        When type or range do not fit.
+    """
+    hint = typing.get_type_hints(Config)[key]
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    kind = typing.get_origin(kinds[0]) or kinds[0]
+    fits, converted = _cast(kind, value)
+    if not fits:
+        raise InputError(f"{where} must be {_WORDS[kind]}, not {value!r}.")
+    if key in _CHOICES and converted not in _CHOICES[key]:
+        raise InputError(f"{where} must be one of {', '.join(_CHOICES[key])}, not {value!r}.")
+    if key in _LEAST and converted < _LEAST[key]:
+        raise InputError(f"{where} must be {_WORDS[kind]} of at least {_LEAST[key]}, not {value}.")
+    if key == "device" and not _is_device(converted):
+        raise InputError(f"{where} must be one of auto, cpu, cuda, cuda:N, not {value!r}.")
+    return _labels(key, converted)
+
+
+def _cast(kind: type, value: Any) -> tuple[bool, Any]:
+    """Whether a TOML value is of a kind, and the value in that kind."""
+    if kind is tuple:
+        return isinstance(value, list | tuple) and all(isinstance(v, str) for v in value), (
+            tuple(value) if isinstance(value, Iterable) else value
+        )
+    if kind is Path:
+        fits = isinstance(value, str | Path) and str(value) != ""
+        return fits, Path(value).expanduser().absolute() if fits else value
+    if kind is float:
+        fits = isinstance(value, int | float) and not isinstance(value, bool)
+        return fits, float(value) if fits else value
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool), value
+    return isinstance(value, kind), value
+
+
+def _labels(key: str, value: Any) -> Any:
+    """Participants and sessions without prefix, each once, in the order given."""
+    prefix = {"participants": "sub-", "sessions": "ses-"}.get(key)
+    if prefix is None:
+        return value
+    return tuple(dict.fromkeys(label.removeprefix(prefix) for label in value))
+
+
+def _is_device(name: str) -> bool:
+    return name in ("auto", "cpu", "cuda") or (
+        name.startswith("cuda:") and name.removeprefix("cuda:").isdecimal()
+    )
+
+
+def _plain(value: Any) -> Any:
+    """A value as TOML knows it."""
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,1 @@
+"""The registration engine: PyTorch, without knowledge of BIDS or Nipype."""

@@ -1,0 +1,134 @@
+"""Where voxels are: grids, images on grids, and the way between voxels and millimetres.
+
+World coordinates are RAS+ millimetres as in NIfTI; a grid's affine maps voxel indices
+(i, j, k) to them. Every image carries its grid, so that geometry is never implied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """A regular lattice of voxels in the world.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Number of voxels along i, j, k.
+    affine : ndarray (4, 4), float64
+        Maps homogeneous voxel indices to RAS+ millimetres; voxel centres are at integers.
+    """
+
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        object.__setattr__(self, "affine", np.asarray(self.affine, dtype=np.float64))
+
+    @property
+    def spacing(self) -> np.ndarray:
+        """Voxel size along i, j, k in mm, shape (3,)."""
+        return np.linalg.norm(self.affine[:3, :3], axis=0)
+
+    @property
+    def centre(self) -> np.ndarray:
+        """Centre of the field of view in RAS+ mm, shape (3,)."""
+        return apply_affine(self.affine, (np.array(self.shape) - 1) / 2)
+
+    def matches(self, other: Grid, tolerance: float = 1e-3) -> bool:
+        """Whether both grids have the same voxels, up to `tolerance` in mm."""
+        return self.shape == other.shape and np.allclose(
+            self.affine, other.affine, rtol=0, atol=tolerance
+        )
+
+    def with_spacing(self, spacing: float | Sequence[float]) -> Grid:
+        """Grid of the same field of view and orientation with voxels of `spacing` mm.
+
+        The outer edges of the first voxels coincide; along each axis there are as many voxels
+        as are needed to cover the field of view.
+        """
+        wanted = np.broadcast_to(np.asarray(spacing, dtype=float), (3,))
+        factor = wanted / self.spacing
+        shape = np.maximum(1, np.ceil(np.array(self.shape) / factor - 1e-6)).astype(int)
+        scaling = np.diag([*factor, 1.0])
+        scaling[:3, 3] = (factor - 1) / 2
+        return Grid(tuple(shape), self.affine @ scaling)
+
+    def crop(self, lower: Sequence[int], upper: Sequence[int]) -> Grid:
+        """Grid of the voxels from `lower` (included) to `upper` (excluded).
+
+        Bounds outside the grid extend it.
+        """
+        shift = np.eye(4)
+        shift[:3, 3] = lower
+        return Grid(tuple(np.subtract(upper, lower)), self.affine @ shift)
+
+    def points(self) -> Tensor:
+        """World position of every voxel centre.
+
+        Returns
+        -------
+        Tensor (i, j, k, 3), float64
+            RAS+ mm.
+        """
+        axes = [torch.arange(n, dtype=torch.float64) for n in self.shape]
+        matrix = torch.from_numpy(self.affine)
+        # Sum of three outer products: cheaper than a matrix product at every voxel.
+        i, j, k = (
+            axis.reshape([-1 if d == n else 1 for d in range(3)] + [1]) * matrix[:3, n]
+            for n, axis in enumerate(axes)
+        )
+        return i + j + k + matrix[:3, 3]
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """Voxel values and the grid they live on.
+
+    Parameters
+    ----------
+    data : Tensor (1, channels, i, j, k)
+        Voxel values.
+    grid : Grid
+        Where the voxels are.
+    """
+
+    data: Tensor
+    grid: Grid
+
+    def __post_init__(self) -> None:
+        if self.data.ndim != 5 or tuple(self.data.shape[2:]) != self.grid.shape:
+            raise ValueError(
+                f"Data of shape {tuple(self.data.shape)} do not fit a grid of {self.grid.shape}."
+            )
+
+
+def apply_affine(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Map points (..., 3) by a homogeneous (4, 4) matrix."""
+    return np.asarray(points) @ matrix[:3, :3].T + matrix[:3, 3]
+
+
+def voxel_to_voxel(source: Grid, target: Grid, world: np.ndarray | None = None) -> np.ndarray:
+    """Matrix that takes voxel indices of `source` to voxel indices of `target`.
+
+    Parameters
+    ----------
+    source, target : Grid
+        The two grids.
+    world : ndarray (4, 4), optional
+        What happens in between: maps RAS+ mm of the source to RAS+ mm of the target.
+
+    Returns
+    -------
+    ndarray (4, 4), float64
+    """
+    between = np.eye(4) if world is None else world
+    return np.linalg.inv(target.affine) @ between @ source.affine

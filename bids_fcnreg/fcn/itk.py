@@ -1,0 +1,176 @@
+"""Transforms in ITK's files: composite .h5 written, any affine and displacement read.
+
+ITK counts in LPS+ millimetres and applies the last transform of a composite first.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import SimpleITK as sitk
+import torch
+
+from bids_fcnreg.errors import InputError
+from bids_fcnreg.fcn.geometry import Grid
+from bids_fcnreg.fcn.transform import Affine, Displacement, Transform
+
+#: Displacements are rounded to this many mm: it makes files small, and is far below any accuracy.
+ROUNDING = 2.0**-10
+
+_FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])  # between RAS+ and LPS+, either way
+
+
+def write_transform(path: str | os.PathLike, transform: Transform) -> Path:
+    """Write a transform as ITK composite.
+
+    Displacements are rounded to 2^-10 mm and stored compressed in single precision, which ITK
+    reads like its own.
+
+    Parameters
+    ----------
+    path : path
+        Ends in ``.h5``. The file appears whole or not at all.
+    transform : Transform
+        Maps points of the fixed space to the moving space.
+
+    Returns
+    -------
+    pathlib.Path
+
+    Raises
+    ------
+    InputError
+        If a displacement lives on a sheared grid, which ITK cannot hold.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=".h5", dir=path.parent)
+    os.close(handle)
+    try:
+        with h5py.File(temporary, "w") as file:
+            file["ITKVersion"] = _text(sitk.Version.ITKVersionString())
+            file["HDFVersion"] = _text(h5py.version.hdf5_version)
+            group = file.create_group("TransformGroup")
+            group.create_group("0")["TransformType"] = _text("CompositeTransform_double_3_3")
+            for number, step in enumerate(reversed(transform.steps), start=1):
+                part = group.create_group(str(number))
+                if isinstance(step, Affine):
+                    _write_affine(part, step)
+                else:
+                    _write_displacement(part, step)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _text(value: str) -> np.ndarray:
+    """Text as ITK stores it: one string of variable length."""
+    return np.array([value.encode()], dtype=h5py.string_dtype("ascii"))
+
+
+def _write_affine(part: h5py.Group, step: Affine) -> None:
+    matrix = _FLIP @ step.matrix @ _FLIP
+    part["TransformType"] = _text("AffineTransform_double_3_3")
+    part["TransformFixedParameters"] = np.zeros(3)
+    part["TransformParameters"] = np.concatenate([matrix[:3, :3].ravel(), matrix[:3, 3]])
+
+
+def _write_displacement(part: h5py.Group, step: Displacement) -> None:
+    affine = _FLIP @ step.grid.affine
+    spacing = step.grid.spacing
+    direction = affine[:3, :3] / spacing
+    if not np.allclose(direction.T @ direction, np.eye(3), atol=1e-4):
+        raise InputError(
+            "The fixed image has a sheared grid (its axes are not perpendicular), which ITK "
+            "cannot store: resample it to a regular grid first."
+        )
+    to_mm = torch.as_tensor(affine[:3, :3], dtype=torch.float32)
+    field = torch.einsum("wc,cijk->kjiw", to_mm, step.field[0])
+    part["TransformType"] = _text("DisplacementFieldTransform_double_3_3")
+    part["TransformFixedParameters"] = np.concatenate(
+        [np.array(step.grid.shape, float), affine[:3, 3], spacing, direction.ravel()]
+    )
+    part.create_dataset(
+        "TransformParameters",
+        # Adding zero turns negative zeros into zeros, which compress better.
+        data=(field / ROUNDING).round().mul(ROUNDING).add(0.0).numpy().ravel(),
+        chunks=(min(field.numel(), 2**18),),
+        shuffle=True,
+        compression="gzip",
+        compression_opts=4,
+    )
+
+
+def read_transform(path: str | os.PathLike) -> Transform:
+    """Read a transform that ITK can read (.h5, .mat, .tfm, .txt).
+
+    Parameters
+    ----------
+    path : path
+        Linear transforms, displacement fields, and composites of them.
+
+    Returns
+    -------
+    Transform
+        Maps points of the fixed space to the moving space.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, is not an ITK transform, or holds another kind of transform.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path} does not exist: check the path.")
+    try:
+        transform = sitk.ReadTransform(str(path))
+    except RuntimeError as why:
+        raise InputError(
+            f"{path} cannot be read as an ITK transform: give a .h5, .mat, .tfm or .txt file "
+            "written by ITK, ANTs or this software."
+        ) from why
+    return Transform(tuple(_steps(transform, path)))
+
+
+def _steps(transform: sitk.Transform, path: Path) -> list[Affine | Displacement]:
+    """Parts of an ITK transform in the order in which they act on a point."""
+    kind = transform.GetTransformEnum()
+    if kind == sitk.sitkComposite:
+        composite = sitk.CompositeTransform(transform)
+        count = composite.GetNumberOfTransforms()
+        parts = [composite.GetNthTransform(n) for n in reversed(range(count))]
+        return [step for part in parts for step in _steps(part, path)]
+    if kind == sitk.sitkDisplacementField:
+        return [_displacement(sitk.DisplacementFieldTransform(transform))]
+    if transform.IsLinear():
+        # A linear map is known from what it does to the origin and to the three unit vectors.
+        origin = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
+        matrix = np.eye(4)
+        matrix[:3, 3] = origin
+        for axis, unit in enumerate(np.eye(3)):
+            matrix[:3, axis] = np.array(transform.TransformPoint(unit.tolist())) - origin
+        return [Affine(_FLIP @ matrix @ _FLIP)]
+    raise InputError(
+        f"{path} holds a {transform.GetName()}: only linear transforms and displacement fields "
+        "can be used."
+    )
+
+
+def _displacement(transform: sitk.DisplacementFieldTransform) -> Displacement:
+    image = transform.GetDisplacementField()
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.array(image.GetSpacing())
+    affine[:3, 3] = image.GetOrigin()
+    in_mm = torch.from_numpy(sitk.GetArrayFromImage(image).astype(np.float32))
+    to_voxels = torch.as_tensor(np.linalg.inv(affine[:3, :3]), dtype=torch.float32)
+    field = torch.einsum("cw,kjiw->cijk", to_voxels, in_mm)
+    return Displacement(Grid(image.GetSize(), _FLIP @ affine), field[None].contiguous())

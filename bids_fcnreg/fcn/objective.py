@@ -1,0 +1,66 @@
+"""What a deformation costs at one level of resolution: dissimilarity plus roughness."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from bids_fcnreg.fcn.regularity import bending, diffusion, total_variation
+from bids_fcnreg.fcn.similarity import local_ncc, ncc
+from bids_fcnreg.fcn.warp import warp
+
+REGULARITIES: dict[str, Callable[[Tensor], Tensor]] = {
+    "tv": total_variation,
+    "diffusion": diffusion,
+    "bending": bending,
+}
+
+
+@dataclass(frozen=True)
+class Objective:
+    """``-S(F, M∘φ) + λ R(φ)`` (Li & Fan 2017, arXiv:1709.00799, equation 1).
+
+    Parameters
+    ----------
+    similarity : {"ncc", "local_ncc"}
+        S: global as in 2017, or local.
+    radius : int
+        Half-width of local NCC's window, in voxels.
+    regularity : {"tv", "diffusion", "bending"}
+        R: total variation as in 2017, or a squared first or second difference.
+    strength : float
+        λ.
+    """
+
+    similarity: str = "local_ncc"
+    radius: int = 2
+    regularity: str = "tv"
+    strength: float = 0.05
+
+    def __call__(
+        self, fixed: Tensor, moving: Tensor, displacement: Tensor, weight: Tensor | None = None
+    ) -> Tensor:
+        """Cost of a displacement.
+
+        Parameters
+        ----------
+        fixed, moving : Tensor (batch, 1, i, j, k)
+            On the same grid.
+        displacement : Tensor (batch, 3, i, j, k)
+            In voxels; pulls `moving` back onto `fixed`.
+        weight : Tensor (batch, 1, i, j, k), optional
+            How much each voxel of the fixed image counts.
+
+        Returns
+        -------
+        Tensor ()
+            Lower is better; differentiable with respect to `displacement`.
+        """
+        warped = warp(moving, displacement)
+        if self.similarity == "ncc":
+            alike = ncc(fixed, warped, weight)
+        else:
+            alike = local_ncc(fixed, warped, self.radius, weight)
+        return self.strength * REGULARITIES[self.regularity](displacement) - alike

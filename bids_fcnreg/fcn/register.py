@@ -1,0 +1,235 @@
+"""Registration of a pair of images: linear stage, deformation, inverse, and how good it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bids_fcnreg.errors import InputError
+from bids_fcnreg.fcn.affine import align
+from bids_fcnreg.fcn.geometry import Image
+from bids_fcnreg.fcn.pair import Pair, make_pair
+from bids_fcnreg.fcn.refine import fade_out, refine
+from bids_fcnreg.fcn.similarity import local_ncc
+from bids_fcnreg.fcn.training import optimize
+from bids_fcnreg.fcn.transform import Affine, Displacement, Transform
+from bids_fcnreg.fcn.warp import compose, invert, jacobian_determinant, warp
+
+MODES = ("refine", "predict", "optimize")
+
+#: Voxel size in mm at which `optimize` trains its network.
+OPTIMIZE_SPACING = 2.0
+
+#: The inverse is exact to this many voxels of the working grid.
+INVERSE_TOLERANCE = 0.01
+
+
+@dataclass
+class Quality:
+    """Numbers that tell how a registration went.
+
+    Parameters
+    ----------
+    mode, device : str
+        What ran, and on what.
+    weights : str or None
+        SHA-256 of the network's weights, if trained ones were used.
+    similarity_initial, similarity_affine, similarity : float
+        Local NCC (signed square, window of 5 voxels) in and just around the fixed brain: as the
+        headers place the images, after the linear stage, after all.
+    folds_percent : float
+        Part of the voxels of the fixed brain where the Jacobian determinant is not positive.
+    sd_log_jacobian : float
+        Standard deviation in the fixed brain of the logarithm of the determinant.
+    inverse_consistency_mm, inverse_consistency_p95_mm : float
+        Mean and 95th percentile in the fixed brain of the distance between a point and where it
+        comes back to through the transform and its inverse.
+    seconds : dict of str to float
+        Wall time of each stage.
+    """
+
+    mode: str
+    device: str
+    weights: str | None = None
+    similarity_initial: float = float("nan")
+    similarity_affine: float = float("nan")
+    similarity: float = float("nan")
+    folds_percent: float = float("nan")
+    sd_log_jacobian: float = float("nan")
+    inverse_consistency_mm: float = float("nan")
+    inverse_consistency_p95_mm: float = float("nan")
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, object]:
+        """The numbers by name, as they are written to JSON."""
+        return asdict(self)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the wall time of a block to that of a stage."""
+        start = time.perf_counter()
+        yield
+        elapsed = time.perf_counter() - start
+        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + elapsed, 3)
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A registered pair.
+
+    Parameters
+    ----------
+    forward : Transform
+        Points of the fixed space to the moving space: resamples the moving image onto the fixed.
+    inverse : Transform
+        Points of the moving space to the fixed space: resamples the fixed image onto the moving.
+    quality : Quality
+        How it went.
+    """
+
+    forward: Transform
+    inverse: Transform
+    quality: Quality
+
+
+def register(
+    fixed: Image,
+    moving: Image,
+    *,
+    mode: str = "refine",
+    fixed_mask: Image | None = None,
+    moving_mask: Image | None = None,
+    moving_exclude: Image | None = None,
+    model: Path | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    threads: int | None = None,
+) -> Registration:
+    """Register a moving image to a fixed one.
+
+    Parameters
+    ----------
+    fixed, moving : Image (1, 1, i, j, k)
+        Brain images with their geometry; any orientation, voxel size and intensity.
+    mode : {"refine", "predict", "optimize"}
+        ``refine``: optimise the deformation of this pair, from where a network leaves off, or
+        from none. ``predict``: one pass through a trained network. ``optimize``: train a network
+        on this pair alone.
+    fixed_mask, moving_mask : Image, optional
+        Brain masks on the grids of their images; by default what is not zero.
+    moving_exclude : Image, optional
+        Voxels of the moving image (not zero) to leave out of the similarity, such as a lesion.
+    model : path, optional
+        File with trained weights.
+    device : str
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    seed : int
+        Of everything random.
+    threads : int, optional
+        CPU threads to use; by default PyTorch's choice.
+
+    Returns
+    -------
+    Registration
+
+    Raises
+    ------
+    InputError
+        If the mode, the device or a mask does not fit, or an image has no contrast.
+    """
+    if mode not in MODES:
+        raise InputError(f"There is no mode {mode!r}: choose one of {', '.join(MODES)}.")
+    if model is not None or mode == "predict":
+        raise InputError(
+            "Trained networks cannot be used in this version: choose the mode refine or optimize, "
+            "and no model."
+        )
+    place = resolve_device(device)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    quality = Quality(mode=mode, device=str(place))
+    with quality.timed("affine"):
+        matrix = align(
+            fixed,
+            moving,
+            fixed_mask=fixed_mask,
+            moving_mask=moving_mask,
+            moving_exclude=moving_exclude,
+        )
+    with quality.timed("prepare"):
+        masks = (fixed_mask, moving_mask)
+        quality.similarity_initial = _similarity(make_pair(fixed, moving, np.eye(4), *masks))
+        pair = make_pair(fixed, moving, matrix, *masks, moving_exclude)
+        quality.similarity_affine = _similarity(pair)
+        pair = pair.to(place)
+    with quality.timed(mode):
+        if mode == "optimize":
+            displacement = optimize(pair, OPTIMIZE_SPACING, seed=seed)
+            faded = displacement.field * fade_out(displacement.field, width=4)
+            displacement = replace(displacement, field=faded)
+        else:
+            displacement = refine(pair)
+    with quality.timed("inverse"):
+        inverse = invert(displacement.field, INVERSE_TOLERANCE)
+    with quality.timed("quality"):
+        _assess(quality, pair, displacement, inverse)
+    grid = displacement.grid
+    return Registration(
+        forward=Transform((Displacement(grid, displacement.field.cpu()), Affine(matrix))),
+        inverse=Transform((Affine(np.linalg.inv(matrix)), Displacement(grid, inverse.cpu()))),
+        quality=quality,
+    )
+
+
+def resolve_device(name: str) -> torch.device:
+    """Device that a user's word means.
+
+    Parameters
+    ----------
+    name : str
+        ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:N``.
+
+    Raises
+    ------
+    InputError
+        If there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
+        raise InputError(f"There is no device {name!r}: choose auto, cpu, cuda or cuda:N.")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"The device {name!r} was asked for, and PyTorch sees {torch.cuda.device_count()} "
+            "CUDA GPUs here: choose cpu, or install a CUDA build of PyTorch and its driver."
+        )
+    return torch.device(name)
+
+
+def _similarity(pair: Pair) -> float:
+    """Local NCC of a pair as it lies."""
+    return float(local_ncc(pair.fixed, pair.moving, weight=pair.weight))
+
+
+def _assess(
+    quality: Quality, pair: Pair, displacement: Displacement, inverse: torch.Tensor
+) -> None:
+    """Fill in the numbers of the deformation."""
+    warped = warp(pair.moving, displacement.field)
+    quality.similarity = float(local_ncc(pair.fixed, warped, weight=pair.weight))
+    brain = pair.fixed[0, 0] > 0
+    determinant = jacobian_determinant(displacement.field)[0, 0][brain]
+    quality.folds_percent = 100 * float((determinant <= 0).double().mean())
+    quality.sd_log_jacobian = float(determinant.clamp(min=1e-3).log().std())
+    there_and_back = compose(displacement.field, inverse)[0][:, brain]
+    spacing = torch.as_tensor(displacement.grid.spacing).to(there_and_back)
+    distance = (there_and_back * spacing[:, None]).norm(dim=0).cpu()
+    quality.inverse_consistency_mm = float(distance.mean())
+    quality.inverse_consistency_p95_mm = float(np.percentile(distance.numpy(), 95))

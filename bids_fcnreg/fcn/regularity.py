@@ -1,0 +1,71 @@
+"""How rough a displacement is: total variation, diffusion energy, bending energy.
+
+Each takes a displacement (batch, 3, i, j, k) in voxels and returns a mean over voxels, so that
+its weight does not depend on the size of the image.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def total_variation(displacement: Tensor) -> Tensor:
+    """Mean absolute first difference, summed over components and axes.
+
+    Parameters
+    ----------
+    displacement : Tensor (batch, 3, i, j, k)
+        In voxels.
+
+    Returns
+    -------
+    Tensor ()
+
+    References
+    ----------
+    Li & Fan, arXiv:1709.00799, section 2.1.
+    """
+    return sum(3 * displacement.diff(dim=axis).abs().mean() for axis in (2, 3, 4))
+
+
+def diffusion(displacement: Tensor) -> Tensor:
+    """Mean squared first difference, summed over components and axes.
+
+    Parameters
+    ----------
+    displacement : Tensor (batch, 3, i, j, k)
+        In voxels.
+
+    Returns
+    -------
+    Tensor ()
+    """
+    return sum(3 * displacement.diff(dim=axis).square().mean() for axis in (2, 3, 4))
+
+
+def bending(displacement: Tensor) -> Tensor:
+    """Mean squared second difference, mixed ones included, summed over components.
+
+    Zero for every affine displacement.
+
+    Parameters
+    ----------
+    displacement : Tensor (batch, 3, i, j, k)
+        In voxels.
+
+    Returns
+    -------
+    Tensor ()
+
+    References
+    ----------
+    Rueckert et al., Nonrigid registration using free-form deformations, IEEE TMI 18(8), 1999,
+    equation 3.
+    """
+    total = 0.0
+    for first in (2, 3, 4):
+        slope = displacement.diff(dim=first)
+        for second in range(first, 5):
+            share = 3 if second == first else 6  # three components; mixed terms count twice
+            total = total + share * slope.diff(dim=second).square().mean()
+    return total

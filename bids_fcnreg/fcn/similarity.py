@@ -1,0 +1,173 @@
+"""How alike two images are: global and local normalised cross-correlation.
+
+Both are 1 for images equal up to a positive linear change of intensities. Gradients are in closed
+form: cheaper than automatic differentiation, in time and in memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bids_fcnreg.fcn.filters import box, box_transposed
+
+#: Windows whose variance is below this part of the image's variance hold nothing to compare.
+FLAT = 1e-4
+
+
+def ncc(fixed: Tensor, warped: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Global normalised cross-correlation.
+
+    Parameters
+    ----------
+    fixed, warped : Tensor (batch, channels, i, j, k)
+        The two images, on the same grid.
+    weight : Tensor, broadcastable, optional
+        How much each voxel counts, at least 0.
+
+    Returns
+    -------
+    Tensor ()
+        Between -1 and 1; differentiable.
+
+    References
+    ----------
+    Li & Fan, arXiv:1709.00799, section 2.1.
+    """
+    weight = torch.ones_like(fixed) if weight is None else weight.expand_as(fixed)
+    axes = (2, 3, 4)
+    total = weight.sum(axes, keepdim=True).clamp(min=1e-6)
+    a = fixed - (weight * fixed).sum(axes, keepdim=True) / total
+    b = warped - (weight * warped).sum(axes, keepdim=True) / total
+    covariance = (weight * a * b).sum(axes)
+    variances = (weight * a * a).sum(axes) * (weight * b * b).sum(axes)
+    return (covariance / variances.clamp(min=1e-12).sqrt()).mean()
+
+
+def local_ncc(
+    fixed: Tensor, warped: Tensor, radius: int = 2, weight: Tensor | None = None
+) -> Tensor:
+    """Mean over all voxels of the squared correlation in a cube around each, sign kept.
+
+    Parameters
+    ----------
+    fixed, warped : Tensor (batch, channels, i, j, k)
+        The two images, on the same grid.
+    radius : int
+        The window has ``2 * radius + 1`` voxels along each axis.
+    weight : Tensor, broadcastable, optional
+        How much the window around each voxel counts, at least 0.
+
+    Returns
+    -------
+    Tensor ()
+        Between -1 and 1; differentiable with respect to `warped` only.
+
+    References
+    ----------
+    Avants et al., Symmetric diffeomorphic image registration with cross-correlation, Med. Image
+    Anal. 12(1), 2008, equation 5; with the sign of the correlation kept.
+    """
+    return _LocalNCC.apply(warped, fixed, radius, weight)
+
+
+class FixedWindows:
+    """Windows of one fixed image, to be compared with many warped ones.
+
+    Parameters
+    ----------
+    fixed : Tensor (batch, 1, i, j, k)
+        The fixed image.
+    radius : int
+        The window has ``2 * radius + 1`` voxels along each axis.
+    """
+
+    def __init__(self, fixed: Tensor, radius: int) -> None:
+        self.fixed = fixed
+        self.radius = radius
+        self.mean, square = box(torch.cat([fixed, fixed**2], dim=1), radius).chunk(2, dim=1)
+        self.variance = square - self.mean**2
+        self.usable = self.variance > FLAT * fixed.var()
+
+    def compare(self, warped: Tensor) -> Comparison:
+        """Local correlation with a warped image of the same shape."""
+        means = box(torch.cat([warped, warped**2, self.fixed * warped], dim=1), self.radius)
+        mean, square, product = means.chunk(3, dim=1)
+        variance = square - mean**2
+        covariance = product - self.mean * mean
+        usable = self.usable & (variance > FLAT * warped.var())
+        slope = torch.where(usable, covariance.abs() / (self.variance * variance), 0.0)
+        return Comparison(
+            value=(slope * covariance).clamp(-1, 1),
+            to_fixed=2 * slope,
+            to_warped=torch.where(usable, 2 * slope * covariance / variance, 0.0),
+            mean=mean,
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Local correlation of two images, and what its gradient is made of.
+
+    With the means m, variances s and covariance c of a window and its value
+    ``v = |c| c / (s_F s_W)``, the derivative of v by a voxel W(x) of the window is
+    ``2 |c| / (s_F s_W) (F(x) - m_F) - 2 v / s_W (W(x) - m_W)``, divided by the number of voxels.
+
+    Parameters
+    ----------
+    value : Tensor (batch, 1, i, j, k)
+        v of the window around each voxel; 0 where a window is flat.
+    to_fixed, to_warped : Tensor (batch, 1, i, j, k)
+        The factors of the fixed and of the warped intensities in the derivative.
+    mean : Tensor (batch, 1, i, j, k)
+        m_W.
+    """
+
+    value: Tensor
+    to_fixed: Tensor
+    to_warped: Tensor
+    mean: Tensor
+
+    def centre_force(self, windows: FixedWindows, warped: Tensor) -> Tensor:
+        """Derivative of each window's value by the warped voxel at its centre.
+
+        Up to the number of voxels in a window, which is left out. It needs no further filter, and
+        is what ANTs follows (Avants et al. 2008, equation 6).
+        """
+        return self.to_fixed * (windows.fixed - windows.mean) - self.to_warped * (
+            warped - self.mean
+        )
+
+    def gradient(self, windows: FixedWindows, warped: Tensor, share: Tensor) -> Tensor:
+        """Derivative of the sum of all windows' values, each times its `share`, by each voxel."""
+        to_fixed, to_warped = share * self.to_fixed, share * self.to_warped
+        offset = to_warped * self.mean - to_fixed * windows.mean
+        terms = box_transposed(torch.cat([to_fixed, to_warped, offset], dim=1), windows.radius)
+        to_fixed, to_warped, offset = terms.chunk(3, dim=1)
+        return to_fixed * windows.fixed - to_warped * warped + offset
+
+
+class _LocalNCC(torch.autograd.Function):
+    """Local NCC with its gradient in closed form."""
+
+    @staticmethod
+    def forward(ctx, warped, fixed, radius, weight):
+        windows = FixedWindows(fixed, radius)
+        comparison = windows.compare(warped)
+        share = shares(comparison.value, weight)
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(comparison.gradient(windows, warped, share))
+        return (share * comparison.value).sum()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (derivative,) = ctx.saved_tensors
+        return gradient * derivative, None, None, None
+
+
+def shares(like: Tensor, weight: Tensor | None) -> Tensor:
+    """Weights of the shape of `like` that sum to one."""
+    share = torch.ones_like(like) if weight is None else weight.expand_as(like)
+    return share / share.sum().clamp(min=1e-6)

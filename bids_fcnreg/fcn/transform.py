@@ -1,0 +1,229 @@
+"""What a registration returns: a chain of affines and displacements that maps points.
+
+A transform takes points of the fixed space to points of the moving space, in RAS+ mm; that is
+what resamples a moving image onto the fixed grid (ITK's sense). The chain is evaluated exactly,
+and images are interpolated once, from the original.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bids_fcnreg.fcn.geometry import Grid, Image, voxel_to_voxel
+from bids_fcnreg.fcn.warp import sample
+
+#: Points mapped at a time: bounds memory, and is large enough to keep every core busy.
+POINTS_AT_A_TIME = 2_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """A linear map of points.
+
+    Parameters
+    ----------
+    matrix : ndarray (4, 4), float64
+        RAS+ mm to RAS+ mm.
+    """
+
+    matrix: np.ndarray
+
+    def map(self, points: Tensor) -> Tensor:
+        """Map points (..., 3), RAS+ mm."""
+        matrix = torch.as_tensor(self.matrix, dtype=points.dtype)
+        return points @ matrix[:3, :3].T + matrix[:3, 3]
+
+
+@dataclass(frozen=True, eq=False)
+class Displacement:
+    """A displacement on a grid, linear between voxels, none outside the grid.
+
+    Parameters
+    ----------
+    grid : Grid
+        Where the displacement is known.
+    field : Tensor (1, 3, i, j, k), float32
+        x to x + u(x), in voxels of the grid, channels in the order i, j, k.
+    """
+
+    grid: Grid
+    field: Tensor
+
+    def __post_init__(self) -> None:
+        if tuple(self.field.shape) != (1, 3, *self.grid.shape):
+            raise ValueError(
+                f"A field of shape {tuple(self.field.shape)} does not fit the grid "
+                f"{self.grid.shape}."
+            )
+
+    def map(self, points: Tensor) -> Tensor:
+        """Map points (..., 3), RAS+ mm."""
+        voxels = _to_voxels(points, self.grid)
+        moved = _sample_places(self.field, voxels, "linear").reshape(3, -1).T
+        to_world = torch.as_tensor(self.grid.affine[:3, :3], dtype=points.dtype)
+        return points + (moved.to(points.dtype) @ to_world.T).reshape(points.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Transform:
+    """A chain of maps, from points of the fixed space to points of the moving space.
+
+    Parameters
+    ----------
+    steps : tuple of Affine and Displacement
+        Applied to a point in this order.
+    """
+
+    steps: tuple[Affine | Displacement, ...]
+
+    def map(self, points: Tensor) -> Tensor:
+        """Map points of the fixed space to the moving space.
+
+        Parameters
+        ----------
+        points : Tensor (..., 3)
+            RAS+ mm.
+
+        Returns
+        -------
+        Tensor (..., 3)
+            RAS+ mm.
+        """
+        for step in self.steps:
+            points = step.map(points)
+        return points
+
+    def then(self, other: Transform) -> Transform:
+        """Transform that takes a point through this one first, then through the other."""
+        return Transform(self.steps + other.steps)
+
+    def resample(
+        self, image: Image, onto: Grid, interpolation: str = "linear", fill: float = 0.0
+    ) -> Image:
+        """Bring an image of the moving space onto a grid of the fixed space.
+
+        Parameters
+        ----------
+        image : Image (1, channels, i, j, k)
+            In the moving space, on its own grid.
+        onto : Grid
+            In the fixed space.
+        interpolation : {"linear", "nearest", "label"}
+            ``label`` gives each voxel the label with the largest sum of trilinear weights among
+            the eight neighbours: smooth outlines, no new labels.
+        fill : float
+            Value outside the moving image.
+
+        Returns
+        -------
+        Image (1, channels, *onto.shape)
+        """
+        planes = max(1, POINTS_AT_A_TIME // (onto.shape[1] * onto.shape[2]))
+        slabs = []
+        for lower in range(0, onto.shape[0], planes):
+            upper = min(lower + planes, onto.shape[0])
+            slab = onto.crop((lower, 0, 0), (upper, *onto.shape[1:]))
+            places = _to_voxels(self.map(slab.points()), image.grid)
+            slabs.append(_sample_places(image.data, places, interpolation, fill))
+        return Image(torch.cat(slabs, dim=2), onto)
+
+    def log_jacobian(self, grid: Grid) -> Tensor:
+        """Logarithm of the local change of volume, from the fixed to the moving space.
+
+        Parameters
+        ----------
+        grid : Grid
+            Where to evaluate, in the fixed space.
+
+        Returns
+        -------
+        Tensor (1, 1, i, j, k), float32
+            Positive where the moving image is larger than the fixed one; where space folds, the
+            logarithm of 1e-3.
+        """
+        points = torch.cat([self.map(slab) for slab in grid.points().split(16)])
+        columns = torch.stack(torch.gradient(points, dim=(0, 1, 2)), dim=-1)
+        determinant = torch.linalg.det(columns) / np.linalg.det(grid.affine[:3, :3])
+        return determinant.clamp(min=1e-3).log().float()[None, None]
+
+
+def change_grid(displacement: Displacement, grid: Grid) -> Displacement:
+    """The same displacement on another grid of the fixed space, in that grid's voxels.
+
+    Outside its own grid it goes on with the values at its border.
+    """
+    if displacement.grid.matches(grid):
+        return displacement
+    field = displacement.field
+    to_old = voxel_to_voxel(grid, displacement.grid)
+    index = Grid(grid.shape, to_old).points().movedim(-1, 0).unsqueeze(0).to(field)
+    to_new = torch.from_numpy(np.linalg.inv(to_old)[:3, :3]).to(field)
+    moved = sample(field, index, padding="border")
+    return Displacement(grid, torch.einsum("cd,ndijk->ncijk", to_new, moved).contiguous())
+
+
+def _to_voxels(points: Tensor, grid: Grid) -> Tensor:
+    """World points (i, j, k, 3) or (..., 3) as voxel coordinates (1, 3, i, j, k), float32."""
+    inverse = torch.as_tensor(np.linalg.inv(grid.affine), dtype=points.dtype)
+    voxels = points @ inverse[:3, :3].T + inverse[:3, 3]
+    if voxels.ndim != 4:
+        voxels = voxels.reshape(1, 1, -1, 3)
+    return voxels.movedim(-1, 0).unsqueeze(0).float()
+
+
+def _sample_places(data: Tensor, places: Tensor, interpolation: str, fill: float = 0.0) -> Tensor:
+    """Sample data (1, C, i, j, k) at voxel coordinates (1, 3, ...) as ITK does.
+
+    Up to half a voxel beyond the outermost voxel centres the border's value holds, farther out
+    it is `fill`.
+    """
+    size = torch.tensor(data.shape[2:], dtype=places.dtype).reshape(1, 3, 1, 1, 1)
+    inside = ((places >= -0.5) & (places <= size - 0.5)).all(dim=1, keepdim=True)
+    if interpolation == "label":
+        values = _vote(data, places)
+    else:
+        values = sample(data.float(), places, interpolation, padding="border")
+    return torch.where(inside, values, torch.tensor(fill, dtype=values.dtype))
+
+
+def _vote(labels: Tensor, places: Tensor) -> Tensor:
+    """Label with the largest sum of trilinear weights among the eight neighbours.
+
+    Parameters
+    ----------
+    labels : Tensor (1, 1, i, j, k)
+        Any numbers.
+    places : Tensor (1, 3, *places)
+        In voxels.
+
+    Returns
+    -------
+    Tensor (1, 1, *places), dtype of `labels`
+    """
+    size = labels.shape[2:]
+    flat = labels.reshape(-1)
+    coordinates = places.reshape(3, -1)
+    base = coordinates.floor()
+    fraction = coordinates - base
+    candidates, weights = [], []
+    for corner in np.ndindex(2, 2, 2):
+        index = torch.zeros(coordinates.shape[1], dtype=torch.long)
+        weight = torch.ones(coordinates.shape[1])
+        for axis, offset in enumerate(corner):
+            along = (base[axis].long() + offset).clamp(0, size[axis] - 1)
+            index = index * size[axis] + along
+            weight = weight * (fraction[axis] if offset else 1 - fraction[axis])
+        candidates.append(flat[index])
+        weights.append(weight)
+    candidates, weights = torch.stack(candidates), torch.stack(weights)
+    winners = candidates[0].clone()
+    # Only where neighbours differ is there anything to vote on.
+    mixed = (candidates != candidates[0]).any(dim=0)
+    candidates, weights = candidates[:, mixed], weights[:, mixed]
+    votes = torch.stack([(weights * (candidates == label)).sum(dim=0) for label in candidates])
+    winners[mixed] = candidates.gather(0, votes.argmax(dim=0, keepdim=True))[0]
+    return winners.reshape(1, 1, *places.shape[2:])

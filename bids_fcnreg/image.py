@@ -1,0 +1,188 @@
+"""NIfTI files in and out: read with every check an input deserves, written whole or not at all."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import tempfile
+import zlib
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import torch
+
+from bids_fcnreg.errors import InputError
+from bids_fcnreg.fcn.geometry import Grid, Image
+
+#: Space codes of the NIfTI standard.
+SCANNER, TEMPLATE = 1, 4
+
+
+def load(path: str | os.PathLike, dtype: str = "float32") -> nib.Nifti1Image:
+    """Read a three-dimensional image.
+
+    Parameters
+    ----------
+    path : path
+        A file nibabel can read (NIfTI).
+    dtype : str
+        What voxel values are converted to, after the scaling that the header asks for.
+
+    Returns
+    -------
+    nibabel.Nifti1Image
+        With its data in memory, three axes, and finite values.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, unreadable, truncated, not three-dimensional, has no usable
+        geometry, or holds no signal.
+    """
+    path = Path(path)
+    if not path.exists():
+        if path.is_symlink():
+            raise InputError(
+                f"{path} is a broken link (a file that git-annex or datalad has not fetched?): "
+                "get the file first."
+            )
+        raise InputError(f"{path} does not exist: check the path.")
+    try:
+        image = nib.load(path)
+        shape = image.shape
+        affine = image.affine
+        data = _values(image, path)
+    except InputError:
+        raise
+    except (OSError, EOFError, ValueError, zlib.error, nib.filebasedimages.ImageFileError) as why:
+        reason = str(why).splitlines()[0] if str(why) else type(why).__name__
+        raise InputError(
+            f"{path} cannot be read as a NIfTI image ({reason}): is it complete? Get or convert "
+            "it again."
+        ) from why
+    if data.ndim != 3 or min(data.shape) < 2:
+        raise InputError(
+            f"{path} has the shape {shape}: one three-dimensional volume is needed; extract or "
+            "average its volumes first."
+        )
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise InputError(
+            f"{path} has an affine that cannot be inverted (voxel size zero?): repair its header."
+        )
+    data = np.nan_to_num(data, nan=0.0, posinf=0.0, neginf=0.0)
+    if not data.any():
+        raise InputError(f"{path} holds nothing but zeros: check how it was made.")
+    checked = nib.Nifti1Image(data.astype(dtype), affine)
+    checked.header.set_xyzt_units("mm")
+    for name, setter in (("sform_code", checked.set_sform), ("qform_code", checked.set_qform)):
+        code = int(image.header[name]) if isinstance(image, nib.Nifti1Image) else 0
+        setter(affine, code=code or SCANNER)
+    return checked
+
+
+def _values(image: nib.spatialimages.SpatialImage, path: Path) -> np.ndarray:
+    """Scaled voxel values without trailing axes of length one."""
+    if image.get_data_dtype().kind not in "iufb":
+        raise InputError(
+            f"{path} stores {image.get_data_dtype()} values: one real number a voxel is needed."
+        )
+    data = np.asarray(image.dataobj)
+    while data.ndim > 3 and data.shape[-1] == 1:
+        data = data[..., 0]
+    return data
+
+
+def to_image(nifti: nib.spatialimages.SpatialImage) -> Image:
+    """Three-dimensional nibabel image as an engine image (1, 1, i, j, k), float32."""
+    data = np.ascontiguousarray(nifti.get_fdata(dtype=np.float32))
+    return Image(torch.from_numpy(data)[None, None], Grid(nifti.shape[:3], nifti.affine))
+
+
+def read(path: str | os.PathLike) -> Image:
+    """Read a file as an engine image; see `load` for checks and errors."""
+    return to_image(load(path))
+
+
+def to_nifti(image: Image, dtype: str = "float32", space: int = SCANNER) -> nib.Nifti1Image:
+    """Engine image of one channel as NIfTI.
+
+    Parameters
+    ----------
+    image : Image
+        (1, 1, i, j, k).
+    dtype : str
+        Data type on disk; integers are rounded to.
+    space : int
+        NIfTI code of sform and qform: `SCANNER` (1) or `TEMPLATE` (4).
+    """
+    data = image.data[0, 0].detach().cpu().numpy()
+    if np.issubdtype(np.dtype(dtype), np.integer):
+        data = np.rint(data)
+    nifti = nib.Nifti1Image(data.astype(dtype), image.grid.affine)
+    nifti.header.set_xyzt_units("mm")
+    nifti.set_sform(image.grid.affine, code=space)
+    nifti.set_qform(image.grid.affine, code=space)
+    return nifti
+
+
+def write(
+    path: str | os.PathLike,
+    image: Image | nib.Nifti1Image,
+    dtype: str | None = None,
+    space: int = SCANNER,
+) -> Path:
+    """Write an image so that it appears whole or not at all.
+
+    The same image gives the same bytes.
+
+    Parameters
+    ----------
+    path : path
+        ``.nii`` or ``.nii.gz``; its folder is made.
+    image : Image or nibabel.Nifti1Image
+        What to write.
+    dtype : str, optional
+        Data type on disk; by default float32 for an engine image, unchanged for a NIfTI.
+    space : int
+        For an engine image, the NIfTI code of its space.
+
+    Returns
+    -------
+    pathlib.Path
+    """
+    path = Path(path)
+    if isinstance(image, Image):
+        image = to_nifti(image, dtype or "float32", space)
+    elif dtype is not None:
+        data = np.asanyarray(image.dataobj).astype(dtype)
+        image = nib.Nifti1Image(data, image.affine, image.header, dtype=dtype)
+    payload = image.to_bytes()
+    if path.name.endswith(".gz"):
+        payload = gzip.compress(payload, compresslevel=4, mtime=0)
+    return write_bytes(path, payload)
+
+
+def write_bytes(path: str | os.PathLike, payload: bytes) -> Path:
+    """Write a file under a temporary name beside its place, then put it there."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(payload)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _umask() -> int:
+    """Permission bits that the user wants off for new files."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,117 @@
+"""Where the brain is in a T1-weighted image."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    File,
+    SimpleInterface,
+    TraitedSpec,
+    traits,
+)
+
+from bids_fcnreg.errors import InputError
+
+
+class _BrainExtractionInputSpec(BaseInterfaceInputSpec):
+    in_file = File(exists=True, mandatory=True, desc="T1-weighted image")
+    mode = traits.Enum(
+        "auto",
+        "force",
+        "skip",
+        usedefault=True,
+        desc="auto: extract unless it was done before; force: extract; skip: it was done before",
+    )
+    extractor = traits.Enum(
+        "deepbet", "synthstrip", usedefault=True, desc="synthstrip: FreeSurfer's, where installed"
+    )
+    num_threads = traits.Int(1, usedefault=True, nohash=True, desc="processor cores to use")
+
+
+class _BrainExtractionOutputSpec(TraitedSpec):
+    mask = File(exists=True, desc="brain mask on the grid of in_file: 0 and 1")
+    skull_stripped = traits.Bool(desc="whether in_file shows the brain only")
+
+
+class BrainExtraction(SimpleInterface):
+    """Make a brain mask.
+
+    In mode ``auto`` the extractor always looks: if hardly anything in the image lies away from
+    the brain that it finds, the image was brain-extracted before. The mask of such an image is
+    what it shows, not what the extractor finds.
+    """
+
+    input_spec = _BrainExtractionInputSpec
+    output_spec = _BrainExtractionOutputSpec
+
+    def _run_interface(self, runtime):
+        from bids_fcnreg import image
+        from bids_fcnreg.preprocessing import foreground, is_extracted
+
+        path, mode = Path(self.inputs.in_file), self.inputs.mode
+        nifti = image.load(path)
+        data = np.asanyarray(nifti.dataobj)
+        stripped, mask = True, None
+        if mode != "skip":
+            mask = self._extract(nifti, path, Path(runtime.cwd))
+            stripped = mode == "auto" and is_extracted(data, mask, nifti.header.get_zooms())
+        if stripped:
+            mask = foreground(data)
+            if mask.mean() > 0.95:
+                raise InputError(
+                    f"{path} has no constant background, so that its brain was not extracted "
+                    "before: run without --skull-strip-t1w skip."
+                )
+        header = nifti.header.copy()
+        header.set_data_dtype(np.uint8)
+        written = nib.Nifti1Image(mask.astype(np.uint8), nifti.affine, header)
+        self._results["mask"] = str(image.write(Path(runtime.cwd) / "mask.nii.gz", written))
+        self._results["skull_stripped"] = bool(stripped)
+        return runtime
+
+    def _extract(self, nifti: nib.Nifti1Image, path: Path, folder: Path) -> np.ndarray:
+        if self.inputs.extractor == "synthstrip":
+            mask = _synthstrip(path, folder, self.inputs.num_threads)
+        else:
+            mask = _deepbet(nifti, self.inputs.num_threads)
+        if not mask.any():
+            raise InputError(
+                f"No brain was found in {path}: is it a T1-weighted image of a head? If its brain "
+                "was extracted before, run with --skull-strip-t1w skip."
+            )
+        return mask
+
+
+def _deepbet(nifti: nib.Nifti1Image, threads: int) -> np.ndarray:
+    """Brain mask (i, j, k) by deepbet on the processor; all false if it finds no brain."""
+    import torch
+    from deepbet import BrainExtraction as DeepBet
+
+    torch.set_num_threads(threads)
+    try:
+        _, mask, _ = DeepBet(no_gpu=True).run(nifti)
+    except (AssertionError, ValueError):  # how it says that the first look shows no brain
+        return np.zeros(nifti.shape, bool)
+    return np.asanyarray(mask.dataobj) > 0
+
+
+def _synthstrip(path: Path, folder: Path, threads: int) -> np.ndarray:
+    """Brain mask (i, j, k) by FreeSurfer's SynthStrip."""
+    program = shutil.which("mri_synthstrip")
+    if program is None:
+        raise InputError(
+            "SynthStrip was asked for, but mri_synthstrip is not on the PATH: install FreeSurfer "
+            "7.3 or later, or leave brain extraction to deepbet."
+        )
+    out_file = folder / "synthstrip.nii.gz"
+    command = [program, "-i", str(path), "-m", str(out_file), "-t", str(threads)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"mri_synthstrip failed on {path}: {done.stderr.strip()}")
+    return np.asanyarray(nib.load(out_file).dataobj) > 0

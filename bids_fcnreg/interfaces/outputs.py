@@ -1,0 +1,175 @@
+"""Where results leave the workflow: files named, described and put into the derivatives folder.
+
+Names, after ``sub-<label>[_ses-<label>][_acq-<label>][_ce-<label>][_rec-<label>]_``, with TPL the
+template's space (``MNIPediatricAsym+3`` is cohort 3) and ATLAS the atlas's name:
+
+====================================================  ==========================================
+``desc-preproc_T1w.nii.gz``                           preprocessed image, native space
+``desc-brain_mask.nii.gz``                            its brain mask
+``space-TPL[_res-N]_desc-preproc_T1w.nii.gz``         the image in the template's space
+``space-TPL[_res-N]_desc-brain_mask.nii.gz``          the mask in the template's space
+``from-T1w_to-TPL_mode-image_xfm.h5``                 ITK transform, and its inverse with from/to
+                                                      exchanged
+``from-T1w_to-TPL_mode-image_desc-logjacobian_xfm.nii.gz``  map of its log-Jacobian determinant
+``from-T1w_to-TPL_mode-image_desc-quality_xfm.json``  how good it is
+``seg-ATLAS_desc-TPL_dseg.nii.gz``, ``.tsv``          labels of the atlas, native, and their names
+``seg-ATLAS_desc-TPLVolumes_dseg.tsv``                volumes of its regions
+``figures/…_{T1w,mask,dseg,xfm}.svg``                 pictures for the report
+====================================================  ==========================================
+
+Why these: the BIDS schema (1.10) has no suffix for transforms, Jacobian maps or quality numbers.
+The latter two are properties of a transform and carry its name with a ``desc-``; ``.bidsignore``
+lists ``*_xfm.*`` as fMRIPrep does. A table of regions is a ``_dseg.tsv``, which may have more
+columns than ``index`` and ``name``. Label images say with ``desc-`` from which template they come:
+so several templates do not overwrite each other, and fMRIPrep, which takes a ``dseg`` without
+``desc-`` for tissue classes, leaves them alone. The schema has no ``cohort-`` for participants'
+files; sMRIPrep looks for ``+``.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import os
+import sys
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, ClassVar
+
+import nibabel as nib
+from nipype.interfaces.base import (
+    Directory,
+    File,
+    InputMultiObject,
+    Str,
+    TraitedSpec,
+    isdefined,
+    traits,
+)
+
+from bids_fcnreg.bids.archive import templateflow_home
+from bids_fcnreg.bids.derivatives import bids_uri, write_json
+from bids_fcnreg.image import write_bytes
+
+_SPEC = json.loads((Path(__file__).parents[1] / "data" / "io_spec.json").read_text())
+
+
+def _import_niworkflows() -> Any:
+    """Import niworkflows' sinks without what that does to TemplateFlow's folder.
+
+    Importing them fills TEMPLATEFLOW_HOME with the names of all templates and reads them back:
+    seconds, and a crash where the home folder cannot be written, as in many containers. They are
+    only needed for a check of space names that is not made here, so TemplateFlow is shown another
+    folder while they are imported.
+    """
+    if "templateflow" in sys.modules:
+        from niworkflows.interfaces import bids
+
+        return bids
+    home = os.environ.get("TEMPLATEFLOW_HOME")
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "README").touch()  # an empty folder would be filled
+        os.environ["TEMPLATEFLOW_HOME"] = folder
+        try:
+            from niworkflows.interfaces import bids
+            from templateflow.api import cache
+        finally:
+            if home is None:
+                del os.environ["TEMPLATEFLOW_HOME"]
+            else:
+                os.environ["TEMPLATEFLOW_HOME"] = home
+    cache.config.root = templateflow_home()
+    vars(cache).pop("layout", None)  # the index of the other folder
+    return bids
+
+
+_niworkflows = _import_niworkflows()
+
+
+class _DerivativesDataSinkInputSpec(_niworkflows._PrepareDerivativeInputSpec):
+    base_directory = Directory(exists=True, mandatory=True, desc="the derivatives folder")
+    bids_dir = Directory(desc="dataset the results come from")
+    sources = InputMultiObject(
+        Str, desc="paths or URIs that the file was made from (default: source_file)"
+    )
+    check_hdr = traits.Bool(False, usedefault=True, desc="files are passed on as they are")
+    compress = traits.Enum(None, usedefault=True, desc="files are passed on as they are")
+
+
+class _DerivativesDataSinkOutputSpec(TraitedSpec):
+    out_file = File(exists=True, desc="the file in the derivatives folder")
+    out_meta = File(exists=True, desc="its sidecar")
+
+
+class DerivativesDataSink(_niworkflows.PrepareDerivative):
+    """Put one result into the derivatives: name it, describe it, and let it appear whole.
+
+    Used as niworkflows' sink: ``source_file`` is all T1w runs (of the entities they share, those
+    that the patterns know are kept); entities and capitalised sidecar fields are keywords of the
+    constructor; ``meta_dict`` adds fields while the workflow runs.
+
+    - The file is passed on byte for byte.
+    - Its sidecar names ``Sources`` as BIDS URIs, and ``Resolution`` where the name has ``res-``.
+      It is there before the file. A JSON file is its own sidecar. Pictures have none, and neither
+      has a table without fields of its own: it is the lookup table of a label image and shares
+      the image's sidecar.
+    - File and sidecar are written under temporary names and then moved to their place.
+
+    Raises
+    ------
+    ValueError
+        If no pattern in ``data/io_spec.json`` fits the entities.
+    """
+
+    input_spec = _DerivativesDataSinkInputSpec
+    output_spec = _DerivativesDataSinkOutputSpec
+    _always_run = True
+    _config_entities_dict = (
+        *_niworkflows.PrepareDerivative._config_entities_dict,
+        *_SPEC["entities"],
+    )
+    _config_entities = frozenset(entity["name"] for entity in _config_entities_dict)
+    _file_patterns = tuple(_SPEC["patterns"])
+    _standard_spaces = ()
+    _default_dtypes: ClassVar = defaultdict(type(None))  # no suffix changes the data type
+
+    def _run_interface(self, runtime):
+        runtime = super()._run_interface(runtime)
+        target, in_file = Path(self.inputs.base_directory).absolute(), Path(self.inputs.in_file[0])
+        final = target / self._results["out_path"][0]
+        metadata = self._describe(self._results["out_meta"], in_file, target)
+        self._results = {"out_file": str(final)}
+        if final.suffix == ".json":
+            content = json.loads(in_file.read_text(encoding="utf-8"))
+            write_json(final, content | metadata)
+            return runtime
+        if metadata:
+            sidecar = final.with_name(f"{final.name.split('.', 1)[0]}.json")
+            self._results["out_meta"] = str(write_json(sidecar, metadata))
+        _publish(in_file, final)
+        return runtime
+
+    def _describe(self, given: dict[str, Any], in_file: Path, target: Path) -> dict[str, Any]:
+        """Content of the sidecar, empty if the file has none."""
+        if in_file.suffix in (".svg", ".png", ".html") or (in_file.suffix == ".tsv" and not given):
+            return {}
+        sources = self.inputs.sources if isdefined(self.inputs.sources) else None
+        bids_dir = self.inputs.bids_dir if isdefined(self.inputs.bids_dir) else None
+        uris = [bids_uri(path, bids_dir, target) for path in sources or self.inputs.source_file]
+        metadata = {"Sources": uris, **given}
+        if isdefined(self.inputs.resolution):
+            size = " × ".join(f"{zoom:g}" for zoom in nib.load(in_file).header.get_zooms()[:3])
+            metadata["Resolution"] = f"Voxels of {size} mm, as template {self.inputs.space}"
+        return metadata
+
+
+def _publish(made: Path, final: Path) -> None:
+    """Put a file into place, perhaps on another file system, never half of it visible.
+
+    One that is there with the same content keeps its time, on which reuse of results depends.
+    """
+    if final.exists() and filecmp.cmp(made, final, shallow=False):
+        return
+    final.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(final, made.read_bytes())

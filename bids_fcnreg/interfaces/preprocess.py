@@ -1,0 +1,190 @@
+"""A raw T1-weighted image made ready for registration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    File,
+    InputMultiObject,
+    SimpleInterface,
+    TraitedSpec,
+    traits,
+)
+
+
+class _ThreadsInputSpec(BaseInterfaceInputSpec):
+    num_threads = traits.Int(1, usedefault=True, nohash=True, desc="processor cores to use")
+
+
+class _ConformInputSpec(BaseInterfaceInputSpec):
+    in_file = File(exists=True, mandatory=True, desc="T1-weighted image")
+
+
+class _OutFileSpec(TraitedSpec):
+    out_file = File(exists=True, desc="resulting image")
+
+
+class Conform(SimpleInterface):
+    """Put the axes of an image in the order nearest to right, anterior, superior.
+
+    Axes are exchanged and flipped, the affine follows: no intensity is interpolated, and every
+    voxel stays where it is in the world. The result is float32 with equal sform and qform.
+    """
+
+    input_spec = _ConformInputSpec
+    output_spec = _OutFileSpec
+
+    def _run_interface(self, runtime):
+        import nibabel as nib
+
+        from bids_fcnreg import image
+
+        loaded = image.load(self.inputs.in_file)
+        conformed = nib.as_closest_canonical(loaded)
+        # Reorientation drops the qform and the meaning of the space.
+        code = int(loaded.header["sform_code"])
+        conformed.set_sform(conformed.affine, code)
+        conformed.set_qform(conformed.affine, code)
+        out_file = Path(runtime.cwd) / "conformed.nii"
+        self._results["out_file"] = str(image.write(out_file, conformed))
+        return runtime
+
+
+class _AverageRunsInputSpec(_ThreadsInputSpec):
+    in_files = InputMultiObject(File(exists=True), mandatory=True, desc="runs of one session")
+
+
+class AverageRuns(SimpleInterface):
+    """Average the runs of a session on the grid of the first, after rigid alignment to it.
+
+    One run is passed on as it is.
+    """
+
+    input_spec = _AverageRunsInputSpec
+    output_spec = _OutFileSpec
+
+    def _run_interface(self, runtime):
+        if len(self.inputs.in_files) == 1:
+            self._results["out_file"] = self.inputs.in_files[0]
+            return runtime
+
+        import torch
+
+        from bids_fcnreg import image
+        from bids_fcnreg.preprocessing import average
+
+        torch.set_num_threads(self.inputs.num_threads)
+        mean = average([image.read(path) for path in self.inputs.in_files])
+        out_file = image.write(Path(runtime.cwd) / "average.nii", mean)
+        self._results["out_file"] = str(out_file)
+        return runtime
+
+
+class _InBrainInputSpec(BaseInterfaceInputSpec):
+    in_file = File(exists=True, mandatory=True, desc="T1-weighted image")
+    mask = File(exists=True, mandatory=True, desc="brain mask on the grid of `in_file`")
+
+
+class _BiasCorrectionInputSpec(_InBrainInputSpec, _ThreadsInputSpec):
+    """An image, its brain, and the processor cores that may be used."""
+
+
+class BiasCorrection(SimpleInterface):
+    """Divide an image by its bias field, which N4 estimates inside the brain."""
+
+    input_spec = _BiasCorrectionInputSpec
+    output_spec = _OutFileSpec
+
+    def _run_interface(self, runtime):
+        from bids_fcnreg.preprocessing import bias_field, positive
+
+        nifti, data, mask = _read_in_brain(self.inputs)
+        data = positive(data, mask)
+        spacing = nifti.header.get_zooms()[:3]
+        data = data / bias_field(data, mask, spacing, self.inputs.num_threads)
+        self._results["out_file"] = _write_like(nifti, data, runtime, "corrected.nii")
+        return runtime
+
+
+class _NormalizeIntensityOutputSpec(_OutFileSpec):
+    brain = File(exists=True, desc="out_file inside the mask, 0 outside")
+
+
+class NormalizeIntensity(SimpleInterface):
+    """Scale an image so that the 98th percentile of its brain becomes 100; 0 stays 0.
+
+    Nothing is clipped, and the skull stays; `brain` is the same image without it.
+    """
+
+    input_spec = _InBrainInputSpec
+    output_spec = _NormalizeIntensityOutputSpec
+
+    def _run_interface(self, runtime):
+        from bids_fcnreg.preprocessing import normalise
+
+        nifti, data, mask = _read_in_brain(self.inputs)
+        data = normalise(data, mask)
+        self._results["out_file"] = _write_like(nifti, data, runtime, "preproc.nii.gz")
+        brain = np.where(mask, data, np.float32(0))
+        self._results["brain"] = _write_like(nifti, brain, runtime, "brain.nii.gz")
+        return runtime
+
+
+class _UniteLesionsInputSpec(BaseInterfaceInputSpec):
+    in_files = InputMultiObject(File(exists=True), mandatory=True, desc="lesion masks")
+    reference = File(exists=True, mandatory=True, desc="image on whose grid they are wanted")
+
+
+class UniteLesions(SimpleInterface):
+    """Unite lesion masks on the grid of an image: 1 is left out of the similarity.
+
+    Masks are brought there through their own positions in the world, on whatever grid they are.
+    A mask that has no voxel inside the image is an `InputError`.
+    """
+
+    input_spec = _UniteLesionsInputSpec
+    output_spec = _OutFileSpec
+
+    def _run_interface(self, runtime):
+        from bids_fcnreg import image
+        from bids_fcnreg.errors import InputError
+        from bids_fcnreg.fcn.geometry import Grid
+        from bids_fcnreg.preprocessing import mask_onto
+
+        nifti = image.load(self.inputs.reference)
+        united = np.zeros(nifti.shape, bool)
+        for path in self.inputs.in_files:
+            lesion = mask_onto(image.read(path), Grid(nifti.shape, nifti.affine))
+            if not lesion.any():
+                raise InputError(
+                    f"The lesion mask {path} lies outside its T1w image: check that its affine "
+                    "is that of the image it was drawn on."
+                )
+            united |= lesion
+        united = united.astype(np.uint8)
+        self._results["out_file"] = _write_like(nifti, united, runtime, "exclude.nii.gz")
+        return runtime
+
+
+def _read_in_brain(inputs: _InBrainInputSpec):
+    """Image, its intensities, and where the brain is."""
+    from bids_fcnreg import image
+
+    nifti = image.load(inputs.in_file)
+    mask = np.asanyarray(image.load(inputs.mask, "uint8").dataobj) > 0
+    return nifti, np.asanyarray(nifti.dataobj), mask
+
+
+def _write_like(nifti, data: np.ndarray, runtime, name: str) -> str:
+    """Write data with the geometry of an image into the node's folder; returns the path."""
+    import nibabel as nib
+
+    from bids_fcnreg import image
+
+    header = nifti.header.copy()
+    header.set_data_dtype(data.dtype)
+    written = nib.Nifti1Image(data, nifti.affine, header)
+    return str(image.write(Path(runtime.cwd) / name, written))

@@ -1,0 +1,164 @@
+"""Registration and everything that is computed from its transform."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    File,
+    SimpleInterface,
+    TraitedSpec,
+    isdefined,
+    traits,
+)
+
+if TYPE_CHECKING:
+    from bids_fcnreg.fcn.geometry import Grid
+
+
+class _ThreadsInputSpec(BaseInterfaceInputSpec):
+    num_threads = traits.Int(1, usedefault=True, nohash=True, desc="processor cores to use")
+
+
+class _RegisterInputSpec(_ThreadsInputSpec):
+    fixed = File(exists=True, mandatory=True, desc="brain of the template")
+    moving = File(exists=True, mandatory=True, desc="brain of the subject")
+    fixed_mask = File(exists=True, desc="brain mask of the template, on the grid of `fixed`")
+    moving_mask = File(exists=True, desc="brain mask of the subject, on the grid of `moving`")
+    moving_exclude = File(exists=True, desc="lesion mask of the subject: not compared")
+    mode = traits.Enum("refine", "predict", "optimize", usedefault=True, desc="way of use")
+    model = File(exists=True, desc="trained weights, in place of those of the package")
+    device = traits.Str("auto", usedefault=True, desc="auto, cpu, cuda or cuda:N")
+    seed = traits.Int(0, usedefault=True, desc="seed of the random numbers")
+    use_gpu = traits.Bool(False, usedefault=True, nohash=True, desc="takes a GPU slot")
+
+
+class _RegisterOutputSpec(TraitedSpec):
+    transform = File(exists=True, desc="ITK .h5 that resamples the subject onto the template")
+    inverse = File(exists=True, desc="ITK .h5 that resamples the template onto the subject")
+    quality = File(exists=True, desc="JSON of the quality numbers")
+
+
+class Register(SimpleInterface):
+    """Register a subject's brain to a template's brain and write both directions once."""
+
+    input_spec = _RegisterInputSpec
+    output_spec = _RegisterOutputSpec
+
+    def _run_interface(self, runtime):
+        from bids_fcnreg import image
+        from bids_fcnreg.fcn.itk import write_transform
+        from bids_fcnreg.fcn.register import register
+
+        masks = {
+            name: image.read(getattr(self.inputs, name))
+            for name in ("fixed_mask", "moving_mask", "moving_exclude")
+            if isdefined(getattr(self.inputs, name))
+        }
+        result = register(
+            image.read(self.inputs.fixed),
+            image.read(self.inputs.moving),
+            mode=self.inputs.mode,
+            model=Path(self.inputs.model) if isdefined(self.inputs.model) else None,
+            device=self.inputs.device,
+            seed=self.inputs.seed,
+            threads=self.inputs.num_threads,
+            **masks,
+        )
+        folder = Path(runtime.cwd)
+        quality = folder / "quality.json"
+        quality.write_text(json.dumps(result.quality.as_dict(), indent=2) + "\n")
+        self._results["transform"] = str(write_transform(folder / "forward.h5", result.forward))
+        self._results["inverse"] = str(write_transform(folder / "inverse.h5", result.inverse))
+        self._results["quality"] = str(quality)
+        return runtime
+
+
+class _ResampleInputSpec(_ThreadsInputSpec):
+    in_file = File(exists=True, mandatory=True, desc="image in its original space")
+    reference = File(exists=True, mandatory=True, desc="image whose grid is resampled onto")
+    transform = File(exists=True, mandatory=True, desc="ITK .h5: reference to in_file, points")
+    interpolation = traits.Enum(
+        "linear", "nearest", "label", usedefault=True, desc="label: never mixes label values"
+    )
+    onto_template = traits.Bool(False, usedefault=True, desc="reference is in a template's space")
+
+
+class _ResampleOutputSpec(TraitedSpec):
+    out_file = File(exists=True, desc="in_file on the grid of reference")
+
+
+class Resample(SimpleInterface):
+    """Bring an image or labels onto another grid through a transform, with one interpolation."""
+
+    input_spec = _ResampleInputSpec
+    output_spec = _ResampleOutputSpec
+
+    def _run_interface(self, runtime):
+        import torch
+
+        from bids_fcnreg import image
+        from bids_fcnreg.fcn.itk import read_transform
+
+        torch.set_num_threads(self.inputs.num_threads)
+        resampled = read_transform(self.inputs.transform).resample(
+            image.read(self.inputs.in_file),
+            _grid(self.inputs.reference),
+            interpolation=self.inputs.interpolation,
+        )
+        dtype = "float32"
+        if self.inputs.interpolation != "linear":
+            dtype = _integer_type(self.inputs.in_file)
+        space = image.TEMPLATE if self.inputs.onto_template else image.SCANNER
+        out_file = Path(runtime.cwd) / "resampled.nii.gz"
+        image.write(out_file, resampled, dtype=dtype, space=space)
+        self._results["out_file"] = str(out_file)
+        return runtime
+
+
+class _LogJacobianInputSpec(_ThreadsInputSpec):
+    transform = File(exists=True, mandatory=True, desc="ITK .h5: reference to subject, points")
+    reference = File(exists=True, mandatory=True, desc="image whose grid the map is made on")
+
+
+class LogJacobian(SimpleInterface):
+    """Map the logarithm of the local volume change (subject over template) of a transform."""
+
+    input_spec = _LogJacobianInputSpec
+    output_spec = _ResampleOutputSpec
+
+    def _run_interface(self, runtime):
+        import torch
+
+        from bids_fcnreg import image
+        from bids_fcnreg.fcn.geometry import Image
+        from bids_fcnreg.fcn.itk import read_transform
+
+        torch.set_num_threads(self.inputs.num_threads)
+        grid = _grid(self.inputs.reference)
+        jacobian = read_transform(self.inputs.transform).log_jacobian(grid)
+        out_file = Path(runtime.cwd) / "log_jacobian.nii.gz"
+        image.write(out_file, Image(jacobian, grid), space=image.TEMPLATE)
+        self._results["out_file"] = str(out_file)
+        return runtime
+
+
+def _grid(path: str) -> Grid:
+    """Grid of an image file, without reading its voxels."""
+    import nibabel as nib
+
+    from bids_fcnreg.fcn.geometry import Grid
+
+    nifti = nib.load(path)
+    return Grid(nifti.shape[:3], nifti.affine)
+
+
+def _integer_type(path: str) -> str:
+    """Data type that holds the labels of an image file."""
+    import nibabel as nib
+
+    dtype = nib.load(path).get_data_dtype()
+    return dtype.name if dtype.kind in "iu" else "int32"

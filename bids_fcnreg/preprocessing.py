@@ -1,0 +1,276 @@
+"""What is computed before registration: brain masks, bias field, intensity scale, averages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from bids_fcnreg.errors import InputError
+from bids_fcnreg.fcn.affine import align
+from bids_fcnreg.fcn.geometry import Grid, Image, voxel_to_voxel
+from bids_fcnreg.fcn.transform import Affine, Transform
+
+#: An image is brain-extracted if at most `OUTSIDE_SHARE` of what it shows is farther than
+#: `MARGIN_MM` from the brain. Whole heads, defaced or cropped ones too, have 0.15 to 0.7 there,
+#: extracted brains 0 to 0.04, so that masks a few millimetres too generous still count as brains.
+MARGIN_MM = 5.0
+OUTSIDE_SHARE = 0.1
+
+#: Distance of the samples from which the bias field is estimated, and N4's iterations per level.
+BIAS_SPACING_MM = 6.0
+BIAS_ITERATIONS = (50, 50, 50)
+
+#: Percentile of the brain's intensities, and what it becomes.
+ANCHOR_PERCENTILE = 98.0
+ANCHOR_INTENSITY = 100.0
+
+
+def shown(data: np.ndarray) -> np.ndarray:
+    """Where an image differs from its background.
+
+    Parameters
+    ----------
+    data : ndarray (i, j, k)
+        Intensities.
+
+    Returns
+    -------
+    ndarray (i, j, k), bool
+        Voxels that differ from the most frequent value, which is what a brain-extracted image has
+        outside, by more than a thousandth of the image's range: interpolation leaves traces.
+    """
+    # Every eighth voxel is enough to know the value that fills half of an image.
+    sample = data[::2, ::2, ::2]
+    values, counts = np.unique(sample, return_counts=True)
+    background = values[counts.argmax()]
+    return np.abs(data - background) > 1e-3 * np.percentile(np.abs(sample - background), 99)
+
+
+def foreground(data: np.ndarray) -> np.ndarray:
+    """Where a brain-extracted image shows the brain.
+
+    Parameters
+    ----------
+    data : ndarray (i, j, k)
+        Intensities with one value outside the brain.
+
+    Returns
+    -------
+    ndarray (i, j, k), bool
+        The largest connected part that differs from the background, its holes filled.
+    """
+    differs = shown(data)
+    mask = np.zeros(data.shape, bool)
+    box = ndimage.find_objects(differs.astype(np.uint8))[0]
+    parts, _ = ndimage.label(differs[box])
+    largest = parts == np.bincount(parts.ravel())[1:].argmax() + 1
+    mask[box] = _fill_holes(largest)
+    return mask
+
+
+def _fill_holes(mask: np.ndarray) -> np.ndarray:
+    """Fill what is not connected with the edge of the volume."""
+    gaps, _ = ndimage.label(np.pad(~mask, 1, constant_values=True))
+    return (gaps != gaps[0, 0, 0])[1:-1, 1:-1, 1:-1]
+
+
+def share_outside(data: np.ndarray, brain: np.ndarray, spacing: Sequence[float]) -> float:
+    """How much of what an image shows lies away from the brain.
+
+    Parameters
+    ----------
+    data : ndarray (i, j, k)
+        Intensities.
+    brain : ndarray (i, j, k), bool
+        Mask of the brain.
+    spacing : (3,)
+        Voxel size in mm.
+
+    Returns
+    -------
+    float
+        Share, 0..1, of the voxels that differ from the background which is farther than
+        `MARGIN_MM` from the brain.
+    """
+    step = [max(1, round(2 / size)) for size in spacing]
+    every = tuple(slice(None, None, n) for n in step)
+    distance = ndimage.distance_transform_edt(~brain[every], sampling=np.multiply(spacing, step))
+    seen = shown(data)[every]
+    return float((seen & (distance > MARGIN_MM)).sum() / max(1, seen.sum()))
+
+
+def is_extracted(data: np.ndarray, brain: np.ndarray, spacing: Sequence[float]) -> bool:
+    """Whether an image shows little but the brain; arguments as in `share_outside`."""
+    return share_outside(data, brain, spacing) <= OUTSIDE_SHARE
+
+
+def positive(data: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Intensities that a multiplicative bias can act on.
+
+    Parameters
+    ----------
+    data : ndarray (i, j, k)
+        Intensities.
+    mask : ndarray (i, j, k), bool
+        The brain.
+
+    Returns
+    -------
+    ndarray (i, j, k)
+        The same intensities; if more than a hundredth of the brain is not positive (an image
+        that was standardised), they are shifted by the smallest one in the brain, and the
+        background becomes 0.
+    """
+    inside = data[mask]
+    if np.mean(inside <= 0) <= 0.01:
+        return data
+    shifted = data - inside.min()
+    shifted[~shown(data)] = 0
+    return shifted
+
+
+def bias_field(
+    data: np.ndarray, mask: np.ndarray, spacing: Sequence[float], threads: int = 1
+) -> np.ndarray:
+    """Smooth multiplicative intensity inhomogeneity, by N4 (Tustison et al., IEEE TMI 2010).
+
+    It is estimated from samples `BIAS_SPACING_MM` apart, which loses nothing of so smooth a
+    field, and evaluated at every voxel.
+
+    Parameters
+    ----------
+    data : ndarray (i, j, k)
+        Intensities; below a hundredth of those of a bright brain they are not looked at, as N4
+        works on their logarithm.
+    mask : ndarray (i, j, k), bool
+        The brain.
+    spacing : (3,)
+        Voxel size in mm.
+    threads : int
+        Processor cores to use.
+
+    Returns
+    -------
+    ndarray (i, j, k), float32
+        Divide by it to correct. Outside the brain it keeps to the range of values inside.
+    """
+    import SimpleITK as sitk
+
+    usable = mask & (data > 0.01 * np.percentile(data[mask], ANCHOR_PERCENTILE))
+    step = np.array([max(1, round(BIAS_SPACING_MM / size)) for size in spacing])
+    box = ndimage.find_objects(usable.astype(np.uint8))[0]
+    size = np.array([edge.stop - edge.start for edge in box])
+    # First and last samples lie on the box's faces, so that N4's splines span exactly the box.
+    excess = [(0, int(n)) for n in -(size - 1) % step]
+    every = tuple(slice(None, None, n) for n in step)
+
+    def sampled(array: np.ndarray, dtype: type) -> sitk.Image:
+        samples = np.pad(array[box], excess)[every].astype(dtype)
+        image = sitk.GetImageFromArray(samples.T)
+        image.SetSpacing(np.multiply(spacing, step).tolist())
+        return image
+
+    covered = [int(n + extra) for n, (_, extra) in zip(size, excess, strict=True)]
+    whole = sitk.Image(covered, sitk.sitkFloat32)
+    whole.SetSpacing([float(n) for n in spacing])
+    n4 = sitk.N4BiasFieldCorrectionImageFilter()
+    n4.SetNumberOfThreads(threads)
+    n4.SetMaximumNumberOfIterations(BIAS_ITERATIONS)
+    n4.Execute(sampled(data, np.float32), sampled(usable, np.uint8))
+    log_field = sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(whole)).T
+    log_field = log_field[tuple(slice(0, n) for n in size)]
+    inside = log_field[usable[box]]
+    log_field = np.clip(log_field, inside.min(), inside.max())
+    around = [(edge.start, n - edge.stop) for edge, n in zip(box, data.shape, strict=True)]
+    return np.exp(np.pad(log_field, around, mode="edge")).astype(np.float32)
+
+
+def normalise(data: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Bring intensities to a common scale.
+
+    Parameters
+    ----------
+    data : ndarray (i, j, k)
+        Intensities.
+    mask : ndarray (i, j, k), bool
+        The brain.
+
+    Returns
+    -------
+    ndarray (i, j, k), float32
+        The intensities times one factor: the 98th percentile inside the brain, which lies in
+        the white matter of a T1-weighted image, becomes 100, and 0 stays 0. Nothing is clipped:
+        what is brighter is above 100.
+
+    Raises
+    ------
+    InputError
+        If the brain has no positive intensities.
+    """
+    anchor = np.percentile(data[mask], ANCHOR_PERCENTILE)
+    if anchor <= 0:
+        raise InputError(
+            "The brain has hardly any intensities above zero: check the image and its brain mask."
+        )
+    return (data * (ANCHOR_INTENSITY / anchor)).astype(np.float32)
+
+
+def average(images: Sequence[Image]) -> Image:
+    """Mean of several images of one head.
+
+    Every image is brought to the intensity scale and, by a rigid transform and one
+    interpolation, to the grid of the first.
+
+    Parameters
+    ----------
+    images : sequence of Image (1, 1, i, j, k)
+        Runs of one session: the positions of the head in the scanner differ by less than about
+        30 degrees.
+
+    Returns
+    -------
+    Image (1, 1, i, j, k)
+        On the grid of the first; a voxel that some runs do not cover is the mean of the others.
+    """
+    first = images[0]
+    total = first.data.clone()
+    count = torch.ones_like(total)
+    for image in images[1:]:
+        matrix = align(first, image, dof="rigid", thorough=False)
+        # One resampling brings over the intensities, and which of them are inside the image.
+        pair = Image(torch.cat([image.data, torch.ones_like(image.data)], dim=1), image.grid)
+        moved = Transform((Affine(matrix),)).resample(pair, first.grid).data
+        values, covered = moved[:, :1], moved[:, 1:]
+        signal = (first.data > first.data.mean()) & (covered > 0)
+        total += values * (first.data[signal].mean() / values[signal].mean())
+        count += covered
+    return Image(total / count, first.grid)
+
+
+def mask_onto(mask: Image, grid: Grid) -> np.ndarray:
+    """Bring a mask onto a grid through its position in the world.
+
+    Parameters
+    ----------
+    mask : Image (1, 1, i, j, k)
+        Masked where not 0.
+    grid : Grid
+        Where it is wanted.
+
+    Returns
+    -------
+    ndarray (i, j, k), bool
+        Voxels whose nearest voxel of the mask is set, and those that are nearest to a voxel that
+        is set: nothing is lost between grids, whichever has the larger voxels.
+    """
+    binary = Image((mask.data != 0).float(), mask.grid)
+    onto = Transform(()).resample(binary, grid, "nearest").data[0, 0].numpy() > 0
+    matrix = voxel_to_voxel(mask.grid, grid)
+    places = np.argwhere(binary.data[0, 0].numpy()) @ matrix[:3, :3].T + matrix[:3, 3]
+    places = np.rint(places).astype(int)
+    places = places[((places >= 0) & (places < grid.shape)).all(axis=1)]
+    onto[tuple(places.T)] = True
+    return onto

@@ -1,0 +1,237 @@
+"""Results put into the folder of derivatives, each with where it comes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nipype.interfaces import utility as niu
+from nipype.pipeline import engine as pe
+from niworkflows.engine.workflows import LiterateWorkflow
+
+from bids_fcnreg.interfaces.outputs import DerivativesDataSink
+
+if TYPE_CHECKING:
+    from bids_fcnreg.bids.dataset import Scan
+    from bids_fcnreg.bids.templates import Atlas, Template
+    from bids_fcnreg.config import Config
+
+
+def sink(config: Config, scan: Scan, name: str, **naming: Any) -> pe.Node:
+    """Node that puts a file into the derivatives.
+
+    Parameters
+    ----------
+    config : Config
+        Names the input and the output folder.
+    scan : Scan
+        Whose result it is.
+    name : str
+        Name of the node.
+    **naming
+        Entities of the file name, and capitalised fields of the sidecar.
+    """
+    interface = DerivativesDataSink(
+        base_directory=str(config.output_dir),
+        bids_dir=str(config.bids_dir),
+        source_file=[str(path) for path in scan.t1w],
+        **naming,
+    )
+    return pe.Node(interface, name=name, mem_gb=0.2, run_without_submitting=True)
+
+
+def init_anat_outputs_wf(
+    *, config: Config, scan: Scan, name: str = "outputs_wf"
+) -> LiterateWorkflow:
+    """Store what is in the subject's own space.
+
+    Inputs
+    ------
+    preproc, mask
+        Preprocessed T1w and brain mask.
+    skull_stripped
+        Whether the T1w has no skull.
+
+    Outputs
+    -------
+    preproc, mask
+        The files in the derivatives.
+    """
+    workflow = LiterateWorkflow(name=name)
+    inputnode = _identity("inputnode", "preproc", "mask", "skull_stripped")
+    outputnode = _identity("outputnode", "preproc", "mask")
+    preproc = sink(
+        config,
+        scan,
+        "ds_preproc",
+        desc="preproc",
+        suffix="T1w",
+        Description="T1w image, averaged over runs, bias-corrected and intensity-normalised",
+    )
+    mask = sink(config, scan, "ds_mask", desc="brain", suffix="mask", Type="Brain")
+    workflow.connect([
+        (inputnode, preproc, [
+            ("preproc", "in_file"),
+            (("skull_stripped", skull_metadata), "meta_dict"),
+        ]),
+        (inputnode, mask, [("mask", "in_file")]),
+        (preproc, outputnode, [("out_file", "preproc")]),
+        (mask, outputnode, [("out_file", "mask")]),
+    ])  # fmt: skip
+    return workflow
+
+
+def init_template_outputs_wf(
+    *, config: Config, scan: Scan, template: Template, name: str = "outputs_template_wf"
+) -> LiterateWorkflow:
+    """Store a registration: the transforms, their quality, and what was resampled with them.
+
+    Inputs
+    ------
+    transform, inverse, quality, preproc_std, mask_std, log_jacobian
+        Outputs of `init_register_wf`.
+    skull_stripped
+        Whether the T1w has no skull.
+    preproc, mask
+        What was registered: the files in the derivatives.
+
+    Outputs
+    -------
+    transform, inverse
+        The files in the derivatives.
+    """
+    workflow = LiterateWorkflow(name=name)
+    results = ("transform", "inverse", "quality", "preproc_std", "mask_std", "log_jacobian")
+    inputnode = _identity("inputnode", *results, "skull_stripped", "preproc", "mask")
+    outputnode = _identity("outputnode", "transform", "inverse")
+    forward = {"from": "T1w", "to": template.space, "mode": "image", "suffix": "xfm"}
+    backward = forward | {"from": template.space, "to": "T1w"}
+    there = {"space": template.space, "SpatialReference": template.reference}
+    if template.resolution:
+        there["resolution"] = template.resolution
+    sinks = {
+        "transform": sink(
+            config,
+            scan,
+            "ds_transform",
+            **forward,
+            **_registration(config, f"points of {template.space} to points of the T1w image"),
+        ),
+        "inverse": sink(
+            config,
+            scan,
+            "ds_inverse",
+            **backward,
+            **_registration(config, f"points of the T1w image to points of {template.space}"),
+        ),
+        "quality": sink(config, scan, "ds_quality", desc="quality", **forward),
+        "preproc_std": sink(
+            config,
+            scan,
+            "ds_preproc_std",
+            desc="preproc",
+            suffix="T1w",
+            Description="T1w image resampled once, linearly, from its own space",
+            **there,
+        ),
+        "mask_std": sink(
+            config, scan, "ds_mask_std", desc="brain", suffix="mask", Type="Brain", **there
+        ),
+        "log_jacobian": sink(
+            config,
+            scan,
+            "ds_log_jacobian",
+            desc="logjacobian",
+            Description="Natural logarithm of the local volume in the T1w image over the "
+            "volume in the template, the affine part included",
+            SpatialReference=template.reference,
+            **forward,
+        ),
+    }
+    for result, node in sinks.items():
+        workflow.connect(inputnode, result, node, "in_file")
+    originals = _own_files(template.builtin, template.t1w) + [str(path) for path in scan.lesions]
+    registered = pe.Node(niu.Merge(3), name="registered", run_without_submitting=True)
+    registered.inputs.in3 = originals
+    workflow.connect([
+        (inputnode, registered, [("preproc", "in1"), ("mask", "in2")]),
+        (registered, sinks["transform"], [("out", "sources")]),
+        (registered, sinks["inverse"], [("out", "sources")]),
+        (registered, sinks["quality"], [("out", "sources")]),
+        (inputnode, sinks["preproc_std"], [(("skull_stripped", skull_metadata), "meta_dict")]),
+        (sinks["transform"], sinks["log_jacobian"], [("out_file", "sources")]),
+        (sinks["transform"], outputnode, [("out_file", "transform")]),
+        (sinks["inverse"], outputnode, [("out_file", "inverse")]),
+    ])  # fmt: skip
+    for result, original in (("preproc_std", "preproc"), ("mask_std", "mask")):
+        both = pe.Node(niu.Merge(2), name=f"sources_{result}", run_without_submitting=True)
+        workflow.connect([
+            (inputnode, both, [(original, "in1")]),
+            (sinks["transform"], both, [("out_file", "in2")]),
+            (both, sinks[result], [("out", "sources")]),
+        ])  # fmt: skip
+    return workflow
+
+
+def init_atlas_outputs_wf(
+    *, config: Config, scan: Scan, template: Template, atlas: Atlas, name: str = "outputs_atlas_wf"
+) -> LiterateWorkflow:
+    """Store the labels of an atlas in the subject's space, their names, and their volumes.
+
+    Inputs
+    ------
+    labels, lookup, volumes
+        Outputs of `init_propagate_wf`.
+    inverse, preproc
+        What the labels were carried through and onto: the files in the derivatives.
+    """
+    workflow = LiterateWorkflow(name=name)
+    inputnode = _identity("inputnode", "labels", "lookup", "volumes", "inverse", "preproc")
+    naming = {"segmentation": atlas.name, "suffix": "dseg"}
+    labels = sink(
+        config,
+        scan,
+        "ds_labels",
+        desc=template.space,
+        Manual=False,
+        Description=f"Labels of the atlas {atlas.name} brought here from {template.space}",
+        **naming,
+    )
+    lookup = sink(config, scan, "ds_lookup", desc=template.space, **naming)
+    volumes = sink(config, scan, "ds_volumes", desc=f"{template.space}Volumes", **naming)
+    volumes.inputs.meta_dict = {
+        "volume_mm3": {"Description": "Volume of the region in the T1w image", "Units": "mm^3"}
+    }
+    sources = pe.Node(niu.Merge(3), name="sources_labels", run_without_submitting=True)
+    sources.inputs.in3 = _own_files(template.builtin, atlas.image)
+    workflow.connect([
+        (inputnode, labels, [("labels", "in_file")]),
+        (inputnode, lookup, [("lookup", "in_file")]),
+        (inputnode, volumes, [("volumes", "in_file")]),
+        (inputnode, sources, [("preproc", "in1"), ("inverse", "in2")]),
+        (sources, labels, [("out", "sources")]),
+        (labels, volumes, [("out_file", "sources")]),
+    ])  # fmt: skip
+    return workflow
+
+
+def skull_metadata(skull_stripped: bool) -> dict[str, bool]:
+    """Field of the sidecar of a T1w that BIDS requires of derivatives."""
+    return {"SkullStripped": bool(skull_stripped)}
+
+
+def _registration(config: Config, maps: str) -> dict[str, str]:
+    """Fields of the sidecar of a transform."""
+    return {
+        "Description": f"ITK transform, an affine and a displacement field, that maps {maps}",
+        "RegistrationMode": config.mode,
+    }
+
+
+def _own_files(builtin: bool, path: Path) -> list[str]:
+    """A file to be named as source, unless it comes with the software and so has no address."""
+    return [] if builtin else [str(path)]
+
+
+def _identity(name: str, *fields: str) -> pe.Node:
+    return pe.Node(niu.IdentityInterface(fields=list(fields)), name=name)

@@ -1,0 +1,136 @@
+"""From the T1w images of one session to one image that is ready for registration."""
+
+from __future__ import annotations
+
+from nipype.interfaces import utility as niu
+from nipype.pipeline import engine as pe
+from niworkflows.engine.workflows import LiterateWorkflow
+
+from bids_fcnreg.interfaces.brain_extraction import BrainExtraction
+from bids_fcnreg.interfaces.preprocess import (
+    AverageRuns,
+    BiasCorrection,
+    Conform,
+    NormalizeIntensity,
+    UniteLesions,
+)
+
+#: Memory of a node in GB: up to twice what it was seen to take at 288×288×181 voxels.
+MEMORY_GB = {"conform": 0.6, "average": 2.0, "extract": 2.0, "debias": 1.2, "scale": 1.0}
+
+EXTRACTION = {
+    "auto": "The brain was extracted with {tool}, unless the image turned out to be "
+    "brain-extracted already. ",
+    "force": "The brain was extracted with {tool}. ",
+    "skip": "The image was taken to be brain-extracted already. ",
+}
+TOOLS = {"deepbet": "*deepbet* [@deepbet]", "synthstrip": "*SynthStrip* [@synthstrip]"}
+
+
+def init_preprocess_wf(
+    *,
+    n_runs: int,
+    skull_strip: str,
+    omp_nthreads: int,
+    has_lesion: bool,
+    extractor: str = "deepbet",
+    name: str = "preprocess_wf",
+) -> LiterateWorkflow:
+    """Conform, average, extract the brain, correct the bias field, scale the intensities.
+
+    Parameters
+    ----------
+    n_runs : int
+        Number of T1w images of the session.
+    skull_strip : {"auto", "force", "skip"}
+        Extract the brain unless it was done before, always, or never.
+    omp_nthreads : int
+        Largest number of threads of a node.
+    has_lesion : bool
+        Whether there are lesion masks.
+    extractor : {"deepbet", "synthstrip"}
+        Tool for brain extraction; SynthStrip has to be installed.
+    name : str
+        Name of the workflow.
+
+    Inputs
+    ------
+    t1w
+        T1w images (runs) of one session.
+    lesions
+        Lesion masks, on any grid, in the space of the first T1w.
+
+    Outputs
+    -------
+    preproc
+        Mean of the runs on the grid of the first, its axes in RAS order; bias-corrected, 100 at
+        the brain's 98th percentile; with its skull if it came with one.
+    brain
+        The same, 0 outside the brain.
+    mask
+        Brain mask.
+    exclude
+        United lesion masks; without lesions it is undefined.
+    skull_stripped
+        Whether the T1w was brain-extracted already.
+    """
+    workflow = LiterateWorkflow(name=name)
+    workflow.__desc__ = _description(n_runs, skull_strip, has_lesion, extractor)
+    inputnode = pe.Node(niu.IdentityInterface(fields=["t1w", "lesions"]), name="inputnode")
+    outputnode = pe.Node(
+        niu.IdentityInterface(fields=["preproc", "brain", "mask", "exclude", "skull_stripped"]),
+        name="outputnode",
+    )
+    conform = pe.MapNode(
+        Conform(), iterfield=["in_file"], name="conform", mem_gb=MEMORY_GB["conform"]
+    )
+    average = pe.Node(
+        AverageRuns(num_threads=omp_nthreads if n_runs > 1 else 1),
+        name="average",
+        mem_gb=MEMORY_GB["average"] + 0.1 * n_runs if n_runs > 1 else 0.1,
+    )
+    extract = pe.Node(
+        BrainExtraction(mode=skull_strip, extractor=extractor, num_threads=omp_nthreads),
+        name="extract",
+        mem_gb=MEMORY_GB["extract"],
+    )
+    debias = pe.Node(
+        BiasCorrection(num_threads=omp_nthreads), name="debias", mem_gb=MEMORY_GB["debias"]
+    )
+    scale = pe.Node(NormalizeIntensity(), name="scale", mem_gb=MEMORY_GB["scale"])
+    workflow.connect([
+        (inputnode, conform, [("t1w", "in_file")]),
+        (conform, average, [("out_file", "in_files")]),
+        (average, extract, [("out_file", "in_file")]),
+        (average, debias, [("out_file", "in_file")]),
+        (extract, debias, [("mask", "mask")]),
+        (debias, scale, [("out_file", "in_file")]),
+        (extract, scale, [("mask", "mask")]),
+        (extract, outputnode, [("mask", "mask"), ("skull_stripped", "skull_stripped")]),
+        (scale, outputnode, [("out_file", "preproc"), ("brain", "brain")]),
+    ])  # fmt: skip
+    if has_lesion:
+        unite = pe.Node(UniteLesions(), name="unite_lesions", mem_gb=MEMORY_GB["scale"])
+        workflow.connect([
+            (inputnode, unite, [("lesions", "in_files")]),
+            (average, unite, [("out_file", "reference")]),
+            (unite, outputnode, [("out_file", "exclude")]),
+        ])  # fmt: skip
+    return workflow
+
+
+def _description(n_runs: int, skull_strip: str, has_lesion: bool, extractor: str) -> str:
+    """What the workflow does, for the methods section of a paper."""
+    parts = []
+    if n_runs > 1:
+        parts.append(
+            f"The {n_runs} T1w images of the session were averaged after rigid alignment. "
+        )
+    parts.append(EXTRACTION[skull_strip].format(tool=TOOLS[extractor]))
+    parts.append(
+        "Intensity non-uniformity inside the brain was corrected with N4 [@n4], and intensities "
+        "were scaled so that their 98th percentile inside the brain is 100. "
+    )
+    if has_lesion:
+        parts.append("Lesions were left out of the similarity that drives the registration. ")
+    return "".join(parts)

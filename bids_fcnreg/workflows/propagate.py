@@ -1,0 +1,72 @@
+"""An atlas carried into the space of a subject, and what is measured with it there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nipype.interfaces import utility as niu
+from nipype.pipeline import engine as pe
+from niworkflows.engine.workflows import LiterateWorkflow
+
+from bids_fcnreg.interfaces.labels import RegionVolumes
+from bids_fcnreg.interfaces.registration import Resample
+
+if TYPE_CHECKING:
+    from bids_fcnreg.bids.templates import Atlas, Template
+
+
+def init_propagate_wf(
+    *, template: Template, atlas: Atlas, omp_nthreads: int, name: str = "propagate_wf"
+) -> LiterateWorkflow:
+    """Carry the labels of an atlas from its template to a subject and measure the regions.
+
+    Parameters
+    ----------
+    template : Template
+        Space of the atlas.
+    atlas : Atlas
+        Label image and names of its labels.
+    omp_nthreads : int
+        Largest number of threads of a node.
+    name : str
+        Name of the workflow.
+
+    Inputs
+    ------
+    inverse
+        ITK .h5 that resamples the template onto the T1w.
+    reference
+        Image on the grid of the T1w.
+
+    Outputs
+    -------
+    labels
+        Labels on the grid of the T1w.
+    lookup
+        TSV of index and name of the regions.
+    volumes
+        TSV of index, name and volume (mm³) of the regions.
+    """
+    workflow = LiterateWorkflow(name=name)
+    workflow.__desc__ = (
+        f"Labels of the {atlas.name} atlas were brought from {template.name} to the space of the "
+        "T1w through the inverse transform, each voxel taking the label with the largest weight, "
+        "and the volume of every region was measured there. "
+    )
+    inputnode = pe.Node(niu.IdentityInterface(fields=["inverse", "reference"]), name="inputnode")
+    outputnode = pe.Node(
+        niu.IdentityInterface(fields=["labels", "lookup", "volumes"]), name="outputnode"
+    )
+    resample = pe.Node(
+        Resample(in_file=str(atlas.image), interpolation="label", num_threads=omp_nthreads),
+        name="resample",
+        mem_gb=1.5,
+    )
+    measure = pe.Node(RegionVolumes(table=list(atlas.labels)), name="measure", mem_gb=0.5)
+    workflow.connect([
+        (inputnode, resample, [("inverse", "transform"), ("reference", "reference")]),
+        (resample, measure, [("out_file", "labels")]),
+        (resample, outputnode, [("out_file", "labels")]),
+        (measure, outputnode, [("lookup", "lookup"), ("volumes", "volumes")]),
+    ])  # fmt: skip
+    return workflow

@@ -1,0 +1,155 @@
+"""Registration of one brain to one template, and what is resampled through its transform."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import nibabel as nib
+import numpy as np
+from nipype.interfaces import utility as niu
+from nipype.pipeline import engine as pe
+from niworkflows.engine.workflows import LiterateWorkflow
+
+from bids_fcnreg.interfaces.registration import LogJacobian, Register, Resample
+
+if TYPE_CHECKING:
+    from bids_fcnreg.bids.templates import Template
+    from bids_fcnreg.config import Config
+
+#: Memory of a node in GB: a share for the libraries, and bytes per voxel of the template.
+BASE_GB = 0.5
+REGISTER_BYTES, RESAMPLE_BYTES, JACOBIAN_BYTES = 400, 90, 250
+
+DESCRIPTIONS = {
+    "refine": "by optimisation of the deformation at increasing resolution",
+    "predict": "by one forward pass of a trained fully convolutional network",
+    "optimize": "by a fully convolutional network optimised on the pair of images "
+    "with deep self-supervision [@fcn2017]",
+}
+
+
+def init_register_wf(
+    *, config: Config, template: Template, has_lesion: bool, name: str = "register_wf"
+) -> LiterateWorkflow:
+    """Register a subject to a template.
+
+    Parameters
+    ----------
+    config : Config
+        Mode, model, device, seed and threads.
+    template : Template
+        A brain without skull, and its mask.
+    has_lesion : bool
+        Whether a lesion mask is left out of the similarity.
+    name : str
+        Name of the workflow.
+
+    Inputs
+    ------
+    preproc
+        Preprocessed T1w, with its skull if it came with one.
+    brain
+        The same without skull.
+    mask
+        Brain mask on the grid of the T1w.
+    exclude
+        Lesion mask on the grid of the T1w.
+
+    Outputs
+    -------
+    transform
+        ITK .h5 that resamples the T1w onto the template.
+    inverse
+        ITK .h5 that resamples the template onto the T1w.
+    quality
+        JSON of the quality numbers.
+    preproc_std
+        ``preproc`` on the template's grid, interpolated once.
+    mask_std
+        ``mask`` on the template's grid.
+    log_jacobian
+        Logarithm of the local volume change, subject over template, on the template's grid.
+    """
+    workflow = LiterateWorkflow(name=name)
+    workflow.__desc__ = (
+        f"The T1w brain was registered to {template.name}: an affine alignment was followed by "
+        f"a nonlinear one, {DESCRIPTIONS[config.mode]}. "
+        "Images were resampled once, through the composition of both. "
+    )
+    inputnode = pe.Node(
+        niu.IdentityInterface(fields=["preproc", "brain", "mask", "exclude"]), name="inputnode"
+    )
+    outputnode = pe.Node(
+        niu.IdentityInterface(
+            fields=["transform", "inverse", "quality", "preproc_std", "mask_std", "log_jacobian"]
+        ),
+        name="outputnode",
+    )
+    reference = str(template.t1w)
+    on_gpu = uses_gpu(config.device)
+    register = Register(
+        fixed=reference,
+        fixed_mask=str(template.mask),
+        mode=config.mode,
+        device=config.device,
+        seed=config.seed,
+        use_gpu=on_gpu,
+        # Nipype takes as many GPU slots as processors.
+        num_threads=1 if on_gpu else config.omp_nthreads,
+    )
+    if config.model is not None:
+        register.inputs.model = str(config.model)
+    threads = config.omp_nthreads
+    estimate = pe.Node(register, name="estimate", mem_gb=memory_gb(template, REGISTER_BYTES))
+    preproc_std = pe.Node(
+        Resample(reference=reference, onto_template=True, num_threads=threads),
+        name="preproc_std",
+        mem_gb=memory_gb(template, RESAMPLE_BYTES),
+    )
+    mask_std = pe.Node(
+        Resample(
+            reference=reference, interpolation="label", onto_template=True, num_threads=threads
+        ),
+        name="mask_std",
+        mem_gb=memory_gb(template, RESAMPLE_BYTES),
+    )
+    log_jacobian = pe.Node(
+        LogJacobian(reference=reference, num_threads=threads),
+        name="log_jacobian",
+        mem_gb=memory_gb(template, JACOBIAN_BYTES),
+    )
+    workflow.connect([
+        (inputnode, estimate, [("brain", "moving"), ("mask", "moving_mask")]),
+        (inputnode, preproc_std, [("preproc", "in_file")]),
+        (inputnode, mask_std, [("mask", "in_file")]),
+        (estimate, preproc_std, [("transform", "transform")]),
+        (estimate, mask_std, [("transform", "transform")]),
+        (estimate, log_jacobian, [("transform", "transform")]),
+        (estimate, outputnode, [
+            ("transform", "transform"),
+            ("inverse", "inverse"),
+            ("quality", "quality"),
+        ]),
+        (preproc_std, outputnode, [("out_file", "preproc_std")]),
+        (mask_std, outputnode, [("out_file", "mask_std")]),
+        (log_jacobian, outputnode, [("out_file", "log_jacobian")]),
+    ])  # fmt: skip
+    if has_lesion:
+        workflow.connect(inputnode, "exclude", estimate, "moving_exclude")
+    return workflow
+
+
+def memory_gb(template: Template, bytes_per_voxel: int) -> float:
+    """Memory of a node that works on the grid of a template, in GB."""
+    voxels = int(np.prod(nib.load(template.t1w).shape[:3]))
+    return BASE_GB + voxels * bytes_per_voxel / 1024**3
+
+
+def uses_gpu(device: str) -> bool:
+    """Whether a registration on `device` takes a GPU."""
+    if device != "auto":
+        return device.startswith("cuda")
+    import torch
+
+    # Counts without starting CUDA, which must not happen before processes are split off.
+    return torch.cuda.device_count() > 0

@@ -1,0 +1,182 @@
+"""The visual report: figures while a subject is processed, one HTML file when it is done."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nipype.interfaces import utility as niu
+from nipype.pipeline import engine as pe
+from niworkflows.engine.workflows import LiterateWorkflow
+
+from bids_fcnreg import __version__
+from bids_fcnreg.interfaces.quality import QualityTable
+from bids_fcnreg.interfaces.reports import Slices, Summary, write_table
+from bids_fcnreg.workflows.outputs import sink
+
+if TYPE_CHECKING:
+    from bids_fcnreg.bids.dataset import Scan
+    from bids_fcnreg.bids.templates import Atlas, Template
+    from bids_fcnreg.config import Config
+
+SPECIFICATION = Path(__file__).parents[1] / "data" / "reports-spec.yml"
+
+
+def init_anat_report_wf(
+    *, config: Config, scan: Scan, templates: Iterable[Template], name: str = "report_wf"
+) -> LiterateWorkflow:
+    """Show what was found for a subject, and the brain mask on its T1w.
+
+    Inputs
+    ------
+    preproc, mask
+        Preprocessed T1w and brain mask.
+    skull_stripped
+        Whether the T1w came without skull.
+    """
+    workflow = LiterateWorkflow(name=name)
+    inputnode = _identity("preproc", "mask", "skull_stripped")
+    summary = pe.Node(
+        Summary(
+            t1w=[str(path) for path in scan.t1w],
+            templates=[template.space for template in templates],
+            mode=config.mode,
+            version=__version__,
+        ),
+        name="summary",
+        run_without_submitting=True,
+    )
+    if scan.lesions:
+        summary.inputs.lesions = [str(path) for path in scan.lesions]
+    outline = pe.Node(Slices(), name="mask_outline", mem_gb=1.0)
+    ds_summary = _figure_sink(config, scan, "ds_summary", desc="summary", suffix="T1w")
+    ds_outline = _figure_sink(config, scan, "ds_mask_outline", desc="brain", suffix="mask")
+    workflow.connect([
+        (inputnode, summary, [("skull_stripped", "skull_stripped")]),
+        (inputnode, outline, [("preproc", "background"), ("mask", "mask")]),
+        (summary, ds_summary, [("out_file", "in_file")]),
+        (outline, ds_outline, [("out_file", "in_file")]),
+    ])  # fmt: skip
+    return workflow
+
+
+def init_template_report_wf(
+    *, config: Config, scan: Scan, template: Template, name: str = "report_template_wf"
+) -> LiterateWorkflow:
+    """Show contours of the template on the registered brain, and the quality numbers.
+
+    Inputs
+    ------
+    preproc_std
+        T1w on the template's grid.
+    quality
+        JSON of the quality numbers.
+    """
+    workflow = LiterateWorkflow(name=name)
+    inputnode = _identity("preproc_std", "quality")
+    contours = pe.Node(
+        Slices(mask=str(template.mask), contours_of=str(template.t1w)), name="contours", mem_gb=1.0
+    )
+    table = pe.Node(QualityTable(space=template.space), name="table", run_without_submitting=True)
+    naming = {"space": template.space}
+    ds_contours = _figure_sink(
+        config, scan, "ds_contours", desc="contours", suffix="T1w", **naming
+    )
+    ds_table = _figure_sink(config, scan, "ds_table", desc="quality", suffix="xfm", **naming)
+    workflow.connect([
+        (inputnode, contours, [("preproc_std", "background")]),
+        (inputnode, table, [("quality", "quality")]),
+        (contours, ds_contours, [("out_file", "in_file")]),
+        (table, ds_table, [("out_file", "in_file")]),
+    ])  # fmt: skip
+    return workflow
+
+
+def init_atlas_report_wf(
+    *, config: Config, scan: Scan, template: Template, atlas: Atlas, name: str = "report_atlas_wf"
+) -> LiterateWorkflow:
+    """Show the labels of an atlas on the subject's T1w.
+
+    Inputs
+    ------
+    preproc, mask, labels
+        T1w, brain mask and labels, on the same grid.
+    """
+    workflow = LiterateWorkflow(name=name)
+    inputnode = _identity("preproc", "mask", "labels")
+    overlay = pe.Node(Slices(), name="overlay", mem_gb=1.0)
+    ds_overlay = _figure_sink(
+        config, scan, "ds_overlay", segmentation=atlas.name, desc=template.space, suffix="dseg"
+    )
+    workflow.connect([
+        (inputnode, overlay, [("preproc", "background"), ("mask", "mask"), ("labels", "labels")]),
+        (overlay, ds_overlay, [("out_file", "in_file")]),
+    ])  # fmt: skip
+    return workflow
+
+
+def run_reports(
+    config: Config, scans: Iterable[Scan], failures: Mapping[str, str] | None = None
+) -> list[Path]:
+    """Assemble the visual report of every participant from the figures in the derivatives.
+
+    Parameters
+    ----------
+    config : Config
+        Names the folder of derivatives.
+    scans : iterable of Scan
+        Their participants get a report, all sessions in one.
+    failures : mapping of str to str, optional
+        What went wrong, by the label of the scan.
+
+    Returns
+    -------
+    list of Path
+        The reports: ``sub-<label>.html`` in the derivatives.
+    """
+    by_participant: dict[str, list[Scan]] = {}
+    for scan in scans:
+        by_participant.setdefault(scan.participant, []).append(scan)
+    return [
+        _run_report(config.output_dir, participant, theirs, failures or {})
+        for participant, theirs in by_participant.items()
+    ]
+
+
+def _run_report(
+    output_dir: Path, participant: str, scans: list[Scan], failures: Mapping[str, str]
+) -> Path:
+    """Assemble one participant's report."""
+    from nireports.assembler.report import Report
+
+    root = output_dir / f"sub-{participant}"
+    figures = root / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
+    errors = figures / f"sub-{participant}_desc-errors_T1w.html"
+    errors.unlink(missing_ok=True)
+    failed = {scan.label: failures[scan.label] for scan in scans if scan.label in failures}
+    if failed:
+        write_table(errors, failed)
+    name = f"sub-{participant}.html"
+    report = Report(
+        output_dir,
+        run_uuid=None,
+        bootstrap_file=SPECIFICATION,
+        out_filename=f".{name}",
+        # A folder with one subject: indexing all of them for each report would be quadratic.
+        reportlets_dir=root,
+        subject=participant,
+    )
+    report.generate_report()
+    os.replace(report.out_filename, output_dir / name)
+    return output_dir / name
+
+
+def _figure_sink(config: Config, scan: Scan, name: str, **naming: str) -> pe.Node:
+    return sink(config, scan, name, datatype="figures", **naming)
+
+
+def _identity(*fields: str) -> pe.Node:
+    return pe.Node(niu.IdentityInterface(fields=list(fields)), name="inputnode")

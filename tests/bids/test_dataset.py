@@ -1,0 +1,192 @@
+"""What is found in a BIDS dataset, and what is said when it is not there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bids_fcnreg.bids.dataset import Scan, find_scans, read_filter_file, validate
+from bids_fcnreg.errors import InputError
+
+FILES = (
+    "sub-01/anat/sub-01_T1w.nii.gz",
+    "sub-01/anat/sub-01_T2w.nii.gz",
+    "sub-01/anat/sub-01_label-lesion_roi.nii.gz",
+    "sub-01/func/sub-01_task-rest_bold.nii.gz",
+    "sub-02/ses-a/anat/sub-02_ses-a_acq-X_run-1_T1w.nii.gz",
+    "sub-02/ses-a/anat/sub-02_ses-a_acq-X_run-2_T1w.nii",
+    "sub-02/ses-a/anat/sub-02_ses-a_acq-Y_T1w.nii.gz",
+    "sub-02/ses-a/anat/sub-02_ses-a_part-phase_T1w.nii.gz",
+    "sub-02/ses-a/anat/sub-02_ses-a_T1w_roi.nii.gz",
+    "sub-02/ses-b/anat/sub-02_ses-b_part-mag_T1w.nii.gz",
+    "sub-02/ses-b/anat/sub-02_ses-b_label-lesion_mask.nii.gz",
+    "sub-02/ses-b/anat/sub-02_ses-b_label-eye_mask.nii.gz",
+    "sub-02/ses-b/anat/sub-02_ses-b_label-eye_roi.nii.gz",
+    "sub-02/ses-c/func/sub-02_ses-c_task-rest_bold.nii.gz",
+    "sub-03/func/sub-03_task-rest_bold.nii.gz",
+    "derivatives/other/sub-01/anat/sub-01_desc-preproc_T1w.nii.gz",
+    "sourcedata/sub-04/anat/sub-04_T1w.nii.gz",
+)
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    root = tmp_path / "data"
+    for name in FILES:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (root / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.8.0"}')
+    return root
+
+
+def seen(scans: list[Scan]) -> dict[str, tuple[list[str], list[str]]]:
+    return {s.label: ([p.name for p in s.t1w], [p.name for p in s.lesions]) for s in scans}
+
+
+def write(path: Path, content: object) -> Path:
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_finds_runs_sessions_and_lesions(dataset):
+    assert seen(find_scans(dataset)) == {
+        "sub-01": (["sub-01_T1w.nii.gz"], ["sub-01_label-lesion_roi.nii.gz"]),
+        "sub-02_ses-a": (
+            [
+                "sub-02_ses-a_acq-X_run-1_T1w.nii.gz",
+                "sub-02_ses-a_acq-X_run-2_T1w.nii",
+                "sub-02_ses-a_acq-Y_T1w.nii.gz",
+            ],
+            ["sub-02_ses-a_T1w_roi.nii.gz"],
+        ),
+        "sub-02_ses-b": (
+            ["sub-02_ses-b_part-mag_T1w.nii.gz"],
+            ["sub-02_ses-b_label-lesion_mask.nii.gz"],
+        ),
+        "sub-03": ([], []),
+    }
+
+
+def test_paths_are_absolute_and_lead_to_the_files(dataset, monkeypatch):
+    monkeypatch.chdir(dataset.parent)
+    scan = find_scans(Path("data"), ["01"])[0]
+    assert scan.t1w == (dataset / "sub-01" / "anat" / "sub-01_T1w.nii.gz",)
+
+
+@pytest.mark.parametrize("label", ["02", "sub-02"])
+def test_participant_with_and_without_prefix(dataset, label):
+    assert list(seen(find_scans(dataset, [label, "02"]))) == ["sub-02_ses-a", "sub-02_ses-b"]
+
+
+def test_session_leaves_out_who_was_not_there_unless_named(dataset):
+    assert list(seen(find_scans(dataset, sessions=["ses-b"]))) == ["sub-02_ses-b"]
+    scans = find_scans(dataset, ["01", "02"], ["b"])
+    assert [(s.participant, s.session, len(s.t1w)) for s in scans] == [
+        ("01", "b", 0),
+        ("02", "b", 1),
+    ]
+
+
+def test_filter_file_narrows_the_images(dataset, tmp_path):
+    path = write(tmp_path / "f.json", {"t1w": {"acquisition": "Y"}, "bold": {"task": "rest"}})
+    scans = find_scans(dataset, ["02"], filters=read_filter_file(path))
+    assert seen(scans)["sub-02_ses-a"][0] == ["sub-02_ses-a_acq-Y_T1w.nii.gz"]
+    assert "sub-02_ses-b" not in seen(scans)
+
+
+@pytest.mark.parametrize(("value", "number"), [(None, 1), ("*", 2), ("Query.NONE", 1), (2, 1)])
+def test_filter_words_for_absent_and_present(dataset, tmp_path, value, number):
+    path = write(tmp_path / "f.json", {"t1w": {"run": value, "session": "a"}})
+    scans = find_scans(dataset, ["02"], filters=read_filter_file(path))
+    assert [len(s.t1w) for s in scans] == [number]
+
+
+def test_filter_cannot_undo_the_command_line(dataset, tmp_path):
+    path = write(tmp_path / "f.json", {"t1w": {"subject": "01", "session": "a"}})
+    with pytest.raises(InputError, match="no T1w image for what was asked"):
+        find_scans(dataset, ["02"], ["b"], read_filter_file(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"t1": {}}, "unknown query t1"),
+        ({"t1w": {"aquisition": "Y"}}, "unknown entity aquisition"),
+        ({"t1w": 3}, "one object a query"),
+        ([], "one object a query"),
+    ],
+)
+def test_wrong_filter_files(tmp_path, content, words):
+    with pytest.raises(InputError, match=words):
+        read_filter_file(write(tmp_path / "f.json", content))
+
+
+def test_unreadable_filter_file(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        read_filter_file(tmp_path / "none.json")
+    (tmp_path / "f.json").write_text("{")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_filter_file(tmp_path / "f.json")
+
+
+def test_broken_link_is_found_for_the_reader_to_complain(dataset):
+    path = dataset / "sub-01" / "anat" / "sub-01_T1w.nii.gz"
+    path.unlink()
+    path.symlink_to("../../.git/annex/objects/gone")
+    assert find_scans(dataset, ["01"])[0].t1w == (path,)
+
+
+def test_database_is_made_once_and_read_again(dataset, tmp_path):
+    database = tmp_path / "db"
+    first = find_scans(dataset, ["01"], database_dir=database)
+    (dataset / "sub-01" / "anat" / "sub-01_run-2_T1w.nii.gz").touch()
+    assert find_scans(dataset, ["01"], database_dir=database) == first
+    assert seen(find_scans(dataset, ["02"], database_dir=database)).keys() == {
+        "sub-02_ses-a",
+        "sub-02_ses-b",
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"participants": ["01", "77"]}, "Participant 77 is not in .* 01, 02, 03"),
+        ({"sessions": ["z"]}, "Session z is not in .* a, b"),
+        ({"participants": ["03"]}, "no T1w image for what was asked"),
+    ],
+)
+def test_what_is_not_there(dataset, arguments, words):
+    with pytest.raises(InputError, match=words):
+        find_scans(dataset, **arguments)
+
+
+def test_not_a_dataset(tmp_path, dataset):
+    with pytest.raises(InputError, match="is not a folder"):
+        find_scans(tmp_path / "none")
+    with pytest.raises(InputError, match=r"no dataset_description\.json"):
+        find_scans(tmp_path)
+    description = dataset / "dataset_description.json"
+    for content, words in (("{", "not readable JSON"), ('{"Name": "x"}', "lacks BIDSVersion")):
+        description.write_text(content)
+        with pytest.raises(InputError, match=words):
+            find_scans(dataset)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.8.0"}')
+    with pytest.raises(InputError, match=r"no sub-\* folders"):
+        find_scans(empty)
+
+
+def test_validator_reports_and_does_not_stop(real_data):
+    problems = validate(real_data / "ds002748")
+    assert len(problems) == 1
+    assert problems[0].startswith("/participants.tsv line 2: TSV_VALUE_INCORRECT_TYPE (gender)")
+    assert len(find_scans(real_data / "ds002748")) == 36
+
+
+def test_validator_names_a_wrong_file(dataset):
+    (dataset / "sub-01" / "anat" / "strange.nii.gz").touch()
+    assert any("/sub-01/anat/strange.nii.gz" in line for line in validate(dataset))

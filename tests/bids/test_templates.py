@@ -1,0 +1,209 @@
+"""Templates from everywhere: built in, TemplateFlow's folder, files, folders; without internet."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from bids_fcnreg.bids.templates import materialise, resolve_template, resolve_templates
+from bids_fcnreg.errors import InputError
+
+BALL = ((np.indices((24, 24, 24)) - 11.5) ** 2).sum(axis=0) < 64
+HEAD = np.where(BALL, 100, 40)
+
+
+def save(path: Path, data: np.ndarray, zoom: float = 4.0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(data.astype("float32"), np.diag([zoom, zoom, zoom, 1])), path)
+    return path
+
+
+def values(path: Path) -> np.ndarray:
+    return np.asarray(nib.load(path).dataobj)
+
+
+@pytest.fixture
+def archive(tmp_path, monkeypatch):
+    """A TEMPLATEFLOW_HOME that holds one template of two cohorts and two resolutions."""
+    home = tmp_path / "flow"
+    monkeypatch.setenv("TEMPLATEFLOW_HOME", str(home))
+    for cohort in (1, 2):
+        folder = home / "tpl-Kids" / f"cohort-{cohort}"
+        for res in (1, 2):
+            stem = f"tpl-Kids_cohort-{cohort}_res-0{res}"
+            save(folder / f"{stem}_T1w.nii.gz", HEAD * cohort)
+            save(folder / f"{stem}_desc-brain_mask.nii.gz", BALL)
+            save(folder / f"{stem}_desc-head_mask.nii.gz", BALL)
+    return home
+
+
+@pytest.fixture(scope="module")
+def builtin(tmp_path_factory):
+    return materialise(resolve_template("MNI152NLin2009aSym"), tmp_path_factory.mktemp("built"))
+
+
+def test_builtin_is_a_brain_of_one_piece(builtin):
+    assert builtin.space == "MNI152NLin2009aSym"
+    assert builtin.builtin
+    mask, image = values(builtin.mask), values(builtin.t1w)
+    assert mask.shape == image.shape == (197, 233, 189)
+    assert set(np.unique(mask)) == {0, 1}
+    assert ndimage.label(mask)[1] == 1
+    assert not (ndimage.binary_fill_holes(mask) ^ mask.astype(bool)).any()
+    assert 1.7e6 < mask.sum() < 2.0e6
+    assert not image[mask == 0].any()
+    np.testing.assert_array_equal(nib.load(builtin.mask).affine, nib.load(builtin.t1w).affine)
+
+
+def test_builtin_mask_is_made_once(builtin):
+    folder = builtin.mask.parent
+    before = builtin.mask.stat().st_mtime_ns
+    again = materialise(resolve_template("MNI152NLin2009aSym:res-1"), folder)
+    assert again.mask == builtin.mask
+    assert again.mask.stat().st_mtime_ns == before
+    assert [path.name for path in folder.iterdir()] == [builtin.mask.name]
+
+
+def test_name_with_cohort_and_resolution(archive):
+    template = resolve_template("Kids:cohort-2:res-2")
+    assert template.t1w.name == "tpl-Kids_cohort-2_res-02_T1w.nii.gz"
+    assert template.mask.name == "tpl-Kids_cohort-2_res-02_desc-brain_mask.nii.gz"
+    assert (template.space, template.resolution) == ("Kids+2", "2")
+    assert template.reference == (
+        "bids:templateflow:tpl-Kids/cohort-2/tpl-Kids_cohort-2_res-02_T1w.nii.gz"
+    )
+
+
+def test_finest_resolution_unless_asked(archive):
+    template = resolve_template("Kids:cohort-01")
+    assert template.t1w.name == "tpl-Kids_cohort-1_res-01_T1w.nii.gz"
+    assert template.resolution is None
+
+
+def test_head_loses_what_is_outside_its_mask(archive, tmp_path):
+    found = resolve_template("Kids:cohort-1")
+    made = materialise(found, tmp_path / "cache")
+    np.testing.assert_array_equal(values(made.t1w), np.where(BALL, 100, 0))
+    assert made.mask == found.mask
+    assert made.reference == found.reference
+    assert materialise(made, tmp_path / "cache").t1w == made.t1w
+    assert materialise(found, tmp_path / "cache") == made
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("Kids", "needs one of its cohorts: Kids:cohort-1, Kids:cohort-2"),
+        ("Kids:cohort-9", "needs one of its cohorts"),
+        ("Kids:cohort-1:res-3", "it has res-1, res-2"),
+        ("Kids:colour-1", "modifier 'colour-1' is not understood"),
+        ("Adults", "which knows Kids: check the name, or use the built-in MNI152NLin2009aSym"),
+        ("not/there", "neither a NIfTI file nor a folder"),
+        ("not/there.nii.gz", "does not exist"),
+        ("a b", "is not the name"),
+    ],
+)
+def test_what_is_not_there(archive, spec, words):
+    with pytest.raises(InputError, match=words):
+        resolve_template(spec)
+
+
+def test_file_that_cannot_be_downloaded_is_named_soon(archive):
+    wanted = archive / "tpl-Nowhere" / "tpl-Nowhere_res-01_T1w.nii.gz"
+    wanted.parent.mkdir()
+    wanted.touch()
+    start = time.monotonic()
+    with pytest.raises(InputError, match="needs no download") as caught:
+        resolve_template("Nowhere")
+    assert time.monotonic() - start < 30
+    assert wanted.name in str(caught.value)
+    assert str(wanted.parent) in str(caught.value)
+
+
+def test_home_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    code = (
+        "from bids_fcnreg.bids.templates import resolve_template\n"
+        "from bids_fcnreg.errors import InputError\n"
+        "resolve_template('MNI152NLin2009aSym')\n"
+        "try: resolve_template('Kids')\n"
+        "except InputError as why: print(why)"
+    )
+    home = tmp_path / "file" / "flow"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "TEMPLATEFLOW_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"({home}), which cannot be made" in done.stdout
+
+
+def test_file_with_mask_beside_it(tmp_path):
+    path = save(tmp_path / "My_study-T1.nii.gz", HEAD)
+    with pytest.raises(InputError, match=r"My_study-T1_desc-brain_mask\.nii\.gz"):
+        resolve_template(str(path))
+    mask = save(tmp_path / "My_study-T1_desc-brain_mask.nii.gz", BALL)
+    template = resolve_template(str(path))
+    assert (template.name, template.space, template.mask) == ("MystudyT1", "MystudyT1", mask)
+    assert template.reference == path.as_uri()
+
+
+def test_file_named_like_a_template(tmp_path):
+    path = save(tmp_path / "tpl-Study_cohort-3_res-1_T1w.nii.gz", HEAD)
+    mask = save(tmp_path / "tpl-Study_cohort-3_res-1_desc-brain_mask.nii.gz", BALL)
+    template = resolve_template(str(path))
+    assert (template.space, template.mask) == ("Study+3", mask)
+
+
+def test_extracted_file_needs_no_mask(tmp_path):
+    data = np.where(BALL, 100, 0)
+    data[12, 12, 12] = 0  # a hole
+    data[0, 0, 0] = 5  # a speck
+    path = save(tmp_path / "brain.nii.gz", data)
+    made = materialise(resolve_template(str(path)), tmp_path / "cache")
+    np.testing.assert_array_equal(values(made.mask), BALL)
+    assert values(made.t1w)[0, 0, 0] == 0
+    save(path, np.where(BALL, 50, 0))
+    os.utime(path, (1, 1))
+    changed = materialise(resolve_template(str(path)), tmp_path / "cache")
+    assert changed.mask != made.mask
+
+
+def test_large_head_on_zero_background_is_no_brain(tmp_path):
+    path = save(tmp_path / "head.nii.gz", np.where(BALL, 100, 0), zoom=12)
+    with pytest.raises(InputError, match="is not brain-extracted"):
+        resolve_template(str(path))
+
+
+def test_mask_on_another_grid(tmp_path):
+    path = save(tmp_path / "x_T1w.nii.gz", HEAD)
+    save(tmp_path / "x_desc-brain_mask.nii.gz", BALL, zoom=3)
+    with pytest.raises(InputError, match="is not on the grid"):
+        materialise(resolve_template(str(path)), tmp_path / "cache")
+
+
+def test_folder(tmp_path):
+    folder = tmp_path / "tpl-Study"
+    save(folder / "tpl-Study_T1w.nii.gz", HEAD)
+    save(folder / "tpl-Study_desc-brain_mask.nii.gz", BALL)
+    template = resolve_template(str(folder))
+    assert (template.space, template.cohort, template.resolution) == ("Study", None, None)
+    assert template.mask == folder / "tpl-Study_desc-brain_mask.nii.gz"
+    with pytest.raises(InputError, match="folder named tpl-NAME"):
+        resolve_template(str(tmp_path))
+
+
+def test_two_of_one_space_are_refused(archive):
+    assert len(resolve_templates(["Kids:cohort-1", "Kids:cohort-2", "Kids:cohort-1"])) == 2
+    with pytest.raises(InputError, match=r"called Kids\+1"):
+        resolve_templates(["Kids:cohort-1", "Kids:cohort-1:res-2"])

@@ -1,0 +1,236 @@
+"""The BIDS App as its user calls it: processes, exit codes, sentences, files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bids_fcnreg.bids.templates import nilearn_map
+from bids_fcnreg.config import load
+
+COMMAND = [sys.executable, "-m", "bids_fcnreg"]
+
+
+def call(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *map(str, words)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.fixture
+def dataset(tmp_path) -> Path:
+    """A dataset of one participant whose T1w, an empty file, is not read before nodes run."""
+    return make_dataset(tmp_path / "in", "01")
+
+
+def make_dataset(folder: Path, *participants: str) -> Path:
+    for participant in participants:
+        anat = folder / f"sub-{participant}" / "anat"
+        anat.mkdir(parents=True)
+        (anat / f"sub-{participant}_T1w.nii.gz").touch()
+    describe(folder)
+    return folder
+
+
+def describe(folder: Path) -> None:
+    text = json.dumps({"Name": "Test", "BIDSVersion": "1.10.0"})
+    (folder / "dataset_description.json").write_text(text)
+
+
+def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Assert one sentence and exit code 2."""
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stderr.startswith("bids_fcnreg: error: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+def test_a_wrong_path(tmp_path):
+    done = call(tmp_path / "nowhere", tmp_path / "out", "participant")
+    refused(done, str(tmp_path / "nowhere"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_participant(dataset, tmp_path):
+    done = call(dataset, tmp_path / "out", "participant", "--participant-label", "sub-07", "01")
+    refused(done, "07", "01")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dataset_without_t1w(tmp_path):
+    folder = tmp_path / "in"
+    (folder / "sub-01" / "func").mkdir(parents=True)
+    describe(folder)
+    refused(call(folder, tmp_path / "out", "participant"), "no T1w image")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("nothing.nii.gz", ["nothing.nii.gz"]),
+        ("NoSuchTemplate", ["NoSuchTemplate", "MNI152NLin2009aSym"]),
+    ],
+)
+def test_a_template_that_is_not_there(dataset, tmp_path, template, words):
+    done = call(
+        dataset, tmp_path / "out", "participant", "--template", template,
+        TEMPLATEFLOW_HOME=str(tmp_path / "empty"), https_proxy="http://127.0.0.1:9",
+    )  # fmt: skip
+    refused(done, *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_atlas_that_is_not_there(dataset, tmp_path):
+    done = call(dataset, tmp_path / "out", "participant", "--atlas", "none.nii.gz")
+    refused(done, "none.nii.gz")
+
+
+def test_a_device_that_is_not_there(dataset, tmp_path):
+    refused(call(dataset, tmp_path / "out", "participant", "--device", "cuda:99"), "cuda:99")
+
+
+def test_a_wrong_config_file(dataset, tmp_path):
+    settings = tmp_path / "settings.toml"
+    settings.write_text("templat = 'x'\n")
+    words = [dataset, tmp_path / "out", "participant"]
+    refused(call(*words, "--config-file", settings), "settings.toml", "'templat'", "templates")
+
+
+def test_an_output_folder_that_cannot_be(dataset, tmp_path):
+    refused(call(dataset, dataset, "participant"), "output folder")
+    (tmp_path / "file").touch()
+    refused(call(dataset, tmp_path / "file", "participant"), str(tmp_path / "file"))
+
+
+def test_the_group_level_is_not_there_yet(dataset, tmp_path):
+    done = call(dataset, tmp_path / "out", "group")
+    refused(done, "The group level is not available yet in this version.")
+
+
+@pytest.fixture(scope="module")
+def mixed(phantom_dataset, tmp_path_factory) -> SimpleNamespace:
+    """A run over one good participant, one whose T1w is cut off, and one without T1w."""
+    folder = tmp_path_factory.mktemp("mixed")
+    bids = folder / "in"
+    make_dataset(bids, "01", "02", "03")
+    name = "sub-01/anat/sub-01_T1w.nii.gz"
+    thin_out(phantom_dataset / name, bids / name)
+    broken = bids / "sub-02/anat/sub-02_T1w.nii.gz"
+    broken.write_bytes((bids / name).read_bytes()[:100_000])
+    (bids / "sub-03/anat/sub-03_T1w.nii.gz").unlink()
+    template = thin_out(nilearn_map("t1"), folder / "tpl-Small_T1w.nii.gz", step=3)
+    words = [bids, folder / "out", "participant", "-w", folder / "work", "--device", "cpu"]
+    words += ["--template", template, "--nprocs", "2", "--skip-bids-validation"]
+    return SimpleNamespace(
+        folder=folder, out=folder / "out", broken=broken, words=words, done=call(*words)
+    )
+
+
+def thin_out(source: Path, target: Path, step: int = 2) -> Path:
+    """Copy every other voxel of an image: faster, and fine enough to be a brain."""
+    image = nib.load(source)
+    affine = image.affine @ np.diag([step, step, step, 1.0])
+    data = np.asarray(image.dataobj)[::step, ::step, ::step]
+    nib.Nifti1Image(data, affine).to_filename(target)
+    return target
+
+
+def test_one_broken_participant_does_not_stop_the_others(mixed):
+    assert mixed.done.returncode == 1, mixed.done.stdout + mixed.done.stderr
+    assert mixed.done.stderr == ""
+    lines = mixed.done.stdout.splitlines()
+    assert any(line.startswith("sub-01: done in ") for line in lines)
+    assert "sub-02: failed in preprocessing" in lines
+    (sentence,) = [line for line in lines if line.startswith("sub-02 failed: ")]
+    assert str(mixed.broken) in sentence
+    (sentence,) = [line for line in lines if line.startswith("sub-03 failed: ")]
+    assert "no T1w image" in sentence
+    assert lines[-1].startswith("1 of 3 done.")
+    anat = mixed.out / "sub-01" / "anat"
+    (quality,) = anat.glob("sub-01_*to-Small*desc-quality_xfm.json")
+    after = json.loads(quality.read_text())["similarity"]
+    (row,) = [line for line in lines if "Small" in line]
+    assert f"→ {after:.3f}" in row
+    assert not (mixed.out / "sub-02" / "anat").exists()
+
+
+def test_a_run_leaves_its_settings_log_crash_file_and_methods(mixed):
+    (settings,) = mixed.out.glob("logs/*/config.toml")
+    config = load(settings)
+    assert config.bids_dir == mixed.folder / "in"
+    assert config.nprocs == 2
+    (crash,) = settings.parent.glob("crash-*.txt")
+    assert "sub_02_wf" in crash.read_text()
+    assert "sub_01_wf" in (settings.parent / "run.log").read_text()
+    assert "registered" in (mixed.out / "logs" / "CITATION.md").read_text()
+
+
+def test_reports_can_be_made_again(mixed):
+    report = mixed.out / "sub-01.html"
+    before = report.read_text()
+    report.unlink()
+    done = call(*mixed.words, "--reports-only", "--participant-label", "01")
+    assert done.returncode == 0, done.stderr
+    assert f"Report: {report}" in done.stdout
+    assert report.read_text() == before
+    done = call(*mixed.words, "--reports-only", "--participant-label", "02")
+    assert done.returncode == 1
+    assert "No results, hence no report: sub-02" in done.stdout
+
+
+def test_the_methods_text_alone(mixed, tmp_path):
+    words = [mixed.words[0], tmp_path / "out", *mixed.words[2:]]
+    done = call(*words, "--boilerplate-only")
+    assert done.returncode == 0, done.stderr
+    here, there = (out / "logs" / "CITATION.md" for out in (tmp_path / "out", mixed.out))
+    assert here.read_text() == there.read_text()
+    assert not (tmp_path / "out" / "sub-01").exists()
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_it_ends_when_asked_to(mixed, tmp_path, sent, code):
+    words = [mixed.words[0], tmp_path / "out", *mixed.words[2:], "-w", tmp_path / "work"]
+    app = subprocess.Popen(
+        [*COMMAND, *map(str, words), "--participant-label", "01"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert any(line.startswith("sub-01: ") for line in app.stdout)
+    time.sleep(1)
+    started = time.monotonic()
+    os.killpg(app.pid, sent)  # as a terminal does
+    _, errors = app.communicate(timeout=60)
+    assert app.returncode == code
+    assert time.monotonic() - started < 10
+    assert errors.startswith("bids_fcnreg: ") and errors.count("\n") == 1
+    assert not [path for path in running_in(tmp_path) if path != os.getpid()]
+
+
+def running_in(folder: Path) -> list[int]:
+    """Processes whose working directory lies in a folder."""
+    found = []
+    for link in Path("/proc").glob("[0-9]*/cwd"):
+        try:
+            inside = link.resolve(strict=True).is_relative_to(folder)
+        except OSError:  # it has ended, or is not ours
+            continue
+        if inside:
+            found.append(int(link.parent.name))
+    return found

@@ -1,0 +1,144 @@
+"""The pairwise command, with real files and in processes of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from bids_fcnreg.cli.fcnreg import main
+
+SHAPE = (40, 44, 36)
+
+
+def brain(shift: tuple[float, float, float] = (0, 0, 0)) -> nib.Nifti1Image:
+    """A 5 mm image of a lobed body with a dark core, moved by a shift in mm."""
+    affine = np.diag([5.0, 5.0, 5.0, 1.0])
+    affine[:3, 3] = [-100, -110, -90]
+    points = np.moveaxis(np.indices(SHAPE), 0, -1) * 5.0 + affine[:3, 3] - np.asarray(shift)
+    x, y, z = np.moveaxis(points, -1, 0)
+    lobes = 1 + 0.15 * np.cos(3 * np.arctan2(y, x)) + 0.1 * z / 60
+    radius = np.sqrt((x / 62) ** 2 + (y / 78) ** 2 + (z / 55) ** 2) / lobes
+    body = np.clip((1 - radius) * 8, 0, 1)
+    core = np.clip((0.45 - np.hypot(radius, (x - 15) / 90)) * 10, 0, 1)
+    return nib.Nifti1Image((100 * body - 55 * core).clip(0).astype("float32"), affine)
+
+
+def call(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bids_fcnreg.cli.fcnreg", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def correlation(one: nib.Nifti1Image, other: nib.Nifti1Image) -> float:
+    return float(np.corrcoef(one.get_fdata().ravel(), other.get_fdata().ravel())[0, 1])
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory) -> Path:
+    """Folder with a fixed and a moving image, and what `fcnreg register` makes of them."""
+    folder = tmp_path_factory.mktemp("pair")
+    brain().to_filename(folder / "fixed.nii.gz")
+    moving = brain(shift=(12, -8, 6))
+    moving.to_filename(folder / "moving.nii.gz")
+    labels = nib.Nifti1Image((moving.get_fdata() > 20).astype("int16") * 7, moving.affine)
+    labels.to_filename(folder / "labels.nii.gz")
+    done = call(
+        "register", folder / "fixed.nii.gz", folder / "moving.nii.gz", "-o", folder / "out" / "r_",
+        "--labels", folder / "labels.nii.gz", "--device", "cpu",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (folder / "printed.txt").write_text(done.stdout)
+    return folder
+
+
+def test_register_aligns_and_says_how_well(pair):
+    fixed, moving = nib.load(pair / "fixed.nii.gz"), nib.load(pair / "moving.nii.gz")
+    warped = nib.load(pair / "out" / "r_warped.nii.gz")
+    assert np.allclose(warped.affine, fixed.affine)
+    assert correlation(fixed, warped) > 0.98 > correlation(fixed, moving)
+    labels = nib.load(pair / "out" / "r_labels.nii.gz").get_fdata()
+    assert set(np.unique(labels)) == {0, 7}
+    truth = fixed.get_fdata() > 20
+    assert 2 * (truth & (labels == 7)).sum() / (truth.sum() + (labels == 7).sum()) > 0.95
+    printed = (pair / "printed.txt").read_text()
+    for name in ("similarity initial:", "similarity:", "folds percent:", "seconds:"):
+        assert name in printed
+
+
+def test_both_transforms_are_itk_files_in_the_stated_direction(pair):
+    for name, source, target in [("xfm", "moving", "fixed"), ("inverse_xfm", "fixed", "moving")]:
+        transform = sitk.ReadTransform(str(pair / "out" / f"r_{name}.h5"))
+        image = sitk.ReadImage(str(pair / f"{source}.nii.gz"))
+        reference = sitk.ReadImage(str(pair / f"{target}.nii.gz"))
+        resampled = sitk.GetArrayFromImage(sitk.Resample(image, reference, transform))
+        wanted = sitk.GetArrayFromImage(reference)
+        assert np.corrcoef(resampled.ravel(), wanted.ravel())[0, 1] > 0.97
+
+
+def test_apply_gives_what_register_gave(pair, tmp_path):
+    words = ["-r", pair / "fixed.nii.gz", "-t", pair / "out" / "r_xfm.h5"]
+    image, labels = tmp_path / "image.nii.gz", tmp_path / "labels.nii.gz"
+    done = call("apply", "-i", pair / "moving.nii.gz", *words, "-o", image)
+    assert done.returncode == 0, done.stderr
+    warped = nib.load(pair / "out" / "r_warped.nii.gz").get_fdata()
+    assert np.abs(nib.load(image).get_fdata() - warped).max() < 0.5
+    assert main(
+        [*map(str, ["apply", "-i", pair / "labels.nii.gz", *words, "-o", labels]),
+         "--interpolation", "label"]
+    ) == 0  # fmt: skip
+    assert set(np.unique(nib.load(labels).get_fdata())) == {0, 7}
+
+
+def test_apply_reads_the_list_as_a_stack(tmp_path):
+    """The first listed moves a point of the reference first, as in antsApplyTransforms."""
+    scale, move = sitk.AffineTransform(3), sitk.TranslationTransform(3, (10.0, 0.0, 0.0))
+    scale.Scale(1.5)
+    sitk.WriteTransform(scale, str(tmp_path / "scale.h5"))
+    sitk.WriteTransform(move, str(tmp_path / "move.h5"))
+    brain().to_filename(tmp_path / "image.nii.gz")
+    image = sitk.ReadImage(str(tmp_path / "image.nii.gz"))
+    for first, second, names in [(scale, move, "scale move"), (move, scale, "move scale")]:
+        files = [str(tmp_path / f"{name}.h5") for name in names.split()]
+        out = str(tmp_path / "out.nii.gz")
+        path = str(tmp_path / "image.nii.gz")
+        assert main(["apply", "-i", path, "-r", path, "-o", out, "-t", *files]) == 0
+        # SimpleITK, too, applies the last of a composite to a point first.
+        truth = sitk.Resample(image, image, sitk.CompositeTransform([second, first]))
+        difference = sitk.GetArrayFromImage(sitk.ReadImage(out)) - sitk.GetArrayFromImage(truth)
+        assert np.abs(difference[2:-2, 2:-2, 2:-2]).max() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("register none.nii.gz none.nii.gz -o x_", "none.nii.gz does not exist"),
+        ("register a.nii.gz b.nii.gz -o x_ --device tpu", "--device must be one of"),
+        ("register a.nii.gz b.nii.gz -o x_ --model no", "no given with --model does not exist"),
+        ("apply -i text.nii.gz -r text.nii.gz -t a.h5 -o o.nii.gz", "text.nii.gz cannot be read"),
+        ("apply -i a.nii.gz -r a.nii.gz -t a.h5 -o o.txt", "o.txt must end in .nii"),
+        ("train --data somewhere", "fcnreg train is not available yet in this version."),
+        ("phantom . --participants 2", "is not an empty folder"),
+        ("phantom new --participants 0", "at least 1"),
+    ],
+)
+def test_wrong_input_gets_one_sentence_and_2(words, sentence, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.nii.gz").write_text("no image")
+    assert main(words.split()) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("fcnreg: error: ")
+    assert error.count("\n") == 1
+    assert sentence in error
+
+
+@pytest.mark.parametrize("words", ["", "register a.nii.gz", "apply --fast", "dance"])
+def test_wrong_words_get_one_line_and_2(words):
+    done = call(*words.split())
+    assert done.returncode == 2
+    assert "error: " in done.stderr
+    assert done.stderr.count("\n") == 1

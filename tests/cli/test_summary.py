@@ -1,0 +1,93 @@
+"""Failures become one sentence, results one row."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+
+from rich.console import Console
+
+from bids_fcnreg.cli.summary import Failure, read_failures, read_quality, show
+
+WORKFLOWS = {"sub_01_wf": "sub-01", "sub_02_wf": "sub-02"}
+CRASH = """\
+Node: fcnreg_wf.{part}.{node}
+Working directory: /w/fcnreg_wf/{part}/x
+
+Node inputs:
+in_file = a.nii.gz
+Traceback (most recent call last):
+  File "execution.py", line 1, in _run_node
+nipype.pipeline.engine.nodes.NodeExecutionError: Exception raised while executing Node x.
+
+Traceback:
+\tTraceback (most recent call last):
+\t  File "base.py", line 1, in run
+\t{error}
+
+"""
+
+
+def crash(folder, when, part, node, error):
+    path = folder / f"crash-{part}-{when}.txt"
+    path.write_text(CRASH.format(part=part, node=node, error=error))
+    os.utime(path, (when, when))
+    return path
+
+
+def quality_file(folder, label, space, **numbers):
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{label}_from-T1w_to-{space}_mode-image_desc-quality_xfm.json"
+    path.write_text(json.dumps(numbers))
+
+
+def test_our_own_errors_are_told_in_their_own_words(tmp_path):
+    sentence = "/in/a.nii.gz cannot be read (truncated): get it again."
+    crash(tmp_path, 10, "sub_01_wf", "preprocess_wf.conform",
+          f"bids_fcnreg.errors.InputError: {sentence}")  # fmt: skip
+    assert read_failures(tmp_path, WORKFLOWS) == {"sub-01": Failure(sentence)}
+
+
+def test_other_errors_name_stage_reason_and_crash_file(tmp_path):
+    path = crash(tmp_path, 10, "sub_02_wf", "register_M_wf.estimate", "ValueError: no good.")
+    failure = read_failures(tmp_path, WORKFLOWS)["sub-02"]
+    assert failure.crash_file == path
+    assert failure.sentence == (
+        f"The stage 'registration' failed (ValueError: no good); the details are in {path}."
+    )
+
+
+def test_the_first_failure_of_each_subject_counts(tmp_path):
+    crash(tmp_path, 20, "sub_01_wf", "preprocess_wf.b", "bids_fcnreg.errors.InputError: second")
+    crash(tmp_path, 10, "sub_01_wf", "preprocess_wf.a", "bids_fcnreg.errors.InputError: first")
+    crash(tmp_path, 10, "sub_99_wf", "preprocess_wf.a", "ValueError: of nobody")
+    assert read_failures(tmp_path, WORKFLOWS) == {"sub-01": Failure("first")}
+
+
+def test_quality_is_found_by_session_and_space(tmp_path):
+    anat = tmp_path / "sub-01" / "ses-x" / "anat"
+    quality_file(anat, "sub-01_ses-x", "A", similarity=0.5)
+    quality_file(anat, "sub-01_ses-x_acq-b", "B+2", similarity=0.6)
+    found = read_quality(tmp_path, "sub-01_ses-x")
+    assert found == {"A": {"similarity": 0.5}, "B+2": {"similarity": 0.6}}
+    assert read_quality(tmp_path, "sub-01") == {}
+
+
+def test_the_closing_table_tells_everything(tmp_path):
+    quality_file(tmp_path / "sub-01" / "anat", "sub-01", "MNI",
+                 similarity_initial=0.1, similarity=0.75, folds_percent=0.00041)  # fmt: skip
+    written = io.StringIO()
+    show(
+        Console(file=written, width=120),
+        ["sub-01", "sub-02"],
+        {"sub-01": 63.2},
+        {"sub-02": Failure("It has no T1w image.")},
+        tmp_path,
+        tmp_path / "logs" / "run",
+    )
+    text = written.getvalue()
+    for words in ("sub-01", "MNI", "63", "0.100 → 0.750", "0.0004", "sub-01/anat"):
+        assert words in text
+    assert "sub-02 failed: It has no T1w image." in text
+    assert f"1 of 2 done. Results and reports: {tmp_path}" in text

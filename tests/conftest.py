@@ -1,0 +1,34 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real data sets, named by BIDS_FCNREG_TEST_DATA."""
+    folder = os.environ.get("BIDS_FCNREG_TEST_DATA")
+    if not folder:
+        pytest.skip("BIDS_FCNREG_TEST_DATA is not set: no real data to test on")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def phantom_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """BIDS folder of two phantoms whose truth is known; made once for all test processes."""
+    from bids_fcnreg.phantom import make_dataset
+
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # what the processes of one run share
+    folder = base / "phantom"
+    with open(base / "phantom.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            make_dataset(folder, participants=2, seed=0)
+    return folder

@@ -1,0 +1,96 @@
+"""Similarity and regularity: known values, and gradients against differences."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from bids_fcnreg.fcn.filters import gaussian
+from bids_fcnreg.fcn.objective import Objective
+from bids_fcnreg.fcn.regularity import bending, diffusion, total_variation
+from bids_fcnreg.fcn.similarity import FixedWindows, local_ncc, ncc
+from bids_fcnreg.fcn.warp import identity
+
+
+@pytest.fixture
+def images() -> tuple[torch.Tensor, torch.Tensor]:
+    noise = torch.randn(2, 1, 1, 12, 13, 11, generator=torch.Generator().manual_seed(0)).double()
+    first, second = gaussian(noise[0], 1.0), gaussian(noise[1], 1.0)
+    return first, first + 0.7 * second
+
+
+@pytest.mark.parametrize("measure", [ncc, local_ncc])
+def test_linear_changes_of_intensity_do_not_count(images, measure):
+    fixed, _ = images
+    assert measure(fixed, 3 * fixed + 5) == pytest.approx(1, abs=1e-6)
+    assert measure(fixed, -2 * fixed + 1) == pytest.approx(-1, abs=1e-6)
+
+
+def test_ncc_is_the_correlation(images):
+    fixed, warped = images
+    expected = np.corrcoef(fixed.ravel(), warped.ravel())[0, 1]
+    assert float(ncc(fixed, warped)) == pytest.approx(expected)
+
+
+def test_ncc_leaves_out_what_has_no_weight(images):
+    fixed, warped = images
+    weight = torch.ones_like(fixed)
+    weight[..., :6] = 0
+    assert float(ncc(fixed, warped, weight)) == pytest.approx(
+        float(ncc(fixed[..., 6:], warped[..., 6:]))
+    )
+
+
+def test_local_ncc_is_the_signed_squared_correlation_of_windows(images):
+    fixed, warped = images
+    value = FixedWindows(fixed, 2).compare(warped).value
+    for i, j, k in [(2, 2, 2), (6, 7, 5), (9, 10, 8)]:
+        window = (0, 0, slice(i - 2, i + 3), slice(j - 2, j + 3), slice(k - 2, k + 3))
+        r = np.corrcoef(fixed[window].ravel(), warped[window].ravel())[0, 1]
+        assert float(value[0, 0, i, j, k]) == pytest.approx(r * abs(r), abs=1e-6)
+
+
+def test_local_ncc_of_flat_windows_is_zero():
+    flat = torch.zeros(1, 1, 12, 12, 12)
+    flat[..., 0] = torch.rand(12, 12)
+    assert FixedWindows(flat, 1).compare(flat).value[..., 4:].abs().max() == 0
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_gradients_are_those_of_differences(images, weighted):
+    fixed, warped = images
+    weight = torch.rand_like(fixed) if weighted else None
+    warped.requires_grad_()
+    for measure in (ncc, lambda a, b, w: local_ncc(a, b, 2, w)):
+        assert torch.autograd.gradcheck(
+            lambda w, m=measure: m(fixed, w, weight), warped, atol=1e-6
+        )
+
+
+def test_regularities_of_known_displacements():
+    place = identity((9, 10, 11), torch.zeros(1).double())
+    field = torch.zeros_like(place)
+    field[:, 0] = 0.5 * place[:, 1]  # a shear: one first difference of 0.5
+    assert float(total_variation(field)) == pytest.approx(0.5)
+    assert float(diffusion(field)) == pytest.approx(0.25)
+    assert float(bending(field)) == pytest.approx(0, abs=1e-12)
+    field[:, 0] = 0.5 * place[:, 1] * place[:, 2]
+    assert float(bending(field)) == pytest.approx(2 * 0.25)
+    field[:, 0] = 0.5 * place[:, 2] ** 2
+    assert float(bending(field)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("regularity", ["tv", "diffusion", "bending"])
+@pytest.mark.parametrize("similarity", ["ncc", "local_ncc"])
+def test_objective_prefers_the_truth(similarity, regularity):
+    noise = torch.randn(1, 1, 24, 24, 24, generator=torch.Generator().manual_seed(3))
+    fixed = gaussian(noise, 2.0)
+    moving = fixed.roll(2, dims=2)
+    truth = torch.zeros(1, 3, 24, 24, 24)
+    truth[:, 0] = 2
+    objective = Objective(similarity, regularity=regularity)
+    rough = truth + 0.5 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(4))
+    right = objective(fixed, moving, truth)
+    assert right < objective(fixed, moving, torch.zeros_like(truth))
+    assert right < objective(fixed, moving, rough)

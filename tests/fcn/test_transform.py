@@ -1,0 +1,196 @@
+"""Transforms and their ITK files, against ITK itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
+
+from bids_fcnreg import image
+from bids_fcnreg.errors import InputError
+from bids_fcnreg.fcn.filters import gaussian
+from bids_fcnreg.fcn.geometry import Grid, Image
+from bids_fcnreg.fcn.itk import read_transform, write_transform
+from bids_fcnreg.fcn.transform import Affine, Displacement, Transform, change_grid
+from bids_fcnreg.fcn.warp import invert
+
+MATRIX = np.array(
+    [[1.1, 0.1, 0, 3.0], [-0.15, 0.95, 0.05, -2.0], [0.02, -0.03, 1.05, 1.5], [0, 0, 0, 1]]
+)
+ORIENTATIONS = ("RAS", "LAS", "LPI", "PIR", "ASL", "SRP", "oblique")
+SPACINGS = ((1.5, 1.5, 1.5), (1.0, 1.3, 2.0), (2.2, 0.9, 1.1))
+
+
+def smooth_noise(shape: tuple[int, ...], sigma: float, seed: int) -> torch.Tensor:
+    noise = torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed))
+    smooth = gaussian(noise, sigma)
+    return smooth / smooth.abs().max()
+
+
+@pytest.fixture(scope="module")
+def fixed() -> Grid:
+    return Grid((40, 44, 36), np.array(
+        [[-1.5, 0, 0, 30.0], [0, 1.5, 0, -33.0], [0, 0, 1.6, -28.0], [0, 0, 0, 1]]
+    ))  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def displacement(fixed) -> Displacement:
+    window = torch.zeros(1, 1, *fixed.shape)
+    window[..., 10:-10, 10:-10, 10:-10] = 1
+    return Displacement(fixed, 4 * smooth_noise((3, *fixed.shape), 5, 0) * gaussian(window, 2.5))
+
+
+@pytest.fixture(scope="module")
+def transform(displacement) -> Transform:
+    return Transform((displacement, Affine(MATRIX)))
+
+
+def moving_image(orientation: str, spacing: tuple[float, ...]) -> Image:
+    """A smooth image around the origin, stored in some orientation."""
+    shape = tuple(int(70 / s) for s in spacing)
+    affine = np.diag([*spacing, 1.0])
+    affine[:3, 3] = -np.array(spacing) * (np.array(shape) - 1) / 2
+    data = 100 + 50 * smooth_noise((1, *shape), 3, 1)[0, 0].numpy()
+    if orientation == "oblique":
+        turn = sitk.Euler3DTransform((0, 0, 0), 0.3, -0.2, 0.25).GetMatrix()
+        rotated = np.eye(4)
+        rotated[:3, :3] = np.reshape(turn, (3, 3))
+        return image.to_image(nib.Nifti1Image(data, rotated @ affine))
+    change = ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(orientation))
+    nifti = nib.Nifti1Image(data, affine).as_reoriented(change)
+    assert np.allclose(nifti.affine, affine @ inv_ornt_aff(change, shape))
+    return image.to_image(nifti)
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_itk_resamples_the_same(tmp_path, fixed, displacement, transform, orientation, spacing):
+    moving = moving_image(orientation, spacing)
+    grids = {"fixed": Image(torch.zeros(1, 1, *fixed.shape), fixed), "moving": moving}
+    back = Transform((
+        Affine(np.linalg.inv(MATRIX)), Displacement(fixed, invert(displacement.field)),
+    ))  # fmt: skip
+    for name, item in grids.items():
+        image.write(tmp_path / f"{name}.nii.gz", item)
+    for chain, reference in ((transform, "fixed"), (back, "moving")):
+        ours = chain.resample(moving, grids[reference].grid).data[0, 0].numpy()
+        file = write_transform(tmp_path / "x.h5", chain)
+        theirs = resample_with_itk(
+            tmp_path / "moving.nii.gz", tmp_path / f"{reference}.nii.gz", file
+        )
+        # On the rim of the field of view, rounding decides what is inside.
+        inside = (ours > 0) & (theirs > 0)
+        assert ((ours > 0) != (theirs > 0)).mean() < 0.005
+        assert np.abs(ours - theirs)[inside].max() < 0.05
+        assert ours.max() > 120 and (ours > 0).mean() > 0.5
+
+
+def resample_with_itk(moving: Path, reference: Path, transform: Path) -> np.ndarray:
+    result = sitk.Resample(
+        sitk.ReadImage(str(moving), sitk.sitkFloat32),
+        sitk.ReadImage(str(reference)),
+        sitk.ReadTransform(str(transform)),
+        sitk.sitkLinear,
+    )
+    return sitk.GetArrayFromImage(result).T
+
+
+@pytest.mark.parametrize("orientation", ["LAS", "oblique"])
+def test_ants_resamples_the_same(tmp_path, fixed, transform, orientation):
+    ants = pytest.importorskip("ants", reason="antspyx (extra bench) is not installed")
+    moving = moving_image(orientation, SPACINGS[1])
+    image.write(tmp_path / "moving.nii.gz", moving)
+    image.write(tmp_path / "fixed.nii.gz", Image(torch.zeros(1, 1, *fixed.shape), fixed))
+    theirs = ants.apply_transforms(
+        ants.image_read(str(tmp_path / "fixed.nii.gz")),
+        ants.image_read(str(tmp_path / "moving.nii.gz")),
+        [str(write_transform(tmp_path / "x.h5", transform))],
+    ).numpy()
+    ours = transform.resample(moving, fixed).data[0, 0].numpy()
+    assert np.quantile(np.abs(ours - theirs), 0.999) < 0.05
+    assert ours.max() > 120
+
+
+def test_nitransforms_maps_the_same(tmp_path, fixed, transform):
+    manip = pytest.importorskip("nitransforms.manip", reason="nitransforms is not installed")
+    file = write_transform(tmp_path / "x.h5", transform)
+    chain = manip.TransformChain.from_filename(file, fmt="itk")
+    points = fixed.points()[8:-8:3, 8:-8:3, 8:-8:3].reshape(-1, 3)
+    ours = transform.map(points).numpy()
+    assert np.abs(chain.map(points.numpy()) - ours).max() < 0.02
+
+
+def test_what_is_written_is_read(tmp_path, fixed, transform):
+    again = read_transform(write_transform(tmp_path / "x.h5", transform))
+    points = fixed.points()
+    assert (again.map(points) - transform.map(points)).norm(dim=-1).max() < 0.002
+    assert [type(step) for step in again.steps] == [Displacement, Affine]
+
+
+def test_any_linear_itk_transform_is_read(tmp_path):
+    rigid = sitk.Euler3DTransform((5.0, -3.0, 2.0), 0.1, 0.2, -0.3, (1.0, 2.0, 3.0))
+    sitk.WriteTransform(rigid, str(tmp_path / "rigid.tfm"))
+    point = np.array([10.0, -20.0, 5.0])
+    lps = np.array([-1, -1, 1])
+    expected = lps * rigid.TransformPoint((lps * point).tolist())
+    mapped = read_transform(tmp_path / "rigid.tfm").map(torch.from_numpy(point))
+    np.testing.assert_allclose(mapped.numpy(), expected, atol=1e-9)
+
+
+def test_what_is_no_transform_is_refused(tmp_path):
+    (tmp_path / "x.h5").write_text("no transform")
+    with pytest.raises(InputError, match=r"x\.h5 cannot be read as an ITK transform"):
+        read_transform(tmp_path / "x.h5")
+    with pytest.raises(InputError, match="does not exist"):
+        read_transform(tmp_path / "y.h5")
+
+
+def test_a_sheared_grid_is_refused(tmp_path):
+    sheared = np.eye(4)
+    sheared[0, 1] = 0.3
+    step = Displacement(Grid((4, 4, 4), sheared), torch.zeros(1, 3, 4, 4, 4))
+    with pytest.raises(InputError, match="sheared"):
+        write_transform(tmp_path / "x.h5", Transform((step,)))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_chain_maps_in_order():
+    first = Affine(np.diag([2.0, 1, 1, 1]))
+    shift = np.eye(4)
+    shift[0, 3] = 1
+    chain = Transform((first,)).then(Transform((Affine(shift),)))
+    assert chain.map(torch.tensor([3.0, 0, 0], dtype=torch.float64))[0] == 7
+
+
+def test_labels_are_voted_on():
+    labels = torch.zeros(1, 1, 4, 3, 3)
+    labels[:, :, 2:] = 7
+    labels[:, :, 3] = 9
+    moved = np.eye(4)
+    grid = Grid((4, 3, 3), np.eye(4))
+    for shift, expected in ((0.4, [0, 0, 7, 9]), (0.6, [0, 7, 9, 0])):
+        moved[0, 3] = shift
+        result = Transform((Affine(moved),)).resample(Image(labels, grid), grid, "label")
+        assert result.data[0, 0, :, 1, 1].tolist() == expected
+    nearest = Transform((Affine(moved),)).resample(Image(labels, grid), grid, "nearest")
+    assert set(nearest.data.unique().tolist()) <= {0, 7, 9}
+
+
+def test_log_jacobian_of_zooms(fixed):
+    zoom = Transform((Affine(np.diag([1.2, 1.1, 0.9, 1.0])),))
+    expected = np.log(1.2 * 1.1 * 0.9)
+    assert (zoom.log_jacobian(fixed) - expected).abs().max() < 1e-4
+
+
+def test_change_of_grid_keeps_millimetres(fixed, displacement):
+    coarse = change_grid(displacement, fixed.with_spacing(2.0))
+    points = fixed.points()[6:-6, 6:-6, 6:-6]
+    there, then = (Transform((step,)).map(points) for step in (displacement, coarse))
+    assert (then - points).norm(dim=-1).max() > 2
+    assert (there - then).norm(dim=-1).max() < 0.4

@@ -1,0 +1,31 @@
+"""The report assembled from figures in the derivatives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bids_fcnreg.bids.dataset import Scan
+from bids_fcnreg.config import Config
+from bids_fcnreg.workflows.report import run_reports
+
+
+def test_sessions_spaces_and_failures_are_told_apart(tmp_path):
+    figures = tmp_path / "sub-01/figures"
+    figures.mkdir(parents=True)
+    for session in ("a", "b"):
+        summary = figures / f"sub-01_ses-{session}_desc-summary_T1w.html"
+        summary.write_text(f"<p>summary of {session}</p>")
+        for space in ("Here", "There+3"):
+            name = f"sub-01_ses-{session}_space-{space}_desc-contours_T1w.png"
+            (figures / name).write_bytes(b"")
+    config = Config(bids_dir=tmp_path, output_dir=tmp_path)
+    scans = [Scan("01", session, (Path("x"),)) for session in ("a", "b")]
+    (report,) = run_reports(config, scans, {"sub-01_ses-b": "It <broke>.", "sub-02": "Other."})
+    assert report == tmp_path / "sub-01.html"
+    text = report.read_text()
+    assert text.index("summary of a") < text.index("summary of b")
+    assert text.count("_desc-contours_T1w.png</a>") == 4
+    assert "It &lt;broke&gt;." in text and "Other." not in text
+    assert not list(tmp_path.glob(".sub*"))
+    run_reports(config, scans)
+    assert "broke" not in report.read_text()
