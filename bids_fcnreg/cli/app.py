@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -24,12 +25,12 @@ if TYPE_CHECKING:
     from bids_fcnreg.cli.progress import Display
     from bids_fcnreg.cli.summary import Failure
 
-DONE, SUBJECT_FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+DONE, SUBJECT_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 _GOES_ON = "the same command goes on with what is done"
 
 
 class _Terminated(BaseException):
-    """This process was asked to end (SIGTERM)."""
+    """This process was asked to end: by SIGTERM, or because its terminal was closed."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,18 +45,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     -------
     int
         Exit code: 0 all done; 1 some subject failed; 2 wrong input or words, nothing was run;
-        130 or 143 after an interrupt or a request to end.
+        130 after an interrupt, 143 after a request to end, 129 when the terminal was closed.
     """
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminate)
+        _listen()
     try:
         return run(parse(argv))
     except FcnregError as error:
         return _leave(f"error: {error}", BAD_INPUT)
     except KeyboardInterrupt:
         return _leave(f"stopped by the user; {_GOES_ON}.", INTERRUPTED)
-    except _Terminated:
-        return _leave(f"was asked to end; {_GOES_ON}.", TERMINATED)
+    except _Terminated as request:
+        return _leave(f"was asked to end; {_GOES_ON}.", 128 + request.args[0])
 
 
 def _leave(sentence: str, code: int) -> int:
@@ -63,8 +64,15 @@ def _leave(sentence: str, code: int) -> int:
     return code
 
 
-def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise _Terminated
+def _listen() -> None:
+    """End orderly on request; `nohup` has SIGHUP ignored, and that stays."""
+    signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _terminate)
+
+
+def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
+    raise _Terminated(number)
 
 
 def run(config: Config) -> int:
@@ -100,11 +108,11 @@ def run(config: Config) -> int:
         prepare.validate_input(config, run_dir, console)
     workflow = prepare.build_workflow(config, scans, templates, atlases)
     methods = prepare.write_methods(config, workflow)
+    if config.write_graph:
+        _write_graph(workflow, console)
     if config.boilerplate_only:
         console.print(f"Methods text: {methods}")
         return DONE
-    if config.write_graph:
-        _write_graph(workflow, console)
     display, stopped = _execute(config, workflow, scans, log_file, console)
     failures = _failures(scans, display, stopped, run_dir)
     return _conclude(config, scans, display, failures, run_dir, console)
@@ -150,6 +158,7 @@ def _execute(
     workflows = {subject_wf_name(scan): scan.label for scan in scans if scan.t1w}
     display = Display(nodes, workflows, console, live=False if config.verbose else None)
     plugin = make_plugin(config, log_file, display)
+    gc.freeze()  # Nipype collects garbage twice per node: not among all that has been loaded
     try:
         with display:
             workflow.run(plugin=plugin)

@@ -175,7 +175,8 @@ def configure(config: Config, run_dir: Path) -> Path:
                 "crashdump_dir": str(run_dir),
                 "crashfile_format": "txt",
                 "get_linked_libs": "false",
-                "hash_method": "content",
+                # Contents would be read anew for every node, all in the one main process.
+                "hash_method": "timestamp",
                 "create_report": "false",
                 "check_version": "false",
                 "stop_on_first_crash": str(config.stop_on_first_crash).lower(),

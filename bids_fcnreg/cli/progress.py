@@ -58,8 +58,10 @@ class Subject:
 
     Attributes
     ----------
+    total : int
+        Number of its nodes.
     waiting : set of str
-        Full names of the nodes that have not ended.
+        Full names of those that have not ended.
     failed_stage : str or None
         The stage in which a node of this subject failed first.
     begun, ended : float or None
@@ -68,6 +70,7 @@ class Subject:
         The stages it has entered, in their order.
     """
 
+    total: int = 0
     waiting: set[str] = field(default_factory=set)
     failed_stage: str | None = None
     begun: float | None = None
@@ -111,6 +114,7 @@ class Display:
             label = label_of(node, workflows)
             if label is not None:
                 self.subjects[label].waiting.add(node)
+                self.subjects[label].total += 1
         self._console = console
         self._live = console.is_terminal if live is None else live
         self._lines = Progress(
@@ -154,8 +158,10 @@ class Display:
             if not self._live:
                 self._say(f"{label}: {words}")
         if label not in self._lines_of:
-            total = len(subject.waiting)
-            self._lines_of[label] = self._lines.add_task(label, total=total, stage="")
+            done = subject.total - len(subject.waiting)
+            self._lines_of[label] = self._lines.add_task(
+                label, total=subject.total, completed=done, stage=""
+            )
         self._lines.update(self._lines_of[label], stage=words)
 
     def _fail(self, label: str, subject: Subject, words: str) -> None:

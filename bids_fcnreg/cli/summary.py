@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -95,13 +96,13 @@ def closing_table(
     output_dir: Path,
 ) -> Table:
     """A row per subject and template: seconds, similarity before → after, folds, and where."""
-    table = Table(title="Results")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for name, justify in [
         ("Subject", "left"),
         ("Template", "left"),
         ("Seconds", "right"),
         ("Similarity", "right"),
-        ("Folds (%)", "right"),
+        ("Folds %", "right"),
         ("Files", "left"),
     ]:
         table.add_column(name, justify=justify, overflow="fold")

@@ -65,13 +65,26 @@ def align(
         prepare(fixed, "fixed", fixed_mask, None, silhouette),
         prepare(moving, "moving", moving_mask, moving_exclude, silhouette),
     )
+    # A part is found in the whole more easily than the whole in a part.
+    if silhouette:
+        whole = pair[0].complete and pair[1].complete
+        turned = not whole and pair[1].volume < pair[0].volume
+    else:
+        turned = moving_mask is not None
+    if turned:
+        return np.linalg.inv(_search((pair[1], pair[0]), dof, thorough))
+    return _search(pair, dof, thorough)
+
+
+def _search(pair: tuple[Source, Source], dof: Dof, thorough: bool) -> np.ndarray:
+    """From the first source's world to the second's: coarse, medium, fine."""
     rough: Dof = "rigid" if dof == "rigid" else "similarity"
+    found = starts(*pair, rotations(1200 if thorough else 0), dof != "rigid")
+    given = np.concatenate([np.eye(4)[None], found[:1]])
 
     coarse = _match(pair, 1.0, 8.0, 5.0, (1.0,), 4_000)
-    found = starts(*pair, rotations(1200 if thorough else 0), dof != "rigid")
-    header = np.concatenate([np.eye(4)[None], found[:1]])
     scores = coarse.limited(1500).score(found)
-    found = np.concatenate([header, found[distinct(found, scores, 40, 20.0)]])
+    found = np.concatenate([given, found[distinct(found, scores, 40, 20.0)]])
     found, scores = improve(coarse, found, rough, 12, 0.5)
     found = found[distinct(found, scores, 6, 15.0)]
 
@@ -83,9 +96,8 @@ def align(
 
     fine = _match(pair, _zoom(found[0]), 2.0, 1.2, (0.2, 0.8), 60_000)
     found, scores = improve(fine, found, dof, 10, 0.02)
-    candidates = np.concatenate([found, header])
-    scores = np.concatenate([scores, fine.score(header)])
-    return candidates[scores.argmax()]
+    found = np.concatenate([found, given])
+    return found[np.concatenate([scores, fine.score(given)]).argmax()]
 
 
 def _match(
@@ -97,8 +109,8 @@ def _match(
     points: int,
 ) -> Match:
     """Both images at one level; the moving one, `zoom` times as large, smoothed as much more."""
-    fixed = level(pair[0], spacing, sigma)
-    moving = level(pair[1], zoom * spacing, zoom * sigma)
+    fixed = level(pair[0], spacing, sigma, len(shares) > 1)
+    moving = level(pair[1], zoom * spacing, zoom * sigma, len(shares) > 1)
     volumes = pair[0].volume, pair[1].volume / zoom**3
     return Match.between(fixed, moving, volumes, shares).limited(points)
 

@@ -16,9 +16,11 @@ from torch import Tensor
 from torch.nn import functional as nnf
 
 from bids_fcnreg.fcn.affine_pyramid import Level
+from bids_fcnreg.fcn.filters import gaussian
 
 LENGTH_MM = 100.0  # unit of length in the normal equations, keeps them well conditioned
 LARGEST_STRETCH = 1.8  # singular values of the linear part stay within this of 1
+RIM_MM = 12.0  # background around the object that is looked at
 NEEDED_OVERLAP = 0.6  # of the object; a match of less is worth proportionally less
 DOF = {"rigid": 6, "similarity": 7, "affine": 12}
 
@@ -64,13 +66,8 @@ class Match:
         spacing = float(np.linalg.norm(fixed.affine[:3, 0]))
         channels = len(shares)
         bright = (fixed.features[0] > 0.1).float()[None, None]
-        reach = round(12.0 / spacing)
-        near = bright
-        for axis in range(3):
-            kernel, padding = [1, 1, 1], [0, 0, 0]
-            kernel[axis], padding[axis] = 2 * reach + 1, reach
-            near = nnf.max_pool3d(near, kernel, 1, padding)
-        used = (fixed.weight > 0) & (near[0, 0] > 0)
+        near = gaussian(bright, 0.5 * RIM_MM / spacing) > 0.03
+        used = (fixed.weight > 0) & near[0, 0]
         index = used.nonzero().to(torch.float64)
         matrix = torch.from_numpy(fixed.affine).to(index.device)
         points = index @ matrix[:3, :3].T + matrix[:3, 3]

@@ -19,7 +19,7 @@ from bids_fcnreg.fcn.geometry import Image
 MARGIN_MM = 20.0  # background kept around the field of view
 WIDTH = 0.6
 LOCAL_WINDOW = 2.0  # standard deviation of the local normalisation, in voxels of the level
-FLOOR = 0.05  # of the typical local variance, added to each
+FLOOR = 0.0015  # variance added to the local one, of intensities scaled to 0..1
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Level:
     Attributes
     ----------
     features : Tensor (channel, i, j, k) float32
-        Channel 0 the intensities, channel 1 the locally normalised intensities.
+        Channel 0 the intensities, channel 1 (if asked for) the locally normalised intensities.
     weight : Tensor (i, j, k) float32
         0 unknown … 1 known.
     affine : ndarray (4, 4) float64
@@ -139,11 +139,12 @@ def prepare(
     )
 
 
-def level(source: Source, spacing: float, sigma: float) -> Level:
+def level(source: Source, spacing: float, sigma: float, local: bool) -> Level:
     """Smooth with a Gaussian of `sigma` mm and resample every `spacing` mm.
 
     Smoothing and resampling are one matrix per axis. The mean of a voxel is taken over what is
-    known of its surroundings only (normalised convolution, Knutsson & Westin 1993).
+    known of its surroundings only (normalised convolution, Knutsson & Westin 1993). With `local`
+    the level has the locally normalised intensities, too.
     """
     matrices, masses, affine = [], [], source.affine.copy()
     for axis in range(3):
@@ -164,13 +165,13 @@ def level(source: Source, spacing: float, sigma: float) -> Level:
     weight = weight.clamp(0, 1)
     weight = torch.where(weight > 0.05, weight, 0.0)
     values = _apply(matrices, values) * (weight > 0) / weight.clamp(min=0.05)
-    normalised, surroundings = _normalise_locally(values, weight)
-    return Level(
-        features=torch.stack([values, normalised]),
-        # near what is unknown, local normalisation cannot be trusted
-        weight=weight * (2 * surroundings - 1).clamp(min=0.02),
-        affine=affine,
-    )
+    features = values[None]
+    if local:
+        normalised, surroundings = _normalise_locally(values, weight)
+        features = torch.stack([values, normalised])
+        # a window that is not known whole has another mean: what it says of its centre is wrong
+        weight = weight * (10 * surroundings - 9).clamp(min=0.02)
+    return Level(features=features, weight=weight, affine=affine)
 
 
 def _normalise_locally(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -181,11 +182,8 @@ def _normalise_locally(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     known = mass.clamp(min=1e-3)
     mean = _apply(windows, values * weight) / known
     variance = (_apply(windows, values.square() * weight) / known - mean.square()).clamp(min=0)
-    # Flat regions (air) must not be blown up to noise: the floor is a part of the typical variance
-    # where there is any, which does not depend on how much air there is.
-    spread = variance * weight
-    floor = FLOOR * (spread * variance).sum() / spread.sum().clamp(min=1e-12) + 1e-6
-    return (values - mean) / (variance + floor).sqrt() * (weight > 0), mass.clamp(max=1)
+    # the floor keeps flat regions (air) from being blown up to noise
+    return (values - mean) / (variance + FLOOR).sqrt() * (weight > 0), mass.clamp(max=1)
 
 
 def _resampler(

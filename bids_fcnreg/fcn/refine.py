@@ -86,15 +86,17 @@ def refine(
         On the grid of `pair`; zero at its border.
     """
     settings = settings or Refinement()
-    current = start
+    current, done = start, None
     for spacing, steps in zip(settings.spacings, settings.steps, strict=True):
         level = pair.coarser(spacing)
+        if done is not None and done.matches(level.grid):
+            continue  # the images are not finer than the level before
         if current is None:
             field = torch.zeros(1, 3, *level.grid.shape, device=level.fixed.device)
         else:
             field = change_grid(current, level.grid).field
         field, taken, alike = _optimise_level(level, field, steps, settings)
-        current = Displacement(level.grid, field)
+        current, done = Displacement(level.grid, field), level.grid
         if report is not None:
             report(f"{spacing:g} mm: {taken} steps, local NCC {alike:.4f}")
     return change_grid(current, pair.grid)

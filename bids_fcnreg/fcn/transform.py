@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as nnf
 
 from bids_fcnreg.fcn.geometry import Grid, Image, voxel_to_voxel
-from bids_fcnreg.fcn.warp import sample
+from bids_fcnreg.fcn.warp import identity, jacobian_determinant, sample
 
 #: Points mapped at a time: bounds memory, and is large enough to keep every core busy.
 POINTS_AT_A_TIME = 2_000_000
@@ -145,10 +146,11 @@ class Transform:
             Positive where the moving image is larger than the fixed one; where space folds, the
             logarithm of 1e-3.
         """
-        points = torch.cat([self.map(slab) for slab in grid.points().split(16)])
-        columns = torch.stack(torch.gradient(points, dim=(0, 1, 2)), dim=-1)
-        determinant = torch.linalg.det(columns) / np.linalg.det(grid.affine[:3, :3])
-        return determinant.clamp(min=1e-3).log().float()[None, None]
+        # In voxels of the grid, on both sides, the determinant is the same as in millimetres.
+        slabs = grid.points().split(max(1, POINTS_AT_A_TIME // (grid.shape[1] * grid.shape[2])))
+        moved = torch.cat([_to_voxels(self.map(slab), grid) for slab in slabs], dim=2)
+        determinant = jacobian_determinant(moved - identity(grid.shape, moved))
+        return determinant.clamp(min=1e-3).log()
 
 
 def change_grid(displacement: Displacement, grid: Grid) -> Displacement:
@@ -204,26 +206,25 @@ def _vote(labels: Tensor, places: Tensor) -> Tensor:
     -------
     Tensor (1, 1, *places), dtype of `labels`
     """
-    size = labels.shape[2:]
+    size = torch.tensor(labels.shape[2:])
+    strides = torch.tensor([labels.shape[3] * labels.shape[4], labels.shape[4], 1])
     flat = labels.reshape(-1)
-    coordinates = places.reshape(3, -1)
-    base = coordinates.floor()
-    fraction = coordinates - base
-    candidates, weights = [], []
-    for corner in np.ndindex(2, 2, 2):
-        index = torch.zeros(coordinates.shape[1], dtype=torch.long)
-        weight = torch.ones(coordinates.shape[1])
-        for axis, offset in enumerate(corner):
-            along = (base[axis].long() + offset).clamp(0, size[axis] - 1)
-            index = index * size[axis] + along
-            weight = weight * (fraction[axis] if offset else 1 - fraction[axis])
-        candidates.append(flat[index])
-        weights.append(weight)
-    candidates, weights = torch.stack(candidates), torch.stack(weights)
-    winners = candidates[0].clone()
+    largest, smallest = (sign * nnf.max_pool3d(sign * labels, 2, stride=1) for sign in (1, -1))
+    uniform = torch.zeros(labels.shape[2:], dtype=torch.bool)
+    uniform[:-1, :-1, :-1] = (largest == smallest)[0, 0]
+    coordinates = places.reshape(3, -1).clamp(min=0).minimum((size - 1)[:, None])
+    base = coordinates.long().minimum((size - 2)[:, None])
+    corner = (base * strides[:, None]).sum(dim=0)
+    winners = flat[corner]
     # Only where neighbours differ is there anything to vote on.
-    mixed = (candidates != candidates[0]).any(dim=0)
-    candidates, weights = candidates[:, mixed], weights[:, mixed]
+    mixed = ~uniform.reshape(-1)[corner]
+    corner, fraction = corner[mixed], (coordinates - base)[:, mixed]
+    candidates, weights = [], []
+    for offsets in np.ndindex(2, 2, 2):
+        candidates.append(flat[corner + int((torch.tensor(offsets) * strides).sum())])
+        shares = [fraction[d] if offset else 1 - fraction[d] for d, offset in enumerate(offsets)]
+        weights.append(shares[0] * shares[1] * shares[2])
+    candidates, weights = torch.stack(candidates), torch.stack(weights)
     votes = torch.stack([(weights * (candidates == label)).sum(dim=0) for label in candidates])
     winners[mixed] = candidates.gather(0, votes.argmax(dim=0, keepdim=True))[0]
     return winners.reshape(1, 1, *places.shape[2:])

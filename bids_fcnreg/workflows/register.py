@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: Memory of a node in GB: a share for the libraries, and bytes per voxel of the template.
 BASE_GB = 0.5
-REGISTER_BYTES, RESAMPLE_BYTES, JACOBIAN_BYTES = 400, 90, 250
+REGISTER_BYTES, RESAMPLE_BYTES, JACOBIAN_BYTES = 280, 90, 250
 
 DESCRIPTIONS = {
     "refine": "by optimisation of the deformation at increasing resolution",

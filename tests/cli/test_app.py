@@ -193,12 +193,13 @@ def test_reports_can_be_made_again(mixed):
     assert "No results, hence no report: sub-02" in done.stdout
 
 
-def test_the_methods_text_alone(mixed, tmp_path):
-    words = [mixed.words[0], tmp_path / "out", *mixed.words[2:]]
-    done = call(*words, "--boilerplate-only")
+def test_the_methods_text_and_the_graph_alone(mixed, tmp_path):
+    words = [mixed.words[0], tmp_path / "out", *mixed.words[2:], "-w", tmp_path / "work"]
+    done = call(*words, "--boilerplate-only", "--write-graph")
     assert done.returncode == 0, done.stderr
     here, there = (out / "logs" / "CITATION.md" for out in (tmp_path / "out", mixed.out))
     assert here.read_text() == there.read_text()
+    assert "sub_01_wf" in (tmp_path / "work" / "fcnreg_wf" / "graph.dot").read_text()
     assert not (tmp_path / "out" / "sub-01").exists()
 
 

@@ -1,0 +1,139 @@
+"""Registration of pairs whose true deformation is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from bids_fcnreg import image
+from bids_fcnreg.bids.templates import nilearn_map
+from bids_fcnreg.errors import InputError
+from bids_fcnreg.fcn.filters import gaussian
+from bids_fcnreg.fcn.geometry import Grid, Image
+from bids_fcnreg.fcn.register import register, resolve_device
+from bids_fcnreg.fcn.transform import Affine, Displacement, Transform
+from bids_fcnreg.fcn.warp import exponentiate, invert
+
+
+@pytest.fixture(scope="module")
+def fixed() -> Image:
+    """The built-in template with voxels of 3 mm."""
+    template = image.read(nilearn_map("t1"))
+    blurred = Image(gaussian(template.data, 1.5), template.grid)
+    coarse = Transform(()).resample(blurred, template.grid.with_spacing(3.0))
+    brain = Transform(()).resample(template, coarse.grid).data > 0
+    return replace(coarse, data=coarse.data * brain)
+
+
+@pytest.fixture(scope="module")
+def truth(fixed) -> Transform:
+    """From points of the template to those of the subject: up to 9 mm, turned and shifted."""
+    noise = torch.randn(1, 3, *fixed.grid.shape, generator=torch.Generator().manual_seed(5))
+    velocity = gaussian(noise, 5.0)
+    velocity = 3.0 * velocity / velocity.abs().max()
+    matrix = np.eye(4)
+    matrix[:3, :3] = [[1.05, 0.08, 0.0], [-0.08, 0.98, 0.1], [0.0, -0.1, 1.02]]
+    matrix[:3, 3] = 12, -7, 9
+    return Transform((Displacement(fixed.grid, exponentiate(velocity)), Affine(matrix)))
+
+
+@pytest.fixture(scope="module")
+def moving(fixed, truth) -> Image:
+    """The subject: the template under the truth, in other intensities, stored as LPI."""
+    displacement, affine = truth.steps
+    back = Transform((
+        Affine(np.linalg.inv(affine.matrix)),
+        Displacement(fixed.grid, invert(displacement.field)),
+    ))  # fmt: skip
+    onto = np.diag([-2.5, -2.5, 2.5, 1.0])
+    onto[:3, 3] = 105, 90, -75
+    subject = back.resample(fixed, Grid((84, 92, 76), onto))
+    noise = torch.randn(subject.data.shape, generator=torch.Generator().manual_seed(6))
+    brain = subject.data > 10
+    return Image((800 * (subject.data / 255) ** 0.8 + 8 * noise) * brain, subject.grid)
+
+
+def errors(result: Transform, truth: Transform, fixed: Image) -> torch.Tensor:
+    """Distances in mm between where the result and the truth take the brain's points."""
+    points = fixed.grid.points()[fixed.data[0, 0] > 10]
+    return (result.map(points) - truth.map(points)).norm(dim=-1)
+
+
+@pytest.fixture(scope="module")
+def refined(fixed, moving):
+    return register(fixed, moving, device="cpu", threads=1)
+
+
+def test_refine_recovers_the_truth(refined, fixed, truth):
+    linear = Transform(tuple(s for s in refined.forward.steps if isinstance(s, Affine)))
+    before = errors(linear, truth, fixed)
+    after = errors(refined.forward, truth, fixed)
+    assert before.median() > 2
+    assert after.median() < 0.9
+    assert after.quantile(0.95) < 2.5
+
+
+def test_quality_tells_what_happened(refined):
+    quality = refined.quality
+    assert quality.similarity_initial < quality.similarity_affine < quality.similarity
+    assert quality.similarity > 0.8
+    assert quality.folds_percent == 0
+    assert 0.02 < quality.sd_log_jacobian < 0.5
+    assert quality.inverse_consistency_mm < 0.1
+    assert set(quality.seconds) == {"affine", "prepare", "refine", "inverse", "quality"}
+
+
+def test_inverse_brings_points_back(refined, fixed):
+    points = fixed.grid.points()[fixed.data[0, 0] > 10]
+    back = refined.inverse.map(refined.forward.map(points))
+    assert (back - points).norm(dim=-1).quantile(0.99) < 0.3
+
+
+def test_the_same_again_gives_the_same(refined, fixed, moving):
+    again = register(fixed, moving, device="cpu", threads=1)
+    for one, other in zip(refined.forward.steps, again.forward.steps, strict=True):
+        if isinstance(one, Affine):
+            assert (one.matrix == other.matrix).all()
+        else:
+            assert torch.equal(one.field, other.field)
+
+
+def test_optimize_improves_on_the_affine(fixed, moving, truth):
+    result = register(fixed, moving, mode="optimize", device="cpu", threads=1)
+    linear = Transform(tuple(s for s in result.forward.steps if isinstance(s, Affine)))
+    before, after = (errors(part, truth, fixed).median() for part in (linear, result.forward))
+    assert after < 0.6 * before
+    assert result.quality.similarity > result.quality.similarity_affine + 0.1
+
+
+def test_what_is_excluded_does_not_pull(fixed, moving):
+    """A lesion that looks like nothing in the template moves what is around it, if compared."""
+    lesion = torch.zeros_like(moving.data)
+    lesion[..., 24:36, 40:52, 34:46] = 1
+    spoiled = Image(torch.where(lesion > 0, 1200.0, moving.data), moving.grid)
+    exclude = Image(lesion, moving.grid)
+    clean, compared, left_out = (
+        register(fixed, subject, moving_exclude=without, device="cpu", threads=1).forward
+        for subject, without in ((moving, None), (spoiled, None), (spoiled, exclude))
+    )
+    points = fixed.grid.points()[fixed.data[0, 0] > 10]
+    reference = clean.map(points)
+    apart = [(other.map(points) - reference).norm(dim=-1) for other in (compared, left_out)]
+    assert apart[0].mean() > 1.3 * apart[1].mean()
+
+
+def test_wrong_words(fixed, moving):
+    with pytest.raises(InputError, match="no mode 'quick'"):
+        register(fixed, moving, mode="quick")
+    with pytest.raises(InputError, match="Trained networks"):
+        register(fixed, moving, mode="predict")
+    with pytest.raises(InputError, match="no device 'tpu'"):
+        resolve_device("tpu")
+    with pytest.raises(InputError, match="'cuda:99' was asked for"):
+        resolve_device("cuda:99")
+    mask = Image(torch.ones(1, 1, 4, 4, 4), Grid((4, 4, 4), np.eye(4)))
+    with pytest.raises(InputError, match="mask"):
+        register(fixed, moving, fixed_mask=mask)
