@@ -15,7 +15,7 @@ demo: $(VENV)/.installed ## two synthetic participants with known truth, registe
 	@echo "The results are in $(DEMO)/derivatives: open sub-01.html first."
 
 test: $(VENV)/.installed ## the whole suite
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist worksteal
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.installed ## what CI checks besides the tests
 	$(BIN)/ruff check .

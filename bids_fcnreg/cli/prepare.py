@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -136,11 +138,25 @@ def build_workflow(
 
 
 def write_methods(config: Config, workflow: Workflow) -> Path:
-    """Write what is done as a text for a methods section."""
+    """Write what is done as a text for a methods section, with the works it cites.
+
+    ``CITATION.md`` and ``references.bib``; where pandoc is installed, also the same as
+    ``CITATION.html`` and ``CITATION.tex`` with the references filled in.
+    """
     from bids_fcnreg.image import write_bytes
 
-    path = config.output_dir / "logs" / "CITATION.md"
-    return write_bytes(path, f"{workflow.visit_desc().strip()}\n".encode())
+    folder = config.output_dir / "logs"
+    references = files("bids_fcnreg").joinpath("data", "references.bib").read_bytes()
+    bibliography = write_bytes(folder / "references.bib", references)
+    path = write_bytes(folder / "CITATION.md", f"{workflow.visit_desc().strip()}\n".encode())
+    pandoc = shutil.which("pandoc")
+    for kind in ("html", "tex") if pandoc else ():
+        words = [pandoc, "-s", "--citeproc", "--bibliography", str(bibliography), str(path)]
+        words += ["--metadata", "pagetitle=Methods", "--to", "latex" if kind == "tex" else kind]
+        done = subprocess.run(words, capture_output=True, check=False)
+        if done.returncode == 0:
+            write_bytes(path.with_suffix(f".{kind}"), done.stdout)
+    return path
 
 
 def _count(number: int, one: str, many: str | None = None) -> str:

@@ -79,12 +79,9 @@ def pad_to_multiple(data: Tensor, multiple: int) -> Tensor:
 
 
 def _convolution(inputs: int, outputs: int) -> nn.Sequential:
-    """Two convolutions of 3 x 3 x 3 with normalisation, at one resolution."""
+    """Convolution of 3 x 3 x 3 with normalisation, at one resolution."""
     return nn.Sequential(
         nn.Conv3d(inputs, outputs, 3, padding=1, bias=False),
-        nn.InstanceNorm3d(outputs, affine=True),
-        nn.ReLU(inplace=True),
-        nn.Conv3d(outputs, outputs, 3, padding=1, bias=False),
         nn.InstanceNorm3d(outputs, affine=True),
         nn.ReLU(inplace=True),
     )

@@ -37,7 +37,7 @@ class Objective:
     similarity: str = "local_ncc"
     radius: int = 2
     regularity: str = "tv"
-    strength: float = 0.05
+    strength: float = 0.005
 
     def __call__(
         self, fixed: Tensor, moving: Tensor, displacement: Tensor, weight: Tensor | None = None

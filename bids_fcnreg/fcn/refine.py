@@ -1,9 +1,9 @@
 """Instance optimisation: the deformation of one pair, improved by its own image gradient.
 
 At each level of resolution, from coarse to fine, the force of local NCC on the fixed points (its
-gradient, each window acting on its centre) is smoothed (a fluid regularisation), scaled to a largest step,
-and composed with the deformation so far, which is then smoothed slightly (an elastic one). As
-every step is a small smooth motion, the result stays invertible.
+gradient, each window acting on its centre) is smoothed (a fluid regularisation), scaled to a
+largest step, and composed with the deformation so far, which is then smoothed slightly (an
+elastic one). As every step is a small smooth motion, the result stays invertible.
 
 References
 ----------

@@ -31,8 +31,8 @@ class Training:
         Cost at every level; the levels' costs are summed (deep self-supervision).
     """
 
-    steps: int = 150
-    learning_rate: float = 2e-3
+    steps: int = 100
+    learning_rate: float = 5e-4
     largest_gradient: float = 1.0
     objective: Objective = field(default_factory=Objective)
 

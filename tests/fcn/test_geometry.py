@@ -46,7 +46,7 @@ def test_voxel_to_voxel_goes_through_the_world():
     world = np.eye(4)
     world[:3, 3] = 1, 2, 3
     index = np.array([1.0, 2.0, 3.0])
-    expected = (apply_affine(OBLIQUE, index) + [1, 2, 3]) / 2
+    expected = (apply_affine(OBLIQUE, index) + world[:3, 3]) / 2
     np.testing.assert_allclose(
         apply_affine(voxel_to_voxel(source, target, world), index), expected
     )

@@ -101,12 +101,14 @@ def test_the_same_again_gives_the_same(refined, fixed, moving):
             assert torch.equal(one.field, other.field)
 
 
-def test_optimize_improves_on_the_affine(fixed, moving, truth):
-    result = register(fixed, moving, mode="optimize", device="cpu", threads=1)
+def test_optimize_recovers_most_of_the_truth(fixed, moving, truth):
+    coarse = Transform(()).resample(fixed, fixed.grid.with_spacing(4.0))
+    result = register(coarse, moving, mode="optimize", device="cpu", threads=1)
     linear = Transform(tuple(s for s in result.forward.steps if isinstance(s, Affine)))
     before, after = (errors(part, truth, fixed).median() for part in (linear, result.forward))
-    assert after < 0.6 * before
-    assert result.quality.similarity > result.quality.similarity_affine + 0.1
+    assert after < 0.7 * before
+    assert result.quality.similarity > result.quality.similarity_affine
+    assert result.quality.folds_percent < 0.1
 
 
 def test_what_is_excluded_does_not_pull(fixed, moving):
