@@ -17,7 +17,8 @@ from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.geometry import Image
 
 MARGIN_MM = 20.0  # background kept around the field of view
-WIDTH = 0.6
+WIDTH = 0.6  # least standard deviation of the smoothing, in voxels of the image
+SMALLEST_MM3 = 20_000.0  # a brain with less in view is not aligned
 LOCAL_WINDOW = 2.0  # standard deviation of the local normalisation, in voxels of the level
 FLOOR = 0.0015  # variance added to the local one, of intensities scaled to 0..1
 
@@ -94,7 +95,7 @@ def prepare(
     Raises
     ------
     InputError
-        The image or its mask is empty, or a mask has another grid than its image.
+        The image or its mask is empty or tiny, or a mask has another grid than its image.
     """
     values = image.data[0, 0].to(torch.float32).contiguous()
     inside = _as_mask(mask, image, f"mask of the {name} image")
@@ -123,6 +124,12 @@ def prepare(
         raise InputError(f"The exclusion mask leaves nothing of the {name} image to register.")
 
     counts = inside.sum()
+    volume = float(counts) * abs(np.linalg.det(image.grid.affine[:3, :3]))
+    if volume < SMALLEST_MM3:
+        raise InputError(
+            f"What the {name} image shows is {volume / 1000:.1f} ml, too small for a brain: "
+            "check its voxel size and its mask."
+        )
     moments = [
         (inside.sum(dim=[a for a in range(3) if a != axis]) * _arange(n, values)).sum() / counts
         for axis, n in enumerate(values.shape)
@@ -135,7 +142,7 @@ def prepare(
         open_sides=_open_sides(inside) if mask is None or silhouette else ((True, True),) * 3,
         centre=centre[:3],
         middle=image.grid.centre,
-        volume=float(counts) * abs(np.linalg.det(image.grid.affine[:3, :3])),
+        volume=volume,
     )
 
 

@@ -231,6 +231,8 @@ def test_what_cannot_be_aligned_is_said_in_one_sentence() -> None:
         align(image, image, moving_mask=empty)
     with pytest.raises(InputError, match="leaves nothing of the moving image"):
         align(image, image, moving_exclude=Image(torch.ones_like(image.data), HEAD))
+    with pytest.raises(InputError, match=r"moving image shows is 3\.\d ml"):
+        align(image, Image(image.data, Grid(HEAD.shape, HEAD.affine @ np.diag([0.15] * 3 + [1]))))
     other = Grid(HEAD.shape, HEAD.affine @ np.diag([2, 2, 2, 1.0]))
     with pytest.raises(InputError, match="different grids"):
         align(image, image, fixed_mask=Image(image.data, other))
