@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bids_fcnreg.errors import InputError
+from bids_fcnreg.files import write_bytes
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -137,12 +138,7 @@ class Config:
 
         values = {key: _plain(value) for key, value in dataclasses.asdict(self).items()}
         text = tomli_w.dumps({key: value for key, value in values.items() if value is not None})
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-        return path
+        return write_bytes(path, text.encode())
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:

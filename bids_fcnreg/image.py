@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import tempfile
 import zlib
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import torch
 
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.geometry import Grid, Image
+from bids_fcnreg.files import write_bytes
 
 #: Space codes of the NIfTI standard.
 SCANNER, TEMPLATE = 1, 4
@@ -161,28 +161,3 @@ def write(
     if path.name.endswith(".gz"):
         payload = gzip.compress(payload, compresslevel=4, mtime=0)
     return write_bytes(path, payload)
-
-
-def write_bytes(path: str | os.PathLike, payload: bytes) -> Path:
-    """Write a file under a temporary name beside its place, then put it there."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(payload)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return path
-
-
-def _umask() -> int:
-    """Permission bits that the user wants off for new files."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -11,7 +11,7 @@ from typing import Any
 
 from bids_fcnreg import __version__
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.image import write_bytes
+from bids_fcnreg.files import write_bytes
 
 NAME = "bids_fcnreg"
 BIDS_VERSION = "1.10.0"

@@ -143,7 +143,7 @@ def write_methods(config: Config, workflow: Workflow) -> Path:
     ``CITATION.md`` and ``references.bib``; where pandoc is installed, also the same as
     ``CITATION.html`` and ``CITATION.tex`` with the references filled in.
     """
-    from bids_fcnreg.image import write_bytes
+    from bids_fcnreg.files import write_bytes
 
     folder = config.output_dir / "logs"
     references = files("bids_fcnreg").joinpath("data", "references.bib").read_bytes()

@@ -6,7 +6,6 @@ ITK counts in LPS+ millimetres and applies the last transform of a composite fir
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 import h5py
@@ -17,6 +16,7 @@ import torch
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.geometry import Grid
 from bids_fcnreg.fcn.transform import Affine, Displacement, Transform
+from bids_fcnreg.files import replacing
 
 #: Displacements are rounded to this many mm: it makes files small, and is far below any accuracy.
 ROUNDING = 2.0**-10
@@ -46,30 +46,18 @@ def write_transform(path: str | os.PathLike, transform: Transform) -> Path:
     InputError
         If a displacement lives on a sheared grid, which ITK cannot hold.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=".h5", dir=path.parent)
-    os.close(handle)
-    try:
-        with h5py.File(temporary, "w") as file:
-            file["ITKVersion"] = _text(sitk.Version.ITKVersionString())
-            file["HDFVersion"] = _text(h5py.version.hdf5_version)
-            group = file.create_group("TransformGroup")
-            group.create_group("0")["TransformType"] = _text("CompositeTransform_double_3_3")
-            for number, step in enumerate(reversed(transform.steps), start=1):
-                part = group.create_group(str(number))
-                if isinstance(step, Affine):
-                    _write_affine(part, step)
-                else:
-                    _write_displacement(part, step)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return path
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        file["ITKVersion"] = _text(sitk.Version.ITKVersionString())
+        file["HDFVersion"] = _text(h5py.version.hdf5_version)
+        group = file.create_group("TransformGroup")
+        group.create_group("0")["TransformType"] = _text("CompositeTransform_double_3_3")
+        for number, step in enumerate(reversed(transform.steps), start=1):
+            part = group.create_group(str(number))
+            if isinstance(step, Affine):
+                _write_affine(part, step)
+            else:
+                _write_displacement(part, step)
+    return Path(path)
 
 
 def _text(value: str) -> np.ndarray:

@@ -50,7 +50,7 @@ from nipype.interfaces.base import (
 
 from bids_fcnreg.bids.archive import templateflow_home
 from bids_fcnreg.bids.derivatives import bids_uri, write_json
-from bids_fcnreg.image import write_bytes
+from bids_fcnreg.files import write_bytes
 
 _SPEC = json.loads((Path(__file__).parents[1] / "data" / "io_spec.json").read_text())
 

@@ -1,0 +1,58 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary name beside `path`, to write to; it takes the place of `path` at the end.
+
+    If the block raises, `path` is as it was.
+
+    Parameters
+    ----------
+    path : path
+        Its folder is made.
+
+    Yields
+    ------
+    pathlib.Path
+        An empty file with the same extension, in the same folder.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stem, dot, extension = path.name.partition(".")
+    handle, name = tempfile.mkstemp(
+        prefix=f".{stem[:100]}.", suffix=dot + extension, dir=path.parent
+    )
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb") as stream:
+            os.fsync(stream.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_bytes(path: str | os.PathLike, payload: bytes) -> Path:
+    """Write a file so that it appears whole or not at all; its folder is made."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(payload)
+    return Path(path)
+
+
+def _umask() -> int:
+    """Permission bits that the user wants off for new files."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
