@@ -34,7 +34,7 @@ def align(
     ----------
     fixed, moving : Image
         Data (1, channel, i, j, k) of which the first channel is used; any orientation, voxel
-        size, field of view and intensity scale.
+        size, field of view and intensity scale, but of like contrast (both T1-weighted, say).
     dof : {"rigid", "similarity", "affine"}
         6, 7 or 12 degrees of freedom.
     fixed_mask, moving_mask : Image, optional
@@ -56,7 +56,8 @@ def align(
     Raises
     ------
     InputError
-        An image or a mask is empty, or a mask lies on another grid than its image.
+        An image or a mask is empty or shows less than 20 ml, or a mask lies on another grid
+        than its image.
     """
     if dof not in DOF:
         raise ValueError(f"dof is {dof!r}, not one of {', '.join(DOF)}")
@@ -80,17 +81,18 @@ def _search(pair: tuple[Source, Source], dof: Dof, thorough: bool) -> np.ndarray
     """From the first source's world to the second's: coarse, medium, fine."""
     rough: Dof = "rigid" if dof == "rigid" else "similarity"
     found = starts(*pair, rotations(1200 if thorough else 0), dof != "rigid")
+    about = pair[0].centre
     given = np.concatenate([np.eye(4)[None], found[:1]])
 
     coarse = _match(pair, 1.0, 8.0, 5.0, (1.0,), 4_000)
     scores = coarse.limited(1500).score(found)
-    found = np.concatenate([given, found[distinct(found, scores, 40, 20.0)]])
+    found = np.concatenate([given, found[distinct(found, scores, about, 40, 20.0)]])
     found, scores = improve(coarse, found, rough, 12, 0.5)
-    found = found[distinct(found, scores, 6, 15.0)]
+    found = found[distinct(found, scores, about, 6, 15.0)]
 
     medium = _match(pair, _zoom(found[0]), 4.0, 2.5, (0.5, 0.5), 15_000)
     found, scores = improve(medium, found, rough, 8, 0.2)
-    found = found[distinct(found, scores, 2, 5.0)]
+    found = found[distinct(found, scores, about, 2, 5.0)]
     found, scores = improve(medium, found, dof, 12, 0.1)
     found = found[scores.argmax()][None]
 

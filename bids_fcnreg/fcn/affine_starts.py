@@ -41,8 +41,9 @@ def starts(fixed: Source, moving: Source, turns: np.ndarray, scalable: bool) -> 
     """Transforms (b, 4, 4) from fixed to moving RAS mm that turn one object about the other.
 
     The objects' centres are laid on each other; where an object is cut off, so that its centre
-    of mass is not to be trusted, the centres of the fields of view as well. Sizes are as the
-    headers say and, if they may change and both objects are seen whole, as the volumes say.
+    of mass is not to be trusted, also the centres of the fields of view, and what the headers
+    say is in one place. Sizes are as the headers say and, if they may change and both objects are
+    seen whole, as the volumes say.
     """
     scales = [1.0]
     if scalable and fixed.complete and moving.complete:
@@ -63,12 +64,15 @@ def starts(fixed: Source, moving: Source, turns: np.ndarray, scalable: bool) -> 
     return np.concatenate(result)
 
 
-def distinct(matrices: np.ndarray, scores: np.ndarray, count: int, apart_mm: float) -> np.ndarray:
-    """Indices of the best transforms that differ by more than `apart_mm` from better ones.
+def distinct(
+    matrices: np.ndarray, scores: np.ndarray, about: np.ndarray, count: int, apart_mm: float
+) -> np.ndarray:
+    """Indices of the best transforms, the best first, without those that nearly repeat a better.
 
-    The distance is the mean over the corners of a 100 mm cube around the world's origin.
+    Two are distinct if they lay the corners of a 100 mm cube around the point `about` (RAS mm)
+    more than `apart_mm` from each other on average.
     """
-    corners = np.array(np.meshgrid(*[[-50, 50]] * 3)).reshape(3, -1)
+    corners = about[:, None] + np.array(np.meshgrid(*[[-50, 50]] * 3)).reshape(3, -1)
     moved = matrices[:, :3, :3] @ corners + matrices[:, :3, 3:]
     chosen: list[int] = []
     for n in np.argsort(-scores, kind="stable"):
