@@ -212,6 +212,8 @@ def test_it_ends_when_asked_to(mixed, tmp_path, sent, code):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # As from a terminal, also where these tests run in the background of a shell.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert any(line.startswith("sub-01: ") for line in app.stdout)
     time.sleep(1)
