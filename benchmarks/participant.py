@@ -74,7 +74,7 @@ def main() -> int:
                 f"{quality['sd_log_jacobian']:.3f}",
                 f"{quality['inverse_consistency_p95_mm']:.3f}",
             )
-    Console().print(table)
+    Console(width=120).print(table)
     return worst
 
 
