@@ -160,6 +160,8 @@ def configure(config: Config, run_dir: Path) -> Path:
         The log file.
     """
     threads = str(config.omp_nthreads)
+    # Threads that wait for each other must not keep the cores that other processes need.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["OMP_NUM_THREADS"] = os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = threads
     log_file = run_dir / "run.log"
     level = "DEBUG" if config.verbose > 1 else "INFO"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options, unknown = parser.parse_known_args(argv)
     if unknown and options.command != "train":
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    # Before PyTorch is loaded: its threads must not keep the cores that other processes need.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         options.run(options)
     except FcnregError as error:
