@@ -15,7 +15,8 @@ class FCN2017(nn.Module):
     The fixed and the moving image enter as two channels. Convolutions and poolings go down to the
     coarsest resolution, deconvolutions come back up; a regression layer at each resolution on
     the way up gives the displacement there, which is supervised by image similarity at that
-    resolution. The finest one has the resolution of the images.
+    resolution. The finest one has the resolution of the images. That plan is the paper's; kernel
+    sizes, widths, instance normalisation and the absence of skip connections are choices of ours.
 
     Parameters
     ----------
@@ -25,7 +26,7 @@ class FCN2017(nn.Module):
     References
     ----------
     Li & Fan, Non-rigid image registration using self-supervised fully convolutional networks
-    without training data, ISBI 2018, arXiv:1709.00799, section 2.2.
+    without training data, ISBI 2018, arXiv:1709.00799.
     """
 
     def __init__(self, widths: Sequence[int] = (16, 32, 64)) -> None:

@@ -20,7 +20,7 @@ REGULARITIES: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class Objective:
-    """``-S(F, M∘φ) + λ R(φ)`` (Li & Fan 2017, arXiv:1709.00799, equation 1).
+    """``-S(F, M∘φ) + λ R(φ)`` (Li & Fan 2017, arXiv:1709.00799).
 
     Parameters
     ----------

@@ -23,7 +23,7 @@ def total_variation(displacement: Tensor) -> Tensor:
 
     References
     ----------
-    Li & Fan, arXiv:1709.00799, section 2.1.
+    Li & Fan, arXiv:1709.00799.
     """
     return sum(3 * displacement.diff(dim=axis).abs().mean() for axis in (2, 3, 4))
 
@@ -59,8 +59,7 @@ def bending(displacement: Tensor) -> Tensor:
 
     References
     ----------
-    Rueckert et al., Nonrigid registration using free-form deformations, IEEE TMI 18(8), 1999,
-    equation 3.
+    Rueckert et al., Nonrigid registration using free-form deformations, IEEE TMI 18(8), 1999.
     """
     total = 0.0
     for first in (2, 3, 4):

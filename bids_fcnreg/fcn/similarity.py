@@ -34,7 +34,7 @@ def ncc(fixed: Tensor, warped: Tensor, weight: Tensor | None = None) -> Tensor:
 
     References
     ----------
-    Li & Fan, arXiv:1709.00799, section 2.1.
+    Li & Fan, arXiv:1709.00799.
     """
     weight = torch.ones_like(fixed) if weight is None else weight.expand_as(fixed)
     axes = (2, 3, 4)
@@ -68,7 +68,7 @@ def local_ncc(
     References
     ----------
     Avants et al., Symmetric diffeomorphic image registration with cross-correlation, Med. Image
-    Anal. 12(1), 2008, equation 5; with the sign of the correlation kept.
+    Anal. 12(1), 2008; with the sign of the correlation kept.
     """
     return _LocalNCC.apply(warped, fixed, radius, weight)
 
@@ -134,7 +134,7 @@ class Comparison:
         """Derivative of each window's value by the warped voxel at its centre.
 
         Up to the number of voxels in a window, which is left out. It needs no further filter, and
-        is what ANTs follows (Avants et al. 2008, equation 6).
+        is what ANTs follows (Avants et al. 2008).
         """
         return self.to_fixed * (windows.fixed - windows.mean) - self.to_warped * (
             warped - self.mean
