@@ -26,7 +26,13 @@ from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.memory import keep_freed_memory
 
 #: Loaded once, in the process that all node processes are split off from.
-_PRELOADED = ["bids_fcnreg.cli.execution", "bids_fcnreg.workflows.base", "torch"]
+_PRELOADED = [
+    "bids_fcnreg.cli.execution",
+    "bids_fcnreg.workflows.base",
+    "torch",
+    "numba",
+    "nilearn.plotting",
+]
 
 
 class IsolatedPlugin(MultiProcPlugin):

@@ -12,7 +12,6 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
-from torch.nn import functional as nnf
 
 from bids_fcnreg.fcn import kernels
 
@@ -89,9 +88,13 @@ def dilate(mask: Tensor, radius: int) -> Tensor:
     -------
     Tensor, shape of `mask`
     """
-    for axis in range(3):
-        size = [2 * radius + 1 if d == axis else 1 for d in range(3)]
-        mask = nnf.max_pool3d(mask, size, stride=1, padding=[n // 2 for n in size])
+    for axis in (2, 3, 4):
+        size, near = mask.shape[axis], mask.clone()
+        for shift in range(1, min(radius, size - 1) + 1):
+            for low, high in ((0, shift), (shift, 0)):
+                target = near.narrow(axis, low, size - shift)
+                torch.maximum(target, mask.narrow(axis, high, size - shift), out=target)
+        mask = near
     return mask
 
 

@@ -6,7 +6,7 @@ World coordinates are RAS+ millimetres as in NIfTI; a grid's affine maps voxel i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,14 +79,24 @@ class Grid:
         Tensor (i, j, k, 3), float64
             RAS+ mm.
         """
-        axes = [torch.arange(n, dtype=torch.float64) for n in self.shape]
-        matrix = torch.from_numpy(self.affine)
-        # Sum of three outer products: cheaper than a matrix product at every voxel.
-        i, j, k = (
-            axis.reshape([-1 if d == n else 1 for d in range(3)] + [1]) * matrix[:3, n]
-            for n, axis in enumerate(axes)
-        )
-        return i + j + k + matrix[:3, 3]
+        return torch.stack(list(self._coordinates()), dim=-1)
+
+    def places(self) -> Tensor:
+        """The same with channels first and in single precision, as places to sample at.
+
+        Returns
+        -------
+        Tensor (1, 3, i, j, k), float32
+        """
+        return torch.stack([part.float() for part in self._coordinates()])[None]
+
+    def _coordinates(self) -> Iterator[Tensor]:
+        """The three world coordinates of every voxel centre, each (i, j, k), float64."""
+        along_i, along_j, along_k = (torch.arange(n, dtype=torch.float64) for n in self.shape)
+        for to_i, to_j, to_k, shift in torch.from_numpy(self.affine[:3]):
+            # Sums of outer products: cheaper than a matrix product at every voxel.
+            plane = (to_i * along_i + shift)[:, None] + to_j * along_j
+            yield plane[..., None] + to_k * along_k
 
 
 @dataclass(frozen=True, eq=False)

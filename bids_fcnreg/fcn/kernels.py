@@ -171,27 +171,36 @@ def jacobian_determinant(displacement: Tensor) -> Tensor:
 
 
 def local_ncc_forces(
-    first: Tensor, second: Tensor, radius: int, weight: Tensor, flat: float
+    first: Tensor,
+    second: Tensor,
+    radius: int,
+    weight: Tensor,
+    shares: Sequence[float],
+    flat: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `similarity.local_ncc_forces`.
+    """As `similarity.local_ncc_forces`, for a `weight` with the sum one.
 
     Windows count whose variance exceeds `flat` times their image's. Rows of voxels without
     weight cost nothing.
     """
     from bids_fcnreg.fcn.kernels_gradient import local_ncc_forces as kernel
 
-    on_first, on_second = _empty(2, 3, *first.shape[2:]).unsqueeze(1)
-    values = _in_slabs(
-        kernel,
-        first.shape[2],
-        *(_array(volume.expand_as(first))[0] for volume in (first, second, weight)),
-        radius,
-        *(np.float32(flat * float(image.var())) for image in (first, second)),
-        np.float32(1 / max(float(weight.sum()), 1e-6)),
-        _array(on_first),
-        _array(on_second),
-    )
-    return torch.tensor(sum(values), dtype=torch.float32), on_first, on_second
+    on_first, on_second = _empty(2, 3, *first.shape[2:]).zero_().unsqueeze(1)
+    value = 0.0
+    for one, other, share in zip(first.split(1, 1), second.split(1, 1), shares, strict=True):
+        value += sum(
+            _in_slabs(
+                kernel,
+                first.shape[2],
+                *(_array(volume)[0] for volume in (one, other, weight)),
+                radius,
+                *(np.float32(flat * float(image.var())) for image in (one, other)),
+                np.float32(share),
+                _array(on_first),
+                _array(on_second),
+            )
+        )
+    return torch.tensor(value, dtype=torch.float32), on_first, on_second
 
 
 def _empty(*shape: int) -> Tensor:

@@ -56,6 +56,8 @@ def local_ncc_forces(
 ):
     """Local correlation of two images, and the force of each window on its centre.
 
+    Forces are added to what is there, so that those of several contrasts make one.
+
     Sums over windows are taken along i into rows, of which the last ones are kept for the sums
     along j and these for those along k: all of it stays in the cache, and no volume is written
     but the forces. Sums are short and always taken anew, so that no rounding error builds up.
@@ -73,14 +75,14 @@ def local_ncc_forces(
     flat_one, flat_other : float32
         Variance above which a window counts.
     scale : float32
-        1 / the sum of `weight`.
+        Factor of the value and of the forces.
     on_one, on_other : array (3, i, j, k)
-        Forces, are written to.
+        Forces, are added to.
 
     Returns
     -------
     float
-        These planes' part of the weighted mean of the windows' values.
+        These planes' part of the weighted sum of the windows' values, times `scale`.
     """
     size_i, size_j, size_k = one.shape
     width = 2 * radius + 1
@@ -101,9 +103,6 @@ def local_ncc_forces(
         low_i, high_i = max(i - radius, 0), min(i + radius + 1, size_i)
         for j in range(size_j):
             if not _any(weight[i, j]):
-                for axis in range(3):
-                    _clear(on_one[axis, i, j])
-                    _clear(on_other[axis, i, j])
                 continue
             low_j, high_j = max(j - radius, 0), min(j + radius + 1, size_j)
             for quantity in range(5):
@@ -139,10 +138,10 @@ def local_ncc_forces(
 
             _gradient(gradient, one, i, j)
             for axis in range(3):
-                _multiply(on_one[axis, i, j], forces[0], gradient[axis])
+                _add_product(on_one[axis, i, j], forces[0], gradient[axis])
             _gradient(gradient, other, i, j)
             for axis in range(3):
-                _multiply(on_other[axis, i, j], forces[1], gradient[axis])
+                _add_product(on_other[axis, i, j], forces[1], gradient[axis])
     return value
 
 
@@ -205,9 +204,3 @@ def _add(target, row):
 def _add_product(target, row, other):
     for k in range(target.size):
         target[k] += row[k] * other[k]
-
-
-@compiled
-def _multiply(target, row, other):
-    for k in range(target.size):
-        target[k] = row[k] * other[k]

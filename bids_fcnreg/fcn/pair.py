@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -99,21 +99,30 @@ def make_pair(
     Pair
     """
     fixed_mask = _mask(fixed, fixed_mask, "fixed")
-    moving_mask = _mask(moving, moving_mask, "moving")
     grid = _working_grid(fixed.grid, fixed_mask)
-    stay, linear = Transform(()), Transform((Affine(affine),))
+    stay = Transform(())
     inside = stay.resample(fixed_mask, grid).data
+    brain = stay.resample(_brain(fixed, fixed_mask, grid), grid).data
+    # Two voxels beyond the brain: its outline counts.
+    weight = dilate((inside > 0.5).float(), 2)
+    pair = Pair(brain, brain, weight, None, grid)
+    return with_moving(pair, moving, affine, moving_mask, moving_exclude)
+
+
+def with_moving(
+    pair: Pair,
+    moving: Image,
+    affine: np.ndarray,
+    moving_mask: Image | None = None,
+    moving_exclude: Image | None = None,
+) -> Pair:
+    """The pair with another moving image, or with one aligned otherwise; see `make_pair`."""
+    linear = Transform((Affine(affine),))
+    brain = _brain(moving, _mask(moving, moving_mask, "moving"), pair.grid)
     exclude = None
     if moving_exclude is not None:
-        exclude = (linear.resample(moving_exclude, grid).data > 0).float()
-    return Pair(
-        stay.resample(_brain(fixed, fixed_mask, grid), grid).data,
-        linear.resample(_brain(moving, moving_mask, grid), grid).data,
-        # Two voxels beyond the brain: its outline counts.
-        dilate((inside > 0.5).float(), 2),
-        exclude,
-        grid,
-    )
+        exclude = (linear.resample(moving_exclude, pair.grid).data > 0).float()
+    return replace(pair, moving=linear.resample(brain, pair.grid).data, exclude=exclude)
 
 
 def _mask(image: Image, mask: Image | None, which: str) -> Image:

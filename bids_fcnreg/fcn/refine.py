@@ -1,10 +1,12 @@
 """Instance optimisation: the deformation of one pair, improved by its own images' gradient.
 
-Both images are warped to the space halfway between them. At each level of resolution, from coarse
-to fine, the force of local NCC on the points of either image (its gradient, each window acting on
-its centre) is smoothed (a fluid regularisation), scaled to a largest step, and composed with that
-image's half of the deformation, which is then smoothed slightly (an elastic one). As every step
-is a small smooth motion, the halves stay invertible.
+Both images are warped to the space halfway between them, in three contrasts (see `contrast`). At
+each level of resolution, from coarse to fine, the force of local NCC on the points of either image
+(its gradient, each window acting on its centre) joins what is left of the forces before (its
+momentum), is smoothed (a fluid regularisation), scaled to a largest step, and composed with that
+image's half of the deformation, which is then smoothed (an elastic one): slightly where the images
+show structure that holds it, more where they are flat. As every step is a small smooth motion, the
+halves stay invertible.
 
 References
 ----------
@@ -18,8 +20,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from bids_fcnreg.fcn.contrast import SHARES, with_borders
 from bids_fcnreg.fcn.filters import dilate, gaussian
 from bids_fcnreg.fcn.pair import Pair
 from bids_fcnreg.fcn.similarity import local_ncc_forces
@@ -39,8 +43,15 @@ class Refinement:
         The most steps at each level.
     radius : int
         Half-width of local NCC's window, in voxels of the level.
-    update_sigma, field_sigma : float
-        Smoothing of each step and of the halves, in voxels of the level.
+    update_sigma, field_sigma : sequence of float
+        Smoothing of each step and of the halves at each level, in voxels of the level.
+    flat_sigma : float
+        Further smoothing of the halves where the images are flat, in voxels of the level.
+    flatness : float
+        Structure (see `_flat`), as a part of its median in the brain, at which half of that
+        further smoothing is left.
+    momentum : float
+        What is left of a force one step later, 0 to 1.
     largest_step : float
         How far a step moves the voxel of either image that it moves the most, in voxels.
     patience : int
@@ -51,13 +62,16 @@ class Refinement:
     """
 
     spacings: Sequence[float] = (4.0, 2.0, 1.0)
-    steps: Sequence[int] = (100, 60, 20)
+    steps: Sequence[int] = (150, 80, 20)
     radius: int = 3
-    update_sigma: float = 1.7
-    field_sigma: float = 0.55
+    update_sigma: Sequence[float] = (1.7, 1.7, 1.4)
+    field_sigma: Sequence[float] = (1.0, 0.7, 0.55)
+    flat_sigma: float = 2.0
+    flatness: float = 0.13
+    momentum: float = 0.5
     largest_step: float = 0.5
-    patience: int = 8
-    tolerance: float = 1e-3
+    patience: int = 20
+    tolerance: float = 5e-4
 
 
 def refine(
@@ -85,14 +99,13 @@ def refine(
         On the grid of `pair`; zero at its border.
     """
     settings = settings or Refinement()
-    halves, done = start, None
-    for spacing, steps in zip(settings.spacings, settings.steps, strict=True):
+    halves, done = start or Halves.identity(pair.grid, pair.fixed), None
+    pair = with_borders(pair, halves.on(pair.grid))
+    for number, spacing in enumerate(settings.spacings):
         level = pair.coarser(spacing)
         if done is not None and done.matches(level.grid):
             continue  # the images are not finer than the level before
-        if halves is None:
-            halves = Halves.identity(level.grid, level.fixed)
-        halves, taken, alike = _optimise_level(level, halves.on(level.grid), steps, settings)
+        halves, taken, alike = _optimise_level(level, halves.on(level.grid), number, settings)
         done = level.grid
         if report is not None:
             report(f"{spacing:g} mm: {taken} steps, local NCC {alike:.4f}")
@@ -100,7 +113,7 @@ def refine(
 
 
 def _optimise_level(
-    level: Pair, halves: Halves, steps: int, settings: Refinement
+    level: Pair, halves: Halves, number: int, settings: Refinement
 ) -> tuple[Halves, int, float]:
     """Improve both halves at one resolution; also the number of steps and the similarity."""
     excluded = None
@@ -108,29 +121,64 @@ def _optimise_level(
         # A voxel counts only if its whole window is free of what is excluded.
         excluded = dilate(level.exclude, settings.radius)
     history: list[float] = []
-    for _ in range(steps):
+    drives: list[Tensor | float] = [0.0, 0.0]
+    flat = None
+    for _ in range(settings.steps[number]):
         weight = level.weight
         if excluded is not None:
             weight = weight * (1 - warp(excluded, halves.to_moving))
         fixed, moving = halves.meet(level.fixed, level.moving)
-        forces = local_ncc_forces(fixed, moving, settings.radius, weight)
+        if flat is None:
+            flat = _flat(fixed, moving, weight, settings.flatness)
+        forces = local_ncc_forces(fixed, moving, settings.radius, weight, SHARES)
         history.append(float(forces.value))
         if _stalled(history, settings):
             break
-        halves = halves.moved(_step(forces.on_first, settings), _step(forces.on_second, settings))
-        halves = Halves(
-            halves.grid,
-            gaussian(halves.to_fixed, settings.field_sigma),
-            gaussian(halves.to_moving, settings.field_sigma),
-        )
+        drives = [
+            settings.momentum * drive + force / force.abs().mean().clamp(min=1e-12)
+            for drive, force in zip(drives, (forces.on_first, forces.on_second), strict=True)
+        ]
+        sigma = settings.update_sigma[number]
+        halves = halves.moved(*(_step(drive, sigma, settings.largest_step) for drive in drives))
+        halves = halves.smoothed(settings.field_sigma[number])
+        halves = halves.blended(halves.smoothed(settings.flat_sigma), flat)
     return halves.faded(), len(history), history[-1]
 
 
-def _step(force: Tensor, settings: Refinement) -> Tensor:
+def _flat(first: Tensor, second: Tensor, weight: Tensor, flatness: float) -> Tensor:
+    """Where two images show no structure: 1 where there is none, falling to 0.
+
+    Structure is the mean squared gradient of intensities around a voxel, the geometric mean of
+    both images'.
+
+    Parameters
+    ----------
+    first, second : Tensor (1, channels, i, j, k)
+        The first channel counts.
+    weight : Tensor (1, 1, i, j, k)
+        The brain, where it is above 0; structure elsewhere does not count.
+    flatness : float
+        See `Refinement`.
+
+    Returns
+    -------
+    Tensor (1, 1, i, j, k)
+    """
+    structure = 1.0
+    for image in (first, second):
+        slopes = torch.cat(torch.gradient(image[:, :1], dim=(2, 3, 4)), dim=1)
+        slopes = slopes.square().sum(dim=1, keepdim=True) * (weight > 0)
+        structure = structure * gaussian(slopes, 1.5)
+    structure = structure.sqrt()
+    half = flatness * structure[weight > 0].median().clamp(min=1e-12)
+    return half / (half + structure)
+
+
+def _step(drive: Tensor, sigma: float, largest: float) -> Tensor:
     """Smooth step (1, 3, i, j, k) in voxels along a force, of the largest length allowed."""
-    step = gaussian(force, settings.update_sigma)
+    step = gaussian(drive, sigma)
     length = step.square().sum(dim=1).max().sqrt()
-    return step.mul_(settings.largest_step / length.clamp(min=1e-12))
+    return step.mul_(largest / length.clamp(min=1e-12))
 
 
 def _stalled(history: list[float], settings: Refinement) -> bool:

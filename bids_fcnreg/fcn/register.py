@@ -15,7 +15,7 @@ from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.affine import align
 from bids_fcnreg.fcn.geometry import Image
 from bids_fcnreg.fcn.memory import keep_freed_memory
-from bids_fcnreg.fcn.pair import Pair, make_pair
+from bids_fcnreg.fcn.pair import Pair, make_pair, with_moving
 from bids_fcnreg.fcn.refine import refine
 from bids_fcnreg.fcn.similarity import local_ncc_forces
 from bids_fcnreg.fcn.training import RECIPES, optimize
@@ -162,9 +162,9 @@ def register(
             moving_exclude=moving_exclude,
         )
     with quality.timed("prepare"):
-        masks = (fixed_mask, moving_mask)
-        quality.similarity_initial = _similarity(make_pair(fixed, moving, np.eye(4), *masks))
-        pair = make_pair(fixed, moving, matrix, *masks, moving_exclude)
+        before = make_pair(fixed, moving, np.eye(4), fixed_mask, moving_mask)
+        quality.similarity_initial = _similarity(before)
+        pair = with_moving(before, moving, matrix, moving_mask, moving_exclude)
         quality.similarity_affine = _similarity(pair)
         pair = pair.to(place)
     with quality.timed("network"):

@@ -6,6 +6,7 @@ form: cheaper than automatic differentiation, in time and in memory.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -170,38 +171,58 @@ class Forces:
 
 
 def local_ncc_forces(
-    first: Tensor, second: Tensor, radius: int = 2, weight: Tensor | None = None
+    first: Tensor,
+    second: Tensor,
+    radius: int = 2,
+    weight: Tensor | None = None,
+    shares: Sequence[float] | None = None,
 ) -> Forces:
     """Local correlation of two images, and the forces that increase it; symmetric in the images.
 
     Parameters
     ----------
-    first, second : Tensor (1, 1, i, j, k)
-        The two images, on the same grid.
+    first, second : Tensor (1, channels, i, j, k)
+        The two images, on the same grid; their channels are compared one by one.
     radius : int
         The window has ``2 * radius + 1`` voxels along each axis.
-    weight : Tensor, broadcastable, optional
+    weight : Tensor, broadcastable to (1, 1, i, j, k), optional
         How much the window around each voxel counts, at least 0.
+    shares : sequence of float, optional
+        How much each channel counts; by default all the same, with the sum one.
 
     Returns
     -------
     Forces
         Zero where `weight` is.
     """
-    weight = torch.ones_like(first) if weight is None else weight.expand_as(first)
+    if first.shape != second.shape:
+        raise RuntimeError(f"Images of the shapes {first.shape} and {second.shape}.")
+    channels = first.shape[1]
+    shares = shares or [1 / channels] * channels
+    weight = _normalised(weight, first[:, :1])
     if kernels.usable(first, second, weight):
-        return Forces(*kernels.local_ncc_forces(first, second, radius, weight, FLAT))
-    share = shares(first, weight)
+        return Forces(*kernels.local_ncc_forces(first, second, radius, weight, shares, FLAT))
+    parts = [
+        _channel_forces(one, other, radius, share * weight)
+        for one, other, share in zip(first.split(1, 1), second.split(1, 1), shares, strict=True)
+    ]
+    return Forces(*map(sum, zip(*parts, strict=True)))
+
+
+def _channel_forces(
+    first: Tensor, second: Tensor, radius: int, weight: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Weighted sum of one channel's windows, and the forces on both images."""
 
     def force_on(moved: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
         windows = FixedWindows(other, radius)
         comparison = windows.compare(moved)
-        slope = share * comparison.centre_force(windows, moved)
+        slope = weight * comparison.centre_force(windows, moved)
         gradient = torch.cat(torch.gradient(moved, dim=(2, 3, 4)), dim=1)
-        return (share * comparison.value).sum(), slope * gradient
+        return (weight * comparison.value).sum(), slope * gradient
 
     value, on_second = force_on(second, first)
-    return Forces(value, force_on(first, second)[1], on_second)
+    return value, force_on(first, second)[1], on_second
 
 
 class _LocalNCC(torch.autograd.Function):
@@ -211,7 +232,7 @@ class _LocalNCC(torch.autograd.Function):
     def forward(ctx, warped, fixed, radius, weight):
         windows = FixedWindows(fixed, radius)
         comparison = windows.compare(warped)
-        share = shares(comparison.value, weight)
+        share = _normalised(weight, comparison.value)
         if ctx.needs_input_grad[0]:
             ctx.save_for_backward(comparison.gradient(windows, warped, share))
         return (share * comparison.value).sum()
@@ -222,7 +243,7 @@ class _LocalNCC(torch.autograd.Function):
         return gradient * derivative, None, None, None
 
 
-def shares(like: Tensor, weight: Tensor | None) -> Tensor:
-    """Weights of the shape of `like` that sum to one."""
-    share = torch.ones_like(like) if weight is None else weight.expand_as(like)
-    return share / share.sum().clamp(min=1e-6)
+def _normalised(weight: Tensor | None, like: Tensor) -> Tensor:
+    """Weights of the shape of `like` with the sum one; equal ones by default."""
+    weight = torch.ones_like(like) if weight is None else weight.expand_as(like)
+    return weight / weight.sum().clamp(min=1e-6)

@@ -12,6 +12,7 @@ Avants et al., Symmetric diffeomorphic image registration with cross-correlation
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +25,10 @@ from bids_fcnreg.fcn.transform import Displacement, change_grid
 from bids_fcnreg.fcn.warp import compose, invert, jacobian_determinant, warp
 
 #: A deformation shrinks no volume to less than this part of it.
-LEAST_DETERMINANT = 0.05
+LEAST_DETERMINANT = 0.2
+
+#: A deformation and its inverse lead back to within so many voxels.
+MOST_INCONSISTENT = 0.8
 
 #: The halves are inverted to this many voxels.
 INVERSE_TOLERANCE = 0.01
@@ -65,12 +69,18 @@ class Halves:
         if self.grid.matches(grid):
             return self
         factor = grid.spacing / self.grid.spacing
-        sigma = np.where(factor > 1.01, factor, 0)
-        halves = (
-            Displacement(self.grid, gaussian(half, sigma))
-            for half in (self.to_fixed, self.to_moving)
+        smooth = self.smoothed(np.where(factor > 1.01, factor, 0))
+        return Halves(
+            grid,
+            *(
+                change_grid(Displacement(self.grid, half), grid).field
+                for half in (smooth.to_fixed, smooth.to_moving)
+            ),
         )
-        return Halves(grid, *(change_grid(half, grid).field for half in halves))
+
+    def smoothed(self, sigma: float | Sequence[float]) -> Halves:
+        """The same deformation, both halves smoothed by a Gaussian of `sigma` voxels."""
+        return Halves(self.grid, gaussian(self.to_fixed, sigma), gaussian(self.to_moving, sigma))
 
     def faded(self, width: int = 4) -> Halves:
         """The same deformation, falling to none at the border within `width` voxels."""
@@ -85,6 +95,14 @@ class Halves:
             compose(step_to_moving, self.to_moving),
         )
 
+    def blended(self, other: Halves, weight: Tensor) -> Halves:
+        """This deformation, and the other one as far as `weight` (1, 1, i, j, k) is 1."""
+        return Halves(
+            self.grid,
+            torch.lerp(self.to_fixed, other.to_fixed, weight),
+            torch.lerp(self.to_moving, other.to_moving, weight),
+        )
+
     def meet(self, fixed: Tensor, moving: Tensor) -> tuple[Tensor, Tensor]:
         """Both images (1, channels, i, j, k) as they look in the middle."""
         return warp(fixed, self.to_fixed), warp(moving, self.to_moving)
@@ -96,11 +114,11 @@ class Halves:
         -------
         forward, inverse : Displacement
             From the fixed to the moving image, and back: one half after the other's inverse,
-            smoothed where the voxels are too coarse for how much is compressed.
+            smoothed where the voxels are too coarse for it (see `unfold` and `consistent`).
         """
         forward = unfold(compose(invert(self.to_fixed, INVERSE_TOLERANCE), self.to_moving))
-        start = compose(invert(self.to_moving, INVERSE_TOLERANCE), self.to_fixed)
-        inverse = invert(forward, INVERSE_TOLERANCE, start=start)
+        inverse = compose(invert(self.to_moving, INVERSE_TOLERANCE), self.to_fixed)
+        forward, inverse = consistent(forward, inverse)
         return Displacement(self.grid, forward), Displacement(self.grid, inverse)
 
 
@@ -121,12 +139,50 @@ def unfold(displacement: Tensor, least: float = LEAST_DETERMINANT, attempts: int
     Tensor (1, 3, i, j, k)
     """
     for _ in range(attempts):
-        tight = (jacobian_determinant(displacement) < least).float()
+        tight = jacobian_determinant(displacement) < least
         if not tight.any():
             break
-        near = gaussian(dilate(tight, 2), 1.0)
-        displacement = torch.lerp(displacement, gaussian(displacement, 1.0), near)
+        displacement = _smooth_at(tight, displacement)
     return displacement
+
+
+def consistent(
+    forward: Tensor, near_inverse: Tensor, most: float = MOST_INCONSISTENT, attempts: int = 10
+) -> tuple[Tensor, Tensor]:
+    """A displacement and its inverse that lead there and back, also between the voxels.
+
+    An inverse that is exact at its voxels is not so between them where the displacement brings
+    far places close together. There, and only there, the displacement is smoothed.
+
+    Parameters
+    ----------
+    forward : Tensor (1, 3, i, j, k)
+        In voxels.
+    near_inverse : Tensor (1, 3, i, j, k)
+        Where the search for the inverse starts.
+    most : float
+        How far from its voxel the way there and back may end, in voxels.
+    attempts : int
+        Stop after so many rounds in any case.
+
+    Returns
+    -------
+    forward, inverse : Tensor (1, 3, i, j, k)
+    """
+    inverse = invert(forward, INVERSE_TOLERANCE, start=near_inverse)
+    for _ in range(attempts):
+        astray = compose(forward, inverse).square().sum(dim=1, keepdim=True) > most**2
+        if not astray.any():
+            break
+        forward = unfold(_smooth_at(astray, forward))
+        inverse = invert(forward, INVERSE_TOLERANCE, start=inverse)
+    return forward, inverse
+
+
+def _smooth_at(places: Tensor, displacement: Tensor) -> Tensor:
+    """A displacement smoothed by a voxel around the places (1, 1, i, j, k) that are true."""
+    near = gaussian(dilate(places.float(), 2), 1.0)
+    return torch.lerp(displacement, gaussian(displacement, 1.0), near)
 
 
 def fade_out(like: Tensor, width: int) -> Tensor:

@@ -128,9 +128,19 @@ class Transform:
         for lower in range(0, onto.shape[0], planes):
             upper = min(lower + planes, onto.shape[0])
             slab = onto.crop((lower, 0, 0), (upper, *onto.shape[1:]))
-            places = _to_voxels(self.map(slab.points()), image.grid)
+            places = self._places(slab, image.grid)
             slabs.append(_sample_places(image.data, places, interpolation, fill))
         return Image(torch.cat(slabs, dim=2), onto)
+
+    def _places(self, onto: Grid, grid: Grid) -> Tensor:
+        """Where voxels of the fixed space lie, in voxels of `grid`: (1, 3, i, j, k)."""
+        if not all(isinstance(step, Affine) for step in self.steps):
+            return _to_voxels(self.map(onto.points()), grid)
+        world = np.eye(4)
+        for step in self.steps:
+            world = step.matrix @ world
+        # A linear map of a grid needs no map of each point.
+        return Grid(onto.shape, voxel_to_voxel(onto, grid, world)).places()
 
     def log_jacobian(self, grid: Grid) -> Tensor:
         """Logarithm of the local change of volume, from the fixed to the moving space.
@@ -162,7 +172,7 @@ def change_grid(displacement: Displacement, grid: Grid) -> Displacement:
         return displacement
     field = displacement.field
     to_old = voxel_to_voxel(grid, displacement.grid)
-    index = Grid(grid.shape, to_old).points().movedim(-1, 0).unsqueeze(0).to(field)
+    index = Grid(grid.shape, to_old).places().to(field)
     to_new = torch.from_numpy(np.linalg.inv(to_old)[:3, :3]).to(field)
     moved = sample(field, index, padding="border")
     return Displacement(grid, torch.einsum("cd,ndijk->ncijk", to_new, moved).contiguous())

@@ -51,6 +51,13 @@ class Slices(SimpleInterface):
         mask = nib.load(self.inputs.mask)
         cuts = slice_positions(np.asanyarray(mask.dataobj) > 0, mask.affine)
         background = nib.load(self.inputs.background)
+        brightest = float(np.percentile(background.get_fdata(), 99.8))
+        labels = brain = None
+        if isdefined(self.inputs.labels):
+            labels = _consecutive(self.inputs.labels)
+        if isdefined(self.inputs.contours_of):
+            brain = nib.load(self.inputs.contours_of)
+            level = white_matter_level(brain.get_fdata())
         colours = matplotlib.colormaps["gist_rainbow"](np.linspace(0, 1, 256))
         colours[:, 3] = 0.3
         figure = plt.figure(figsize=(14, 7), facecolor="black")
@@ -64,15 +71,12 @@ class Slices(SimpleInterface):
                 colorbar=False,
                 dim=0,
                 vmin=0,
-                vmax=float(np.percentile(background.get_fdata(), 99.8)),
+                vmax=brightest,
             )
-            if isdefined(self.inputs.labels):
-                labels = _consecutive(self.inputs.labels)
+            if labels is not None:
                 display.add_overlay(labels, cmap=ListedColormap(colours), threshold=0.5)
             display.add_contours(mask, levels=[0.5], colors="deepskyblue", linewidths=0.5)
-            if isdefined(self.inputs.contours_of):
-                brain = nib.load(self.inputs.contours_of)
-                level = white_matter_level(brain.get_fdata())
+            if brain is not None:
                 display.add_contours(brain, levels=[level], colors="red", linewidths=0.5)
         out_file = Path(runtime.cwd) / "slices.png"
         figure.savefig(out_file, dpi=100, facecolor="black")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from bids_fcnreg.fcn.filters import box, box_transposed, gaussian
+from bids_fcnreg.fcn.filters import box, box_transposed, dilate, gaussian
 
 SHAPE = (70, 33, 141)  # fewer and more voxels than a block of rows
 
@@ -45,3 +45,11 @@ def test_a_constant_stays_one():
     constant = torch.full((1, 3, 20, 9, 11), 2.5)
     torch.testing.assert_close(gaussian(constant, 2.0), constant)
     torch.testing.assert_close(box(constant, 4), constant)
+
+
+@pytest.mark.parametrize("radius", [1, 3])
+def test_dilate_is_the_largest_in_the_window(volume, radius):
+    expected = ndimage.maximum_filter(volume[0, 1].numpy(), 2 * radius + 1)
+    assert torch.equal(dilate(volume, radius)[0, 1], torch.from_numpy(expected))
+    thin = volume[..., :1]
+    assert torch.equal(dilate(thin, 2)[..., 0], dilate(thin, 2).amax(-1))

@@ -151,6 +151,15 @@ def test_local_ncc_forces(both_ways, shape, make, radius):
         assert not getattr(fast, name)[(weight == 0).expand_as(expected)].any()
 
 
+def test_local_ncc_forces_of_channels(both_ways):
+    images = smooth((20, 21, 22), 3), smooth((20, 21, 22), 3, seed=1)
+    weight = torch.ones(1, 1, 20, 21, 22)
+    fast, plain = both_ways(local_ncc_forces, *images, 2, weight, (0.5, 0.3, 0.2))
+    assert float(fast.value) == pytest.approx(float(plain.value), abs=1e-4)
+    error = (fast.on_first - plain.on_first).abs().max()
+    assert error <= 1e-3 * plain.on_first.abs().max()
+
+
 def test_local_ncc_forces_without_weight(both_ways):
     images = smooth((20, 21, 22)), smooth((20, 21, 22), seed=1)
     fast, plain = both_ways(local_ncc_forces, *images, 2)

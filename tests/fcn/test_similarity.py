@@ -93,6 +93,21 @@ def test_forces_are_those_of_each_window_on_its_centre(images):
     assert float(slope[voxel]) == pytest.approx(float(derivative), rel=1e-5)
 
 
+def test_forces_of_channels_add_up(images):
+    first, second = images
+    other = torch.rand(first.shape, generator=torch.Generator().manual_seed(2)).double()
+    shares = (0.75, 0.25)
+    both = local_ncc_forces(
+        torch.cat([first, other], dim=1), torch.cat([second, first], dim=1), 2, shares=shares
+    )
+    parts = [local_ncc_forces(first, second, 2), local_ncc_forces(other, first, 2)]
+    for name in ("value", "on_first", "on_second"):
+        expected = sum(
+            share * getattr(part, name) for share, part in zip(shares, parts, strict=True)
+        )
+        torch.testing.assert_close(getattr(both, name), expected)
+
+
 def test_regularities_of_known_displacements():
     place = identity((9, 10, 11), torch.zeros(1).double())
     field = torch.zeros_like(place)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from bids_fcnreg.fcn.filters import gaussian
+from bids_fcnreg.fcn.filters import dilate, gaussian
 from bids_fcnreg.fcn.geometry import Grid
-from bids_fcnreg.fcn.symmetric import Halves, unfold
+from bids_fcnreg.fcn.symmetric import MOST_INCONSISTENT, Halves, consistent, unfold
 from bids_fcnreg.fcn.transform import Displacement
-from bids_fcnreg.fcn.warp import compose, exponentiate, jacobian_determinant
+from bids_fcnreg.fcn.warp import compose, exponentiate, invert, jacobian_determinant
 
 SHAPE = (30, 34, 28)
 GRID = Grid(SHAPE, np.diag([2.0, 2.0, 2.0, 1.0]))
@@ -78,3 +78,20 @@ def test_unfolding_mends_folds_and_leaves_the_rest_alone():
 def test_what_does_not_fold_is_not_touched():
     field = smooth(10, 1.0)
     assert torch.equal(unfold(field), field)
+
+
+def test_there_and_back_is_consistent_between_voxels():
+    field = unfold(exponentiate(smooth(11, 5.0, sigma=2.0)))
+    plain = invert(field)
+    astray = compose(field, plain).norm(dim=1, keepdim=True) > MOST_INCONSISTENT
+    assert 0 < astray.double().mean() < 0.05
+    forward, inverse = consistent(field, plain)
+    assert compose(forward, inverse).norm(dim=1).max() <= MOST_INCONSISTENT
+    assert (jacobian_determinant(forward) > 0).all()
+    far = (dilate(astray.float(), 10) == 0).expand_as(field)
+    assert far.any() and torch.equal(forward[far], field[far])
+
+
+def test_what_is_consistent_is_not_touched():
+    field = exponentiate(smooth(12, 1.0))
+    assert torch.equal(consistent(field, -field)[0], field)
