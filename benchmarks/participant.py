@@ -49,8 +49,10 @@ def main() -> int:
     parser.add_argument("bids_dir", type=Path)
     parser.add_argument("out_dir", type=Path)
     parser.add_argument("--participant-label", nargs="+", required=True)
-    parser.add_argument("options", nargs="*", help="more words for bids_fcnreg, after --")
-    arguments = parser.parse_args()
+    parser.usage = "%(prog)s BIDS_DIR OUT_DIR --participant-label LABEL ... [-- OPTIONS]"
+    # argparse gives what follows "--" to a positional argument only if none came before.
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    arguments, options = parser.parse_args(sys.argv[1:end]), sys.argv[end + 1 :]
     columns = ("participant", "exit", "seconds", "peak GB", "similarity", "affine", "folds %")
     table = Table(*columns, "sd log J", "inverse p95 mm")
     worst = 0
@@ -58,7 +60,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as work:
             command = [sys.executable, "-m", "bids_fcnreg"]
             command += [str(arguments.bids_dir), str(arguments.out_dir), "participant"]
-            command += ["--participant-label", label, "--work-dir", work, *arguments.options]
+            command += ["--participant-label", label, "--work-dir", work, *options]
             code, seconds, memory = measure(command)
         worst = max(worst, code)
         found = (arguments.out_dir / f"sub-{label}").rglob("*desc-quality_xfm.json")

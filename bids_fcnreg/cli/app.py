@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from nipype import Workflow
     from rich.console import Console
 
+    from bids_fcnreg.bids.atlases import Atlas
     from bids_fcnreg.bids.dataset import Scan
+    from bids_fcnreg.bids.templates import Template
     from bids_fcnreg.cli.progress import Display
     from bids_fcnreg.cli.summary import Failure
 
@@ -101,9 +103,29 @@ def run(config: Config) -> int:
     templates, atlases = prepare.find_templates(config)
     run_dir = prepare.make_folders(config)
 
-    from bids_fcnreg.cli.execution import configure
+    from bids_fcnreg.cli.execution import configure, start_server, stop_server
 
     log_file = configure(config, run_dir)
+    if config.plugin_file is None and not config.boilerplate_only:
+        start_server()  # early: it takes seconds, which this process can use
+    try:
+        return _process(config, scans, templates, atlases, run_dir, log_file, console)
+    finally:
+        stop_server()
+
+
+def _process(
+    config: Config,
+    scans: Sequence[Scan],
+    templates: Sequence[Template],
+    atlases: Mapping[str, Sequence[Atlas]],
+    run_dir: Path,
+    log_file: Path,
+    console: Console,
+) -> int:
+    """Build the workflow of what was found, run it and conclude."""
+    from bids_fcnreg.cli import prepare
+
     if not (config.skip_validation or config.boilerplate_only):
         prepare.validate_input(config, run_dir, console)
     workflow = prepare.build_workflow(config, scans, templates, atlases)

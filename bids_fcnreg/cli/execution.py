@@ -35,6 +35,30 @@ _PRELOADED = [
 ]
 
 
+def start_server() -> None:
+    """Start the process that all node processes are split off from, if there is none.
+
+    It loads their libraries while this process goes on.
+    """
+    multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOADED)
+    # This process decides what a terminal's Ctrl-C means; the others inherit to ignore it.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    forkserver.ensure_running()
+    signal.signal(signal.SIGINT, before)
+
+
+def stop_server() -> None:
+    """End that process, if there is one.
+
+    Still loading libraries, it would hold the terminal, and start a node after all.
+    """
+    server = forkserver._forkserver
+    if server._forkserver_pid is not None:
+        with suppress(ProcessLookupError):
+            os.kill(server._forkserver_pid, signal.SIGKILL)
+        server._stop()
+
+
 class IsolatedPlugin(MultiProcPlugin):
     """Nipype's MultiProc, with a process of its own for every node.
 
@@ -63,11 +87,7 @@ class IsolatedPlugin(MultiProcPlugin):
         self._free_gpus = list(gpus)
         self._gpu_of: dict[int, str] = {}
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(_PRELOADED)
-        # This process decides what a terminal's Ctrl-C means; the others inherit to ignore it.
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        forkserver.ensure_running()
-        signal.signal(signal.SIGINT, before)
+        start_server()
 
     def _submit_job(self, node: Any, updatehash: bool = False) -> int:
         self._taskid += 1
@@ -106,12 +126,7 @@ class IsolatedPlugin(MultiProcPlugin):
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
             process.terminate()
-        # Still loading libraries, the server would hold the terminal, and start a node after all.
-        server = forkserver._forkserver
-        if server._forkserver_pid is not None:
-            with suppress(ProcessLookupError):
-                os.kill(server._forkserver_pid, signal.SIGKILL)
-            server._stop()
+        stop_server()
         for process, receiver in self._task_obj.values():
             process.join()
             receiver.close()

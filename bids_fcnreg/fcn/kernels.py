@@ -1,7 +1,8 @@
-"""Compiled inner loops of instance optimisation, for one pair on a CPU.
+"""Compiled inner loops of registration and resampling, for one pair on a CPU.
 
-The functions below do what those of the same name in `filters`, `warp` and `similarity` do, many
-times faster: numba compiles their loops for this processor, each reads and writes a volume once.
+The functions below do what those of the same name in `filters`, `warp`, `transform` and
+`similarity` do, many times faster: numba compiles their loops for this processor, each reads and
+writes a volume once.
 Those call these wherever `usable` says so; nobody else needs to. Where it says no (numba is
 missing, data on a GPU, a gradient wanted, ...) PyTorch does the same work.
 
@@ -131,6 +132,23 @@ def sample(image: Tensor, coordinates: Tensor, padding: str) -> Tensor:
         size=PLACES,
     )
     return sampled
+
+
+def vote(labels: Tensor, coordinates: Tensor) -> Tensor:
+    """As `transform.vote`."""
+    from bids_fcnreg.fcn.kernels_warp import vote as kernel
+
+    places = coordinates.shape[2:]
+    winners = _empty(1, 1, *places)
+    _in_slabs(
+        kernel,
+        places.numel(),
+        _array(labels)[0],
+        _array(coordinates).reshape(3, -1),
+        _array(winners).reshape(-1),
+        size=PLACES,
+    )
+    return winners
 
 
 def warp(image: Tensor, displacement: Tensor) -> Tensor:

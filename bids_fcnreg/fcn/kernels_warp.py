@@ -53,6 +53,50 @@ def sample(first, stop, image, coordinates, border, sampled):
 
 
 @compiled
+def vote(first, stop, labels, coordinates, winners):
+    """Label with the largest sum of trilinear weights among eight neighbours, the first of equals.
+
+    Parameters
+    ----------
+    first, stop : int
+        Places to compute.
+    labels : array (i, j, k)
+        At least two voxels along each axis.
+    coordinates : array (3, places)
+        In voxels.
+    winners : array (places,)
+        Is written to.
+    """
+    size_i, size_j, size_k = labels.shape
+    candidates, weights = np.empty(8, np.float32), np.empty(8, np.float32)
+    for n in range(first, stop):
+        i, part_i, _ = _split(coordinates[0, n], size_i)
+        j, part_j, _ = _split(coordinates[1, n], size_j)
+        k, part_k, _ = _split(coordinates[2, n], size_k)
+        winner = labels[i, j, k]
+        unanimous = True
+        for corner in range(8):
+            a, b, c = corner >> 2, (corner >> 1) & 1, corner & 1
+            candidates[corner] = labels[i + a, j + b, k + c]
+            weights[corner] = (
+                (part_i if a else ONE - part_i)
+                * (part_j if b else ONE - part_j)
+                * (part_k if c else ONE - part_k)
+            )
+            unanimous = unanimous and candidates[corner] == winner
+        if not unanimous:
+            most = ZERO
+            for corner in range(8):
+                votes = ZERO
+                for other in range(8):
+                    if candidates[other] == candidates[corner]:
+                        votes += weights[other]
+                if votes > most:
+                    winner, most = candidates[corner], votes
+        winners[n] = winner
+
+
+@compiled
 def warp(first, stop, image, field, warped):
     """Pull an image back: ``warped(x) = image(x + u(x))``, zero outside.
 

@@ -7,6 +7,7 @@ and images are interpolated once, from the original.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as nnf
 
+from bids_fcnreg.fcn import kernels
 from bids_fcnreg.fcn.geometry import Grid, Image, voxel_to_voxel
 from bids_fcnreg.fcn.warp import identity, jacobian_determinant, sample
 
@@ -63,10 +65,13 @@ class Displacement:
 
     def map(self, points: Tensor) -> Tensor:
         """Map points (..., 3), RAS+ mm."""
-        voxels = _to_voxels(points, self.grid)
-        moved = _sample_places(self.field, voxels, "linear").reshape(3, -1).T
+        moved = self.at(_to_voxels(points, self.grid)).reshape(3, -1).T
         to_world = torch.as_tensor(self.grid.affine[:3, :3], dtype=points.dtype)
         return points + (moved.to(points.dtype) @ to_world.T).reshape(points.shape)
+
+    def at(self, places: Tensor) -> Tensor:
+        """The displacement, in voxels, at places (1, 3, *places) in voxels of its grid."""
+        return _sample_places(self.field, places, "linear")
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,24 +128,23 @@ class Transform:
         -------
         Image (1, channels, *onto.shape)
         """
-        planes = max(1, POINTS_AT_A_TIME // (onto.shape[1] * onto.shape[2]))
-        slabs = []
-        for lower in range(0, onto.shape[0], planes):
-            upper = min(lower + planes, onto.shape[0])
-            slab = onto.crop((lower, 0, 0), (upper, *onto.shape[1:]))
-            places = self._places(slab, image.grid)
-            slabs.append(_sample_places(image.data, places, interpolation, fill))
-        return Image(torch.cat(slabs, dim=2), onto)
+        parts = [
+            _sample_places(image.data, self._places(slab, image.grid), interpolation, fill)
+            for slab in _slabs(onto)
+        ]
+        return Image(torch.cat(parts, dim=2), onto)
 
     def _places(self, onto: Grid, grid: Grid) -> Tensor:
-        """Where voxels of the fixed space lie, in voxels of `grid`: (1, 3, i, j, k)."""
-        if not all(isinstance(step, Affine) for step in self.steps):
-            return _to_voxels(self.map(onto.points()), grid)
-        world = np.eye(4)
+        """Where voxels of the fixed space lie, in voxels of `grid`: (1, 3, i, j, k), float32."""
+        places, world = None, onto.affine  # of the places, in whatever voxels they are
         for step in self.steps:
-            world = step.matrix @ world
-        # A linear map of a grid needs no map of each point.
-        return Grid(onto.shape, voxel_to_voxel(onto, grid, world)).places()
+            if isinstance(step, Affine):
+                world = step.matrix @ world
+            else:
+                places = _moved(places, np.linalg.inv(step.grid.affine) @ world, onto)
+                places = places + step.at(places)
+                world = step.grid.affine
+        return _moved(places, np.linalg.inv(grid.affine) @ world, onto)
 
     def log_jacobian(self, grid: Grid) -> Tensor:
         """Logarithm of the local change of volume, from the fixed to the moving space.
@@ -157,8 +161,7 @@ class Transform:
             logarithm of 1e-3.
         """
         # In voxels of the grid, on both sides, the determinant is the same as in millimetres.
-        slabs = grid.points().split(max(1, POINTS_AT_A_TIME // (grid.shape[1] * grid.shape[2])))
-        moved = torch.cat([_to_voxels(self.map(slab), grid) for slab in slabs], dim=2)
+        moved = torch.cat([self._places(slab, grid) for slab in _slabs(grid)], dim=2)
         determinant = jacobian_determinant(moved - identity(grid.shape, moved))
         return determinant.clamp(min=1e-3).log()
 
@@ -176,6 +179,21 @@ def change_grid(displacement: Displacement, grid: Grid) -> Displacement:
     to_new = torch.from_numpy(np.linalg.inv(to_old)[:3, :3]).to(field)
     moved = sample(field, index, padding="border")
     return Displacement(grid, torch.einsum("cd,ndijk->ncijk", to_new, moved).contiguous())
+
+
+def _slabs(grid: Grid) -> Iterator[Grid]:
+    """A grid in parts of whole planes, of as many points as are mapped at a time."""
+    planes = max(1, POINTS_AT_A_TIME // (grid.shape[1] * grid.shape[2]))
+    for lower in range(0, grid.shape[0], planes):
+        yield grid.crop((lower, 0, 0), (min(lower + planes, grid.shape[0]), *grid.shape[1:]))
+
+
+def _moved(places: Tensor | None, matrix: np.ndarray, grid: Grid) -> Tensor:
+    """Places (1, 3, i, j, k), by default the voxel indices of a grid, mapped by a matrix."""
+    if places is None:
+        return Grid(grid.shape, matrix).places()
+    linear, shift = (torch.from_numpy(part).to(places) for part in (matrix[:3, :3], matrix[:3, 3]))
+    return torch.einsum("cd,ndijk->ncijk", linear, places) + shift.reshape(1, 3, 1, 1, 1)
 
 
 def _to_voxels(points: Tensor, grid: Grid) -> Tensor:
@@ -197,13 +215,13 @@ def _sample_places(data: Tensor, places: Tensor, interpolation: str, fill: float
     size = torch.tensor(data.shape[2:]).to(places).reshape(1, 3, 1, 1, 1)
     inside = ((places >= -0.5) & (places <= size - 0.5)).all(dim=1, keepdim=True)
     if interpolation == "label":
-        values = _vote(data, places)
+        values = vote(data, places)
     else:
         values = sample(data.float(), places, interpolation, padding="border")
     return torch.where(inside, values, torch.tensor(fill, dtype=values.dtype))
 
 
-def _vote(labels: Tensor, places: Tensor) -> Tensor:
+def vote(labels: Tensor, places: Tensor) -> Tensor:
     """Label with the largest sum of trilinear weights among the eight neighbours.
 
     Parameters
@@ -217,6 +235,8 @@ def _vote(labels: Tensor, places: Tensor) -> Tensor:
     -------
     Tensor (1, 1, *places), dtype of `labels`
     """
+    if kernels.usable(labels, places):
+        return kernels.vote(labels, places)
     size = torch.tensor(labels.shape[2:])
     strides = torch.tensor([labels.shape[3] * labels.shape[4], labels.shape[4], 1])
     flat = labels.reshape(-1)

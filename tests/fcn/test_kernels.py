@@ -12,6 +12,7 @@ import torch
 from bids_fcnreg.fcn import kernels
 from bids_fcnreg.fcn.filters import gaussian
 from bids_fcnreg.fcn.similarity import local_ncc_forces
+from bids_fcnreg.fcn.transform import vote
 from bids_fcnreg.fcn.warp import (
     compose,
     exponentiate,
@@ -97,6 +98,16 @@ def test_coordinates_that_are_nowhere_do_no_harm(padding):
     coordinates[0, :, 0, 0] = torch.tensor([float("nan"), float("inf"), -1e30])
     sampled = sample(torch.ones(1, 1, 5, 6, 7), coordinates, padding=padding)
     assert (sampled[..., 1, :] == 1).all()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_vote(both_ways, shape):
+    labels = (3 * smooth(shape)).round()
+    places = identity(shape, labels) + 2 * noise(shape, 3)
+    fast, plain = both_ways(vote, labels, places)
+    # Sums of weights that are equal may differ in the last bit.
+    assert (fast != plain).double().mean() < 1e-3
+    assert set(fast.unique().tolist()) <= set(labels.unique().tolist())
 
 
 @pytest.mark.parametrize("make", [noise, smooth])
