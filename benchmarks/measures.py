@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from bids_fcnreg.fcn.geometry import Grid, Image, apply_affine
-from bids_fcnreg.fcn.transform import POINTS_AT_A_TIME, Transform
+from bids_fcnreg.fcn.transform import POINTS_AT_A_TIME, Displacement, Transform
 from bids_fcnreg.fcn.warp import identity, jacobian_determinant
 
 
 @dataclass(frozen=True, eq=False)
 class PointMap:
-    """A map known at the voxels of a grid, usable as a step of a `Transform`.
+    """A map known at the voxels of a grid.
 
     Parameters
     ----------
@@ -58,7 +58,11 @@ class PointMap:
 
     def resample(self, image: Image, interpolation: str = "linear") -> Image:
         """Bring an image of the moving space onto the grid, as `Transform.resample` does."""
-        return Transform((self,)).resample(image, self.grid, interpolation)  # type: ignore[arg-type]
+        inverse = torch.from_numpy(np.linalg.inv(self.grid.affine))
+        voxels = self.places @ inverse[:3, :3].T + inverse[:3, 3]
+        field = voxels.movedim(-1, 0)[None] - identity(self.grid.shape, voxels)
+        displacement = Displacement(self.grid, field.float().contiguous())
+        return Transform((displacement,)).resample(image, self.grid, interpolation)
 
 
 def dice(fixed: Tensor, warped: Tensor, labels: list[int]) -> dict[int, float]:

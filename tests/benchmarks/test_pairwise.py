@@ -179,9 +179,12 @@ def test_fireants_maps_resample_as_fireants_does(known: Known) -> None:
 
 def test_point_map_is_the_transform_itself(known: Known) -> None:
     points = measures.PointMap.of(known.truth, known.fixed.grid)
+    largest = known.moving.data.max()
     for kind in ("linear", "label"):
         direct = known.truth.resample(known.moving, known.fixed.grid, kind)
-        assert torch.equal(points.resample(known.moving, kind).data, direct.data)
+        apart = (points.resample(known.moving, kind).data - direct.data).abs()
+        # Places differ in single precision; votes that are nearly even may turn over.
+        assert (apart > 1e-4 * largest).double().mean() < 1e-3
     with pytest.raises(ValueError, match="voxels of its grid"):
         points.map(known.fixed.grid.points()[:2, :2, :2] + 1.0)
 
