@@ -103,13 +103,15 @@ def two_classes(values: Tensor, bins: int = 256) -> tuple[float, float]:
     Returns
     -------
     low, high : float
-        Means of a mixture of two Gaussians.
+        Means of a mixture of two Gaussians; 0 and 1 of no values.
 
     References
     ----------
     Dempster, Laird & Rubin, Maximum likelihood from incomplete data via the EM algorithm,
     J. R. Stat. Soc. B 39(1), 1977.
     """
+    if not values.numel():
+        return 0.0, 1.0
     low, high = float(values.min()), float(values.max())
     width = max((high - low) / bins, 1e-9)
     count = torch.histc(values, bins, low, high).double().cpu()

@@ -170,7 +170,7 @@ def _flat(first: Tensor, second: Tensor, weight: Tensor, flatness: float) -> Ten
         slopes = slopes.square().sum(dim=1, keepdim=True) * (weight > 0)
         structure = structure * gaussian(slopes, 1.5)
     structure = structure.sqrt()
-    half = flatness * structure[weight > 0].median().clamp(min=1e-12)
+    half = flatness * structure[weight > 0].median().nan_to_num().clamp(min=1e-12)
     return half / (half + structure)
 
 

@@ -43,6 +43,10 @@ def test_classes_of_hardly_any_values_are_numbers(values):
     assert min(values) - 0.05 <= low <= high <= max(values) + 0.05
 
 
+def test_no_values_have_classes_too():
+    assert two_classes(torch.zeros(0)) == (0.0, 1.0)
+
+
 def test_tissues_lie_on_their_sides_of_the_borders(brain):
     fixed = contrasts(brain, brain).fixed
     assert torch.equal(fixed[:, :1], brain)
