@@ -53,26 +53,28 @@ def with_borders(pair: Pair, halves: Halves) -> Pair:
         With images (1, 3, i, j, k): intensities, and from 0 to 1 how sure a voxel is brighter
         than each of the borders.
     """
-    images = pair.fixed, pair.moving
-    looked_at = (
-        pair.fixed,
-        pair.moving if pair.exclude is None else pair.moving * (1 - pair.exclude),
-    )
-    met = halves.meet(*looked_at)
+    moving = pair.moving if pair.exclude is None else pair.moving * (1 - pair.exclude)
+    images = pair.fixed, moving
+    met = halves.meet(*images)
     overlap = (met[0] > BACKGROUND) & (met[1] > BACKGROUND)
     shown = [image[overlap] for image in met]
-    classes = [two_classes(image[image > BACKGROUND]) for image in looked_at]
-    channels = [[image] for image in images]
-    for part in BORDERS:
-        own = [other + part * (white - other) for other, white in classes]
-        borders = _agreed(own, shown)
-        for image, made, border, (other, white) in zip(
-            images, channels, borders, classes, strict=True
-        ):
-            width = SOFTNESS * max(white - other, 1e-3)
-            made.append(torch.sigmoid((image - border) / width))
-    fixed, moving = (torch.cat(made, dim=1) for made in channels)
-    return replace(pair, fixed=fixed, moving=moving)
+    classes = [two_classes(image[image > BACKGROUND]) for image in images]
+    borders = [
+        _agreed([other + part * (white - other) for other, white in classes], shown)
+        for part in BORDERS
+    ]
+    of_fixed, of_moving = zip(*borders, strict=True)
+    widths = [SOFTNESS * max(white - other, 1e-3) for other, white in classes]
+    return replace(
+        pair,
+        fixed=_beside(pair.fixed, of_fixed, widths[0]),
+        moving=_beside(pair.moving, of_moving, widths[1]),
+    )
+
+
+def _beside(image: Tensor, borders: Sequence[float], width: float) -> Tensor:
+    """An image (1, 1, i, j, k), and for each border how sure its voxels are brighter."""
+    return torch.cat([image, *(torch.sigmoid((image - b) / width) for b in borders)], dim=1)
 
 
 def _agreed(borders: Sequence[float], shown: Sequence[Tensor]) -> list[float]:
