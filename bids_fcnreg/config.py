@@ -21,14 +21,28 @@ else:
     import tomli as tomllib
 
 LEVELS = ("participant", "group")
+GROUP_TASKS = ("report", "template")
 MODES = ("refine", "predict", "optimize")
 NETWORKS = ("diffeomorphic", "2017")
 SKULL_STRIP = ("auto", "force", "skip")
 DEFAULT_TEMPLATE = "MNI152NLin2009aSym"
 MAX_OMP_NTHREADS = 8
 
-_CHOICES = {"level": LEVELS, "mode": MODES, "network": NETWORKS, "skull_strip": SKULL_STRIP}
-_LEAST = {"nprocs": 1, "omp_nthreads": 1, "mem_gb": 0.1, "seed": 0, "verbose": 0}
+_CHOICES = {
+    "level": LEVELS,
+    "group_task": GROUP_TASKS,
+    "mode": MODES,
+    "network": NETWORKS,
+    "skull_strip": SKULL_STRIP,
+}
+_LEAST = {
+    "template_iterations": 1,
+    "nprocs": 1,
+    "omp_nthreads": 1,
+    "mem_gb": 0.1,
+    "seed": 0,
+    "verbose": 0,
+}
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text",
           Path: "a path", tuple: "a list of texts"}  # fmt: skip
 
@@ -61,6 +75,14 @@ class Config:
         The BIDS dataset that is read and the derivatives folder that is written.
     level : {"participant", "group"}
         Level of the analysis.
+    group_task : {"report", "template"}
+        What the group level does.
+    template_name : str or None
+        Name of the study template to make.
+    template_symmetric, template_anchored : bool
+        Make it equal on the left and the right; keep the scale of the template it starts from.
+    template_iterations : int
+        Largest number of iterations.
     participants, sessions : tuple of str
         Labels without ``sub-``/``ses-``; empty means all.
     filter_file : Path or None
@@ -105,6 +127,11 @@ class Config:
     bids_dir: Path
     output_dir: Path
     level: str = "participant"
+    group_task: str = "report"
+    template_name: str | None = None
+    template_symmetric: bool = False
+    template_anchored: bool = False
+    template_iterations: int = 5
     participants: tuple[str, ...] = ()
     sessions: tuple[str, ...] = ()
     filter_file: Path | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import tempfile
 from collections.abc import Iterator
@@ -49,6 +50,17 @@ def write_bytes(path: str | os.PathLike, payload: bytes) -> Path:
     with replacing(path) as temporary:
         temporary.write_bytes(payload)
     return Path(path)
+
+
+def publish(made: str | os.PathLike, final: str | os.PathLike) -> Path:
+    """Put a file into place, perhaps on another file system, never half of it visible.
+
+    One that is there with the same content keeps its time, on which reuse of results depends.
+    """
+    made, final = Path(made), Path(final)
+    if not (final.exists() and filecmp.cmp(made, final, shallow=False)):
+        write_bytes(final, made.read_bytes())
+    return final
 
 
 def _umask() -> int:

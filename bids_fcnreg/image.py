@@ -126,6 +126,15 @@ def to_nifti(image: Image, dtype: str = "float32", space: int = SCANNER) -> nib.
     return nifti
 
 
+def like(reference: nib.Nifti1Image, data: np.ndarray, dtype: str = "float32") -> nib.Nifti1Image:
+    """Image with other values on the grid of one that is in a template's space."""
+    made = nib.Nifti1Image(data.astype(dtype), reference.affine)
+    made.header.set_xyzt_units("mm")
+    made.set_sform(reference.affine, code=TEMPLATE)
+    made.set_qform(reference.affine, code=TEMPLATE)
+    return made
+
+
 def write(
     path: str | os.PathLike,
     image: Image | nib.Nifti1Image,

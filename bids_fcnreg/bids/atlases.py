@@ -15,7 +15,6 @@ from bids_fcnreg.bids.derivatives import write_tsv
 from bids_fcnreg.bids.templates import (
     Template,
     cached,
-    like,
     materialise,
     nilearn_map,
     parse_modifiers,
@@ -103,7 +102,7 @@ def materialise_atlas(atlas: Atlas, template: Template, folder: Path) -> Atlas:
         # The maps hold 0 to 255 for probabilities of 0 to 1.
         probability = np.stack([255 - grey - white, grey, white])
         tissue = (probability.argmax(axis=0) + 1) * (brain.get_fdata() > 0)
-        image.write(path, like(brain, tissue, "uint8"))
+        image.write(path, image.like(brain, tissue, "uint8"))
     return replace(atlas, image=path)
 
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
@@ -156,7 +155,7 @@ def materialise(template: Template, folder: Path) -> Template:
         mask_path = cached(folder, template.t1w, "desc-brain_mask")
         if not mask_path.exists():
             source = image.load(template.t1w)
-            image.write(mask_path, like(source, _brain_of(source.get_fdata()), "uint8"))
+            image.write(mask_path, image.like(source, _brain_of(source.get_fdata()), "uint8"))
         template = replace(template, mask=mask_path)
     brain_path = cached(folder, template.t1w, "desc-brain_T1w", template.mask)
     bare = replace(template, t1w=brain_path, origin=template.origin or template.t1w)
@@ -171,7 +170,7 @@ def materialise(template: Template, folder: Path) -> Template:
     values = source.get_fdata()
     if not values[~inside].any():
         return template
-    image.write(brain_path, like(source, values * inside, "float32"))
+    image.write(brain_path, image.like(source, values * inside, "float32"))
     return bare
 
 
@@ -218,15 +217,6 @@ def cached(folder: Path, source: Path, ending: str, *also: Path) -> Path:
 def plain(path: Path) -> str:
     """Letters and digits of a file's name without its extensions."""
     return re.sub(r"[^a-zA-Z0-9]", "", re.sub(r"\.nii(\.gz)?$", "", path.name))
-
-
-def like(reference: nib.Nifti1Image, data: np.ndarray, dtype: str) -> nib.Nifti1Image:
-    """Image with other values on the grid of a template."""
-    made = nib.Nifti1Image(data.astype(dtype), reference.affine)
-    made.header.set_xyzt_units("mm")
-    made.set_sform(reference.affine, code=image.TEMPLATE)
-    made.set_qform(reference.affine, code=image.TEMPLATE)
-    return made
 
 
 def _select(name: str, files: list[Entry], modifiers: dict[str, str], spec: str) -> Template:

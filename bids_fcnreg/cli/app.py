@@ -1,33 +1,20 @@
-"""The BIDS App: reads the words, prepares, runs the workflow, says how it ended."""
+"""The BIDS App: reads the words, runs the level they name, ends with an exit code."""
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from bids_fcnreg.cli.parser import parse
 from bids_fcnreg.config import Config
 from bids_fcnreg.errors import FcnregError
 
-if TYPE_CHECKING:
-    from nipype import Workflow
-    from rich.console import Console
-
-    from bids_fcnreg.bids.atlases import Atlas
-    from bids_fcnreg.bids.dataset import Scan
-    from bids_fcnreg.bids.templates import Template
-    from bids_fcnreg.cli.progress import Display
-    from bids_fcnreg.cli.summary import Failure
-
-DONE, SUBJECT_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+BAD_INPUT, INTERRUPTED = 2, 130
 _GOES_ON = "the same command goes on with what is done"
 
 
@@ -93,149 +80,7 @@ def run(config: Config) -> int:
     os.environ["NO_ET"] = os.environ["NIPYPE_NO_ET"] = "1"  # libraries shall not report usage
     from rich.console import Console
 
-    from bids_fcnreg.cli import prepare
+    from bids_fcnreg.cli import group, participant
 
-    console = Console(highlight=False, soft_wrap=True, markup=False)
-    scans = prepare.find_input(config, console)
-    if config.reports_only:
-        return _make_reports(config, scans, console)
-    prepare.check_device(config)
-    templates, atlases = prepare.find_templates(config)
-    run_dir = prepare.make_folders(config)
-
-    from bids_fcnreg.cli.execution import configure, start_server, stop_server
-
-    log_file = configure(config, run_dir)
-    if config.plugin_file is None and not config.boilerplate_only:
-        start_server()  # early: it takes seconds, which this process can use
-    try:
-        return _process(config, scans, templates, atlases, run_dir, log_file, console)
-    finally:
-        stop_server()
-
-
-def _process(
-    config: Config,
-    scans: Sequence[Scan],
-    templates: Sequence[Template],
-    atlases: Mapping[str, Sequence[Atlas]],
-    run_dir: Path,
-    log_file: Path,
-    console: Console,
-) -> int:
-    """Build the workflow of what was found, run it and conclude."""
-    from bids_fcnreg.cli import prepare
-
-    if not (config.skip_validation or config.boilerplate_only):
-        prepare.validate_input(config, run_dir, console)
-    workflow = prepare.build_workflow(config, scans, templates, atlases)
-    methods = prepare.write_methods(config, workflow)
-    if config.write_graph:
-        _write_graph(workflow, console)
-    if config.boilerplate_only:
-        console.print(f"Methods text: {methods}")
-        return DONE
-    display, stopped = _execute(config, workflow, scans, log_file, console)
-    failures = _failures(scans, display, stopped, run_dir)
-    return _conclude(config, scans, display, failures, run_dir, console)
-
-
-def _make_reports(config: Config, scans: Sequence[Scan], console: Console) -> int:
-    """Make the reports of those who have results."""
-    from bids_fcnreg.cli.summary import read_quality
-    from bids_fcnreg.workflows.report import run_reports
-
-    done = [scan for scan in scans if read_quality(config.output_dir, scan.label)]
-    for report in run_reports(config, done):
-        console.print(f"Report: {report}")
-    without = [scan.label for scan in scans if scan not in done]
-    if without:
-        console.print(f"No results, hence no report: {', '.join(without)}")
-    return SUBJECT_FAILED if without else DONE
-
-
-def _write_graph(workflow: Workflow, console: Console) -> None:
-    """Draw the workflow, or, without Graphviz, leave its description in Graphviz's language."""
-    with contextlib.suppress(OSError):  # raised when there is no `dot`, after the .dot is written
-        workflow.write_graph(graph2use="colored", format="svg", simple_form=True)
-    graph = Path(workflow.base_dir) / workflow.name / "graph.svg"
-    console.print(f"Graph: {graph if graph.exists() else graph.with_suffix('.dot')}")
-
-
-def _execute(
-    config: Config, workflow: Workflow, scans: Sequence[Scan], log_file: Path, console: Console
-) -> tuple[Display, Exception | None]:
-    """Run the workflow; returns what was seen, and what Nipype raised in the end."""
-    from nipype.interfaces.utility import IdentityInterface
-
-    from bids_fcnreg.cli.execution import make_plugin
-    from bids_fcnreg.cli.progress import Display
-    from bids_fcnreg.workflows.base import subject_wf_name
-
-    nodes = [
-        f"{workflow.name}.{name}"
-        for name in workflow.list_node_names()
-        if not isinstance(workflow.get_node(name).interface, IdentityInterface)
-    ]
-    workflows = {subject_wf_name(scan): scan.label for scan in scans if scan.t1w}
-    display = Display(nodes, workflows, console, live=False if config.verbose else None)
-    plugin = make_plugin(config, log_file, display)
-    gc.freeze()  # Nipype collects garbage twice per node: not among all that has been loaded
-    try:
-        with display:
-            workflow.run(plugin=plugin)
-    except Exception as error:  # Nipype raises whatever the first node that failed has raised
-        return display, error
-    finally:
-        if hasattr(plugin, "stop"):
-            plugin.stop()
-    return display, None
-
-
-def _failures(
-    scans: Sequence[Scan], display: Display, stopped: Exception | None, run_dir: Path
-) -> dict[str, Failure]:
-    """Why subjects have no results, by label."""
-    from bids_fcnreg.cli.summary import Failure, read_failures
-
-    failures = read_failures(run_dir, display.workflows)
-    for label, subject in display.subjects.items():
-        if label in failures:
-            continue
-        if subject.failed_stage is not None:
-            failures[label] = Failure(f"The stage '{subject.failed_stage}' failed; see {run_dir}.")
-        elif subject.waiting:
-            why = "the plugin did not wait for it" if stopped is None else _last_line(stopped)
-            failures[label] = Failure(f"It was not finished when the run ended ({why}).")
-    for scan in scans:
-        if not scan.t1w:
-            failures[scan.label] = Failure(
-                "It has no T1w image: add one, or name the other participants "
-                "with --participant-label."
-            )
-    return failures
-
-
-def _last_line(error: Exception) -> str:
-    """What an exception says in the end."""
-    return (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
-
-
-def _conclude(
-    config: Config,
-    scans: Sequence[Scan],
-    display: Display,
-    failures: Mapping[str, Failure],
-    run_dir: Path,
-    console: Console,
-) -> int:
-    """Make the reports and say how each subject ended."""
-    from bids_fcnreg.cli.summary import show
-    from bids_fcnreg.workflows.report import run_reports
-
-    sentences = {label: failure.sentence for label, failure in failures.items()}
-    run_reports(config, [scan for scan in scans if scan.t1w], sentences)
-    seconds = {label: subject.seconds for label, subject in display.subjects.items()}
-    labels = [scan.label for scan in scans]
-    show(console, labels, seconds, failures, config.output_dir, run_dir)
-    return SUBJECT_FAILED if failures else DONE
+    level = {"participant": participant, "group": group}[config.level]
+    return level.run(config, Console(highlight=False, soft_wrap=True, markup=False))

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import multiprocessing
 import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing import forkserver
 from pathlib import Path
 from traceback import format_exception
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nipype import config as nipype_config
 from nipype import logging as nipype_logging
+from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import plugins
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin
 from nipype.utils.gpu_count import gpu_count
 
+from bids_fcnreg.cli.progress import Display
 from bids_fcnreg.config import Config
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.memory import keep_freed_memory
+
+if TYPE_CHECKING:
+    from nipype import Workflow
+    from rich.console import Console
 
 #: Loaded once, in the process that all node processes are split off from.
 _PRELOADED = [
@@ -281,6 +288,51 @@ def make_plugin(config: Config, log_file: Path, callback: Callable[..., None]) -
     # not through plugin_args, which Nipype would pickle along with nodes
     plugin._status_callback = callback
     return plugin
+
+
+def run_workflow(
+    config: Config,
+    workflow: Workflow,
+    labels: Mapping[str, str],
+    log_file: Path,
+    console: Console,
+) -> tuple[Display, Exception | None]:
+    """Run a workflow and show how it goes.
+
+    Parameters
+    ----------
+    config : Config
+    workflow : Workflow
+    labels : mapping of str to str
+        What the user calls the parts that have a name of their own, by that name.
+    log_file : Path
+        See `make_plugin`.
+    console : rich.console.Console
+
+    Returns
+    -------
+    Display
+        What was seen.
+    Exception or None
+        What Nipype raised in the end.
+    """
+    nodes = [
+        f"{workflow.name}.{name}"
+        for name in workflow.list_node_names()
+        if not isinstance(workflow.get_node(name).interface, IdentityInterface)
+    ]
+    display = Display(nodes, labels, console, live=False if config.verbose else None)
+    plugin = make_plugin(config, log_file, display)
+    gc.freeze()  # Nipype collects garbage twice per node: not among all that has been loaded
+    try:
+        with display:
+            workflow.run(plugin=plugin)
+    except Exception as error:  # Nipype raises whatever the first node that failed has raised
+        return display, error
+    finally:
+        if hasattr(plugin, "stop"):
+            plugin.stop()
+    return display, None
 
 
 def visible_gpus() -> tuple[str, ...]:

@@ -23,7 +23,11 @@ if TYPE_CHECKING:
     from bids_fcnreg.bids.dataset import Scan
     from bids_fcnreg.bids.templates import Template
 
-_TEMPLATES, _WORKFLOW = "templates", "fcnreg_wf"  # what we make in the work folder
+#: Folder in the work folder for what templates lack.
+TEMPLATES = "templates"
+
+#: What we make in the work folder.
+_OURS = (TEMPLATES, "fcnreg_wf", "group_wf", "template_*_wf")
 
 
 def find_input(config: Config, console: Console) -> list[Scan]:
@@ -98,8 +102,8 @@ def make_folders(config: Config) -> Path:
             f"The work folder {config.work_dir} cannot be used ({reason}); give another with -w."
         )
     if config.clean_workdir:
-        for name in (_TEMPLATES, _WORKFLOW):
-            shutil.rmtree(config.work_dir / name, ignore_errors=True)
+        for ours in (path for name in _OURS for path in config.work_dir.glob(name)):
+            shutil.rmtree(ours, ignore_errors=True)
     name = f"{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4().hex[:8]}"
     return config.save(config.output_dir / "logs" / name / "config.toml").parent
 
@@ -126,7 +130,7 @@ def build_workflow(
     from bids_fcnreg.bids.templates import materialise
     from bids_fcnreg.workflows.base import init_fcnreg_wf
 
-    cache = config.work_dir / _TEMPLATES
+    cache = config.work_dir / TEMPLATES
     ready_atlases = {
         template.space: [
             materialise_atlas(atlas, template, cache) for atlas in atlases[template.space]

@@ -48,8 +48,9 @@ def stage(node: str) -> str:
 
 
 def label_of(node: str, workflows: Mapping[str, str]) -> str | None:
-    """The subject whose workflow a node (its full name) is part of."""
-    return next((workflows[part] for part in node.split(".") if part in workflows), None)
+    """The subject whose workflow, the innermost one, a node (its full name) is part of."""
+    parts = reversed(node.split("."))
+    return next((workflows[part] for part in parts if part in workflows), None)
 
 
 @dataclass

@@ -161,9 +161,13 @@ class Transform:
             logarithm of 1e-3.
         """
         # In voxels of the grid, on both sides, the determinant is the same as in millimetres.
-        moved = torch.cat([self._places(slab, grid) for slab in _slabs(grid)], dim=2)
-        determinant = jacobian_determinant(moved - identity(grid.shape, moved))
+        determinant = jacobian_determinant(self.displacement(grid).field)
         return determinant.clamp(min=1e-3).log()
+
+    def displacement(self, grid: Grid) -> Displacement:
+        """The whole chain as one displacement of the voxels of a grid in the fixed space."""
+        moved = torch.cat([self._places(slab, grid) for slab in _slabs(grid)], dim=2)
+        return Displacement(grid, moved - identity(grid.shape, moved))
 
 
 def change_grid(displacement: Displacement, grid: Grid) -> Displacement:

@@ -138,6 +138,45 @@ def exponentiate(velocity: Tensor, steps: int | None = None) -> Tensor:
     return displacement
 
 
+def logarithm(displacement: Tensor, tolerance: float = 0.01, iterations: int = 20) -> Tensor:
+    """Stationary velocity whose flow is a displacement: the inverse of `exponentiate`.
+
+    What the flow leaves of the displacement is added to the velocity, until little is left or it
+    becomes no less.
+
+    Parameters
+    ----------
+    displacement : Tensor (batch, 3, i, j, k)
+        In voxels; a smooth diffeomorphism.
+    tolerance : float
+        Root mean square of what may be left, in voxels.
+    iterations : int
+        Stop after so many in any case.
+
+    Returns
+    -------
+    Tensor (batch, 3, i, j, k)
+        Voxels per unit time.
+
+    References
+    ----------
+    Bossa & Olmos, A new algorithm for the computation of the group logarithm of diffeomorphisms,
+    MFCA 2008; the first order of their series.
+    """
+    velocity, best = torch.zeros_like(displacement), displacement
+    left = float(displacement.square().mean().sqrt())
+    for _ in range(iterations):
+        velocity = velocity + best
+        rest = compose(exponentiate(-velocity), displacement)
+        size = float(rest.square().mean().sqrt())
+        if size >= left:
+            return velocity - best
+        best, left = rest, size
+        if left < tolerance:
+            break
+    return velocity
+
+
 def invert(
     displacement: Tensor,
     tolerance: float = 0.01,

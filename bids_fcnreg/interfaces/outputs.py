@@ -28,7 +28,6 @@ files; sMRIPrep looks for ``+``.
 
 from __future__ import annotations
 
-import filecmp
 import json
 import os
 import sys
@@ -50,7 +49,7 @@ from nipype.interfaces.base import (
 
 from bids_fcnreg.bids.archive import templateflow_home
 from bids_fcnreg.bids.derivatives import bids_uri, write_json
-from bids_fcnreg.files import write_bytes
+from bids_fcnreg.files import publish
 
 _SPEC = json.loads((Path(__file__).parents[1] / "data" / "io_spec.json").read_text())
 
@@ -147,7 +146,7 @@ class DerivativesDataSink(_niworkflows.PrepareDerivative):
         if metadata:
             sidecar = final.with_name(f"{final.name.split('.', 1)[0]}.json")
             self._results["out_meta"] = str(write_json(sidecar, metadata))
-        _publish(in_file, final)
+        publish(in_file, final)
         return runtime
 
     def _describe(self, given: dict[str, Any], in_file: Path, target: Path) -> dict[str, Any]:
@@ -162,14 +161,3 @@ class DerivativesDataSink(_niworkflows.PrepareDerivative):
             size = " × ".join(f"{zoom:g}" for zoom in nib.load(in_file).header.get_zooms()[:3])
             metadata["Resolution"] = f"Voxels of {size} mm, as template {self.inputs.space}"
         return metadata
-
-
-def _publish(made: Path, final: Path) -> None:
-    """Put a file into place, perhaps on another file system, never half of it visible.
-
-    One that is there with the same content keeps its time, on which reuse of results depends.
-    """
-    if final.exists() and filecmp.cmp(made, final, shallow=False):
-        return
-    final.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(final, made.read_bytes())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nipype.interfaces.base import (
     BaseInterfaceInputSpec,
     File,
+    InputMultiObject,
     SimpleInterface,
     TraitedSpec,
     isdefined,
@@ -17,6 +19,7 @@ from nipype.interfaces.base import (
 
 if TYPE_CHECKING:
     from bids_fcnreg.fcn.geometry import Grid
+    from bids_fcnreg.fcn.transform import Transform
 
 
 class _ThreadsInputSpec(BaseInterfaceInputSpec):
@@ -82,11 +85,16 @@ class Register(SimpleInterface):
 class _ResampleInputSpec(_ThreadsInputSpec):
     in_file = File(exists=True, mandatory=True, desc="image in its original space")
     reference = File(exists=True, mandatory=True, desc="image whose grid is resampled onto")
-    transform = File(exists=True, mandatory=True, desc="ITK .h5: reference to in_file, points")
+    transform = InputMultiObject(
+        File(exists=True),
+        mandatory=True,
+        desc="ITK .h5: reference to in_file, points; of several, the first acts first",
+    )
     interpolation = traits.Enum(
         "linear", "nearest", "label", usedefault=True, desc="label: never mixes label values"
     )
     onto_template = traits.Bool(False, usedefault=True, desc="reference is in a template's space")
+    compress = traits.Bool(True, usedefault=True, desc="write .nii.gz, else .nii")
 
 
 class _ResampleOutputSpec(TraitedSpec):
@@ -103,19 +111,19 @@ class Resample(SimpleInterface):
         import torch
 
         from bids_fcnreg import image
-        from bids_fcnreg.fcn.itk import read_transform
 
         torch.set_num_threads(self.inputs.num_threads)
-        resampled = read_transform(self.inputs.transform).resample(
+        resampled = read_chain(self.inputs.transform).resample(
             image.read(self.inputs.in_file),
-            _grid(self.inputs.reference),
+            grid_of(self.inputs.reference),
             interpolation=self.inputs.interpolation,
         )
         dtype = "float32"
         if self.inputs.interpolation != "linear":
             dtype = _integer_type(self.inputs.in_file)
         space = image.TEMPLATE if self.inputs.onto_template else image.SCANNER
-        out_file = Path(runtime.cwd) / "resampled.nii.gz"
+        extension = ".nii.gz" if self.inputs.compress else ".nii"
+        out_file = Path(runtime.cwd) / f"resampled{extension}"
         image.write(out_file, resampled, dtype=dtype, space=space)
         self._results["out_file"] = str(out_file)
         return runtime
@@ -140,7 +148,7 @@ class LogJacobian(SimpleInterface):
         from bids_fcnreg.fcn.itk import read_transform
 
         torch.set_num_threads(self.inputs.num_threads)
-        grid = _grid(self.inputs.reference)
+        grid = grid_of(self.inputs.reference)
         jacobian = read_transform(self.inputs.transform).log_jacobian(grid)
         # Digits beyond the third say nothing and do not compress.
         jacobian = (1000 * jacobian).round() / 1000
@@ -150,7 +158,15 @@ class LogJacobian(SimpleInterface):
         return runtime
 
 
-def _grid(path: str) -> Grid:
+def read_chain(paths: Sequence[str]) -> Transform:
+    """The transforms of several files, one after another: the first acts first on a point."""
+    from bids_fcnreg.fcn.itk import read_transform
+    from bids_fcnreg.fcn.transform import Transform
+
+    return Transform(tuple(step for path in paths for step in read_transform(path).steps))
+
+
+def grid_of(path: str) -> Grid:
     """Grid of an image file, without reading its voxels."""
     import nibabel as nib
 

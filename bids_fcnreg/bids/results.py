@@ -1,0 +1,177 @@
+"""What the participant level left in the folder of derivatives, for each scan and template."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bids_fcnreg.errors import InputError
+
+_QUALITY = re.compile(
+    r"(?P<prefix>sub-(?P<participant>[^_]+)(_ses-(?P<session>[^_]+))?(_[^_]+)*?)"
+    r"_from-T1w_to-(?P<space>[^_]+)_mode-image_desc-quality_xfm\.json"
+)
+_VOLUMES = re.compile(r"_seg-(?P<atlas>[^_]+)_desc-(?P<space>[^_]+)Volumes_dseg\.tsv$")
+
+#: Where a run of the participant level says who failed, in its folder under ``logs/``.
+FAILURES = "failures.json"
+
+
+@dataclass(frozen=True)
+class Result:
+    """Files of one scan registered to one template.
+
+    Attributes
+    ----------
+    participant : str
+        Label without ``sub-``.
+    session : str or None
+        Label without ``ses-``.
+    space : str
+        Of the template.
+    quality : Path
+        JSON of the quality numbers.
+    t1w, mask : Path
+        Image and brain mask on the template's grid.
+    log_jacobian : Path
+        Map on the template's grid.
+    native_mask : Path
+        Brain mask in the scan's own space.
+    volumes : dict of str to Path
+        TSV of regional volumes by the atlas's name.
+    """
+
+    participant: str
+    session: str | None
+    space: str
+    quality: Path
+    t1w: Path
+    mask: Path
+    log_jacobian: Path
+    native_mask: Path
+    volumes: dict[str, Path]
+
+    @property
+    def label(self) -> str:
+        """``sub-01`` or ``sub-01_ses-x``."""
+        session = f"_ses-{self.session}" if self.session else ""
+        return f"sub-{self.participant}{session}"
+
+
+def find_results(output_dir: Path) -> list[Result]:
+    """Find the complete results of the participant level.
+
+    Parameters
+    ----------
+    output_dir : Path
+        The derivatives.
+
+    Returns
+    -------
+    list of Result
+        Sorted by participant, session and space. A scan of which a file is missing has no
+        complete result and is left out.
+    """
+    names = sorted(Path(output_dir).glob("sub-*/**/anat/*_desc-quality_xfm.json"))
+    found = (_result(path, match) for path in names if (match := _QUALITY.fullmatch(path.name)))
+    return [result for result in found if result is not None]
+
+
+def _result(quality: Path, match: re.Match[str]) -> Result | None:
+    """The files beside those of the quality numbers; None if one is missing."""
+    folder, prefix, space = quality.parent, match["prefix"], match["space"]
+    t1w = _newest(folder, f"{prefix}_space-{space}_", "desc-preproc_T1w.nii.gz")
+    mask = _newest(folder, f"{prefix}_space-{space}_", "desc-brain_mask.nii.gz")
+    ending = "_desc-quality_xfm.json"
+    log_jacobian = folder / f"{quality.name.removesuffix(ending)}_desc-logjacobian_xfm.nii.gz"
+    native_mask = folder / f"{prefix}_desc-brain_mask.nii.gz"
+    files = (t1w, mask, log_jacobian, native_mask)
+    if not all(path and path.exists() for path in files):
+        return None
+    tables = ((path, _VOLUMES.search(path.name)) for path in sorted(folder.glob(f"{prefix}_seg*")))
+    volumes = {found["atlas"]: path for path, found in tables if found and found["space"] == space}
+    who = match["participant"], match["session"], space
+    return Result(*who, quality, t1w, mask, log_jacobian, native_mask, volumes)
+
+
+def _newest(folder: Path, begin: str, end: str) -> Path | None:
+    """Newest of the files that differ by nothing but the resolution in their names."""
+    name = re.compile(re.escape(begin) + r"(res-[^_]+_)?" + re.escape(end))
+    files = [path for path in folder.iterdir() if name.fullmatch(path.name)]
+    return max(files, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def read_failures(output_dir: Path) -> dict[str, str]:
+    """Why scans failed when they were last tried.
+
+    Returns
+    -------
+    dict of str to str
+        A sentence by the label of the scan.
+    """
+    failures: dict[str, str] = {}
+    files = Path(output_dir).glob(f"logs/*/{FAILURES}")
+    for path in sorted(files, key=lambda path: path.stat().st_mtime):
+        failures |= json.loads(path.read_text(encoding="utf-8"))
+    return failures
+
+
+def read_participants(bids_dir: Path) -> dict[str, dict[str, str]]:
+    """What a dataset's participants.tsv says.
+
+    Returns
+    -------
+    dict of str to dict of str to str
+        Values by column, by participant without ``sub-``; the same columns for each. Empty if
+        there is no such file.
+
+    Raises
+    ------
+    InputError
+        If it is there and cannot be read as a table with the column participant_id.
+    """
+    path = Path(bids_dir) / "participants.tsv"
+    if not path.exists():
+        return {}
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as stream:
+            rows = list(csv.DictReader(stream, delimiter="\t", restval="n/a"))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read as a table ({error}): repair it.") from error
+    if rows and "participant_id" not in rows[0]:
+        raise InputError(f"{path} has no column participant_id: repair its first line.")
+    return {
+        row["participant_id"].strip().removeprefix("sub-"): {
+            column: (value or "").strip() or "n/a"
+            for column, value in row.items()
+            if column not in ("participant_id", None)
+        }
+        for row in rows
+        if row["participant_id"]
+    }
+
+
+def read_volumes(path: Path) -> dict[str, tuple[int, float]]:
+    """Index and volume (mm³) of each region by its name, from a table of one scan.
+
+    Regions that share a name get their index appended.
+    """
+    with open(path, encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t"))
+    names = [row["name"] for row in rows]
+    return {
+        name if names.count(name) == 1 else f"{name} {row['index']}": (
+            int(row["index"]),
+            float(row["volume_mm3"]),
+        )
+        for name, row in zip(names, rows, strict=True)
+    }
+
+
+def read_quality(path: Path) -> dict[str, Any]:
+    """The quality numbers of one registration by name."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))

@@ -1,0 +1,151 @@
+"""The group level: what is done with what the participant level left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bids_fcnreg.cli import prepare
+from bids_fcnreg.config import Config
+from bids_fcnreg.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bids_fcnreg.bids.dataset import Scan
+    from bids_fcnreg.bids.results import Result
+    from bids_fcnreg.group.tables import Row
+
+DONE, FAILED = 0, 1
+
+#: What the whole study is called where a participant level names subjects.
+STUDY = "study"
+
+
+def run(config: Config, console: Console) -> int:
+    """Do one of the tasks of the group level.
+
+    Returns
+    -------
+    int
+        0, or 1 when a part of it failed.
+
+    Raises
+    ------
+    FcnregError
+        When nothing can be run.
+    """
+    from bids_fcnreg.cli.group_template import make_template
+
+    task = {"report": report, "template": make_template}[config.group_task]
+    return task(config, prepare.find_input(config, console), console)
+
+
+def report(config: Config, scans: Sequence[Scan], console: Console) -> int:
+    """Bring together tables, mean images and quality of the study, and make its page.
+
+    Returns
+    -------
+    int
+        0, or 1 when a part of it failed.
+
+    Raises
+    ------
+    InputError
+        When the participant level left nothing, or participants.tsv cannot be read.
+    """
+    from bids_fcnreg.bids.dataset import read_description
+    from bids_fcnreg.workflows.group import init_group_report_wf
+
+    results = _results(config, scans)
+    spaces = sorted({result.space for result in results})
+    rows = {space: study_rows(config, scans, results, space) for space in spaces}
+    run_dir = prepare.make_folders(config)
+
+    from bids_fcnreg.cli.execution import configure, run_workflow
+    from bids_fcnreg.cli.summary import read_failures
+
+    log_file = configure(config, run_dir)
+    name = str(read_description(config.bids_dir)["Name"])
+    workflow = init_group_report_wf(config=config, dataset=name, rows=rows, results=results)
+    labels = {workflow.name: STUDY}
+    _, stopped = run_workflow(config, workflow, labels, log_file, console)
+    failures = read_failures(run_dir, labels)
+    if STUDY in failures or stopped is not None:
+        why = failures[STUDY].sentence if STUDY in failures else str(stopped)
+        console.print(f"The report of the study failed: {why}")
+        return FAILED
+    _tell(config, rows, console)
+    return DONE
+
+
+def _results(config: Config, scans: Sequence[Scan]) -> list[Result]:
+    """Complete results of the scans, in all spaces.
+
+    Raises
+    ------
+    InputError
+        When there is none.
+    """
+    from bids_fcnreg.bids.results import find_results
+
+    wanted = {scan.label for scan in scans}
+    results = [one for one in find_results(config.output_dir) if one.label in wanted]
+    if not results:
+        raise InputError(
+            f"{config.output_dir} holds no results of the participant level: run "
+            f"`bids_fcnreg {config.bids_dir} {config.output_dir} participant` first."
+        )
+    return results
+
+
+def study_rows(
+    config: Config, scans: Sequence[Scan], results: Sequence[Result], space: str
+) -> list[Row]:
+    """What is known of every scan of the study before its results are looked at.
+
+    Parameters
+    ----------
+    config : Config
+        Names the dataset and the derivatives.
+    scans : sequence of Scan
+        All scans of the study.
+    results : sequence of Result
+        Those that are there.
+    space : str
+        Of the template.
+    """
+    from bids_fcnreg.bids.results import read_failures, read_participants
+    from bids_fcnreg.group.tables import Row
+
+    people = read_participants(config.bids_dir)
+    columns = list(next(iter(people.values()), {}))
+    failures = read_failures(config.output_dir)
+    done = {result.label for result in results if result.space == space}
+    rows = []
+    for scan in scans:
+        facts = people.get(scan.participant, dict.fromkeys(columns, "n/a"))
+        row = Row(scan.participant, scan.session, facts=facts)
+        if scan.label in done:
+            pass
+        elif not scan.t1w:
+            row.status, row.reason = "missing", "It has no T1w image."
+        elif scan.label in failures:
+            row.status, row.reason = "failed", failures[scan.label]
+        else:
+            row.status = "missing"
+            row.reason = "The participant level has not run on it, or not to its end."
+        rows.append(row)
+    return rows
+
+
+def _tell(config: Config, rows: Mapping[str, Sequence[Row]], console: Console) -> None:
+    """Say who is not in the tables, and where everything is."""
+    for space, theirs in rows.items():
+        absent = [row for row in theirs if row.status != "done"]
+        console.print(f"{space}: {len(theirs) - len(absent)} of {len(theirs)} scans")
+        for row in absent:
+            console.print(f"  {row.label} {row.status}: {row.reason}")
+    page = Path(config.output_dir) / "group.html"
+    console.print(f"Page: {page}; tables and images: {config.output_dir / 'group'}")

@@ -1,0 +1,280 @@
+"""The group task `template`: iterations until the study template does not change any more."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bids_fcnreg.cli import prepare
+from bids_fcnreg.config import Config
+from bids_fcnreg.errors import FcnregError, InputError
+
+if TYPE_CHECKING:
+    from nipype import Workflow
+    from rich.console import Console
+
+    from bids_fcnreg.bids.dataset import Scan
+    from bids_fcnreg.bids.templates import Template
+    from bids_fcnreg.workflows.template import Estimate, Member
+
+#: A template has converged when its shape is so near the mean (RMS, mm), and it changed so little
+#: (RMS over mean intensity).
+BIAS_MM, CHANGE = 0.1, 0.02
+
+#: The first iterations show a blurred average: a network's prediction is good enough for it.
+PREDICTED = 2
+
+#: Fewer scans make no average.
+FEWEST = 2
+
+DONE, FAILED = 0, 1
+
+
+def make_template(config: Config, scans: Sequence[Scan], console: Console) -> int:
+    """Make an unbiased template of the scans that the participant level has preprocessed.
+
+    Returns
+    -------
+    int
+        0, or 1 when some scan could not be used.
+
+    Raises
+    ------
+    FcnregError
+        When no template can be made.
+    """
+    from bids_fcnreg.bids.templates import BUILTIN, materialise, resolve_template
+
+    members = find_members(config.output_dir, scans)
+    without = [s.label for s in scans if s.label not in {m.scan.label for m in members}]
+    if without:
+        console.print(f"Not preprocessed, hence left out: {', '.join(without)}")
+    if len(members) < FEWEST:
+        raise InputError(
+            f"{config.output_dir} holds {len(members)} preprocessed T1w images, and a template "
+            f"needs {FEWEST}: run `bids_fcnreg {config.bids_dir} {config.output_dir} participant` "
+            "first."
+        )
+    anchor = resolve_template(config.templates[0])
+    prepare.check_device(config)
+    run_dir = prepare.make_folders(config)
+
+    from bids_fcnreg.cli.execution import configure
+
+    log_file = configure(config, run_dir)
+    cache = config.work_dir / prepare.TEMPLATES
+    anchors = {anchor.name: materialise(anchor, cache)}
+    if BUILTIN not in anchors:
+        anchors[BUILTIN] = materialise(resolve_template(BUILTIN), cache)
+    making = Making(config, console, run_dir, log_file, members)
+    making.run(list(anchors.values()))
+    if making.left_out:
+        console.print(f"Left out: {', '.join(making.left_out)}")
+    return FAILED if making.left_out or without else DONE
+
+
+def find_members(output_dir: Path, scans: Sequence[Scan]) -> list[Member]:
+    """Preprocessed images of the scans; all sessions of a participant count as one.
+
+    Parameters
+    ----------
+    output_dir : Path
+        The derivatives.
+    scans : sequence of Scan
+        Those wanted.
+    """
+    from bids_fcnreg.bids.templates import mask_beside
+    from bids_fcnreg.workflows.template import Member
+
+    found = []
+    for scan in scans:
+        folder = output_dir.joinpath(*scan.label.split("_"), "anat")
+        images = sorted(folder.glob(f"{scan.label}*_desc-preproc_T1w.nii.gz"))
+        native = [path for path in images if "_space-" not in path.name]
+        if native and (mask := mask_beside(native[0])):
+            found.append((scan, native[0], mask))
+    sessions = Counter(scan.participant for scan, _, _ in found)
+    return [Member(*one, 1 / sessions[one[0].participant]) for one in found]
+
+
+@dataclass
+class Making:
+    """A study template in the making.
+
+    Attributes
+    ----------
+    config : Config
+    console : rich.console.Console
+    run_dir, log_file : Path
+        Of this run.
+    members : list of Member
+        The scans; those that fail leave.
+    left_out : list of str
+        Labels of those that failed.
+    history : list of Estimate
+        The linear start, and what each iteration found.
+    """
+
+    config: Config
+    console: Console
+    run_dir: Path
+    log_file: Path
+    members: list[Member]
+    left_out: list[str] = field(default_factory=list)
+    history: list[Estimate] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Of the template."""
+        return str(self.config.template_name)
+
+    @property
+    def base_dir(self) -> Path:
+        """Where intermediate results go."""
+        return self.config.work_dir / f"template_{self.name}_wf"
+
+    @property
+    def folder(self) -> Path:
+        """Where the template goes."""
+        return self.config.output_dir / f"tpl-{self.name}"
+
+    def run(self, anchors: Sequence[Template]) -> None:
+        """Make the template, starting from the first of the anchors, and all that goes with it."""
+        from bids_fcnreg.workflows.template import (
+            init_finish_wf,
+            init_start_wf,
+            init_transforms_wf,
+        )
+
+        common = {"config": self.config, "base_dir": self.base_dir}
+        self.console.print(f"Start: {len(self.members)} scans aligned to {anchors[0].name}")
+        self._estimate(lambda: init_start_wf(members=self.members, anchor=anchors[0], **common))
+        for number in range(1, self.config.template_iterations + 1):
+            if self._iterate(number):
+                break
+        else:
+            self.console.print("It still changes a little: more --template-iterations would help.")
+        self._write()
+        last = self.history[-1]
+        self._attempt(
+            lambda: init_transforms_wf(
+                members=self.members,
+                estimate=last,
+                space=self.name,
+                reference=self._file("T1w.nii.gz"),
+                **common,
+            )
+        )
+        finished = self._bare(self._file("T1w.nii.gz"), self._file("desc-brain_mask.nii.gz"))
+        self._attempt(
+            lambda: init_finish_wf(
+                template=finished, anchors=anchors, folder=self.folder, **common
+            )
+        )
+        self.console.print(f"Template: {self.folder} (give it as --template)")
+
+    def _iterate(self, number: int) -> bool:
+        """Register all scans to the latest estimate and average them; whether that is the end."""
+        from bids_fcnreg.workflows.template import init_iteration_wf
+
+        early = number <= min(PREDICTED, self.config.template_iterations - 1)
+        mode = "predict" if early and self.config.mode == "refine" else self.config.mode
+        self.console.print(f"Iteration {number}: {mode}")
+        before = self._bare(self.history[-1].t1w, self.history[-1].mask)
+        estimate = self._estimate(
+            lambda: init_iteration_wf(
+                config=self.config,
+                members=self.members,
+                template=before,
+                mode=mode,
+                number=number,
+                base_dir=self.base_dir,
+            )
+        )
+        self.console.print(
+            f"  its shape was {estimate.bias_mm:.3f} mm from the mean, it changed by "
+            f"{100 * estimate.change:.1f} %, sharpness {estimate.sharpness:.4f} per mm"
+        )
+        near = estimate.bias_mm < BIAS_MM and estimate.change < CHANGE
+        return near and mode == self.config.mode
+
+    def _estimate(self, build: Callable[[], Workflow]) -> Estimate:
+        """Run a workflow that makes a template, and remember what it found."""
+        from bids_fcnreg.workflows.template import read_estimate
+
+        workflow = self._attempt(build)
+        self.history.append(read_estimate(workflow, self.members))
+        return self.history[-1]
+
+    def _attempt(self, build: Callable[[], Workflow]) -> Workflow:
+        """Run a workflow of all members; without those that fail, until none does.
+
+        Raises
+        ------
+        FcnregError
+            When something else fails, or too few are left.
+        """
+        from bids_fcnreg.cli.execution import run_workflow
+        from bids_fcnreg.cli.summary import read_failures
+
+        while True:
+            workflow = build()
+            labels = {member.wf_name: member.scan.label for member in self.members}
+            labels[workflow.name] = f"template {self.name}"
+            _, stopped = run_workflow(self.config, workflow, labels, self.log_file, self.console)
+            failures = read_failures(self.run_dir, labels)
+            failed = [m for m in self.members if m.scan.label in failures]
+            for member in failed:
+                why = failures[member.scan.label].sentence
+                self.console.print(f"{member.scan.label} is left out: {why}")
+                self.left_out.append(member.scan.label)
+                self.members.remove(member)
+            if len(self.members) < FEWEST:
+                raise FcnregError(f"No template can be made of {len(self.members)} scan.")
+            if failed:
+                continue
+            if stopped is not None:
+                own = failures.get(labels[workflow.name])
+                raise FcnregError(
+                    f"The template could not be made: {own.sentence if own else stopped}"
+                )
+            return workflow
+
+    def _bare(self, t1w: Path, mask: Path) -> Template:
+        """An image and its mask as a template without skull."""
+        from bids_fcnreg.bids.templates import Template, materialise
+
+        cache = self.config.work_dir / prepare.TEMPLATES
+        return materialise(Template(self.name, None, None, t1w, mask), cache)
+
+    def _file(self, ending: str) -> Path:
+        """A file of the finished template."""
+        return self.folder / f"tpl-{self.name}_res-01_{ending}"
+
+    def _write(self) -> None:
+        """Put the template into its folder, and the record of the iterations beside the tables."""
+        from bids_fcnreg.bids.derivatives import write_json, write_tsv
+        from bids_fcnreg.files import publish
+        from bids_fcnreg.group.pictures import draw_iterations
+        from bids_fcnreg.group.template import describe
+        from bids_fcnreg.workflows.group import FOLDER
+
+        last = self.history[-1]
+        publish(last.t1w, self._file("T1w.nii.gz"))
+        publish(last.mask, self._file("desc-brain_mask.nii.gz"))
+        labels = [member.scan.label for member in self.members]
+        description = describe(self.name, self._file("T1w.nii.gz"), labels, self.config)
+        write_json(self.folder / "template_description.json", description)
+        record = self.config.output_dir / FOLDER / f"tpl-{self.name}_iterations.tsv"
+        write_tsv(
+            record,
+            ("iteration", "bias_mm", "change", "sharpness_per_mm"),
+            [
+                (number, f"{one.bias_mm:.5g}", one.change, f"{one.sharpness:.5g}")
+                for number, one in enumerate(self.history)
+            ],
+        )
+        draw_iterations([one.t1w for one in self.history], record.with_suffix(".png"))

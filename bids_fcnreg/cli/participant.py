@@ -1,0 +1,156 @@
+"""The participant level: every scan to every template."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bids_fcnreg.cli import prepare
+from bids_fcnreg.config import Config
+
+if TYPE_CHECKING:
+    from nipype import Workflow
+    from rich.console import Console
+
+    from bids_fcnreg.bids.atlases import Atlas
+    from bids_fcnreg.bids.dataset import Scan
+    from bids_fcnreg.bids.templates import Template
+    from bids_fcnreg.cli.progress import Display
+    from bids_fcnreg.cli.summary import Failure
+
+DONE, SUBJECT_FAILED = 0, 1
+
+
+def run(config: Config, console: Console) -> int:
+    """Register every scan of the dataset to every template.
+
+    Returns
+    -------
+    int
+        0, or 1 when some subject failed.
+
+    Raises
+    ------
+    FcnregError
+        When nothing can be run.
+    """
+    scans = prepare.find_input(config, console)
+    if config.reports_only:
+        return _make_reports(config, scans, console)
+    prepare.check_device(config)
+    templates, atlases = prepare.find_templates(config)
+    run_dir = prepare.make_folders(config)
+
+    from bids_fcnreg.cli.execution import configure, start_server, stop_server
+
+    log_file = configure(config, run_dir)
+    if config.plugin_file is None and not config.boilerplate_only:
+        start_server()  # early: it takes seconds, which this process can use
+    try:
+        return _process(config, scans, templates, atlases, run_dir, log_file, console)
+    finally:
+        stop_server()
+
+
+def _process(
+    config: Config,
+    scans: Sequence[Scan],
+    templates: Sequence[Template],
+    atlases: Mapping[str, Sequence[Atlas]],
+    run_dir: Path,
+    log_file: Path,
+    console: Console,
+) -> int:
+    """Build the workflow of what was found, run it and conclude."""
+    from bids_fcnreg.cli.execution import run_workflow
+    from bids_fcnreg.workflows.base import subject_wf_name
+
+    if not (config.skip_validation or config.boilerplate_only):
+        prepare.validate_input(config, run_dir, console)
+    workflow = prepare.build_workflow(config, scans, templates, atlases)
+    methods = prepare.write_methods(config, workflow)
+    if config.write_graph:
+        _write_graph(workflow, console)
+    if config.boilerplate_only:
+        console.print(f"Methods text: {methods}")
+        return DONE
+    labels = {subject_wf_name(scan): scan.label for scan in scans if scan.t1w}
+    display, stopped = run_workflow(config, workflow, labels, log_file, console)
+    failures = _failures(scans, display, stopped, run_dir)
+    return _conclude(config, scans, display, failures, run_dir, console)
+
+
+def _make_reports(config: Config, scans: Sequence[Scan], console: Console) -> int:
+    """Make the reports of those who have results."""
+    from bids_fcnreg.cli.summary import read_quality
+    from bids_fcnreg.workflows.report import run_reports
+
+    done = [scan for scan in scans if read_quality(config.output_dir, scan.label)]
+    for report in run_reports(config, done):
+        console.print(f"Report: {report}")
+    without = [scan.label for scan in scans if scan not in done]
+    if without:
+        console.print(f"No results, hence no report: {', '.join(without)}")
+    return SUBJECT_FAILED if without else DONE
+
+
+def _write_graph(workflow: Workflow, console: Console) -> None:
+    """Draw the workflow, or, without Graphviz, leave its description in Graphviz's language."""
+    with contextlib.suppress(OSError):  # raised when there is no `dot`, after the .dot is written
+        workflow.write_graph(graph2use="colored", format="svg", simple_form=True)
+    graph = Path(workflow.base_dir) / workflow.name / "graph.svg"
+    console.print(f"Graph: {graph if graph.exists() else graph.with_suffix('.dot')}")
+
+
+def _failures(
+    scans: Sequence[Scan], display: Display, stopped: Exception | None, run_dir: Path
+) -> dict[str, Failure]:
+    """Why subjects have no results, by label."""
+    from bids_fcnreg.cli.summary import Failure, read_failures
+
+    failures = read_failures(run_dir, display.workflows)
+    for label, subject in display.subjects.items():
+        if label in failures:
+            continue
+        if subject.failed_stage is not None:
+            failures[label] = Failure(f"The stage '{subject.failed_stage}' failed; see {run_dir}.")
+        elif subject.waiting:
+            why = "the plugin did not wait for it" if stopped is None else _last_line(stopped)
+            failures[label] = Failure(f"It was not finished when the run ended ({why}).")
+    for scan in scans:
+        if not scan.t1w:
+            failures[scan.label] = Failure(
+                "It has no T1w image: add one, or name the other participants "
+                "with --participant-label."
+            )
+    return failures
+
+
+def _last_line(error: Exception) -> str:
+    """What an exception says in the end."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
+
+
+def _conclude(
+    config: Config,
+    scans: Sequence[Scan],
+    display: Display,
+    failures: Mapping[str, Failure],
+    run_dir: Path,
+    console: Console,
+) -> int:
+    """Make the reports and say how each subject ended."""
+    from bids_fcnreg.bids.derivatives import write_json
+    from bids_fcnreg.bids.results import FAILURES
+    from bids_fcnreg.cli.summary import show
+    from bids_fcnreg.workflows.report import run_reports
+
+    sentences = {label: failure.sentence for label, failure in failures.items()}
+    write_json(run_dir / FAILURES, sentences)
+    run_reports(config, [scan for scan in scans if scan.t1w], sentences)
+    seconds = {label: subject.seconds for label, subject in display.subjects.items()}
+    labels = [scan.label for scan in scans]
+    show(console, labels, seconds, failures, config.output_dir, run_dir)
+    return SUBJECT_FAILED if failures else DONE

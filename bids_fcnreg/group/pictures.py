@@ -1,0 +1,151 @@
+"""Pictures of a study: mean images, and how the quality numbers are distributed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import nibabel as nib
+import numpy as np
+from matplotlib import pyplot as plt
+from nilearn.plotting import plot_img
+
+from bids_fcnreg.group.tables import NUMBERS, Number, Row
+
+#: Slices of each mean image.
+CUTS = 9
+
+
+def draw_means(
+    t1w: tuple[nib.Nifti1Image, nib.Nifti1Image],
+    log_jacobian: tuple[nib.Nifti1Image, nib.Nifti1Image],
+    mask: nib.Nifti1Image,
+    path: Path,
+) -> Path:
+    """Draw mean and standard deviation of the images and of the log-Jacobian, a row each.
+
+    Parameters
+    ----------
+    t1w, log_jacobian : pair of nibabel.Nifti1Image
+        Mean and standard deviation, on one grid.
+    mask : nibabel.Nifti1Image
+        Brain, on the same grid; the log-Jacobian is shown inside it.
+    path : Path
+        PNG to write.
+    """
+    inside = np.asanyarray(mask.dataobj) > 0
+    points = nib.affines.apply_affine(mask.affine, np.argwhere(inside))
+    lower, upper = np.percentile(points[:, 2], [3, 97])
+    cuts = np.linspace(lower, upper, CUTS + 2)[1:-1].round(1).tolist()
+    rows = [
+        ("mean T1w", t1w[0], "gray", False),
+        ("SD of T1w", t1w[1], "magma", False),
+        ("mean log-Jacobian", _inside(log_jacobian[0], inside), "RdBu_r", True),
+        ("SD of log-Jacobian", _inside(log_jacobian[1], inside), "magma", False),
+    ]
+    figure = plt.figure(figsize=(16, 9), facecolor="black")
+    for number, (title, shown, colours, signed) in enumerate(rows):
+        top = float(np.percentile(np.abs(shown.get_fdata()[inside]), 99)) or 1.0
+        display = plot_img(
+            shown,
+            display_mode="z",
+            cut_coords=cuts,
+            figure=figure,
+            axes=(0, 1 - (number + 1) / len(rows), 1, 1 / len(rows)),
+            colorbar=True,
+            cbar_tick_format="%.2g",
+            cmap=colours,
+            vmin=-top if signed else 0,
+            vmax=top,
+            black_bg=True,
+            annotate=False,
+        )
+        display.title(title, size=11, color="white", bgcolor="black", alpha=0.6)
+    figure.savefig(path, dpi=90, facecolor="black")
+    plt.close(figure)
+    return path
+
+
+def _inside(shown: nib.Nifti1Image, inside: np.ndarray) -> nib.Nifti1Image:
+    """An image that is zero outside a mask (bool, its shape)."""
+    return nib.Nifti1Image(shown.get_fdata(dtype=np.float32) * inside, shown.affine)
+
+
+def draw_distributions(
+    rows: Sequence[Row], path: Path, numbers: Sequence[Number] = NUMBERS
+) -> Path:
+    """Draw every quality number of all scans as a strip of points, outliers named.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        After `flag_outliers`; those without numbers are left out.
+    path : Path
+        PNG to write.
+    numbers : sequence of Number
+        A panel for each.
+    """
+    scans = [row for row in rows if row.numbers]
+    figure, panels = plt.subplots(
+        len(numbers), 1, figsize=(11, 1.05 * len(numbers)), layout="constrained"
+    )
+    heights = np.random.default_rng(0).uniform(-0.25, 0.25, len(scans))
+    for number, panel in zip(numbers, panels, strict=True):
+        for row, height in zip(scans, heights, strict=True):
+            value = row.numbers.get(number.key)
+            if value is None:
+                continue
+            out = number.key in row.outlying
+            colour = "firebrick" if out else "steelblue"
+            panel.plot(value, height, "o", color=colour, alpha=0.7, markersize=5)
+            if out:
+                panel.annotate(row.label, (value, height), (4, 3), textcoords="offset points")
+        values = [row.numbers[number.key] for row in scans if number.key in row.numbers]
+        if values:
+            panel.axvline(np.median(values), color="grey", linewidth=0.8, zorder=0)
+        panel.set_title(number.title, fontsize=9, loc="left", pad=2)
+        panel.set_yticks([])
+        panel.set_ylim(-0.5, 0.5)
+        panel.margins(x=0.08)
+        panel.tick_params(labelsize=8)
+        panel.spines[["left", "top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=90)
+    plt.close(figure)
+    return path
+
+
+def draw_iterations(images: Sequence[Path], path: Path) -> Path:
+    """Draw a template as it was after each iteration, a row each.
+
+    Parameters
+    ----------
+    images : sequence of Path
+        The first is the linear start.
+    path : Path
+        PNG to write.
+    """
+    figure = plt.figure(figsize=(10, 2.6 * len(images)), facecolor="black")
+    brightest = float(np.percentile(nib.load(images[-1]).get_fdata(), 99.7))
+    for number, shown in enumerate(images):
+        display = plot_img(
+            shown,
+            display_mode="ortho",
+            cut_coords=(0, -10, 15),
+            figure=figure,
+            axes=(0, 1 - (number + 1) / len(images), 1, 1 / len(images)),
+            cmap="gray",
+            vmin=0,
+            vmax=brightest,
+            black_bg=True,
+            annotate=False,
+            draw_cross=False,
+        )
+        title = f"iteration {number}" if number else "linear start"
+        display.title(title, size=11, color="white", bgcolor="black", alpha=0.6)
+    figure.savefig(path, dpi=90, facecolor="black")
+    plt.close(figure)
+    return path

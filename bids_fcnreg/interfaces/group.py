@@ -1,0 +1,224 @@
+"""What is made of a whole study: mean images, tables, pictures, and the page that shows them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    File,
+    InputMultiObject,
+    SimpleInterface,
+    TraitedSpec,
+    traits,
+)
+
+
+class _StudyImagesInputSpec(BaseInterfaceInputSpec):
+    t1w = InputMultiObject(File(exists=True), mandatory=True, desc="images of all scans")
+    masks = InputMultiObject(File(exists=True), mandatory=True, desc="their brain masks")
+    log_jacobian = InputMultiObject(File(exists=True), mandatory=True, desc="their maps")
+
+
+class _StudyImagesOutputSpec(TraitedSpec):
+    t1w_mean = File(exists=True, desc="mean image")
+    t1w_sd = File(exists=True, desc="standard deviation of the images")
+    log_jacobian_mean = File(exists=True, desc="mean log-Jacobian")
+    log_jacobian_sd = File(exists=True, desc="standard deviation of the log-Jacobian")
+    mask = File(exists=True, desc="where at least half of the scans have brain")
+    likeness = File(exists=True, desc="JSON: for each scan its likeness to the mean, its overlap")
+    picture = File(exists=True, desc="the mean images (PNG)")
+
+
+class StudyImages(SimpleInterface):
+    """Mean and standard deviation of all scans in one space, one scan in memory at a time."""
+
+    input_spec = _StudyImagesInputSpec
+    output_spec = _StudyImagesOutputSpec
+
+    def _run_interface(self, runtime):
+        from bids_fcnreg import image
+        from bids_fcnreg.group.images import image_moments, likeness
+        from bids_fcnreg.group.pictures import draw_means
+
+        folder = Path(runtime.cwd)
+        t1w = image_moments(self.inputs.t1w)
+        log_jacobian = image_moments(self.inputs.log_jacobian)
+        mask, scans = likeness(self.inputs.t1w, self.inputs.masks, t1w.mean)
+        made = {
+            "t1w_mean": t1w.mean,
+            "t1w_sd": t1w.sd,
+            "log_jacobian_mean": log_jacobian.mean,
+            "log_jacobian_sd": log_jacobian.sd,
+            "mask": mask,
+        }
+        for name, nifti in made.items():
+            self._results[name] = str(image.write(folder / f"{name}.nii.gz", nifti))
+        (folder / "likeness.json").write_text(json.dumps(scans))
+        self._results["likeness"] = str(folder / "likeness.json")
+        moments = ((m.mean, m.sd) for m in (t1w, log_jacobian))
+        self._results["picture"] = str(draw_means(*moments, mask, folder / "means.png"))
+        return runtime
+
+
+class _TableInputSpec(BaseInterfaceInputSpec):
+    rows = traits.List(traits.Dict, mandatory=True, desc="fields of `Row` for all scans")
+    done = traits.List(traits.Str, mandatory=True, desc="labels of the scans that have results")
+    space = traits.Str(mandatory=True, desc="template's space")
+
+
+class _TableOutputSpec(TraitedSpec):
+    table = File(exists=True, desc="TSV")
+    dictionary = File(exists=True, desc="JSON: what its columns are")
+
+
+class _StudyQualityInputSpec(_TableInputSpec):
+    quality = InputMultiObject(File(exists=True), desc="JSON of each scan that is done")
+    likeness = File(exists=True, desc="of `StudyImages`")
+
+
+class _StudyQualityOutputSpec(_TableOutputSpec):
+    rows = File(exists=True, desc="JSON: the rows with their numbers, outliers named")
+    picture = File(exists=True, desc="distributions of the numbers (PNG)")
+
+
+class StudyQuality(SimpleInterface):
+    """Tabulate how good all registrations to one space are, and name the outliers."""
+
+    input_spec = _StudyQualityInputSpec
+    output_spec = _StudyQualityOutputSpec
+
+    def _run_interface(self, runtime):
+        from bids_fcnreg.bids.results import read_quality
+        from bids_fcnreg.group.pictures import draw_distributions
+        from bids_fcnreg.group.tables import (
+            NUMBERS,
+            Row,
+            flag_outliers,
+            quality_dictionary,
+            quality_table,
+        )
+
+        folder = Path(runtime.cwd)
+        rows = [Row(**fields) for fields in self.inputs.rows]
+        by_label = {row.label: row for row in rows}
+        if self.inputs.done:
+            likeness = json.loads(Path(self.inputs.likeness).read_text())
+            files = zip(self.inputs.done, self.inputs.quality, likeness, strict=True)
+            for label, path, (mean_correlation, mask_overlap) in files:
+                numbers = read_quality(path)
+                numbers |= {"mean_correlation": mean_correlation, "mask_overlap": mask_overlap}
+                by_label[label].numbers = {number.key: numbers[number.key] for number in NUMBERS}
+            flag_outliers(rows)
+            self._results["picture"] = str(draw_distributions(rows, folder / "quality.png"))
+        self._results |= _write(
+            folder, quality_table(rows), quality_dictionary(rows, self.inputs.space)
+        )
+        (folder / "rows.json").write_text(json.dumps([asdict(row) for row in rows]))
+        self._results["rows"] = str(folder / "rows.json")
+        return runtime
+
+
+class _StudyVolumesInputSpec(_TableInputSpec):
+    volumes = InputMultiObject(File(exists=True), mandatory=True, desc="TSV of each scan")
+    masks = InputMultiObject(File(exists=True), mandatory=True, desc="brain masks, native")
+    atlas = traits.Str(mandatory=True, desc="name of the atlas")
+
+
+class StudyVolumes(SimpleInterface):
+    """Tabulate the volumes of an atlas's regions in all scans."""
+
+    input_spec = _StudyVolumesInputSpec
+    output_spec = _TableOutputSpec
+
+    def _run_interface(self, runtime):
+        from bids_fcnreg.bids.results import read_volumes
+        from bids_fcnreg.group.images import mask_volume
+        from bids_fcnreg.group.tables import Row, volumes_dictionary, volumes_table
+
+        rows = [Row(**fields) for fields in self.inputs.rows]
+        done = self.inputs.done
+        volumes = dict(zip(done, map(read_volumes, self.inputs.volumes), strict=True))
+        brains = dict(zip(done, map(mask_volume, self.inputs.masks), strict=True))
+        self._results |= _write(
+            Path(runtime.cwd),
+            volumes_table(rows, volumes, brains),
+            volumes_dictionary(rows, volumes, self.inputs.atlas, self.inputs.space),
+        )
+        return runtime
+
+
+class _StudyPageInputSpec(BaseInterfaceInputSpec):
+    dataset = traits.Str(mandatory=True, desc="name of the study")
+    spaces = traits.List(traits.Str, mandatory=True, desc="template spaces")
+    rows = InputMultiObject(File(exists=True), mandatory=True, desc="of `StudyQuality`, by space")
+    means = InputMultiObject(traits.Str, mandatory=True, desc="pictures by space; empty: none")
+    distributions = InputMultiObject(traits.Str, mandatory=True, desc="the same")
+
+
+class _StudyPageOutputSpec(TraitedSpec):
+    page = File(exists=True, desc="HTML")
+
+
+class StudyPage(SimpleInterface):
+    """Make the page that shows the whole study."""
+
+    input_spec = _StudyPageInputSpec
+    output_spec = _StudyPageOutputSpec
+
+    def _run_interface(self, runtime):
+        from bids_fcnreg.group.page import SpacePart, make_page
+        from bids_fcnreg.group.tables import Row
+
+        fields = (self.inputs.rows, self.inputs.means, self.inputs.distributions)
+        parts = [
+            SpacePart(
+                space,
+                [Row(**fields) for fields in json.loads(Path(rows).read_text())],
+                Path(means) if means else None,
+                Path(distributions) if distributions else None,
+            )
+            for space, rows, means, distributions in zip(self.inputs.spaces, *fields, strict=True)
+        ]
+        page = Path(runtime.cwd) / "group.html"
+        page.write_text(make_page(self.inputs.dataset, parts), encoding="utf-8")
+        self._results["page"] = str(page)
+        return runtime
+
+
+class _PublishInputSpec(BaseInterfaceInputSpec):
+    in_file = File(exists=True, mandatory=True, desc="result in the work folder")
+    out_file = traits.Str(mandatory=True, desc="its place in the derivatives")
+
+
+class _PublishOutputSpec(TraitedSpec):
+    out_file = File(exists=True, desc="the file in its place")
+
+
+class Publish(SimpleInterface):
+    """Put a file into its place, whole or not at all."""
+
+    input_spec = _PublishInputSpec
+    output_spec = _PublishOutputSpec
+    _always_run = True
+
+    def _run_interface(self, runtime):
+        from bids_fcnreg.files import publish
+
+        self._results["out_file"] = str(publish(self.inputs.in_file, self.inputs.out_file))
+        return runtime
+
+
+def _write(
+    folder: Path, table: tuple[list[str], list[list[object]]], dictionary: dict
+) -> dict[str, str]:
+    """Write a table and its data dictionary; returns their paths by the name of the output."""
+    from bids_fcnreg.bids.derivatives import write_json, write_tsv
+
+    header, lines = table
+    return {
+        "table": str(write_tsv(folder / "table.tsv", header, lines)),
+        "dictionary": str(write_json(folder / "table.json", dictionary)),
+    }

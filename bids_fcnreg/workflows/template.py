@@ -1,0 +1,425 @@
+"""A study template: its start from linear alignment, one iteration, and what comes out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nipype.interfaces import utility as niu
+from nipype.pipeline import engine as pe
+from nipype.pipeline.engine.utils import load_resultfile
+
+from bids_fcnreg.interfaces.registration import Register, Resample
+from bids_fcnreg.interfaces.template import (
+    Align,
+    FoldTransforms,
+    MeanImage,
+    MeanShape,
+    TissueMaps,
+)
+from bids_fcnreg.workflows.group import publish_node
+from bids_fcnreg.workflows.outputs import sink
+from bids_fcnreg.workflows.register import (
+    REGISTER_BYTES,
+    RESAMPLE_BYTES,
+    memory_gb,
+    uses_gpu,
+)
+
+if TYPE_CHECKING:
+    from bids_fcnreg.bids.dataset import Scan
+    from bids_fcnreg.bids.templates import Template
+    from bids_fcnreg.config import Config
+
+#: Name of the workflow of the linear start.
+START = "start"
+
+
+@dataclass(frozen=True)
+class Member:
+    """A scan of which a study template is made.
+
+    Attributes
+    ----------
+    scan : Scan
+        As it is in the dataset.
+    t1w, mask : Path
+        Preprocessed image and brain mask in its own space.
+    weight : float
+        How much it counts: all sessions of a participant together count as one.
+    """
+
+    scan: Scan
+    t1w: Path
+    mask: Path
+    weight: float
+
+    @property
+    def wf_name(self) -> str:
+        """Name of its part of a workflow."""
+        return re.sub(r"\W", "_", self.scan.label.replace("-", "_")) + "_wf"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A study template on its way.
+
+    Attributes
+    ----------
+    t1w, mask : Path
+        Image and brain mask.
+    sharpness : float
+        Mean gradient over mean intensity in the brain, per mm.
+    bias_mm : float
+        How far the mean shape of the scans was from that of the template before (RMS).
+    change : float or None
+        RMS difference to the template before, over the mean intensity.
+    update, inverse_update : Path
+        Points of this template to points of the one before, and back.
+    transforms, inverses : tuple of Path
+        Of each member: template before to scan, and back.
+    """
+
+    t1w: Path
+    mask: Path
+    sharpness: float
+    bias_mm: float
+    change: float | None
+    update: Path
+    inverse_update: Path
+    transforms: tuple[Path, ...]
+    inverses: tuple[Path, ...]
+
+
+def init_start_wf(
+    *, config: Config, members: Sequence[Member], anchor: Template, base_dir: Path
+) -> pe.Workflow:
+    """Align all scans to an anchor linearly, and average them in the mean of their sizes.
+
+    Parameters
+    ----------
+    config : Config
+        Threads, and how the template is to be.
+    members : sequence of Member
+        The scans.
+    anchor : Template
+        Gives orientation, voxels and, if asked for, the scale; a brain without skull.
+    base_dir : Path
+        Where intermediate results go.
+
+    Returns
+    -------
+    Workflow
+        With the nodes ``shape`` (`MeanShape`) and ``mean`` (`MeanImage`), and a workflow for
+        each member.
+    """
+    workflow = pe.Workflow(name=START, base_dir=str(base_dir))
+    shape, mean = _shape_and_mean(config, members, anchor.mask, make_room=True)
+    threads = config.omp_nthreads
+    for member in members:
+        part = pe.Workflow(name=member.wf_name)
+        align = pe.Node(
+            Align(
+                fixed=str(anchor.t1w),
+                fixed_mask=str(anchor.mask),
+                moving=str(member.t1w),
+                moving_mask=str(member.mask),
+                num_threads=threads,
+            ),
+            name="align",
+            mem_gb=1.0,
+        )
+        part.add_nodes([align])
+        _resample(part, member, align, anchor, threads)
+        workflow.add_nodes([part])
+    _gather(workflow, members, "align", shape, mean)
+    return workflow
+
+
+def init_iteration_wf(
+    *,
+    config: Config,
+    members: Sequence[Member],
+    template: Template,
+    mode: str,
+    number: int,
+    base_dir: Path,
+) -> pe.Workflow:
+    """Register all scans to a template, and average them in their mean shape.
+
+    Parameters
+    ----------
+    config, members, base_dir
+        As in `init_start_wf`.
+    template : Template
+        The estimate before, without skull.
+    mode : {"predict", "refine", "optimize"}
+        How scans are registered to it.
+    number : int
+        Of the iteration, from 1.
+
+    Returns
+    -------
+    Workflow
+        As `init_start_wf`; ``mean`` also tells how much the template changed.
+    """
+    workflow = pe.Workflow(name=f"iteration_{number}", base_dir=str(base_dir))
+    shape, mean = _shape_and_mean(config, members, template.mask, make_room=False)
+    mean.inputs.before = str(template.origin or template.t1w)
+    on_gpu = uses_gpu(config.device)
+    for member in members:
+        part = pe.Workflow(name=member.wf_name)
+        interface = Register(
+            fixed=str(template.t1w),
+            fixed_mask=str(template.mask),
+            moving=str(member.t1w),
+            moving_mask=str(member.mask),
+            mode=mode,
+            network=config.network,
+            device=config.device,
+            seed=config.seed,
+            use_gpu=on_gpu,
+            num_threads=1 if on_gpu else config.omp_nthreads,
+        )
+        if config.model is not None and mode != "optimize":
+            interface.inputs.model = str(config.model)
+        register = pe.Node(interface, name="estimate", mem_gb=memory_gb(template, REGISTER_BYTES))
+        part.add_nodes([register])
+        _resample(part, member, register, template, config.omp_nthreads)
+        workflow.add_nodes([part])
+    _gather(workflow, members, "estimate", shape, mean)
+    return workflow
+
+
+def init_transforms_wf(
+    *,
+    config: Config,
+    members: Sequence[Member],
+    estimate: Estimate,
+    space: str,
+    reference: Path,
+    base_dir: Path,
+) -> pe.Workflow:
+    """Write the transforms between each scan and the finished template.
+
+    Parameters
+    ----------
+    config, members, base_dir
+        As in `init_start_wf`.
+    estimate : Estimate
+        What the last iteration found.
+    space : str
+        Name of the template.
+    reference : Path
+        Its image.
+    """
+    workflow = pe.Workflow(name="transforms", base_dir=str(base_dir))
+    for member, there, back in zip(members, estimate.transforms, estimate.inverses, strict=True):
+        part = pe.Workflow(name=member.wf_name)
+        fold = pe.Node(
+            FoldTransforms(
+                transforms=[str(estimate.update), str(there)],
+                inverses=[str(back), str(estimate.inverse_update)],
+                reference=str(estimate.t1w),
+                num_threads=config.omp_nthreads,
+            ),
+            name="fold",
+            mem_gb=2.0,
+        )
+        naming = {"mode": "image", "suffix": "xfm"}
+        sources = [str(member.t1w), str(member.mask), str(reference)]
+        forward = sink(
+            config,
+            member.scan,
+            "ds_transform",
+            **{"from": "T1w", "to": space},
+            Description=f"Maps points of {space} to points of the T1w image",
+            **naming,
+        )
+        backward = sink(
+            config,
+            member.scan,
+            "ds_inverse",
+            **{"from": space, "to": "T1w"},
+            Description=f"Maps points of the T1w image to points of {space}",
+            **naming,
+        )
+        forward.inputs.sources = backward.inputs.sources = sources
+        part.connect([
+            (fold, forward, [("transform", "in_file")]),
+            (fold, backward, [("inverse", "in_file")]),
+        ])  # fmt: skip
+        workflow.add_nodes([part])
+    return workflow
+
+
+def init_finish_wf(
+    *,
+    config: Config,
+    template: Template,
+    anchors: Sequence[Template],
+    folder: Path,
+    base_dir: Path,
+) -> pe.Workflow:
+    """Register known templates to the finished one, and bring tissue maps from the built-in one.
+
+    Parameters
+    ----------
+    config, base_dir
+        As in `init_start_wf`.
+    template : Template
+        The finished one, without skull.
+    anchors : sequence of Template
+        The built-in template, and the one that gave the orientation if that is another.
+    folder : Path
+        ``tpl-NAME``, where files are put.
+    """
+    workflow = pe.Workflow(name="finish", base_dir=str(base_dir))
+    name = template.name
+    for anchor in anchors:
+        space = re.sub(r"\W", "_", anchor.space)
+        register = pe.Node(
+            Register(
+                fixed=str(template.t1w),
+                fixed_mask=str(template.mask),
+                moving=str(anchor.t1w),
+                moving_mask=str(anchor.mask),
+                mode="refine",
+                device=config.device,
+                seed=config.seed,
+                num_threads=config.omp_nthreads,
+            ),
+            name=f"register_{space}",
+            mem_gb=memory_gb(template, REGISTER_BYTES),
+        )
+        ending = "mode-image_xfm.h5"
+        there = publish_node(
+            folder / f"tpl-{name}_from-{anchor.space}_{ending}", f"put_from_{space}"
+        )
+        back = publish_node(
+            folder / f"tpl-{name}_from-{name}_to-{anchor.space}_{ending}", f"put_to_{space}"
+        )
+        workflow.connect([
+            (register, there, [("transform", "in_file")]),
+            (register, back, [("inverse", "in_file")]),
+        ])  # fmt: skip
+        if not anchor.builtin:
+            continue
+        tissue = pe.Node(
+            TissueMaps(reference=str(template.t1w), mask=str(template.mask)),
+            name="tissue",
+            mem_gb=1.0,
+        )
+        workflow.connect(register, "transform", tissue, "transform")
+        for label in ("CSF", "GM", "WM"):
+            put = publish_node(
+                folder / f"tpl-{name}_res-01_label-{label}_probseg.nii.gz", f"put_{label}"
+            )
+            workflow.connect(tissue, label.lower(), put, "in_file")
+    return workflow
+
+
+def _shape_and_mean(
+    config: Config, members: Sequence[Member], mask: Path, *, make_room: bool
+) -> tuple[pe.Node, pe.Node]:
+    """The nodes that bring together what was found for each scan."""
+    weights = [member.weight for member in members]
+    shape = pe.Node(
+        MeanShape(
+            weights=weights,
+            mask=str(mask),
+            anchored=config.template_anchored,
+            symmetric=config.template_symmetric,
+            make_room=make_room,
+            num_threads=config.omp_nthreads,
+        ),
+        name="shape",
+        mem_gb=1.5,
+    )
+    mean = pe.Node(
+        MeanImage(weights=weights, symmetric=config.template_symmetric), name="mean", mem_gb=1.5
+    )
+    return shape, mean
+
+
+def _resample(
+    part: pe.Workflow, member: Member, register: pe.Node, template: Template, threads: int
+) -> None:
+    """Bring a scan and its mask into the mean shape: the update acts first, then its transform."""
+    chain = pe.Node(niu.Merge(2), name="chain", run_without_submitting=True)
+    part.connect(register, "transform", chain, "in2")
+    mem_gb = memory_gb(template, RESAMPLE_BYTES)
+    for name, in_file, interpolation in (
+        ("t1w", member.t1w, "linear"),
+        ("mask", member.mask, "label"),
+    ):
+        node = pe.Node(
+            Resample(
+                in_file=str(in_file),
+                interpolation=interpolation,
+                onto_template=True,
+                compress=False,
+                num_threads=threads,
+            ),
+            name=name,
+            mem_gb=mem_gb,
+        )
+        part.connect(chain, "out", node, "transform")
+
+
+def _gather(
+    workflow: pe.Workflow,
+    members: Sequence[Member],
+    registration: str,
+    shape: pe.Node,
+    mean: pe.Node,
+) -> None:
+    """Join the parts of all scans with what is made of them together."""
+    merged = {
+        name: pe.Node(niu.Merge(len(members)), name=f"all_{name}", run_without_submitting=True)
+        for name in ("transforms", "images", "masks")
+    }
+    workflow.connect([
+        (merged["transforms"], shape, [("out", "transforms")]),
+        (merged["images"], mean, [("out", "images")]),
+        (merged["masks"], mean, [("out", "masks")]),
+    ])  # fmt: skip
+    for number, member in enumerate(members, start=1):
+        part = workflow.get_node(member.wf_name)
+        workflow.connect([
+            (part, merged["transforms"], [(f"{registration}.transform", f"in{number}")]),
+            (part, merged["images"], [("t1w.out_file", f"in{number}")]),
+            (part, merged["masks"], [("mask.out_file", f"in{number}")]),
+            (shape, part, [
+                ("update", "chain.in1"),
+                ("grid", "t1w.reference"),
+                ("grid", "mask.reference"),
+            ]),
+        ])  # fmt: skip
+
+
+def read_estimate(workflow: pe.Workflow, members: Sequence[Member]) -> Estimate:
+    """What `init_start_wf` or `init_iteration_wf`, having run, has found."""
+    shape, mean = (_outputs(workflow, name) for name in ("shape", "mean"))
+    start = workflow.name == START
+    found = [] if start else [_outputs(workflow, f"{m.wf_name}.estimate") for m in members]
+    return Estimate(
+        t1w=Path(mean.t1w),
+        mask=Path(mean.mask),
+        sharpness=mean.sharpness,
+        bias_mm=shape.size_mm,
+        change=None if start else mean.change,
+        update=Path(shape.update),
+        inverse_update=Path(shape.inverse_update),
+        transforms=tuple(Path(one.transform) for one in found),
+        inverses=tuple(Path(one.inverse) for one in found),
+    )
+
+
+def _outputs(workflow: pe.Workflow, node: str) -> Any:
+    """Outputs of a node that has run, as Nipype keeps them in the work folder."""
+    folder = Path(workflow.base_dir, workflow.name, *node.split("."))
+    return load_resultfile(str(folder / f"result_{folder.name}.pklz")).outputs

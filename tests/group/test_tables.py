@@ -1,0 +1,82 @@
+"""Tables of a study: who is in them, who is flagged, and that every column is described."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bids_fcnreg.group.tables import (
+    NUMBERS,
+    Row,
+    flag_outliers,
+    quality_dictionary,
+    quality_table,
+    volumes_dictionary,
+    volumes_table,
+)
+
+
+def usual(number: int) -> dict[str, float]:
+    noise = np.random.default_rng(number).normal(0, 0.01, len(NUMBERS))
+    return {n.key: 0.5 + x for n, x in zip(NUMBERS, noise, strict=True)}
+
+
+def study() -> list[Row]:
+    rows = [Row(f"{n:02d}", facts={"age": str(20 + n)}, numbers=usual(n)) for n in range(1, 11)]
+    failed = Row("11", status="failed", reason="Too dark.", facts={"age": "n/a"})
+    return [*rows, failed]
+
+
+def test_a_bad_scan_is_flagged_with_its_reason_and_nobody_else():
+    rows = study()
+    rows[3].numbers["similarity"] = 0.2
+    flag_outliers(rows)
+    assert [row.label for row in rows if row.outlying] == ["sub-04"]
+    phrase = rows[3].outlying["similarity"]
+    assert phrase.startswith("similarity 0.2 is ")
+    assert "robust standard deviations below the median (0.49" in phrase
+
+
+def test_a_scan_that_is_better_than_all_others_is_no_outlier():
+    rows = study()
+    rows[3].numbers["similarity"] = 0.9
+    rows[4].numbers["folds_percent"] = 0.0
+    flag_outliers(rows)
+    assert not any(row.outlying for row in rows)
+
+
+def test_a_handful_of_scans_is_not_judged():
+    rows = study()[:4]
+    rows[0].numbers["similarity"] = 0.1
+    flag_outliers(rows)
+    assert not rows[0].outlying
+
+
+def test_the_quality_table_has_a_line_for_everybody():
+    rows = study()
+    flag_outliers(rows)
+    header, lines = quality_table(rows)
+    assert len(lines) == 11
+    assert all(len(line) == len(header) for line in lines)
+    last = dict(zip(header, lines[-1], strict=True))
+    assert last["participant_id"] == "sub-11"
+    assert (last["status"], last["reason"]) == ("failed", "Too dark.")
+    assert last["similarity"] is None
+    assert last["outlier"] is None
+    assert dict(zip(header, lines[0], strict=True))["age"] == "21"
+
+
+def test_every_column_is_in_the_dictionary():
+    rows = study()
+    header, _ = quality_table(rows)
+    assert set(header) == set(quality_dictionary(rows, "MNI"))
+    volumes = {"sub-01": {"CSF": (1, 10.0)}, "sub-02": {"CSF": (1, 11.0), "GM": (2, 20.0)}}
+    header, _ = volumes_table(rows, volumes, {})
+    assert set(header) == set(volumes_dictionary(rows, volumes, "tissue", "MNI"))
+
+
+def test_volumes_go_to_their_scan_and_region():
+    rows = [Row("02", session="a"), Row("01")]
+    volumes = {"sub-02_ses-a": {"GM": (2, 20.0), "CSF": (1, 10.00049)}}
+    header, lines = volumes_table(rows, volumes, {"sub-01": 5.0})
+    assert header == ["participant_id", "session_id", "brain_mask", "CSF", "GM"]
+    assert lines == [["sub-02", "ses-a", None, 10.0, 20.0], ["sub-01", None, 5.0, None, None]]
