@@ -21,7 +21,7 @@ else:
     import tomli as tomllib
 
 LEVELS = ("participant", "group")
-GROUP_TASKS = ("report", "template")
+GROUP_TASKS = ("report", "template", "train")
 MODES = ("refine", "predict", "optimize")
 NETWORKS = ("diffeomorphic", "2017")
 SKULL_STRIP = ("auto", "force", "skip")
@@ -75,7 +75,7 @@ class Config:
         The BIDS dataset that is read and the derivatives folder that is written.
     level : {"participant", "group"}
         Level of the analysis.
-    group_task : {"report", "template"}
+    group_task : {"report", "template", "train"}
         What the group level does.
     template_name : str or None
         Name of the study template to make.
@@ -83,6 +83,10 @@ class Config:
         Make it equal on the left and the right; keep the scale of the template it starts from.
     template_iterations : int
         Largest number of iterations.
+    train_steps : tuple of str
+        Updates in each stage of the training, as words; empty for what suits some dozens of scans.
+    train_from_scratch : bool
+        Start from random weights.
     participants, sessions : tuple of str
         Labels without ``sub-``/``ses-``; empty means all.
     filter_file : Path or None
@@ -132,6 +136,8 @@ class Config:
     template_symmetric: bool = False
     template_anchored: bool = False
     template_iterations: int = 5
+    train_steps: tuple[str, ...] = ()
+    train_from_scratch: bool = False
     participants: tuple[str, ...] = ()
     sessions: tuple[str, ...] = ()
     filter_file: Path | None = None

@@ -22,6 +22,8 @@ def full_config() -> Config:
         template_symmetric=True,
         template_anchored=True,
         template_iterations=3,
+        train_steps=("10", "5", "0"),
+        train_from_scratch=True,
         participants=("01", "02"),
         sessions=("x",),
         filter_file=Path("/f.json"),

@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bids_fcnreg.bids.dataset import Scan
+from bids_fcnreg.bids.templates import mask_beside
 from bids_fcnreg.errors import InputError
 
 _QUALITY = re.compile(
@@ -103,6 +106,25 @@ def _newest(folder: Path, begin: str, end: str) -> Path | None:
     name = re.compile(re.escape(begin) + r"(res-[^_]+_)?" + re.escape(end))
     files = [path for path in folder.iterdir() if name.fullmatch(path.name)]
     return max(files, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def find_preprocessed(output_dir: Path, scans: Iterable[Scan]) -> list[tuple[Scan, Path, Path]]:
+    """Find what was preprocessed, registered or not.
+
+    Returns
+    -------
+    list of (Scan, Path, Path)
+        Those of the scans that are there, with their preprocessed T1w and its brain mask, in the
+        scan's own space.
+    """
+    found = []
+    for scan in scans:
+        folder = Path(output_dir).joinpath(*scan.label.split("_"), "anat")
+        images = sorted(folder.glob(f"{scan.label}*_desc-preproc_T1w.nii.gz"))
+        native = [path for path in images if "_space-" not in path.name]
+        if native and (mask := mask_beside(native[0])):
+            found.append((scan, native[0], mask))
+    return found
 
 
 def read_failures(output_dir: Path) -> dict[str, str]:

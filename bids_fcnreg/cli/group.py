@@ -37,8 +37,9 @@ def run(config: Config, console: Console) -> int:
         When nothing can be run.
     """
     from bids_fcnreg.cli.group_template import make_template
+    from bids_fcnreg.cli.group_train import train
 
-    task = {"report": report, "template": make_template}[config.group_task]
+    task = {"report": report, "template": make_template, "train": train}[config.group_task]
     return task(config, prepare.find_input(config, console), console)
 
 

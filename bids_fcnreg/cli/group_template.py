@@ -86,16 +86,10 @@ def find_members(output_dir: Path, scans: Sequence[Scan]) -> list[Member]:
     scans : sequence of Scan
         Those wanted.
     """
-    from bids_fcnreg.bids.templates import mask_beside
+    from bids_fcnreg.bids.results import find_preprocessed
     from bids_fcnreg.workflows.template import Member
 
-    found = []
-    for scan in scans:
-        folder = output_dir.joinpath(*scan.label.split("_"), "anat")
-        images = sorted(folder.glob(f"{scan.label}*_desc-preproc_T1w.nii.gz"))
-        native = [path for path in images if "_space-" not in path.name]
-        if native and (mask := mask_beside(native[0])):
-            found.append((scan, native[0], mask))
+    found = find_preprocessed(output_dir, scans)
     sessions = Counter(scan.participant for scan, _, _ in found)
     return [Member(*one, 1 / sessions[one[0].participant]) for one in found]
 
@@ -222,7 +216,11 @@ class Making:
 
         while True:
             workflow = build()
-            labels = {member.wf_name: member.scan.label for member in self.members}
+            labels = {
+                name: member.scan.label
+                for member in self.members
+                for name in (member.wf_name, member.resample_wf_name)
+            }
             labels[workflow.name] = f"template {self.name}"
             _, stopped = run_workflow(self.config, workflow, labels, self.log_file, self.console)
             failures = read_failures(self.run_dir, labels)

@@ -64,6 +64,8 @@ def check(config: Config) -> None:
             raise InputError(f"The file {path} given with {_flag(name)} does not exist.")
     if config.level == "group" and config.group_task == "template":
         _check_template(config)
+    if not all(word.isdecimal() for word in config.train_steps):
+        raise InputError(f"--train-steps must be whole numbers, not {config.train_steps}.")
     if config.mode == "optimize" and config.model is not None:
         raise InputError("--mode optimize starts from no weights: leave --model away.")
     if config.work_dir.resolve().is_relative_to(config.bids_dir.resolve()):
@@ -261,7 +263,8 @@ def _add_group(parser: argparse.ArgumentParser) -> None:
         "--group-task",
         choices=GROUP_TASKS,
         help="report: tables, mean images and outliers of the study; template: an unbiased "
-        f"template of the study's own brains (default: {Config.group_task})",
+        "template of the study's own brains; train: a network trained on the study, with which "
+        f"every scan is registered (default: {Config.group_task})",
     )
     group.add_argument(
         "--template-name",
@@ -286,6 +289,18 @@ def _add_group(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="stop after so many iterations, even if the study template still changes "
         f"(default: {Config.template_iterations})",
+    )
+    group.add_argument(
+        "--train-steps",
+        nargs="+",
+        metavar="N",
+        help="updates in each stage of the training, coarse to fine (default: what suits some "
+        "dozens of scans)",
+    )
+    group.add_argument(
+        "--train-from-scratch",
+        action="store_true",
+        help="start from random weights, not from those of the package",
     )
 
 

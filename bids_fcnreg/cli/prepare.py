@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 TEMPLATES = "templates"
 
 #: What we make in the work folder.
-_OURS = (TEMPLATES, "fcnreg_wf", "group_wf", "template_*_wf")
+_OURS = (TEMPLATES, "fcnreg_wf", "group_wf", "template_*_wf", "train_*")
 
 
 def find_input(config: Config, console: Console) -> list[Scan]:

@@ -26,6 +26,9 @@ give its output folder.
 Beside MODEL.safetensors are written MODEL.json (what it was made from, how, how good it is),
 MODEL_curves.tsv and MODEL_curves.png. The same command again goes on where an earlier one was
 stopped, and ends with the same weights. Give the weights to `fcnreg register --model`.
+
+On several GPUs or machines, start it with torchrun:
+    torchrun --nproc-per-node N -m bids_fcnreg.cli.fcnreg train ...
 """
 
 
@@ -77,6 +80,12 @@ def add_train(commands: Any) -> None:
         help="updates in each stage of the network: the diffeomorphic one has a stage for each "
         "resolution, coarse to fine, that of 2017 has one (default: what suits some dozens of "
         "images)",
+    )
+    command.add_argument(
+        "--batch",
+        type=_number(int, 1),
+        metavar="N",
+        help="pairs in each update (default: as many as there are processes, else 1)",
     )
     command.add_argument(
         "--learning-rate",
@@ -155,29 +164,32 @@ def train(options: argparse.Namespace) -> None:
     from bids_fcnreg.bids.templates import resolve_template
     from bids_fcnreg.cli.train_job import Job, Places
     from bids_fcnreg.cli.train_progress import TrainingDisplay
+    from bids_fcnreg.fcn import parallel
     from bids_fcnreg.fcn.register import resolve_device
 
     place = resolve_device(device)
     if options.nthreads is not None:
         torch.set_num_threads(options.nthreads)
-    network, start = _network(options)
-    job = Job(
-        places=Places.of(options.output, options.work_dir),
-        network=network,
-        recipe=_recipe(options, network),
-        start_from=start,
-        template=resolve_template(options.template),
-        brains=tuple(find_brains(options.data)),
-        held_out=options.held_out,
-        seed=options.seed,
-        device=place,
-    )
-    console = Console(highlight=False, soft_wrap=True, markup=False)
-    try:
-        with TrainingDisplay(console) as display:
-            job.run(display)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(job.how_to_go_on()) from None
+    with parallel.group(place) as own:
+        network, start = _network(options)
+        job = Job(
+            places=Places.of(options.output, options.work_dir),
+            network=network,
+            recipe=_recipe(options, network),
+            start_from=start,
+            template=resolve_template(options.template),
+            brains=tuple(find_brains(options.data)),
+            held_out=options.held_out,
+            seed=options.seed,
+            device=own,
+        )
+        quiet = parallel.rank() > 0
+        console = Console(highlight=False, soft_wrap=True, markup=False, quiet=quiet)
+        try:
+            with TrainingDisplay(console) as display:
+                job.run(display)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(job.how_to_go_on()) from None
 
 
 def _network(options: argparse.Namespace) -> tuple[nn.Module, str | None]:
@@ -204,6 +216,7 @@ def _network(options: argparse.Namespace) -> tuple[nn.Module, str | None]:
 
 def _recipe(options: argparse.Namespace, network: nn.Module) -> Training:
     """How to train: what was asked for, else what is usual for the network."""
+    from bids_fcnreg.fcn import parallel
     from bids_fcnreg.fcn.training import COHORT_RECIPES
     from bids_fcnreg.fcn.weights import kind_of
 
@@ -222,4 +235,5 @@ def _recipe(options: argparse.Namespace, network: nn.Module) -> Training:
         )
     # A short training is looked at, too, some ten times in its longest stage.
     often = max(1, min(recipe.check_every, max(steps) // 10))
-    return replace(recipe, steps=steps, check_every=often)
+    batch = options.batch or parallel.size()
+    return replace(recipe, steps=steps, check_every=often, batch=batch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from bids_fcnreg.cli.curves import write_curves
 from bids_fcnreg.cli.train_data import FEWEST, Aligner, align_all, refuse_heads, split
 from bids_fcnreg.cli.train_progress import TrainingDisplay, stage_name
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.fcn import weights
+from bids_fcnreg.fcn import parallel, weights
 from bids_fcnreg.fcn.cohort import Augmentation, Cohort
 from bids_fcnreg.fcn.training import Record, Trainer, Training, read_checkpoint
 
@@ -137,7 +138,9 @@ class Job:
         left_out = [brain.image.name for brain in self.brains if brain not in used]
         settings = self._settings() | {"images left out": left_out}
         self._refuse_other(settings)
-        write_json(self.places.settings, settings)
+        parallel.wait()  # until all have read the settings there were
+        if parallel.rank() == 0:
+            write_json(self.places.settings, settings)
         trained, held = split(used, self.held_out, self.seed)
         if held:
             display.say(f"Held out: {', '.join(used[n].image.name for n in held)}")
@@ -145,7 +148,9 @@ class Job:
             display.say("No images are held out: no stage ends before its last update.")
         trainer = self._trainer(cohort, trained, held, display)
         self._train(trainer, display)
-        self._finish(trainer, used, {"trained_on": len(trained), "held_out": len(held)})
+        if parallel.rank() == 0:
+            self._finish(trainer, used, {"trained_on": len(trained), "held_out": len(held)})
+        parallel.wait()
         display.say(f"Trained weights: {self.places.model}; about them: {self.places.card}")
 
     def how_to_go_on(self) -> str:
@@ -218,6 +223,12 @@ class Job:
         kept = sum(aligner.place(brain).exists() for brain in self.brains)
         display.say(f"{len(self.brains)} images, {kept} of them aligned by an earlier run")
         refuse_heads(self.brains, aligner)
+        if parallel.size() > 1:
+            # Each process aligns some; then all find all of them.
+            for brain in self.brains[parallel.rank() :: parallel.size()]:
+                with suppress(Exception):  # it is said when it is tried again
+                    aligner(brain)
+            parallel.wait()
         return align_all(self.brains, aligner, say)
 
     def _trainer(
@@ -258,12 +269,14 @@ class Job:
 
         def report(record: Record) -> None:
             display.record(record, self.network.spacings, self.recipe.steps)
-            keep_curves()
+            if parallel.rank() == 0:
+                keep_curves()
 
         if self.places.checkpoint.exists():
             display.say(f"Goes on from {self.places.checkpoint}")
         trainer.run(report, self.places.checkpoint)
-        keep_curves()
+        if parallel.rank() == 0:
+            keep_curves()
 
     def _finish(self, trainer: Trainer, used: list[Brain], images: dict[str, int]) -> None:
         """Write the weights and what is to be known about them."""

@@ -10,10 +10,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from bids_fcnreg.errors import InputError
+from bids_fcnreg.fcn import parallel
 from bids_fcnreg.fcn.objective import Objective
 from bids_fcnreg.fcn.pair import Pair
 from bids_fcnreg.fcn.symmetric import Halves
@@ -52,6 +55,8 @@ class Training:
         Updates between two looks at the held-out pairs.
     patience : int
         A stage ends when so many looks in a row brought nothing better.
+    batch : int
+        Pairs in each update, of which each process of a group (`parallel`) takes its share.
     """
 
     steps: Sequence[int] = (100,)
@@ -60,6 +65,7 @@ class Training:
     objective: Objective = field(default_factory=Objective)
     check_every: int = 100
     patience: int = 10
+    batch: int = 1
 
 
 #: How `optimize` trains each network on one pair.
@@ -109,8 +115,25 @@ class Record:
     held_out: float
 
 
+class _Cost(nn.Module):
+    """A network whose forward pass is the cost of a pair: what runs on several processes."""
+
+    def __init__(self, network: nn.Module, objective: Objective) -> None:
+        super().__init__()
+        self.network = network
+        self.objective = objective
+
+    def forward(self, pair: Pair, stage: int) -> Tensor:
+        """Cost () of a pair in a stage."""
+        return self.network.cost(pair, self.objective, stage)
+
+
 class Trainer:
     """A training that can be saved, killed, and gone on with.
+
+    In a group of processes (`parallel`) each takes its share of the pairs of an update, and all
+    have the same weights all the time; the same batch gives the same training, whatever their
+    number, up to rounding.
 
     Parameters
     ----------
@@ -128,6 +151,11 @@ class Trainer:
         Of the pairs' randomness.
     fresh : bool
         Whether each stage is begun anew (`Network.begin`), or with the weights that are there.
+
+    Raises
+    ------
+    InputError
+        If the processes cannot share a batch evenly.
     """
 
     def __init__(
@@ -141,7 +169,16 @@ class Trainer:
     ) -> None:
         self.network, self.settings, self.fresh = network, settings, fresh
         self.draw, self.held_out = draw, held_out
-        self.generator = torch.Generator().manual_seed(seed)
+        self.seed = seed
+        if settings.batch % parallel.size():
+            raise InputError(
+                f"{parallel.size()} processes cannot share {settings.batch} pairs evenly: give a "
+                "batch that is a multiple of their number."
+            )
+        self.cost = _Cost(network, settings.objective)
+        if parallel.size() > 1:
+            # Each stage trains one level of the network: the others get no gradient.
+            self.cost = DistributedDataParallel(self.cost, find_unused_parameters=True)
         self.stage = self.step = self.stale = 0
         self.seconds, self.best = 0.0, float("inf")
         self.best_weights: dict[str, Tensor] | None = None
@@ -184,9 +221,10 @@ class Trainer:
         """
         if checkpoint is not None and checkpoint.exists():
             self.load(checkpoint)
+        parallel.wait()  # until all have read it, for the first writes it anew
         while not self.finished:
             record = self._advance()
-            if checkpoint is not None:
+            if checkpoint is not None and parallel.rank() == 0:
                 self.save(checkpoint)
             if report is not None:
                 report(record)
@@ -211,29 +249,52 @@ class Trainer:
         return record
 
     def _update(self) -> float:
-        """One step on one pair; its cost."""
-        pair = self.draw(self.stage, self.generator)
+        """One step on a batch of pairs; their mean cost."""
+        share = range(parallel.rank(), self.settings.batch, parallel.size())
         self.optimiser.zero_grad(set_to_none=True)
-        cost = self.network.cost(pair, self.settings.objective, self.stage)
-        cost.backward()
+        costs = 0.0
+        for number in share:
+            last = number + parallel.size() >= self.settings.batch
+            cost = self._cost_of(self._draw(number), exchange=last)
+            (cost / len(share)).backward()
+            costs += float(cost.detach())
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.largest_gradient)
         # One pair that gives no usable gradient shall not spoil the weights.
         if torch.isfinite(norm):
             self.optimiser.step()
         self.schedule.step()
         self.step += 1
-        return float(cost.detach())
+        return float(parallel.total(self._tensor([costs]))) / self.settings.batch
+
+    def _draw(self, number: int) -> Pair:
+        """A pair of this update; which one depends on its number alone, not on who draws it."""
+        seeds = np.random.SeedSequence((self.seed, self.stage, self.step, number))
+        generator = torch.Generator().manual_seed(int(seeds.generate_state(1)[0]))
+        return self.draw(self.stage, generator)
+
+    def _cost_of(self, pair: Pair, exchange: bool) -> Tensor:
+        """Cost of a pair; going back, gradients are averaged over processes if `exchange`."""
+        if exchange or not isinstance(self.cost, DistributedDataParallel):
+            return self.cost(pair, self.stage)
+        with self.cost.no_sync():
+            return self.cost(pair, self.stage)
+
+    def _tensor(self, values: Sequence[float]) -> Tensor:
+        """Values where the network is, so that processes can exchange them."""
+        device = next(self.network.parameters()).device
+        return torch.tensor(values, dtype=torch.float64, device=device)
 
     def _look(self) -> float:
         """Mean cost of the held-out pairs; the network is remembered if it is the best so far."""
         if self.held_out is None:
             return math.nan
+        pairs = list(self.held_out(self.stage))
         with torch.no_grad():
             costs = [
                 float(self.network.cost(pair, self.settings.objective, self.stage))
-                for pair in self.held_out(self.stage)
+                for pair in pairs[parallel.rank() :: parallel.size()]
             ]
-        held_out = sum(costs) / len(costs)
+        held_out = float(parallel.total(self._tensor([sum(costs)]))) / len(pairs)
         self.stale += 1
         if held_out < self.best:
             self.best, self.stale = held_out, 0
@@ -247,7 +308,6 @@ class Trainer:
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "schedule": None if self.finished else self.schedule.state_dict(),
-            "generator": self.generator.get_state(),
             "place": (self.stage, self.step, self.stale, self.seconds, self.best),
             "best_weights": self.best_weights,
             "records": [asdict(record) for record in self.records],
@@ -270,7 +330,6 @@ class Trainer:
         self.optimiser.load_state_dict(state["optimiser"])
         if state["schedule"] is not None:
             self.schedule.load_state_dict(state["schedule"])
-        self.generator.set_state(state["generator"])
         self.stage, self.step, self.stale, self.seconds, self.best = state["place"]
         self.best_weights = state["best_weights"]
         self.records = [Record(**record) for record in state["records"]]

@@ -60,7 +60,16 @@ class Member:
     @property
     def wf_name(self) -> str:
         """Name of its part of a workflow."""
-        return re.sub(r"\W", "_", self.scan.label.replace("-", "_")) + "_wf"
+        return f"{self._identifier}_wf"
+
+    @property
+    def resample_wf_name(self) -> str:
+        """Name of its second part, which waits for the first part of all others."""
+        return f"{self._identifier}_resample_wf"
+
+    @property
+    def _identifier(self) -> str:
+        return re.sub(r"\W", "_", self.scan.label.replace("-", "_"))
 
 
 @dataclass(frozen=True)
@@ -113,7 +122,7 @@ def init_start_wf(
     Returns
     -------
     Workflow
-        With the nodes ``shape`` (`MeanShape`) and ``mean`` (`MeanImage`), and a workflow for
+        With the nodes ``shape`` (`MeanShape`) and ``mean`` (`MeanImage`), and two workflows for
         each member.
     """
     workflow = pe.Workflow(name=START, base_dir=str(base_dir))
@@ -133,8 +142,7 @@ def init_start_wf(
             mem_gb=1.0,
         )
         part.add_nodes([align])
-        _resample(part, member, align, anchor, threads)
-        workflow.add_nodes([part])
+        _join(workflow, part, "align", _init_resample_wf(member, anchor, threads))
     _gather(workflow, members, "align", shape, mean)
     return workflow
 
@@ -188,8 +196,8 @@ def init_iteration_wf(
             interface.inputs.model = str(config.model)
         register = pe.Node(interface, name="estimate", mem_gb=memory_gb(template, REGISTER_BYTES))
         part.add_nodes([register])
-        _resample(part, member, register, template, config.omp_nthreads)
-        workflow.add_nodes([part])
+        resample = _init_resample_wf(member, template, config.omp_nthreads)
+        _join(workflow, part, "estimate", resample)
     _gather(workflow, members, "estimate", shape, mean)
     return workflow
 
@@ -345,13 +353,10 @@ def _shape_and_mean(
     return shape, mean
 
 
-def _resample(
-    part: pe.Workflow, member: Member, register: pe.Node, template: Template, threads: int
-) -> None:
+def _init_resample_wf(member: Member, template: Template, threads: int) -> pe.Workflow:
     """Bring a scan and its mask into the mean shape: the update acts first, then its transform."""
+    workflow = pe.Workflow(name=member.resample_wf_name)
     chain = pe.Node(niu.Merge(2), name="chain", run_without_submitting=True)
-    part.connect(register, "transform", chain, "in2")
-    mem_gb = memory_gb(template, RESAMPLE_BYTES)
     for name, in_file, interpolation in (
         ("t1w", member.t1w, "linear"),
         ("mask", member.mask, "label"),
@@ -365,9 +370,17 @@ def _resample(
                 num_threads=threads,
             ),
             name=name,
-            mem_gb=mem_gb,
+            mem_gb=memory_gb(template, RESAMPLE_BYTES),
         )
-        part.connect(chain, "out", node, "transform")
+        workflow.connect(chain, "out", node, "transform")
+    return workflow
+
+
+def _join(
+    workflow: pe.Workflow, part: pe.Workflow, registration: str, resample: pe.Workflow
+) -> None:
+    """Add both parts of a member: what registers it, and what waits for all registrations."""
+    workflow.connect(part, f"{registration}.transform", resample, "chain.in2")
 
 
 def _gather(
@@ -378,6 +391,8 @@ def _gather(
     mean: pe.Node,
 ) -> None:
     """Join the parts of all scans with what is made of them together."""
+    # What no other node needs is read in the end, by `read_estimate`.
+    workflow.config["execution"]["remove_unnecessary_outputs"] = "false"
     merged = {
         name: pe.Node(niu.Merge(len(members)), name=f"all_{name}", run_without_submitting=True)
         for name in ("transforms", "images", "masks")
@@ -389,11 +404,12 @@ def _gather(
     ])  # fmt: skip
     for number, member in enumerate(members, start=1):
         part = workflow.get_node(member.wf_name)
+        resample = workflow.get_node(member.resample_wf_name)
         workflow.connect([
             (part, merged["transforms"], [(f"{registration}.transform", f"in{number}")]),
-            (part, merged["images"], [("t1w.out_file", f"in{number}")]),
-            (part, merged["masks"], [("mask.out_file", f"in{number}")]),
-            (shape, part, [
+            (resample, merged["images"], [("t1w.out_file", f"in{number}")]),
+            (resample, merged["masks"], [("mask.out_file", f"in{number}")]),
+            (shape, resample, [
                 ("update", "chain.in1"),
                 ("grid", "t1w.reference"),
                 ("grid", "mask.reference"),

@@ -14,6 +14,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from bids_fcnreg.bids.cohort import Brain
 from bids_fcnreg.cli.fcnreg import main
@@ -292,3 +293,39 @@ def test_a_network_on_disk_is_the_one_that_was_written(folder, tmp_path):
     network, checksum = load(folder / "whole.safetensors")
     save(network, tmp_path / "copy.safetensors")
     assert load(tmp_path / "copy.safetensors")[1] == checksum
+
+
+def test_two_processes_train_like_one_with_the_same_batch(folder):
+    """Both align, share the pairs of each update, and end with one model."""
+    given = words(folder, "one.safetensors", "--batch", "2")
+    assert main(given) == 0
+    given[given.index(str(folder / "one.safetensors"))] = str(folder / "two.safetensors")
+    group = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*group, "-m", "bids_fcnreg.cli.fcnreg", *given],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Trained weights: ") == 1
+    one, two = (curves(folder / f"{name}_curves.tsv") for name in ("one", "two"))
+    assert len(one) == len(two) > 5
+    for left, right in zip(one, two, strict=True):
+        for column in ("cost", "held_out"):
+            if left[column] != "n/a":
+                assert float(right[column]) == pytest.approx(float(left[column]), abs=1e-4)
+    weights = [load(folder / f"{name}.safetensors")[0].state_dict() for name in ("one", "two")]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, atol=1e-3, rtol=0)
+
+
+def test_a_batch_that_processes_cannot_share_is_refused(folder):
+    group = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    given = words(folder, "odd.safetensors", "--batch", "3")
+    done = subprocess.run(
+        [*group, "-m", "bids_fcnreg.cli.fcnreg", *given], capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert "2 processes cannot share 3 pairs evenly" in done.stderr
+    assert not (folder / "odd.safetensors").exists()

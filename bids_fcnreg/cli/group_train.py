@@ -1,0 +1,172 @@
+"""The group task `train`: registering the cohort trains the network, which registers all."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bids_fcnreg.cli import participant
+from bids_fcnreg.config import Config
+from bids_fcnreg.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bids_fcnreg.bids.cohort import Brain
+    from bids_fcnreg.bids.dataset import Scan
+    from bids_fcnreg.fcn.training import Training
+
+#: Name of the network in the derivatives' folder of the study, without extension.
+NETWORK = "network"
+
+#: Updates in each stage where trained weights are the start: they are near already.
+FINE_TUNING_STEPS = {"diffeomorphic": (100, 200, 0), "2017": (1000,)}
+
+
+def train(config: Config, scans: Sequence[Scan], console: Console) -> int:
+    """Train a network on the study's brains, and register every scan with it.
+
+    The processes that `torchrun` starts share the training; the first one goes on alone.
+
+    Returns
+    -------
+    int
+        0, or 1 when some scan could not be registered.
+
+    Raises
+    ------
+    FcnregError
+        When the network cannot be trained.
+    """
+    from bids_fcnreg.fcn import parallel
+    from bids_fcnreg.fcn.register import resolve_device
+
+    with parallel.group(resolve_device(config.device)) as device:
+        leads = parallel.rank() == 0
+        trained = _trained(config, scans, device, console)
+    if not leads:
+        return participant.DONE
+    model = _publish(trained, config.output_dir)
+    console.print(f"Network: {model}; now every scan is registered with it")
+    return participant.run(replace(config, level="participant", model=model), console)
+
+
+def _trained(config: Config, scans: Sequence[Scan], device, console: Console) -> Path:
+    """File of the trained weights, in the work folder."""
+    import torch
+    from rich.console import Console
+
+    from bids_fcnreg.bids.templates import resolve_template
+    from bids_fcnreg.cli.train_job import Job, Places
+    from bids_fcnreg.cli.train_progress import TrainingDisplay
+    from bids_fcnreg.fcn import parallel
+
+    brains = find_brains(config, scans)
+    folder = config.work_dir / f"train_{_digest(brains, config)}"
+    places = replace(
+        Places.of(folder / f"{NETWORK}.safetensors", folder),
+        aligned=config.work_dir / "train_aligned",
+    )
+    if places.model.exists() and places.card.exists():
+        console.print("The network is trained already on these scans.")
+        return places.model
+    torch.set_num_threads(config.omp_nthreads)
+    network, start = _network(config)
+    job = Job(
+        places=places,
+        network=network,
+        recipe=_recipe(config, network, start),
+        start_from=start,
+        template=resolve_template(config.templates[0]),
+        brains=brains,
+        held_out=None,
+        seed=config.seed,
+        device=device,
+    )
+    shown = console if parallel.rank() == 0 else Console(quiet=True)
+    with TrainingDisplay(shown) as display:
+        job.run(display)
+    return places.model
+
+
+def find_brains(config: Config, scans: Sequence[Scan]) -> tuple[Brain, ...]:
+    """Preprocessed images of the scans.
+
+    Raises
+    ------
+    InputError
+        When there are too few.
+    """
+    from bids_fcnreg.bids.cohort import Brain
+    from bids_fcnreg.bids.results import find_preprocessed
+    from bids_fcnreg.cli.train_data import FEWEST
+
+    found = find_preprocessed(config.output_dir, scans)
+    if len(found) < FEWEST:
+        raise InputError(
+            f"{config.output_dir} holds {len(found)} preprocessed T1w images, and a training "
+            f"needs {FEWEST}: run `bids_fcnreg {config.bids_dir} {config.output_dir} participant` "
+            "first."
+        )
+    return tuple(Brain(t1w, mask) for _, t1w, mask in found)
+
+
+def _digest(brains: Sequence[Brain], config: Config) -> str:
+    """Changes when the scans or the wishes do."""
+    wishes = (config.network, config.train_steps, config.train_from_scratch, config.seed)
+    what = [*(brain.fingerprint for brain in brains), *config.templates, *map(str, wishes)]
+    return hashlib.sha256("\n".join(what).encode()).hexdigest()[:12]
+
+
+def _network(config: Config):
+    """The network as it is before training, and the checksum of the weights it starts from.
+
+    A network that an earlier run trained for the study is trained on.
+    """
+    import torch
+
+    from bids_fcnreg.fcn import weights
+
+    earlier = config.output_dir / "group" / f"{NETWORK}.safetensors"
+    shipped = weights.SHIPPED / f"{config.network}.safetensors"
+    known = [path for path in (config.model, earlier, shipped) if path and path.is_file()]
+    if config.train_from_scratch or not known:
+        torch.manual_seed(config.seed)
+        fresh = weights.NETWORKS[config.network]()
+        return fresh.to(memory_format=torch.channels_last_3d), None
+    network, checksum = weights.load(known[0])
+    return network.train(), checksum
+
+
+def _recipe(config: Config, network, start: str | None) -> Training:
+    """How to train."""
+    from bids_fcnreg.fcn import parallel
+    from bids_fcnreg.fcn.training import COHORT_RECIPES
+    from bids_fcnreg.fcn.weights import kind_of
+
+    kind = kind_of(network)
+    recipe = COHORT_RECIPES[kind]
+    steps = recipe.steps if start is None else FINE_TUNING_STEPS[kind]
+    if config.train_steps:
+        steps = tuple(map(int, config.train_steps))
+    if len(steps) != len(network.spacings):
+        raise InputError(
+            f"The network is trained in {len(network.spacings)} stages: give --train-steps so "
+            f"many numbers, for instance {' '.join(map(str, recipe.steps))}."
+        )
+    often = max(1, min(recipe.check_every, max(steps) // 10))
+    return replace(recipe, steps=steps, check_every=often, batch=parallel.size())
+
+
+def _publish(trained: Path, output_dir: Path) -> Path:
+    """Put the network, its card and its curves into the derivatives."""
+    from bids_fcnreg.files import publish
+
+    endings = (".safetensors", ".json", "_curves.tsv", "_curves.png")
+    folder = output_dir / "group"
+    for ending in endings:
+        publish(trained.with_name(f"{NETWORK}{ending}"), folder / f"{NETWORK}{ending}")
+    return folder / f"{NETWORK}.safetensors"
