@@ -105,6 +105,8 @@ class Config:
         Weights of a trained network, in place of those of the package.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    longitudinal : bool
+        Register the sessions of a participant to each other first.
     skull_strip : {"auto", "force", "skip"}
         Whether the brain is extracted; ``auto`` recognises an extracted brain.
     seed : int
@@ -149,6 +151,7 @@ class Config:
     network: str = "diffeomorphic"
     model: Path | None = None
     device: str = "auto"
+    longitudinal: bool = False
     skull_strip: str = "auto"
     seed: int = 0
     work_dir: Path = field(default_factory=lambda: Path("work").absolute())

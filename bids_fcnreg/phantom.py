@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,14 @@ ROTATION, SHIFT, ZOOM, SHEAR = 15.0, 20.0, 0.10, 0.03
 #: Range of the standard deviation (mm) of the Gaussian that makes a velocity smooth.
 SMOOTHNESS = (12.0, 18.0)
 
+#: What changes between the first and the last session of a participant: where it is in the
+#: template (RAS+ mm), how wide (mm), and the relative change of volume in its middle. The lateral
+#: ventricles grow, the left hippocampus shrinks.
+CHANGES = (((0.0, -10.0, 18.0), 12.0, 0.20), ((-26.0, -20.0, -15.0), 10.0, -0.12))
+
+#: Largest turn (degrees) and shift (mm) between sessions.
+MOVE_ROTATION, MOVE_SHIFT = 6.0, 6.0
+
 #: Ranges of the largest bias inside the field of view and of the noise, as shares of the signal
 #: of white matter.
 BIAS, NOISE = (0.2, 0.3), (0.015, 0.03)
@@ -81,6 +90,7 @@ def make_dataset(
     participants: int = 2,
     seed: int = 0,
     max_displacement: float = 10.0,
+    sessions: int = 1,
 ) -> Path:
     """Make a BIDS dataset of phantoms, with the truth in ``derivatives/truth``.
 
@@ -95,6 +105,9 @@ def make_dataset(
     max_displacement : float
         Largest displacement by the diffeomorphism inside a brain, in mm; a participant's own
         largest displacement is between 60 and 100 % of it.
+    sessions : int
+        Of each participant. With several, the ventricles grow and the left hippocampus shrinks
+        from session to session (`CHANGES`); each is scanned anew.
 
     Returns
     -------
@@ -104,13 +117,15 @@ def make_dataset(
     Raises
     ------
     InputError
-        If there is something in `folder`, or no participant is wanted.
+        If there is something in `folder`, or no participant or no session is wanted.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is not an empty folder: name one that does not exist yet.")
     if participants < 1:
         raise InputError(f"{participants} participants cannot be simulated: ask for at least 1.")
+    if sessions < 1:
+        raise InputError(f"{sessions} sessions cannot be simulated: ask for at least 1.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
@@ -121,7 +136,10 @@ def make_dataset(
         for number, label in enumerate(labels):
             rng = np.random.default_rng([seed, number])
             scan = SCANS[number % len(SCANS)]
-            _write_participant(staging, label, simulate(head, scan, max_displacement, rng))
+            scans = simulate_sessions(head, scan, max_displacement, rng, sessions)
+            for visit, participant in enumerate(scans, start=1):
+                session = f"ses-{visit}" if sessions > 1 else None
+                _write_participant(staging, f"sub-{label}", session, participant)
         os.replace(staging, folder)
     except BaseException:
         shutil.rmtree(staging)
@@ -160,13 +178,45 @@ def simulate(
     -------
     Participant
     """
+    return next(simulate_sessions(head, scan, max_displacement, rng, 1))
+
+
+def simulate_sessions(
+    head: Head,
+    scan: tuple[str, tuple[float, float, float], float],
+    max_displacement: float,
+    rng: np.random.Generator,
+    sessions: int,
+) -> Iterator[Participant]:
+    """Simulate one participant again and again, a little changed each time.
+
+    Parameters are those of `simulate`.
+
+    Yields
+    ------
+    Participant
+        As many as there are `sessions`; the first is that of `simulate`.
+    """
     there, back = random_diffeomorphism(head, rng.uniform(0.6, 1) * max_displacement, rng)
     matrix = random_affine(rng)
-    forward = Transform((there, Affine(matrix)))
-    inverse = Transform((Affine(np.linalg.inv(matrix)), back))
     grid = _field_of_view(head, matrix, scan, rng)
     shares = [head.labels == index for index in (1, 2, 3)]
     drawn = Image(torch.from_numpy(np.stack([paint(head, rng), *shares]))[None], head.grid)
+    forward = Transform((there, Affine(matrix)))
+    inverse = Transform((Affine(np.linalg.inv(matrix)), back))
+    yield _scan(drawn, forward, inverse, grid, rng)
+    for number in range(1, sessions):
+        grown, undone = change(head.grid, number / (sessions - 1))
+        moved = random_move(matrix, rng) @ matrix
+        forward = Transform((grown, there, Affine(moved)))
+        inverse = Transform((Affine(np.linalg.inv(moved)), back, undone))
+        yield _scan(drawn, forward, inverse, grid, rng)
+
+
+def _scan(
+    drawn: Image, forward: Transform, inverse: Transform, grid: Grid, rng: np.random.Generator
+) -> Participant:
+    """What a scanner sees of a drawn head (intensities, then shares of tissues)."""
     seen = inverse.resample(drawn, grid).data[0].numpy()
     # The tissue with the largest share of a voxel, where the brain has most of it.
     brain = seen[1:].sum(axis=0) > 0.5
@@ -176,6 +226,53 @@ def simulate(
         for data in (_acquire(seen[0], rng), dseg, brain)
     )
     return Participant(*images, forward, inverse)
+
+
+def change(grid: Grid, amount: float) -> tuple[Displacement, Displacement]:
+    """What happens to a participant between sessions, in template space, and its inverse.
+
+    Parameters
+    ----------
+    grid : Grid
+        Of the template.
+    amount : float
+        Part of the whole change (`CHANGES`), from 0 to 1.
+
+    Returns
+    -------
+    tuple of Displacement
+        Points of the template to points of the template as the participant was at first.
+    """
+    coarse = grid.with_spacing(2.0)
+    points = coarse.points().float()
+    velocity = torch.zeros_like(points)
+    for centre, width, growth in CHANGES:
+        away = points - torch.tensor(centre)
+        near = torch.exp(-away.square().sum(dim=-1, keepdim=True) / (2 * width**2))
+        # Its divergence in the middle, three times the slope, is the logarithm of the growth.
+        velocity += amount * np.log1p(growth) / 3 * away * near
+    to_voxels = torch.from_numpy(np.linalg.inv(coarse.affine[:3, :3])).float()
+    flow = torch.einsum("cw,ijkw->cijk", to_voxels, velocity)[None]
+    return tuple(Displacement(coarse, warp.exponentiate(part)) for part in (flow, -flow))
+
+
+def random_move(matrix: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """How a head lies differently in another session: native to native RAS+ mm, (4, 4).
+
+    Parameters
+    ----------
+    matrix : ndarray (4, 4)
+        Template to native; the head turns about where the template's origin comes to lie.
+    rng : numpy.random.Generator
+        Draws turn and shift.
+    """
+    axis, shift = rng.standard_normal(3), rng.uniform(-MOVE_SHIFT, MOVE_SHIFT, 3)
+    angle = np.deg2rad(rng.uniform(-MOVE_ROTATION, MOVE_ROTATION))
+    move = np.eye(4)
+    move[:3, :3] = Rotation.from_rotvec(axis / np.linalg.norm(axis) * angle).as_matrix()
+    centre = matrix[:3, 3]
+    move[:3, 3] = centre - move[:3, :3] @ centre + shift
+    return move
 
 
 def random_diffeomorphism(
@@ -316,12 +413,15 @@ def _low_frequencies(shape: tuple[int, ...], rng: np.random.Generator) -> np.nda
     return field.astype(np.float32)
 
 
-def _write_participant(folder: Path, label: str, participant: Participant) -> None:
-    name = f"sub-{label}"
-    raw = folder / name / "anat"
+def _write_participant(
+    folder: Path, subject: str, session: str | None, participant: Participant
+) -> None:
+    name = f"{subject}_{session}" if session else subject
+    place = Path(*name.split("_"), "anat")
+    raw = folder / place
     image.write(raw / f"{name}_T1w.nii.gz", participant.t1w, "int16")
     write_json(raw / f"{name}_T1w.json", {"Modality": "MR", "SeriesDescription": "simulated"})
-    truth = folder / "derivatives" / "truth" / name / "anat"
+    truth = folder / "derivatives" / "truth" / place
     image.write(truth / f"{name}_dseg.nii.gz", participant.dseg, "uint8")
     image.write(truth / f"{name}_desc-brain_mask.nii.gz", participant.mask, "uint8")
     for source, target, transform in (

@@ -35,6 +35,7 @@ def full_config() -> Config:
         network="2017",
         model=Path("/m.safetensors"),
         device="cuda:1",
+        longitudinal=True,
         skull_strip="skip",
         seed=7,
         work_dir=Path("/scratch/w"),

@@ -133,6 +133,12 @@ def _add_phantom(commands: Any) -> None:
     )
     command.add_argument("folder", type=Path, metavar="DIR", help="must be new or empty")
     command.add_argument("--participants", type=int, default=2, help="(default: %(default)s)")
+    command.add_argument(
+        "--sessions",
+        type=int,
+        default=1,
+        help="of each participant; with several, the brain changes (default: %(default)s)",
+    )
     command.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     command.set_defaults(run=_phantom)
 
@@ -201,7 +207,12 @@ def _apply(options: argparse.Namespace) -> None:
 def _phantom(options: argparse.Namespace) -> None:
     from bids_fcnreg.phantom import make_dataset
 
-    make_dataset(options.folder, participants=options.participants, seed=options.seed)
+    make_dataset(
+        options.folder,
+        participants=options.participants,
+        seed=options.seed,
+        sessions=options.sessions,
+    )
     print(f"Made {options.participants} participants in {options.folder}.")
 
 

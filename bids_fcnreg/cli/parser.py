@@ -242,6 +242,12 @@ def _add_registration(parser: argparse.ArgumentParser) -> None:
         help=f"where the registration is computed (default: {Config.device}, a GPU if there is)",
     )
     group.add_argument(
+        "--longitudinal",
+        action="store_true",
+        help="register the sessions of a participant to each other first, in an unbiased space in "
+        "their middle, and go to the template by way of their mean image",
+    )
+    group.add_argument(
         "--skull-strip-t1w",
         dest="skull_strip",
         choices=SKULL_STRIP,

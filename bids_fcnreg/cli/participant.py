@@ -65,7 +65,7 @@ def _process(
 ) -> int:
     """Build the workflow of what was found, run it and conclude."""
     from bids_fcnreg.cli.execution import run_workflow
-    from bids_fcnreg.workflows.base import subject_wf_name
+    from bids_fcnreg.workflows.base import workflow_labels
 
     if not (config.skip_validation or config.boilerplate_only):
         prepare.validate_input(config, run_dir, console)
@@ -76,7 +76,7 @@ def _process(
     if config.boilerplate_only:
         console.print(f"Methods text: {methods}")
         return DONE
-    labels = {subject_wf_name(scan): scan.label for scan in scans if scan.t1w}
+    labels = workflow_labels(config, scans, workflow)
     display, stopped = run_workflow(config, workflow, labels, log_file, console)
     failures = _failures(scans, display, stopped, run_dir)
     return _conclude(config, scans, display, failures, run_dir, console)

@@ -22,6 +22,7 @@ NODES = {
     "extract": "brain extraction",
     "debias": "bias correction",
     "estimate": "registration",
+    "sessions": "registration of sessions",
 }
 PARTS = {
     "preprocess": "preprocessing",
@@ -29,6 +30,7 @@ PARTS = {
     "propagate": "labels and volumes",
     "outputs": "writing results",
     "report": "pictures",
+    "changes": "changes between sessions",
 }
 
 
@@ -43,8 +45,9 @@ def stage(node: str) -> str:
     *parts, name = node.split(".")
     if name in NODES:
         return NODES[name]
-    begin = parts[2].partition("_")[0] if len(parts) > 2 else ""
-    return PARTS.get(begin, name.replace("_", " "))
+    part = f"_{parts[2]}" if len(parts) > 2 else ""
+    words = (words for key, words in PARTS.items() if f"_{key}_" in part)
+    return next(words, name.replace("_", " "))
 
 
 def label_of(node: str, workflows: Mapping[str, str]) -> str | None:

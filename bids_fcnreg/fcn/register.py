@@ -165,7 +165,6 @@ def register(
         before = make_pair(fixed, moving, np.eye(4), fixed_mask, moving_mask)
         quality.similarity_initial = _similarity(before)
         pair = with_moving(before, moving, matrix, moving_mask, moving_exclude)
-        quality.similarity_affine = _similarity(pair)
         pair = pair.to(place)
     with quality.timed("network"):
         if mode == "optimize":
@@ -180,10 +179,10 @@ def register(
     with quality.timed("inverse"):
         forward, inverse = halves.on(pair.grid).faded().join()
     with quality.timed("quality"):
-        _assess(quality, pair, forward, inverse)
-    there = Transform((Displacement(forward.grid, forward.field.cpu()), Affine(matrix)))
-    back = Displacement(inverse.grid, inverse.field.cpu())
-    return Registration(there, Transform((Affine(np.linalg.inv(matrix)), back)), quality)
+        assess(quality, pair, forward, inverse)
+    there = Transform((forward.cpu(), Affine(matrix)))
+    back = Transform((Affine(np.linalg.inv(matrix)), inverse.cpu()))
+    return Registration(there, back, quality)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -217,8 +216,19 @@ def _similarity(pair: Pair) -> float:
     return float(local_ncc_forces(pair.fixed, pair.moving, 2, pair.weight).value)
 
 
-def _assess(quality: Quality, pair: Pair, forward: Displacement, inverse: Displacement) -> None:
-    """Fill in the numbers of the deformation."""
+def assess(quality: Quality, pair: Pair, forward: Displacement, inverse: Displacement) -> None:
+    """Fill in the numbers of a deformation.
+
+    Parameters
+    ----------
+    quality : Quality
+        Where to.
+    pair : Pair
+        The images after the linear stage.
+    forward, inverse : Displacement
+        On the pair's grid.
+    """
+    quality.similarity_affine = _similarity(pair)
     warped = warp(pair.moving, forward.field)
     quality.similarity = float(local_ncc_forces(pair.fixed, warped, 2, pair.weight).value)
     brain = pair.fixed[0, 0] > 0

@@ -63,6 +63,10 @@ class Displacement:
                 f"{self.grid.shape}."
             )
 
+    def cpu(self) -> Displacement:
+        """The same in the memory of the CPU."""
+        return Displacement(self.grid, self.field.cpu())
+
     def map(self, points: Tensor) -> Tensor:
         """Map points (..., 3), RAS+ mm."""
         moved = self.at(_to_voxels(points, self.grid)).reshape(3, -1).T

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from bids_fcnreg import __version__
+from bids_fcnreg.workflows.longitudinal import init_base_wf, init_changes_wf
 from bids_fcnreg.workflows.outputs import (
     init_anat_outputs_wf,
     init_atlas_outputs_wf,
@@ -16,7 +18,7 @@ from bids_fcnreg.workflows.outputs import (
 )
 from bids_fcnreg.workflows.preprocess import init_preprocess_wf
 from bids_fcnreg.workflows.propagate import init_propagate_wf
-from bids_fcnreg.workflows.register import init_register_wf
+from bids_fcnreg.workflows.register import init_estimate_node, init_register_wf
 from bids_fcnreg.workflows.report import (
     init_anat_report_wf,
     init_atlas_report_wf,
@@ -54,18 +56,48 @@ def init_fcnreg_wf(
     Returns
     -------
     LiterateWorkflow
-        Holds a workflow called `subject_wf_name` for each scan.
+        Holds a workflow called `subject_wf_name` for each scan, or, if the run is longitudinal,
+        one called `longitudinal_wf_name` for each participant with several sessions.
     """
     workflow = LiterateWorkflow(name="fcnreg_wf", base_dir=str(config.work_dir))
     workflow.__desc__ = (
         f"T1-weighted (T1w) images were registered with *bids_fcnreg* {__version__}, "
         "which is built on *Nipype* [@nipype1]. "
     )
-    subjects = [
-        init_single_subject_wf(config, scan, templates, atlases) for scan in scans if scan.t1w
-    ]
-    workflow.add_nodes(subjects)
+    workflow.add_nodes([
+        init_single_subject_wf(config, theirs[0], templates, atlases)
+        if len(theirs) == 1
+        else init_longitudinal_wf(config, theirs, templates, atlases)
+        for theirs in grouped(config, scans)
+    ])  # fmt: skip
     return workflow
+
+
+def grouped(config: Config, scans: Iterable[Scan]) -> list[list[Scan]]:
+    """Scans that share a workflow: each for itself, or all sessions of a participant."""
+    groups: dict[str, list[Scan]] = {}
+    for scan in scans:
+        if scan.t1w:
+            groups.setdefault(scan.participant if config.longitudinal else scan.label, []).append(
+                scan
+            )
+    return list(groups.values())
+
+
+def workflow_labels(config: Config, scans: Iterable[Scan], whole: pe.Workflow) -> dict[str, str]:
+    """What the user calls each workflow inside that of `init_fcnreg_wf`, by its name."""
+    labels = {}
+    for theirs in grouped(config, scans):
+        if len(theirs) == 1:
+            labels[subject_wf_name(theirs[0])] = theirs[0].label
+            continue
+        name = longitudinal_wf_name(theirs)
+        labels[name] = f"sub-{theirs[0].participant}"
+        parts = {node.split(".")[0] for node in whole.get_node(name).list_node_names()}
+        labels |= {
+            part: scan.label for scan in theirs for part in parts if part.startswith(_prefix(scan))
+        }
+    return labels
 
 
 def init_single_subject_wf(
@@ -79,23 +111,75 @@ def init_single_subject_wf(
     Parameters are those of `init_fcnreg_wf`, with one scan.
     """
     workflow = LiterateWorkflow(name=subject_wf_name(scan))
-    preprocess = init_preprocess_wf(
-        n_runs=len(scan.t1w),
-        skull_strip=config.skull_strip,
-        omp_nthreads=config.omp_nthreads,
-        has_lesion=bool(scan.lesions),
-    )
-    preprocess.inputs.inputnode.t1w = [str(path) for path in scan.t1w]
-    if scan.lesions:
-        preprocess.inputs.inputnode.lesions = [str(path) for path in scan.lesions]
-    outputs = init_anat_outputs_wf(config=config, scan=scan)
-    report = init_anat_report_wf(config=config, scan=scan, templates=templates)
-    for consumer in (outputs, report):
-        _join(workflow, preprocess, consumer, "preproc", "mask", "skull_stripped")
+    anatomy = _add_anatomy(workflow, config, scan, templates)
     for template in templates:
-        register = _connect_template(workflow, config, scan, template, preprocess, outputs)
+        register = _connect_template(workflow, config, scan, template, anatomy)
         for atlas in atlases.get(template.space, ()):
-            _connect_atlas(workflow, config, scan, template, atlas, preprocess, register)
+            _connect_atlas(workflow, config, scan, template, atlas, anatomy, register)
+    return workflow
+
+
+def init_longitudinal_wf(
+    config: Config,
+    scans: Sequence[Scan],
+    templates: Sequence[Template],
+    atlases: Mapping[str, Sequence[Atlas]],
+) -> LiterateWorkflow:
+    """Take all sessions of one subject to derivatives by way of a base in their middle.
+
+    Parameters are those of `init_fcnreg_wf`, with the sessions of one participant.
+    """
+    workflow = LiterateWorkflow(name=longitudinal_wf_name(scans))
+    base = init_base_wf(config=config, n_sessions=len(scans))
+    anatomies = []
+    for number, scan in enumerate(scans, start=1):
+        anatomies.append(_add_anatomy(workflow, config, scan, templates, _prefix(scan)))
+        workflow.connect([
+            (anatomies[-1].preprocess, base, [
+                ("outputnode.preproc", f"inputnode.image{number}"),
+                ("outputnode.mask", f"inputnode.mask{number}"),
+            ]),
+        ])  # fmt: skip
+    for template in templates:
+        name = f"base_{_identifier(template.space)}"
+        estimate = init_estimate_node(config, template, name=name)
+        workflow.connect([
+            (base, estimate, [("outputnode.base", "moving"), ("outputnode.mask", "moving_mask")]),
+        ])  # fmt: skip
+        theirs = atlases.get(template.space, ())
+        for number, (scan, anatomy) in enumerate(zip(scans, anatomies, strict=True), start=1):
+            prefix = _prefix(scan)
+            register = _connect_template(
+                workflow, config, scan, template, anatomy, prefix, longitudinal=True
+            )
+            workflow.connect([
+                (estimate, register, [
+                    ("transform", "inputnode.base_transform"),
+                    ("inverse", "inputnode.base_inverse"),
+                    ("quality", "inputnode.base_quality"),
+                ]),
+                (base, register, [
+                    (f"outputnode.transform{number}", "inputnode.within_transform"),
+                    (f"outputnode.inverse{number}", "inputnode.within_inverse"),
+                ]),
+            ])  # fmt: skip
+            for atlas in theirs:
+                _connect_atlas(workflow, config, scan, template, atlas, anatomy, register, prefix)
+        for atlas in theirs:
+            changes = init_changes_wf(
+                config=config,
+                scans=scans,
+                template=template,
+                atlas=atlas,
+                name=f"changes_{_identifier(template.space)}_{_identifier(atlas.name)}_wf",
+            )
+            workflow.connect([
+                (estimate, changes, [("inverse", "inputnode.inverse")]),
+                (base, changes, [
+                    ("outputnode.base", "inputnode.base"),
+                    ("outputnode.transforms", "inputnode.transforms"),
+                ]),
+            ])  # fmt: skip
     return workflow
 
 
@@ -104,33 +188,80 @@ def subject_wf_name(scan: Scan) -> str:
     return f"{_identifier(scan.label)}_wf"
 
 
+def longitudinal_wf_name(scans: Sequence[Scan]) -> str:
+    """Name of the workflow of all sessions of a subject, such as ``sub_01_wf``."""
+    return f"{_identifier(f'sub-{scans[0].participant}')}_wf"
+
+
+@dataclass(frozen=True)
+class _Anatomy:
+    """Workflows that make and store what is in a scan's own space."""
+
+    preprocess: LiterateWorkflow
+    outputs: LiterateWorkflow
+
+
+def _prefix(scan: Scan) -> str:
+    """Begins the names of a session's workflows in that of all sessions."""
+    return f"{_identifier(scan.label)}_"
+
+
+def _add_anatomy(
+    workflow: LiterateWorkflow,
+    config: Config,
+    scan: Scan,
+    templates: Sequence[Template],
+    prefix: str = "",
+) -> _Anatomy:
+    """Add all that does not depend on a template."""
+    preprocess = init_preprocess_wf(
+        n_runs=len(scan.t1w),
+        skull_strip=config.skull_strip,
+        omp_nthreads=config.omp_nthreads,
+        has_lesion=bool(scan.lesions),
+        name=f"{prefix}preprocess_wf",
+    )
+    preprocess.inputs.inputnode.t1w = [str(path) for path in scan.t1w]
+    if scan.lesions:
+        preprocess.inputs.inputnode.lesions = [str(path) for path in scan.lesions]
+    outputs = init_anat_outputs_wf(config=config, scan=scan, name=f"{prefix}outputs_wf")
+    report = init_anat_report_wf(
+        config=config, scan=scan, templates=templates, name=f"{prefix}report_wf"
+    )
+    for consumer in (outputs, report):
+        _join(workflow, preprocess, consumer, "preproc", "mask", "skull_stripped")
+    return _Anatomy(preprocess, outputs)
+
+
 def _connect_template(
     workflow: LiterateWorkflow,
     config: Config,
     scan: Scan,
     template: Template,
-    preprocess: LiterateWorkflow,
-    anat_outputs: LiterateWorkflow,
+    anatomy: _Anatomy,
+    prefix: str = "",
+    longitudinal: bool = False,
 ) -> LiterateWorkflow:
     """Add the registration to one template, its results and its part of the report."""
-    space = _identifier(template.space)
+    space, preprocess = _identifier(template.space), anatomy.preprocess
     register = init_register_wf(
         config=config,
         template=template,
         has_lesion=bool(scan.lesions),
-        name=f"register_{space}_wf",
+        longitudinal=longitudinal,
+        name=f"{prefix}register_{space}_wf",
     )
     outputs = init_template_outputs_wf(
-        config=config, scan=scan, template=template, name=f"outputs_{space}_wf"
+        config=config, scan=scan, template=template, name=f"{prefix}outputs_{space}_wf"
     )
     report = init_template_report_wf(
-        config=config, scan=scan, template=template, name=f"report_{space}_wf"
+        config=config, scan=scan, template=template, name=f"{prefix}report_{space}_wf"
     )
     _join(workflow, preprocess, register, "preproc", "brain", "mask")
-    if scan.lesions:
+    if scan.lesions and not longitudinal:
         _join(workflow, preprocess, register, "exclude")
     _join(workflow, preprocess, outputs, "skull_stripped")
-    _join(workflow, anat_outputs, outputs, "preproc", "mask")
+    _join(workflow, anatomy.outputs, outputs, "preproc", "mask")
     results = ("transform", "inverse", "quality", "preproc_std", "mask_std", "log_jacobian")
     _join(workflow, register, outputs, *results)
     _join(workflow, register, report, "preproc_std", "quality")
@@ -143,31 +274,33 @@ def _connect_atlas(
     scan: Scan,
     template: Template,
     atlas: Atlas,
-    preprocess: LiterateWorkflow,
+    anatomy: _Anatomy,
     register: LiterateWorkflow,
+    prefix: str = "",
 ) -> None:
     """Add an atlas carried from one template, its results and its part of the report."""
+    preprocess = anatomy.preprocess
     name = f"{_identifier(template.space)}_{_identifier(atlas.name)}"
     propagate = init_propagate_wf(
         template=template,
         atlas=atlas,
         omp_nthreads=config.omp_nthreads,
-        name=f"propagate_{name}_wf",
+        name=f"{prefix}propagate_{name}_wf",
     )
     outputs = init_atlas_outputs_wf(
-        config=config, scan=scan, template=template, atlas=atlas, name=f"outputs_{name}_wf"
+        config=config, scan=scan, template=template, atlas=atlas, name=f"{prefix}outputs_{name}_wf"
     )
     report = init_atlas_report_wf(
-        config=config, scan=scan, template=template, atlas=atlas, name=f"report_{name}_wf"
+        config=config, scan=scan, template=template, atlas=atlas, name=f"{prefix}report_{name}_wf"
     )
-    stored = workflow.get_node(f"outputs_{_identifier(template.space)}_wf")
+    stored = workflow.get_node(f"{prefix}outputs_{_identifier(template.space)}_wf")
     workflow.connect([
         (preprocess, propagate, [("outputnode.preproc", "inputnode.reference")]),
     ])  # fmt: skip
     _join(workflow, register, propagate, "inverse")
     _join(workflow, propagate, outputs, "labels", "lookup", "volumes")
     _join(workflow, stored, outputs, "inverse")
-    _join(workflow, workflow.get_node("outputs_wf"), outputs, "preproc")
+    _join(workflow, anatomy.outputs, outputs, "preproc")
     _join(workflow, preprocess, report, "preproc", "mask")
     _join(workflow, propagate, report, "labels")
 

@@ -10,6 +10,7 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
+from bids_fcnreg.interfaces.longitudinal import ThroughBase
 from bids_fcnreg.interfaces.registration import LogJacobian, Register, Resample
 
 if TYPE_CHECKING:
@@ -29,7 +30,12 @@ DESCRIPTIONS = {
 
 
 def init_register_wf(
-    *, config: Config, template: Template, has_lesion: bool, name: str = "register_wf"
+    *,
+    config: Config,
+    template: Template,
+    has_lesion: bool,
+    longitudinal: bool = False,
+    name: str = "register_wf",
 ) -> LiterateWorkflow:
     """Register a subject to a template.
 
@@ -41,6 +47,8 @@ def init_register_wf(
         A brain without skull, and its mask.
     has_lesion : bool
         Whether a lesion mask is left out of the similarity.
+    longitudinal : bool
+        Whether the way to the template leads through the base of the subject's sessions.
     name : str
         Name of the workflow.
 
@@ -54,6 +62,10 @@ def init_register_wf(
         Brain mask on the grid of the T1w.
     exclude
         Lesion mask on the grid of the T1w.
+    base_transform, base_inverse, base_quality
+        If longitudinal, the outputs of the base's own ``estimate``.
+    within_transform, within_inverse
+        If longitudinal, points of the base to points of the T1w, and back.
 
     Outputs
     -------
@@ -76,8 +88,13 @@ def init_register_wf(
         f"a nonlinear one, {_description(config)}. "
         "Images were resampled once, through the composition of both. "
     )
+    through = ["base_transform", "base_inverse", "base_quality"]
+    through += ["within_transform", "within_inverse"]
     inputnode = pe.Node(
-        niu.IdentityInterface(fields=["preproc", "brain", "mask", "exclude"]), name="inputnode"
+        niu.IdentityInterface(
+            fields=["preproc", "brain", "mask", "exclude", *(through if longitudinal else [])]
+        ),
+        name="inputnode",
     )
     outputnode = pe.Node(
         niu.IdentityInterface(
@@ -86,22 +103,16 @@ def init_register_wf(
         name="outputnode",
     )
     reference = str(template.t1w)
-    on_gpu = uses_gpu(config.device)
-    register = Register(
-        fixed=reference,
-        fixed_mask=str(template.mask),
-        mode=config.mode,
-        network=config.network,
-        device=config.device,
-        seed=config.seed,
-        use_gpu=on_gpu,
-        # Nipype takes as many GPU slots as processors.
-        num_threads=1 if on_gpu else config.omp_nthreads,
-    )
-    if config.model is not None:
-        register.inputs.model = str(config.model)
     threads = config.omp_nthreads
-    estimate = pe.Node(register, name="estimate", mem_gb=memory_gb(template, REGISTER_BYTES))
+    if longitudinal:
+        estimate = pe.Node(
+            ThroughBase(fixed=reference, fixed_mask=str(template.mask), num_threads=threads),
+            name="estimate",
+            mem_gb=memory_gb(template, REGISTER_BYTES),
+        )
+        workflow.connect([(inputnode, estimate, [(field, field) for field in through])])
+    else:
+        estimate = init_estimate_node(config, template)
     preproc_std = pe.Node(
         Resample(reference=reference, onto_template=True, num_threads=threads),
         name="preproc_std",
@@ -135,9 +146,42 @@ def init_register_wf(
         (mask_std, outputnode, [("out_file", "mask_std")]),
         (log_jacobian, outputnode, [("out_file", "log_jacobian")]),
     ])  # fmt: skip
-    if has_lesion:
+    if has_lesion and not longitudinal:
         workflow.connect(inputnode, "exclude", estimate, "moving_exclude")
     return workflow
+
+
+def init_estimate_node(
+    config: Config, template: Template, mode: str | None = None, name: str = "estimate"
+) -> pe.Node:
+    """Node that registers a brain to a template.
+
+    Parameters
+    ----------
+    config : Config
+        Mode, network, model, device, seed and threads.
+    template : Template
+        A brain without skull, and its mask.
+    mode : str, optional
+        In place of that of `config`.
+    name : str
+        Name of the node.
+    """
+    on_gpu = uses_gpu(config.device)
+    register = Register(
+        fixed=str(template.t1w),
+        fixed_mask=str(template.mask),
+        mode=mode or config.mode,
+        network=config.network,
+        device=config.device,
+        seed=config.seed,
+        use_gpu=on_gpu,
+        # Nipype takes as many GPU slots as processors.
+        num_threads=1 if on_gpu else config.omp_nthreads,
+    )
+    if config.model is not None:
+        register.inputs.model = str(config.model)
+    return pe.Node(register, name=name, mem_gb=memory_gb(template, REGISTER_BYTES))
 
 
 def memory_gb(template: Template, bytes_per_voxel: int) -> float:

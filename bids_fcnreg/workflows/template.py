@@ -12,7 +12,7 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 from nipype.pipeline.engine.utils import load_resultfile
 
-from bids_fcnreg.interfaces.registration import Register, Resample
+from bids_fcnreg.interfaces.registration import Resample
 from bids_fcnreg.interfaces.template import (
     Align,
     FoldTransforms,
@@ -23,10 +23,9 @@ from bids_fcnreg.interfaces.template import (
 from bids_fcnreg.workflows.group import publish_node
 from bids_fcnreg.workflows.outputs import sink
 from bids_fcnreg.workflows.register import (
-    REGISTER_BYTES,
     RESAMPLE_BYTES,
+    init_estimate_node,
     memory_gb,
-    uses_gpu,
 )
 
 if TYPE_CHECKING:
@@ -177,24 +176,11 @@ def init_iteration_wf(
     workflow = pe.Workflow(name=f"iteration_{number}", base_dir=str(base_dir))
     shape, mean = _shape_and_mean(config, members, template.mask, make_room=False)
     mean.inputs.before = str(template.origin or template.t1w)
-    on_gpu = uses_gpu(config.device)
     for member in members:
         part = pe.Workflow(name=member.wf_name)
-        interface = Register(
-            fixed=str(template.t1w),
-            fixed_mask=str(template.mask),
-            moving=str(member.t1w),
-            moving_mask=str(member.mask),
-            mode=mode,
-            network=config.network,
-            device=config.device,
-            seed=config.seed,
-            use_gpu=on_gpu,
-            num_threads=1 if on_gpu else config.omp_nthreads,
-        )
-        if config.model is not None and mode != "optimize":
-            interface.inputs.model = str(config.model)
-        register = pe.Node(interface, name="estimate", mem_gb=memory_gb(template, REGISTER_BYTES))
+        register = init_estimate_node(config, template, mode)
+        register.inputs.moving = str(member.t1w)
+        register.inputs.moving_mask = str(member.mask)
         part.add_nodes([register])
         resample = _init_resample_wf(member, template, config.omp_nthreads)
         _join(workflow, part, "estimate", resample)
@@ -289,20 +275,9 @@ def init_finish_wf(
     name = template.name
     for anchor in anchors:
         space = re.sub(r"\W", "_", anchor.space)
-        register = pe.Node(
-            Register(
-                fixed=str(template.t1w),
-                fixed_mask=str(template.mask),
-                moving=str(anchor.t1w),
-                moving_mask=str(anchor.mask),
-                mode="refine",
-                device=config.device,
-                seed=config.seed,
-                num_threads=config.omp_nthreads,
-            ),
-            name=f"register_{space}",
-            mem_gb=memory_gb(template, REGISTER_BYTES),
-        )
+        register = init_estimate_node(config, template, name=f"register_{space}")
+        register.inputs.moving = str(anchor.t1w)
+        register.inputs.moving_mask = str(anchor.mask)
         ending = "mode-image_xfm.h5"
         there = publish_node(
             folder / f"tpl-{name}_from-{anchor.space}_{ending}", f"put_from_{space}"

@@ -117,11 +117,6 @@ def test_an_output_folder_that_cannot_be(dataset, tmp_path):
     refused(call(dataset, tmp_path / "file", "participant"), str(tmp_path / "file"))
 
 
-def test_the_group_level_is_not_there_yet(dataset, tmp_path):
-    done = call(dataset, tmp_path / "out", "group")
-    refused(done, "The group level is not available yet in this version.")
-
-
 @pytest.fixture(scope="module")
 def mixed(phantom_dataset, tmp_path_factory) -> SimpleNamespace:
     """A run over one good participant, one whose T1w is cut off, and one without T1w."""

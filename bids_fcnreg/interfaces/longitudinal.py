@@ -1,0 +1,165 @@
+"""Several sessions of one person: their base, the way through it, and what changed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    File,
+    InputMultiObject,
+    OutputMultiObject,
+    SimpleInterface,
+    TraitedSpec,
+    traits,
+)
+
+from bids_fcnreg.interfaces.registration import read_chain
+
+
+class _BaseInputSpec(BaseInterfaceInputSpec):
+    images = InputMultiObject(File(exists=True), mandatory=True, desc="image of each session")
+    masks = InputMultiObject(File(exists=True), mandatory=True, desc="their brain masks")
+    device = traits.Str("auto", usedefault=True, desc="auto, cpu, cuda or cuda:N")
+    use_gpu = traits.Bool(False, usedefault=True, nohash=True, desc="takes a GPU slot")
+    num_threads = traits.Int(1, usedefault=True, nohash=True, desc="processor cores to use")
+
+
+class _BaseOutputSpec(TraitedSpec):
+    base = File(exists=True, desc="mean image of all sessions, in their middle")
+    mask = File(exists=True, desc="its brain mask")
+    transforms = OutputMultiObject(
+        File(exists=True), desc="ITK .h5 of each session: points of the base to points of it"
+    )
+    inverses = OutputMultiObject(File(exists=True), desc="the other way")
+
+
+class LongitudinalBase(SimpleInterface):
+    """Register all sessions of a person to a space in their middle."""
+
+    input_spec = _BaseInputSpec
+    output_spec = _BaseOutputSpec
+
+    def _run_interface(self, runtime):
+        import torch
+
+        from bids_fcnreg import image
+        from bids_fcnreg.fcn.itk import write_transform
+        from bids_fcnreg.fcn.register import resolve_device
+        from bids_fcnreg.fcn.within import register_within
+
+        torch.set_num_threads(self.inputs.num_threads)
+        found = register_within(
+            [image.read(path) for path in self.inputs.images],
+            [image.read(path) for path in self.inputs.masks],
+            device=resolve_device(self.inputs.device),
+        )
+        folder = Path(runtime.cwd)
+        self._results["base"] = str(image.write(folder / "base.nii.gz", found.base))
+        self._results["mask"] = str(image.write(folder / "mask.nii.gz", found.mask, "uint8"))
+        for name, transforms in (("transforms", found.forward), ("inverses", found.inverse)):
+            self._results[name] = [
+                str(write_transform(folder / f"{name}_{number}.h5", transform))
+                for number, transform in enumerate(transforms)
+            ]
+        return runtime
+
+
+class _ThroughBaseInputSpec(BaseInterfaceInputSpec):
+    fixed = File(exists=True, mandatory=True, desc="brain of the template")
+    fixed_mask = File(exists=True, mandatory=True, desc="its mask")
+    moving = File(exists=True, mandatory=True, desc="brain of the session")
+    moving_mask = File(exists=True, mandatory=True, desc="its mask")
+    base_transform = File(exists=True, mandatory=True, desc="ITK .h5, template to base")
+    base_inverse = File(exists=True, mandatory=True, desc="ITK .h5, base to template")
+    base_quality = File(exists=True, mandatory=True, desc="JSON of that registration")
+    within_transform = File(exists=True, mandatory=True, desc="ITK .h5, base to session")
+    within_inverse = File(exists=True, mandatory=True, desc="ITK .h5, session to base")
+    num_threads = traits.Int(1, usedefault=True, nohash=True, desc="processor cores to use")
+
+
+class _ThroughBaseOutputSpec(TraitedSpec):
+    transform = File(exists=True, desc="ITK .h5 that resamples the session onto the template")
+    inverse = File(exists=True, desc="ITK .h5 that resamples the template onto the session")
+    quality = File(exists=True, desc="JSON of the quality numbers")
+
+
+class ThroughBase(SimpleInterface):
+    """Register a session to a template by way of the person's base."""
+
+    input_spec = _ThroughBaseInputSpec
+    output_spec = _ThroughBaseOutputSpec
+
+    def _run_interface(self, runtime):
+        import torch
+
+        from bids_fcnreg import image
+        from bids_fcnreg.fcn.itk import write_transform
+        from bids_fcnreg.fcn.register import Quality, Registration
+        from bids_fcnreg.fcn.within import through_base
+
+        inputs = self.inputs
+        torch.set_num_threads(inputs.num_threads)
+        names = ("fixed", "fixed_mask", "moving", "moving_mask")
+        transforms = ("base_transform", "base_inverse", "within_transform", "within_inverse")
+        there, back, *within = (read_chain([getattr(inputs, name)]) for name in transforms)
+        quality = Quality(**json.loads(Path(inputs.base_quality).read_text()))
+        result = through_base(
+            *(image.read(getattr(inputs, name)) for name in names),
+            Registration(there, back, quality),
+            tuple(within),
+        )
+        folder = Path(runtime.cwd)
+        (folder / "quality.json").write_text(json.dumps(result.quality.as_dict(), indent=2) + "\n")
+        self._results |= {
+            "transform": str(write_transform(folder / "forward.h5", result.forward)),
+            "inverse": str(write_transform(folder / "inverse.h5", result.inverse)),
+            "quality": str(folder / "quality.json"),
+        }
+        return runtime
+
+
+class _RegionChangeInputSpec(BaseInterfaceInputSpec):
+    labels = File(exists=True, mandatory=True, desc="label image in the space of the base")
+    transforms = InputMultiObject(
+        File(exists=True), mandatory=True, desc="ITK .h5 of each session, base to session"
+    )
+    sessions = traits.List(traits.Str, mandatory=True, desc="labels of the sessions")
+    table = traits.List(
+        traits.Tuple(traits.Int, traits.Str), mandatory=True, desc="index and name of regions"
+    )
+
+
+class _RegionChangeOutputSpec(TraitedSpec):
+    changes = File(exists=True, desc="TSV: index, name, and for each session volume and change")
+
+
+class RegionChange(SimpleInterface):
+    """Tabulate the volumes of regions in all sessions, from the Jacobians of their transforms."""
+
+    input_spec = _RegionChangeInputSpec
+    output_spec = _RegionChangeOutputSpec
+
+    def _run_interface(self, runtime):
+        from bids_fcnreg import image
+        from bids_fcnreg.bids.derivatives import write_tsv
+        from bids_fcnreg.fcn.within import warped_volumes
+
+        labels = image.read(self.inputs.labels)
+        volumes = [
+            warped_volumes(labels, read_chain([path]), [index for index, _ in self.inputs.table])
+            for path in self.inputs.transforms
+        ]
+        header = ["index", "name"]
+        for session in self.inputs.sessions:
+            header += [f"ses-{session}_volume_mm3", f"ses-{session}_change_percent"]
+        rows = []
+        for (index, name), *theirs in zip(self.inputs.table, *volumes, strict=True):
+            row = [index, name]
+            for volume in theirs:
+                change = f"{100 * (volume / theirs[0] - 1):.4f}" if theirs[0] else None
+                row += [f"{volume:.3f}", change]
+            rows.append(row)
+        self._results["changes"] = str(write_tsv(Path(runtime.cwd) / "changes.tsv", header, rows))
+        return runtime

@@ -1,0 +1,163 @@
+"""Several sessions of one subject: the base in their middle, and what changed between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from nipype.interfaces import utility as niu
+from nipype.pipeline import engine as pe
+from niworkflows.engine.workflows import LiterateWorkflow
+
+from bids_fcnreg.interfaces.longitudinal import LongitudinalBase, RegionChange
+from bids_fcnreg.interfaces.registration import Resample
+from bids_fcnreg.workflows.outputs import sink
+from bids_fcnreg.workflows.register import uses_gpu
+
+if TYPE_CHECKING:
+    from bids_fcnreg.bids.atlases import Atlas
+    from bids_fcnreg.bids.dataset import Scan
+    from bids_fcnreg.bids.templates import Template
+    from bids_fcnreg.config import Config
+
+#: Memory of the node that registers sessions to each other: for the libraries, for each session.
+BASE_GB, SESSION_GB = 2.5, 0.3
+
+
+def init_base_wf(*, config: Config, n_sessions: int, name: str = "base_wf") -> LiterateWorkflow:
+    """Register all sessions of a subject to a space in their middle.
+
+    Parameters
+    ----------
+    config : Config
+        Device and threads.
+    n_sessions : int
+        How many there are.
+
+    Inputs
+    ------
+    image1, mask1, image2, mask2, …
+        Preprocessed T1w and brain mask of each session.
+
+    Outputs
+    -------
+    base, mask
+        Mean image and brain mask.
+    transforms
+        ITK .h5 of all sessions: points of the base to points of the session.
+    transform1, inverse1, transform2, inverse2, …
+        The same of each session, and the other way.
+    """
+    workflow = LiterateWorkflow(name=name)
+    workflow.__desc__ = (
+        "The sessions of each participant were first registered to each other, rigidly and then "
+        "by a gentle deformation, in an unbiased space in their middle [@longitudinal]; their "
+        "mean image was registered to the template, and each session's transform is the "
+        "composition of both. "
+    )
+    numbers = range(1, n_sessions + 1)
+    inputnode = pe.Node(
+        niu.IdentityInterface(
+            fields=[f"{kind}{n}" for kind in ("image", "mask") for n in numbers]
+        ),
+        name="inputnode",
+    )
+    each = [f"{kind}{n}" for kind in ("transform", "inverse") for n in numbers]
+    outputnode = pe.Node(
+        niu.IdentityInterface(fields=["base", "mask", "transforms", *each]), name="outputnode"
+    )
+    on_gpu = uses_gpu(config.device)
+    base = pe.Node(
+        LongitudinalBase(
+            device=config.device,
+            use_gpu=on_gpu,
+            num_threads=1 if on_gpu else config.omp_nthreads,
+        ),
+        name="sessions",
+        mem_gb=BASE_GB + n_sessions * SESSION_GB,
+    )
+    workflow.connect([
+        (base, outputnode, [("base", "base"), ("mask", "mask"), ("transforms", "transforms")]),
+    ])  # fmt: skip
+    for kind, field in (("image", "images"), ("mask", "masks")):
+        merge = pe.Node(niu.Merge(n_sessions), name=f"all_{field}", run_without_submitting=True)
+        workflow.connect([
+            (inputnode, merge, [(f"{kind}{n}", f"in{n}") for n in numbers]),
+            (merge, base, [("out", field)]),
+        ])  # fmt: skip
+    for kind, field in (("transform", "transforms"), ("inverse", "inverses")):
+        split = pe.Node(
+            niu.Split(splits=[1] * n_sessions, squeeze=True),
+            name=f"each_{kind}",
+            run_without_submitting=True,
+        )
+        workflow.connect([
+            (base, split, [(field, "inlist")]),
+            (split, outputnode, [(f"out{n}", f"{kind}{n}") for n in numbers]),
+        ])  # fmt: skip
+    return workflow
+
+
+def init_changes_wf(
+    *, config: Config, scans: Sequence[Scan], template: Template, atlas: Atlas, name: str
+) -> LiterateWorkflow:
+    """Measure the regions of an atlas in all sessions, and store the table.
+
+    Parameters
+    ----------
+    config : Config
+        Names the folders.
+    scans : sequence of Scan
+        The sessions.
+    template : Template
+        Space of the atlas.
+    atlas : Atlas
+        Label image and names of its labels.
+
+    Inputs
+    ------
+    inverse
+        ITK .h5 that resamples the template onto the base.
+    base
+        Image of the base.
+    transforms
+        ITK .h5 of each session: points of the base to points of the session.
+    """
+    workflow = LiterateWorkflow(name=name)
+    inputnode = pe.Node(
+        niu.IdentityInterface(fields=["inverse", "base", "transforms"]), name="inputnode"
+    )
+    resample = pe.Node(
+        Resample(in_file=str(atlas.image), interpolation="label", num_threads=config.omp_nthreads),
+        name="resample",
+        mem_gb=1.5,
+    )
+    sessions = [scan.session or "none" for scan in scans]
+    measure = pe.Node(
+        RegionChange(sessions=sessions, table=list(atlas.labels)), name="measure", mem_gb=2.0
+    )
+    files = tuple(path for scan in scans for path in scan.t1w)
+    store = sink(
+        config,
+        replace(scans[0], session=None, t1w=files),
+        "ds_changes",
+        segmentation=atlas.name,
+        suffix="dseg",
+        desc=f"{template.space}Changes",
+    )
+    store.inputs.meta_dict = {
+        column: {"Description": f"{what} of the region in session {session}", "Units": unit}
+        for session in sessions
+        for column, what, unit in (
+            (f"ses-{session}_volume_mm3", "Volume", "mm^3"),
+            (f"ses-{session}_change_percent", "Change since the first session", "percent"),
+        )
+    }
+    workflow.connect([
+        (inputnode, resample, [("inverse", "transform"), ("base", "reference")]),
+        (inputnode, measure, [("transforms", "transforms")]),
+        (resample, measure, [("out_file", "labels")]),
+        (measure, store, [("changes", "in_file")]),
+    ])  # fmt: skip
+    return workflow
