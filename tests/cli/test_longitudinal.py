@@ -1,0 +1,103 @@
+"""`--longitudinal` as its user calls it, on coarse bodies with two sessions."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+SHAPE, SPACING = (34, 40, 32), 6.0
+SPACE = "body"
+
+
+def body(size: float = 1.0, turn: float = 0.0, dark: float = 1.0, seed: int = 0):
+    """A coarse lobed body with texture and a dark core of a known size, turned about z."""
+    affine = np.diag([SPACING] * 3 + [1.0])
+    affine[:3, 3] = [-SPACING * (n - 1) / 2 for n in SHAPE]
+    points = np.moveaxis(np.indices(SHAPE), 0, -1) * SPACING + affine[:3, 3]
+    cos, sin = np.cos(turn), np.sin(turn)
+    x, y, z = np.moveaxis(points @ np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]]), -1, 0)
+    x, y, z = x / size, y / size, z / size
+    lobes = 1 + 0.15 * np.cos(3 * np.arctan2(y, x)) + 0.1 * z / 60
+    radius = np.sqrt((x / 62) ** 2 + (y / 78) ** 2 + (z / 55) ** 2) / lobes
+    inside = np.clip((1 - radius) * 8, 0, 1)
+    core = np.clip(1.5 - np.sqrt((x - 10) ** 2 + y**2 + z**2) / (20 * dark), 0, 1)
+    texture = 6 * np.sin(x / 9) * np.cos(y / 11) * np.sin(z / 10)
+    noise = np.random.default_rng(seed).normal(0, 0.5, SHAPE)
+    values = (100 * inside - 70 * core + texture * inside + noise) * (inside > 0.05)
+    return nib.Nifti1Image(values.clip(0).astype("float32"), affine)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> SimpleNamespace:
+    """One participant with two sessions, whose core grows, and one with a single session."""
+    folder = tmp_path_factory.mktemp("longitudinal")
+    bids, out = folder / "bids", folder / "out"
+    scans = {
+        ("01", "a"): body(1.05, 0.2, seed=1),
+        ("01", "b"): body(1.05, -0.1, dark=1.15, seed=2),
+        ("02", "a"): body(0.95, 0.1, seed=3),
+    }
+    for (participant, session), scan in scans.items():
+        name = f"sub-{participant}_ses-{session}"
+        path = bids / name.replace("_", "/") / "anat" / f"{name}_T1w.nii.gz"
+        path.parent.mkdir(parents=True)
+        scan.to_filename(path)
+    (bids / "dataset_description.json").write_text(
+        json.dumps({"Name": "Bodies", "BIDSVersion": "1.10.0"})
+    )
+    body().to_filename(folder / f"{SPACE}.nii.gz")
+    shown = body().get_fdata()
+    labels = (shown > 0).astype("int16") + ((shown > 0) & (shown < 50))
+    nib.Nifti1Image(labels.astype("int16"), body().affine).to_filename(folder / "atlas.nii.gz")
+    (folder / "atlas.tsv").write_text("index\tname\n1\trest\n2\tcore\n")
+    words = [bids, out, "participant", "-w", folder / "work", "--longitudinal", "--device", "cpu"]
+    words += ["--template", folder / f"{SPACE}.nii.gz", "--atlas", folder / "atlas.nii.gz"]
+    words += ["--nprocs", 2, "--omp-nthreads", 1, "--skip-bids-validation", "--mode", "predict"]
+    command = [sys.executable, "-m", "bids_fcnreg", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return SimpleNamespace(folder=folder, out=out, printed=done.stdout)
+
+
+def test_every_session_has_all_that_a_session_has(study):
+    names = {}
+    for label in ("sub-01_ses-a", "sub-01_ses-b", "sub-02_ses-a"):
+        anat = study.out / label.replace("_", "/") / "anat"
+        names[label] = {path.name.removeprefix(label) for path in anat.iterdir()}
+    assert names["sub-01_ses-a"] == names["sub-01_ses-b"] == names["sub-02_ses-a"]
+    assert f"_from-T1w_to-{SPACE}_mode-image_xfm.h5" in names["sub-01_ses-a"]
+    assert (study.out / "sub-01.html").exists()
+
+
+def test_it_tells_of_each_session_and_of_their_base(study):
+    assert "sub-01: registration of sessions" in study.printed
+    for label in ("sub-01_ses-a", "sub-01_ses-b", "sub-02_ses-a"):
+        assert f"{label}: preprocessing" in study.printed
+    assert "3 of 3 done" in study.printed
+
+
+def test_what_grew_is_in_the_table_of_changes(study):
+    path = study.out / "sub-01" / "anat" / f"sub-01_seg-atlas_desc-{SPACE}Changes_dseg.tsv"
+    with open(path, newline="") as stream:
+        rows = {row["name"]: row for row in csv.DictReader(stream, delimiter="\t")}
+    assert float(rows["core"]["ses-a_change_percent"]) == 0
+    assert float(rows["core"]["ses-b_change_percent"]) > 5
+    assert abs(float(rows["rest"]["ses-b_change_percent"])) < 5
+    assert json.loads(path.with_suffix(".json").read_text())["ses-b_volume_mm3"]["Units"] == "mm^3"
+    assert not list(study.out.glob("sub-02/anat/*Changes*"))
+
+
+def test_the_validator_finds_no_error(study):
+    validator = Path(sys.executable).with_name("bids-validator-deno")
+    words = [str(validator), str(study.out), "--format", "json", "--ignoreWarnings"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    issues = json.loads(done.stdout)["issues"]["issues"]
+    assert [issue for issue in issues if issue.get("severity") == "error"] == []
