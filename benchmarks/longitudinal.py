@@ -17,7 +17,7 @@ from rich.table import Table
 
 from bids_fcnreg import image
 from bids_fcnreg.fcn.itk import read_transform
-from bids_fcnreg.phantom import CHANGES
+from bids_fcnreg.phantom_scan import CHANGES
 
 SPACE = "MNI152NLin2009aSym"
 

@@ -13,7 +13,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from bids_fcnreg import image, phantom
+from bids_fcnreg import image, phantom, phantom_scan
 from bids_fcnreg.bids.atlases import TISSUE, materialise_atlas, resolve_atlas
 from bids_fcnreg.bids.templates import BUILTIN, materialise, resolve_template
 from bids_fcnreg.errors import InputError
@@ -136,7 +136,7 @@ def test_deformations_are_smooth_and_as_large_as_promised(
     assert log_jacobian.exp().max() < 5
     linear = affine.matrix[:3, :3]
     assert (np.abs(np.linalg.svd(linear)[1] - 1) < 0.15).all()
-    assert np.linalg.norm(affine.matrix[:3, 3]) <= phantom.SHIFT
+    assert np.linalg.norm(affine.matrix[:3, 3]) <= phantom_scan.SHIFT
 
 
 def test_scans_differ_in_what_real_scans_differ_in(phantom_dataset: Path) -> None:
@@ -190,8 +190,32 @@ def test_the_same_seed_gives_the_same_files(phantom_dataset: Path, tmp_path: Pat
         assert hashlib.sha256(first).digest() == hashlib.sha256(second).digest(), path
 
 
+def test_sessions_differ_by_the_change_that_is_said(template: dict[str, Path]) -> None:
+    grid = image.read(template["mask"]).grid
+    there, back = phantom_scan.change(grid, 1.0)
+    grown = Transform((there,)).log_jacobian(there.grid)[0, 0]
+    for centre, width, growth in phantom_scan.CHANGES:
+        away = (there.grid.points() - torch.tensor(centre)).norm(dim=-1)
+        middle = grown[away < 2.5].mean()
+        assert float(middle) == pytest.approx(np.log1p(growth), rel=0.12)
+        assert grown[away > 5 * width].abs().max() < 0.2
+    points = there.grid.points()[8:-8:6, 8:-8:6, 8:-8:6]
+    assert (back.map(there.map(points)) - points).abs().max() < 0.05
+
+
+def test_a_dataset_with_sessions(phantom_dataset: Path, tmp_path: Path) -> None:
+    folder = phantom.make_dataset(tmp_path / "visits", participants=1, sessions=2)
+    scans = sorted(path.name for path in folder.glob("sub-01/ses-*/anat/*.nii.gz"))
+    assert scans == ["sub-01_ses-1_T1w.nii.gz", "sub-01_ses-2_T1w.nii.gz"]
+    first = folder / "sub-01" / "ses-1" / "anat" / scans[0]
+    assert first.read_bytes() == scan(phantom_dataset, "01").read_bytes()
+    truth = folder / "derivatives/truth/sub-01/ses-2/anat"
+    name = "sub-01_ses-2_from-T1w_to-MNI152NLin2009aSym_mode-image_xfm.h5"
+    assert len(read_transform(truth / name).steps) == 3
+
+
 def test_another_seed_gives_another_head() -> None:
-    one, other = (phantom.random_affine(np.random.default_rng([seed, 0])) for seed in (0, 1))
+    one, other = (phantom_scan.random_affine(np.random.default_rng([seed, 0])) for seed in (0, 1))
     assert np.abs(one - other).max() > 1e-3
 
 

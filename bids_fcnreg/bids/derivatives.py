@@ -39,9 +39,14 @@ image and mask in the template's space |
 | `*_seg-<atlas>_desc-<template>_dseg.nii.gz`, `.tsv` | labels of an atlas, brought from the \
 template into the space of the T1w image, and their names |
 | `*_seg-<atlas>_desc-<template>Volumes_dseg.tsv` | volume of each region in mm³ |
+| `sub-*/anat/*_desc-<template>Changes_dseg.tsv` | with several sessions registered to each other \
+first: volume of each region in each session |
 | `*_desc-logjacobian_xfm.nii.gz` | natural logarithm of the Jacobian determinant of the \
 transform, on the template's grid |
 | `*_desc-quality_xfm.json` | similarity before and after, folds, inverse consistency, seconds |
+
+`group.html` and `group/` are what the group level made of all of them, `tpl-<label>/` is a template
+of the study.
 
 `sub-<label>.html` is the visual report; `logs/` holds the settings of each run, the text for the
 methods section, and what went wrong if anything did.

@@ -76,12 +76,15 @@ def find_results(output_dir: Path) -> list[Result]:
     Returns
     -------
     list of Result
-        Sorted by participant, session and space. A scan of which a file is missing has no
+        Sorted by scan and space, the newest of each. A scan of which a file is missing has no
         complete result and is left out.
     """
-    names = sorted(Path(output_dir).glob("sub-*/**/anat/*_desc-quality_xfm.json"))
+    names = list(Path(output_dir).glob("sub-*/**/anat/*_desc-quality_xfm.json"))
+    names.sort(key=lambda path: path.stat().st_mtime)
     found = (_result(path, match) for path in names if (match := _QUALITY.fullmatch(path.name)))
-    return [result for result in found if result is not None]
+    # Of one scan with several acquisitions, the one registered last.
+    results = {(one.label, one.space): one for one in found if one is not None}
+    return [results[key] for key in sorted(results)]
 
 
 def _result(quality: Path, match: re.Match[str]) -> Result | None:

@@ -118,7 +118,7 @@ def study_rows(
         Of the template.
     """
     from bids_fcnreg.bids.results import read_failures, read_participants
-    from bids_fcnreg.group.tables import Row
+    from bids_fcnreg.group.tables import Row, without_clashes
 
     people = read_participants(config.bids_dir)
     columns = list(next(iter(people.values()), {}))
@@ -127,7 +127,7 @@ def study_rows(
     rows = []
     for scan in scans:
         facts = people.get(scan.participant, dict.fromkeys(columns, "n/a"))
-        row = Row(scan.participant, scan.session, facts=facts)
+        row = Row(scan.participant, scan.session, facts=without_clashes(facts))
         if scan.label in done:
             pass
         elif not scan.t1w:

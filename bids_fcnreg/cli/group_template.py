@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,6 +59,7 @@ def make_template(config: Config, scans: Sequence[Scan], console: Console) -> in
             "first."
         )
     anchor = resolve_template(config.templates[0])
+    _check_name(config, {anchor.name, BUILTIN})
     prepare.check_device(config)
     run_dir = prepare.make_folders(config)
 
@@ -69,11 +70,38 @@ def make_template(config: Config, scans: Sequence[Scan], console: Console) -> in
     anchors = {anchor.name: materialise(anchor, cache)}
     if BUILTIN not in anchors:
         anchors[BUILTIN] = materialise(resolve_template(BUILTIN), cache)
+    if config.template_symmetric:
+        _check_midline(anchors[anchor.name])
     making = Making(config, console, run_dir, log_file, members)
     making.run(list(anchors.values()))
     if making.left_out:
         console.print(f"Left out: {', '.join(making.left_out)}")
     return FAILED if making.left_out or without else DONE
+
+
+def _check_name(config: Config, taken: set[str]) -> None:
+    """Refuse a name under which there are other transforms already."""
+    name = str(config.template_name)
+    registered = config.output_dir.glob(f"sub-*/**/*_to-{name}_*_desc-quality_xfm.json")
+    if name in taken or next(registered, None):
+        raise InputError(
+            f"There is a template called {name} already that scans are registered to: choose "
+            "another --template-name."
+        )
+
+
+def _check_midline(anchor: Template) -> None:
+    """Refuse a template whose left and right do not lie on either side of x = 0."""
+    from bids_fcnreg import image
+    from bids_fcnreg.fcn.groupwise import mirror
+    from bids_fcnreg.group.statistics import overlap
+
+    mask = image.read(anchor.mask)
+    if overlap((mask.data > 0.5).numpy(), (mirror(mask).data > 0.5).numpy()) < 0.8:
+        raise InputError(
+            f"--template-symmetric needs a template whose midline is at x = 0, which that of "
+            f"{anchor.name} is not: move its origin there, or give another --template."
+        )
 
 
 def find_members(output_dir: Path, scans: Sequence[Scan]) -> list[Member]:
@@ -90,8 +118,13 @@ def find_members(output_dir: Path, scans: Sequence[Scan]) -> list[Member]:
     from bids_fcnreg.workflows.template import Member
 
     found = find_preprocessed(output_dir, scans)
-    sessions = Counter(scan.participant for scan, _, _ in found)
-    return [Member(*one, 1 / sessions[one[0].participant]) for one in found]
+    return weighted([Member(*one) for one in found])
+
+
+def weighted(members: Sequence[Member]) -> list[Member]:
+    """The members with weights that give each participant the same."""
+    sessions = Counter(member.scan.participant for member in members)
+    return [replace(m, weight=1 / sessions[m.scan.participant]) for m in members]
 
 
 @dataclass
@@ -119,6 +152,7 @@ class Making:
     members: list[Member]
     left_out: list[str] = field(default_factory=list)
     history: list[Estimate] = field(default_factory=list)
+    _labels_before: dict[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -128,7 +162,7 @@ class Making:
     @property
     def base_dir(self) -> Path:
         """Where intermediate results go."""
-        return self.config.work_dir / f"template_{self.name}_wf"
+        return self.config.work_dir / "template_wf" / self.name
 
     @property
     def folder(self) -> Path:
@@ -137,11 +171,8 @@ class Making:
 
     def run(self, anchors: Sequence[Template]) -> None:
         """Make the template, starting from the first of the anchors, and all that goes with it."""
-        from bids_fcnreg.workflows.template import (
-            init_finish_wf,
-            init_start_wf,
-            init_transforms_wf,
-        )
+        from bids_fcnreg.workflows.template import init_start_wf
+        from bids_fcnreg.workflows.template_outputs import init_finish_wf, init_transforms_wf
 
         common = {"config": self.config, "base_dir": self.base_dir}
         self.console.print(f"Start: {len(self.members)} scans aligned to {anchors[0].name}")
@@ -223,13 +254,14 @@ class Making:
             }
             labels[workflow.name] = f"template {self.name}"
             _, stopped = run_workflow(self.config, workflow, labels, self.log_file, self.console)
-            failures = read_failures(self.run_dir, labels)
-            failed = [m for m in self.members if m.scan.label in failures]
-            for member in failed:
-                why = failures[member.scan.label].sentence
-                self.console.print(f"{member.scan.label} is left out: {why}")
-                self.left_out.append(member.scan.label)
-                self.members.remove(member)
+            # Crash files of those left out earlier are still there, and are still theirs.
+            failures = read_failures(self.run_dir, self._labels_before | labels)
+            failed = [m.scan.label for m in self.members if m.scan.label in failures]
+            for label in failed:
+                self.console.print(f"{label} is left out: {failures[label].sentence}")
+            self.left_out += failed
+            self._labels_before |= labels
+            self.members = weighted([m for m in self.members if m.scan.label not in failed])
             if len(self.members) < FEWEST:
                 raise FcnregError(f"No template can be made of {len(self.members)} scan.")
             if failed:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bids_fcnreg.cli import participant
+from bids_fcnreg.bids.cohort import Brain
+from bids_fcnreg.cli import participant, prepare
 from bids_fcnreg.config import Config
 from bids_fcnreg.errors import InputError
 
 if TYPE_CHECKING:
+    import torch
     from rich.console import Console
+    from torch import nn
 
-    from bids_fcnreg.bids.cohort import Brain
     from bids_fcnreg.bids.dataset import Scan
     from bids_fcnreg.fcn.training import Training
 
@@ -39,22 +42,33 @@ def train(config: Config, scans: Sequence[Scan], console: Console) -> int:
     Raises
     ------
     FcnregError
-        When the network cannot be trained.
+        When the network cannot be trained, or nothing could be registered with it.
     """
+    import torch
+
     from bids_fcnreg.fcn import parallel
     from bids_fcnreg.fcn.register import resolve_device
 
+    prepare.find_templates(config)  # what is wrong with them is said before hours of training
     with parallel.group(resolve_device(config.device)) as device:
         leads = parallel.rank() == 0
+        if leads:
+            prepare.make_folders(config)
+        parallel.wait()
         trained = _trained(config, scans, device, console)
     if not leads:
         return participant.DONE
+    gc.collect()
+    torch.cuda.empty_cache()  # other processes need that memory now
     model = _publish(trained, config.output_dir)
     console.print(f"Network: {model}; now every scan is registered with it")
-    return participant.run(replace(config, level="participant", model=model), console)
+    registering = replace(config, level="participant", model=model, clean_workdir=False)
+    return participant.run(registering, console)
 
 
-def _trained(config: Config, scans: Sequence[Scan], device, console: Console) -> Path:
+def _trained(
+    config: Config, scans: Sequence[Scan], device: torch.device, console: Console
+) -> Path:
     """File of the trained weights, in the work folder."""
     import torch
     from rich.console import Console
@@ -64,23 +78,24 @@ def _trained(config: Config, scans: Sequence[Scan], device, console: Console) ->
     from bids_fcnreg.cli.train_progress import TrainingDisplay
     from bids_fcnreg.fcn import parallel
 
+    torch.set_num_threads(config.omp_nthreads)
     brains = find_brains(config, scans)
-    folder = config.work_dir / f"train_{_digest(brains, config)}"
+    template = resolve_template(config.templates[0])
+    network, start = _network(config)
+    work = config.work_dir / "train_wf"
+    folder = work / _digest(config, [*brains, Brain(template.t1w, template.mask)], start)
     places = replace(
-        Places.of(folder / f"{NETWORK}.safetensors", folder),
-        aligned=config.work_dir / "train_aligned",
+        Places.of(folder / f"{NETWORK}.safetensors", folder), aligned=work / "aligned"
     )
-    if places.model.exists() and places.card.exists():
+    if parallel.agreed(places.model.exists() and places.card.exists()):
         console.print("The network is trained already on these scans.")
         return places.model
-    torch.set_num_threads(config.omp_nthreads)
-    network, start = _network(config)
     job = Job(
         places=places,
         network=network,
         recipe=_recipe(config, network, start),
         start_from=start,
-        template=resolve_template(config.templates[0]),
+        template=template,
         brains=brains,
         held_out=None,
         seed=config.seed,
@@ -100,7 +115,6 @@ def find_brains(config: Config, scans: Sequence[Scan]) -> tuple[Brain, ...]:
     InputError
         When there are too few.
     """
-    from bids_fcnreg.bids.cohort import Brain
     from bids_fcnreg.bids.results import find_preprocessed
     from bids_fcnreg.cli.train_data import FEWEST
 
@@ -114,34 +128,30 @@ def find_brains(config: Config, scans: Sequence[Scan]) -> tuple[Brain, ...]:
     return tuple(Brain(t1w, mask) for _, t1w, mask in found)
 
 
-def _digest(brains: Sequence[Brain], config: Config) -> str:
-    """Changes when the scans or the wishes do."""
-    wishes = (config.network, config.train_steps, config.train_from_scratch, config.seed)
-    what = [*(brain.fingerprint for brain in brains), *config.templates, *map(str, wishes)]
+def _digest(config: Config, brains: Sequence[Brain], start: str | None) -> str:
+    """Changes when the images, what the network starts from, or the wishes do."""
+    wishes = (start, config.network, config.train_steps, config.seed)
+    what = [*(brain.fingerprint for brain in brains), *map(str, wishes)]
     return hashlib.sha256("\n".join(what).encode()).hexdigest()[:12]
 
 
-def _network(config: Config):
-    """The network as it is before training, and the checksum of the weights it starts from.
-
-    A network that an earlier run trained for the study is trained on.
-    """
+def _network(config: Config) -> tuple[nn.Module, str | None]:
+    """The network as it is before training, and the checksum of the weights it starts from."""
     import torch
 
     from bids_fcnreg.fcn import weights
 
-    earlier = config.output_dir / "group" / f"{NETWORK}.safetensors"
     shipped = weights.SHIPPED / f"{config.network}.safetensors"
-    known = [path for path in (config.model, earlier, shipped) if path and path.is_file()]
-    if config.train_from_scratch or not known:
+    start = config.model or (shipped if shipped.is_file() else None)
+    if config.train_from_scratch or start is None:
         torch.manual_seed(config.seed)
         fresh = weights.NETWORKS[config.network]()
         return fresh.to(memory_format=torch.channels_last_3d), None
-    network, checksum = weights.load(known[0])
+    network, checksum = weights.load(start)
     return network.train(), checksum
 
 
-def _recipe(config: Config, network, start: str | None) -> Training:
+def _recipe(config: Config, network: nn.Module, start: str | None) -> Training:
     """How to train."""
     from bids_fcnreg.fcn import parallel
     from bids_fcnreg.fcn.training import COHORT_RECIPES
@@ -152,10 +162,11 @@ def _recipe(config: Config, network, start: str | None) -> Training:
     steps = recipe.steps if start is None else FINE_TUNING_STEPS[kind]
     if config.train_steps:
         steps = tuple(map(int, config.train_steps))
-    if len(steps) != len(network.spacings):
+    if len(steps) != len(network.spacings) or not any(steps):
+        example = " ".join(map(str, recipe.steps))
         raise InputError(
             f"The network is trained in {len(network.spacings)} stages: give --train-steps so "
-            f"many numbers, for instance {' '.join(map(str, recipe.steps))}."
+            f"many numbers, not all of them zero, for instance {example}."
         )
     often = max(1, min(recipe.check_every, max(steps) // 10))
     return replace(recipe, steps=steps, check_every=often, batch=parallel.size())

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from bids_fcnreg import __version__
+from bids_fcnreg.cli.parser_group import add_group, check_group
 from bids_fcnreg.config import (
     DEFAULT_TEMPLATE,
-    GROUP_TASKS,
     LEVELS,
     MAX_OMP_NTHREADS,
     MODES,
@@ -62,31 +61,14 @@ def check(config: Config) -> None:
         path = getattr(config, name)
         if path is not None and not path.is_file():
             raise InputError(f"The file {path} given with {_flag(name)} does not exist.")
-    if config.level == "group" and config.group_task == "template":
-        _check_template(config)
-    if not all(word.isdecimal() for word in config.train_steps):
-        raise InputError(f"--train-steps must be whole numbers, not {config.train_steps}.")
+    if config.level == "group":
+        check_group(config)
     if config.mode == "optimize" and config.model is not None:
         raise InputError("--mode optimize starts from no weights: leave --model away.")
     if config.work_dir.resolve().is_relative_to(config.bids_dir.resolve()):
         raise InputError(
             f"The work folder {config.work_dir} lies inside the BIDS folder; "
             f"give another one with -w."
-        )
-
-
-def _check_template(config: Config) -> None:
-    """Refuse what a study template cannot be made of."""
-    name = config.template_name
-    if name is None:
-        raise InputError("--group-task template needs a name for the template: --template-name.")
-    if not re.fullmatch(r"[a-zA-Z0-9]+", name):
-        raise InputError(f"--template-name must be letters and digits only, not {name!r}.")
-    if len(config.templates) > 1:
-        raise InputError("A study template starts from one template: give --template once.")
-    if name in [template.partition(":")[0] for template in config.templates]:
-        raise InputError(
-            f"The template it starts from is called {name}, too: choose another name."
         )
 
 
@@ -149,7 +131,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"bids_fcnreg {__version__}")
     _add_filters(parser)
     _add_registration(parser)
-    _add_group(parser)
+    add_group(parser)
     _add_performance(parser)
     _add_subsets(parser)
     _add_other(parser)
@@ -260,53 +242,6 @@ def _add_registration(parser: argparse.ArgumentParser) -> None:
         type=_number("seed", int),
         metavar="N",
         help=f"seed of everything random (default: {Config.seed})",
-    )
-
-
-def _add_group(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("Options for the group level")
-    group.add_argument(
-        "--group-task",
-        choices=GROUP_TASKS,
-        help="report: tables, mean images and outliers of the study; template: an unbiased "
-        "template of the study's own brains; train: a network trained on the study, with which "
-        f"every scan is registered (default: {Config.group_task})",
-    )
-    group.add_argument(
-        "--template-name",
-        metavar="NAME",
-        help="name of the study template to make, letters and digits; it is written to "
-        "OUTPUT_DIR/tpl-NAME, which can be given as --template",
-    )
-    group.add_argument(
-        "--template-symmetric",
-        action="store_true",
-        help="make the study template equal on the left and the right",
-    )
-    group.add_argument(
-        "--template-anchored",
-        action="store_true",
-        help="keep the scale of the template given with --template, whose orientation is kept "
-        "in any case; else the study template has the mean size of the study's brains",
-    )
-    group.add_argument(
-        "--template-iterations",
-        type=_number("template_iterations", int),
-        metavar="N",
-        help="stop after so many iterations, even if the study template still changes "
-        f"(default: {Config.template_iterations})",
-    )
-    group.add_argument(
-        "--train-steps",
-        nargs="+",
-        metavar="N",
-        help="updates in each stage of the training, coarse to fine (default: what suits some "
-        "dozens of scans)",
-    )
-    group.add_argument(
-        "--train-from-scratch",
-        action="store_true",
-        help="start from random weights, not from those of the package",
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from bids_fcnreg.cli import prepare
 from bids_fcnreg.config import Config
+from bids_fcnreg.errors import InputError
 
 if TYPE_CHECKING:
     from nipype import Workflow
@@ -37,6 +38,7 @@ def run(config: Config, console: Console) -> int:
         When nothing can be run.
     """
     scans = prepare.find_input(config, console)
+    _check_lesions(config, scans)
     if config.reports_only:
         return _make_reports(config, scans, console)
     prepare.check_device(config)
@@ -52,6 +54,22 @@ def run(config: Config, console: Console) -> int:
         return _process(config, scans, templates, atlases, run_dir, log_file, console)
     finally:
         stop_server()
+
+
+def _check_lesions(config: Config, scans: Sequence[Scan]) -> None:
+    """Refuse lesion masks where they would not be used."""
+    from bids_fcnreg.workflows.base import grouped
+
+    if not config.longitudinal:
+        return
+    several = [scan for theirs in grouped(config, scans) if len(theirs) > 1 for scan in theirs]
+    lesions = [scan.label for scan in several if scan.lesions]
+    if lesions:
+        raise InputError(
+            f"{', '.join(lesions)} has a lesion mask, which is not used where sessions are "
+            "registered to each other: run without --longitudinal, or leave out these "
+            "participants."
+        )
 
 
 def _process(
@@ -116,9 +134,13 @@ def _failures(
             continue
         if subject.failed_stage is not None:
             failures[label] = Failure(f"The stage '{subject.failed_stage}' failed; see {run_dir}.")
-        elif subject.waiting:
+    for label, subject in display.subjects.items():
+        if label not in failures and subject.waiting:
             why = "the plugin did not wait for it" if stopped is None else _last_line(stopped)
-            failures[label] = Failure(f"It was not finished when the run ended ({why}).")
+            related = _related(label, failures)
+            failures[label] = related or Failure(
+                f"It was not finished when the run ended ({why})."
+            )
     for scan in scans:
         if not scan.t1w:
             failures[scan.label] = Failure(
@@ -126,6 +148,18 @@ def _failures(
                 "with --participant-label."
             )
     return failures
+
+
+def _related(label: str, failures: Mapping[str, Failure]) -> Failure | None:
+    """Failure of what a session was to be registered through: the base, or another session."""
+    from bids_fcnreg.cli.summary import Failure
+
+    participant = label.partition("_")[0]
+    others = [other for other in failures if other.partition("_")[0] == participant]
+    if not others:
+        return None
+    first = failures[others[0]]
+    return Failure(f"It waited for {others[0]}, which failed: {first.sentence}", first.crash_file)
 
 
 def _last_line(error: Exception) -> str:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 TEMPLATES = "templates"
 
 #: What we make in the work folder.
-_OURS = (TEMPLATES, "fcnreg_wf", "group_wf", "template_*_wf", "train_*")
+_OURS = (TEMPLATES, "fcnreg_wf", "group_wf", "template_wf", "train_wf")
 
 
 def find_input(config: Config, console: Console) -> list[Scan]:
@@ -102,8 +102,8 @@ def make_folders(config: Config) -> Path:
             f"The work folder {config.work_dir} cannot be used ({reason}); give another with -w."
         )
     if config.clean_workdir:
-        for ours in (path for name in _OURS for path in config.work_dir.glob(name)):
-            shutil.rmtree(ours, ignore_errors=True)
+        for name in _OURS:
+            shutil.rmtree(config.work_dir / name, ignore_errors=True)
     name = f"{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4().hex[:8]}"
     return config.save(config.output_dir / "logs" / name / "config.toml").parent
 

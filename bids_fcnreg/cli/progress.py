@@ -31,6 +31,7 @@ PARTS = {
     "outputs": "writing results",
     "report": "pictures",
     "changes": "changes between sessions",
+    "base": "registration",
 }
 
 
@@ -46,7 +47,7 @@ def stage(node: str) -> str:
     if name in NODES:
         return NODES[name]
     part = f"_{parts[2]}" if len(parts) > 2 else ""
-    words = (words for key, words in PARTS.items() if f"_{key}_" in part)
+    words = (words for key, words in PARTS.items() if f"_{key}_" in f"{part}_")
     return next(words, name.replace("_", " "))
 
 

@@ -131,7 +131,7 @@ def show(
     console.print(closing_table(labels, seconds, failures, output_dir))
     for label, failure in failures.items():
         console.print(f"{label} failed: {failure.sentence}", soft_wrap=True, markup=False)
-    done = len(labels) - len(failures)
+    done = sum(label not in failures for label in labels)
     console.print(
         f"{done} of {len(labels)} done. Results and reports: {output_dir}; log: {run_dir}",
         soft_wrap=True,

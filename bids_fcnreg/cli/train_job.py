@@ -123,12 +123,18 @@ class Job:
         Raises
         ------
         InputError
-            If the images are too few or whole heads, if a training with other settings is under
-            way in the work folder, or if the weights would replace others.
+            If the images are too few or whole heads, if processes cannot share a batch, if a
+            training with other settings is under way in the work folder, or if the weights would
+            replace others.
         """
         if len(self.brains) < FEWEST:
             raise InputError(f"{len(self.brains)} images are too few: give at least {FEWEST}.")
         split(self.brains, self.held_out, self.seed)  # refuses a wrong number early
+        if self.recipe.batch % parallel.size():
+            raise InputError(
+                f"{parallel.size()} processes cannot share {self.recipe.batch} pairs evenly: give "
+                "a --batch that is a multiple of their number."
+            )
         self._refuse_other(self._settings())
         if self._is_done():
             display.say(f"{self.places.model} is trained already, like this: nothing to do.")

@@ -16,6 +16,7 @@ Arsigny et al., A log-Euclidean framework for statistics on diffeomorphisms, MIC
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -37,6 +38,9 @@ MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])
 
 #: Values farther than so many robust standard deviations from the median are moved there.
 WINSOR = 2.5
+
+#: A median absolute deviation times this is the standard deviation of a normal distribution.
+MAD_TO_SD = 1.4826
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,8 +80,7 @@ class Shape:
 def mean_shape(
     transforms: Iterable[Transform],
     weights: Sequence[float],
-    grid: Grid,
-    centre: np.ndarray,
+    mask: Image,
     *,
     anchored: bool = False,
     symmetric: bool = False,
@@ -91,16 +94,14 @@ def mean_shape(
         them.
     weights : sequence of float
         How much each image counts.
-    grid : Grid
-        Of the template.
-    centre : ndarray (3,)
-        Point of the template, RAS+ mm, that stays where it is.
+    mask : Image (1, 1, i, j, k)
+        Brain mask of the template; its middle stays where it is.
     anchored : bool
         Keep the template's scale: the mean stretch is left out.
     symmetric : bool
         Make both equal on the left and the right of the plane x = 0.
     """
-    coarse = grid.with_spacing(np.maximum(VELOCITY_MM, grid.spacing))
+    coarse = mask.grid.with_spacing(np.maximum(VELOCITY_MM, mask.grid.spacing))
     logs, velocity = np.zeros((3, 3)), torch.zeros(1, 3, *coarse.shape)
     share = np.asarray(weights, dtype=float) / np.sum(weights)
     for part, transform in zip(share, transforms, strict=True):
@@ -116,9 +117,16 @@ def mean_shape(
         velocity = (velocity + _mirrored(velocity, coarse)) / 2
     stretch = np.eye(4)
     if not anchored:
+        centre = _middle(mask) * ([0.0, 1.0, 1.0] if symmetric else 1.0)
         stretch[:3, :3] = linalg.expm(logs)
         stretch[:3, 3] = centre - stretch[:3, :3] @ centre
     return Shape(stretch, Displacement(coarse, velocity))
+
+
+def _middle(mask: Image) -> np.ndarray:
+    """Centre of a mask, RAS+ mm, (3,)."""
+    voxels = (mask.data[0, 0] > 0.5).nonzero().double().mean(dim=0)
+    return apply_affine(mask.grid.affine, voxels.numpy())
 
 
 def _log_stretch(matrix: np.ndarray) -> np.ndarray:
@@ -195,7 +203,9 @@ def linear_part(chain: Transform) -> np.ndarray:
     return matrix
 
 
-def robust_mean(values: np.ndarray, weights: Sequence[float]) -> np.ndarray:
+def robust_mean(
+    values: np.ndarray, weights: Sequence[float], counts: np.ndarray | None = None
+) -> np.ndarray:
     """Weighted mean of values of which those far from the median are moved nearer.
 
     Parameters
@@ -204,20 +214,50 @@ def robust_mean(values: np.ndarray, weights: Sequence[float]) -> np.ndarray:
         Of n images.
     weights : sequence of float
         How much each image counts.
+    counts : ndarray (n, ...), bool, optional
+        Which values count at all; by default all do.
 
     Returns
     -------
     ndarray (...)
+        0 where none counts.
     """
-    median = np.median(values, axis=0)
-    spread = 1.4826 * np.median(np.abs(values - median), axis=0)
-    near = np.clip(values, median - WINSOR * spread, median + WINSOR * spread)
-    return np.average(near, axis=0, weights=weights)
+    mean = _robust_mean(values, np.asarray(weights, float)[:, None])
+    if counts is not None:
+        some = ~counts.all(axis=0)
+        share = np.asarray(weights, float)[:, None] * counts[:, some]
+        mean[some] = _robust_mean(np.where(counts[:, some], values[:, some], np.nan), share)
+    return mean
 
 
-def sharpen(image: Tensor, amount: float) -> Tensor:
-    """An image (1, 1, i, j, k) with its finest detail made stronger: unsharp masking."""
-    return (image + amount * (image - gaussian(image, 1.0))).clamp(min=0)
+def _robust_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mean (...) of values (n, ...), NaN left out, of weights (n, 1) or those of flat values."""
+    flat = values.reshape(len(values), -1)
+    middle = np.nanmedian if np.isnan(flat).any() else np.median
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of places where there is nothing but NaN
+        median = middle(flat, axis=0)
+        spread = MAD_TO_SD * middle(np.abs(flat - median), axis=0)
+    near = np.clip(flat, median - WINSOR * spread, median + WINSOR * spread)
+    total = (np.nan_to_num(near) * weights).sum(axis=0)
+    size = np.broadcast_to(weights, flat.shape).sum(axis=0)
+    return np.divide(total, size, out=np.zeros_like(total), where=size > 0).reshape(
+        values.shape[1:]
+    )
+
+
+def sharpen(image: Tensor, mask: Tensor, amount: float) -> Tensor:
+    """An image with the finest detail inside a mask made stronger: unsharp masking.
+
+    Parameters
+    ----------
+    image, mask : Tensor (1, 1, i, j, k)
+        The mask's border is no detail: what is outside does not count.
+    amount : float
+        How much of the detail is added.
+    """
+    smooth = gaussian(image * mask, 1.0) / gaussian(mask, 1.0).clamp(min=1e-3)
+    return (image + amount * (image - smooth) * mask).clamp(min=0)
 
 
 def sharpness(image: Image, mask: Tensor) -> float:

@@ -201,24 +201,43 @@ def local_ncc_forces(
     Windows count whose variance exceeds `flat` times their image's. Rows of voxels without
     weight cost nothing.
     """
-    from bids_fcnreg.fcn.kernels_gradient import local_ncc_forces as kernel
-
     on_first, on_second = _empty(2, 3, *first.shape[2:]).zero_().unsqueeze(1)
+    forces = _array(on_first), _array(on_second)
     value = 0.0
     for one, other, share in zip(first.split(1, 1), second.split(1, 1), shares, strict=True):
-        value += sum(
-            _in_slabs(
-                kernel,
-                first.shape[2],
-                *(_array(volume)[0] for volume in (one, other, weight)),
-                radius,
-                *(np.float32(flat * float(image.var())) for image in (one, other)),
-                np.float32(share),
-                _array(on_first),
-                _array(on_second),
-            )
-        )
+        value += _local_ncc(one, other, radius, weight, share, flat, forces)
     return torch.tensor(value, dtype=torch.float32), on_first, on_second
+
+
+def local_ncc(first: Tensor, second: Tensor, radius: int, weight: Tensor, flat: float) -> Tensor:
+    """As `similarity.local_ncc`, for one channel; further see `local_ncc_forces`."""
+    nothing = np.empty((3, 0, 0, 0), np.float32)
+    value = _local_ncc(first, second, radius, weight, 1.0, flat, (nothing, nothing))
+    return torch.tensor(value, dtype=torch.float32)
+
+
+def _local_ncc(
+    first: Tensor,
+    second: Tensor,
+    radius: int,
+    weight: Tensor,
+    share: float,
+    flat: float,
+    forces: tuple[np.ndarray, np.ndarray],
+) -> float:
+    """Weighted sum of one channel's windows times `share`; forces, if there is room, are added."""
+    from bids_fcnreg.fcn.kernels_gradient import local_ncc_forces as kernel
+
+    parts = _in_slabs(
+        kernel,
+        first.shape[2],
+        *(_array(volume)[0] for volume in (first, second, weight)),
+        radius,
+        *(np.float32(flat * float(image.var())) for image in (first, second)),
+        np.float32(share),
+        *forces,
+    )
+    return sum(parts)
 
 
 def _empty(*shape: int) -> Tensor:

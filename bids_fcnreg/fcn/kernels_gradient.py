@@ -77,7 +77,7 @@ def local_ncc_forces(
     scale : float32
         Factor of the value and of the forces.
     on_one, on_other : array (3, i, j, k)
-        Forces, are added to.
+        Forces, are added to; empty if only the value is wanted.
 
     Returns
     -------
@@ -136,6 +136,8 @@ def local_ncc_forces(
                 forces[0, k] = TWO * share * (slope * b - per_a * a)
                 forces[1, k] = TWO * share * (slope * a - per_b * b)
 
+            if on_one.size == 0:
+                continue
             _gradient(gradient, one, i, j)
             for axis in range(3):
                 _add_product(on_one[axis, i, j], forces[0], gradient[axis])

@@ -14,6 +14,8 @@ from datetime import timedelta
 import torch
 from torch import Tensor, distributed
 
+from bids_fcnreg.errors import InputError
+
 #: How long one process waits for another: long enough for one to prepare what others wait for.
 PATIENCE = timedelta(days=2)
 
@@ -31,12 +33,23 @@ def group(device: torch.device) -> Iterator[torch.device]:
     ------
     torch.device
         Where this process computes.
+
+    Raises
+    ------
+    InputError
+        If a machine has fewer GPUs than processes.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if not distributed.is_torchelastic_launched() or int(os.environ["WORLD_SIZE"]) == 1:
         yield device
         return
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        own, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if own >= there:
+            raise InputError(
+                f"torchrun started more processes than the {there} GPUs of this machine: give "
+                f"--nproc-per-node {there}."
+            )
+        device = torch.device("cuda", own)
         torch.cuda.set_device(device)
     backend = "nccl" if device.type == "cuda" else "gloo"
     distributed.init_process_group(backend, timeout=PATIENCE)
@@ -60,6 +73,16 @@ def wait() -> None:
     """Wait until all processes of the group are here."""
     if distributed.is_initialized():
         distributed.barrier()
+
+
+def agreed(value: int) -> int:
+    """The value that the first process has, in all of them."""
+    if not distributed.is_initialized():
+        return value
+    backend = distributed.get_backend()
+    shared = torch.tensor(value, device="cuda" if backend == "nccl" else "cpu")
+    distributed.broadcast(shared, src=0)
+    return int(shared)
 
 
 def total(values: Tensor) -> Tensor:

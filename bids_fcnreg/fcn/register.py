@@ -17,7 +17,7 @@ from bids_fcnreg.fcn.geometry import Image
 from bids_fcnreg.fcn.memory import keep_freed_memory
 from bids_fcnreg.fcn.pair import Pair, make_pair, with_moving
 from bids_fcnreg.fcn.refine import refine
-from bids_fcnreg.fcn.similarity import local_ncc_forces
+from bids_fcnreg.fcn.similarity import local_ncc
 from bids_fcnreg.fcn.training import RECIPES, optimize
 from bids_fcnreg.fcn.transform import Affine, Displacement, Transform
 from bids_fcnreg.fcn.warp import compose, jacobian_determinant, warp
@@ -213,7 +213,7 @@ def resolve_device(name: str) -> torch.device:
 
 def _similarity(pair: Pair) -> float:
     """Local NCC of a pair as it lies."""
-    return float(local_ncc_forces(pair.fixed, pair.moving, 2, pair.weight).value)
+    return float(local_ncc(pair.fixed, pair.moving, 2, pair.weight))
 
 
 def assess(quality: Quality, pair: Pair, forward: Displacement, inverse: Displacement) -> None:
@@ -230,7 +230,7 @@ def assess(quality: Quality, pair: Pair, forward: Displacement, inverse: Displac
     """
     quality.similarity_affine = _similarity(pair)
     warped = warp(pair.moving, forward.field)
-    quality.similarity = float(local_ncc_forces(pair.fixed, warped, 2, pair.weight).value)
+    quality.similarity = float(local_ncc(pair.fixed, warped, 2, pair.weight))
     brain = pair.fixed[0, 0] > 0
     determinant = jacobian_determinant(forward.field)[0, 0][brain]
     quality.folds_percent = 100 * float((determinant <= 0).double().mean())

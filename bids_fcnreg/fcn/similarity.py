@@ -72,6 +72,9 @@ def local_ncc(
     Avants et al., Symmetric diffeomorphic image registration with cross-correlation, Med. Image
     Anal. 12(1), 2008; with the sign of the correlation kept.
     """
+    if warped.shape[1] == 1 and kernels.usable(fixed, warped):
+        share = _normalised(weight, warped)
+        return kernels.local_ncc(fixed, warped, radius, share, FLAT)
     return _LocalNCC.apply(warped, fixed, radius, weight)
 
 

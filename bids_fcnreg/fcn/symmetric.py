@@ -117,7 +117,8 @@ class Halves:
             smoothed where the voxels are too coarse for it (see `unfold` and `consistent`).
         """
         forward = unfold(compose(invert(self.to_fixed, INVERSE_TOLERANCE), self.to_moving))
-        inverse = compose(invert(self.to_moving, INVERSE_TOLERANCE), self.to_fixed)
+        # Roughly: it is where the search for the inverse starts.
+        inverse = compose(invert(self.to_moving, 0.1), self.to_fixed)
         forward, inverse = consistent(forward, inverse)
         return Displacement(self.grid, forward), Displacement(self.grid, inverse)
 

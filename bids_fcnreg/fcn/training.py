@@ -151,11 +151,6 @@ class Trainer:
         Of the pairs' randomness.
     fresh : bool
         Whether each stage is begun anew (`Network.begin`), or with the weights that are there.
-
-    Raises
-    ------
-    InputError
-        If the processes cannot share a batch evenly.
     """
 
     def __init__(
@@ -170,11 +165,6 @@ class Trainer:
         self.network, self.settings, self.fresh = network, settings, fresh
         self.draw, self.held_out = draw, held_out
         self.seed = seed
-        if settings.batch % parallel.size():
-            raise InputError(
-                f"{parallel.size()} processes cannot share {settings.batch} pairs evenly: give a "
-                "batch that is a multiple of their number."
-            )
         self.cost = _Cost(network, settings.objective)
         if parallel.size() > 1:
             # Each stage trains one level of the network: the others get no gradient.
@@ -221,6 +211,12 @@ class Trainer:
         """
         if checkpoint is not None and checkpoint.exists():
             self.load(checkpoint)
+        done = self.stage * 10**9 + self.step
+        if parallel.agreed(done) != done:
+            raise InputError(
+                f"The processes of this training do not all see the checkpoint {checkpoint}: put "
+                "the work folder where all machines can read it."
+            )
         parallel.wait()  # until all have read it, for the first writes it anew
         while not self.finished:
             record = self._advance()

@@ -111,7 +111,7 @@ def register_within(
 def halfway(images: Sequence[Image], masks: Sequence[Image]) -> list[np.ndarray]:
     """Rigid transforms from a space in the middle to each image, (4, 4), RAS+ mm.
 
-    The mean of their logarithms is zero.
+    What leads from the first image to the middle is the mean of what leads to each of them.
     """
     first, rest = (images[0], masks[0]), zip(images[1:], masks[1:], strict=True)
     matrices = [np.eye(4)] + [
@@ -161,7 +161,7 @@ def _improve(
         there, back = refine(pair, settings=settings).on(pair.grid).faded().join()
         forward.append(Transform((there.cpu(), Affine(matrix))))
         inverse.append(Transform((Affine(np.linalg.inv(matrix)), back.cpu())))
-    shape = mean_shape(forward, [1.0] * len(images), grid, grid.centre, anchored=True)
+    shape = mean_shape(forward, [1.0] * len(images), found.mask, anchored=True)
     update, undo = shape.update.steps, shape.inverse_update.steps
     forward = [
         fold(Transform((*update, *one.steps)), matrix, grid)
@@ -181,13 +181,13 @@ def _average(
     grid: Grid,
 ) -> tuple[Image, Image]:
     """Mean image in the middle, and the mask that most of the brains share there."""
-    weights = [1.0] * len(images)
     seen = [t.resample(image, grid).data for image, t in zip(images, transforms, strict=True)]
-    mean = robust_mean(torch.cat(seen).numpy(), weights)
     inside = [t.resample(mask, grid).data for mask, t in zip(masks, transforms, strict=True)]
-    share = torch.cat(inside).mean(dim=0, keepdim=True)
-    return Image(torch.from_numpy(mean.astype(np.float32))[None], grid), Image(
-        (share >= 0.5).float(), grid
+    brains, values = torch.cat(inside).numpy() > 0.5, torch.cat(seen).numpy()
+    most = brains.mean(axis=0) >= 0.5
+    mean = robust_mean(values, [1.0] * len(images), brains == most)
+    return tuple(
+        Image(torch.from_numpy(data.astype(np.float32))[None], grid) for data in (mean, most)
     )
 
 

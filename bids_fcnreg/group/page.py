@@ -24,14 +24,14 @@ class SpacePart:
         Of the space.
     rows : sequence of Row
         All scans.
-    means, distributions : Path or None
-        Pictures (PNG); None where no scan is done.
+    means, distributions : Path
+        Pictures (PNG).
     """
 
     name: str
     rows: Sequence[Row]
-    means: Path | None
-    distributions: Path | None
+    means: Path
+    distributions: Path
 
 
 def make_page(dataset: str, spaces: Sequence[SpacePart]) -> str:
@@ -71,5 +71,5 @@ def _shown(space: SpacePart) -> dict[str, object]:
     }
 
 
-def _encoded(picture: Path | None) -> str | None:
-    return base64.b64encode(picture.read_bytes()).decode() if picture else None
+def _encoded(picture: Path) -> str:
+    return base64.b64encode(picture.read_bytes()).decode()

@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from nilearn.plotting import plot_img
 
-from bids_fcnreg.group.tables import NUMBERS, Number, Row
+from bids_fcnreg.group.tables import NUMBERS, Row
 
 #: Slices of each mean image.
 CUTS = 9
@@ -75,9 +75,7 @@ def _inside(shown: nib.Nifti1Image, inside: np.ndarray) -> nib.Nifti1Image:
     return nib.Nifti1Image(shown.get_fdata(dtype=np.float32) * inside, shown.affine)
 
 
-def draw_distributions(
-    rows: Sequence[Row], path: Path, numbers: Sequence[Number] = NUMBERS
-) -> Path:
+def draw_distributions(rows: Sequence[Row], path: Path) -> Path:
     """Draw every quality number of all scans as a strip of points, outliers named.
 
     Parameters
@@ -86,15 +84,13 @@ def draw_distributions(
         After `flag_outliers`; those without numbers are left out.
     path : Path
         PNG to write.
-    numbers : sequence of Number
-        A panel for each.
     """
     scans = [row for row in rows if row.numbers]
     figure, panels = plt.subplots(
-        len(numbers), 1, figsize=(11, 1.05 * len(numbers)), layout="constrained"
+        len(NUMBERS), 1, figsize=(11, 1.05 * len(NUMBERS)), layout="constrained"
     )
     heights = np.random.default_rng(0).uniform(-0.25, 0.25, len(scans))
-    for number, panel in zip(numbers, panels, strict=True):
+    for number, panel in zip(NUMBERS, panels, strict=True):
         for row, height in zip(scans, heights, strict=True):
             value = row.numbers.get(number.key)
             if value is None:

@@ -51,6 +51,10 @@ NUMBERS = (
     Number("mask_overlap", "Dice of the brain mask with that of most scans", "low", 0.003),
 )
 
+_OWN_COLUMNS = frozenset(
+    ("participant_id", "session_id", "status", "reason", "outlier", "outlier_reason", "brain_mask")
+) | {number.key for number in NUMBERS}
+
 
 @dataclass
 class Row:
@@ -88,15 +92,13 @@ class Row:
         return f"sub-{self.participant}" + (f"_ses-{self.session}" if self.session else "")
 
 
-def flag_outliers(rows: Sequence[Row], numbers: Sequence[Number] = NUMBERS) -> None:
+def flag_outliers(rows: Sequence[Row]) -> None:
     """Say of each row which of its numbers are out of the usual, on the bad side.
 
     Parameters
     ----------
     rows : sequence of Row
         Their ``outlying`` is filled in; rows without numbers are left alone.
-    numbers : sequence of Number
-        Which to judge by.
 
     References
     ----------
@@ -105,7 +107,7 @@ def flag_outliers(rows: Sequence[Row], numbers: Sequence[Number] = NUMBERS) -> N
     judged = [row for row in rows if row.numbers]
     if len(judged) < FEWEST_TO_JUDGE:
         return
-    for number in numbers:
+    for number in NUMBERS:
         values = [row.numbers.get(number.key, math.nan) for row in judged]
         distances = robust_distances(values, number.least_spread)
         median = float(np.nanmedian(values)) if not np.isnan(values).all() else math.nan
@@ -235,6 +237,11 @@ def _identity(row: Row) -> tuple[str, str | None]:
 def _fact_columns(rows: Sequence[Row]) -> list[str]:
     """Columns of participants.tsv, in their order."""
     return list(dict.fromkeys(column for row in rows for column in row.facts))
+
+
+def without_clashes(facts: Mapping[str, str]) -> dict[str, str]:
+    """What participants.tsv says, columns that our tables have too renamed."""
+    return {f"participants_{k}" if k in _OWN_COLUMNS else k: v for k, v in facts.items()}
 
 
 def _identity_dictionary(rows: Sequence[Row]) -> dict[str, Any]:

@@ -10,8 +10,9 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from bids_fcnreg import __version__
+from bids_fcnreg import __version__, image
 from bids_fcnreg.bids.derivatives import BIDS_VERSION, NAME
+from bids_fcnreg.bids.templates import nilearn_map
 from bids_fcnreg.config import Config
 from bids_fcnreg.fcn.geometry import Grid, Image
 from bids_fcnreg.fcn.groupwise import mirror, robust_mean, sharpen
@@ -30,6 +31,9 @@ def average(
 ) -> tuple[Image, Image]:
     """Robust mean of images on one grid, sharpened, and the brain mask most of them share.
 
+    The mean brain ends as sharply as a brain does, so that registering brains to it does not
+    move their borders.
+
     Parameters
     ----------
     images, masks : sequence of path
@@ -45,28 +49,71 @@ def average(
     -------
     t1w, mask : Image (1, 1, i, j, k)
     """
-    share = np.asarray(weights, dtype=float) / np.sum(weights)
     first = nib.load(images[0])
     grid = Grid(first.shape[:3], first.affine)
-    t1w = _over_planes(images, grid, lambda values: robust_mean(values, share))
-    mask = _over_planes(masks, grid, lambda values: np.average(values, axis=0, weights=share))
+    share = _over_planes([masks], grid, lambda inside: np.average(inside, axis=0, weights=weights))
     if symmetric:
-        t1w, mask = ((one + mirror(Image(one, grid)).data) / 2 for one in (t1w, mask))
-    return Image(sharpen(t1w, sharpening), grid), Image((mask >= 0.5).float(), grid)
+        share = (share + mirror(Image(share, grid)).data) / 2
+    mask = (share >= 0.5).float()
+
+    def reduce(values: np.ndarray, inside: np.ndarray, most: np.ndarray) -> np.ndarray:
+        # Where most have brain only brains are averaged, elsewhere only what is not: so the
+        # template's brain ends as sharply as a brain does.
+        return robust_mean(values, weights, (inside > 0.5) == (most > 0.5))
+
+    t1w = _over_planes([images, masks], grid, reduce, mask[0].numpy())
+    if symmetric:
+        t1w = (t1w + mirror(Image(t1w, grid)).data) / 2
+    return Image(sharpen(t1w, mask, sharpening), grid), Image(mask, grid)
 
 
 def _over_planes(
-    paths: Sequence[str | Path], grid: Grid, reduce: Callable[[np.ndarray], np.ndarray]
+    stacks: Sequence[Sequence[str | Path]],
+    grid: Grid,
+    reduce: Callable[..., np.ndarray],
+    *volumes: np.ndarray,
 ) -> torch.Tensor:
-    """What a function makes of the values (n, planes, j, k) of all images, plane by plane."""
-    sources = [nib.load(path).dataobj for path in paths]
-    size = len(sources) * grid.shape[1] * grid.shape[2]
+    """What a function makes of the values (n, i, j, planes) of stacks of images, plane by plane.
+
+    It is also given the planes of further `volumes` (1, i, j, k).
+    """
+    sources = [[nib.load(path).dataobj for path in paths] for paths in stacks]
+    size = sum(map(len, sources)) * grid.shape[0] * grid.shape[1]
     step = max(1, VALUES_AT_A_TIME // size)
-    parts = [
-        reduce(np.stack([np.asarray(source[i : i + step], np.float32) for source in sources]))
-        for i in range(0, grid.shape[0], step)
-    ]
-    return torch.from_numpy(np.concatenate(parts).astype(np.float32))[None, None]
+    parts = []
+    for k in range(0, grid.shape[2], step):  # neighbours along k are farthest apart in a file
+        read = [
+            np.stack([np.asarray(source[..., k : k + step], np.float32) for source in stack])
+            for stack in sources
+        ]
+        parts.append(reduce(*read, *(volume[..., k : k + step] for volume in volumes)))
+    return torch.from_numpy(np.concatenate(parts, axis=-1).astype(np.float32))[None, None]
+
+
+def tissue_maps(transform: Transform, mask: Image) -> dict[str, Image]:
+    """Tissue maps of the built-in template on the grid of another one.
+
+    Parameters
+    ----------
+    transform : Transform
+        Points of the other template to points of the built-in one.
+    mask : Image (1, 1, i, j, k)
+        Brain mask of the other template.
+
+    Returns
+    -------
+    dict of str to Image
+        ``csf``, ``gm`` and ``wm``: probabilities that sum to 1 in the mask.
+    """
+    inside = (mask.data > 0.5).float()
+    # The maps hold 0 to 255 for probabilities of 0 to 1; fluid is what they leave to one.
+    gm, wm = (
+        transform.resample(image.read(nilearn_map(kind)), mask.grid).data / 255 * inside
+        for kind in ("gm", "wm")
+    )
+    both = (gm + wm).clamp(min=1.0)
+    maps = {"csf": (inside - gm - wm).clamp(min=0), "gm": gm / both, "wm": wm / both}
+    return {name: Image(values, mask.grid) for name, values in maps.items()}
 
 
 def change(before: Image, after: Image, mask: Image) -> float:

@@ -75,8 +75,10 @@ class _TableOutputSpec(TraitedSpec):
 
 
 class _StudyQualityInputSpec(_TableInputSpec):
-    quality = InputMultiObject(File(exists=True), desc="JSON of each scan that is done")
-    likeness = File(exists=True, desc="of `StudyImages`")
+    quality = InputMultiObject(
+        File(exists=True), mandatory=True, desc="JSON of each scan that is done"
+    )
+    likeness = File(exists=True, mandatory=True, desc="of `StudyImages`")
 
 
 class _StudyQualityOutputSpec(_TableOutputSpec):
@@ -104,15 +106,14 @@ class StudyQuality(SimpleInterface):
         folder = Path(runtime.cwd)
         rows = [Row(**fields) for fields in self.inputs.rows]
         by_label = {row.label: row for row in rows}
-        if self.inputs.done:
-            likeness = json.loads(Path(self.inputs.likeness).read_text())
-            files = zip(self.inputs.done, self.inputs.quality, likeness, strict=True)
-            for label, path, (mean_correlation, mask_overlap) in files:
-                numbers = read_quality(path)
-                numbers |= {"mean_correlation": mean_correlation, "mask_overlap": mask_overlap}
-                by_label[label].numbers = {number.key: numbers[number.key] for number in NUMBERS}
-            flag_outliers(rows)
-            self._results["picture"] = str(draw_distributions(rows, folder / "quality.png"))
+        likeness = json.loads(Path(self.inputs.likeness).read_text())
+        files = zip(self.inputs.done, self.inputs.quality, likeness, strict=True)
+        for label, path, (mean_correlation, mask_overlap) in files:
+            numbers = read_quality(path)
+            numbers |= {"mean_correlation": mean_correlation, "mask_overlap": mask_overlap}
+            by_label[label].numbers = {number.key: numbers[number.key] for number in NUMBERS}
+        flag_outliers(rows)
+        self._results["picture"] = str(draw_distributions(rows, folder / "quality.png"))
         self._results |= _write(
             folder, quality_table(rows), quality_dictionary(rows, self.inputs.space)
         )
@@ -154,8 +155,8 @@ class _StudyPageInputSpec(BaseInterfaceInputSpec):
     dataset = traits.Str(mandatory=True, desc="name of the study")
     spaces = traits.List(traits.Str, mandatory=True, desc="template spaces")
     rows = InputMultiObject(File(exists=True), mandatory=True, desc="of `StudyQuality`, by space")
-    means = InputMultiObject(traits.Str, mandatory=True, desc="pictures by space; empty: none")
-    distributions = InputMultiObject(traits.Str, mandatory=True, desc="the same")
+    means = InputMultiObject(File(exists=True), mandatory=True, desc="pictures by space")
+    distributions = InputMultiObject(File(exists=True), mandatory=True, desc="the same")
 
 
 class _StudyPageOutputSpec(TraitedSpec):
@@ -177,8 +178,8 @@ class StudyPage(SimpleInterface):
             SpacePart(
                 space,
                 [Row(**fields) for fields in json.loads(Path(rows).read_text())],
-                Path(means) if means else None,
-                Path(distributions) if distributions else None,
+                Path(means),
+                Path(distributions),
             )
             for space, rows, means, distributions in zip(self.inputs.spaces, *fields, strict=True)
         ]

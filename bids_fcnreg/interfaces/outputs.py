@@ -14,6 +14,7 @@ template's space (``MNIPediatricAsym+3`` is cohort 3) and ATLAS the atlas's name
 ``from-T1w_to-TPL_mode-image_desc-quality_xfm.json``  how good it is
 ``seg-ATLAS_desc-TPL_dseg.nii.gz``, ``.tsv``          labels of the atlas, native, and their names
 ``seg-ATLAS_desc-TPLVolumes_dseg.tsv``                volumes of its regions
+``seg-ATLAS_desc-TPLChanges_dseg.tsv``                the same in all sessions (without ``ses-``)
 ``figures/…_{T1w,mask,dseg,xfm}.svg``                 pictures for the report
 ====================================================  ==========================================
 

@@ -88,21 +88,16 @@ class MeanShape(SimpleInterface):
         import torch
 
         from bids_fcnreg import image
-        from bids_fcnreg.fcn.geometry import Image, apply_affine
+        from bids_fcnreg.fcn.geometry import Image
         from bids_fcnreg.fcn.groupwise import mean_shape, room_for
         from bids_fcnreg.fcn.itk import read_transform, write_transform
 
         torch.set_num_threads(self.inputs.num_threads)
         mask = image.read(self.inputs.mask)
-        middle = (mask.data[0, 0] > 0.5).nonzero().double().mean(dim=0).numpy()
-        centre = apply_affine(mask.grid.affine, middle)
-        if self.inputs.symmetric:
-            centre[0] = 0.0
         shape = mean_shape(
             map(read_transform, self.inputs.transforms),
             self.inputs.weights,
-            mask.grid,
-            centre,
+            mask,
             anchored=self.inputs.anchored,
             symmetric=self.inputs.symmetric,
         )
@@ -204,8 +199,7 @@ class FoldTransforms(SimpleInterface):
 
 
 class _TissueMapsInputSpec(BaseInterfaceInputSpec):
-    reference = File(exists=True, mandatory=True, desc="the template")
-    mask = File(exists=True, mandatory=True, desc="its brain mask")
+    mask = File(exists=True, mandatory=True, desc="brain mask of the template")
     transform = File(
         exists=True, mandatory=True, desc="ITK .h5, template to built-in template, points"
     )
@@ -225,20 +219,10 @@ class TissueMaps(SimpleInterface):
 
     def _run_interface(self, runtime):
         from bids_fcnreg import image
-        from bids_fcnreg.bids.templates import nilearn_map
-        from bids_fcnreg.fcn.geometry import Image
+        from bids_fcnreg.group.template import tissue_maps
 
-        grid = grid_of(self.inputs.reference)
-        chain = read_chain([self.inputs.transform])
-        inside = image.read(self.inputs.mask).data
-        # The maps hold 0 to 255 for probabilities of 0 to 1; fluid is what they leave to one.
-        gm, wm = (
-            (chain.resample(image.read(nilearn_map(kind)), grid).data / 255).clamp(0, 1) * inside
-            for kind in ("gm", "wm")
-        )
-        maps = {"csf": (inside - gm - wm).clamp(min=0), "gm": gm, "wm": wm}
+        maps = tissue_maps(read_chain([self.inputs.transform]), image.read(self.inputs.mask))
         for name, values in maps.items():
             path = Path(runtime.cwd) / f"{name}.nii.gz"
-            made = image.write(path, Image(values, grid), space=image.TEMPLATE)
-            self._results[name] = str(made)
+            self._results[name] = str(image.write(path, values, space=image.TEMPLATE))
         return runtime

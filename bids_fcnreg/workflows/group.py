@@ -93,14 +93,13 @@ def init_space_wf(
     rows
         JSON of the rows with their numbers and outliers.
     means, distributions
-        Pictures; empty where no scan is done.
+        Pictures.
     """
     workflow = pe.Workflow(name=name)
     folder = config.output_dir / FOLDER
     outputnode = pe.Node(
         niu.IdentityInterface(fields=["rows", "means", "distributions"]), name="outputnode"
     )
-    outputnode.inputs.means = outputnode.inputs.distributions = ""
     said = [asdict(row) for row in rows]
     quality = pe.Node(
         StudyQuality(rows=said, done=[result.label for result in results], space=space),
@@ -109,8 +108,6 @@ def init_space_wf(
     )
     _put_table(workflow, quality, folder / f"space-{space}_quality.tsv", "quality")
     workflow.connect(quality, "rows", outputnode, "rows")
-    if not results:
-        return workflow
     quality.inputs.quality = [str(result.quality) for result in results]
     images = pe.Node(
         StudyImages(
@@ -150,7 +147,9 @@ def init_space_wf(
             name=f"volumes_{atlas}",
             mem_gb=0.5,
         )
-        _put_table(workflow, volumes, folder / f"space-{space}_atlas-{atlas}_volumes.tsv", atlas)
+        _put_table(
+            workflow, volumes, folder / f"space-{space}_atlas-{atlas}_volumes.tsv", volumes.name
+        )
     return workflow
 
 

@@ -15,13 +15,9 @@ from nipype.pipeline.engine.utils import load_resultfile
 from bids_fcnreg.interfaces.registration import Resample
 from bids_fcnreg.interfaces.template import (
     Align,
-    FoldTransforms,
     MeanImage,
     MeanShape,
-    TissueMaps,
 )
-from bids_fcnreg.workflows.group import publish_node
-from bids_fcnreg.workflows.outputs import sink
 from bids_fcnreg.workflows.register import (
     RESAMPLE_BYTES,
     init_estimate_node,
@@ -54,7 +50,7 @@ class Member:
     scan: Scan
     t1w: Path
     mask: Path
-    weight: float
+    weight: float = 1.0
 
     @property
     def wf_name(self) -> str:
@@ -87,8 +83,8 @@ class Estimate:
         RMS difference to the template before, over the mean intensity.
     update, inverse_update : Path
         Points of this template to points of the one before, and back.
-    transforms, inverses : tuple of Path
-        Of each member: template before to scan, and back.
+    transforms, inverses : dict of str to Path
+        By the label of the scan: template before to scan, and back.
     """
 
     t1w: Path
@@ -98,8 +94,8 @@ class Estimate:
     change: float | None
     update: Path
     inverse_update: Path
-    transforms: tuple[Path, ...]
-    inverses: tuple[Path, ...]
+    transforms: dict[str, Path]
+    inverses: dict[str, Path]
 
 
 def init_start_wf(
@@ -185,123 +181,6 @@ def init_iteration_wf(
         resample = _init_resample_wf(member, template, config.omp_nthreads)
         _join(workflow, part, "estimate", resample)
     _gather(workflow, members, "estimate", shape, mean)
-    return workflow
-
-
-def init_transforms_wf(
-    *,
-    config: Config,
-    members: Sequence[Member],
-    estimate: Estimate,
-    space: str,
-    reference: Path,
-    base_dir: Path,
-) -> pe.Workflow:
-    """Write the transforms between each scan and the finished template.
-
-    Parameters
-    ----------
-    config, members, base_dir
-        As in `init_start_wf`.
-    estimate : Estimate
-        What the last iteration found.
-    space : str
-        Name of the template.
-    reference : Path
-        Its image.
-    """
-    workflow = pe.Workflow(name="transforms", base_dir=str(base_dir))
-    for member, there, back in zip(members, estimate.transforms, estimate.inverses, strict=True):
-        part = pe.Workflow(name=member.wf_name)
-        fold = pe.Node(
-            FoldTransforms(
-                transforms=[str(estimate.update), str(there)],
-                inverses=[str(back), str(estimate.inverse_update)],
-                reference=str(estimate.t1w),
-                num_threads=config.omp_nthreads,
-            ),
-            name="fold",
-            mem_gb=2.0,
-        )
-        naming = {"mode": "image", "suffix": "xfm"}
-        sources = [str(member.t1w), str(member.mask), str(reference)]
-        forward = sink(
-            config,
-            member.scan,
-            "ds_transform",
-            **{"from": "T1w", "to": space},
-            Description=f"Maps points of {space} to points of the T1w image",
-            **naming,
-        )
-        backward = sink(
-            config,
-            member.scan,
-            "ds_inverse",
-            **{"from": space, "to": "T1w"},
-            Description=f"Maps points of the T1w image to points of {space}",
-            **naming,
-        )
-        forward.inputs.sources = backward.inputs.sources = sources
-        part.connect([
-            (fold, forward, [("transform", "in_file")]),
-            (fold, backward, [("inverse", "in_file")]),
-        ])  # fmt: skip
-        workflow.add_nodes([part])
-    return workflow
-
-
-def init_finish_wf(
-    *,
-    config: Config,
-    template: Template,
-    anchors: Sequence[Template],
-    folder: Path,
-    base_dir: Path,
-) -> pe.Workflow:
-    """Register known templates to the finished one, and bring tissue maps from the built-in one.
-
-    Parameters
-    ----------
-    config, base_dir
-        As in `init_start_wf`.
-    template : Template
-        The finished one, without skull.
-    anchors : sequence of Template
-        The built-in template, and the one that gave the orientation if that is another.
-    folder : Path
-        ``tpl-NAME``, where files are put.
-    """
-    workflow = pe.Workflow(name="finish", base_dir=str(base_dir))
-    name = template.name
-    for anchor in anchors:
-        space = re.sub(r"\W", "_", anchor.space)
-        register = init_estimate_node(config, template, name=f"register_{space}")
-        register.inputs.moving = str(anchor.t1w)
-        register.inputs.moving_mask = str(anchor.mask)
-        ending = "mode-image_xfm.h5"
-        there = publish_node(
-            folder / f"tpl-{name}_from-{anchor.space}_{ending}", f"put_from_{space}"
-        )
-        back = publish_node(
-            folder / f"tpl-{name}_from-{name}_to-{anchor.space}_{ending}", f"put_to_{space}"
-        )
-        workflow.connect([
-            (register, there, [("transform", "in_file")]),
-            (register, back, [("inverse", "in_file")]),
-        ])  # fmt: skip
-        if not anchor.builtin:
-            continue
-        tissue = pe.Node(
-            TissueMaps(reference=str(template.t1w), mask=str(template.mask)),
-            name="tissue",
-            mem_gb=1.0,
-        )
-        workflow.connect(register, "transform", tissue, "transform")
-        for label in ("CSF", "GM", "WM"):
-            put = publish_node(
-                folder / f"tpl-{name}_res-01_label-{label}_probseg.nii.gz", f"put_{label}"
-            )
-            workflow.connect(tissue, label.lower(), put, "in_file")
     return workflow
 
 
@@ -396,7 +275,11 @@ def read_estimate(workflow: pe.Workflow, members: Sequence[Member]) -> Estimate:
     """What `init_start_wf` or `init_iteration_wf`, having run, has found."""
     shape, mean = (_outputs(workflow, name) for name in ("shape", "mean"))
     start = workflow.name == START
-    found = [] if start else [_outputs(workflow, f"{m.wf_name}.estimate") for m in members]
+    found = (
+        {}
+        if start
+        else {m.scan.label: _outputs(workflow, f"{m.wf_name}.estimate") for m in members}
+    )
     return Estimate(
         t1w=Path(mean.t1w),
         mask=Path(mean.mask),
@@ -405,8 +288,8 @@ def read_estimate(workflow: pe.Workflow, members: Sequence[Member]) -> Estimate:
         change=None if start else mean.change,
         update=Path(shape.update),
         inverse_update=Path(shape.inverse_update),
-        transforms=tuple(Path(one.transform) for one in found),
-        inverses=tuple(Path(one.inverse) for one in found),
+        transforms={label: Path(one.transform) for label, one in found.items()},
+        inverses={label: Path(one.inverse) for label, one in found.items()},
     )
 
 

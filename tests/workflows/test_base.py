@@ -14,7 +14,12 @@ from bids_fcnreg.bids.atlases import default_atlases, materialise_atlas
 from bids_fcnreg.bids.dataset import Scan
 from bids_fcnreg.bids.templates import Template, materialise, resolve_template
 from bids_fcnreg.config import Config
-from bids_fcnreg.workflows.base import init_fcnreg_wf, init_single_subject_wf, subject_wf_name
+from bids_fcnreg.workflows.base import (
+    init_fcnreg_wf,
+    init_single_subject_wf,
+    subject_wf_name,
+    workflow_labels,
+)
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +86,37 @@ def test_two_templates_and_an_atlas(config, builtin, tmp_path):
     labels = workflow.get_node(f"propagate_MNI152NLin2009aSym_{atlas.name}_wf.resample")
     assert labels.interface.inputs.interpolation == "label"
     assert labels.interface.inputs.in_file == str(atlas.image)
+
+
+def test_sessions_go_to_the_template_by_way_of_their_base(config, builtin, tmp_path):
+    config = replace(config, longitudinal=True)
+    atlas = materialise_atlas(default_atlases(builtin)[0], builtin, tmp_path)
+    scans = [make_scan(config, "a"), make_scan(config, "b"), Scan("02", None, ())]
+    whole = init_fcnreg_wf(config, scans, [builtin], {builtin.space: [atlas]})
+    edges = feeds(whole)
+    top = "fcnreg_wf.sub_01_wf"
+    base = f"{top}.base_MNI152NLin2009aSym"
+    assert {s for s, o, t, f in edges if t == base and f == "moving"} == {
+        f"{top}.base_wf.sessions"
+    }
+    for session in ("a", "b"):
+        register = f"{top}.sub_01_ses_{session}_register_MNI152NLin2009aSym_wf"
+        sources = {(s, o, f) for s, o, t, f in edges if t == f"{register}.estimate"}
+        assert {
+            (base, "transform", "base_transform"),
+            (base, "inverse", "base_inverse"),
+        } <= sources
+        fed = {s for s, _, t, f in edges if t == f"{register}.preproc_std" and f == "transform"}
+        assert fed == {f"{register}.estimate"}
+    labels = workflow_labels(config, scans, whole)
+    assert labels["sub_01_wf"] == "sub-01"
+    assert labels["sub_01_ses_b_preprocess_wf"] == "sub-01_ses-b"
+
+
+def test_a_single_session_needs_no_base(config, builtin):
+    config = replace(config, longitudinal=True)
+    whole = init_fcnreg_wf(config, [make_scan(config, "a")], [builtin], {})
+    assert {name.split(".")[0] for name in whole.list_node_names()} == {"sub_01_ses_a_wf"}
 
 
 def test_everything_is_resampled_from_the_original_through_the_one_transform(
