@@ -45,8 +45,8 @@ first: volume of each region in each session |
 transform, on the template's grid |
 | `*_desc-quality_xfm.json` | similarity before and after, folds, inverse consistency, seconds |
 
-`group.html` and `group/` are what the group level made of all of them, `tpl-<label>/` is a template
-of the study.
+`group.html` and `group/` are what the group level made of all of them, `tpl-<label>/` is a
+template of the study.
 
 `sub-<label>.html` is the visual report; `logs/` holds the settings of each run, the text for the
 methods section, and what went wrong if anything did.

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as nnf
 
 from bids_fcnreg.fcn.affine_pyramid import Level
 from bids_fcnreg.fcn.filters import gaussian
+from bids_fcnreg.fcn.warp import sample
 
 LENGTH_MM = 100.0  # unit of length in the normal equations, keeps them well conditioned
 LARGEST_STRETCH = 1.8  # singular values of the linear part stay within this of 1
@@ -150,15 +150,10 @@ class Match:
 
     def _sample(self, volume: Tensor, matrices: np.ndarray) -> Tensor:
         """Values (b, channel, p) of a moving volume at the mapped points; 0 outside it."""
-        size = np.array(volume.shape[2:][::-1], dtype=np.float64)
-        to_unit = np.eye(4)  # voxel (k, j, i) to -1..1 between the centres of the outer voxels
-        to_unit[:3, :3] = np.diag(2 / (size - 1))
-        to_unit[:3, 3] = -1
-        swap = np.eye(4)[[2, 1, 0, 3]]
-        unit = (to_unit @ swap @ np.linalg.inv(self.moving_affine) @ matrices)[:, :3]
-        places = self.points.T @ torch.from_numpy(unit).to(self.points).mT
-        sampled = nnf.grid_sample(volume, places[None, :, None], align_corners=True)
-        return sampled[0, :, :, 0].transpose(0, 1)
+        to_voxels = (np.linalg.inv(self.moving_affine) @ matrices)[:, :3].transpose(1, 0, 2)
+        places = torch.from_numpy(to_voxels).to(self.points) @ self.points  # (3, b, p)
+        sampled = sample(volume, places[None, :, None])
+        return sampled[0, :, 0].transpose(0, 1)
 
 
 def generators(dof: str) -> np.ndarray:

@@ -237,6 +237,6 @@ def assess(quality: Quality, pair: Pair, forward: Displacement, inverse: Displac
     quality.sd_log_jacobian = float(determinant.clamp(min=1e-3).log().std())
     there_and_back = compose(forward.field, inverse.field)[0][:, brain]
     spacing = torch.as_tensor(forward.grid.spacing).to(there_and_back)
-    distance = (there_and_back * spacing[:, None]).norm(dim=0).cpu()
+    distance = (there_and_back * spacing[:, None]).square().sum(dim=0).sqrt().cpu()
     quality.inverse_consistency_mm = float(distance.mean())
     quality.inverse_consistency_p95_mm = float(np.percentile(distance.numpy(), 95))
