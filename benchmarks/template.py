@@ -1,0 +1,116 @@
+"""How well brains overlap in a template: `python template.py DATA OUT --space A B [--ants DIR]`.
+
+DATA is a BIDS folder of T1w images with label images; OUT is what the participant level or the
+group task `template` left of it, with transforms to the spaces. Every brain's labels are brought
+into each space; reported is the Dice coefficient of the labels of two brains, mean over labels
+and over all pairs of brains. The same is measured for the template that antspyx's `build_template`
+makes of the same images with SyNQuick, two iterations, and to which SyNQuick registers them;
+whatever it makes is kept in DIR and used again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from measures import Meter, PointMap, dice
+from pairwise import Subject, find_subjects
+from peers import PEERS, Task
+from rich.console import Console
+from rich.table import Table
+
+from bids_fcnreg import image
+from bids_fcnreg.fcn.geometry import Image
+from bids_fcnreg.fcn.itk import read_transform
+
+#: What antspyx's `build_template` is asked for.
+ITERATIONS, PEER = 2, "synquick"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--space", nargs="+", default=[])
+    parser.add_argument("--ants", type=Path, metavar="DIR")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    subjects = find_subjects(options.data)
+    table = Table("template", "mean pairwise Dice", "seconds")
+    for space in options.space:
+        overlap = mean_overlap(ours(options.out, space, subjects))
+        table.add_row(space, f"{overlap:.4f}", "–")
+    if options.ants:
+        options.ants.mkdir(parents=True, exist_ok=True)
+        seconds = build(subjects, options.ants)
+        overlap = mean_overlap(theirs(subjects, options.ants, options.threads))
+        table.add_row(f"antspyx build_template ({PEER})", f"{overlap:.4f}", f"{seconds:.0f}")
+    Console().print(table)
+
+
+def mean_overlap(labels: Iterator[torch.Tensor]) -> float:
+    """Mean Dice over labels and pairs of brains of label images (1, 1, i, j, k) on one grid."""
+    images = list(labels)
+    present = sorted({int(n) for one in images for n in one.unique().round()} - {0})
+    pairs = [dice(one, other, present) for one, other in itertools.combinations(images, 2)]
+    return float(np.mean([np.mean(list(overlaps.values())) for overlaps in pairs]))
+
+
+def ours(out: Path, space: str, subjects: Sequence[Subject]) -> Iterator[torch.Tensor]:
+    """Labels of each brain in a space, through the transforms of the derivatives."""
+    templates = [*out.glob(f"tpl-{space}/*_res-01_T1w.nii.gz")]
+    templates += [*out.glob(f"sub-*/anat/*_space-{space}_desc-preproc_T1w.nii.gz")]
+    grid = image.read(templates[0]).grid
+    for subject in subjects:
+        name = f"{subject.name}_from-T1w_to-{space}_mode-image_xfm.h5"
+        transform = read_transform(out / subject.name / "anat" / name)
+        yield transform.resample(image.read(subject.labels), grid, "label").data.short()
+
+
+def build(subjects: Sequence[Subject], folder: Path) -> float:
+    """Make the template of antspyx, unless it is there; the seconds that took."""
+    import ants
+
+    record = folder / "build.json"
+    if not record.exists():
+        begun = time.perf_counter()
+        made = ants.build_template(
+            image_list=[ants.image_read(str(subject.brain)) for subject in subjects],
+            iterations=ITERATIONS,
+            type_of_transform="antsRegistrationSyNQuick[s]",
+        )
+        seconds = time.perf_counter() - begun
+        ants.image_write(made, str(folder / "template.nii.gz"))
+        record.write_text(json.dumps({"seconds": seconds}))
+    return json.loads(record.read_text())["seconds"]
+
+
+def theirs(subjects: Sequence[Subject], folder: Path, threads: int) -> Iterator[torch.Tensor]:
+    """Labels of each brain in the template of antspyx."""
+    template = folder / "template.nii.gz"
+    grid = image.read(template).grid
+    for subject in subjects:
+        kept = folder / f"{subject.name}_labels.nii.gz"
+        if not kept.exists():
+            scratch = folder / subject.name
+            scratch.mkdir(exist_ok=True)
+            task = Task(template, subject.brain, scratch, threads=threads)
+            maps = PEERS[PEER].run(task, Meter())
+            points = PointMap.of(maps.forward, grid)
+            image.write(kept, points.resample(image.read(subject.labels), "label"), "int16")
+        yield _labels(image.read(kept))
+
+
+def _labels(labels: Image) -> torch.Tensor:
+    return labels.data.round().short()
+
+
+if __name__ == "__main__":
+    main()
