@@ -148,7 +148,7 @@ def unfold(displacement: Tensor, least: float = LEAST_DETERMINANT, attempts: int
 
 
 def consistent(
-    forward: Tensor, near_inverse: Tensor, most: float = MOST_INCONSISTENT, attempts: int = 10
+    forward: Tensor, near_inverse: Tensor, most: float = MOST_INCONSISTENT, attempts: int = 25
 ) -> tuple[Tensor, Tensor]:
     """A displacement and its inverse that lead there and back, also between the voxels.
 
@@ -171,19 +171,20 @@ def consistent(
     forward, inverse : Tensor (1, 3, i, j, k)
     """
     inverse = invert(forward, INVERSE_TOLERANCE, start=near_inverse)
-    for _ in range(attempts):
+    for attempt in range(attempts):
         astray = compose(forward, inverse).square().sum(dim=1, keepdim=True) > most**2
         if not astray.any():
             break
-        forward = unfold(_smooth_at(astray, forward))
+        # Where a little smoothing, again and again, was not enough, more of it.
+        forward = unfold(_smooth_at(astray, forward, 1.0 if attempt < 10 else 2.0))
         inverse = invert(forward, INVERSE_TOLERANCE, start=inverse)
     return forward, inverse
 
 
-def _smooth_at(places: Tensor, displacement: Tensor) -> Tensor:
-    """A displacement smoothed by a voxel around the places (1, 1, i, j, k) that are true."""
+def _smooth_at(places: Tensor, displacement: Tensor, sigma: float = 1.0) -> Tensor:
+    """A displacement smoothed by `sigma` voxels around the places (1, 1, i, j, k) that are true."""
     near = gaussian(dilate(places.float(), 2), 1.0)
-    return torch.lerp(displacement, gaussian(displacement, 1.0), near)
+    return torch.lerp(displacement, gaussian(displacement, sigma), near)
 
 
 def fade_out(like: Tensor, width: int) -> Tensor:
