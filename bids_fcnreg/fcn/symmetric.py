@@ -182,7 +182,7 @@ def consistent(
 
 
 def _smooth_at(places: Tensor, displacement: Tensor, sigma: float = 1.0) -> Tensor:
-    """A displacement smoothed by `sigma` voxels around the places (1, 1, i, j, k) that are true."""
+    """A displacement smoothed by `sigma` voxels around places (1, 1, i, j, k) that are true."""
     near = gaussian(dilate(places.float(), 2), 1.0)
     return torch.lerp(displacement, gaussian(displacement, sigma), near)
 
