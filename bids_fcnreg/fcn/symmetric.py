@@ -148,7 +148,7 @@ def unfold(displacement: Tensor, least: float = LEAST_DETERMINANT, attempts: int
 
 
 def consistent(
-    forward: Tensor, near_inverse: Tensor, most: float = MOST_INCONSISTENT, attempts: int = 25
+    forward: Tensor, near_inverse: Tensor, most: float = MOST_INCONSISTENT, attempts: int = 50
 ) -> tuple[Tensor, Tensor]:
     """A displacement and its inverse that lead there and back, also between the voxels.
 
@@ -175,8 +175,8 @@ def consistent(
         astray = compose(forward, inverse).square().sum(dim=1, keepdim=True) > most**2
         if not astray.any():
             break
-        # Where a little smoothing, again and again, was not enough, more of it.
-        forward = unfold(_smooth_at(astray, forward, 1.0 if attempt < 10 else 2.0))
+        # Where a little smoothing, again and again, was not enough, more and more of it.
+        forward = unfold(_smooth_at(astray, forward, 2.0 ** (attempt // 10)))
         inverse = invert(forward, INVERSE_TOLERANCE, start=inverse)
     return forward, inverse
 
