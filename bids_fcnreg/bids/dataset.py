@@ -27,6 +27,11 @@ _LESION = re.compile(r"_label-lesion_(.*_)?(roi|mask)\.nii|^(?!.*_label-).*_roi\
 _VALIDATOR_SECONDS = 600
 
 
+def scan_label(participant: str, session: str | None) -> str:
+    """``sub-01`` or ``sub-01_ses-x``, from labels without their prefixes."""
+    return f"sub-{participant}" + (f"_ses-{session}" if session else "")
+
+
 @dataclass(frozen=True)
 class Scan:
     """T1w images that make one anatomy: all runs of one participant in one session.
@@ -51,8 +56,7 @@ class Scan:
     @property
     def label(self) -> str:
         """``sub-01`` or ``sub-01_ses-x``."""
-        session = f"_ses-{self.session}" if self.session else ""
-        return f"sub-{self.participant}{session}"
+        return scan_label(self.participant, self.session)
 
 
 def read_description(bids_dir: Path) -> dict[str, Any]:

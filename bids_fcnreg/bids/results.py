@@ -8,9 +8,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from bids_fcnreg.bids.dataset import Scan
+from bids_fcnreg.bids.dataset import Scan, scan_label
 from bids_fcnreg.bids.templates import mask_beside
 from bids_fcnreg.errors import InputError
 
@@ -61,8 +60,7 @@ class Result:
     @property
     def label(self) -> str:
         """``sub-01`` or ``sub-01_ses-x``."""
-        session = f"_ses-{self.session}" if self.session else ""
-        return f"sub-{self.participant}{session}"
+        return scan_label(self.participant, self.session)
 
 
 def find_results(output_dir: Path) -> list[Result]:
@@ -195,8 +193,3 @@ def read_volumes(path: Path) -> dict[str, tuple[int, float]]:
         )
         for name, row in zip(names, rows, strict=True)
     }
-
-
-def read_quality(path: Path) -> dict[str, Any]:
-    """The quality numbers of one registration by name."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bids_fcnreg.cli import prepare
@@ -124,29 +123,35 @@ def study_rows(
     columns = list(next(iter(people.values()), {}))
     failures = read_failures(config.output_dir)
     done = {result.label for result in results if result.space == space}
-    rows = []
-    for scan in scans:
-        facts = people.get(scan.participant, dict.fromkeys(columns, "n/a"))
-        row = Row(scan.participant, scan.session, facts=without_clashes(facts))
+
+    def status(scan: Scan) -> tuple[str, str | None]:
         if scan.label in done:
-            pass
-        elif not scan.t1w:
-            row.status, row.reason = "missing", "It has no T1w image."
-        elif scan.label in failures:
-            row.status, row.reason = "failed", failures[scan.label]
-        else:
-            row.status = "missing"
-            row.reason = "The participant level has not run on it, or not to its end."
-        rows.append(row)
-    return rows
+            return "done", None
+        if not scan.t1w:
+            return "missing", "It has no T1w image."
+        if scan.label in failures:
+            return "failed", failures[scan.label]
+        return "missing", "The participant level has not run on it, or not to its end."
+
+    return [
+        Row(
+            scan.participant,
+            scan.session,
+            *status(scan),
+            facts=without_clashes(people.get(scan.participant, dict.fromkeys(columns, "n/a"))),
+        )
+        for scan in scans
+    ]
 
 
 def _tell(config: Config, rows: Mapping[str, Sequence[Row]], console: Console) -> None:
     """Say who is not in the tables, and where everything is."""
+    from bids_fcnreg.workflows.group import FOLDER
+
     for space, theirs in rows.items():
         absent = [row for row in theirs if row.status != "done"]
         console.print(f"{space}: {len(theirs) - len(absent)} of {len(theirs)} scans")
         for row in absent:
             console.print(f"  {row.label} {row.status}: {row.reason}")
-    page = Path(config.output_dir) / "group.html"
-    console.print(f"Page: {page}; tables and images: {config.output_dir / 'group'}")
+    page = config.output_dir / "group.html"
+    console.print(f"Page: {page}; tables and images: {config.output_dir / FOLDER}")

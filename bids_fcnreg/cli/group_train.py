@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from bids_fcnreg.bids.cohort import Brain
 from bids_fcnreg.cli import participant, prepare
+from bids_fcnreg.cli.train import fresh_network, with_steps
 from bids_fcnreg.config import Config
 from bids_fcnreg.errors import InputError
 
@@ -137,16 +138,12 @@ def _digest(config: Config, brains: Sequence[Brain], start: str | None) -> str:
 
 def _network(config: Config) -> tuple[nn.Module, str | None]:
     """The network as it is before training, and the checksum of the weights it starts from."""
-    import torch
-
     from bids_fcnreg.fcn import weights
 
     shipped = weights.SHIPPED / f"{config.network}.safetensors"
     start = config.model or (shipped if shipped.is_file() else None)
     if config.train_from_scratch or start is None:
-        torch.manual_seed(config.seed)
-        fresh = weights.NETWORKS[config.network]()
-        return fresh.to(memory_format=torch.channels_last_3d), None
+        return fresh_network(config.network, config.seed), None
     network, checksum = weights.load(start)
     return network.train(), checksum
 
@@ -159,25 +156,18 @@ def _recipe(config: Config, network: nn.Module, start: str | None) -> Training:
 
     kind = kind_of(network)
     recipe = COHORT_RECIPES[kind]
-    steps = recipe.steps if start is None else FINE_TUNING_STEPS[kind]
-    if config.train_steps:
-        steps = tuple(map(int, config.train_steps))
-    if len(steps) != len(network.spacings) or not any(steps):
-        example = " ".join(map(str, recipe.steps))
-        raise InputError(
-            f"The network is trained in {len(network.spacings)} stages: give --train-steps so "
-            f"many numbers, not all of them zero, for instance {example}."
-        )
-    often = max(1, min(recipe.check_every, max(steps) // 10))
-    return replace(recipe, steps=steps, check_every=often, batch=parallel.size())
+    usual = recipe.steps if start is None else FINE_TUNING_STEPS[kind]
+    steps = tuple(map(int, config.train_steps)) or usual
+    return with_steps(replace(recipe, batch=parallel.size()), steps, "--train-steps")
 
 
 def _publish(trained: Path, output_dir: Path) -> Path:
     """Put the network, its card and its curves into the derivatives."""
     from bids_fcnreg.files import publish
+    from bids_fcnreg.workflows.group import FOLDER
 
     endings = (".safetensors", ".json", "_curves.tsv", "_curves.png")
-    folder = output_dir / "group"
+    folder = output_dir / FOLDER
     for ending in endings:
         publish(trained.with_name(f"{NETWORK}{ending}"), folder / f"{NETWORK}{ending}")
     return folder / f"{NETWORK}.safetensors"

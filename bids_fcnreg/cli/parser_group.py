@@ -84,7 +84,3 @@ def _check_template(config: Config) -> None:
         raise InputError(f"--template-name must be letters and digits only, not {name!r}.")
     if len(config.templates) > 1:
         raise InputError("A study template starts from one template: give --template once.")
-    if name in [template.partition(":")[0] for template in config.templates]:
-        raise InputError(
-            f"The template it starts from is called {name}, too: choose another name."
-        )

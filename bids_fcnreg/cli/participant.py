@@ -96,7 +96,7 @@ def _process(
         return DONE
     labels = workflow_labels(config, scans, workflow)
     display, stopped = run_workflow(config, workflow, labels, log_file, console)
-    failures = _failures(scans, display, stopped, run_dir)
+    failures = _failures(config, scans, display, stopped, run_dir)
     return _conclude(config, scans, display, failures, run_dir, console)
 
 
@@ -123,7 +123,11 @@ def _write_graph(workflow: Workflow, console: Console) -> None:
 
 
 def _failures(
-    scans: Sequence[Scan], display: Display, stopped: Exception | None, run_dir: Path
+    config: Config,
+    scans: Sequence[Scan],
+    display: Display,
+    stopped: Exception | None,
+    run_dir: Path,
 ) -> dict[str, Failure]:
     """Why subjects have no results, by label."""
     from bids_fcnreg.cli.summary import Failure, read_failures
@@ -137,7 +141,7 @@ def _failures(
     for label, subject in display.subjects.items():
         if label not in failures and subject.waiting:
             why = "the plugin did not wait for it" if stopped is None else _last_line(stopped)
-            related = _related(label, failures)
+            related = _related(label, failures) if config.longitudinal else None
             failures[label] = related or Failure(
                 f"It was not finished when the run ended ({why})."
             )

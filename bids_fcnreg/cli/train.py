@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -194,14 +194,10 @@ def train(options: argparse.Namespace) -> None:
 
 def _network(options: argparse.Namespace) -> tuple[nn.Module, str | None]:
     """The network as it is before training, and the checksum of the weights it starts from."""
-    import torch
-
     from bids_fcnreg.fcn import weights
 
     if options.start_from is None:
-        torch.manual_seed(options.seed)
-        network = weights.NETWORKS[options.network or NETWORKS[0]]()
-        return network.to(memory_format=torch.channels_last_3d), None
+        return fresh_network(options.network or NETWORKS[0], options.seed), None
     if not options.start_from.is_file():
         raise InputError(f"The file {options.start_from} given with --start-from does not exist.")
     network, checksum = weights.load(options.start_from)
@@ -225,15 +221,44 @@ def _recipe(options: argparse.Namespace, network: nn.Module) -> Training:
         recipe = replace(recipe, objective=replace(recipe.objective, strength=options.strength))
     if options.learning_rate is not None:
         recipe = replace(recipe, learning_rate=options.learning_rate)
-    steps = tuple(recipe.steps if options.steps is None else options.steps)
-    stages = len(network.spacings)
+    recipe = replace(recipe, batch=options.batch or parallel.size())
+    return with_steps(recipe, recipe.steps if options.steps is None else options.steps, "--steps")
+
+
+def fresh_network(kind: str, seed: int) -> nn.Module:
+    """A network with random weights."""
+    import torch
+
+    from bids_fcnreg.fcn import weights
+
+    torch.manual_seed(seed)
+    return weights.NETWORKS[kind]().to(memory_format=torch.channels_last_3d)
+
+
+def with_steps(recipe: Training, steps: Sequence[int], flag: str) -> Training:
+    """The recipe of a network with other numbers of updates in its stages.
+
+    Parameters
+    ----------
+    recipe : Training
+        What is usual for the network.
+    steps : sequence of int
+        Updates in each stage.
+    flag : str
+        Where the user gives them.
+
+    Raises
+    ------
+    InputError
+        If there are too few or too many of them, or all are zero.
+    """
+    stages = len(recipe.steps)
     if len(steps) != stages or not any(steps):
         example = " ".join(map(str, recipe.steps))
         raise InputError(
             f"The network is trained in {stages} {'stage' if stages == 1 else 'stages'}: give "
-            f"--steps so many numbers, not all of them zero, for instance --steps {example}."
+            f"{flag} so many numbers, not all of them zero, for instance {flag} {example}."
         )
     # A short training is looked at, too, some ten times in its longest stage.
     often = max(1, min(recipe.check_every, max(steps) // 10))
-    batch = options.batch or parallel.size()
-    return replace(recipe, steps=steps, check_every=often, batch=batch)
+    return replace(recipe, steps=tuple(steps), check_every=often)

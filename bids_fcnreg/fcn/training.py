@@ -211,8 +211,8 @@ class Trainer:
         """
         if checkpoint is not None and checkpoint.exists():
             self.load(checkpoint)
-        done = self.stage * 10**9 + self.step
-        if parallel.agreed(done) != done:
+        place = [self.stage, self.step]
+        if [parallel.agreed(number) for number in place] != place:
             raise InputError(
                 f"The processes of this training do not all see the checkpoint {checkpoint}: put "
                 "the work folder where all machines can read it."

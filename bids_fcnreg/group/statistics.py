@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-
-#: A median absolute deviation times this is the standard deviation of a normal distribution.
-MAD_TO_SD = 1.4826
+from scipy.stats import median_abs_deviation
 
 
 class RunningMoments:
@@ -80,7 +78,7 @@ def robust_distances(values: Sequence[float], least_spread: float) -> np.ndarray
     if np.isnan(values).all():
         return values
     median = np.nanmedian(values)
-    spread = MAD_TO_SD * np.nanmedian(np.abs(values - median))
+    spread = median_abs_deviation(values, scale="normal", nan_policy="omit")
     return (values - median) / max(spread, least_spread)
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from bids_fcnreg.bids.dataset import scan_label
 from bids_fcnreg.group.statistics import robust_distances
 
 #: Robust standard deviations beyond which a number is an outlier (Iglewicz & Hoaglin 1993).
@@ -89,7 +90,7 @@ class Row:
     @property
     def label(self) -> str:
         """``sub-01`` or ``sub-01_ses-x``."""
-        return f"sub-{self.participant}" + (f"_ses-{self.session}" if self.session else "")
+        return scan_label(self.participant, self.session)
 
 
 def flag_outliers(rows: Sequence[Row]) -> None:

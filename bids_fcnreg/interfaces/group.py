@@ -93,7 +93,6 @@ class StudyQuality(SimpleInterface):
     output_spec = _StudyQualityOutputSpec
 
     def _run_interface(self, runtime):
-        from bids_fcnreg.bids.results import read_quality
         from bids_fcnreg.group.pictures import draw_distributions
         from bids_fcnreg.group.tables import (
             NUMBERS,
@@ -109,7 +108,7 @@ class StudyQuality(SimpleInterface):
         likeness = json.loads(Path(self.inputs.likeness).read_text())
         files = zip(self.inputs.done, self.inputs.quality, likeness, strict=True)
         for label, path, (mean_correlation, mask_overlap) in files:
-            numbers = read_quality(path)
+            numbers = json.loads(Path(path).read_text())
             numbers |= {"mean_correlation": mean_correlation, "mask_overlap": mask_overlap}
             by_label[label].numbers = {number.key: numbers[number.key] for number in NUMBERS}
         flag_outliers(rows)
