@@ -81,6 +81,8 @@ class Config:
         Name of the study template to make.
     template_symmetric, template_anchored : bool
         Make it equal on the left and the right; keep the scale of the template it starts from.
+    template_warm_start : bool
+        That template shows nearly the same scans already.
     template_iterations : int
         Largest number of iterations.
     train_steps : tuple of str
@@ -137,6 +139,7 @@ class Config:
     template_name: str | None = None
     template_symmetric: bool = False
     template_anchored: bool = False
+    template_warm_start: bool = False
     template_iterations: int = 5
     train_steps: tuple[str, ...] = ()
     train_from_scratch: bool = False

@@ -21,6 +21,7 @@ def full_config() -> Config:
         template_name="Study",
         template_symmetric=True,
         template_anchored=True,
+        template_warm_start=True,
         template_iterations=3,
         train_steps=("10", "5", "0"),
         train_from_scratch=True,

@@ -12,9 +12,9 @@ from typing import NoReturn
 
 from bids_fcnreg.cli.parser import parse
 from bids_fcnreg.config import Config
-from bids_fcnreg.errors import FcnregError
+from bids_fcnreg.errors import FcnregError, InputError
 
-BAD_INPUT, INTERRUPTED = 2, 130
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 _GOES_ON = "the same command goes on with what is done"
 
 
@@ -33,15 +33,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit code: 0 all done; 1 some subject failed; 2 wrong input or words, nothing was run;
+        Exit code: 0 all done; 1 something failed; 2 wrong input or words, nothing was run;
         130 after an interrupt, 143 after a request to end, 129 when the terminal was closed.
     """
     if threading.current_thread() is threading.main_thread():
         _listen()
     try:
         return run(parse(argv))
-    except FcnregError as error:
+    except InputError as error:
         return _leave(f"error: {error}", BAD_INPUT)
+    except FcnregError as error:
+        return _leave(f"error: {error}", FAILED)
     except KeyboardInterrupt:
         return _leave(f"stopped by the user; {_GOES_ON}.", INTERRUPTED)
     except _Terminated as request:
@@ -83,4 +85,10 @@ def run(config: Config) -> int:
     from bids_fcnreg.cli import group, participant
 
     level = {"participant": participant, "group": group}[config.level]
-    return level.run(config, Console(highlight=False, soft_wrap=True, markup=False))
+    console = Console(highlight=False, soft_wrap=True, markup=False, quiet=not _speaks())
+    return level.run(config, console)
+
+
+def _speaks() -> bool:
+    """Whether this process is alone, or the first of those that `torchrun` has started."""
+    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["RANK"] == "0"

@@ -104,6 +104,17 @@ def _check_midline(anchor: Template) -> None:
         )
 
 
+def _as_estimate(template: Template) -> Estimate:
+    """A finished template as the start of another one."""
+    from bids_fcnreg import image
+    from bids_fcnreg.fcn.groupwise import sharpness
+    from bids_fcnreg.workflows.template import Estimate
+
+    t1w = template.origin or template.t1w
+    mask = template.mask
+    return Estimate(t1w, mask, sharpness(image.read(t1w), image.read(mask).data))
+
+
 def find_members(output_dir: Path, scans: Sequence[Scan]) -> list[Member]:
     """Preprocessed images of the scans; all sessions of a participant count as one.
 
@@ -142,7 +153,7 @@ class Making:
     left_out : list of str
         Labels of those that failed.
     history : list of Estimate
-        The linear start, and what each iteration found.
+        What it started from, and what each iteration found.
     """
 
     config: Config
@@ -175,8 +186,15 @@ class Making:
         from bids_fcnreg.workflows.template_outputs import init_finish_wf, init_transforms_wf
 
         common = {"config": self.config, "base_dir": self.base_dir}
-        self.console.print(f"Start: {len(self.members)} scans aligned to {anchors[0].name}")
-        self._estimate(lambda: init_start_wf(members=self.members, anchor=anchors[0], **common))
+        count = len(self.members)
+        if self.config.template_warm_start:
+            self.console.print(f"Start: {anchors[0].name}, to which {count} scans are registered")
+            self.history.append(_as_estimate(anchors[0]))
+        else:
+            self.console.print(f"Start: {count} scans aligned to {anchors[0].name}")
+            self._estimate(
+                lambda: init_start_wf(members=self.members, anchor=anchors[0], **common)
+            )
         for number in range(1, self.config.template_iterations + 1):
             if self._iterate(number):
                 break
@@ -206,7 +224,8 @@ class Making:
         from bids_fcnreg.workflows.template import init_iteration_wf
 
         early = number <= min(PREDICTED, self.config.template_iterations - 1)
-        mode = "predict" if early and self.config.mode == "refine" else self.config.mode
+        rough = early and not self.config.template_warm_start
+        mode = "predict" if rough and self.config.mode == "refine" else self.config.mode
         self.console.print(f"Iteration {number}: {mode}")
         before = self._bare(self.history[-1].t1w, self.history[-1].mask)
         estimate = self._estimate(
@@ -303,7 +322,12 @@ class Making:
             record,
             ("iteration", "bias_mm", "change", "sharpness_per_mm"),
             [
-                (number, f"{one.bias_mm:.5g}", one.change, f"{one.sharpness:.5g}")
+                (
+                    number,
+                    one.bias_mm and f"{one.bias_mm:.5g}",
+                    one.change,
+                    f"{one.sharpness:.5g}",
+                )
                 for number, one in enumerate(self.history)
             ],
         )

@@ -72,7 +72,6 @@ def _trained(
 ) -> Path:
     """File of the trained weights, in the work folder."""
     import torch
-    from rich.console import Console
 
     from bids_fcnreg.bids.templates import resolve_template
     from bids_fcnreg.cli.train_job import Job, Places
@@ -102,8 +101,7 @@ def _trained(
         seed=config.seed,
         device=device,
     )
-    shown = console if parallel.rank() == 0 else Console(quiet=True)
-    with TrainingDisplay(shown) as display:
+    with TrainingDisplay(console) as display:
         job.run(display)
     return places.model
 

@@ -37,6 +37,12 @@ def add_group(parser: argparse.ArgumentParser) -> None:
         "in any case; else the study template has the mean size of the study's brains",
     )
     group.add_argument(
+        "--template-warm-start",
+        action="store_true",
+        help="the template given with --template is a study template of nearly the same scans: "
+        "go on from it, without the linear start and the first, rough iterations",
+    )
+    group.add_argument(
         "--template-iterations",
         type=int,
         metavar="N",

@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from nilearn.plotting import plot_img
 
-from bids_fcnreg.group.tables import NUMBERS, Row
+from bids_fcnreg.group.tables import NUMBERS, OUTLYING, Row
 
 #: Slices of each mean image.
 CUTS = 9
@@ -61,10 +61,11 @@ def draw_means(
             cmap=colours,
             vmin=-top if signed else 0,
             vmax=top,
+            threshold=1e-6,
             black_bg=True,
             annotate=False,
         )
-        display.title(title, size=11, color="white", bgcolor="black", alpha=0.6)
+        display.title(title, y=0.95, size=13, color="white", bgcolor="black", alpha=0.6)
     figure.savefig(path, dpi=90, facecolor="black")
     plt.close(figure)
     return path
@@ -87,7 +88,7 @@ def draw_distributions(rows: Sequence[Row], path: Path) -> Path:
     """
     scans = [row for row in rows if row.numbers]
     figure, panels = plt.subplots(
-        len(NUMBERS), 1, figsize=(11, 1.05 * len(NUMBERS)), layout="constrained"
+        len(NUMBERS), 1, figsize=(8.5, 0.95 * len(NUMBERS)), layout="constrained"
     )
     heights = np.random.default_rng(0).uniform(-0.25, 0.25, len(scans))
     for number, panel in zip(NUMBERS, panels, strict=True):
@@ -102,14 +103,19 @@ def draw_distributions(rows: Sequence[Row], path: Path) -> Path:
                 panel.annotate(row.label, (value, height), (4, 3), textcoords="offset points")
         values = [row.numbers[number.key] for row in scans if number.key in row.numbers]
         if values:
-            panel.axvline(np.median(values), color="grey", linewidth=0.8, zorder=0)
+            median = np.median(values)
+            panel.axvline(median, color="grey", linewidth=0.8, zorder=0)
+            # Differences that mean nothing are not to look large.
+            panel.update_datalim([(median + side * OUTLYING * number.least_spread, 0)
+                                  for side in (-1, 1)])  # fmt: skip
         panel.set_title(number.title, fontsize=9, loc="left", pad=2)
         panel.set_yticks([])
+        panel.margins(x=0.05)
+        panel.autoscale_view()
         panel.set_ylim(-0.5, 0.5)
-        panel.margins(x=0.08)
         panel.tick_params(labelsize=8)
         panel.spines[["left", "top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=90)
+    figure.savefig(path, dpi=130)
     plt.close(figure)
     return path
 
@@ -120,7 +126,7 @@ def draw_iterations(images: Sequence[Path], path: Path) -> Path:
     Parameters
     ----------
     images : sequence of Path
-        The first is the linear start.
+        The first is what it started from.
     path : Path
         PNG to write.
     """
@@ -140,7 +146,7 @@ def draw_iterations(images: Sequence[Path], path: Path) -> Path:
             annotate=False,
             draw_cross=False,
         )
-        title = f"iteration {number}" if number else "linear start"
+        title = f"iteration {number}" if number else "start"
         display.title(title, size=11, color="white", bgcolor="black", alpha=0.6)
     figure.savefig(path, dpi=90, facecolor="black")
     plt.close(figure)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,11 +77,11 @@ class Estimate:
         Image and brain mask.
     sharpness : float
         Mean gradient over mean intensity in the brain, per mm.
-    bias_mm : float
+    bias_mm : float or None
         How far the mean shape of the scans was from that of the template before (RMS).
     change : float or None
         RMS difference to the template before, over the mean intensity.
-    update, inverse_update : Path
+    update, inverse_update : Path or None
         Points of this template to points of the one before, and back.
     transforms, inverses : dict of str to Path
         By the label of the scan: template before to scan, and back.
@@ -90,12 +90,12 @@ class Estimate:
     t1w: Path
     mask: Path
     sharpness: float
-    bias_mm: float
-    change: float | None
-    update: Path
-    inverse_update: Path
-    transforms: dict[str, Path]
-    inverses: dict[str, Path]
+    bias_mm: float | None = None
+    change: float | None = None
+    update: Path | None = None
+    inverse_update: Path | None = None
+    transforms: dict[str, Path] = field(default_factory=dict)
+    inverses: dict[str, Path] = field(default_factory=dict)
 
 
 def init_start_wf(

@@ -277,6 +277,21 @@ def test_a_symmetric_template_that_keeps_its_scale(study):
     assert found / volume(body()) == pytest.approx(1, rel=0.1)
 
 
+def test_a_template_to_which_a_scan_is_added_goes_on_from_there(study, template):
+    words = [*WORDS[:2], "--template-iterations", 1, "--template-name", "More"]
+    given = command(study, "group", *words, "--template-warm-start")
+    given[given.index(str(study.template))] = str(template)
+    done = subprocess.run(given, capture_output=True, text=True)
+    assert done.returncode == 1, done.stdout + done.stderr  # two scans are not there
+    assert not (study.folder / "work" / "template_wf" / "More" / "start").exists()
+    start, end = table(study.out / "group" / "tpl-More_iterations.tsv")
+    assert start["bias_mm"] == start["change"] == "n/a"
+    # It was near the mean of these scans already.
+    linear = table(study.out / "group" / "tpl-Bodies_iterations.tsv")[0]
+    assert float(end["bias_mm"]) < 0.5 * float(linear["bias_mm"])
+    assert float(end["change"]) < 0.1
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
