@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from bids_fcnreg.bids.templates import Template
     from bids_fcnreg.workflows.template import Estimate, Member
 
-#: A template has converged when its shape is so near the mean (RMS, mm), and it changed so little
-#: (RMS over mean intensity).
-BIAS_MM, CHANGE = 0.1, 0.02
+#: A template has converged when it changed so little (RMS over mean intensity).
+CHANGE = 0.02
 
 #: The first iterations show a blurred average: a network's prediction is good enough for it.
 PREDICTED = 2
@@ -102,6 +101,10 @@ def _check_midline(anchor: Template) -> None:
             f"--template-symmetric needs a template whose midline is at x = 0, which that of "
             f"{anchor.name} is not: move its origin there, or give another --template."
         )
+
+
+def _rounded(value: float | None) -> str | None:
+    return None if value is None else f"{value:.5g}"
 
 
 def _as_estimate(template: Template) -> Estimate:
@@ -239,11 +242,10 @@ class Making:
             )
         )
         self.console.print(
-            f"  its shape was {estimate.bias_mm:.3f} mm from the mean, it changed by "
-            f"{100 * estimate.change:.1f} %, sharpness {estimate.sharpness:.4f} per mm"
+            f"  it changed by {100 * estimate.change:.1f} %, its shape is {estimate.bias_mm:.3f} "
+            f"mm from the mean, sharpness {estimate.sharpness:.4f} per mm"
         )
-        near = estimate.bias_mm < BIAS_MM and estimate.change < CHANGE
-        return near and mode == self.config.mode
+        return estimate.change < CHANGE and mode == self.config.mode
 
     def _estimate(self, build: Callable[[], Workflow]) -> Estimate:
         """Run a workflow that makes a template, and remember what it found."""
@@ -320,14 +322,9 @@ class Making:
         record = self.config.output_dir / FOLDER / f"tpl-{self.name}_iterations.tsv"
         write_tsv(
             record,
-            ("iteration", "bias_mm", "change", "sharpness_per_mm"),
+            ("iteration", "moved_mm", "bias_mm", "change", "sharpness_per_mm"),
             [
-                (
-                    number,
-                    one.bias_mm and f"{one.bias_mm:.5g}",
-                    one.change,
-                    f"{one.sharpness:.5g}",
-                )
+                (number, *map(_rounded, (one.moved_mm, one.bias_mm, one.change, one.sharpness)))
                 for number, one in enumerate(self.history)
             ],
         )

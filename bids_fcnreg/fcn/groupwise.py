@@ -4,7 +4,10 @@ Each image i is registered to a template by phi_i, which takes points of the tem
 the image. The template has the mean shape when, on average, nothing is left to do: when the
 stretches of the affine parts and the velocities of the deformations have the mean zero. What they
 have instead is removed by an update h, and phi_i after h takes points of the next template to the
-image. Turns and shifts of the affine parts say how a head lay in the scanner; the template keeps
+image. Part of what is removed is no shape: registering the sharp image of one to the blurred mean
+of many moves all of them alike near every border. As it is removed each time, it does not add up,
+and the next template has the mean shape nevertheless: how nearly is measured on phi_i after h (see
+`bias`). Turns and shifts of the affine parts say how a head lay in the scanner; the template keeps
 those of the image it began with.
 
 References
@@ -121,6 +124,35 @@ def mean_shape(
         stretch[:3, :3] = linalg.expm(logs)
         stretch[:3, 3] = centre - stretch[:3, :3] @ centre
     return Shape(stretch, Displacement(coarse, velocity))
+
+
+def bias(
+    transforms: Iterable[Transform],
+    shape: Shape,
+    weights: Sequence[float],
+    mask: Image,
+    *,
+    anchored: bool = False,
+    symmetric: bool = False,
+) -> float:
+    """How far a template is from the mean shape after its update.
+
+    Parameters
+    ----------
+    transforms, weights, mask, anchored, symmetric
+        As those of `mean_shape`, before the update.
+    shape : Shape
+        What `mean_shape` found.
+
+    Returns
+    -------
+    float
+        Root mean square in the brain, in mm.
+    """
+    grid = shape.velocity.grid
+    chains = (Transform((*shape.update.steps, *one.steps)) for one in transforms)
+    updated = (fold(chain, linear_part(chain), grid) for chain in chains)
+    return mean_shape(updated, weights, mask, anchored=anchored, symmetric=symmetric).size(mask)
 
 
 def _middle(mask: Image) -> np.ndarray:

@@ -75,7 +75,8 @@ class _MeanShapeOutputSpec(TraitedSpec):
     update = File(exists=True, desc="ITK .h5: points of the mean shape to points of the template")
     inverse_update = File(exists=True, desc="ITK .h5: the other way")
     grid = File(exists=True, desc="image on the grid of the template of mean shape")
-    size_mm = traits.Float(desc="how far the update moves points of the brain (RMS)")
+    moved_mm = traits.Float(desc="how far the update moves points of the brain (RMS)")
+    bias_mm = traits.Float(desc="how far from the mean shape the template is after it (RMS)")
 
 
 class MeanShape(SimpleInterface):
@@ -89,18 +90,14 @@ class MeanShape(SimpleInterface):
 
         from bids_fcnreg import image
         from bids_fcnreg.fcn.geometry import Image
-        from bids_fcnreg.fcn.groupwise import mean_shape, room_for
+        from bids_fcnreg.fcn.groupwise import bias, mean_shape, room_for
         from bids_fcnreg.fcn.itk import read_transform, write_transform
 
         torch.set_num_threads(self.inputs.num_threads)
         mask = image.read(self.inputs.mask)
-        shape = mean_shape(
-            map(read_transform, self.inputs.transforms),
-            self.inputs.weights,
-            mask,
-            anchored=self.inputs.anchored,
-            symmetric=self.inputs.symmetric,
-        )
+        paths, weights = self.inputs.transforms, self.inputs.weights
+        wishes = {"anchored": self.inputs.anchored, "symmetric": self.inputs.symmetric}
+        shape = mean_shape(map(read_transform, paths), weights, mask, **wishes)
         folder = Path(runtime.cwd)
         grid = mask.grid
         if self.inputs.make_room:
@@ -110,7 +107,8 @@ class MeanShape(SimpleInterface):
             "update": str(write_transform(folder / "update.h5", shape.update)),
             "inverse_update": str(write_transform(folder / "inverse.h5", shape.inverse_update)),
             "grid": str(image.write(folder / "grid.nii.gz", empty, "uint8", image.TEMPLATE)),
-            "size_mm": shape.size(mask),
+            "moved_mm": shape.size(mask),
+            "bias_mm": bias(map(read_transform, paths), shape, weights, mask, **wishes),
         }
         return runtime
 

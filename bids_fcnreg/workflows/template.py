@@ -77,8 +77,10 @@ class Estimate:
         Image and brain mask.
     sharpness : float
         Mean gradient over mean intensity in the brain, per mm.
+    moved_mm : float or None
+        How far the template before was moved to the mean shape (RMS).
     bias_mm : float or None
-        How far the mean shape of the scans was from that of the template before (RMS).
+        How far this one is from the mean shape of the scans (RMS).
     change : float or None
         RMS difference to the template before, over the mean intensity.
     update, inverse_update : Path or None
@@ -90,6 +92,7 @@ class Estimate:
     t1w: Path
     mask: Path
     sharpness: float
+    moved_mm: float | None = None
     bias_mm: float | None = None
     change: float | None = None
     update: Path | None = None
@@ -284,7 +287,8 @@ def read_estimate(workflow: pe.Workflow, members: Sequence[Member]) -> Estimate:
         t1w=Path(mean.t1w),
         mask=Path(mean.mask),
         sharpness=mean.sharpness,
-        bias_mm=shape.size_mm,
+        moved_mm=shape.moved_mm,
+        bias_mm=shape.bias_mm,
         change=None if start else mean.change,
         update=Path(shape.update),
         inverse_update=Path(shape.inverse_update),
