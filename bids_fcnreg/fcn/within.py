@@ -34,8 +34,9 @@ from bids_fcnreg.fcn.refine import Refinement, refine
 from bids_fcnreg.fcn.register import Quality, Registration, assess
 from bids_fcnreg.fcn.transform import Affine, Transform
 
-#: Changes within a person are small and smooth.
-GENTLE = Refinement(update_sigma=(2.0, 2.0, 2.0), field_sigma=(1.5, 1.2, 1.0))
+#: Changes within a person are small and smooth: small smooth steps follow them, and little of the
+#: images' noise; smoothing the field itself as strongly would hold back the changes, too.
+GENTLE = Refinement(update_sigma=(2.0, 4.0, 8.0), field_sigma=(1.0, 1.0, 1.0), largest_step=0.2)
 
 #: Times the images are registered to their mean.
 ROUNDS = 2

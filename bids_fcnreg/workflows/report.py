@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from bids_fcnreg.bids.templates import Atlas, Template
     from bids_fcnreg.config import Config
 
-SPECIFICATION = Path(__file__).parents[1] / "data" / "reports-spec.yml"
+_DATA = Path(__file__).parents[1] / "data"
+#: Which figures are in the report, and the page they are put into.
+SPECIFICATION, PAGE = _DATA / "reports-spec.yml", _DATA / "report.html.j2"
 
 
 def init_anat_report_wf(
@@ -167,6 +169,7 @@ def _run_report(
         out_filename=f".{name}",
         # A folder with one subject: indexing all of them for each report would be quadratic.
         reportlets_dir=root,
+        metadata={"page": str(PAGE)},
         subject=participant,
     )
     report.generate_report()
