@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -144,22 +143,22 @@ def build_workflow(
 def write_methods(config: Config, workflow: Workflow) -> Path:
     """Write what is done as a text for a methods section, with the works it cites.
 
-    ``CITATION.md`` and ``references.bib``; where pandoc is installed, also the same as
-    ``CITATION.html`` and ``CITATION.tex`` with the references filled in.
+    ``CITATION.md`` and ``CITATION.bib``, and the same with the references filled in as
+    ``CITATION.html`` and ``CITATION.tex``.
     """
+    import pypandoc
+
     from bids_fcnreg.files import write_bytes
 
     folder = config.output_dir / "logs"
     references = files("bids_fcnreg").joinpath("data", "references.bib").read_bytes()
-    bibliography = write_bytes(folder / "references.bib", references)
+    bibliography = write_bytes(folder / "CITATION.bib", references)
     path = write_bytes(folder / "CITATION.md", f"{workflow.visit_desc().strip()}\n".encode())
-    pandoc = shutil.which("pandoc")
-    for kind in ("html", "tex") if pandoc else ():
-        words = [pandoc, "-s", "--citeproc", "--bibliography", str(bibliography), str(path)]
-        words += ["--metadata", "pagetitle=Methods", "--to", "latex" if kind == "tex" else kind]
-        done = subprocess.run(words, capture_output=True, check=False)
-        if done.returncode == 0:
-            write_bytes(path.with_suffix(f".{kind}"), done.stdout)
+    filled = ["--standalone", "--citeproc", "--bibliography", str(bibliography)]
+    filled += ["--metadata", "pagetitle=Methods"]
+    for ending, kind in ((".html", "html"), (".tex", "latex")):
+        text = pypandoc.convert_file(str(path), kind, format="markdown", extra_args=filled)
+        write_bytes(path.with_suffix(ending), text.encode())
     return path
 
 

@@ -264,7 +264,7 @@ def _connect_template(
     _join(workflow, anatomy.outputs, outputs, "preproc", "mask")
     results = ("transform", "inverse", "quality", "preproc_std", "mask_std", "log_jacobian")
     _join(workflow, register, outputs, *results)
-    _join(workflow, register, report, "preproc_std", "quality")
+    _join(workflow, register, report, "preproc_std", "transform", "quality")
     return register
 
 

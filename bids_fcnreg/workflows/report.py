@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
+from nireports.interfaces.reporting.base import SimpleBeforeAfterRPT
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from bids_fcnreg import __version__
+from bids_fcnreg.interfaces.pictures import Deformation, Slices
 from bids_fcnreg.interfaces.quality import QualityTable
-from bids_fcnreg.interfaces.reports import Slices, Summary, write_table
+from bids_fcnreg.interfaces.reports import Summary, write_table
 from bids_fcnreg.workflows.outputs import sink
 
 if TYPE_CHECKING:
@@ -67,27 +69,49 @@ def init_anat_report_wf(
 def init_template_report_wf(
     *, config: Config, scan: Scan, template: Template, name: str = "report_template_wf"
 ) -> LiterateWorkflow:
-    """Show contours of the template on the registered brain, and the quality numbers.
+    """Show the registered brain and its template, the deformation, and the quality numbers.
 
     Inputs
     ------
     preproc_std
         T1w on the template's grid.
+    transform
+        The transform that brought it there.
     quality
         JSON of the quality numbers.
     """
     workflow = LiterateWorkflow(name=name)
-    inputnode = _identity("preproc_std", "quality")
+    inputnode = _identity("preproc_std", "transform", "quality")
+    flicker = pe.Node(
+        SimpleBeforeAfterRPT(
+            after=str(template.t1w), before_label=scan.label, after_label=template.space
+        ),
+        name="flicker",
+        mem_gb=1.0,
+    )
     contours = pe.Node(
         Slices(mask=str(template.mask), contours_of=str(template.t1w)), name="contours", mem_gb=1.0
+    )
+    deformation = pe.Node(
+        Deformation(mask=str(template.mask), num_threads=config.omp_nthreads),
+        name="deformation",
+        mem_gb=1.0,
     )
     table = pe.Node(QualityTable(space=template.space), name="table", run_without_submitting=True)
     naming = {"space": template.space}
     ds_contours = _figure_sink(
         config, scan, "ds_contours", desc="contours", suffix="T1w", **naming
     )
+    ds_flicker = _figure_sink(config, scan, "ds_flicker", desc="flicker", suffix="T1w", **naming)
+    ds_deformation = _figure_sink(
+        config, scan, "ds_deformation", desc="deformation", suffix="T1w", **naming
+    )
     ds_table = _figure_sink(config, scan, "ds_table", desc="quality", suffix="xfm", **naming)
     workflow.connect([
+        (inputnode, flicker, [("preproc_std", "before")]),
+        (inputnode, deformation, [("preproc_std", "background"), ("transform", "transform")]),
+        (flicker, ds_flicker, [("out_report", "in_file")]),
+        (deformation, ds_deformation, [("out_file", "in_file")]),
         (inputnode, contours, [("preproc_std", "background")]),
         (inputnode, table, [("quality", "quality")]),
         (contours, ds_contours, [("out_file", "in_file")]),

@@ -172,7 +172,14 @@ def test_a_run_leaves_its_settings_log_crash_file_and_methods(mixed):
     (crash,) = settings.parent.glob("crash-*.txt")
     assert "sub_02_wf" in crash.read_text()
     assert "sub_01_wf" in (settings.parent / "run.log").read_text()
-    assert "registered" in (mixed.out / "logs" / "CITATION.md").read_text()
+    texts = {
+        kind: (mixed.out / "logs" / f"CITATION.{kind}").read_text()
+        for kind in ("md", "html", "tex")
+    }
+    assert all("registered" in text for text in texts.values())
+    assert "@nipype1" in texts["md"]
+    for kind in ("html", "tex"):  # references are filled in
+        assert "Gorgolewski" in texts[kind] and "@nipype1" not in texts[kind]
 
 
 def test_reports_can_be_made_again(mixed):

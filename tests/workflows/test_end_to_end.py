@@ -159,8 +159,19 @@ def test_quality_numbers(derivatives):
 
 def test_report_shows_every_figure(derivatives):
     text = (derivatives.out / "sub-01.html").read_text()
-    figures = list((derivatives.out / "sub-01/figures").glob("*.png"))
-    assert len(figures) == 3
+    folder = derivatives.out / "sub-01/figures"
+    figures = [path for path in folder.iterdir() if path.suffix in (".png", ".svg")]
+    assert {path.name.removeprefix("sub-01_") for path in figures} == {
+        "desc-brain_mask.png",
+        f"space-{SPACE}_desc-flicker_T1w.svg",
+        f"space-{SPACE}_desc-contours_T1w.png",
+        f"space-{SPACE}_desc-deformation_T1w.png",
+        f"seg-tissue_desc-{SPACE}_dseg.png",
+    }
+    assert (
+        sum(path.stat().st_size for path in [*figures, folder.parents[1] / "sub-01.html"]) < 10e6
+    )
+    assert "<link" not in text and 'src="http' not in text  # it opens without internet
     for figure in figures:
         assert f"./sub-01/figures/{figure.name}" in text
     assert "sub-01_T1w.nii.gz" in text and "Inverse consistency" in text

@@ -1,0 +1,116 @@
+"""Pictures of the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from matplotlib import image as mpl_image
+from nipype.pipeline import engine as pe
+
+from bids_fcnreg.fcn.geometry import Grid
+from bids_fcnreg.fcn.itk import write_transform
+from bids_fcnreg.fcn.transform import Affine, Displacement, Transform
+from bids_fcnreg.interfaces.pictures import (
+    CUTS,
+    Deformation,
+    Slices,
+    crop,
+    slice_positions,
+    white_matter_level,
+)
+
+
+@pytest.fixture
+def ball(tmp_path) -> Path:
+    """A ball of two intensities, and its mask, in an orientation that is not RAS."""
+    affine = np.array([[0, -2.0, 0, 30], [-2, 0, 0, 30], [0, 0, 2, -30], [0, 0, 0, 1]])
+    points = nib.affines.apply_affine(affine, np.argwhere(np.ones((30, 30, 30))))
+    radius = np.linalg.norm(points - [6, 0, 0], axis=1).reshape(30, 30, 30)
+    nib.save(nib.Nifti1Image((radius < 20).astype("uint8"), affine), tmp_path / "mask.nii.gz")
+    brain = np.where(radius < 20, np.where(radius < 13, 900, 400), 0)
+    nib.save(nib.Nifti1Image(brain.astype("float32"), affine), tmp_path / "brain.nii.gz")
+    return tmp_path
+
+
+def draw(folder: Path, name: str, **inputs: str) -> np.ndarray:
+    node = pe.Node(
+        Slices(
+            background=str(folder / "brain.nii.gz"), mask=str(folder / "mask.nii.gz"), **inputs
+        ),
+        name=name,
+        base_dir=str(folder),
+    )
+    return mpl_image.imread(node.run().outputs.out_file)[..., :3]
+
+
+def redness(picture: np.ndarray) -> float:
+    return float((picture[..., 0] - picture[..., 1:].max(-1)).clip(0).sum())
+
+
+def test_contours_and_labels_are_visible(ball):
+    plain = draw(ball, "plain")
+    contours = draw(ball, "contours", contours_of=str(ball / "brain.nii.gz"))
+    labels = draw(ball, "labels", labels=str(ball / "mask.nii.gz"))
+    assert redness(plain) == 0
+    assert redness(contours) > 500
+    assert (np.abs(labels - plain).max(-1) > 0.1).mean() > 0.02
+
+
+def test_cuts_go_through_the_mask(ball):
+    mask = nib.load(ball / "mask.nii.gz")
+    cuts = slice_positions(mask.get_fdata() > 0, mask.affine)
+    assert np.mean(cuts["x"]) == pytest.approx(6, abs=1)
+    assert np.mean(cuts["y"]) == pytest.approx(0, abs=1)
+    for axis, centre in zip("xyz", (6, 0, 0), strict=True):
+        assert np.abs(np.array(cuts[axis]) - centre).max() < 20
+        assert len(cuts[axis]) == 7
+
+
+def test_white_matter_level_separates_tissues():
+    brain = np.repeat([0, 400, 900], [1000, 600, 400])
+    noise = np.random.default_rng(0).normal(0, 30, brain.size)
+    assert 400 < white_matter_level(np.where(brain > 0, brain + noise, 0)) < 900
+
+
+def test_pictures_show_the_brain_and_little_else():
+    inside = np.zeros((60, 50, 40), bool)
+    inside[30:40, 2:20, 10:30] = True
+    image = nib.Nifti1Image(inside.astype("float32"), np.diag([2.0, 2, 2, 1]))
+    shown = crop(image, inside)
+    assert shown.shape == (10 + 12, 2 + 18 + 6, 20 + 12)
+    assert shown.get_fdata().sum() == inside.sum()
+    np.testing.assert_array_equal(shown.affine[:3, 3], [48, 0, 8])
+    assert crop(image, ~inside & inside) is image
+
+
+def test_shrinking_is_blue_growing_is_red_and_the_affine_part_does_not_count(ball):
+    mask = nib.load(ball / "mask.nii.gz")
+    grid = Grid(mask.shape, mask.affine)
+    away = grid.points() - torch.tensor([6.0, 0, 0])
+    growth = 0.3 * away * torch.exp(-away.square().sum(-1, keepdim=True) / 200)
+    voxels = torch.as_tensor(np.linalg.inv(grid.affine[:3, :3]))
+    field = (growth.double() @ voxels.T).float().movedim(-1, 0)[None]
+    middle = {}
+    for sign in (1, -1):
+        steps = (Displacement(grid, sign * field), Affine(np.diag([2.0, 2, 2, 1])))
+        transform = write_transform(ball / f"{sign}.h5", Transform(steps))
+        node = pe.Node(
+            Deformation(
+                background=str(ball / "brain.nii.gz"),
+                mask=str(ball / "mask.nii.gz"),
+                transform=str(transform),
+            ),
+            name=f"deformation{sign + 1}",
+            base_dir=str(ball),
+        )
+        picture = mpl_image.imread(node.run().outputs.out_file)[..., :3]
+        rows, columns = (size // n for size, n in zip(picture.shape, (3, CUTS), strict=False))
+        cut = CUTS // 2  # the slice through the middle of the ball
+        shown = picture[:rows, cut * columns : (cut + 1) * columns]
+        middle[sign] = shown[rows // 3 : -rows // 3, columns // 3 : -columns // 3].mean((0, 1))
+    assert middle[1][0] > middle[1][2] + 0.1
+    assert middle[-1][2] > middle[-1][0] + 0.1
