@@ -1,7 +1,25 @@
-"""Brain image registration with fully convolutional networks, as a BIDS App."""
+"""Brain image registration with fully convolutional networks, as a BIDS App.
+
+In Python, see `bids_fcnreg.api`:
+
+>>> import bids_fcnreg as fr
+>>> fr.register  # doctest: +ELLIPSIS
+<function register at ...>
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 __version__ = "0.1.0"
 
-__all__ = ["__version__"]
+__all__ = ["Registered", "__version__", "apply", "jacobian", "register"]
+
+
+def __getattr__(name: str) -> Any:
+    """What `bids_fcnreg.api` offers, loaded when it is asked for: PyTorch takes seconds."""
+    if name in __all__:
+        from bids_fcnreg import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel as nib
@@ -102,6 +103,34 @@ def to_image(nifti: nib.spatialimages.SpatialImage) -> Image:
 def read(path: str | os.PathLike) -> Image:
     """Read a file as an engine image; see `load` for checks and errors."""
     return to_image(load(path))
+
+
+def open_series(path: str | os.PathLike) -> nib.Nifti1Image | None:
+    """A file of several volumes, read as they are needed; None for any other file."""
+    try:
+        nifti = nib.load(path)
+    except (OSError, ValueError, nib.filebasedimages.ImageFileError):
+        return None  # `load` says what is wrong
+    return nifti if len(nifti.shape) == 4 and nifti.shape[3] > 1 else None
+
+
+def volumes(series: nib.Nifti1Image) -> Iterator[Image]:
+    """The volumes of a series (i, j, k, n), one in memory at a time.
+
+    Raises
+    ------
+    InputError
+        If one cannot be read.
+    """
+    for number in range(series.shape[3]):
+        try:
+            data = np.asarray(series.dataobj[..., number], dtype=np.float32)
+        except (OSError, EOFError, ValueError, zlib.error) as why:
+            raise InputError(
+                f"Volume {number} of {series.get_filename()} cannot be read: is the file "
+                "complete? Get or convert it again."
+            ) from why
+        yield to_image(nib.Nifti1Image(np.nan_to_num(data), series.affine))
 
 
 def to_nifti(image: Image, dtype: str = "float32", space: int = SCANNER) -> nib.Nifti1Image:

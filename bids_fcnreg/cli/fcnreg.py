@@ -57,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
     _add_register(commands)
     _add_apply(commands)
+    _add_jacobian(commands)
     add_train(commands)
     _add_phantom(commands)
     return parser
@@ -123,6 +124,29 @@ def _add_apply(commands: Any) -> None:
     command.set_defaults(run=_apply)
 
 
+def _add_jacobian(commands: Any) -> None:
+    command = commands.add_parser(
+        "jacobian",
+        help="how much transforms change the volume of each voxel",
+        description="Writes the Jacobian determinant of the map that resamples an image onto "
+        "REFERENCE: above 1, a voxel is larger in the image than in the reference.",
+        allow_abbrev=False,
+    )
+    command.add_argument("-r", "--reference", type=Path, metavar="REFERENCE", required=True)
+    command.add_argument(
+        "-t",
+        "--transforms",
+        type=Path,
+        nargs="+",
+        metavar="XFM",
+        required=True,
+        help="ITK transforms, listed as for `fcnreg apply`",
+    )
+    command.add_argument("-o", "--output", type=Path, metavar="OUT", required=True)
+    command.add_argument("--log", action="store_true", help="write its natural logarithm")
+    command.set_defaults(run=_jacobian)
+
+
 def _add_phantom(commands: Any) -> None:
     command = commands.add_parser(
         "phantom",
@@ -149,33 +173,24 @@ def _register(options: argparse.Namespace) -> None:
         raise InputError(f"The file {options.model} given with --model does not exist.")
     _check_output(Path(options.output + "warped.nii.gz"))
 
-    from bids_fcnreg import image
-    from bids_fcnreg.fcn.itk import write_transform
-    from bids_fcnreg.fcn.register import register
+    from bids_fcnreg import api, image
 
-    inputs = {
-        name: None if path is None else image.read(path)
-        for name, path in vars(options).items()
-        if name in ("fixed", "moving", "fixed_mask", "moving_mask", "labels")
-    }
-    labels = inputs.pop("labels")
-    result = register(
-        **inputs,
+    result = api.register(
+        options.fixed,
+        options.moving,
         mode=options.mode,
         network=options.network,
         model=options.model,
+        fixed_mask=options.fixed_mask,
+        moving_mask=options.moving_mask,
         device=device,
         seed=options.seed,
     )
-    fixed, moving = inputs["fixed"], inputs["moving"]
-    warped = result.forward.resample(moving, fixed.grid)
-    image.write(options.output + "warped.nii.gz", warped)
-    write_transform(options.output + "xfm.h5", result.forward)
-    write_transform(options.output + "inverse_xfm.h5", result.inverse)
-    if labels is not None:
-        carried = result.forward.resample(labels, fixed.grid, interpolation="label")
-        image.write(options.output + "labels.nii.gz", carried, dtype="int32")
-    _print_quality(result.quality.as_dict())
+    warped, xfm, _ = result.save(options.output)
+    if options.labels is not None:
+        carried = api.apply(options.labels, warped, [xfm], interpolation="label")
+        image.write(options.output + "labels.nii.gz", carried)
+    _print_quality(result.quality)
 
 
 def _print_quality(quality: dict[str, Any]) -> None:
@@ -190,18 +205,21 @@ def _print_quality(quality: dict[str, Any]) -> None:
 def _apply(options: argparse.Namespace) -> None:
     _check_output(options.output)
 
-    from bids_fcnreg import image
-    from bids_fcnreg.fcn.itk import read_transform
+    from bids_fcnreg import api, image
 
-    moving = image.read(options.input)
-    reference = image.read(options.reference)
-    first, *others = [read_transform(path) for path in options.transforms]
-    transform = first
-    for other in others:
-        transform = transform.then(other)
-    resampled = transform.resample(moving, reference.grid, interpolation=options.interpolation)
-    dtype = "float32" if options.interpolation == "linear" else "int32"
-    image.write(options.output, resampled, dtype=dtype)
+    resampled = api.apply(
+        options.input, options.reference, options.transforms, interpolation=options.interpolation
+    )
+    image.write(options.output, resampled)
+
+
+def _jacobian(options: argparse.Namespace) -> None:
+    _check_output(options.output)
+
+    from bids_fcnreg import api, image
+
+    growth = api.jacobian(options.transforms, options.reference, log=options.log)
+    image.write(options.output, growth)
 
 
 def _phantom(options: argparse.Namespace) -> None:

@@ -113,6 +113,20 @@ def test_apply_reads_the_list_as_a_stack(tmp_path):
         assert np.abs(difference[2:-2, 2:-2, 2:-2]).max() < 0.1
 
 
+def test_jacobian_says_how_volumes_change(tmp_path):
+    scale = sitk.AffineTransform(3)
+    scale.Scale(1.5)
+    sitk.WriteTransform(scale, str(tmp_path / "scale.h5"))
+    brain().to_filename(tmp_path / "image.nii.gz")
+    words = ["jacobian", "-r", tmp_path / "image.nii.gz", "-t", tmp_path / "scale.h5", "-o"]
+    assert main([*map(str, [*words, tmp_path / "j.nii.gz"])]) == 0
+    assert main([*map(str, [*words, tmp_path / "l.nii.gz"]), "--log"]) == 0
+    np.testing.assert_allclose(nib.load(tmp_path / "j.nii.gz").get_fdata(), 1.5**3, rtol=1e-5)
+    np.testing.assert_allclose(
+        nib.load(tmp_path / "l.nii.gz").get_fdata(), np.log(1.5**3), rtol=1e-4
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

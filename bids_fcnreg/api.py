@@ -1,0 +1,229 @@
+"""Registration as Python functions: images are files or nibabel's, transforms are ITK files.
+
+>>> import bids_fcnreg as fr
+>>> result = fr.register(template, scan, mode="predict")
+>>> result.warped.shape == template.shape
+True
+>>> _ = result.save(folder / "scan_to_template_")
+>>> again = fr.apply(scan, template, [folder / "scan_to_template_xfm.h5"])
+>>> float(abs(again.get_fdata() - result.warped.get_fdata()).max()) < 0.1
+True
+>>> growth = fr.jacobian([folder / "scan_to_template_xfm.h5"], template)
+>>> growth.shape == template.shape
+True
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+
+from bids_fcnreg import image
+from bids_fcnreg.errors import InputError
+from bids_fcnreg.fcn import itk
+from bids_fcnreg.fcn.geometry import Image
+from bids_fcnreg.fcn.register import register as register_images
+from bids_fcnreg.fcn.transform import Transform
+
+#: What is taken as an image: a file, or nibabel's.
+ImageLike = str | os.PathLike | nib.spatialimages.SpatialImage
+
+
+@dataclass(frozen=True, eq=False)
+class Registered:
+    """A registered pair.
+
+    Attributes
+    ----------
+    fixed, moving : Image (1, 1, i, j, k)
+        The images.
+    forward, inverse : Transform
+        Points of the fixed space to the moving one, which resamples the moving image onto the
+        fixed one; and back. RAS+ mm.
+    quality : dict
+        Quality numbers by name.
+    """
+
+    fixed: Image
+    moving: Image
+    forward: Transform
+    inverse: Transform
+    quality: dict[str, Any]
+
+    @property
+    def warped(self) -> nib.Nifti1Image:
+        """The moving image on the grid of the fixed one."""
+        return image.to_nifti(self.forward.resample(self.moving, self.fixed.grid))
+
+    def save(self, prefix: str | os.PathLike) -> list[Path]:
+        """Write ``PREFIXwarped.nii.gz``, ``PREFIXxfm.h5`` and ``PREFIXinverse_xfm.h5``.
+
+        Returns
+        -------
+        list of Path
+            The three files; other tools that read ITK's transforms read these.
+        """
+        start = os.fspath(prefix)
+        return [
+            Path(image.write(f"{start}warped.nii.gz", self.warped)),
+            Path(itk.write_transform(f"{start}xfm.h5", self.forward)),
+            Path(itk.write_transform(f"{start}inverse_xfm.h5", self.inverse)),
+        ]
+
+
+def register(
+    fixed: ImageLike,
+    moving: ImageLike,
+    *,
+    mode: str = "refine",
+    network: str = "diffeomorphic",
+    model: str | os.PathLike | None = None,
+    fixed_mask: ImageLike | None = None,
+    moving_mask: ImageLike | None = None,
+    device: str = "auto",
+    seed: int = 0,
+) -> Registered:
+    """Register a moving image to a fixed one.
+
+    Parameters
+    ----------
+    fixed, moving : path or nibabel image
+        Brains without skull; any orientation, voxel size and intensity.
+    mode : {"refine", "predict", "optimize"}
+        What a trained network predicts, improved for this pair; one pass of the network alone; or
+        a new network trained on this pair.
+    network : {"diffeomorphic", "2017"}
+        Which network; that of `model`, if there is one.
+    model : path, optional
+        Weights made by ``fcnreg train``; by default those of the package.
+    fixed_mask, moving_mask : path or nibabel image, optional
+        Brain masks; by default what is not zero.
+    device : str
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    seed : int
+        Of everything random.
+
+    Returns
+    -------
+    Registered
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read, an image has no contrast, or a word is none of those above.
+    """
+    given = {"fixed": fixed, "moving": moving}
+    masks = {"fixed_mask": fixed_mask, "moving_mask": moving_mask}
+    images = {name: _image(one) for name, one in (given | masks).items() if one is not None}
+    found = register_images(
+        **images,
+        mode=mode,
+        network=network,
+        model=None if model is None else Path(model),
+        device=device,
+        seed=seed,
+    )
+    quality = found.quality.as_dict()
+    return Registered(images["fixed"], images["moving"], found.forward, found.inverse, quality)
+
+
+def apply(
+    moving: ImageLike,
+    reference: ImageLike,
+    transforms: Sequence[str | os.PathLike],
+    *,
+    interpolation: str = "linear",
+) -> nib.Nifti1Image:
+    """Resample an image, or each volume of a series, through transforms, interpolated once.
+
+    Parameters
+    ----------
+    moving : path or nibabel image (i, j, k) or (i, j, k, n)
+        Image to resample.
+    reference : path or nibabel image
+        Gives the grid.
+    transforms : sequence of path
+        ITK transforms as a stack, as in antsApplyTransforms: the first listed moves the points of
+        the reference first, the last listed reaches the image.
+    interpolation : {"linear", "nearest", "label"}
+        The latter two for label images.
+
+    Returns
+    -------
+    nibabel.Nifti1Image
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read, or holds no transform.
+    """
+    series = _series(moving)
+    whole = _image(moving) if series is None else None
+    grid, chain = _image(reference).grid, _chain(transforms)
+    dtype = "float32" if interpolation == "linear" else "int32"
+
+    def resampled(one: Image) -> nib.Nifti1Image:
+        return image.to_nifti(chain.resample(one, grid, interpolation=interpolation), dtype)
+
+    if series is None:
+        return resampled(whole)
+    together = nib.concat_images([resampled(one) for one in image.volumes(series)])
+    together.header.set_xyzt_units("mm", series.header.get_xyzt_units()[1])
+    together.header["pixdim"][4] = series.header["pixdim"][4]
+    return together
+
+
+def jacobian(
+    transforms: Sequence[str | os.PathLike], reference: ImageLike, *, log: bool = True
+) -> nib.Nifti1Image:
+    """How much transforms change the volume of each voxel.
+
+    Parameters
+    ----------
+    transforms : sequence of path
+        As for `apply`.
+    reference : path or nibabel image
+        Gives the grid, in the space the transforms start from.
+    log : bool
+        The logarithm: 0 where nothing changes, negative where the reference's volume is larger
+        than the image's.
+
+    Returns
+    -------
+    nibabel.Nifti1Image
+        Jacobian determinant, or its logarithm.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read, or holds no transform.
+    """
+    grid = _image(reference).grid
+    values = _chain(transforms).log_jacobian(grid)
+    return image.to_nifti(Image(values if log else values.exp(), grid))
+
+
+def _chain(paths: Sequence[str | os.PathLike]) -> Transform:
+    """All transforms of a stack as one."""
+    if not paths:
+        raise InputError("No transform was given.")
+    steps = [step for path in paths for step in itk.read_transform(path).steps]
+    return Transform(tuple(steps))
+
+
+def _image(given: ImageLike) -> Image:
+    if isinstance(given, str | os.PathLike):
+        return image.read(given)
+    return image.to_image(given)
+
+
+def _series(given: ImageLike) -> nib.Nifti1Image | None:
+    """A file or an image that has several volumes; None for others."""
+    if isinstance(given, str | os.PathLike):
+        return image.open_series(given)
+    return given if len(given.shape) == 4 and given.shape[3] > 1 else None

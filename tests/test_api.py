@@ -1,0 +1,94 @@
+"""Registration as Python functions."""
+
+from __future__ import annotations
+
+import doctest
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+import bids_fcnreg as fr
+from bids_fcnreg import api
+from bids_fcnreg.errors import InputError
+from bids_fcnreg.fcn.itk import write_transform
+from bids_fcnreg.fcn.transform import Affine, Transform
+
+SHAPE = (40, 44, 36)
+
+
+def brain(shift: float = 0.0, turned: bool = False) -> nib.Nifti1Image:
+    """A 5 mm image of a lobed body with a dark core; turned, its voxels run the other way."""
+    affine = np.diag([-5.0 if turned else 5.0, 5.0, 5.0, 1.0])
+    affine[:3, 3] = [95 if turned else -100, -110, -90]
+    x, y, z = nib.affines.apply_affine(affine, np.moveaxis(np.indices(SHAPE), 0, -1)).T - shift
+    lobes = 1 + 0.15 * np.cos(3 * np.arctan2(y, x)) + 0.1 * z / 60
+    radius = np.sqrt((x / 62) ** 2 + (y / 78) ** 2 + (z / 55) ** 2) / lobes
+    core = np.clip((0.45 - np.hypot(radius, (x - 15) / 90)) * 10, 0, 1)
+    values = 100 * np.clip((1 - radius) * 8, 0, 1) - 55 * core
+    return nib.Nifti1Image(values.T.clip(0).astype("float32"), affine)
+
+
+@pytest.fixture
+def moved(tmp_path):
+    """A transform that moves points by 10 mm and doubles lengths."""
+    matrix = np.diag([2.0, 2.0, 2.0, 1.0])
+    matrix[0, 3] = 10
+    return write_transform(tmp_path / "moved.h5", Transform((Affine(matrix),)))
+
+
+def test_what_the_documentation_shows(tmp_path):
+    given = {"template": brain(), "scan": brain(6.0, turned=True), "folder": tmp_path}
+    done = doctest.testmod(api, extraglobs=given)
+    assert done.attempted > 5
+    assert not done.failed
+    assert not doctest.testmod(fr).failed
+
+
+def test_files_are_taken_as_images_are(tmp_path):
+    brain().to_filename(tmp_path / "fixed.nii.gz")
+    brain(6.0).to_filename(tmp_path / "moving.nii.gz")
+    one = fr.register(str(tmp_path / "fixed.nii.gz"), tmp_path / "moving.nii.gz", mode="predict")
+    other = fr.register(brain(), brain(6.0), mode="predict")
+    np.testing.assert_array_equal(one.warped.get_fdata(), other.warped.get_fdata())
+    assert one.quality["similarity"] > one.quality["similarity_initial"]
+
+
+def test_a_series_is_resampled_volume_by_volume(tmp_path, moved):
+    volumes = [brain(shift) for shift in (0.0, 5.0, 10.0)]
+    series = nib.concat_images(volumes)
+    series.header.set_xyzt_units("mm", "sec")
+    series.header["pixdim"][4] = 2.5
+    series.to_filename(tmp_path / "bold.nii.gz")
+    for interpolation in ("linear", "label"):
+        found = fr.apply(tmp_path / "bold.nii.gz", brain(), [moved], interpolation=interpolation)
+        assert found.shape == (*SHAPE, 3)
+        assert found.header.get_zooms()[3] == pytest.approx(2.5)
+        assert found.header.get_xyzt_units() == ("mm", "sec")
+        for number, volume in enumerate(volumes):
+            alone = fr.apply(volume, brain(), [moved], interpolation=interpolation)
+            np.testing.assert_array_equal(found.dataobj[..., number], alone.dataobj)
+
+
+def test_a_truncated_series_is_refused(tmp_path, moved):
+    series = nib.concat_images([brain(), brain()])
+    series.to_filename(tmp_path / "bold.nii")
+    whole = (tmp_path / "bold.nii").read_bytes()
+    (tmp_path / "bold.nii").write_bytes(whole[: len(whole) * 3 // 4])
+    with pytest.raises(InputError, match=r"Volume 1 of .*bold.nii cannot be read"):
+        fr.apply(tmp_path / "bold.nii", brain(), [moved])
+
+
+def test_jacobian_of_a_known_growth(moved):
+    assert np.allclose(fr.jacobian([moved], brain(), log=False).get_fdata(), 8)
+    assert np.allclose(fr.jacobian([moved, moved], brain()).get_fdata(), 2 * np.log(8))
+
+
+def test_no_transform_is_refused():
+    with pytest.raises(InputError, match="No transform was given"):
+        fr.apply(brain(), brain(), [])
+
+
+def test_there_is_nothing_else():
+    with pytest.raises(AttributeError, match="no attribute 'registre'"):
+        fr.registre  # noqa: B018
