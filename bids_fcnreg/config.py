@@ -126,8 +126,9 @@ class Config:
         YAML file that names a Nipype execution plugin and its arguments.
     resource_monitor, stop_on_first_crash, clean_workdir : bool
         As in fMRIPrep.
-    write_graph, boilerplate_only, reports_only : bool
-        Write the workflow's graph; write the methods text only; make the reports only.
+    write_graph, dry_run, boilerplate_only, reports_only : bool
+        Write the workflow's graph; only list what would be done; write the methods text only;
+        make the reports only.
     verbose : int
         0 shows progress and warnings, 1 what Nipype says, 2 its debugging too.
     """
@@ -167,6 +168,7 @@ class Config:
     stop_on_first_crash: bool = False
     clean_workdir: bool = False
     write_graph: bool = False
+    dry_run: bool = False
     boilerplate_only: bool = False
     reports_only: bool = False
     verbose: int = 0

@@ -298,6 +298,11 @@ def _add_subsets(parser: argparse.ArgumentParser) -> None:
         help="only write the text for the methods section to logs/CITATION.md",
     )
     only.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="only list what would be registered to what, and which results are there already",
+    )
+    only.add_argument(
         "--reports-only",
         action="store_true",
         help="only make the visual reports, from the results that are there",

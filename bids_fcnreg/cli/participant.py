@@ -43,6 +43,8 @@ def run(config: Config, console: Console) -> int:
         return _make_reports(config, scans, console)
     prepare.check_device(config)
     templates, atlases = prepare.find_templates(config)
+    if config.dry_run:
+        return _list(config, scans, templates, console)
     run_dir = prepare.make_folders(config)
 
     from bids_fcnreg.cli.execution import configure, start_server, stop_server
@@ -98,6 +100,26 @@ def _process(
     display, stopped = run_workflow(config, workflow, labels, log_file, console)
     failures = _failures(config, scans, display, stopped, run_dir)
     return _conclude(config, scans, display, failures, run_dir, console)
+
+
+def _list(
+    config: Config, scans: Sequence[Scan], templates: Sequence[Template], console: Console
+) -> int:
+    """Say what would be registered to what, and which results are there already."""
+    from bids_fcnreg.bids.results import find_results
+
+    there = {(result.label, result.space) for result in find_results(config.output_dir)}
+    for scan in scans:
+        spaces = [template.space for template in templates]
+        done = [space for space in spaces if (scan.label, space) in there]
+        missing = [space for space in spaces if space not in done]
+        if not scan.t1w:
+            console.print(f"{scan.label}: it has no T1w image")
+        for space in missing if scan.t1w else ():
+            console.print(f"{scan.label}: to register to {space} ({config.mode})")
+        for space in done:
+            console.print(f"{scan.label}: results in {space} are there")
+    return DONE
 
 
 def _make_reports(config: Config, scans: Sequence[Scan], console: Console) -> int:

@@ -195,6 +195,18 @@ def test_reports_can_be_made_again(mixed):
     assert "No results, hence no report: sub-02" in done.stdout
 
 
+def test_a_dry_run_lists_and_writes_nothing(mixed, tmp_path):
+    done = call(*mixed.words, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert any(line.startswith("sub-01: results in ") for line in lines)
+    assert any(line.startswith("sub-02: to register to ") for line in lines)
+    fresh = call(mixed.words[0], tmp_path / "out", *mixed.words[2:], "--dry-run")
+    assert fresh.returncode == 0, fresh.stderr
+    assert "sub-01: to register to " in fresh.stdout
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_methods_text_and_the_graph_alone(mixed, tmp_path):
     words = [mixed.words[0], tmp_path / "out", *mixed.words[2:], "-w", tmp_path / "work"]
     done = call(*words, "--boilerplate-only", "--write-graph")
