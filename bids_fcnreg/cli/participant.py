@@ -209,7 +209,8 @@ def _conclude(
 
     sentences = {label: failure.sentence for label, failure in failures.items()}
     write_json(run_dir / FAILURES, sentences)
-    run_reports(config, [scan for scan in scans if scan.t1w], sentences)
+    accounts = {label: f.crash_file for label, f in failures.items() if f.crash_file}
+    run_reports(config, [scan for scan in scans if scan.t1w], sentences, accounts)
     seconds = {label: subject.seconds for label, subject in display.subjects.items()}
     labels = [scan.label for scan in scans]
     show(console, labels, seconds, failures, config.output_dir, run_dir)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
@@ -48,6 +49,28 @@ class Summary(SimpleInterface):
         }
         self._results["out_file"] = str(write_table(Path(runtime.cwd) / "summary.html", rows))
         return runtime
+
+
+def write_errors(path: Path, failures: Mapping[str, str], accounts: Mapping[str, Path]) -> Path:
+    """Write what went wrong as a fragment of HTML.
+
+    Parameters
+    ----------
+    path : Path
+        To write.
+    failures : mapping of str to str
+        A sentence by the label of each scan that failed.
+    accounts : mapping of str to Path
+        Nipype's crash file, with inputs and traceback, of those for which the sentence is not all.
+    """
+    parts = []
+    for label, sentence in failures.items():
+        parts.append(f"<p class='failed'><b>{escape(label)}</b>: {escape(sentence)}</p>")
+        if label in accounts:
+            text = escape(accounts[label].read_text(encoding="utf-8", errors="replace"))
+            parts.append(f"<details><summary>Traceback</summary><pre>{text}</pre></details>")
+    path.write_text("\n".join(parts) + "\n", encoding="utf-8")
+    return path
 
 
 def write_table(path: Path, rows: dict[str, str]) -> Path:

@@ -15,7 +15,7 @@ from niworkflows.engine.workflows import LiterateWorkflow
 from bids_fcnreg import __version__
 from bids_fcnreg.interfaces.pictures import Deformation, Slices
 from bids_fcnreg.interfaces.quality import QualityTable
-from bids_fcnreg.interfaces.reports import Summary, write_table
+from bids_fcnreg.interfaces.reports import Summary, write_errors
 from bids_fcnreg.workflows.outputs import sink
 
 if TYPE_CHECKING:
@@ -144,7 +144,10 @@ def init_atlas_report_wf(
 
 
 def run_reports(
-    config: Config, scans: Iterable[Scan], failures: Mapping[str, str] | None = None
+    config: Config,
+    scans: Iterable[Scan],
+    failures: Mapping[str, str] | None = None,
+    accounts: Mapping[str, Path] | None = None,
 ) -> list[Path]:
     """Assemble the visual report of every participant from the figures in the derivatives.
 
@@ -156,6 +159,8 @@ def run_reports(
         Their participants get a report, all sessions in one.
     failures : mapping of str to str, optional
         What went wrong, by the label of the scan.
+    accounts : mapping of str to Path, optional
+        Crash files of those whose failure has no better explanation.
 
     Returns
     -------
@@ -166,13 +171,17 @@ def run_reports(
     for scan in scans:
         by_participant.setdefault(scan.participant, []).append(scan)
     return [
-        _run_report(config.output_dir, participant, theirs, failures or {})
+        _run_report(config.output_dir, participant, theirs, failures or {}, accounts or {})
         for participant, theirs in by_participant.items()
     ]
 
 
 def _run_report(
-    output_dir: Path, participant: str, scans: list[Scan], failures: Mapping[str, str]
+    output_dir: Path,
+    participant: str,
+    scans: list[Scan],
+    failures: Mapping[str, str],
+    accounts: Mapping[str, Path],
 ) -> Path:
     """Assemble one participant's report."""
     from nireports.assembler.report import Report
@@ -184,7 +193,7 @@ def _run_report(
     errors.unlink(missing_ok=True)
     failed = {scan.label: failures[scan.label] for scan in scans if scan.label in failures}
     if failed:
-        write_table(errors, failed)
+        write_errors(errors, failed, accounts)
     name = f"sub-{participant}.html"
     report = Report(
         output_dir,

@@ -20,12 +20,17 @@ def test_sessions_spaces_and_failures_are_told_apart(tmp_path):
             (figures / name).write_bytes(b"")
     config = Config(bids_dir=tmp_path, output_dir=tmp_path)
     scans = [Scan("01", session, (Path("x"),)) for session in ("a", "b")]
-    (report,) = run_reports(config, scans, {"sub-01_ses-b": "It <broke>.", "sub-02": "Other."})
+    crash = tmp_path / "crash.txt"
+    crash.write_text("Node: x\nValueError: <no> good")
+    failures = {"sub-01_ses-b": "It <broke>.", "sub-02": "Other."}
+    accounts = {"sub-01_ses-b": crash, "sub-02": tmp_path / "none.txt"}
+    (report,) = run_reports(config, scans, failures, accounts)
     assert report == tmp_path / "sub-01.html"
     text = report.read_text()
     assert text.index("summary of a") < text.index("summary of b")
     assert text.count("_desc-contours_T1w.png</a>") == 4
     assert "It &lt;broke&gt;." in text and "Other." not in text
+    assert "ValueError: &lt;no&gt; good" in text
     assert not list(tmp_path.glob(".sub*"))
     run_reports(config, scans)
     assert "broke" not in report.read_text()
