@@ -13,7 +13,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-__all__ = ["Registered", "__version__", "apply", "jacobian", "register"]
+__all__ = ["Registered", "__version__", "apply", "jacobian", "map_points", "register"]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,10 @@ True
 >>> growth = fr.jacobian([folder / "scan_to_template_xfm.h5"], template)
 >>> growth.shape == template.shape
 True
+>>> there = fr.map_points([[0, 0, 0]], [folder / "scan_to_template_xfm.h5"])
+>>> back = fr.map_points(there, [(folder / "scan_to_template_xfm.h5", True)])
+>>> bool(abs(back).max() < 0.1)
+True
 """
 
 from __future__ import annotations
@@ -22,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import nibabel as nib
+import numpy as np
+import torch
 
 from bids_fcnreg import image
 from bids_fcnreg.errors import InputError
@@ -32,6 +38,9 @@ from bids_fcnreg.fcn.transform import Transform
 
 #: What is taken as an image: a file, or nibabel's.
 ImageLike = str | os.PathLike | nib.spatialimages.SpatialImage
+
+#: What is taken as a transform: an ITK file, or a file and whether its inverse is meant.
+TransformLike = str | os.PathLike | tuple[str | os.PathLike, bool]
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +144,7 @@ def register(
 def apply(
     moving: ImageLike,
     reference: ImageLike,
-    transforms: Sequence[str | os.PathLike],
+    transforms: Sequence[TransformLike],
     *,
     interpolation: str = "linear",
 ) -> nib.Nifti1Image:
@@ -149,7 +158,7 @@ def apply(
         Gives the grid.
     transforms : sequence of path
         ITK transforms as a stack, as in antsApplyTransforms: the first listed moves the points of
-        the reference first, the last listed reaches the image.
+        the reference first, the last listed reaches the image. ``(path, True)`` is the inverse.
     interpolation : {"linear", "nearest", "label"}
         The latter two for label images.
 
@@ -179,7 +188,7 @@ def apply(
 
 
 def jacobian(
-    transforms: Sequence[str | os.PathLike], reference: ImageLike, *, log: bool = True
+    transforms: Sequence[TransformLike], reference: ImageLike, *, log: bool = True
 ) -> nib.Nifti1Image:
     """How much transforms change the volume of each voxel.
 
@@ -208,12 +217,41 @@ def jacobian(
     return image.to_nifti(Image(values if log else values.exp(), grid))
 
 
-def _chain(paths: Sequence[str | os.PathLike]) -> Transform:
+def map_points(points: np.ndarray, transforms: Sequence[TransformLike]) -> np.ndarray:
+    """Take points to where transforms take them.
+
+    Parameters
+    ----------
+    points : ndarray (n, 3)
+        In the space of the reference, RAS+ mm.
+    transforms : sequence of path
+        As for `apply`.
+
+    Returns
+    -------
+    ndarray (n, 3)
+        In the space of the image that `apply` would resample, RAS+ mm: as in
+        antsApplyTransformsToPoints, points go the other way than images.
+    """
+    given = torch.as_tensor(np.asarray(points, dtype=np.float64))
+    return _chain(transforms).map(given).numpy()
+
+
+def _chain(given: Sequence[TransformLike]) -> Transform:
     """All transforms of a stack as one."""
-    if not paths:
+    if not given:
         raise InputError("No transform was given.")
-    steps = [step for path in paths for step in itk.read_transform(path).steps]
+    steps = [step for one in given for step in _transform(one).steps]
     return Transform(tuple(steps))
+
+
+def _transform(given: TransformLike) -> Transform:
+    """A transform from its file, or its inverse."""
+    if isinstance(given, str | os.PathLike):
+        return itk.read_transform(given)
+    path, inverted = given
+    transform = itk.read_transform(path)
+    return transform.inverse() if inverted else transform
 
 
 def _image(given: ImageLike) -> Image:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,11 @@ Transforms are a stack, as in antsApplyTransforms: to find the value of a point 
 the FIRST transform listed moves the point first and the LAST listed reaches the image. Seen from
 the image, the last listed is applied to it first. All are composed and the image is interpolated
 once. To bring an image of A through B onto C: -t B-to-C.h5 A-to-B.h5, where X-to-Y.h5 is the file
-that resamples X onto Y.
+that resamples X onto Y. [XFM,1] is the inverse of a transform.
+
+IMAGE may be a series: each volume is resampled. If it is a CSV file with columns x, y, z (RAS+ mm)
+its points are taken from the space of the reference to that of the image, the way opposite to that
+of images, as in antsApplyTransformsToPoints; OUT is the same table with other coordinates.
 """
 
 
@@ -104,16 +109,10 @@ def _add_apply(commands: Any) -> None:
         allow_abbrev=False,
     )
     command.add_argument("-i", "--input", type=Path, metavar="IMAGE", required=True)
-    command.add_argument("-r", "--reference", type=Path, metavar="REFERENCE", required=True)
     command.add_argument(
-        "-t",
-        "--transforms",
-        type=Path,
-        nargs="+",
-        metavar="XFM",
-        required=True,
-        help="ITK transforms; the last listed is applied to the image first",
+        "-r", "--reference", type=Path, metavar="REFERENCE", help="not needed for points"
     )
+    _add_transforms(command, "ITK transforms; the last listed is applied to the image first")
     command.add_argument("-o", "--output", type=Path, metavar="OUT", required=True)
     command.add_argument(
         "--interpolation",
@@ -133,18 +132,28 @@ def _add_jacobian(commands: Any) -> None:
         allow_abbrev=False,
     )
     command.add_argument("-r", "--reference", type=Path, metavar="REFERENCE", required=True)
-    command.add_argument(
-        "-t",
-        "--transforms",
-        type=Path,
-        nargs="+",
-        metavar="XFM",
-        required=True,
-        help="ITK transforms, listed as for `fcnreg apply`",
-    )
+    _add_transforms(command, "ITK transforms, listed as for `fcnreg apply`")
     command.add_argument("-o", "--output", type=Path, metavar="OUT", required=True)
     command.add_argument("--log", action="store_true", help="write its natural logarithm")
     command.set_defaults(run=_jacobian)
+
+
+def _add_transforms(command: argparse.ArgumentParser, about: str) -> None:
+    command.add_argument(
+        "-t",
+        "--transforms",
+        type=_transform,
+        nargs="+",
+        metavar="XFM",
+        required=True,
+        help=about,
+    )
+
+
+def _transform(word: str) -> tuple[Path, bool]:
+    """A transform and whether its inverse is meant, from ``FILE`` or ``[FILE,1]``."""
+    listed = re.fullmatch(r"\[(.+),([01])\]", word)
+    return (Path(listed[1]), listed[2] == "1") if listed else (Path(word), False)
 
 
 def _add_phantom(commands: Any) -> None:
@@ -203,6 +212,11 @@ def _print_quality(quality: dict[str, Any]) -> None:
 
 
 def _apply(options: argparse.Namespace) -> None:
+    if options.input.suffix == ".csv":
+        _apply_to_points(options)
+        return
+    if options.reference is None:
+        raise InputError("The grid of the output is missing: give an image with --reference.")
     _check_output(options.output)
 
     from bids_fcnreg import api, image
@@ -211,6 +225,14 @@ def _apply(options: argparse.Namespace) -> None:
         options.input, options.reference, options.transforms, interpolation=options.interpolation
     )
     image.write(options.output, resampled)
+
+
+def _apply_to_points(options: argparse.Namespace) -> None:
+    from bids_fcnreg import api
+    from bids_fcnreg.points import read_points, write_points
+
+    table = read_points(options.input)
+    write_points(options.output, table, api.map_points(table.points, options.transforms))
 
 
 def _jacobian(options: argparse.Namespace) -> None:

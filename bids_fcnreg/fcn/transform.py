@@ -17,7 +17,7 @@ from torch.nn import functional as nnf
 
 from bids_fcnreg.fcn import kernels
 from bids_fcnreg.fcn.geometry import Grid, Image, voxel_to_voxel
-from bids_fcnreg.fcn.warp import identity, jacobian_determinant, sample
+from bids_fcnreg.fcn.warp import identity, invert, jacobian_determinant, sample
 
 #: Points mapped at a time: bounds memory, and is large enough to keep every core busy.
 POINTS_AT_A_TIME = 2_000_000
@@ -34,6 +34,10 @@ class Affine:
     """
 
     matrix: np.ndarray
+
+    def inverse(self) -> Affine:
+        """The map the other way."""
+        return Affine(np.linalg.inv(self.matrix))
 
     def map(self, points: Tensor) -> Tensor:
         """Map points (..., 3), RAS+ mm."""
@@ -66,6 +70,10 @@ class Displacement:
     def cpu(self) -> Displacement:
         """The same in the memory of the CPU."""
         return Displacement(self.grid, self.field.cpu())
+
+    def inverse(self) -> Displacement:
+        """The map the other way, on the same grid; it must not fold, and fade to zero there."""
+        return Displacement(self.grid, invert(self.field))
 
     def map(self, points: Tensor) -> Tensor:
         """Map points (..., 3), RAS+ mm."""
@@ -106,6 +114,10 @@ class Transform:
         for step in self.steps:
             points = step.map(points)
         return points
+
+    def inverse(self) -> Transform:
+        """Transform from the moving space to the fixed space; see `Displacement.inverse`."""
+        return Transform(tuple(step.inverse() for step in reversed(self.steps)))
 
     def then(self, other: Transform) -> Transform:
         """Transform that takes a point through this one first, then through the other."""

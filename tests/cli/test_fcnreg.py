@@ -113,6 +113,26 @@ def test_apply_reads_the_list_as_a_stack(tmp_path):
         assert np.abs(difference[2:-2, 2:-2, 2:-2]).max() < 0.1
 
 
+def test_inverses_and_points(pair, tmp_path):
+    """What the image moves to, and back; points go the other way than images."""
+    forward, image = pair / "out" / "r_xfm.h5", tmp_path / "image.nii.gz"
+    words = ["-i", pair / "fixed.nii.gz", "-r", pair / "moving.nii.gz", "-o", image, "-t"]
+    assert main([*map(str, ["apply", *words]), f"[{forward},1]"]) == 0
+    inverse = nib.load(image)
+    assert main([*map(str, ["apply", *words, pair / "out" / "r_inverse_xfm.h5"])]) == 0
+    assert correlation(inverse, nib.load(image)) > 0.999
+    table, out = tmp_path / "points.csv", tmp_path / "moved.csv"
+    table.write_text('name,x,y,z\ncore,15,0,0\n"a, b",-20,30,10\n')
+    assert main(["apply", "-i", str(table), "-o", str(out), "-t", str(forward)]) == 0
+    header, core, other = out.read_text().splitlines()
+    assert header == "name,x,y,z" and core.startswith("core,") and other.startswith('"a, b",')
+    found = np.array([line.rsplit(",", 3)[1:] for line in (core, other)], float)
+    np.testing.assert_allclose(found, [[27, -8, 6], [-8, 22, 16]], atol=2.5)  # half a voxel
+    assert main(["apply", "-i", str(out), "-o", str(out), "-t", f"[{forward},1]"]) == 0
+    back = [line.rsplit(",", 3)[1:] for line in out.read_text().splitlines()[1:]]
+    np.testing.assert_allclose(np.array(back, float), [[15, 0, 0], [-20, 30, 10]], atol=0.25)
+
+
 def test_jacobian_says_how_volumes_change(tmp_path):
     scale = sitk.AffineTransform(3)
     scale.Scale(1.5)
@@ -134,6 +154,8 @@ def test_jacobian_says_how_volumes_change(tmp_path):
         ("register a.nii.gz b.nii.gz -o x_ --device tpu", "--device must be one of"),
         ("register a.nii.gz b.nii.gz -o x_ --model no", "no given with --model does not exist"),
         ("apply -i text.nii.gz -r text.nii.gz -t a.h5 -o o.nii.gz", "text.nii.gz cannot be read"),
+        ("apply -i text.nii.gz -t a.h5 -o o.nii.gz", "give an image with --reference"),
+        ("apply -i none.csv -t a.h5 -o o.csv", "none.csv cannot be read"),
         ("apply -i a.nii.gz -r a.nii.gz -t a.h5 -o o.txt", "o.txt must end in .nii"),
         ("train somewhere -o m.safetensors", "somewhere does not exist"),
         ("phantom . --participants 2", "is not an empty folder"),
