@@ -148,6 +148,13 @@ class DiffeomorphicFCN(nn.Module):
         if stage > 0:
             self.levels[stage].load_state_dict(self.levels[stage - 1].state_dict())
 
+    def follows(self, stage: int) -> bool:
+        """Whether a level has the weights of the coarser one, as before it is trained."""
+        if stage == 0:
+            return False
+        own, coarser = (self.levels[n].state_dict() for n in (stage, stage - 1))
+        return all(torch.equal(value, coarser[name]) for name, value in own.items())
+
     def cost(self, pair: Pair, objective: Objective, stage: int) -> Tensor:
         """Cost of a pair's deformation after each pass of one level, summed.
 

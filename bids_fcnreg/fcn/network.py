@@ -96,6 +96,10 @@ class FCN2017(nn.Module):
     def begin(self, stage: int) -> None:
         """There is nothing to prepare for its only stage."""
 
+    def follows(self, stage: int) -> bool:
+        """It has no coarser stage."""
+        return False
+
     def cost(self, pair: Pair, objective: Objective, stage: int = 0) -> Tensor:
         """Cost of the displacements of one pair, summed over resolutions (deep self-supervision).
 

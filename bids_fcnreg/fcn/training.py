@@ -34,6 +34,8 @@ class Network(Protocol):
 
     def begin(self, stage: int) -> None: ...
 
+    def follows(self, stage: int) -> bool: ...
+
     def parameters(self): ...
 
 
@@ -150,7 +152,8 @@ class Trainer:
     seed : int
         Of the pairs' randomness.
     fresh : bool
-        Whether each stage is begun anew (`Network.begin`), or with the weights that are there.
+        Whether each stage is begun anew (`Network.begin`), or with the weights that are there. A
+        stage that was never trained is begun anew in any case.
     """
 
     def __init__(
@@ -162,7 +165,8 @@ class Trainer:
         seed: int = 0,
         fresh: bool = True,
     ) -> None:
-        self.network, self.settings, self.fresh = network, settings, fresh
+        self.network, self.settings = network, settings
+        self.anew = [fresh or network.follows(stage) for stage in range(len(settings.steps))]
         self.draw, self.held_out = draw, held_out
         self.seed = seed
         self.cost = _Cost(network, settings.objective)
@@ -178,7 +182,7 @@ class Trainer:
     def _begin_stage(self) -> None:
         self.step = self.stale = 0
         self.best, self.best_weights = float("inf"), None
-        if self.fresh and not self.finished:
+        if not self.finished and self.anew[self.stage]:
             self.network.begin(self.stage)
         self.optimiser = torch.optim.Adam(
             self.network.parameters(), lr=self.settings.learning_rate

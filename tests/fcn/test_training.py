@@ -65,6 +65,21 @@ def test_training_lowers_the_cost_of_pairs_it_never_saw(pairs):
         assert min(held_out[1:]) < held_out[0]
 
 
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_level_that_was_never_trained_follows_the_coarser_one(pairs, trained):
+    """Fine-tuning goes on with the weights of a level of its own, and renews a copy."""
+    network = diffeomorphic()
+    if not trained:
+        network.begin(1)
+    before = [{n: v.clone() for n, v in level.state_dict().items()} for level in network.levels]
+    settings = Training(steps=(4, 0), learning_rate=1e-3, objective=SMOOTH)
+    Trainer(network, settings, lambda stage, _: pairs[stage][0], fresh=False).run()
+    coarse, fine = (level.state_dict() for level in network.levels)
+    assert not all(torch.equal(coarse[name], value) for name, value in before[0].items())
+    expected = before[1] if trained else coarse
+    assert all(torch.equal(fine[name], value) for name, value in expected.items())
+
+
 def test_records_tell_how_it_went(pairs):
     told = []
     trainer = trainer_of(pairs, diffeomorphic())
