@@ -79,9 +79,9 @@ class Registered:
         """
         start = os.fspath(prefix)
         return [
-            Path(image.write(f"{start}warped.nii.gz", self.warped)),
-            Path(itk.write_transform(f"{start}xfm.h5", self.forward)),
-            Path(itk.write_transform(f"{start}inverse_xfm.h5", self.inverse)),
+            image.write(f"{start}warped.nii.gz", self.warped),
+            itk.write_transform(f"{start}xfm.h5", self.forward),
+            itk.write_transform(f"{start}inverse_xfm.h5", self.inverse),
         ]
 
 
