@@ -35,6 +35,7 @@ from bids_fcnreg.fcn import itk
 from bids_fcnreg.fcn.geometry import Image
 from bids_fcnreg.fcn.register import register as register_images
 from bids_fcnreg.fcn.transform import Transform
+from bids_fcnreg.verdict import judge
 
 #: What is taken as an image: a file, or nibabel's.
 ImageLike = str | os.PathLike | nib.spatialimages.SpatialImage
@@ -55,7 +56,8 @@ class Registered:
         Points of the fixed space to the moving one, which resamples the moving image onto the
         fixed one; and back. RAS+ mm.
     quality : dict
-        Quality numbers by name.
+        Quality numbers by name, and what they say (``verdict``: good, doubtful or failed), by
+        bounds fitted on T1w brains registered to the built-in template.
     """
 
     fixed: Image
@@ -138,6 +140,8 @@ def register(
         seed=seed,
     )
     quality = found.quality.as_dict()
+    verdict = judge(quality)
+    quality |= {"verdict": verdict.level, "verdict_reason": "; ".join(verdict.reasons) or None}
     return Registered(images["fixed"], images["moving"], found.forward, found.inverse, quality)
 
 

@@ -126,6 +126,8 @@ class Config:
         YAML file that names a Nipype execution plugin and its arguments.
     resource_monitor, stop_on_first_crash, clean_workdir : bool
         As in fMRIPrep.
+    fail_on_qc : bool
+        Exit with 1 also when a registration is judged to have failed.
     write_graph, dry_run, boilerplate_only, reports_only : bool
         Write the workflow's graph; only list what would be done; write the methods text only;
         make the reports only.
@@ -167,6 +169,7 @@ class Config:
     resource_monitor: bool = False
     stop_on_first_crash: bool = False
     clean_workdir: bool = False
+    fail_on_qc: bool = False
     write_graph: bool = False
     dry_run: bool = False
     boilerplate_only: bool = False

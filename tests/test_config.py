@@ -49,6 +49,7 @@ def full_config() -> Config:
         stop_on_first_crash=True,
         clean_workdir=True,
         write_graph=True,
+        fail_on_qc=True,
         dry_run=True,
         boilerplate_only=True,
         reports_only=True,

@@ -74,7 +74,8 @@ def _add_register(commands: Any) -> None:
         help="register a moving image to a fixed one",
         description="Writes PREFIXwarped.nii.gz (MOVING on the grid of FIXED), PREFIXxfm.h5 "
         "(resamples MOVING onto FIXED) and PREFIXinverse_xfm.h5 (resamples FIXED onto MOVING), "
-        "and prints the quality.",
+        "and prints the quality, with a verdict by bounds fitted on T1w brains registered to the "
+        "built-in template.",
         allow_abbrev=False,
     )
     command.add_argument("fixed", type=Path, help="NIfTI image of a brain, skull removed")
@@ -95,6 +96,9 @@ def _add_register(commands: Any) -> None:
         type=Path,
         metavar="FILE",
         help="label image in the space of MOVING; PREFIXlabels.nii.gz is it on the grid of FIXED",
+    )
+    command.add_argument(
+        "--report", action="store_true", help="write PREFIXreport.html: pictures and quality"
     )
     command.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     command.set_defaults(run=_register)
@@ -200,6 +204,27 @@ def _register(options: argparse.Namespace) -> None:
         carried = api.apply(options.labels, warped, [xfm], interpolation="label")
         image.write(options.output + "labels.nii.gz", carried)
     _print_quality(result.quality)
+    if options.report:
+        _report(options, warped, xfm, result.quality)
+
+
+def _report(
+    options: argparse.Namespace, warped: Path, transform: Path, quality: dict[str, Any]
+) -> None:
+    import tempfile
+
+    from bids_fcnreg import image
+    from bids_fcnreg.workflows.pair_report import make_pair_report
+
+    page = Path(options.output + "report.html")
+    with tempfile.TemporaryDirectory() as folder:
+        mask = options.fixed_mask
+        if mask is None:
+            fixed = image.load(options.fixed)
+            nonzero = image.like(fixed, fixed.get_fdata() != 0, "uint8")
+            mask = image.write(Path(folder) / "mask.nii.gz", nonzero)
+        make_pair_report(page, options.fixed, mask, warped, transform, quality)
+    print(f"report: {page}")
 
 
 def _print_quality(quality: dict[str, Any]) -> None:

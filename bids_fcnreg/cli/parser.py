@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -28,6 +29,14 @@ class OneSentenceParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}\n")
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """As ever; if it is the shell that asks, say how its word may go on instead."""
+        if "_ARGCOMPLETE" in os.environ:
+            import argcomplete
+
+            argcomplete.autocomplete(self)
+        return super().parse_args(*args, **kwargs)
 
 
 def parse(argv: Sequence[str] | None = None) -> Config:
@@ -333,6 +342,11 @@ def _add_other(parser: argparse.ArgumentParser) -> None:
         "--stop-on-first-crash",
         action="store_true",
         help="stop all subjects as soon as one fails",
+    )
+    group.add_argument(
+        "--fail-on-qc",
+        action="store_true",
+        help="exit with 1 also when the quality numbers of a registration say that it failed",
     )
     group.add_argument(
         "--write-graph",

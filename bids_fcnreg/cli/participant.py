@@ -204,7 +204,7 @@ def _conclude(
     """Make the reports and say how each subject ended."""
     from bids_fcnreg.bids.derivatives import write_json
     from bids_fcnreg.bids.results import FAILURES
-    from bids_fcnreg.cli.summary import show
+    from bids_fcnreg.cli.summary import doubts, show
     from bids_fcnreg.workflows.report import run_reports
 
     sentences = {label: failure.sentence for label, failure in failures.items()}
@@ -214,4 +214,5 @@ def _conclude(
     seconds = {label: subject.seconds for label, subject in display.subjects.items()}
     labels = [scan.label for scan in scans]
     show(console, labels, seconds, failures, config.output_dir, run_dir)
-    return SUBJECT_FAILED if failures else DONE
+    bad = config.fail_on_qc and any(doubts(config.output_dir, one, ("failed",)) for one in labels)
+    return SUBJECT_FAILED if failures or bad else DONE

@@ -57,6 +57,18 @@ def label_of(node: str, workflows: Mapping[str, str]) -> str | None:
     return next((workflows[part] for part in parts if part in workflows), None)
 
 
+def duration(seconds: float) -> str:
+    """A time as people say it.
+
+    Examples
+    --------
+    >>> duration(50), duration(200), duration(8000)
+    ('1 min', '3 min', '2 h 13 min')
+    """
+    hours, minutes = divmod(max(round(seconds / 60), 1), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
 @dataclass
 class Subject:
     """Where one subject (or session) stands.
@@ -133,6 +145,8 @@ class Display:
             disable=not self._live,
         )
         self._lines_of: dict[str, TaskID] = {}
+        self._begun = time.monotonic()
+        self._whole: TaskID | None = None
 
     def __enter__(self) -> Display:
         self._lines.start()
@@ -181,8 +195,25 @@ class Display:
         if label in self._lines_of:
             self._lines.advance(self._lines_of[label])
         if not subject.waiting and subject.failed_stage is None:
-            self._say(f"{label}: done in {subject.seconds:.0f} s")
+            self._say(f"{label}: done in {subject.seconds:.0f} s{self._outlook()}")
             self._drop_line(label)
+
+    def _outlook(self) -> str:
+        """How many subjects have ended and how long the others will take, once that is known."""
+        ended = sum(not one.waiting or one.failed_stage is not None for one in self._several())
+        left = len(self._several()) - ended
+        if ended < 2 or left == 0:
+            return ""
+        seconds = left * (time.monotonic() - self._begun) / ended
+        words = f"{ended} of {ended + left}, about {duration(seconds)} left"
+        if self._whole is None:
+            self._whole = self._lines.add_task("all", total=ended + left, stage="")
+        self._lines.update(self._whole, completed=ended, stage=f"about {duration(seconds)} left")
+        return f" ({words})"
+
+    def _several(self) -> list[Subject]:
+        """Subjects that have nodes."""
+        return [one for one in self.subjects.values() if one.total]
 
     def _drop_line(self, label: str) -> None:
         task = self._lines_of.pop(label, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bids_fcnreg.cli.progress import label_of, stage
+from bids_fcnreg.verdict import LEVELS
 
 _OURS = re.compile(r"^\s*bids_fcnreg\.errors\.\w+: (.+)$", re.MULTILINE)
 _ANY = re.compile(r"^\s*(?:\w+\.)*(\w*(?:Error|Exception)): (.+)$", re.MULTILINE)
@@ -89,13 +90,22 @@ def read_quality(output_dir: Path, label: str) -> dict[str, dict[str, Any]]:
     return found
 
 
+def doubts(output_dir: Path, label: str, levels: Container[str] = LEVELS[1:]) -> list[str]:
+    """A sentence for each registration of a subject or session whose verdict is in `levels`."""
+    return [
+        f"{label} to {space} is {quality['verdict']}: {quality['verdict_reason']}"
+        for space, quality in read_quality(output_dir, label).items()
+        if quality.get("verdict") in levels
+    ]
+
+
 def closing_table(
     labels: Iterable[str],
     seconds: Mapping[str, float],
     failures: Mapping[str, Failure],
     output_dir: Path,
 ) -> Table:
-    """A row per subject and template: seconds, similarity before → after, folds, and where."""
+    """A row per subject and template: seconds, similarity before → after, verdict, and where."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for name, justify in [
         ("Subject", "left"),
@@ -103,19 +113,21 @@ def closing_table(
         ("Seconds", "right"),
         ("Similarity", "right"),
         ("Folds %", "right"),
+        ("Verdict", "left"),
         ("Files", "left"),
     ]:
         table.add_column(name, justify=justify, overflow="fold")
     for label in labels:
         time = f"{seconds[label]:.0f}" if label in seconds else "–"
         if label in failures:
-            table.add_row(label, "–", time, "failed", "–", "–")
+            table.add_row(label, "–", time, "–", "–", "no result", "–")
             continue
         folder = "/".join(label.split("_"))
         for space, quality in read_quality(output_dir, label).items():
             similarity = f"{quality['similarity_initial']:.3f} → {quality['similarity']:.3f}"
             folds = f"{quality['folds_percent']:.4f}"
-            table.add_row(label, space, time, similarity, folds, f"{folder}/anat")
+            verdict = quality.get("verdict", "–")
+            table.add_row(label, space, time, similarity, folds, verdict, f"{folder}/anat")
     return table
 
 
@@ -127,10 +139,13 @@ def show(
     output_dir: Path,
     run_dir: Path,
 ) -> None:
-    """Print the closing table, each failure's sentence, and where everything is."""
+    """Print the closing table, what is doubtful or failed and why, and where everything is."""
     console.print(closing_table(labels, seconds, failures, output_dir))
     for label, failure in failures.items():
         console.print(f"{label} failed: {failure.sentence}", soft_wrap=True, markup=False)
+    for label in labels:
+        for sentence in () if label in failures else doubts(output_dir, label):
+            console.print(sentence, soft_wrap=True, markup=False)
     done = sum(label not in failures for label in labels)
     console.print(
         f"{done} of {len(labels)} done. Results and reports: {output_dir}; log: {run_dir}",

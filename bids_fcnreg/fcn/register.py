@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,64 +12,14 @@ from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.affine import align
 from bids_fcnreg.fcn.geometry import Image
 from bids_fcnreg.fcn.memory import keep_freed_memory
-from bids_fcnreg.fcn.pair import Pair, make_pair, with_moving
+from bids_fcnreg.fcn.pair import make_pair, with_moving
+from bids_fcnreg.fcn.quality import Quality, assess, similarity
 from bids_fcnreg.fcn.refine import refine
-from bids_fcnreg.fcn.similarity import local_ncc
 from bids_fcnreg.fcn.training import RECIPES, optimize
-from bids_fcnreg.fcn.transform import Affine, Displacement, Transform
-from bids_fcnreg.fcn.warp import compose, jacobian_determinant, warp
+from bids_fcnreg.fcn.transform import Affine, Transform
 from bids_fcnreg.fcn.weights import NETWORKS, load, shipped
 
 MODES = ("refine", "predict", "optimize")
-
-
-@dataclass
-class Quality:
-    """Numbers that tell how a registration went.
-
-    Parameters
-    ----------
-    mode, device : str
-        What ran, and on what.
-    weights : str or None
-        SHA-256 of the network's weights, if trained ones were used.
-    similarity_initial, similarity_affine, similarity : float
-        Local NCC (signed square, window of 5 voxels) in and just around the fixed brain: as the
-        headers place the images, after the linear stage, after all.
-    folds_percent : float
-        Part of the voxels of the fixed brain where the Jacobian determinant is not positive.
-    sd_log_jacobian : float
-        Standard deviation in the fixed brain of the logarithm of the determinant.
-    inverse_consistency_mm, inverse_consistency_p95_mm : float
-        Mean and 95th percentile in the fixed brain of the distance between a point and where it
-        comes back to through the transform and its inverse.
-    seconds : dict of str to float
-        Wall time of each stage.
-    """
-
-    mode: str
-    device: str
-    weights: str | None = None
-    similarity_initial: float = float("nan")
-    similarity_affine: float = float("nan")
-    similarity: float = float("nan")
-    folds_percent: float = float("nan")
-    sd_log_jacobian: float = float("nan")
-    inverse_consistency_mm: float = float("nan")
-    inverse_consistency_p95_mm: float = float("nan")
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, object]:
-        """The numbers by name, as they are written to JSON."""
-        return asdict(self)
-
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Add the wall time of a block to that of a stage."""
-        start = time.perf_counter()
-        yield
-        elapsed = time.perf_counter() - start
-        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + elapsed, 3)
 
 
 @dataclass(frozen=True)
@@ -163,7 +110,7 @@ def register(
         )
     with quality.timed("prepare"):
         before = make_pair(fixed, moving, np.eye(4), fixed_mask, moving_mask)
-        quality.similarity_initial = _similarity(before)
+        quality.similarity_initial = similarity(before)
         pair = with_moving(before, moving, matrix, moving_mask, moving_exclude)
         pair = pair.to(place)
     with quality.timed("network"):
@@ -209,34 +156,3 @@ def resolve_device(name: str) -> torch.device:
             "CUDA GPUs here: choose cpu, or install a CUDA build of PyTorch and its driver."
         )
     return torch.device(name)
-
-
-def _similarity(pair: Pair) -> float:
-    """Local NCC of a pair as it lies."""
-    return float(local_ncc(pair.fixed, pair.moving, 2, pair.weight))
-
-
-def assess(quality: Quality, pair: Pair, forward: Displacement, inverse: Displacement) -> None:
-    """Fill in the numbers of a deformation.
-
-    Parameters
-    ----------
-    quality : Quality
-        Where to.
-    pair : Pair
-        The images after the linear stage.
-    forward, inverse : Displacement
-        On the pair's grid.
-    """
-    quality.similarity_affine = _similarity(pair)
-    warped = warp(pair.moving, forward.field)
-    quality.similarity = float(local_ncc(pair.fixed, warped, 2, pair.weight))
-    brain = pair.fixed[0, 0] > 0
-    determinant = jacobian_determinant(forward.field)[0, 0][brain]
-    quality.folds_percent = 100 * float((determinant <= 0).double().mean())
-    quality.sd_log_jacobian = float(determinant.clamp(min=1e-3).log().std())
-    there_and_back = compose(forward.field, inverse.field)[0][:, brain]
-    spacing = torch.as_tensor(forward.grid.spacing).to(there_and_back)
-    distance = (there_and_back * spacing[:, None]).square().sum(dim=0).sqrt().cpu()
-    quality.inverse_consistency_mm = float(distance.mean())
-    quality.inverse_consistency_p95_mm = float(np.percentile(distance.numpy(), 95))

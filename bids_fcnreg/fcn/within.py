@@ -30,8 +30,9 @@ from bids_fcnreg.fcn.groupwise import (
     robust_mean,
 )
 from bids_fcnreg.fcn.pair import MARGIN_MM, make_pair
+from bids_fcnreg.fcn.quality import Quality, assess
 from bids_fcnreg.fcn.refine import Refinement, refine
-from bids_fcnreg.fcn.register import Quality, Registration, assess
+from bids_fcnreg.fcn.register import Registration
 from bids_fcnreg.fcn.transform import Affine, Transform
 
 #: Changes within a person are small and smooth: small smooth steps follow them, and little of the

@@ -44,6 +44,8 @@ class Number:
 NUMBERS = (
     Number("similarity", "Local correlation with the template", "low", 0.005),
     Number("similarity_affine", "Local correlation after the affine stage", "low", 0.005),
+    Number("similarity_lowest", "The same in the least similar 4 cm of the brain", "low", 0.005),
+    Number("brain_overlap", "Dice of the brain with that of the template", "low", 0.003),
     Number("sd_log_jacobian", "Standard deviation of log-Jacobian in the brain", "high", 0.01),
     Number("folds_percent", "Folded voxels in the brain (%)", "high", 1e-3),
     Number("inverse_consistency_mm", "Inverse consistency error, mean (mm)", "high", 0.01),
@@ -53,8 +55,18 @@ NUMBERS = (
 )
 
 _OWN_COLUMNS = frozenset(
-    ("participant_id", "session_id", "status", "reason", "outlier", "outlier_reason", "brain_mask")
-) | {number.key for number in NUMBERS}
+    (
+        "participant_id",
+        "session_id",
+        "status",
+        "reason",
+        "verdict",
+        "verdict_reason",
+        "outlier",
+        "outlier_reason",
+        "brain_mask",
+    )
+)  # fmt: skip | {number.key for number in NUMBERS}
 
 
 @dataclass
@@ -75,6 +87,8 @@ class Row:
         What participants.tsv says.
     numbers : dict of str to float
         Empty unless it is done.
+    verdict, verdict_reason : str or None
+        ``good``, ``doubtful`` or ``failed``, and what the numbers say against it.
     outlying : dict of str to str
         A phrase for each number that is out of the usual, by the number's key.
     """
@@ -85,6 +99,8 @@ class Row:
     reason: str | None = None
     facts: dict[str, str] = field(default_factory=dict)
     numbers: dict[str, float] = field(default_factory=dict)
+    verdict: str | None = None
+    verdict_reason: str | None = None
     outlying: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -134,14 +150,16 @@ def quality_table(rows: Sequence[Row]) -> tuple[list[str], list[list[object]]]:
             row.status,
             row.reason,
             *(row.numbers.get(key) for key in keys),
-            *_verdict(row),
+            row.verdict,
+            row.verdict_reason,
+            *_outlier(row),
         ]
         for row in rows
     ]
-    return [*header, "outlier", "outlier_reason"], lines
+    return [*header, "verdict", "verdict_reason", "outlier", "outlier_reason"], lines
 
 
-def _verdict(row: Row) -> tuple[str | None, str | None]:
+def _outlier(row: Row) -> tuple[str | None, str | None]:
     """Whether a scan is an outlier, and why."""
     if row.status != "done":
         return None, None
@@ -162,6 +180,16 @@ def quality_dictionary(rows: Sequence[Row], space: str) -> dict[str, Any]:
         },
         "reason": {"Description": "Why there are no results"},
         **{number.key: {"Description": number.title} for number in NUMBERS},
+        "verdict": {
+            "Description": "What the quality numbers say of the registration, by bounds fitted "
+            "on registrations that were right and on broken ones",
+            "Levels": {
+                "good": "as right registrations are",
+                "doubtful": "look at its report",
+                "failed": "as broken registrations are",
+            },
+        },
+        "verdict_reason": {"Description": "What the numbers say against it"},
         "outlier": {
             "Description": "Whether a number is out of the usual on its bad side",
             "Levels": {"yes": "look at its report", "no": "as usual"},

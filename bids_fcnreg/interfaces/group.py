@@ -110,7 +110,10 @@ class StudyQuality(SimpleInterface):
         for label, path, (mean_correlation, mask_overlap) in files:
             numbers = json.loads(Path(path).read_text())
             numbers |= {"mean_correlation": mean_correlation, "mask_overlap": mask_overlap}
-            by_label[label].numbers = {number.key: numbers[number.key] for number in NUMBERS}
+            row = by_label[label]
+            row.numbers = {one.key: numbers[one.key] for one in NUMBERS if one.key in numbers}
+            row.verdict = numbers.get("verdict")
+            row.verdict_reason = numbers.get("verdict_reason")
         flag_outliers(rows)
         self._results["picture"] = str(draw_distributions(rows, folder / "quality.png"))
         self._results |= _write(

@@ -96,7 +96,8 @@ class ThroughBase(SimpleInterface):
 
         from bids_fcnreg import image
         from bids_fcnreg.fcn.itk import write_transform
-        from bids_fcnreg.fcn.register import Quality, Registration
+        from bids_fcnreg.fcn.quality import Quality
+        from bids_fcnreg.fcn.register import Registration
         from bids_fcnreg.fcn.within import through_base
 
         inputs = self.inputs

@@ -1,9 +1,11 @@
-"""The quality numbers of a registration as people read them."""
+"""The quality numbers of a registration: what they say, and as people read them."""
 
 from __future__ import annotations
 
 import json
+from html import escape
 from pathlib import Path
+from typing import Any
 
 from nipype.interfaces.base import (
     BaseInterfaceInputSpec,
@@ -13,31 +15,64 @@ from nipype.interfaces.base import (
     traits,
 )
 
-from bids_fcnreg.interfaces.reports import write_table
-
 #: Key of the quality numbers, what it is called in a table, and how its value is printed.
 ROWS = (
     ("similarity_initial", "Similarity (local correlation) before", "{:.3f}"),
     ("similarity_affine", "Similarity after the affine stage", "{:.3f}"),
     ("similarity", "Similarity at the end", "{:.3f}"),
+    ("similarity_lowest", "Similarity in the least similar 4 cm of the brain", "{:.3f}"),
+    ("brain_overlap", "Overlap of the brains (Dice)", "{:.3f}"),
     ("folds_percent", "Folded voxels in the brain (%)", "{:.4f}"),
     ("sd_log_jacobian", "Standard deviation of log-Jacobian", "{:.3f}"),
     ("inverse_consistency_mm", "Inverse consistency error, mean (mm)", "{:.3f}"),
     ("inverse_consistency_p95_mm", "Inverse consistency error, 95th percentile (mm)", "{:.3f}"),
+    ("asymmetry", "Likeness to the usual asymmetry of brains", "{:.3f}"),
     ("mode", "Mode", "{}"),
     ("device", "Device", "{}"),
     ("weights", "Weights (hash)", "{}"),
 )
 
+_WORDS = {
+    "good": "Good: all numbers are as in right registrations.",
+    "doubtful": "Doubtful, please look at the pictures: ",
+    "failed": "Failed: ",
+}
 
-def quality_rows(quality: dict) -> dict[str, str]:
-    """Names and printed values of the quality numbers of one registration."""
-    rows = {
-        name: "none" if quality[key] is None else form.format(quality[key])
-        for key, name, form in ROWS
-    }
-    rows["Seconds"] = ", ".join(f"{stage} {s:.1f}" for stage, s in quality["seconds"].items())
-    return rows
+
+class _JudgeInputSpec(BaseInterfaceInputSpec):
+    quality = File(exists=True, mandatory=True, desc="JSON of the quality numbers")
+    log_jacobian = File(exists=True, mandatory=True, desc="map on the template's grid")
+    mask = File(exists=True, mandatory=True, desc="brain mask on the template's grid")
+    builtin = traits.Bool(mandatory=True, desc="the template is the built-in, symmetric one")
+
+
+class _JudgeOutputSpec(TraitedSpec):
+    quality = File(exists=True, desc="JSON: the numbers, the verdict and its reason")
+
+
+class Judge(SimpleInterface):
+    """Say of a registration whether it is good, doubtful or failed."""
+
+    input_spec = _JudgeInputSpec
+    output_spec = _JudgeOutputSpec
+
+    def _run_interface(self, runtime):
+        import nibabel as nib
+
+        from bids_fcnreg.asymmetry import asymmetry
+        from bids_fcnreg.verdict import judge
+
+        quality = json.loads(Path(self.inputs.quality).read_text())
+        if self.inputs.builtin:
+            log_jacobian = nib.load(self.inputs.log_jacobian).get_fdata(dtype="float32")
+            mask = nib.load(self.inputs.mask).get_fdata(dtype="float32")
+            quality["asymmetry"] = asymmetry(log_jacobian, mask)
+        verdict = judge(quality)
+        quality |= {"verdict": verdict.level, "verdict_reason": "; ".join(verdict.reasons) or None}
+        out_file = Path(runtime.cwd) / "quality.json"
+        out_file.write_text(json.dumps(quality, indent=2) + "\n")
+        self._results["quality"] = str(out_file)
+        return runtime
 
 
 class _QualityTableInputSpec(BaseInterfaceInputSpec):
@@ -50,14 +85,48 @@ class _QualityTableOutputSpec(TraitedSpec):
 
 
 class QualityTable(SimpleInterface):
-    """Print the quality numbers as a table for the report."""
+    """Print the verdict, and the quality numbers beside what is usual, for the report."""
 
     input_spec = _QualityTableInputSpec
     output_spec = _QualityTableOutputSpec
 
     def _run_interface(self, runtime):
         quality = json.loads(Path(self.inputs.quality).read_text())
-        rows = {"Template": self.inputs.space} | quality_rows(quality)
-        out_file = write_table(Path(runtime.cwd) / "quality.html", rows)
+        out_file = Path(runtime.cwd) / "quality.html"
+        out_file.write_text(quality_html(quality, self.inputs.space), encoding="utf-8")
         self._results["out_file"] = str(out_file)
         return runtime
+
+
+def quality_html(quality: dict[str, Any], space: str) -> str:
+    """Verdict and quality numbers of one registration as a fragment of HTML.
+
+    Parameters
+    ----------
+    quality : dict
+        As it is written to JSON.
+    space : str
+        Of the template.
+    """
+    from bids_fcnreg.verdict import reference
+
+    level, reason = quality.get("verdict"), quality.get("verdict_reason")
+    lines = []
+    if level:
+        lines.append(f"<p class='{level}'>{escape(_WORDS[level])}{escape(reason or '')}</p>")
+    lines += ["<table>", _row("Template", space)]
+    usual = reference(quality["mode"])
+    for key, name, form in ROWS:
+        if key in quality:
+            value = "none" if quality[key] is None else form.format(quality[key])
+            bounds = usual.get(key)
+            between = bounds and f"{form.format(bounds.low)} to {form.format(bounds.high)}"
+            lines.append(_row(name, value, f"usually {between}" if between else ""))
+    seconds = ", ".join(f"{stage} {s:.1f}" for stage, s in quality["seconds"].items())
+    lines.append(_row("Seconds", seconds))
+    return "\n".join([*lines, "</table>"]) + "\n"
+
+
+def _row(name: str, value: str, note: str = "") -> str:
+    cells = "".join(f"<td>{escape(cell)}</td>" for cell in (value, note))
+    return f"<tr><th>{escape(name)}</th>{cells}</tr>"

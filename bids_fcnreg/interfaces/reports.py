@@ -25,9 +25,12 @@ class _SummaryInputSpec(BaseInterfaceInputSpec):
     t1w = InputMultiObject(File(exists=True), mandatory=True, desc="T1w images")
     lesions = InputMultiObject(File(exists=True), desc="lesion masks")
     skull_stripped = traits.Bool(mandatory=True, desc="the T1w came without skull")
+    session = traits.Str(desc="label of the session, if it has one")
     templates = traits.List(traits.Str, mandatory=True, desc="spaces registered to")
     mode = traits.Str(mandatory=True, desc="way of use")
-    version = traits.Str(mandatory=True, desc="version of the software")
+    weights = traits.Str(mandatory=True, desc="what the network starts from")
+    device = traits.Str(mandatory=True, desc="where it was to be computed")
+    versions = traits.Dict(traits.Str, traits.Str, mandatory=True, desc="version by software")
 
 
 class Summary(SimpleInterface):
@@ -39,13 +42,16 @@ class Summary(SimpleInterface):
     def _run_interface(self, runtime):
         lesions = self.inputs.lesions if isdefined(self.inputs.lesions) else []
         extraction = "already done in the input" if self.inputs.skull_stripped else "done"
-        rows = {
+        rows = {"Session": self.inputs.session} if isdefined(self.inputs.session) else {}
+        rows |= {
             "T1-weighted images": ", ".join(Path(path).name for path in self.inputs.t1w),
             "Lesion masks": ", ".join(Path(path).name for path in lesions) or "none",
             "Brain extraction": extraction,
             "Templates": ", ".join(self.inputs.templates),
             "Mode": self.inputs.mode,
-            "bids_fcnreg": self.inputs.version,
+            "Network": self.inputs.weights,
+            "Device asked for": self.inputs.device,
+            "Versions": ", ".join(f"{name} {v}" for name, v in self.inputs.versions.items()),
         }
         self._results["out_file"] = str(write_table(Path(runtime.cwd) / "summary.html", rows))
         return runtime

@@ -11,6 +11,7 @@ from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from bids_fcnreg.interfaces.longitudinal import ThroughBase
+from bids_fcnreg.interfaces.quality import Judge
 from bids_fcnreg.interfaces.registration import LogJacobian, Register, Resample
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def init_register_wf(
     inverse
         ITK .h5 that resamples the template onto the T1w.
     quality
-        JSON of the quality numbers.
+        JSON of the quality numbers and the verdict.
     preproc_std
         ``preproc`` on the template's grid, interpolated once.
     mask_std
@@ -130,6 +131,7 @@ def init_register_wf(
         name="log_jacobian",
         mem_gb=memory_gb(template, JACOBIAN_BYTES),
     )
+    judge = pe.Node(Judge(builtin=template.builtin), name="judge", mem_gb=BASE_GB)
     workflow.connect([
         (inputnode, estimate, [("brain", "moving"), ("mask", "moving_mask")]),
         (inputnode, preproc_std, [("preproc", "in_file")]),
@@ -140,8 +142,11 @@ def init_register_wf(
         (estimate, outputnode, [
             ("transform", "transform"),
             ("inverse", "inverse"),
-            ("quality", "quality"),
         ]),
+        (estimate, judge, [("quality", "quality")]),
+        (log_jacobian, judge, [("out_file", "log_jacobian")]),
+        (mask_std, judge, [("out_file", "mask")]),
+        (judge, outputnode, [("quality", "quality")]),
         (preproc_std, outputnode, [("out_file", "preproc_std")]),
         (mask_std, outputnode, [("out_file", "mask_std")]),
         (log_jacobian, outputnode, [("out_file", "log_jacobian")]),

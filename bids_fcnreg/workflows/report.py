@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,11 +49,16 @@ def init_anat_report_wf(
             t1w=[str(path) for path in scan.t1w],
             templates=[template.space for template in templates],
             mode=config.mode,
-            version=__version__,
+            weights=_weights(config),
+            device=config.device,
+            versions={"bids_fcnreg": __version__, "Python": platform.python_version()}
+            | {name: version(name) for name in ("torch", "nipype")},
         ),
         name="summary",
         run_without_submitting=True,
     )
+    if scan.session is not None:
+        summary.inputs.session = scan.session
     if scan.lesions:
         summary.inputs.lesions = [str(path) for path in scan.lesions]
     outline = pe.Node(Slices(), name="mask_outline", mem_gb=1.0)
@@ -208,6 +215,13 @@ def _run_report(
     report.generate_report()
     os.replace(report.out_filename, output_dir / name)
     return output_dir / name
+
+
+def _weights(config: Config) -> str:
+    """What the network of a run starts from, in words."""
+    if config.mode == "optimize":
+        return f"{config.network}, new for each pair of images"
+    return str(config.model) if config.model else f"{config.network}, as it comes with the package"
 
 
 def _figure_sink(config: Config, scan: Scan, name: str, **naming: str) -> pe.Node:

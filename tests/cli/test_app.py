@@ -159,7 +159,7 @@ def test_one_broken_participant_does_not_stop_the_others(mixed):
     anat = mixed.out / "sub-01" / "anat"
     (quality,) = anat.glob("sub-01_*to-Small*desc-quality_xfm.json")
     after = json.loads(quality.read_text())["similarity"]
-    (row,) = [line for line in lines if "Small" in line]
+    (row,) = [line for line in lines if "Small" in line and "→" in line]
     assert f"→ {after:.3f}" in row
     assert not (mixed.out / "sub-02" / "anat").exists()
 
@@ -215,6 +215,25 @@ def test_the_methods_text_and_the_graph_alone(mixed, tmp_path):
     assert here.read_text() == there.read_text()
     assert "sub_01_wf" in (tmp_path / "work" / "fcnreg_wf" / "graph.dot").read_text()
     assert not (tmp_path / "out" / "sub-01").exists()
+
+
+def test_a_registration_that_failed_is_told_and_may_count_as_an_error(mixed, tmp_path):
+    """A brain that is none: noise in the shape of one."""
+    bids = make_dataset(tmp_path / "in", "04")
+    brain = nib.load(nilearn_map("t1"))
+    inside = brain.get_fdata()[::2, ::2, ::2] > 0
+    noise = np.random.default_rng(0).uniform(50, 150, inside.shape) * inside
+    name = bids / "sub-04/anat/sub-04_T1w.nii.gz"
+    affine = brain.affine @ np.diag([2, 2, 2, 1])
+    nib.Nifti1Image(noise.astype("float32"), affine).to_filename(name)
+    words = [bids, tmp_path / "out", *mixed.words[2:], "-w", tmp_path / "work"]
+    words += ["--mode", "predict", "--skull-strip-t1w", "skip"]
+    done = call(*words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (sentence,) = [one for one in done.stdout.splitlines() if one.startswith("sub-04 to Small")]
+    assert "is failed: " in sentence and "not like the template" in sentence
+    assert "class='failed'" in (tmp_path / "out" / "sub-04.html").read_text()
+    assert call(*words, "--fail-on-qc").returncode == 1
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -75,6 +75,18 @@ def test_results_travel_from_node_to_node_and_prints_go_to_the_log(tmp_path):
     assert (tmp_path / "log").read_text().count("adding one") == 2
 
 
+def test_a_subject_is_finished_before_the_next_is_begun(tmp_path):
+    whole = Workflow("all", base_dir=str(tmp_path))
+    for name in "abc":
+        whole.add_nodes([chain(tmp_path, name, _add_one, _add_one)])
+    seen: list[str] = []
+    one_at_a_time = IsolatedPlugin({"n_procs": 1, "memory_gb": 2}, log_file=tmp_path / "log")
+    one_at_a_time._status_callback = lambda node, status: seen.append(node.fullname + status)
+    whole.run(plugin=one_at_a_time)
+    ends = [name.removesuffix("end") for name in seen if name.endswith("end")]
+    assert ends == [f"all.{name}.step{step}" for name in "abc" for step in (0, 1)]
+
+
 def test_a_rerun_takes_what_is_done(tmp_path):
     chain(tmp_path, "fine", _add_one, _add_one).run(plugin=plugin(tmp_path))
     seen: list[tuple[str, str]] = []

@@ -49,7 +49,7 @@ def pair(tmp_path_factory) -> Path:
     labels.to_filename(folder / "labels.nii.gz")
     done = call(
         "register", folder / "fixed.nii.gz", folder / "moving.nii.gz", "-o", folder / "out" / "r_",
-        "--labels", folder / "labels.nii.gz", "--device", "cpu",
+        "--labels", folder / "labels.nii.gz", "--device", "cpu", "--report",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (folder / "printed.txt").write_text(done.stdout)
@@ -66,8 +66,17 @@ def test_register_aligns_and_says_how_well(pair):
     truth = fixed.get_fdata() > 20
     assert 2 * (truth & (labels == 7)).sum() / (truth.sum() + (labels == 7).sum()) > 0.95
     printed = (pair / "printed.txt").read_text()
-    for name in ("similarity initial:", "similarity:", "folds percent:", "seconds:"):
+    for name in ("verdict:", "similarity initial:", "similarity:", "folds percent:", "seconds:"):
         assert name in printed
+
+
+def test_the_report_is_one_page_with_everything_in_it(pair):
+    page = (pair / "out" / "r_report.html").read_text()
+    assert page.count("data:image/png;base64,") >= 2 and "<svg" in page
+    for words in ("Before and after", "Deformation", "Similarity at the end", "r_warped.nii.gz"):
+        assert words in page
+    assert "<link" not in page and 'src="http' not in page  # it opens without internet
+    assert f"report: {pair / 'out' / 'r_report.html'}" in (pair / "printed.txt").read_text()
 
 
 def test_both_transforms_are_itk_files_in_the_stated_direction(pair):

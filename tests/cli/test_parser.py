@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -149,3 +150,19 @@ def test_runs_as_a_module():
     assert done.stdout.startswith("usage: bids_fcnreg ")
     for option in ("--participant-label", "--skull-strip-t1w", "--use-plugin", "--atlas"):
         assert option in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "typed", "word"),
+    [
+        ("bids_fcnreg", "bids_fcnreg in out participant --fail", "--fail-on-qc"),
+        ("bids_fcnreg.cli.fcnreg", "fcnreg reg", "register"),
+    ],
+)
+def test_the_shell_completes_words(tmp_path, module, typed, word):
+    pytest.importorskip("argcomplete")
+    asked = {"_ARGCOMPLETE": "1", "COMP_LINE": typed, "COMP_POINT": str(len(typed))}
+    answer = tmp_path / "answer"
+    environment = os.environ | asked | {"_ARGCOMPLETE_STDOUT_FILENAME": str(answer)}
+    subprocess.run([sys.executable, "-m", module], env=environment, cwd=tmp_path, check=True)
+    assert answer.read_text().strip() == word

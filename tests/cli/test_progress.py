@@ -89,3 +89,20 @@ def test_nodes_that_belong_to_nobody_are_harmless():
     display, text = show([("fcnreg_wf.shared", "start"), ("fcnreg_wf.shared", "end")], live=False)
     assert text == ""
     assert display.subjects["sub-01"].begun is None
+
+
+def test_what_is_left_is_told_once_two_subjects_have_ended():
+    workflows = {f"sub_0{n}_wf": f"sub-0{n}" for n in range(1, 5)}
+    nodes = [f"fcnreg_wf.{part}.{STEPS[0]}" for part in workflows]
+    written = io.StringIO()
+    with Display(nodes, workflows, Console(file=written, width=100)) as display:
+        display._begun -= 600  # it has run for ten minutes
+        for name, status in zip(nodes, ("end", "exception", "end", "end"), strict=True):
+            display(Node(name), "start")
+            display(Node(name), status)
+    ends = [line for line in written.getvalue().splitlines() if "done" in line]
+    assert ends == [
+        "sub-01: done in 0 s",
+        "sub-03: done in 0 s (3 of 4, about 3 min left)",
+        "sub-04: done in 0 s",
+    ]

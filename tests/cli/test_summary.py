@@ -8,7 +8,7 @@ import os
 
 from rich.console import Console
 
-from bids_fcnreg.cli.summary import Failure, read_failures, read_quality, show
+from bids_fcnreg.cli.summary import Failure, doubts, read_failures, read_quality, show
 
 WORKFLOWS = {"sub_01_wf": "sub-01", "sub_02_wf": "sub-02"}
 CRASH = """\
@@ -74,9 +74,20 @@ def test_quality_is_found_by_session_and_space(tmp_path):
     assert read_quality(tmp_path, "sub-01") == {}
 
 
+def test_registrations_that_are_not_good_are_found(tmp_path):
+    for space, verdict in (("A", "good"), ("B", "failed"), ("C", "doubtful")):
+        reason = None if verdict == "good" else "Why."
+        quality_file(tmp_path / "sub-01" / "anat", "sub-01", space,
+                     verdict=verdict, verdict_reason=reason)  # fmt: skip
+    both = ["sub-01 to B is failed: Why.", "sub-01 to C is doubtful: Why."]
+    assert doubts(tmp_path, "sub-01") == both
+    assert doubts(tmp_path, "sub-01", ("failed",)) == both[:1]
+
+
 def test_the_closing_table_tells_everything(tmp_path):
     quality_file(tmp_path / "sub-01" / "anat", "sub-01", "MNI",
-                 similarity_initial=0.1, similarity=0.75, folds_percent=0.00041)  # fmt: skip
+                 similarity_initial=0.1, similarity=0.75, folds_percent=0.00041,
+                 verdict="doubtful", verdict_reason="It is upside down.")  # fmt: skip
     written = io.StringIO()
     show(
         Console(file=written, width=120),
@@ -90,4 +101,5 @@ def test_the_closing_table_tells_everything(tmp_path):
     for words in ("sub-01", "MNI", "63", "0.100 → 0.750", "0.0004", "sub-01/anat"):
         assert words in text
     assert "sub-02 failed: It has no T1w image." in text
+    assert "sub-01 to MNI is doubtful: It is upside down." in text
     assert f"1 of 2 done. Results and reports: {tmp_path}" in text

@@ -9,7 +9,8 @@ from scipy.spatial.transform import Rotation
 
 from bids_fcnreg.fcn.filters import gaussian
 from bids_fcnreg.fcn.geometry import Grid, Image
-from bids_fcnreg.fcn.register import Quality, Registration
+from bids_fcnreg.fcn.quality import Quality
+from bids_fcnreg.fcn.register import Registration
 from bids_fcnreg.fcn.transform import Affine, Displacement, Transform
 from bids_fcnreg.fcn.warp import exponentiate
 from bids_fcnreg.fcn.within import halfway, register_within, through_base, warped_volumes

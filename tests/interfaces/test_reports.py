@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 from nipype.pipeline import engine as pe
 
-from bids_fcnreg.interfaces.quality import QualityTable
+from bids_fcnreg.interfaces.quality import Judge, QualityTable
 from bids_fcnreg.interfaces.reports import Summary
 
 
@@ -15,19 +17,29 @@ def test_summary_escapes_and_names_everything(tmp_path):
     scan = tmp_path / "sub-01_T1w.nii.gz"
     scan.touch()
     interface = Summary(
-        t1w=[str(scan)], skull_stripped=True, templates=["A&B"], mode="refine", version="1"
+        t1w=[str(scan)],
+        session="before",
+        skull_stripped=True,
+        templates=["A&B"],
+        mode="refine",
+        weights="mine",
+        device="cpu",
+        versions={"torch": "9.8"},
     )
     text = Path(
         pe.Node(interface, name="node", base_dir=str(tmp_path)).run().outputs.out_file
     ).read_text()
     assert "sub-01_T1w.nii.gz" in text and "already done" in text and "A&amp;B" in text
+    assert all(word in text for word in ("before", "mine", "cpu", "torch 9.8"))
 
 
-def test_quality_table(tmp_path):
-    from bids_fcnreg.fcn.register import Quality
+def test_quality_table_tells_the_verdict_and_what_is_usual(tmp_path):
+    from bids_fcnreg.fcn.quality import Quality
+    from bids_fcnreg.verdict import reference
 
     quality = Quality(mode="refine", device="cpu", similarity=0.51234, seconds={"affine": 3.21})
-    (tmp_path / "quality.json").write_text(json.dumps(quality.as_dict()))
+    verdict = {"verdict": "doubtful", "verdict_reason": "not <like> it"}
+    (tmp_path / "quality.json").write_text(json.dumps(quality.as_dict() | verdict))
     node = pe.Node(
         QualityTable(quality=str(tmp_path / "quality.json"), space="Here"),
         name="node",
@@ -35,3 +47,29 @@ def test_quality_table(tmp_path):
     )
     text = Path(node.run().outputs.out_file).read_text()
     assert "Here" in text and "0.512" in text and "affine 3.2" in text and "none" in text
+    assert "<p class='doubtful'>Doubtful" in text and "not &lt;like&gt; it" in text
+    assert f"usually {reference('refine')['similarity'].low:.3f} to" in text
+
+
+def judged(folder: Path, builtin: bool) -> dict:
+    """What `Judge` adds to the numbers of a registration that is far from its template."""
+    from bids_fcnreg.fcn.quality import Quality
+
+    quality = Quality(mode="refine", device="cpu", similarity=0.1, brain_overlap=0.97)
+    (folder / "quality.json").write_text(json.dumps(quality.as_dict()))
+    ones = np.ones((197, 233, 189), "float32")  # the built-in template's shape
+    nib.Nifti1Image(ones, np.eye(4)).to_filename(folder / "ones.nii")
+    map_, mask = (str(folder / "ones.nii"),) * 2
+    interface = Judge(
+        quality=str(folder / "quality.json"), log_jacobian=map_, mask=mask, builtin=builtin
+    )
+    node = pe.Node(interface, name=f"judge{builtin:d}", base_dir=str(folder))
+    return json.loads(Path(node.run().outputs.quality).read_text())
+
+
+def test_the_verdict_joins_the_numbers(tmp_path):
+    here, elsewhere = judged(tmp_path, builtin=True), judged(tmp_path, builtin=False)
+    assert here["verdict"] == elsewhere["verdict"] == "failed"
+    assert "not like the template" in here["verdict_reason"]
+    assert here["similarity"] == 0.1
+    assert here["asymmetry"] == 0 and "asymmetry" not in elsewhere

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -190,6 +191,26 @@ def test_fmriprep_finds_what_it_needs(derivatives):
         "forward": f"sub-01_from-T1w_to-{SPACE}_mode-image_xfm.h5",
         "reverse": f"sub-01_from-{SPACE}_to-T1w_mode-image_xfm.h5",
     }
+
+
+def test_smriprep_needs_no_registration_of_its_own(derivatives, tmp_path):
+    """With our derivatives its workflow has neither brain extraction nor ANTs' registration."""
+    pytest.importorskip("smriprep")
+    script = Path(__file__).with_name("smriprep_graph.py")
+    done = subprocess.run(
+        [sys.executable, str(script), str(derivatives.bids), str(derivatives.out), SPACE],
+        env=os.environ | {"TEMPLATEFLOW_HOME": str(tmp_path / "templateflow")},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    nodes = json.loads(done.stdout.splitlines()[-1])
+    theirs = ("brain_extraction_wf", "register_template_wf")
+    assert all(any(node.startswith(name) for node in nodes["without"]) for name in theirs)
+    assert not [node for node in nodes["with"] if node.startswith(theirs)]
+    assert "registration" not in " ".join(nodes["with"])
 
 
 def test_rerun_uses_what_is_done_and_restores_what_is_lost(derivatives):

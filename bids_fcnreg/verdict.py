@@ -1,0 +1,115 @@
+"""Good, doubtful or failed: what the quality numbers of a registration say.
+
+Each number has two bounds, fitted on registrations that were right and on others that were broken
+on purpose, and the range in which most of the right ones lie. They come with the package.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+#: From best to worst.
+LEVELS = ("good", "doubtful", "failed")
+
+#: What a number beyond its bounds means, by its key.
+MEANINGS = {
+    "similarity": "the registered brain is not like the template",
+    "similarity_lowest": "a part of the registered brain is not like the template: it may be "
+    "missing, cut off, changed, or in the wrong place",
+    "brain_overlap": "the outlines of the registered brain and of the template's differ: the "
+    "brain mask or the field of view may be wrong",
+    "sd_log_jacobian": "the deformation is stronger than brains differ",
+    "folds_percent": "the deformation folds",
+    "inverse_consistency_p95_mm": "the transform and its inverse disagree",
+    "asymmetry": "left and right look swapped: check the header of the image",
+}
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What is usual of a number, and from where on it is not.
+
+    Attributes
+    ----------
+    low, high : float
+        Between them lie 90 % of right registrations.
+    doubtful, failed : float or None
+        Beyond them it is no longer good. Below, if `doubtful` is below `low`; else above.
+    """
+
+    low: float
+    high: float
+    doubtful: float | None = None
+    failed: float | None = None
+
+    def judge(self, value: float) -> str:
+        """One of `LEVELS`."""
+        for level, bound in (("failed", self.failed), ("doubtful", self.doubtful)):
+            if bound is not None and (value < bound if bound < self.low else value > bound):
+                return level
+        return "good"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What quality numbers say.
+
+    Attributes
+    ----------
+    level : {"good", "doubtful", "failed"}
+        That of the worst number.
+    reasons : tuple of str
+        A phrase for each number that is not good, the worst first.
+    """
+
+    level: str
+    reasons: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.level}: {'; '.join(self.reasons)}" if self.reasons else self.level
+
+
+@cache
+def reference(mode: str) -> dict[str, Bounds]:
+    """Bounds of the quality numbers, by their key, for a mode of registration."""
+    source = files("bids_fcnreg").joinpath("data", "quality_reference.json")
+    bounds = json.loads(source.read_text(encoding="utf-8"))["bounds"]
+    return {key: Bounds(**values) for key, values in bounds[mode].items()}
+
+
+def judge(quality: Mapping[str, Any]) -> Verdict:
+    """Tell whether a registration is to be trusted.
+
+    Parameters
+    ----------
+    quality : mapping
+        Quality numbers by name, and the mode; those without bounds are not judged.
+
+    Returns
+    -------
+    Verdict
+
+    Examples
+    --------
+    >>> str(judge({"mode": "refine", "similarity": 0.74, "brain_overlap": 0.97}))
+    'good'
+    >>> judge({"mode": "refine", "similarity": 0.01}).level
+    'failed'
+    """
+    found = []
+    for key, bounds in reference(quality["mode"]).items():
+        value = quality.get(key)
+        if value is None or key not in MEANINGS:
+            continue
+        level = "failed" if math.isnan(value) else bounds.judge(value)
+        if level != "good":
+            usual = f"{bounds.low:.3g} to {bounds.high:.3g}"
+            found.append((level, f"{MEANINGS[key]} ({key} {value:.3g}, usually {usual})"))
+    found.sort(key=lambda one: -LEVELS.index(one[0]))
+    return Verdict(found[0][0] if found else "good", tuple(phrase for _, phrase in found))

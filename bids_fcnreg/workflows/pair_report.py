@@ -1,0 +1,94 @@
+"""The visual report of one registered pair, outside of any dataset: one HTML file."""
+
+from __future__ import annotations
+
+import base64
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment
+from nireports.interfaces.reporting.base import SimpleBeforeAfterRPT
+
+from bids_fcnreg import __version__
+from bids_fcnreg.files import write_bytes
+from bids_fcnreg.interfaces.pictures import Deformation, Slices
+from bids_fcnreg.interfaces.quality import quality_html
+from bids_fcnreg.workflows.report import PAGE
+
+
+def make_pair_report(
+    path: Path, fixed: Path, mask: Path, warped: Path, transform: Path, quality: dict[str, Any]
+) -> Path:
+    """Draw a registered pair as the report of a participant does.
+
+    Parameters
+    ----------
+    path : Path
+        HTML to write; pictures are inside it.
+    fixed, mask : Path
+        The fixed image and its brain mask, on one grid.
+    warped : Path
+        The moving image on that grid.
+    transform : Path
+        ITK .h5 that brought it there.
+    quality : dict
+        Quality numbers and verdict.
+
+    Returns
+    -------
+    Path
+        `path`.
+    """
+    images = {"background": str(warped), "mask": str(mask)}
+    pictures = {
+        "Before and after": SimpleBeforeAfterRPT(
+            before=str(warped), after=str(fixed), before_label="moving", after_label="fixed"
+        ),
+        "Registration": Slices(contours_of=str(fixed), **images),
+        "Deformation": Deformation(transform=str(transform), **images),
+    }
+    captions = {
+        "Before and after": "The moving image on the grid of the fixed one, which shows where the "
+        "pointer is.",
+        "Registration": "The moving image on the grid of the fixed one. Red, the border of the "
+        "fixed image's white matter; blue, the outline of its brain.",
+        "Deformation": "What the deformation does beside the affine alignment. Blue, places that "
+        "are smaller in the moving image; red, larger. Lines, 8 mm apart in the moving image.",
+    }
+    parts = [_part("Quality", "", quality_html(quality, fixed.name))]
+    with tempfile.TemporaryDirectory() as folder:
+        for name, interface in pictures.items():
+            outputs = interface.run(cwd=_new(folder, name)).outputs.get()
+            drawn = Path(outputs.get("out_report") or outputs["out_file"])
+            parts.append(_part(name, captions[name], _inline(drawn)))
+    page = Environment().from_string(PAGE.read_text(encoding="utf-8"))
+    text = page.render(
+        title=f"{warped.name} on {fixed.name}",
+        sections=[{"name": "Registration", "reportlets": parts}],
+        footer=[f"<p>Made by bids_fcnreg {__version__}.</p>"],
+    )
+    write_bytes(path, text.encode())
+    return path
+
+
+def _new(folder: str, name: str) -> str:
+    """A new folder for what an interface writes."""
+    place = os.path.join(folder, name.replace(" ", "_"))
+    os.makedirs(place)
+    return place
+
+
+def _part(name: str, caption: str, content: str) -> dict[str, Any]:
+    """A part of the page."""
+    return {"name": name, "subtitle": name, "components": [(content, caption)]}
+
+
+def _inline(picture: Path) -> str:
+    """A picture as part of a page."""
+    if picture.suffix == ".svg":
+        text = picture.read_text(encoding="utf-8")
+        return text[text.index("<svg") :]
+    data = base64.b64encode(picture.read_bytes()).decode()
+    return f'<img alt="{picture.stem}" src="data:image/png;base64,{data}">'
