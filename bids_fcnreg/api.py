@@ -44,6 +44,10 @@ ImageLike = str | os.PathLike | nib.spatialimages.SpatialImage
 TransformLike = str | os.PathLike | tuple[str | os.PathLike, bool]
 
 
+#: Volumes of a series that are resampled together: where they come from is computed once.
+VOLUMES_AT_ONCE = 8
+
+
 @dataclass(frozen=True, eq=False)
 class Registered:
     """A registered pair.
@@ -180,12 +184,16 @@ def apply(
     grid, chain = _image(reference).grid, _chain(transforms)
     dtype = "float32" if interpolation == "linear" else "int32"
 
-    def resampled(one: Image) -> nib.Nifti1Image:
-        return image.to_nifti(chain.resample(one, grid, interpolation=interpolation), dtype)
+    def resampled(some: Image) -> list[nib.Nifti1Image]:
+        moved = chain.resample(some, grid, interpolation=interpolation).data.split(1, dim=1)
+        return [image.to_nifti(Image(one, grid), dtype) for one in moved]
 
     if series is None:
-        return resampled(whole)
-    together = nib.concat_images([resampled(one) for one in image.volumes(series)])
+        return resampled(whole)[0]
+    at_once = 1 if interpolation == "label" else VOLUMES_AT_ONCE
+    together = nib.concat_images(
+        [one for some in image.volumes(series, at_once) for one in resampled(some)]
+    )
     together.header.set_xyzt_units("mm", series.header.get_xyzt_units()[1])
     together.header["pixdim"][4] = series.header["pixdim"][4]
     return together

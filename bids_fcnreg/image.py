@@ -108,29 +108,39 @@ def read(path: str | os.PathLike) -> Image:
 def open_series(path: str | os.PathLike) -> nib.Nifti1Image | None:
     """A file of several volumes, read as they are needed; None for any other file."""
     try:
-        nifti = nib.load(path)
+        # Kept open, a compressed file is read through once, not anew for each volume.
+        nifti = nib.load(path, keep_file_open=True)
     except (OSError, ValueError, nib.filebasedimages.ImageFileError):
         return None  # `load` says what is wrong
     return nifti if len(nifti.shape) == 4 and nifti.shape[3] > 1 else None
 
 
-def volumes(series: nib.Nifti1Image) -> Iterator[Image]:
-    """The volumes of a series (i, j, k, n), one in memory at a time.
+def volumes(series: nib.Nifti1Image, at_once: int) -> Iterator[Image]:
+    """The volumes of a series (i, j, k, n), a few in memory at a time.
+
+    Parameters
+    ----------
+    series : nibabel.Nifti1Image
+        Of which values are read as they are needed.
+    at_once : int
+        How many volumes, at most, are the channels of one image.
 
     Raises
     ------
     InputError
         If one cannot be read.
     """
-    for number in range(series.shape[3]):
+    grid = Grid(series.shape[:3], series.affine)
+    for first in range(0, series.shape[3], at_once):
         try:
-            data = np.asarray(series.dataobj[..., number], dtype=np.float32)
+            data = np.asarray(series.dataobj[..., first : first + at_once], dtype=np.float32)
         except (OSError, EOFError, ValueError, zlib.error) as why:
             raise InputError(
-                f"Volume {number} of {series.get_filename()} cannot be read: is the file "
-                "complete? Get or convert it again."
+                f"{series.get_filename()} cannot be read to its end: is the file complete? "
+                "Get or convert it again."
             ) from why
-        yield to_image(nib.Nifti1Image(np.nan_to_num(data), series.affine))
+        channels = np.ascontiguousarray(np.moveaxis(np.nan_to_num(data), -1, 0))
+        yield Image(torch.from_numpy(channels)[None], grid)
 
 
 def to_nifti(image: Image, dtype: str = "float32", space: int = SCANNER) -> nib.Nifti1Image:

@@ -75,7 +75,7 @@ def test_a_truncated_series_is_refused(tmp_path, moved):
     series.to_filename(tmp_path / "bold.nii")
     whole = (tmp_path / "bold.nii").read_bytes()
     (tmp_path / "bold.nii").write_bytes(whole[: len(whole) * 3 // 4])
-    with pytest.raises(InputError, match=r"Volume 1 of .*bold.nii cannot be read"):
+    with pytest.raises(InputError, match=r"bold.nii cannot be read to its end"):
         fr.apply(tmp_path / "bold.nii", brain(), [moved])
 
 
