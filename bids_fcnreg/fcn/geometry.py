@@ -24,6 +24,16 @@ class Grid:
         Number of voxels along i, j, k.
     affine : ndarray (4, 4), float64
         Maps homogeneous voxel indices to RAS+ millimetres; voxel centres are at integers.
+
+    Examples
+    --------
+    >>> grid = Grid((10, 20, 30), np.diag([2.0, 2.0, 2.0, 1.0]))
+    >>> grid.centre.tolist()
+    [9.0, 19.0, 29.0]
+    >>> grid.with_spacing(4.0).shape
+    (5, 10, 15)
+    >>> grid.crop((1, 0, 0), (3, 20, 30)).points()[0, 0, 0].tolist()
+    [2.0, 0.0, 0.0]
     """
 
     shape: tuple[int, int, int]
@@ -139,6 +149,12 @@ def voxel_to_voxel(source: Grid, target: Grid, world: np.ndarray | None = None) 
     Returns
     -------
     ndarray (4, 4), float64
+
+    Examples
+    --------
+    >>> fine = Grid((8, 8, 8), np.eye(4))
+    >>> apply_affine(voxel_to_voxel(fine, fine.with_spacing(2.0)), [0, 4, 5]).tolist()
+    [-0.25, 1.75, 2.25]
     """
     between = np.eye(4) if world is None else world
     return np.linalg.inv(target.affine) @ between @ source.affine

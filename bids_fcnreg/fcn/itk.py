@@ -45,6 +45,16 @@ def write_transform(path: str | os.PathLike, transform: Transform) -> Path:
     ------
     InputError
         If a displacement lives on a sheared grid, which ITK cannot hold.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> shift = np.eye(4)
+    >>> shift[:3, 3] = [1.0, 2.0, 3.0]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = write_transform(Path(folder) / "shift.h5", Transform((Affine(shift),)))
+    ...     sitk.ReadTransform(str(path)).TransformPoint((0.0, 0.0, 0.0))  # ITK is LPS+
+    (-1.0, -2.0, 3.0)
     """
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         file["ITKVersion"] = _text(sitk.Version.ITKVersionString())

@@ -37,6 +37,12 @@ def ncc(fixed: Tensor, warped: Tensor, weight: Tensor | None = None) -> Tensor:
     References
     ----------
     Li & Fan, arXiv:1709.00799.
+
+    Examples
+    --------
+    >>> image = torch.rand(1, 1, 6, 6, 6, generator=torch.Generator().manual_seed(0))
+    >>> round(float(ncc(image, 3 * image + 1)), 3), round(float(ncc(image, -image)), 3)
+    (1.0, -1.0)
     """
     weight = torch.ones_like(fixed) if weight is None else weight.expand_as(fixed)
     axes = (2, 3, 4)

@@ -94,6 +94,20 @@ class Transform:
     ----------
     steps : tuple of Affine and Displacement
         Applied to a point in this order.
+
+    Examples
+    --------
+    >>> right = np.eye(4)
+    >>> right[0, 3] = 5.0
+    >>> shift = Transform((Affine(right),))
+    >>> shift.map(torch.zeros(3)).tolist()
+    [5.0, 0.0, 0.0]
+    >>> shift.then(shift.inverse()).map(torch.ones(3)).tolist()
+    [1.0, 1.0, 1.0]
+    >>> grid = Grid((8, 1, 1), np.eye(4))
+    >>> ramp = Image(torch.arange(8.0).reshape(1, 1, 8, 1, 1), grid)
+    >>> shift.resample(ramp, grid, fill=-1.0).data.flatten().round(decimals=3).tolist()
+    [5.0, 6.0, 7.0, -1.0, -1.0, -1.0, -1.0, -1.0]
     """
 
     steps: tuple[Affine | Displacement, ...]

@@ -84,6 +84,14 @@ def warp(image: Tensor, displacement: Tensor, mode: str = "linear") -> Tensor:
     Returns
     -------
     Tensor (batch, channels, i, j, k)
+
+    Examples
+    --------
+    >>> image = torch.arange(4.0).reshape(1, 1, 4, 1, 1)
+    >>> shift = torch.zeros(1, 3, 4, 1, 1)
+    >>> shift[:, 0] = 0.5
+    >>> warp(image, shift).flatten().round(decimals=3).tolist()
+    [0.5, 1.5, 2.5, 1.5]
     """
     if mode == "linear" and kernels.usable(image, displacement):
         return kernels.warp(image, displacement)
@@ -128,6 +136,13 @@ def exponentiate(velocity: Tensor, steps: int | None = None) -> Tensor:
     References
     ----------
     Arsigny et al., A log-Euclidean framework for statistics on diffeomorphisms, MICCAI 2006.
+
+    Examples
+    --------
+    >>> growth = torch.zeros(1, 3, 9, 9, 9)
+    >>> growth[:, 0] = 0.4 * torch.arange(-4.0, 5.0)[:, None, None]
+    >>> round(float(exponentiate(growth, steps=8)[0, 0, 6, 4, 4]), 2)  # 2 (exp(0.4) - 1)
+    0.98
     """
     if steps is None:
         largest = float(velocity.detach().abs().max())
@@ -256,6 +271,13 @@ def jacobian_determinant(displacement: Tensor) -> Tensor:
     Tensor (batch, 1, i, j, k)
         Local change of volume, 1 where nothing changes, at most 0 where space folds. At the
         border differences are one-sided.
+
+    Examples
+    --------
+    >>> twice = torch.zeros(1, 3, 5, 5, 5)
+    >>> twice[:, 0] = torch.arange(5.0)[:, None, None]
+    >>> jacobian_determinant(twice).unique().tolist()
+    [2.0]
     """
     if kernels.usable(displacement):
         return kernels.jacobian_determinant(displacement)
