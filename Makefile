@@ -1,4 +1,4 @@
-# `make demo` and `make test` need Python 3.10 or later, and nothing else installed.
+# `make demo` and `make test` need Python 3.11 or later, and nothing else installed.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ DEMO ?= demo
 # One thread for each of the two test processes.
 TEST_ENV := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=1
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 demo: $(VENV)/.installed ## two synthetic participants with known truth, registered to the template
 	test -e $(DEMO)/bids || $(BIN)/fcnreg phantom $(DEMO)/bids --participants 2
@@ -21,10 +21,13 @@ lint: $(VENV)/.installed ## what CI checks besides the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+docs: $(VENV)/.installed ## the documentation, from docs/ into build/docs
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
+
 # Installed again when what it is made from changes.
 $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[test]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[test,docs]"
 	touch $@
 
 clean:

@@ -299,9 +299,9 @@ def _bounds(key: str, right: list[dict], wrong: list[dict]) -> dict[str, float]:
     good, bad = (np.array([row[key] for row in rows]) for rows in (right, wrong))
     low, middle, high = np.percentile(good, [5, 50, 95])
     found = {"low": low, "high": high}
-    spread = max(1.4826 * float(np.median(np.abs(good - middle))), LEAST_SPREAD)
     side = 1 if np.median(bad) > middle else -1
-    doubtful = middle + side * DOUBT * spread
+    spread = 1.4826 * float(np.median(np.abs(good - middle)))
+    doubtful = middle + side * DOUBT * max(spread, LEAST_SPREAD)
     beyond = bad[side * (bad - doubtful) > 0]
     if len(beyond) >= TOLD * len(bad):
         found |= {"doubtful": doubtful, "failed": (doubtful + np.median(beyond)) / 2}
@@ -309,10 +309,14 @@ def _bounds(key: str, right: list[dict], wrong: list[dict]) -> dict[str, float]:
 
 
 def _asymmetry_bounds() -> dict[str, float]:
-    """Half of the usual likeness, mirrored, is doubtful; nothing more can be said of one brain."""
+    """Range and bound of each brain's likeness to the others.
+
+    Mirrored brains have the opposite likeness: 0 is as far from them as from the others. Doubt
+    begins beyond a quarter of the way to them; one brain is never sure proof.
+    """
     alike = np.load(DATA / "asymmetry.npz")["likeness"]
     low, middle, high = np.percentile(alike, [5, 50, 95])
-    found = {"low": low, "high": high, "doubtful": -middle / 2}
+    found = {"low": low, "high": high, "doubtful": -middle / 4}
     return {name: round(float(value), 4) for name, value in found.items()}
 
 

@@ -86,8 +86,8 @@ class Registered:
         start = os.fspath(prefix)
         return [
             image.write(f"{start}warped.nii.gz", self.warped),
-            itk.write_transform(f"{start}xfm.h5", self.forward),
-            itk.write_transform(f"{start}inverse_xfm.h5", self.inverse),
+            itk.write_transform(f"{start}xfm.h5", self.forward, over=self.fixed.grid),
+            itk.write_transform(f"{start}inverse_xfm.h5", self.inverse, over=self.fixed.grid),
         ]
 
 
@@ -200,7 +200,7 @@ def apply(
 
 
 def jacobian(
-    transforms: Sequence[TransformLike], reference: ImageLike, *, log: bool = True
+    transforms: Sequence[TransformLike], reference: ImageLike, *, log: bool = False
 ) -> nib.Nifti1Image:
     """How much transforms change the volume of each voxel.
 

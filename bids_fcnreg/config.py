@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
+import tomllib
 import types
 import typing
 from collections.abc import Iterable
@@ -14,11 +14,6 @@ from typing import Any
 
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.files import write_bytes
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 LEVELS = ("participant", "group")
 GROUP_TASKS = ("report", "template", "train")

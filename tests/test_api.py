@@ -80,8 +80,8 @@ def test_a_truncated_series_is_refused(tmp_path, moved):
 
 
 def test_jacobian_of_a_known_growth(moved):
-    assert np.allclose(fr.jacobian([moved], brain(), log=False).get_fdata(), 8)
-    assert np.allclose(fr.jacobian([moved, moved], brain()).get_fdata(), 2 * np.log(8))
+    assert np.allclose(fr.jacobian([moved], brain()).get_fdata(), 8)
+    assert np.allclose(fr.jacobian([moved, moved], brain(), log=True).get_fdata(), 2 * np.log(8))
 
 
 def test_no_transform_is_refused():

@@ -18,7 +18,7 @@ BIDS_VERSION = "1.10.0"
 TEMPLATEFLOW_URL = "https://github.com/templateflow/templateflow"
 
 #: Reports, figures and logs, and the transforms, which BIDS has no name for yet.
-_IGNORED = ("*.html", "logs", "figures", "*_xfm.*", "group")
+_IGNORED = ("*.html", "logs", "figures", "*_xfm.*", "group", "tpl-*")
 _README = """\
 # Derivatives of bids_fcnreg
 

@@ -78,8 +78,9 @@ def _add_register(commands: Any) -> None:
         "built-in template.",
         allow_abbrev=False,
     )
-    command.add_argument("fixed", type=Path, help="NIfTI image of a brain, skull removed")
-    command.add_argument("moving", type=Path, help="NIfTI image of a brain, skull removed")
+    about = "NIfTI image of a brain without skull, or of a head whose brain mask is given"
+    command.add_argument("fixed", type=Path, help=about)
+    command.add_argument("moving", type=Path, help="the same")
     command.add_argument("-o", "--output", metavar="PREFIX", required=True, help="of the results")
     command.add_argument("--mode", choices=MODES, default=MODES[0], help="(default: %(default)s)")
     command.add_argument(

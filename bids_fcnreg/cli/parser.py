@@ -196,7 +196,8 @@ def _add_registration(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="TEMPLATE",
         help="template to register to: a TemplateFlow name with modifiers such as "
-        "MNIPediatricAsym:cohort-3:res-1, or a NIfTI file; may be given several times "
+        "MNIPediatricAsym:cohort-3:res-1, a NIfTI file, or the folder tpl-NAME of a study "
+        "template; may be given several times "
         f"(default: {DEFAULT_TEMPLATE}, which needs no download)",
     )
     group.add_argument(

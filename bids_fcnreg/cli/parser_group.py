@@ -71,8 +71,10 @@ def check_group(config: Config) -> None:
     InputError
         With one sentence that says what to change.
     """
-    if config.dry_run:
-        raise InputError("--dry-run lists what the participant level would do: leave it out.")
+    for name in ("dry_run", "boilerplate_only", "reports_only"):
+        if getattr(config, name):
+            word = f"--{name.replace('_', '-')}"
+            raise InputError(f"{word} is of the participant level only: leave it out.")
     if config.group_task == "template":
         _check_template(config)
     if config.group_task == "train" and config.mode == "optimize":

@@ -15,7 +15,7 @@ import torch
 
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.geometry import Grid
-from bids_fcnreg.fcn.transform import Affine, Displacement, Transform
+from bids_fcnreg.fcn.transform import Affine, Displacement, Transform, extended
 from bids_fcnreg.files import replacing
 
 #: Displacements are rounded to this many mm: it makes files small, and is far below any accuracy.
@@ -24,7 +24,9 @@ ROUNDING = 2.0**-10
 _FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])  # between RAS+ and LPS+, either way
 
 
-def write_transform(path: str | os.PathLike, transform: Transform) -> Path:
+def write_transform(
+    path: str | os.PathLike, transform: Transform, over: Grid | None = None
+) -> Path:
     """Write a transform as ITK composite.
 
     Displacements are rounded to 2^-10 mm and stored compressed in single precision, which ITK
@@ -36,6 +38,9 @@ def write_transform(path: str | os.PathLike, transform: Transform) -> Path:
         Ends in ``.h5``. The file appears whole or not at all.
     transform : Transform
         Maps points of the fixed space to the moving space.
+    over : Grid, optional
+        Of the fixed image: displacements are stored on voxels that reach over all of it, as
+        nitransforms and fMRIPrep need them; see `extended`.
 
     Returns
     -------
@@ -66,7 +71,7 @@ def write_transform(path: str | os.PathLike, transform: Transform) -> Path:
             if isinstance(step, Affine):
                 _write_affine(part, step)
             else:
-                _write_displacement(part, step)
+                _write_displacement(part, step if over is None else extended(step, over))
     return Path(path)
 
 

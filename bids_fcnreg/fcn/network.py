@@ -21,7 +21,8 @@ class FCN2017(nn.Module):
     coarsest resolution, deconvolutions come back up; a regression layer at each resolution on
     the way up gives the displacement there, which is supervised by image similarity at that
     resolution. The finest one has the resolution of the images. That plan is the paper's; kernel
-    sizes, widths, instance normalisation and the absence of skip connections are choices of ours.
+    sizes, widths, instance normalisation and the absence of skip connections are choices of ours,
+    as is local in place of global correlation as the similarity it is trained with.
 
     Parameters
     ----------

@@ -56,7 +56,7 @@ class Training:
     check_every : int
         Updates between two looks at the held-out pairs.
     patience : int
-        A stage ends when so many looks in a row brought nothing better.
+        A stage ends when more looks in a row than these brought nothing better.
     batch : int
         Pairs in each update, of which each process of a group (`parallel`) takes its share.
     """

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as nnf
 
 from bids_fcnreg.fcn import kernels
-from bids_fcnreg.fcn.geometry import Grid, Image, voxel_to_voxel
+from bids_fcnreg.fcn.geometry import Grid, Image, apply_affine, voxel_to_voxel
 from bids_fcnreg.fcn.warp import identity, invert, jacobian_determinant, sample
 
 #: Points mapped at a time: bounds memory, and is large enough to keep every core busy.
@@ -213,6 +213,34 @@ def change_grid(displacement: Displacement, grid: Grid) -> Displacement:
     to_new = torch.from_numpy(np.linalg.inv(to_old)[:3, :3]).to(field)
     moved = sample(field, index, padding="border")
     return Displacement(grid, torch.einsum("cd,ndijk->ncijk", to_new, moved).contiguous())
+
+
+def extended(displacement: Displacement, grid: Grid) -> Displacement:
+    """The same displacement on its own voxels and as many more as reach over all of a grid.
+
+    Parameters
+    ----------
+    displacement : Displacement
+        Nothing moves at its border.
+    grid : Grid
+        In the fixed space.
+
+    Returns
+    -------
+    Displacement
+        Nothing moves in the added voxels. There are as many along the first axis as along the
+        last: fMRIPrep (``load_ants_h5``) takes one for the other.
+    """
+    corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(grid.shape) - 1)
+    corners = apply_affine(voxel_to_voxel(grid, displacement.grid), corners)
+    lower = np.minimum(np.floor(corners.min(axis=0) + 1e-3).astype(int), 0)
+    reach = np.ceil(corners.max(axis=0) - 1e-3).astype(int) + 1
+    upper = np.maximum(reach, displacement.grid.shape)
+    longest = max((upper - lower)[0], (upper - lower)[2])
+    upper[[0, 2]] = lower[[0, 2]] + longest
+    added = np.stack([-lower, upper - displacement.grid.shape], axis=1)[::-1]
+    field = nnf.pad(displacement.field, added.ravel().tolist())
+    return Displacement(displacement.grid.crop(lower, upper), field)
 
 
 def _slabs(grid: Grid) -> Iterator[Grid]:

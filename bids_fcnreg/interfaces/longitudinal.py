@@ -15,7 +15,7 @@ from nipype.interfaces.base import (
     traits,
 )
 
-from bids_fcnreg.interfaces.registration import read_chain
+from bids_fcnreg.interfaces.registration import grid_of, read_chain
 
 
 class _BaseInputSpec(BaseInterfaceInputSpec):
@@ -111,11 +111,11 @@ class ThroughBase(SimpleInterface):
             Registration(there, back, quality),
             tuple(within),
         )
-        folder = Path(runtime.cwd)
+        folder, grid = Path(runtime.cwd), grid_of(inputs.fixed)
         (folder / "quality.json").write_text(json.dumps(result.quality.as_dict(), indent=2) + "\n")
         self._results |= {
-            "transform": str(write_transform(folder / "forward.h5", result.forward)),
-            "inverse": str(write_transform(folder / "inverse.h5", result.inverse)),
+            "transform": str(write_transform(folder / "forward.h5", result.forward, over=grid)),
+            "inverse": str(write_transform(folder / "inverse.h5", result.inverse, over=grid)),
             "quality": str(folder / "quality.json"),
         }
         return runtime

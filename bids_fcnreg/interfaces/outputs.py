@@ -15,7 +15,7 @@ template's space (``MNIPediatricAsym+3`` is cohort 3) and ATLAS the atlas's name
 ``seg-ATLAS_desc-TPL_dseg.nii.gz``, ``.tsv``          labels of the atlas, native, and their names
 ``seg-ATLAS_desc-TPLVolumes_dseg.tsv``                volumes of its regions
 ``seg-ATLAS_desc-TPLChanges_dseg.tsv``                the same in all sessions (without ``ses-``)
-``figures/…_{T1w,mask,dseg,xfm}.svg``                 pictures for the report
+``figures/…_{T1w,mask,dseg,xfm}.*``                   pictures and tables for the report
 ====================================================  ==========================================
 
 Why these: the BIDS schema (1.10) has no suffix for transforms, Jacobian maps or quality numbers.

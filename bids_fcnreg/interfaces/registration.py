@@ -62,8 +62,9 @@ class Register(SimpleInterface):
             for name in ("fixed_mask", "moving_mask", "moving_exclude")
             if isdefined(getattr(self.inputs, name))
         }
+        fixed = image.read(self.inputs.fixed)
         result = register(
-            image.read(self.inputs.fixed),
+            fixed,
             image.read(self.inputs.moving),
             mode=self.inputs.mode,
             network=self.inputs.network,
@@ -76,8 +77,11 @@ class Register(SimpleInterface):
         folder = Path(runtime.cwd)
         quality = folder / "quality.json"
         quality.write_text(json.dumps(result.quality.as_dict(), indent=2) + "\n")
-        self._results["transform"] = str(write_transform(folder / "forward.h5", result.forward))
-        self._results["inverse"] = str(write_transform(folder / "inverse.h5", result.inverse))
+        for name, file, made in (
+            ("transform", "forward.h5", result.forward),
+            ("inverse", "inverse.h5", result.inverse),
+        ):
+            self._results[name] = str(write_transform(folder / file, made, over=fixed.grid))
         self._results["quality"] = str(quality)
         return runtime
 

@@ -189,9 +189,10 @@ class FoldTransforms(SimpleInterface):
         matrix = linear_part(chain)
         inverse = fold_inverse(read_chain(self.inputs.inverses), matrix, grid)
         folder = Path(runtime.cwd)
+        forward = fold(chain, matrix, grid)
         self._results |= {
-            "transform": str(write_transform(folder / "forward.h5", fold(chain, matrix, grid))),
-            "inverse": str(write_transform(folder / "inverse.h5", inverse)),
+            "transform": str(write_transform(folder / "forward.h5", forward, over=grid)),
+            "inverse": str(write_transform(folder / "inverse.h5", inverse, over=grid)),
         }
         return runtime
 

@@ -225,6 +225,14 @@ def test_a_study_template_is_a_template(study, template):
     assert (study.out / "group" / "tpl-Bodies_iterations.png").exists()
 
 
+def test_the_validator_finds_no_error_beside_a_study_template(study, template):
+    validator = Path(sys.executable).with_name("bids-validator-deno")
+    done = subprocess.run(
+        [validator, study.out, "--ignoreWarnings"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+
+
 TISSUES = ("CSF", "GM", "WM")
 
 

@@ -152,6 +152,12 @@ def test_runs_as_a_module():
         assert option in done.stdout
 
 
+@pytest.mark.parametrize("word", ["--dry-run", "--boilerplate-only", "--reports-only"])
+def test_what_the_group_level_cannot_do_is_refused(words, word):
+    with pytest.raises(InputError, match=f"{word} is of the participant level only"):
+        parse([*words[:2], "group", word])
+
+
 @pytest.mark.parametrize(
     ("module", "typed", "word"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import h5py
 import nibabel as nib
 import numpy as np
 import pytest
@@ -124,6 +125,50 @@ def test_nitransforms_maps_the_same(tmp_path, fixed, transform):
     points = fixed.points()[8:-8:3, 8:-8:3, 8:-8:3].reshape(-1, 3)
     ours = transform.map(points).numpy()
     assert np.abs(chain.map(points.numpy()) - ours).max() < 0.02
+
+
+@pytest.fixture(scope="module")
+def in_a_part(fixed, transform) -> tuple[Transform, Grid]:
+    """A transform whose displacement ends within a larger fixed image, and that image's grid."""
+    return transform, fixed.crop((-9, -5, 4), np.add(fixed.shape, (3, 6, 11)))
+
+
+def test_nitransforms_resamples_onto_the_whole_fixed_image(tmp_path, in_a_part):
+    resampling = pytest.importorskip("nitransforms.resampling")
+    manip = pytest.importorskip("nitransforms.manip", reason="nitransforms is not installed")
+    chain, grid = in_a_part
+    moving = moving_image("RAS", SPACINGS[1])
+    image.write(tmp_path / "moving.nii.gz", moving)
+    image.write(tmp_path / "fixed.nii.gz", Image(torch.zeros(1, 1, *grid.shape), grid))
+    file = write_transform(tmp_path / "x.h5", chain, over=grid)
+    theirs = resampling.apply(
+        manip.TransformChain.from_filename(file, fmt="itk"),
+        str(tmp_path / "moving.nii.gz"),
+        reference=str(tmp_path / "fixed.nii.gz"),
+        order=1,
+    ).get_fdata()
+    ours = chain.resample(moving, grid).data[0, 0].numpy()
+    both = (ours > 0) & (theirs > 0)
+    assert both.sum() > 0.9 * (ours > 0).sum()
+    assert np.abs(ours - theirs)[both].max() < 0.05
+
+
+def test_stored_voxels_reach_over_the_fixed_image_and_fmriprep_reads_them(tmp_path, in_a_part):
+    """Its loader takes the first axis for the last: both must have as many voxels."""
+    chain, grid = in_a_part
+    with h5py.File(write_transform(tmp_path / "x.h5", chain, over=grid)) as file:
+        stored = file["TransformGroup/2"]
+        shape = tuple(stored["TransformFixedParameters"][:3].astype(int))
+        field = stored["TransformParameters"][:].reshape(*shape, 3).transpose(2, 1, 0, 3)
+    (read, _) = read_transform(tmp_path / "x.h5").steps
+    assert shape == read.grid.shape and shape[0] == shape[2]
+    assert all(n >= m for n, m in zip(shape, grid.shape, strict=True))
+    to_lps = np.diag([-1, -1, 1]) @ read.grid.affine[:3, :3]
+    lps = torch.einsum("wc,cijk->ijkw", torch.from_numpy(to_lps).float(), read.field[0])
+    np.testing.assert_allclose(field, lps.numpy(), atol=1e-5)
+    points = grid.points()
+    again = read_transform(tmp_path / "x.h5").map(points)
+    assert (again - chain.map(points)).norm(dim=-1).max() < 0.002
 
 
 def test_what_is_written_is_read(tmp_path, fixed, transform):
