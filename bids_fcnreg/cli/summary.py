@@ -20,6 +20,10 @@ _OURS = re.compile(r"^\s*bids_fcnreg\.errors\.\w+: (.+)$", re.MULTILINE)
 _ANY = re.compile(r"^\s*(?:\w+\.)*(\w*(?:Error|Exception)): (.+)$", re.MULTILINE)
 
 
+#: Columns of a terminal from which on the closing table says where files are.
+WIDE = 100
+
+
 @dataclass(frozen=True)
 class Failure:
     """Why a subject has no results.
@@ -104,8 +108,9 @@ def closing_table(
     seconds: Mapping[str, float],
     failures: Mapping[str, Failure],
     output_dir: Path,
+    wide: bool,
 ) -> Table:
-    """A row per subject and template: seconds, similarity before → after, verdict, and where."""
+    """A row per subject and template: seconds, similarity, verdict; and where, if it is wide."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for name, justify in [
         ("Subject", "left"),
@@ -114,20 +119,21 @@ def closing_table(
         ("Similarity", "right"),
         ("Folds %", "right"),
         ("Verdict", "left"),
-        ("Files", "left"),
+        *([("Files", "left")] if wide else []),
     ]:
         table.add_column(name, justify=justify, overflow="fold")
     for label in labels:
         time = f"{seconds[label]:.0f}" if label in seconds else "–"
         if label in failures:
-            table.add_row(label, "–", time, "–", "–", "no result", "–")
+            table.add_row(label, "–", time, "–", "–", "no result")
             continue
         folder = "/".join(label.split("_"))
         for space, quality in read_quality(output_dir, label).items():
             similarity = f"{quality['similarity_initial']:.3f} → {quality['similarity']:.3f}"
             folds = f"{quality['folds_percent']:.4f}"
             verdict = quality.get("verdict", "–")
-            table.add_row(label, space, time, similarity, folds, verdict, f"{folder}/anat")
+            where = (f"{folder}/anat",) if wide else ()
+            table.add_row(label, space, time, similarity, folds, verdict, *where)
     return table
 
 
@@ -140,7 +146,8 @@ def show(
     run_dir: Path,
 ) -> None:
     """Print the closing table, what is doubtful or failed and why, and where everything is."""
-    console.print(closing_table(labels, seconds, failures, output_dir))
+    wide = console.width >= WIDE
+    console.print(closing_table(labels, seconds, failures, output_dir, wide))
     for label, failure in failures.items():
         console.print(f"{label} failed: {failure.sentence}", soft_wrap=True, markup=False)
     for label in labels:

@@ -29,13 +29,13 @@ ROWS = (
     ("asymmetry", "Likeness to the usual asymmetry of brains", "{:.3f}"),
     ("mode", "Mode", "{}"),
     ("device", "Device", "{}"),
-    ("weights", "Weights (hash)", "{}"),
+    ("weights", "Weights (hash)", "{:.12}…"),
 )
 
 _WORDS = {
-    "good": "Good: all numbers are as in right registrations.",
-    "doubtful": "Doubtful, please look at the pictures: ",
-    "failed": "Failed: ",
+    "good": "good, all numbers are as in right registrations",
+    "doubtful": "doubtful, please look at the pictures: ",
+    "failed": "failed: ",
 }
 
 
@@ -81,25 +81,38 @@ class _QualityTableInputSpec(BaseInterfaceInputSpec):
 
 
 class _QualityTableOutputSpec(TraitedSpec):
-    out_file = File(exists=True, desc="fragment of HTML")
+    out_file = File(exists=True, desc="fragment of HTML: all numbers")
+    verdict = File(exists=True, desc="fragment of HTML: one line")
 
 
 class QualityTable(SimpleInterface):
-    """Print the verdict, and the quality numbers beside what is usual, for the report."""
+    """Print the quality numbers beside what is usual, and the verdict, for the report."""
 
     input_spec = _QualityTableInputSpec
     output_spec = _QualityTableOutputSpec
 
     def _run_interface(self, runtime):
         quality = json.loads(Path(self.inputs.quality).read_text())
-        out_file = Path(runtime.cwd) / "quality.html"
-        out_file.write_text(quality_html(quality, self.inputs.space), encoding="utf-8")
-        self._results["out_file"] = str(out_file)
+        space = self.inputs.space
+        for output, text in (
+            ("out_file", quality_html(quality, space)),
+            ("verdict", verdict_html(quality, space)),
+        ):
+            path = Path(runtime.cwd) / f"{output}.html"
+            path.write_text(text, encoding="utf-8")
+            self._results[output] = str(path)
         return runtime
 
 
+def verdict_html(quality: dict[str, Any], space: str) -> str:
+    """The verdict on a registration to a space as a fragment of HTML."""
+    level, reason = quality["verdict"], quality["verdict_reason"]
+    text = escape(f"{space}: {_WORDS[level]}{reason or ''}")
+    return f"<p class='{level}'>{text}</p>\n"
+
+
 def quality_html(quality: dict[str, Any], space: str) -> str:
-    """Verdict and quality numbers of one registration as a fragment of HTML.
+    """Quality numbers of one registration as a fragment of HTML.
 
     Parameters
     ----------
@@ -110,11 +123,7 @@ def quality_html(quality: dict[str, Any], space: str) -> str:
     """
     from bids_fcnreg.verdict import reference
 
-    level, reason = quality.get("verdict"), quality.get("verdict_reason")
-    lines = []
-    if level:
-        lines.append(f"<p class='{level}'>{escape(_WORDS[level])}{escape(reason or '')}</p>")
-    lines += ["<table>", _row("Template", space)]
+    lines = ["<table>", _row("Template", space)]
     usual = reference(quality["mode"])
     for key, name, form in ROWS:
         if key in quality:

@@ -14,7 +14,7 @@ from nireports.interfaces.reporting.base import SimpleBeforeAfterRPT
 from bids_fcnreg import __version__
 from bids_fcnreg.files import write_bytes
 from bids_fcnreg.interfaces.pictures import Deformation, Slices
-from bids_fcnreg.interfaces.quality import quality_html
+from bids_fcnreg.interfaces.quality import quality_html, verdict_html
 from bids_fcnreg.workflows.report import PAGE
 
 
@@ -57,12 +57,13 @@ def make_pair_report(
         "Deformation": "What the deformation does beside the affine alignment. Blue, places that "
         "are smaller in the moving image; red, larger. Lines, 8 mm apart in the moving image.",
     }
-    parts = [_part("Quality", "", quality_html(quality, fixed.name))]
+    parts = [_part("Verdict", "", verdict_html(quality, fixed.name))]
     with tempfile.TemporaryDirectory() as folder:
         for name, interface in pictures.items():
             outputs = interface.run(cwd=_new(folder, name)).outputs.get()
             drawn = Path(outputs.get("out_report") or outputs["out_file"])
             parts.append(_part(name, captions[name], _inline(drawn)))
+    parts.append(_part("Quality numbers", "", quality_html(quality, fixed.name)))
     page = Environment().from_string(PAGE.read_text(encoding="utf-8"))
     text = page.render(
         title=f"{warped.name} on {fixed.name}",

@@ -114,6 +114,7 @@ def init_template_report_wf(
         config, scan, "ds_deformation", desc="deformation", suffix="T1w", **naming
     )
     ds_table = _figure_sink(config, scan, "ds_table", desc="quality", suffix="xfm", **naming)
+    ds_verdict = _figure_sink(config, scan, "ds_verdict", desc="verdict", suffix="xfm", **naming)
     workflow.connect([
         (inputnode, flicker, [("preproc_std", "before")]),
         (inputnode, deformation, [("preproc_std", "background"), ("transform", "transform")]),
@@ -123,6 +124,7 @@ def init_template_report_wf(
         (inputnode, table, [("quality", "quality")]),
         (contours, ds_contours, [("out_file", "in_file")]),
         (table, ds_table, [("out_file", "in_file")]),
+        (table, ds_verdict, [("verdict", "in_file")]),
     ])  # fmt: skip
     return workflow
 

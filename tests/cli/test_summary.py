@@ -98,6 +98,9 @@ def test_the_closing_table_tells_everything(tmp_path):
         tmp_path / "logs" / "run",
     )
     text = written.getvalue()
+    narrow = io.StringIO()
+    show(Console(file=narrow, width=80), ["sub-01"], {}, {}, tmp_path, tmp_path)
+    assert "sub-01/anat" not in narrow.getvalue() and "doubtful" in narrow.getvalue()
     for words in ("sub-01", "MNI", "63", "0.100 → 0.750", "0.0004", "sub-01/anat"):
         assert words in text
     assert "sub-02 failed: It has no T1w image." in text

@@ -45,9 +45,11 @@ def test_quality_table_tells_the_verdict_and_what_is_usual(tmp_path):
         name="node",
         base_dir=str(tmp_path),
     )
-    text = Path(node.run().outputs.out_file).read_text()
+    outputs = node.run().outputs
+    text = Path(outputs.out_file).read_text()
     assert "Here" in text and "0.512" in text and "affine 3.2" in text and "none" in text
-    assert "<p class='doubtful'>Doubtful" in text and "not &lt;like&gt; it" in text
+    said = Path(outputs.verdict).read_text()
+    assert "<p class='doubtful'>Here: doubtful" in said and "not &lt;like&gt; it" in said
     assert f"usually {reference('refine')['similarity'].low:.3f} to" in text
 
 
