@@ -287,7 +287,7 @@ def fit(options: argparse.Namespace) -> None:
         right = [row for row in theirs if row["kind"] == "good"]
         wrong = [row for row in theirs if not row["right"] and row["kind"] != "flipped"]
         bounds[mode] = {key: _bounds(key, right, wrong) for key in JUDGED}
-        bounds[mode]["asymmetry"] = _asymmetry_bounds()
+        bounds[mode]["asymmetry"] = _asymmetry_bounds(right)
         print(mode, len(right), "right,", len(wrong), "wrong", bounds[mode])
     # A network trained on the pair alone ends where one pass of a trained network does, or better.
     bounds.setdefault("optimize", bounds["predict"])
@@ -308,15 +308,15 @@ def _bounds(key: str, right: list[dict], wrong: list[dict]) -> dict[str, float]:
     return {name: round(float(value), 4) for name, value in found.items()}
 
 
-def _asymmetry_bounds() -> dict[str, float]:
+def _asymmetry_bounds(right: list[dict]) -> dict[str, float]:
     """Range and bound of each brain's likeness to the others.
 
     Mirrored brains have the opposite likeness: 0 is as far from them as from the others. Doubt
     begins beyond a quarter of the way to them; one brain is never sure proof.
     """
     alike = np.load(DATA / "asymmetry.npz")["likeness"]
-    low, middle, high = np.percentile(alike, [5, 50, 95])
-    found = {"low": low, "high": high, "doubtful": -middle / 4}
+    low, high = np.percentile([row["asymmetry"] for row in right], [5, 95])
+    found = {"low": low, "high": high, "doubtful": -np.median(alike) / 4}
     return {name: round(float(value), 4) for name, value in found.items()}
 
 
@@ -354,7 +354,7 @@ def _read(paths: Sequence[Path]) -> list[dict[str, Any]]:
         with open(path, encoding="utf-8", newline="") as stream:
             rows += csv.DictReader(stream, delimiter="\t")
     words = ("scan", "mode", "kind", "device", "weights")
-    return [{k: v if k in words else float(v) for k, v in row.items()} for row in rows]
+    return [{k: v if k in words else float(v) for k, v in row.items() if v} for row in rows]
 
 
 def main() -> None:
