@@ -129,8 +129,8 @@ def quality_html(quality: dict[str, Any], space: str) -> str:
         if key in quality:
             value = "none" if quality[key] is None else form.format(quality[key])
             bounds = usual.get(key)
-            between = bounds and f"{form.format(bounds.low)} to {form.format(bounds.high)}"
-            lines.append(_row(name, value, f"usually {between}" if between else ""))
+            ends = dict.fromkeys(map(form.format, (bounds.low, bounds.high))) if bounds else ()
+            lines.append(_row(name, value, f"usually {' to '.join(ends)}" if ends else ""))
     seconds = ", ".join(f"{stage} {s:.1f}" for stage, s in quality["seconds"].items())
     lines.append(_row("Seconds", seconds))
     return "\n".join([*lines, "</table>"]) + "\n"
