@@ -218,14 +218,14 @@ def test_the_methods_text_and_the_graph_alone(mixed, tmp_path):
 
 
 def test_a_registration_that_failed_is_told_and_may_count_as_an_error(mixed, tmp_path):
-    """A brain that is none: noise in the shape of one."""
+    """A brain whose dark parts are bright and the other way round."""
     bids = make_dataset(tmp_path / "in", "04")
     brain = nib.load(nilearn_map("t1"))
-    inside = brain.get_fdata()[::2, ::2, ::2] > 0
-    noise = np.random.default_rng(0).uniform(50, 150, inside.shape) * inside
+    values = brain.get_fdata()[::2, ::2, ::2]
+    inverted = np.where(values > 0, 1.02 * values.max() - values, 0)
     name = bids / "sub-04/anat/sub-04_T1w.nii.gz"
     affine = brain.affine @ np.diag([2, 2, 2, 1])
-    nib.Nifti1Image(noise.astype("float32"), affine).to_filename(name)
+    nib.Nifti1Image(inverted.astype("float32"), affine).to_filename(name)
     words = [bids, tmp_path / "out", *mixed.words[2:], "-w", tmp_path / "work"]
     words += ["--mode", "predict", "--skull-strip-t1w", "skip"]
     done = call(*words)
