@@ -44,11 +44,13 @@ ImageLike = str | os.PathLike | nib.spatialimages.SpatialImage
 TransformLike = str | os.PathLike | tuple[str | os.PathLike, bool]
 
 
+INTERPOLATIONS = ("linear", "nearest", "label")
+
 #: Volumes of a series that are resampled together: where they come from is computed once.
 VOLUMES_AT_ONCE = 8
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Registered:
     """A registered pair.
 
@@ -69,6 +71,11 @@ class Registered:
     forward: Transform
     inverse: Transform
     quality: dict[str, Any]
+
+    def __repr__(self) -> str:
+        shape, similarity = self.fixed.grid.shape, self.quality["similarity"]
+        verdict = self.quality["verdict"]
+        return f"Registered(onto {shape}, similarity={similarity:.3f}, verdict={verdict!r})"
 
     @property
     def warped(self) -> nib.Nifti1Image:
@@ -164,7 +171,7 @@ def apply(
         Image to resample.
     reference : path or nibabel image
         Gives the grid.
-    transforms : sequence of path
+    transforms : sequence of path, or path
         ITK transforms as a stack, as in antsApplyTransforms: the first listed moves the points of
         the reference first, the last listed reaches the image. ``(path, True)`` is the inverse.
     interpolation : {"linear", "nearest", "label"}
@@ -179,6 +186,10 @@ def apply(
     InputError
         If a file cannot be read, or holds no transform.
     """
+    if interpolation not in INTERPOLATIONS:
+        raise InputError(
+            f"There is no interpolation {interpolation!r}: choose {', '.join(INTERPOLATIONS)}."
+        )
     series = _series(moving)
     whole = _image(moving) if series is None else None
     grid, chain = _image(reference).grid, _chain(transforms)
@@ -253,6 +264,8 @@ def _chain(given: Sequence[TransformLike]) -> Transform:
     """All transforms of a stack as one."""
     if not given:
         raise InputError("No transform was given.")
+    if isinstance(given, str | os.PathLike):
+        given = [given]
     steps = [step for one in given for step in _transform(one).steps]
     return Transform(tuple(steps))
 

@@ -84,6 +84,13 @@ def test_jacobian_of_a_known_growth(moved):
     assert np.allclose(fr.jacobian([moved, moved], brain(), log=True).get_fdata(), 2 * np.log(8))
 
 
+def test_slips_are_understood_or_told(moved):
+    one, many = (fr.apply(brain(), brain(), given) for given in (moved, [moved]))
+    np.testing.assert_array_equal(one.get_fdata(), many.get_fdata())
+    with pytest.raises(InputError, match="no interpolation 'NearestNeighbor': choose linear"):
+        fr.apply(brain(), brain(), [moved], interpolation="NearestNeighbor")
+
+
 def test_no_transform_is_refused():
     with pytest.raises(InputError, match="No transform was given"):
         fr.apply(brain(), brain(), [])

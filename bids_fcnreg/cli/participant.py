@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +43,7 @@ def run(config: Config, console: Console) -> int:
     if config.reports_only:
         return _make_reports(config, scans, console)
     prepare.check_device(config)
+    prepare.check_weights(config)
     templates, atlases = prepare.find_templates(config)
     if config.dry_run:
         return _list(config, scans, templates, console)
@@ -108,7 +110,7 @@ def _list(
     """Say what would be registered to what, and which results are there already."""
     from bids_fcnreg.bids.results import find_results
 
-    there = {(result.label, result.space) for result in find_results(config.output_dir)}
+    there = {(one.label, one.space): one.quality for one in find_results(config.output_dir)}
     for scan in scans:
         spaces = [template.space for template in templates]
         done = [space for space in spaces if (scan.label, space) in there]
@@ -118,7 +120,8 @@ def _list(
         for space in missing if scan.t1w else ():
             console.print(f"{scan.label}: to register to {space} ({config.mode})")
         for space in done:
-            console.print(f"{scan.label}: results in {space} are there")
+            mode = json.loads(there[scan.label, space].read_text(encoding="utf-8"))["mode"]
+            console.print(f"{scan.label}: results in {space} are there ({mode})")
     return DONE
 
 

@@ -51,6 +51,20 @@ def find_input(config: Config, console: Console) -> list[Scan]:
     return scans
 
 
+def check_weights(config: Config) -> None:
+    """Refuse a network without weights where weights are needed.
+
+    Raises
+    ------
+    InputError
+        See `bids_fcnreg.fcn.weights.shipped`.
+    """
+    if config.model is None and config.mode != "optimize":
+        from bids_fcnreg.fcn.weights import shipped
+
+        shipped(config.network)
+
+
 def check_device(config: Config) -> None:
     """Refuse a device that this machine lacks, if it is this machine that computes.
 

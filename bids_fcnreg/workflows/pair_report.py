@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment
+from nipype import logging
 from nireports.interfaces.reporting.base import SimpleBeforeAfterRPT
 
 from bids_fcnreg import __version__
@@ -41,6 +42,9 @@ def make_pair_report(
     Path
         `path`.
     """
+    # Each interface runs in a folder of its own, and would tell the screen about it.
+    fixed, mask, warped, transform = (one.absolute() for one in (fixed, mask, warped, transform))
+    logging.getLogger("nipype.interface").setLevel("WARNING")
     images = {"background": str(warped), "mask": str(mask)}
     pictures = {
         "Before and after": SimpleBeforeAfterRPT(

@@ -104,6 +104,12 @@ def test_a_device_that_is_not_there(dataset, tmp_path):
     refused(call(dataset, tmp_path / "out", "participant", "--device", "cuda:99"), "cuda:99")
 
 
+def test_a_network_without_weights(dataset, tmp_path):
+    words = [dataset, tmp_path / "out", "participant", "--network", "2017"]
+    refused(call(*words), "No trained weights", "2017")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_wrong_config_file(dataset, tmp_path):
     settings = tmp_path / "settings.toml"
     settings.write_text("templat = 'x'\n")

@@ -79,6 +79,17 @@ def test_the_report_is_one_page_with_everything_in_it(pair):
     assert f"report: {pair / 'out' / 'r_report.html'}" in (pair / "printed.txt").read_text()
 
 
+def test_a_report_of_relative_paths(pair, monkeypatch):
+    monkeypatch.chdir(pair)
+    mask = nib.load("fixed.nii.gz")
+    nib.Nifti1Image((mask.get_fdata() > 0).astype("uint8"), mask.affine).to_filename("mask.nii.gz")
+    words = ["fixed.nii.gz", "moving.nii.gz", "-o", "near_", "--fixed-mask", "mask.nii.gz"]
+    done = call("register", *words, "--mode", "predict", "--device", "cpu", "--report")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "" and "INFO" not in done.stdout
+    assert "Before and after" in (pair / "near_report.html").read_text()
+
+
 def test_both_transforms_are_itk_files_in_the_stated_direction(pair):
     for name, source, target in [("xfm", "moving", "fixed"), ("inverse_xfm", "fixed", "moving")]:
         transform = sitk.ReadTransform(str(pair / "out" / f"r_{name}.h5"))
