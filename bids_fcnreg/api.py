@@ -30,6 +30,7 @@ import numpy as np
 import torch
 
 from bids_fcnreg import image
+from bids_fcnreg.config import INTERPOLATIONS
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn import itk
 from bids_fcnreg.fcn.geometry import Image
@@ -43,8 +44,6 @@ ImageLike = str | os.PathLike | nib.spatialimages.SpatialImage
 #: What is taken as a transform: an ITK file, or a file and whether its inverse is meant.
 TransformLike = str | os.PathLike | tuple[str | os.PathLike, bool]
 
-
-INTERPOLATIONS = ("linear", "nearest", "label")
 
 #: Volumes of a series that are resampled together: where they come from is computed once.
 VOLUMES_AT_ONCE = 8
@@ -151,8 +150,7 @@ def register(
         seed=seed,
     )
     quality = found.quality.as_dict()
-    verdict = judge(quality)
-    quality |= {"verdict": verdict.level, "verdict_reason": "; ".join(verdict.reasons) or None}
+    quality |= judge(quality).as_dict()
     return Registered(images["fixed"], images["moving"], found.forward, found.inverse, quality)
 
 

@@ -20,6 +20,7 @@ GROUP_TASKS = ("report", "template", "train")
 MODES = ("refine", "predict", "optimize")
 NETWORKS = ("diffeomorphic", "2017")
 SKULL_STRIP = ("auto", "force", "skip")
+INTERPOLATIONS = ("linear", "nearest", "label")
 DEFAULT_TEMPLATE = "MNI152NLin2009aSym"
 MAX_OMP_NTHREADS = 8
 

@@ -71,6 +71,10 @@ class Verdict:
     level: str
     reasons: tuple[str, ...] = ()
 
+    def as_dict(self) -> dict[str, str | None]:
+        """What is written beside the quality numbers."""
+        return {"verdict": self.level, "verdict_reason": "; ".join(self.reasons) or None}
+
     def __str__(self) -> str:
         return f"{self.level}: {'; '.join(self.reasons)}" if self.reasons else self.level
 

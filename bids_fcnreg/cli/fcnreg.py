@@ -13,11 +13,9 @@ from typing import Any
 from bids_fcnreg import __version__
 from bids_fcnreg.cli.parser import OneSentenceParser
 from bids_fcnreg.cli.train import add_train
-from bids_fcnreg.config import MODES, NETWORKS, convert
+from bids_fcnreg.config import INTERPOLATIONS, MODES, NETWORKS, convert
 from bids_fcnreg.errors import FcnregError, InputError
 from bids_fcnreg.fcn.memory import keep_freed_memory
-
-INTERPOLATIONS = ("linear", "nearest", "label")
 
 _STACK = """\
 Transforms are a stack, as in antsApplyTransforms: to find the value of a point of the reference,

@@ -67,8 +67,7 @@ class Judge(SimpleInterface):
             log_jacobian = nib.load(self.inputs.log_jacobian).get_fdata(dtype="float32")
             mask = nib.load(self.inputs.mask).get_fdata(dtype="float32")
             quality["asymmetry"] = asymmetry(log_jacobian, mask)
-        verdict = judge(quality)
-        quality |= {"verdict": verdict.level, "verdict_reason": "; ".join(verdict.reasons) or None}
+        quality |= judge(quality).as_dict()
         out_file = Path(runtime.cwd) / "quality.json"
         out_file.write_text(json.dumps(quality, indent=2) + "\n")
         self._results["quality"] = str(out_file)
