@@ -36,6 +36,7 @@ from bids_fcnreg.fcn import itk
 from bids_fcnreg.fcn.geometry import Image
 from bids_fcnreg.fcn.register import register as register_images
 from bids_fcnreg.fcn.transform import Transform
+from bids_fcnreg.preprocessing import fits_a_brain, shown
 from bids_fcnreg.verdict import judge
 
 #: What is taken as an image: a file, or nibabel's.
@@ -136,11 +137,15 @@ def register(
     Raises
     ------
     InputError
-        If a file cannot be read, an image has no contrast, or a word is none of those above.
+        If a file cannot be read, an image has no contrast or, without a mask, shows more than a
+        brain, or a word is none of those above.
     """
     given = {"fixed": fixed, "moving": moving}
     masks = {"fixed_mask": fixed_mask, "moving_mask": moving_mask}
     images = {name: _image(one) for name, one in (given | masks).items() if one is not None}
+    for name, mask in (("fixed", fixed_mask), ("moving", moving_mask)):
+        if mask is None:
+            _refuse_head(name, images[name])
     found = register_images(
         **images,
         mode=mode,
@@ -233,8 +238,8 @@ def jacobian(
     InputError
         If a file cannot be read, or holds no transform.
     """
-    grid = _image(reference).grid
-    values = _chain(transforms).log_jacobian(grid)
+    chain, grid = _chain(transforms), _image(reference).grid
+    values = chain.log_jacobian(grid)
     return image.to_nifti(Image(values if log else values.exp(), grid))
 
 
@@ -258,12 +263,25 @@ def map_points(points: np.ndarray, transforms: Sequence[TransformLike]) -> np.nd
     return _chain(transforms).map(given).numpy()
 
 
+def _refuse_head(name: str, shown_image: Image) -> None:
+    """Refuse an image without mask that shows more than a brain."""
+    seen = shown(shown_image.data[0, 0].numpy())
+    if not fits_a_brain(seen, shown_image.grid.affine):
+        litres = float(seen.sum() * np.prod(shown_image.grid.spacing)) / 1e6
+        raise InputError(
+            f"The {name} image shows more than a brain ({litres:.1f} litres that are not "
+            f"background): give its brain mask ({name} mask), or an image without skull."
+        )
+
+
 def _chain(given: Sequence[TransformLike]) -> Transform:
     """All transforms of a stack as one."""
-    if not given:
-        raise InputError("No transform was given.")
     if isinstance(given, str | os.PathLike):
         given = [given]
+    if not isinstance(given, Sequence):
+        raise InputError(f"Transforms are a list of ITK files, not {type(given).__name__}.")
+    if not given:
+        raise InputError("No transform was given.")
     steps = [step for one in given for step in _transform(one).steps]
     return Transform(tuple(steps))
 
@@ -280,11 +298,15 @@ def _transform(given: TransformLike) -> Transform:
 def _image(given: ImageLike) -> Image:
     if isinstance(given, str | os.PathLike):
         return image.read(given)
+    if not isinstance(given, nib.spatialimages.SpatialImage):
+        raise InputError(f"An image is a file or nibabel's, not {type(given).__name__}.")
     return image.to_image(given)
 
 
 def _series(given: ImageLike) -> nib.Nifti1Image | None:
-    """A file or an image that has several volumes; None for others."""
+    """A file or an image that has several volumes; None for what is not."""
     if isinstance(given, str | os.PathLike):
         return image.open_series(given)
+    if not isinstance(given, nib.spatialimages.SpatialImage):
+        return None
     return given if len(given.shape) == 4 and given.shape[3] > 1 else None

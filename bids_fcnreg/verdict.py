@@ -17,6 +17,23 @@ from typing import Any
 #: From best to worst.
 LEVELS = ("good", "doubtful", "failed")
 
+#: Key of each quality number, what it is called in a table, and how its value is printed.
+NUMBERS = (
+    ("similarity_initial", "Similarity (local correlation) before", "{:.3f}"),
+    ("similarity_affine", "Similarity after the affine stage", "{:.3f}"),
+    ("similarity", "Similarity at the end", "{:.3f}"),
+    ("similarity_lowest", "Similarity in the least similar 4 cm of the brain", "{:.3f}"),
+    ("brain_overlap", "Overlap of the brains (Dice)", "{:.3f}"),
+    ("folds_percent", "Folded voxels in the brain (%)", "{:.4f}"),
+    ("sd_log_jacobian", "Standard deviation of log-Jacobian", "{:.3f}"),
+    ("inverse_consistency_mm", "Inverse consistency error, mean (mm)", "{:.3f}"),
+    ("inverse_consistency_p95_mm", "Inverse consistency error, 95th percentile (mm)", "{:.3f}"),
+    ("asymmetry", "Likeness to the usual asymmetry of brains", "{:.3f}"),
+)
+
+#: What the ranges and bounds come from.
+MEASURED_ON = "T1w brains of adults registered to the built-in template"
+
 #: What a number beyond its bounds means, by its key.
 MEANINGS = {
     "similarity": "the registered brain is not like the template",
@@ -47,6 +64,15 @@ class Bounds:
     high: float
     doubtful: float | None = None
     failed: float | None = None
+
+    def told(self, form: str) -> str:
+        """Range and bound in words, the numbers printed in a form such as ``{:.3f}``."""
+        ends = dict.fromkeys(map(form.format, (self.low, self.high)))
+        usual = f"usually {' to '.join(ends)}"
+        if self.doubtful is None:
+            return usual
+        side = "below" if self.doubtful < self.low else "above"
+        return f"{usual}, doubtful {side} {form.format(self.doubtful)}"
 
     def judge(self, value: float) -> str:
         """One of `LEVELS`."""

@@ -91,6 +91,19 @@ def test_slips_are_understood_or_told(moved):
         fr.apply(brain(), brain(), [moved], interpolation="NearestNeighbor")
 
 
+def test_arguments_in_the_wrong_order_are_told(moved):
+    with pytest.raises(InputError, match="Transforms are a list of ITK files, not Nifti1Image"):
+        fr.jacobian(brain(), [moved])
+    with pytest.raises(InputError, match="An image is a file or nibabel's, not list"):
+        fr.apply([moved], brain(), [moved])
+
+
+def test_a_head_needs_its_mask():
+    head = nib.Nifti1Image(np.random.default_rng(0).uniform(1, 2, (20, 20, 20)), np.eye(4) * 10)
+    with pytest.raises(InputError, match="moving image shows more than a brain"):
+        fr.register(brain(), head)
+
+
 def test_no_transform_is_refused():
     with pytest.raises(InputError, match="No transform was given"):
         fr.apply(brain(), brain(), [])

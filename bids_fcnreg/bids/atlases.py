@@ -126,6 +126,11 @@ def _from_templateflow(spec: str, template: Template) -> Atlas:
     )
     hits = _matching(named, asked)
     if not hits:
+        if template.builtin and not images:
+            raise InputError(
+                f"The built-in template {template.space} has no atlas {spec}, only {TISSUE}: give "
+                "with --template one that has it, such as MNI152NLin2009cAsym, or a NIfTI file."
+            )
         known = sorted({_spec_of(e) for e in named or images})
         raise InputError(
             f"TemplateFlow has no atlas {spec} for {template.space}: it has "

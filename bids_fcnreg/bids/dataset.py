@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 import shutil
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bids_fcnreg.errors import InputError
+from bids_fcnreg.errors import FcnregError, InputError
 
 if TYPE_CHECKING:
     from bids.layout import BIDSLayout
@@ -25,6 +26,8 @@ _QUERIES: dict[str, dict[str, Any]] = {
 _OTHER_QUERIES = {"asl", "bold", "dwi", "flair", "fmap", "pet", "sbref", "t2w"}
 _LESION = re.compile(r"_label-lesion_(.*_)?(roi|mask)\.nii|^(?!.*_label-).*_roi\.nii")
 _VALIDATOR_SECONDS = 600
+#: Labels that a message names at most.
+_NAMED = 20
 
 
 def scan_label(participant: str, session: str | None) -> str:
@@ -247,12 +250,17 @@ def validate(bids_dir: Path) -> list[str]:
     -------
     list of str
         One line for each error; empty if there is none.
+
+    Raises
+    ------
+    FcnregError
+        If the validator could not do its work.
     """
     name = "bids-validator-deno"
     beside = Path(sys.executable).with_name(name)
     command = str(beside) if beside.exists() else shutil.which(name)
     if command is None:
-        return [f"{name} is not installed: the dataset was not validated."]
+        raise FcnregError(f"{name} is not installed: the dataset was not validated.")
     try:
         done = subprocess.run(
             [command, str(bids_dir), "--format", "json", "--ignoreWarnings"],
@@ -260,11 +268,17 @@ def validate(bids_dir: Path) -> list[str]:
             text=True,
             timeout=_VALIDATOR_SECONDS,
         )
+        if not done.stdout.strip():
+            raise OSError(done.stderr.strip() or f"exit code {done.returncode}")
         issues = json.loads(done.stdout)["issues"]["issues"]
-    except subprocess.TimeoutExpired:
-        return [f"{name} took more than {_VALIDATOR_SECONDS} s: the dataset was not validated."]
+    except subprocess.TimeoutExpired as why:
+        raise FcnregError(
+            f"{name} took more than {_VALIDATOR_SECONDS} s: the dataset was not validated."
+        ) from why
     except (OSError, ValueError, KeyError) as why:
-        return [f"{name} failed ({_first_line(why)}): the dataset was not validated."]
+        raise FcnregError(
+            f"{name} failed ({_first_line(why)}): the dataset was not validated."
+        ) from why
     return [_issue_line(issue) for issue in issues if issue.get("severity") == "error"]
 
 
@@ -307,11 +321,25 @@ def _scans_of(
 def _check_known(what: str, wanted: tuple[str, ...], there: list[str], bids_dir: Path) -> None:
     """Refuse labels that the dataset does not have."""
     unknown = [label for label in wanted if label not in there]
-    if unknown:
-        known = ", ".join(there[:20]) + (", …" if len(there) > 20 else "")
-        raise InputError(
-            f"{what} {', '.join(unknown)} is not in {bids_dir}: choose from {known or 'none'}."
-        )
+    if not unknown:
+        return
+    sentence = f"{what} {', '.join(unknown)} is not in {bids_dir}"
+    if not there:
+        option = f"--{what.lower()}-label"
+        raise InputError(f"{sentence}, which has no {what.lower()}s: leave {option} away.")
+    if any("," in label for label in unknown):
+        raise InputError(f"{sentence}: put spaces between labels, not commas.")
+    if alike := [match for label in unknown for match in _alike(label, there)]:
+        raise InputError(f"{sentence}: did you mean {', '.join(dict.fromkeys(alike))}?")
+    known = ", ".join(there[:_NAMED])
+    more = f" and {len(there) - _NAMED} more" if len(there) > _NAMED else ""
+    raise InputError(f"{sentence}: choose from {known}{more}.")
+
+
+def _alike(label: str, there: Iterable[str]) -> list[str]:
+    """Labels that are written nearly like this one: 05 for 5, or a letter that differs."""
+    same = [other for other in there if other.lstrip("0") == label.lstrip("0")]
+    return same or difflib.get_close_matches(label, there, n=3, cutoff=0.75)
 
 
 def _labels(labels: Iterable[str], prefix: str) -> tuple[str, ...]:

@@ -62,15 +62,10 @@ def prepare_output(output_dir: Path, bids_dir: Path) -> None:
     Raises
     ------
     InputError
-        If the folder cannot be written, is the input dataset, or holds another dataset.
+        As `check_output`, and if the folder cannot be written.
     """
     output_dir, bids_dir = Path(output_dir).absolute(), Path(bids_dir).absolute()
-    if output_dir.resolve() == bids_dir.resolve():
-        raise InputError(
-            f"The output folder {output_dir} is the dataset itself: choose another, for instance "
-            f"{bids_dir / 'derivatives' / NAME}."
-        )
-    _check_ours(output_dir)
+    check_output(output_dir, bids_dir)
     try:
         (output_dir / "logs").mkdir(parents=True, exist_ok=True)
         write_json(output_dir / "dataset_description.json", _description(bids_dir))
@@ -82,6 +77,43 @@ def prepare_output(output_dir: Path, bids_dir: Path) -> None:
             f"The output folder {output_dir} cannot be written ({why.strerror}): choose another "
             "or change its permissions."
         ) from why
+
+
+def check_output(output_dir: Path, bids_dir: Path) -> None:
+    """Refuse a folder that derivatives cannot go to.
+
+    Raises
+    ------
+    InputError
+        If it is the input dataset, a file, or holds another dataset.
+    """
+    output_dir, bids_dir = Path(output_dir).absolute(), Path(bids_dir).absolute()
+    if output_dir.exists() and not output_dir.is_dir():
+        raise InputError(f"The output folder {output_dir} is a file: choose another name.")
+    makers = _makers(output_dir)
+    if output_dir.resolve() == bids_dir.resolve():
+        advice = (
+            "the first folder is that of the dataset, the second that of the derivatives"
+            if makers and NAME in makers
+            else f"choose another, for instance {bids_dir / 'derivatives' / NAME}"
+        )
+        raise InputError(f"The output folder {output_dir} is the dataset itself: {advice}.")
+    if makers is not None and NAME not in makers:
+        raise InputError(
+            f"The output folder {output_dir} holds a dataset that {NAME} did not make: choose "
+            "another folder."
+        )
+
+
+def strangers(output_dir: Path, *known: Path) -> list[str]:
+    """What lies in a folder that holds no derivatives of ours, but for hidden and known things."""
+    if not output_dir.is_dir() or _makers(output_dir) is not None:
+        return []
+    return sorted(
+        one.name + ("/" if one.is_dir() else "")
+        for one in output_dir.iterdir()
+        if one.name != "logs" and not one.name.startswith(".") and one not in known
+    )
 
 
 def bids_uri(path: str | os.PathLike, bids_dir: Path | None, output_dir: Path | None) -> str:
@@ -161,22 +193,15 @@ def _generated_by() -> dict[str, Any]:
     return made
 
 
-def _check_ours(output_dir: Path) -> None:
-    """Refuse to write into a dataset that something else made."""
-    if output_dir.exists() and not output_dir.is_dir():
-        raise InputError(f"The output folder {output_dir} is a file: choose another name.")
+def _makers(output_dir: Path) -> list[str] | None:
+    """Software that made the dataset in a folder; None if there is no dataset."""
     try:
         there = json.loads((output_dir / "dataset_description.json").read_text(encoding="utf-8"))
-        makers = [maker.get("Name") for maker in there.get("GeneratedBy", [])]
-    except OSError:  # nothing there yet
-        return
+        return [maker.get("Name") for maker in there.get("GeneratedBy", [])]
+    except OSError:
+        return None
     except (ValueError, AttributeError):
-        makers = []
-    if NAME not in makers:
-        raise InputError(
-            f"The output folder {output_dir} holds a dataset that {NAME} did not make: choose "
-            "another folder."
-        )
+        return []
 
 
 def _write_bidsignore(path: Path) -> None:

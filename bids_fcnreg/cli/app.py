@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
+from bids_fcnreg.cli import prepare
 from bids_fcnreg.cli.parser import parse
 from bids_fcnreg.config import Config
 from bids_fcnreg.errors import FcnregError, InputError
@@ -84,8 +85,9 @@ def run(config: Config) -> int:
 
     from bids_fcnreg.cli import group, participant
 
-    level = {"participant": participant, "group": group}[config.level]
     console = Console(highlight=False, soft_wrap=True, markup=False, quiet=not _speaks())
+    prepare.check_folders(config, console)
+    level = {"participant": participant, "group": group}[config.level]
     return level.run(config, console)
 
 

@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,22 +32,32 @@ of images, as in antsApplyTransformsToPoints; OUT is the same table with other c
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `fcnreg`; returns the exit code: 0, or 2 when the input or a word is wrong."""
+    """Run `fcnreg`.
+
+    Returns
+    -------
+    int
+        Exit code: 0; 1 when a file could not be read or written, or when a registration failed by
+        its quality numbers and --fail-on-qc was given; 2 when the input or a word is wrong; 130
+        after an interrupt.
+    """
     parser = build_parser()
     options = parser.parse_args(argv)
     # Before PyTorch is loaded: its threads must not keep the cores that other processes need.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     keep_freed_memory()
     try:
-        options.run(options)
+        return options.run(options) or 0
     except FcnregError as error:
         print(f"fcnreg: error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # for instance: no space left
+        print(f"fcnreg: error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt as stop:
         advice = f"; {stop}" if str(stop) else ""
         print(f"fcnreg: stopped by the user{advice}.", file=sys.stderr)
         return 130
-    return 0
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -99,6 +110,9 @@ def _add_register(commands: Any) -> None:
     command.add_argument(
         "--report", action="store_true", help="write PREFIXreport.html: pictures and quality"
     )
+    command.add_argument(
+        "--fail-on-qc", action="store_true", help="exit with 1 if the verdict is failed"
+    )
     command.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     command.set_defaults(run=_register)
 
@@ -118,10 +132,13 @@ def _add_apply(commands: Any) -> None:
     _add_transforms(command, "ITK transforms; the last listed is applied to the image first")
     command.add_argument("-o", "--output", type=Path, metavar="OUT", required=True)
     command.add_argument(
+        "-n",
         "--interpolation",
+        type=_interpolation,
         choices=INTERPOLATIONS,
         default="linear",
-        help="nearest or label for label images (default: %(default)s)",
+        help="nearest or label for label images; NearestNeighbor and GenericLabel, as ANTs calls "
+        "them, are understood (default: %(default)s)",
     )
     command.set_defaults(run=_apply)
 
@@ -159,6 +176,12 @@ def _transform(word: str) -> tuple[Path, bool]:
     return (Path(listed[1]), listed[2] == "1") if listed else (Path(word), False)
 
 
+def _interpolation(word: str) -> str:
+    """Our word for an interpolation, also from that of ANTs."""
+    ants = {"nearestneighbor": "nearest", "genericlabel": "label"}
+    return ants.get(word.lower(), word.lower())
+
+
 def _add_phantom(commands: Any) -> None:
     command = commands.add_parser(
         "phantom",
@@ -179,7 +202,7 @@ def _add_phantom(commands: Any) -> None:
     command.set_defaults(run=_phantom)
 
 
-def _register(options: argparse.Namespace) -> None:
+def _register(options: argparse.Namespace) -> int:
     device = convert("device", options.device, "--device")
     if options.model is not None and not options.model.is_file():
         raise InputError(f"The file {options.model} given with --model does not exist.")
@@ -198,20 +221,21 @@ def _register(options: argparse.Namespace) -> None:
         device=device,
         seed=options.seed,
     )
-    warped, xfm, _ = result.save(options.output)
+    written = result.save(options.output)
+    warped, xfm, _ = written
     if options.labels is not None:
         carried = api.apply(options.labels, warped, [xfm], interpolation="label")
-        image.write(options.output + "labels.nii.gz", carried)
+        written.append(image.write(options.output + "labels.nii.gz", carried))
     _print_quality(result.quality)
     if options.report:
-        _report(options, warped, xfm, result.quality)
+        written.append(_report(options, warped, xfm, result.quality))
+    print("written:", ", ".join(map(str, written)))
+    return int(options.fail_on_qc and result.quality["verdict"] == "failed")
 
 
 def _report(
     options: argparse.Namespace, warped: Path, transform: Path, quality: dict[str, Any]
-) -> None:
-    import tempfile
-
+) -> Path:
     from bids_fcnreg import image
     from bids_fcnreg.workflows.pair_report import make_pair_report
 
@@ -222,17 +246,23 @@ def _report(
             fixed = image.load(options.fixed)
             nonzero = image.like(fixed, fixed.get_fdata() != 0, "uint8")
             mask = image.write(Path(folder) / "mask.nii.gz", nonzero)
-        make_pair_report(page, options.fixed, mask, warped, transform, quality)
-    print(f"report: {page}")
+        return make_pair_report(
+            page, options.fixed, options.moving, mask, warped, transform, quality
+        )
 
 
 def _print_quality(quality: dict[str, Any]) -> None:
-    for name, value in quality.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{key} {number:.1f}" for key, number in value.items())
-        elif isinstance(value, float):
-            value = f"{value:.4g}"
-        print(f"{name.replace('_', ' ')}: {'none' if value is None else value}")
+    from bids_fcnreg.verdict import MEASURED_ON, NUMBERS, reference
+
+    usual = reference(quality["mode"])
+    for key, name, form in NUMBERS:
+        if key in quality:
+            note = f" ({usual[key].told(form)})" if key in usual else ""
+            print(f"{name}: {form.format(quality[key])}{note}")
+    print(f"Mode: {quality['mode']}, device: {quality['device']}")
+    print("Seconds:", ", ".join(f"{stage} {s:.1f}" for stage, s in quality["seconds"].items()))
+    reason = f": {quality['verdict_reason']}" if quality["verdict_reason"] else ""
+    print(f"Verdict, by what is usual of {MEASURED_ON}: {quality['verdict']}{reason}")
 
 
 def _apply(options: argparse.Namespace) -> None:
@@ -248,7 +278,7 @@ def _apply(options: argparse.Namespace) -> None:
     resampled = api.apply(
         options.input, options.reference, options.transforms, interpolation=options.interpolation
     )
-    image.write(options.output, resampled)
+    _tell(image.write(options.output, resampled))
 
 
 def _apply_to_points(options: argparse.Namespace) -> None:
@@ -257,6 +287,7 @@ def _apply_to_points(options: argparse.Namespace) -> None:
 
     table = read_points(options.input)
     write_points(options.output, table, api.map_points(table.points, options.transforms))
+    _tell(options.output)
 
 
 def _jacobian(options: argparse.Namespace) -> None:
@@ -265,7 +296,7 @@ def _jacobian(options: argparse.Namespace) -> None:
     from bids_fcnreg import api, image
 
     growth = api.jacobian(options.transforms, options.reference, log=options.log)
-    image.write(options.output, growth)
+    _tell(image.write(options.output, growth))
 
 
 def _phantom(options: argparse.Namespace) -> None:
@@ -280,14 +311,22 @@ def _phantom(options: argparse.Namespace) -> None:
     print(f"Made {options.participants} participants in {options.folder}.")
 
 
+def _tell(written: Path) -> None:
+    print(f"written: {written}")
+
+
 def _check_output(path: Path) -> None:
     """Refuse an output that could not be written, before any work is done for it."""
     if not path.name.endswith((".nii", ".nii.gz")):
         raise InputError(f"The output {path} must end in .nii or .nii.gz.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
     except OSError as error:
-        raise InputError(f"The folder {path.parent} cannot be made: {error.strerror}.") from error
+        raise InputError(
+            f"The folder {path.parent} cannot be written ({error.strerror}): give another output."
+        ) from error
 
 
 if __name__ == "__main__":

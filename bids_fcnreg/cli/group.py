@@ -146,12 +146,13 @@ def study_rows(
 
 def _tell(config: Config, rows: Mapping[str, Sequence[Row]], console: Console) -> None:
     """Say who is not in the tables, and where everything is."""
+    from bids_fcnreg.group.tables import absent
     from bids_fcnreg.workflows.group import FOLDER
 
     for space, theirs in rows.items():
-        absent = [row for row in theirs if row.status != "done"]
-        console.print(f"{space}: {len(theirs) - len(absent)} of {len(theirs)} scans")
-        for row in absent:
-            console.print(f"  {row.label} {row.status}: {row.reason}")
+        done = sum(row.status == "done" for row in theirs)
+        console.print(f"{space}: {done} of {len(theirs)} scans")
+        for status, reason, labels in absent(theirs):
+            console.print(f"  {', '.join(labels)} {status}: {reason}")
     page = config.output_dir / "group.html"
     console.print(f"Page: {page}; tables and images: {config.output_dir / FOLDER}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -28,7 +29,7 @@ class OneSentenceParser(argparse.ArgumentParser):
     """Argument parser whose errors are one sentence, without the usage before it."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        self.exit(2, f"{self.prog}: error: {message}; see `{self.prog} --help`.\n")
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Any:
         """As ever; if it is the shell that asks, say how its word may go on instead."""
@@ -72,6 +73,11 @@ def check(config: Config) -> None:
             raise InputError(f"The file {path} given with {_flag(name)} does not exist.")
     if config.level == "group":
         check_group(config)
+    for name in ("templates", "atlases"):
+        for word in getattr(config, name):
+            image = re.match(r".+?\.nii(\.gz)?(?=:|$)", word)
+            if image and not Path(image[0]).expanduser().exists():
+                raise InputError(f"The file {image[0]} given with {_flag(name)} does not exist.")
     if config.mode == "optimize" and config.model is not None:
         raise InputError("--mode optimize starts from no weights: leave --model away.")
     if config.work_dir.resolve().is_relative_to(config.bids_dir.resolve()):

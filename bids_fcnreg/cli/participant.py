@@ -101,6 +101,7 @@ def _process(
     labels = workflow_labels(config, scans, workflow)
     display, stopped = run_workflow(config, workflow, labels, log_file, console)
     failures = _failures(config, scans, display, stopped, run_dir)
+    prepare.write_methods(config, workflow, [one for one in scans if one.label not in failures])
     return _conclude(config, scans, display, failures, run_dir, console)
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bids_fcnreg.config import Config
-from bids_fcnreg.errors import InputError
+from bids_fcnreg.errors import FcnregError, InputError
 
 if TYPE_CHECKING:
     from nipype import Workflow
@@ -27,6 +28,28 @@ TEMPLATES = "templates"
 
 #: What we make in the work folder.
 _OURS = (TEMPLATES, "fcnreg_wf", "group_wf", "template_wf", "train_wf")
+
+
+def check_folders(config: Config, console: Console) -> None:
+    """Refuse folders that cannot be right, and say what else lies in that of the output.
+
+    Raises
+    ------
+    InputError
+        See `bids_fcnreg.bids.dataset.read_description` and
+        `bids_fcnreg.bids.derivatives.check_output`.
+    """
+    from bids_fcnreg.bids.dataset import read_description
+    from bids_fcnreg.bids.derivatives import check_output, strangers
+
+    read_description(config.bids_dir)
+    check_output(config.output_dir, config.bids_dir)
+    if others := strangers(config.output_dir, config.work_dir):
+        more = ", …" if len(others) > 3 else ""
+        console.print(
+            f"warning: the output folder {config.output_dir} holds other things already "
+            f"({', '.join(others[:3])}{more}): results are put beside them"
+        )
 
 
 def find_input(config: Config, console: Console) -> list[Scan]:
@@ -46,7 +69,7 @@ def find_input(config: Config, console: Console) -> list[Scan]:
     people = len({scan.participant for scan in scans})
     console.print(
         f"{config.bids_dir}: {_count(people, 'participant')}, "
-        f"{_count(sum(bool(scan.t1w) for scan in scans), 'anatomy', 'anatomies')} to register"
+        f"{_count(sum(bool(scan.t1w) for scan in scans), 'anatomy', 'anatomies')}"
     )
     return scans
 
@@ -125,7 +148,11 @@ def validate_input(config: Config, run_dir: Path, console: Console) -> None:
     """Report what the BIDS validator finds; files that are read are checked when they are."""
     from bids_fcnreg.bids.dataset import validate
 
-    problems = validate(config.bids_dir)
+    try:
+        problems = validate(config.bids_dir)
+    except FcnregError as why:  # nothing that is registered depends on it
+        console.print(f"BIDS validator: {why}")
+        return
     if problems:
         report = run_dir / "bids_validator.txt"
         report.write_text("\n".join(problems) + "\n", encoding="utf-8")
@@ -154,26 +181,45 @@ def build_workflow(
     return init_fcnreg_wf(config, scans, ready, ready_atlases)
 
 
-def write_methods(config: Config, workflow: Workflow) -> Path:
+def write_methods(config: Config, workflow: Workflow, scans: Iterable[Scan] = ()) -> Path:
     """Write what is done as a text for a methods section, with the works it cites.
 
     ``CITATION.md`` and ``CITATION.bib``, and the same with the references filled in as
     ``CITATION.html`` and ``CITATION.tex``.
+
+    Parameters
+    ----------
+    config : Config
+        Names the folder of derivatives.
+    workflow : Workflow
+        Says what it does.
+    scans : iterable of Scan
+        Those that were processed: what was found of them is told too.
     """
     import pypandoc
 
+    from bids_fcnreg.bids.results import find_preprocessed
     from bids_fcnreg.files import write_bytes
+    from bids_fcnreg.workflows.preprocess import tell_extraction
 
     folder = config.output_dir / "logs"
     references = files("bids_fcnreg").joinpath("data", "references.bib").read_bytes()
     bibliography = write_bytes(folder / "CITATION.bib", references)
-    path = write_bytes(folder / "CITATION.md", f"{workflow.visit_desc().strip()}\n".encode())
+    made = find_preprocessed(config.output_dir, scans)
+    stripped = [_sidecar(preproc)["SkullStripped"] for _, preproc, _ in made]
+    text = tell_extraction(workflow.visit_desc().strip(), stripped)
+    path = write_bytes(folder / "CITATION.md", f"{text}\n".encode())
     filled = ["--standalone", "--citeproc", "--bibliography", str(bibliography)]
     filled += ["--metadata", "pagetitle=Methods"]
     for ending, kind in ((".html", "html"), (".tex", "latex")):
         text = pypandoc.convert_file(str(path), kind, format="markdown", extra_args=filled)
         write_bytes(path.with_suffix(ending), text.encode())
     return path
+
+
+def _sidecar(path: Path) -> dict[str, Any]:
+    """What the JSON beside an image says."""
+    return json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text("utf-8"))
 
 
 def _count(number: int, one: str, many: str | None = None) -> str:

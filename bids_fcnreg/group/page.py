@@ -11,7 +11,7 @@ from pathlib import Path
 from jinja2 import Environment
 
 from bids_fcnreg import __version__
-from bids_fcnreg.group.tables import FEWEST_TO_JUDGE, NUMBERS, OUTLYING, Row
+from bids_fcnreg.group.tables import FEWEST_TO_JUDGE, NUMBERS, OUTLYING, Row, absent
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ def _shown(space: SpacePart) -> dict[str, object]:
     return {
         "name": space.name,
         "rows": space.rows,
+        "absent": absent(space.rows),
         "facts": list(dict.fromkeys(name for row in space.rows for name in row.facts)),
         "judged": sum(bool(row.numbers) for row in space.rows) >= FEWEST_TO_JUDGE,
         "means": _encoded(space.means),

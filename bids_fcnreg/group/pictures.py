@@ -47,7 +47,9 @@ def draw_means(
         ("mean log-Jacobian", _inside(log_jacobian[0], inside), "RdBu_r", True),
         ("SD of log-Jacobian", _inside(log_jacobian[1], inside), "magma", False),
     ]
-    figure = plt.figure(figsize=(16, 9), facecolor="black")
+    # A single scan has no standard deviation.
+    rows = [row for row in rows if row[1].get_fdata()[inside].any()]
+    figure = plt.figure(figsize=(16, 2.25 * len(rows)), facecolor="black")
     for number, (title, shown, colours, signed) in enumerate(rows):
         top = float(np.percentile(np.abs(shown.get_fdata()[inside]), 99)) or 1.0
         display = plot_img(
@@ -57,7 +59,7 @@ def draw_means(
             figure=figure,
             axes=(0, 1 - (number + 1) / len(rows), 1, 1 / len(rows)),
             colorbar=True,
-            cbar_tick_format="%.2g",
+            cbar_tick_format="%.3g",
             cmap=colours,
             vmin=-top if signed else 0,
             vmax=top,
@@ -106,8 +108,9 @@ def draw_distributions(rows: Sequence[Row], path: Path) -> Path:
             median = np.median(values)
             panel.axvline(median, color="grey", linewidth=0.8, zorder=0)
             # Differences that mean nothing are not to look large.
-            panel.update_datalim([(median + side * OUTLYING * number.least_spread, 0)
-                                  for side in (-1, 1)])  # fmt: skip
+            reach = OUTLYING * number.least_spread
+            lower = median - reach if min(values) < 0 else max(median - reach, 0)
+            panel.update_datalim([(lower, 0), (median + reach, 0)])
         panel.set_title(number.title, fontsize=9, loc="left", pad=2)
         panel.set_yticks([])
         panel.margins(x=0.05)

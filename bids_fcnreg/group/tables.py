@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -107,6 +107,15 @@ class Row:
     def label(self) -> str:
         """``sub-01`` or ``sub-01_ses-x``."""
         return scan_label(self.participant, self.session)
+
+
+def absent(rows: Iterable[Row]) -> list[tuple[str, str | None, list[str]]]:
+    """Status, reason and labels of the scans without results, those with the same reason once."""
+    found: dict[tuple[str, str | None], list[str]] = {}
+    for row in rows:
+        if row.status != "done":
+            found.setdefault((row.status, row.reason), []).append(row.label)
+    return [(*key, labels) for key, labels in found.items()]
 
 
 def flag_outliers(rows: Sequence[Row]) -> None:

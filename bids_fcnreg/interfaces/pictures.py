@@ -69,7 +69,7 @@ class Slices(SimpleInterface):
         def draw(display: Any, axis: str) -> None:
             if labels is not None:
                 display.add_overlay(labels, cmap=ListedColormap(colours), threshold=0.5)
-            display.add_contours(mask, levels=[0.5], colors="deepskyblue", linewidths=0.5)
+            display.add_contours(mask, levels=[0.5], colors="deepskyblue", linewidths=0.9)
             if brain is not None:
                 display.add_contours(brain, levels=[level], colors="red", linewidths=0.5)
 

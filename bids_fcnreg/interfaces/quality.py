@@ -15,23 +15,6 @@ from nipype.interfaces.base import (
     traits,
 )
 
-#: Key of the quality numbers, what it is called in a table, and how its value is printed.
-ROWS = (
-    ("similarity_initial", "Similarity (local correlation) before", "{:.3f}"),
-    ("similarity_affine", "Similarity after the affine stage", "{:.3f}"),
-    ("similarity", "Similarity at the end", "{:.3f}"),
-    ("similarity_lowest", "Similarity in the least similar 4 cm of the brain", "{:.3f}"),
-    ("brain_overlap", "Overlap of the brains (Dice)", "{:.3f}"),
-    ("folds_percent", "Folded voxels in the brain (%)", "{:.4f}"),
-    ("sd_log_jacobian", "Standard deviation of log-Jacobian", "{:.3f}"),
-    ("inverse_consistency_mm", "Inverse consistency error, mean (mm)", "{:.3f}"),
-    ("inverse_consistency_p95_mm", "Inverse consistency error, 95th percentile (mm)", "{:.3f}"),
-    ("asymmetry", "Likeness to the usual asymmetry of brains", "{:.3f}"),
-    ("mode", "Mode", "{}"),
-    ("device", "Device", "{}"),
-    ("weights", "Weights (hash)", "{:.12}…"),
-)
-
 _WORDS = {
     "good": "good, all numbers are as in right registrations",
     "doubtful": "doubtful, please look at the pictures: ",
@@ -110,31 +93,37 @@ def verdict_html(quality: dict[str, Any], space: str) -> str:
     return f"<p class='{level}'>{text}</p>\n"
 
 
-def quality_html(quality: dict[str, Any], space: str) -> str:
+def quality_html(quality: dict[str, Any], fixed: str, what: str = "Template") -> str:
     """Quality numbers of one registration as a fragment of HTML.
 
     Parameters
     ----------
     quality : dict
         As it is written to JSON.
-    space : str
-        Of the template.
+    fixed, what : str
+        Name of what was registered to, and what it is.
     """
-    from bids_fcnreg.verdict import reference
+    from bids_fcnreg.verdict import MEASURED_ON, NUMBERS, reference
 
-    lines = ["<table>", _row("Template", space)]
+    lines = ["<table>", _row(what, fixed)]
     usual = reference(quality["mode"])
-    for key, name, form in ROWS:
+    for key, name, form in NUMBERS:
         if key in quality:
-            value = "none" if quality[key] is None else form.format(quality[key])
-            bounds = usual.get(key)
-            ends = dict.fromkeys(map(form.format, (bounds.low, bounds.high))) if bounds else ()
-            lines.append(_row(name, value, f"usually {' to '.join(ends)}" if ends else ""))
+            note = usual[key].told(form) if key in usual else ""
+            lines.append(_row(name, form.format(quality[key]), note))
+    lines += [_row("Mode", quality["mode"]), _row("Device", quality["device"])]
+    lines.append(_row("Weights (hash)", f"{quality['weights'] or 'none':.12}"))
     seconds = ", ".join(f"{stage} {s:.1f}" for stage, s in quality["seconds"].items())
-    lines.append(_row("Seconds", seconds))
-    return "\n".join([*lines, "</table>"]) + "\n"
+    lines += [_row("Seconds", seconds), "</table>"]
+    lines.append(f"<p class='elem-caption'>Usual of {MEASURED_ON}.</p>")
+    return "\n".join(lines) + "\n"
 
 
 def _row(name: str, value: str, note: str = "") -> str:
-    cells = "".join(f"<td>{escape(cell)}</td>" for cell in (value, note))
+    """A row of three columns; a value without a note takes two."""
+    cells = (
+        f"<td>{escape(value)}</td><td>{escape(note)}</td>"
+        if note
+        else f"<td colspan='2'>{escape(value)}</td>"
+    )
     return f"<tr><th>{escape(name)}</th>{cells}</tr>"

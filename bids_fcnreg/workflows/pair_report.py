@@ -8,19 +8,27 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 from jinja2 import Environment
 from nipype import logging
 from nireports.interfaces.reporting.base import SimpleBeforeAfterRPT
 
-from bids_fcnreg import __version__
+from bids_fcnreg import __version__, image
 from bids_fcnreg.files import write_bytes
-from bids_fcnreg.interfaces.pictures import Deformation, Slices
+from bids_fcnreg.interfaces.pictures import Deformation, Slices, crop
 from bids_fcnreg.interfaces.quality import quality_html, verdict_html
 from bids_fcnreg.workflows.report import PAGE
 
 
 def make_pair_report(
-    path: Path, fixed: Path, mask: Path, warped: Path, transform: Path, quality: dict[str, Any]
+    path: Path,
+    fixed: Path,
+    moving: Path,
+    mask: Path,
+    warped: Path,
+    transform: Path,
+    quality: dict[str, Any],
 ) -> Path:
     """Draw a registered pair as the report of a participant does.
 
@@ -30,6 +38,8 @@ def make_pair_report(
         HTML to write; pictures are inside it.
     fixed, mask : Path
         The fixed image and its brain mask, on one grid.
+    moving : Path
+        The moving image.
     warped : Path
         The moving image on that grid.
     transform : Path
@@ -45,14 +55,6 @@ def make_pair_report(
     # Each interface runs in a folder of its own, and would tell the screen about it.
     fixed, mask, warped, transform = (one.absolute() for one in (fixed, mask, warped, transform))
     logging.getLogger("nipype.interface").setLevel("WARNING")
-    images = {"background": str(warped), "mask": str(mask)}
-    pictures = {
-        "Before and after": SimpleBeforeAfterRPT(
-            before=str(warped), after=str(fixed), before_label="moving", after_label="fixed"
-        ),
-        "Registration": Slices(contours_of=str(fixed), **images),
-        "Deformation": Deformation(transform=str(transform), **images),
-    }
     captions = {
         "Before and after": "The moving image on the grid of the fixed one, which shows where the "
         "pointer is.",
@@ -61,21 +63,45 @@ def make_pair_report(
         "Deformation": "What the deformation does beside the affine alignment. Blue, places that "
         "are smaller in the moving image; red, larger. Lines, 8 mm apart in the moving image.",
     }
-    parts = [_part("Verdict", "", verdict_html(quality, fixed.name))]
+    parts = [_part("Verdict", "", verdict_html(quality, f"{moving.name} to {fixed.name}"))]
     with tempfile.TemporaryDirectory() as folder:
-        for name, interface in pictures.items():
+        for name, interface in _pictures(folder, fixed, mask, warped, transform).items():
             outputs = interface.run(cwd=_new(folder, name)).outputs.get()
             drawn = Path(outputs.get("out_report") or outputs["out_file"])
             parts.append(_part(name, captions[name], _inline(drawn)))
-    parts.append(_part("Quality numbers", "", quality_html(quality, fixed.name)))
+    parts.append(_part("Quality numbers", "", quality_html(quality, fixed.name, "Fixed image")))
     page = Environment().from_string(PAGE.read_text(encoding="utf-8"))
     text = page.render(
-        title=f"{warped.name} on {fixed.name}",
-        sections=[{"name": "Registration", "reportlets": parts}],
+        title=f"{moving.name} registered to {fixed.name}",
+        sections=[{"name": "", "reportlets": parts}],
         footer=[f"<p>Made by bids_fcnreg {__version__}.</p>"],
     )
     write_bytes(path, text.encode())
     return path
+
+
+def _pictures(
+    folder: str, fixed: Path, mask: Path, warped: Path, transform: Path
+) -> dict[str, Any]:
+    """Interfaces that draw, by the heading of what they draw: the brain, as large as may be."""
+    brain = nib.load(mask)
+    inside = np.asanyarray(brain.dataobj) > 0
+    near = {}
+    for name, path in (("fixed", fixed), ("warped", warped)):
+        nifti = nib.load(path)
+        bare = nib.Nifti1Image(nifti.get_fdata(dtype="float32") * inside, nifti.affine)
+        near[name] = str(image.write(Path(folder) / f"{name}.nii.gz", crop(bare, inside)))
+    images = {
+        "background": near["warped"],
+        "mask": str(image.write(Path(folder) / "mask.nii.gz", crop(brain, inside))),
+    }
+    return {
+        "Before and after": SimpleBeforeAfterRPT(
+            before=near["warped"], after=near["fixed"], before_label="moving", after_label="fixed"
+        ),
+        "Registration": Slices(contours_of=near["fixed"], **images),
+        "Deformation": Deformation(transform=str(transform), **images),
+    }
 
 
 def _new(folder: str, name: str) -> str:

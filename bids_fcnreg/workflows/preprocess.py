@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
@@ -22,7 +24,7 @@ EXTRACTION = {
     "auto": "The brain was extracted with {tool}, unless the image turned out to be "
     "brain-extracted already. ",
     "force": "The brain was extracted with {tool}. ",
-    "skip": "The image was taken to be brain-extracted already. ",
+    "skip": "The images were brain-extracted already. ",
 }
 TOOLS = {"deepbet": "*deepbet* [@deepbet]", "synthstrip": "*SynthStrip* [@synthstrip]"}
 
@@ -117,6 +119,31 @@ def init_preprocess_wf(
             (unite, outputnode, [("out_file", "exclude")]),
         ])  # fmt: skip
     return workflow
+
+
+def tell_extraction(text: str, stripped: Sequence[bool], extractor: str = "deepbet") -> str:
+    """Say in a methods text what mode ``auto`` has done, in place of what it would do.
+
+    Parameters
+    ----------
+    text : str
+        What the workflow says of itself.
+    stripped : sequence of bool
+        Of each image, whether it came brain-extracted.
+    extractor : {"deepbet", "synthstrip"}
+        Tool for brain extraction.
+    """
+    tool, already = TOOLS[extractor], sum(stripped)
+    if not stripped:
+        return text
+    if already in (0, len(stripped)):
+        done = EXTRACTION["skip" if already else "force"].format(tool=tool)
+    else:
+        done = (
+            f"The brain was extracted with {tool} in {len(stripped) - already} of "
+            f"{len(stripped)} images; the others were brain-extracted already. "
+        )
+    return text.replace(EXTRACTION["auto"].format(tool=tool).strip(), done.strip())
 
 
 def _description(n_runs: int, skull_strip: str, has_lesion: bool, extractor: str) -> str:

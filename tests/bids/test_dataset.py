@@ -155,6 +155,8 @@ def test_database_is_made_once_and_read_again(dataset, tmp_path):
     [
         ({"participants": ["01", "77"]}, "Participant 77 is not in .* 01, 02, 03"),
         ({"sessions": ["z"]}, "Session z is not in .* a, b"),
+        ({"participants": ["1"]}, "Participant 1 is not in .*: did you mean 01\\?"),
+        ({"participants": ["01,02"]}, "put spaces between labels"),
         ({"participants": ["03"]}, "no T1w image for what was asked"),
     ],
 )

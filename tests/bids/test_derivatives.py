@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from bids_fcnreg import __version__
-from bids_fcnreg.bids.derivatives import bids_uri, prepare_output
+from bids_fcnreg.bids.derivatives import bids_uri, prepare_output, strangers
 from bids_fcnreg.errors import InputError
 
 
@@ -71,6 +71,22 @@ def test_several_at_once(raw, tmp_path):
     assert description(out)["DatasetType"] == "derivative"
     names = {path.name for path in out.iterdir()}
     assert names == {".bidsignore", "README.md", "dataset_description.json", "logs"}
+
+
+def test_other_things_in_the_folder_are_told_until_it_is_ours(raw, tmp_path):
+    out = tmp_path / "out"
+    assert strangers(out) == []
+    for name in ("holiday", "work", "logs", ".cache"):
+        (out / name).mkdir(parents=True)
+    assert strangers(out, out / "work") == ["holiday/"]
+    prepare_output(out, raw)
+    assert strangers(out) == []
+
+
+def test_derivatives_given_in_place_of_the_dataset(raw, tmp_path):
+    prepare_output(tmp_path / "out", raw)
+    with pytest.raises(InputError, match="the first folder is that of the dataset"):
+        prepare_output(tmp_path / "out", tmp_path / "out")
 
 
 def test_refuses_the_input_and_the_folders_of_others(raw, tmp_path):

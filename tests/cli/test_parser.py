@@ -27,7 +27,7 @@ def test_no_option_means_the_defaults(words, tmp_path):
 
 def test_every_option_arrives(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("f.json", "p.yaml"):
+    for name in ("f.json", "p.yaml", "t.nii.gz", "b.nii.gz"):
         (tmp_path / name).touch()
     options = (
         "--participant-label sub-01 02 --session-label ses-a b --bids-filter-file f.json "
@@ -86,6 +86,8 @@ def test_a_saved_run_can_be_repeated(words, tmp_path):
         (["--model", "none.safetensors"], "none.safetensors given with --model does not exist"),
         (["--use-plugin", "no.yaml"], "no.yaml given with --use-plugin does not exist"),
         (["--bids-filter-file", "no.json"], "no.json given with --bids-filter-file does not"),
+        (["--template", "t.nii"], "t.nii given with --template does not exist"),
+        (["--atlas", "a.nii.gz:a.tsv"], "a.nii.gz given with --atlas does not exist"),
         (["--device", "tpu"], "--device must be one of auto, cpu, cuda, cuda:N, not 'tpu'"),
         (["--config-file", "no.toml"], "no.toml cannot be read"),
     ],

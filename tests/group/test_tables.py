@@ -7,6 +7,7 @@ import numpy as np
 from bids_fcnreg.group.tables import (
     NUMBERS,
     Row,
+    absent,
     flag_outliers,
     quality_dictionary,
     quality_table,
@@ -24,6 +25,15 @@ def study() -> list[Row]:
     rows = [Row(f"{n:02d}", facts={"age": str(20 + n)}, numbers=usual(n)) for n in range(1, 11)]
     failed = Row("11", status="failed", reason="Too dark.", facts={"age": "n/a"})
     return [*rows, failed]
+
+
+def test_those_without_results_are_named_with_their_reason_once():
+    rows = [*study(), Row("12", status="missing", reason="Not run."),
+            Row("13", status="missing", reason="Not run.")]  # fmt: skip
+    assert absent(rows) == [
+        ("failed", "Too dark.", ["sub-11"]),
+        ("missing", "Not run.", ["sub-12", "sub-13"]),
+    ]
 
 
 def test_a_bad_scan_is_flagged_with_its_reason_and_nobody_else():

@@ -50,7 +50,9 @@ def test_quality_table_tells_the_verdict_and_what_is_usual(tmp_path):
     assert "Here" in text and "0.512" in text and "affine 3.2" in text and "none" in text
     said = Path(outputs.verdict).read_text()
     assert "<p class='doubtful'>Here: doubtful" in said and "not &lt;like&gt; it" in said
-    assert f"usually {reference('refine')['similarity'].low:.3f} to" in text
+    bounds = reference("refine")["similarity"]
+    assert f"usually {bounds.low:.3f} to {bounds.high:.3f}" in text
+    assert f"doubtful below {bounds.doubtful:.3f}" in text
 
 
 def judged(folder: Path, builtin: bool) -> dict:

@@ -8,7 +8,7 @@ import pytest
 from nilearn.datasets import load_mni152_template
 
 from bids_fcnreg import image
-from bids_fcnreg.workflows.preprocess import init_preprocess_wf
+from bids_fcnreg.workflows.preprocess import init_preprocess_wf, tell_extraction
 
 
 @pytest.mark.parametrize("n_runs", [1, 2])
@@ -63,3 +63,19 @@ def test_brain_with_lesion_from_end_to_end(tmp_path):
     assert np.percentile(preproc.get_fdata()[mask], 98) == pytest.approx(100, abs=0.1)
     # The second run, two voxels to the side, was aligned: the average still looks like the first.
     assert np.corrcoef(preproc.get_fdata()[mask], data[mask])[0, 1] > 0.97
+
+
+@pytest.mark.parametrize(
+    ("stripped", "sentence"),
+    [
+        ([], "The brain was extracted with *deepbet* [@deepbet], unless the image turned out"),
+        ([False, False], "The brain was extracted with *deepbet* [@deepbet]. Intensity"),
+        ([True], "The images were brain-extracted already. Intensity"),
+        ([True, False, False], "extracted with *deepbet* [@deepbet] in 2 of 3 images; the others"),
+    ],
+)
+def test_the_methods_text_says_whose_brain_was_extracted(stripped, sentence):
+    workflow = init_preprocess_wf(n_runs=1, skull_strip="auto", omp_nthreads=1, has_lesion=False)
+    text = tell_extraction(workflow.visit_desc(), stripped)
+    assert sentence in text
+    assert ("unless" in text) == (not stripped)
