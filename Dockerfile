@@ -1,0 +1,53 @@
+# The app and all it needs, for processors. For NVIDIA GPUs (CUDA comes with PyTorch's wheels, the
+# driver from the host):
+#   docker build --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu126 .
+FROM debian:bookworm-slim AS build
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends python3-venv \
+    && rm -rf /var/lib/apt/lists/*
+RUN python3 -m venv /opt/bids_fcnreg
+ENV PATH=/opt/bids_fcnreg/bin:$PATH
+WORKDIR /source
+COPY constraints.txt ./
+# Where PyTorch's build comes from; empty: from the usual index of Python packages.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+RUN pip install --no-cache-dir --constraint constraints.txt \
+    ${TORCH_INDEX:+--extra-index-url ${TORCH_INDEX}} torch
+COPY setup.cfg pyproject.toml README.md LICENSE ./
+COPY bids_fcnreg bids_fcnreg
+# Tests and headers of libraries are not needed to run.
+RUN pip install --no-cache-dir --constraint constraints.txt . \
+    && pip uninstall --yes pip \
+    && cd /opt/bids_fcnreg/lib/python3*/site-packages \
+    && find . -type d -name tests -prune -exec rm -rf {} + \
+    && rm -rf torch/include torch/test
+# Templates of TemplateFlow that are to be inside, such as "MNI152NLin2009cAsym MNIPediatricAsym".
+ARG TEMPLATES=""
+ENV TEMPLATEFLOW_HOME=/opt/templateflow
+RUN mkdir ${TEMPLATEFLOW_HOME} \
+    && for name in ${TEMPLATES}; do \
+        python -c "from templateflow.api import get; get('${name}')" || exit 1; \
+    done
+
+FROM debian:bookworm-slim
+# Nobody in the container becomes another user: no program needs the right to.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends libgomp1 python3 \
+    && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/* \
+    && find / -xdev -type f -perm /6000 -exec chmod a-s {} + \
+    && useradd --create-home --uid 1000 user
+COPY --from=build /opt /opt
+COPY --chmod=755 docker/entrypoint.sh /usr/local/bin/entrypoint.sh
+# Under Singularity the home folder is the user's: packages in it are not ours to load.
+ENV PATH=/opt/bids_fcnreg/bin:$PATH PYTHONNOUSERSITE=1 TEMPLATEFLOW_HOME=/opt/templateflow
+ARG VERSION=unknown
+ARG REVISION=unknown
+ENV BIDS_FCNREG_DOCKER_TAG=${VERSION}
+LABEL org.opencontainers.image.title="bids_fcnreg" \
+    org.opencontainers.image.description="Brain image registration with fully convolutional networks, as a BIDS App" \
+    org.opencontainers.image.licenses="Apache-2.0" \
+    org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}"
+USER user
+WORKDIR /tmp
+ENTRYPOINT ["entrypoint.sh"]

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Makes debian:bookworm-slim from Debian's packages, for machines that reach no image registry.
+#   docker/base.sh FOLDER      needs root, debootstrap and podman
+set -euo pipefail
+debootstrap --variant=minbase bookworm "$1" "${DEBIAN_MIRROR:-http://deb.debian.org/debian}"
+rm -rf "$1"/var/cache/apt/* "$1"/var/lib/apt/lists/* "$1"/var/log/*
+rm -rf "$1"/usr/share/{doc,info,locale,man}/*
+tar --create --directory "$1" . | podman import - docker.io/library/debian:bookworm-slim
