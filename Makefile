@@ -28,7 +28,9 @@ docs: $(VENV)/.installed ## the documentation, from docs/ into build/docs
 # Installed again when what it is made from changes.
 $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[test,docs]"
+	# compat: else a clone in the current folder hides the package from Python.
+	$(BIN)/pip install --quiet --constraint constraints.txt --config-settings editable_mode=compat \
+		--editable ".[test,docs]"
 	touch $@
 
 clean:

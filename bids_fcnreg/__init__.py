@@ -16,6 +16,10 @@ __version__ = "0.1.0"
 __all__ = ["Registered", "__version__", "apply", "jacobian", "map_points", "register"]
 
 
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 def __getattr__(name: str) -> Any:
     """What `bids_fcnreg.api` offers, loaded when it is asked for: PyTorch takes seconds."""
     if name in __all__:

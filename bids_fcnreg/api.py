@@ -30,6 +30,7 @@ import numpy as np
 import torch
 
 from bids_fcnreg import image
+from bids_fcnreg.bids.templates import BUILTIN, nilearn_map
 from bids_fcnreg.config import INTERPOLATIONS
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn import itk
@@ -115,7 +116,8 @@ def register(
     Parameters
     ----------
     fixed, moving : path or nibabel image
-        Brains without skull; any orientation, voxel size and intensity.
+        Brains without skull; any orientation, voxel size and intensity. The name
+        ``MNI152NLin2009aSym`` stands for the built-in template.
     mode : {"refine", "predict", "optimize"}
         What a trained network predicts, improved for this pair; one pass of the network alone; or
         a new network trained on this pair.
@@ -145,7 +147,7 @@ def register(
     images = {name: _image(one) for name, one in (given | masks).items() if one is not None}
     for name, mask in (("fixed", fixed_mask), ("moving", moving_mask)):
         if mask is None:
-            _refuse_head(name, images[name])
+            _refuse_head(name, given[name], images[name])
     found = register_images(
         **images,
         mode=mode,
@@ -155,7 +157,7 @@ def register(
         seed=seed,
     )
     quality = found.quality.as_dict()
-    quality |= judge(quality).as_dict()
+    quality |= judge(quality, "the fixed image").as_dict()
     return Registered(images["fixed"], images["moving"], found.forward, found.inverse, quality)
 
 
@@ -263,14 +265,21 @@ def map_points(points: np.ndarray, transforms: Sequence[TransformLike]) -> np.nd
     return _chain(transforms).map(given).numpy()
 
 
-def _refuse_head(name: str, shown_image: Image) -> None:
+def located(given: str | os.PathLike) -> Path:
+    """File of an image; the name of the built-in template stands for its image."""
+    return nilearn_map("t1") if os.fspath(given) == BUILTIN else Path(given)
+
+
+def _refuse_head(name: str, given: ImageLike, shown_image: Image) -> None:
     """Refuse an image without mask that shows more than a brain."""
     seen = shown(shown_image.data[0, 0].numpy())
     if not fits_a_brain(seen, shown_image.grid.affine):
         litres = float(seen.sum() * np.prod(shown_image.grid.spacing)) / 1e6
+        file = f" {given}" if isinstance(given, str | os.PathLike) else ""
         raise InputError(
-            f"The {name} image shows more than a brain ({litres:.1f} litres that are not "
-            f"background): give its brain mask ({name} mask), or an image without skull."
+            f"The {name} image{file} shows more than a brain ({litres:.1f} litres that are not "
+            f"background): give its brain mask with --{name}-mask (in Python {name}_mask), or an "
+            "image without skull."
         )
 
 
@@ -297,7 +306,7 @@ def _transform(given: TransformLike) -> Transform:
 
 def _image(given: ImageLike) -> Image:
     if isinstance(given, str | os.PathLike):
-        return image.read(given)
+        return image.read(located(given))
     if not isinstance(given, nib.spatialimages.SpatialImage):
         raise InputError(f"An image is a file or nibabel's, not {type(given).__name__}.")
     return image.to_image(given)

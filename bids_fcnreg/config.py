@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import tomllib
 import types
 import typing
@@ -14,6 +13,7 @@ from typing import Any
 
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.files import write_bytes
+from bids_fcnreg.machine import available_cpus, available_memory_gb
 
 LEVELS = ("participant", "group")
 GROUP_TASKS = ("report", "template", "train")
@@ -41,24 +41,6 @@ _LEAST = {
 }
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text",
           Path: "a path", tuple: "a list of texts"}  # fmt: skip
-
-
-def available_cpus() -> int:
-    """Processors this process may use: what a scheduler or `taskset` left it."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def available_memory_gb() -> float:
-    """Nine tenths of the memory of this machine, or of the control group this process lives in."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            total = min(total, int(Path(limit).read_text()))
-        except (OSError, ValueError):  # no such control group, or it says "max"
-            continue
-    return round(0.9 * total / 1024**3, 2)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,6 +49,8 @@ def load(path: str | os.PathLike, dtype: str = "float32") -> nib.Nifti1Image:
                 "get the file first."
             )
         raise InputError(f"{path} does not exist: check the path.")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: give a NIfTI file.")
     try:
         image = nib.load(path)
         shape = image.shape

@@ -36,11 +36,11 @@ MEASURED_ON = "T1w brains of adults registered to the built-in template"
 
 #: What a number beyond its bounds means, by its key.
 MEANINGS = {
-    "similarity": "the registered brain is not like the template",
-    "similarity_lowest": "a part of the registered brain is not like the template: it may be "
+    "similarity": "the registered brain is not like {fixed}",
+    "similarity_lowest": "a part of the registered brain is not like {fixed}: it may be "
     "missing, cut off, changed, or in the wrong place",
-    "brain_overlap": "the outlines of the registered brain and of the template's differ: the "
-    "brain mask or the field of view may be wrong",
+    "brain_overlap": "the outlines of the registered brain and of that of {fixed} differ: a brain "
+    "mask or a field of view may be wrong",
     "sd_log_jacobian": "the deformation is stronger than brains differ",
     "folds_percent": "the deformation folds",
     "inverse_consistency_p95_mm": "the transform and its inverse disagree",
@@ -113,13 +113,15 @@ def reference(mode: str) -> dict[str, Bounds]:
     return {key: Bounds(**values) for key, values in bounds[mode].items()}
 
 
-def judge(quality: Mapping[str, Any]) -> Verdict:
+def judge(quality: Mapping[str, Any], fixed: str = "the template") -> Verdict:
     """Tell whether a registration is to be trusted.
 
     Parameters
     ----------
     quality : mapping
         Quality numbers by name, and the mode; those without bounds are not judged.
+    fixed : str
+        What was registered to, in words.
 
     Returns
     -------
@@ -140,6 +142,11 @@ def judge(quality: Mapping[str, Any]) -> Verdict:
         level = "failed" if math.isnan(value) else bounds.judge(value)
         if level != "good":
             usual = f"{bounds.low:.3g} to {bounds.high:.3g}"
-            found.append((level, f"{MEANINGS[key]} ({key} {value:.3g}, usually {usual})"))
+            found.append(
+                (
+                    level,
+                    f"{MEANINGS[key].format(fixed=fixed)} ({key} {value:.3g}, usually {usual})",
+                )
+            )
     found.sort(key=lambda one: -LEVELS.index(one[0]))
     return Verdict(found[0][0] if found else "good", tuple(phrase for _, phrase in found))

@@ -34,17 +34,17 @@ def same_image(one: Path, other: Path) -> bool:
 def same_transform(one: Path, other: Path) -> bool:
     """Every dataset of two HDF5 files."""
 
-    def content(path: Path) -> dict[str, bytes]:
-        found = {}
+    def content(path: Path) -> dict[str, bytes | str]:
+        found: dict[str, bytes | str] = {}
+
+        def take(name: str, node: h5py.Dataset | h5py.Group) -> None:
+            # ITK notes its version and that of the system that wrote a file.
+            if isinstance(node, h5py.Dataset) and not name.endswith(("Version", "OSName")):
+                value = np.asarray(node[()])
+                found[name] = str(value) if value.dtype == object else value.tobytes()
+
         with h5py.File(path) as file:
-            # ITK notes the version of the system that wrote a file.
-            file.visititems(
-                lambda name, node: (
-                    found.update({name: np.asarray(node[()]).tobytes()})
-                    if isinstance(node, h5py.Dataset) and "Version" not in name
-                    else None
-                )
-            )
+            file.visititems(take)
         return found
 
     return content(one) == content(other)

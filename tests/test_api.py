@@ -104,6 +104,11 @@ def test_a_head_needs_its_mask():
         fr.register(brain(), head)
 
 
+def test_the_builtin_template_has_a_name(moved):
+    growth = fr.jacobian([moved], "MNI152NLin2009aSym")
+    assert growth.shape == (197, 233, 189)
+
+
 def test_no_transform_is_refused():
     with pytest.raises(InputError, match="No transform was given"):
         fr.apply(brain(), brain(), [])

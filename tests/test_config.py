@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bids_fcnreg.config import MODES, Config, available_memory_gb, load, read_settings
+from bids_fcnreg.config import MODES, Config, load, read_settings
 from bids_fcnreg.errors import InputError
+from bids_fcnreg.machine import available_memory_gb
 
 
 def full_config() -> Config:

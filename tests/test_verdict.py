@@ -24,7 +24,7 @@ def test_usual_numbers_are_good_and_the_worst_number_decides(mode):
     assert judge(numbers | {"similarity": bounds.failed - 1e-3}).level == "failed"
     both = judge(numbers | {"similarity": 0.0, "asymmetry": -0.9})
     assert both.level == "failed"
-    assert both.reasons[0].startswith(MEANINGS["similarity"])
+    assert both.reasons[0].startswith(MEANINGS["similarity"].format(fixed="the template"))
     assert "similarity 0," in both.reasons[0] and "left and right" in both.reasons[1]
 
 

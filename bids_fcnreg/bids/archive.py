@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from dataclasses import dataclass, field
@@ -72,17 +73,23 @@ def templateflow_entries(name: str) -> list[Entry]:
             _client(home).cache.ensure()  # unpacks the list of files that the package carries
         except OSError as why:
             raise InputError(
-                f"The template {name} was looked for in TEMPLATEFLOW_HOME ({home}), which cannot "
-                f"be made ({why.strerror or why}): set TEMPLATEFLOW_HOME to a folder that holds "
-                f"it, or use the built-in {BUILTIN}, which needs no download."
+                f"The template {name} was looked for in TEMPLATEFLOW_HOME ({home}), which is "
+                f"empty and cannot be written ({why.strerror or why}): set it to a folder that "
+                f"holds it, or use the built-in {BUILTIN}, which needs no download."
             ) from why
     found = entries(home / f"tpl-{name}")
     if not found:
-        known = ", ".join(sorted(p.name[4:] for p in home.glob("tpl-*"))) or "none"
+        known = sorted(p.name[4:] for p in home.glob("tpl-*"))
+        alike = difflib.get_close_matches(name, [*known, BUILTIN], n=3, cutoff=0.8)
+        advice = (
+            f"did you mean {' or '.join(alike)}?"
+            if alike
+            else f"check the name (known: {', '.join(known) or 'none'}), or use the built-in "
+            f"{BUILTIN}, which needs no download."
+        )
         raise InputError(
-            f"The template {name} is neither a file nor a folder, and is not in TEMPLATEFLOW_HOME "
-            f"({home}), which knows {known}: check the name, or use the built-in {BUILTIN}, which "
-            "needs no download."
+            f"The template {name} is neither a file nor a folder, and not in TEMPLATEFLOW_HOME "
+            f"({home}): {advice}"
         )
     return found
 

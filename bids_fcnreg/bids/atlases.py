@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 
 from bids_fcnreg import image
@@ -25,6 +26,12 @@ from bids_fcnreg.errors import InputError
 #: The built-in atlas, with the label values of fMRIPrep's tissue classes in BIDS order.
 TISSUE = "tissue"
 _TISSUE_LABELS = ((1, "CSF"), (2, "GM"), (3, "WM"))
+
+#: Part of an atlas's voxels that lies in the template's brain at least; how many are looked at.
+LEAST_INSIDE, MOST_POINTS = 0.5, 100_000
+
+#: A label image with more values than this has a table of their names, or is none.
+MOST_UNNAMED = 1000
 _FILE = re.compile(r"(?P<image>.+?\.nii(?:\.gz)?)(?::(?P<table>.+))?")
 
 
@@ -71,7 +78,7 @@ def resolve_atlas(spec: str, template: Template) -> Atlas:
     InputError
         If it is not there, ambiguous, or does not hold whole numbers.
     """
-    if spec == TISSUE:
+    if spec.lower() == TISSUE:
         if not template.builtin:
             raise InputError(
                 f"The atlas {TISSUE} belongs to the built-in template, not to {template.space}: "
@@ -81,7 +88,9 @@ def resolve_atlas(spec: str, template: Template) -> Atlas:
     if match := _FILE.fullmatch(spec):
         path = Path(match["image"]).expanduser().absolute()
         table = Path(match["table"]).expanduser() if match["table"] else None
-        return _from_file(path, table, _name_of(path))
+        atlas = _from_file(path, table, _name_of(path))
+        _check_place(path, template)
+        return atlas
     return _from_templateflow(spec, template)
 
 
@@ -179,10 +188,31 @@ def _from_file(path: Path, table: Path | None, name: str) -> Atlas:
     if table is None and beside.exists():
         table = beside
     names = _read_table(table) if table is not None else {}
+    if not names and len(values) > MOST_UNNAMED:
+        raise InputError(
+            f"The atlas {path} holds {len(values)} different values and has no table of their "
+            f"names: give a label image, with {beside.name} (columns index, name) beside it."
+        )
     present = {int(v): str(int(v)) for v in values}
     labels = {**present, **names}
     labels.pop(0, None)
     return Atlas(name, path, tuple(sorted(labels.items())))
+
+
+def _check_place(path: Path, template: Template) -> None:
+    """Refuse labels most of which lie outside the template's brain."""
+    labels, brain = image.load(path), image.load(template.mask or template.t1w)
+    there = np.argwhere(labels.get_fdata() != 0)
+    there = there[:: max(1, len(there) // MOST_POINTS)]
+    voxels = np.linalg.inv(brain.affine) @ labels.affine
+    place = np.rint(nib.affines.apply_affine(voxels, there)).astype(int)
+    within = ((place >= 0) & (place < brain.shape)).all(axis=1)
+    hits = brain.get_fdata()[tuple(place[within].T)] != 0
+    if hits.sum() < LEAST_INSIDE * len(there):
+        raise InputError(
+            f"Of the atlas {path}, {1 - hits.sum() / len(there):.0%} lie outside the brain of "
+            f"{template.space}: give an atlas in the space of this template."
+        )
 
 
 def _read_table(path: Path) -> dict[int, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
@@ -68,6 +69,8 @@ def prepare_output(output_dir: Path, bids_dir: Path) -> None:
     check_output(output_dir, bids_dir)
     try:
         (output_dir / "logs").mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output_dir / "logs"):
+            pass  # what is there may be up to date, and yet the folder not to be written
         write_json(output_dir / "dataset_description.json", _description(bids_dir))
         _write_bidsignore(output_dir / ".bidsignore")
         if not (output_dir / "README.md").exists():

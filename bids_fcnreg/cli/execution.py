@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import multiprocessing
 import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
 from pathlib import Path
 from traceback import format_exception
@@ -50,8 +51,22 @@ def start_server() -> None:
     multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOADED)
     # This process decides what a terminal's Ctrl-C means; the others inherit to ignore it.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    forkserver.ensure_running()
+    # A folder that is called like the package, in the current one, must not be taken for it.
+    with _environment(PYTHONSAFEPATH="1"):
+        forkserver.ensure_running()
     signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Environment variables as they are to be inside a block, where they are not set."""
+    new = {name: value for name, value in values.items() if name not in os.environ}
+    os.environ.update(new)
+    try:
+        yield
+    finally:
+        for name in new:
+            del os.environ[name]
 
 
 def stop_server() -> None:
@@ -275,6 +290,7 @@ def make_plugin(config: Config, log_file: Path, callback: Callable[..., None]) -
         When the plugin file does not name a plugin of Nipype.
     """
     if config.plugin_file is not None:
+        os.environ.setdefault("LOGNAME", str(os.getuid()))  # Nipype's plugins ask for it
         plugin = _plugin_from(config.plugin_file)
     else:
         threads = min(config.nprocs, config.omp_nthreads) if config.low_mem else config.nprocs
@@ -327,6 +343,8 @@ def run_workflow(
     ]
     display = Display(nodes, labels, console, live=False if config.verbose else None)
     plugin = make_plugin(config, log_file, display)
+    if isinstance(plugin, plugins.SLURMPlugin):
+        _request_resources(workflow, plugin._sbatch_args or "")
     gc.freeze()  # Nipype collects garbage twice per node: not among all that has been loaded
     try:
         with display:
@@ -337,6 +355,17 @@ def run_workflow(
         if hasattr(plugin, "stop"):
             plugin.stop()
     return display, None
+
+
+def _request_resources(workflow: Workflow, asked: str) -> None:
+    """Ask SLURM for what each node needs, where the user's `sbatch` options do not say it."""
+    for name in workflow.list_node_names():
+        node = workflow.get_node(name)
+        words = [
+            f"--cpus-per-task={node.n_procs}" * ("--cpus-per-task" not in asked),
+            f"--mem={math.ceil(node.mem_gb * 1024)}M" * ("--mem" not in asked),
+        ]
+        node.plugin_args = {"sbatch_args": " ".join(filter(None, words))}
 
 
 def visible_gpus() -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from typing import Any
 from bids_fcnreg import __version__
 from bids_fcnreg.cli.parser import OneSentenceParser
 from bids_fcnreg.cli.train import add_train
-from bids_fcnreg.config import INTERPOLATIONS, MODES, NETWORKS, convert
+from bids_fcnreg.config import DEFAULT_TEMPLATE, INTERPOLATIONS, MODES, NETWORKS, convert
 from bids_fcnreg.errors import FcnregError, InputError
 from bids_fcnreg.fcn.memory import keep_freed_memory
 
@@ -88,7 +88,7 @@ def _add_register(commands: Any) -> None:
         allow_abbrev=False,
     )
     about = "NIfTI image of a brain without skull, or of a head whose brain mask is given"
-    command.add_argument("fixed", type=Path, help=about)
+    command.add_argument("fixed", type=Path, help=f"{about}, or {DEFAULT_TEMPLATE}")
     command.add_argument("moving", type=Path, help="the same")
     command.add_argument("-o", "--output", metavar="PREFIX", required=True, help="of the results")
     command.add_argument("--mode", choices=MODES, default=MODES[0], help="(default: %(default)s)")
@@ -127,7 +127,11 @@ def _add_apply(commands: Any) -> None:
     )
     command.add_argument("-i", "--input", type=Path, metavar="IMAGE", required=True)
     command.add_argument(
-        "-r", "--reference", type=Path, metavar="REFERENCE", help="not needed for points"
+        "-r",
+        "--reference",
+        type=Path,
+        metavar="REFERENCE",
+        help=f"image that gives the grid, or {DEFAULT_TEMPLATE}; not needed for points",
     )
     _add_transforms(command, "ITK transforms; the last listed is applied to the image first")
     command.add_argument("-o", "--output", type=Path, metavar="OUT", required=True)
@@ -172,8 +176,14 @@ def _add_transforms(command: argparse.ArgumentParser, about: str) -> None:
 
 def _transform(word: str) -> tuple[Path, bool]:
     """A transform and whether its inverse is meant, from ``FILE`` or ``[FILE,1]``."""
-    listed = re.fullmatch(r"\[(.+),([01])\]", word)
-    return (Path(listed[1]), listed[2] == "1") if listed else (Path(word), False)
+    listed = re.fullmatch(r"\[?(.+?),(\w*)\]?", word)
+    if listed is None or Path(word).exists():
+        return Path(word), False
+    if listed[2] not in ("0", "1"):
+        raise argparse.ArgumentTypeError(
+            f"{word}: after the comma stands 1, for the inverse, or 0"
+        )
+    return Path(listed[1]), listed[2] == "1"
 
 
 def _interpolation(word: str) -> str:
@@ -210,6 +220,9 @@ def _register(options: argparse.Namespace) -> int:
 
     from bids_fcnreg import api, image
 
+    options.fixed = api.located(options.fixed)
+    if options.labels is not None:
+        image.load(options.labels)  # refused now rather than after the registration
     result = api.register(
         options.fixed,
         options.moving,

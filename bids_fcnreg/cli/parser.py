@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from bids_fcnreg import __version__
-from bids_fcnreg.cli.parser_group import add_group, check_group
+from bids_fcnreg.cli.parser_group import add_group, check_group, check_participant
 from bids_fcnreg.config import (
     DEFAULT_TEMPLATE,
     LEVELS,
@@ -24,12 +25,27 @@ from bids_fcnreg.config import (
 )
 from bids_fcnreg.errors import InputError
 
+#: Options of other BIDS Apps, and ours for the same.
+_ELSEWHERE = {"--output-spaces": "--template", "--work": "--work-dir", "--ncpus": "--nprocs"}
+
 
 class OneSentenceParser(argparse.ArgumentParser):
     """Argument parser whose errors are one sentence, without the usage before it."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}; see `{self.prog} --help`.\n")
+        self.exit(2, f"{self.prog}: error: {message}{self._advice(message)}.\n")
+
+    def _advice(self, message: str) -> str:
+        """What may have been meant."""
+        if message.startswith("the following arguments are required: bids_dir"):
+            return "; they come first, options that take several values after them"
+        if message.startswith("unrecognized arguments"):
+            known = list(self._option_string_actions)
+            for word in re.findall(r"--[\w-]+", message):
+                meant = [_ELSEWHERE[word]] if word in _ELSEWHERE else []
+                if meant := meant or difflib.get_close_matches(word, known, n=1):
+                    return f" (did you mean {meant[0]}?)"
+        return f"; see `{self.prog} --help`"
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Any:
         """As ever; if it is the shell that asks, say how its word may go on instead."""
@@ -73,6 +89,8 @@ def check(config: Config) -> None:
             raise InputError(f"The file {path} given with {_flag(name)} does not exist.")
     if config.level == "group":
         check_group(config)
+    else:
+        check_participant(config)
     for name in ("templates", "atlases"):
         for word in getattr(config, name):
             image = re.match(r".+?\.nii(\.gz)?(?=:|$)", word)
@@ -80,6 +98,8 @@ def check(config: Config) -> None:
                 raise InputError(f"The file {image[0]} given with {_flag(name)} does not exist.")
     if config.mode == "optimize" and config.model is not None:
         raise InputError("--mode optimize starts from no weights: leave --model away.")
+    if config.work_dir.exists() and not config.work_dir.is_dir():
+        raise InputError(f"The work folder {config.work_dir} is a file: give another with -w.")
     if config.work_dir.resolve().is_relative_to(config.bids_dir.resolve()):
         raise InputError(
             f"The work folder {config.work_dir} lies inside the BIDS folder; "

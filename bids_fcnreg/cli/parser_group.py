@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import re
 
-from bids_fcnreg.config import GROUP_TASKS, Config
+from bids_fcnreg.config import DEFAULT_TEMPLATE, GROUP_TASKS, Config
 from bids_fcnreg.errors import InputError
 
 
@@ -75,6 +76,11 @@ def check_group(config: Config) -> None:
         if getattr(config, name):
             word = f"--{name.replace('_', '-')}"
             raise InputError(f"{word} is of the participant level only: leave it out.")
+    if config.group_task == "report" and config.templates != (DEFAULT_TEMPLATE,):
+        raise InputError(
+            "--group-task report takes all templates that scans were registered to: leave "
+            "--template out."
+        )
     if config.group_task == "template":
         _check_template(config)
     if config.group_task == "train" and config.mode == "optimize":
@@ -83,6 +89,21 @@ def check_group(config: Config) -> None:
         raise InputError(
             f"--train-steps must be whole numbers, not {' '.join(config.train_steps)}."
         )
+
+
+def check_participant(config: Config) -> None:
+    """Refuse options of the group level.
+
+    Raises
+    ------
+    InputError
+        That names the first of them.
+    """
+    for field in dataclasses.fields(config):
+        ours = field.name.startswith(("group_", "train_", "template_"))
+        if ours and getattr(config, field.name) != field.default:
+            word = f"--{field.name.replace('_', '-')}"
+            raise InputError(f"{word} is of the group level only: leave it out.")
 
 
 def _check_template(config: Config) -> None:

@@ -75,17 +75,20 @@ def find_input(config: Config, console: Console) -> list[Scan]:
 
 
 def check_weights(config: Config) -> None:
-    """Refuse a network without weights where weights are needed.
+    """Refuse weights that are not there, or are none, where they are needed.
 
     Raises
     ------
     InputError
-        See `bids_fcnreg.fcn.weights.shipped`.
+        See `bids_fcnreg.fcn.weights`.
     """
-    if config.model is None and config.mode != "optimize":
-        from bids_fcnreg.fcn.weights import shipped
+    if config.mode != "optimize":
+        from bids_fcnreg.fcn.weights import load, shipped
 
-        shipped(config.network)
+        if config.model is None:
+            shipped(config.network)
+        else:
+            load(config.model)
 
 
 def check_device(config: Config) -> None:

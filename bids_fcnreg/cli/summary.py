@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
@@ -19,6 +21,11 @@ from bids_fcnreg.verdict import LEVELS
 _OURS = re.compile(r"^\s*bids_fcnreg\.errors\.\w+: (.+)$", re.MULTILINE)
 _ANY = re.compile(r"^\s*(?:\w+\.)*(\w*(?:Error|Exception)): (.+)$", re.MULTILINE)
 
+
+_NO_SPACE = (
+    "The disk was full: make room where the work folder and the output folder lie, or give "
+    "another work folder with -w; the same command goes on with what is done."
+)
 
 #: Columns of a terminal from which on the closing table says where files are.
 WIDE = 100
@@ -70,6 +77,8 @@ def _explain(text: str, node: str, path: Path) -> Failure:
     ours = _OURS.findall(text)
     if ours:
         return Failure(ours[-1].strip())
+    if os.strerror(errno.ENOSPC) in text:
+        return Failure(_NO_SPACE, path)
     others = _ANY.findall(text)
     reason = f" ({': '.join(others[-1]).strip().rstrip('.')})" if others else ""
     return Failure(f"The stage '{stage(node)}' failed{reason}; the details are in {path}.", path)

@@ -10,13 +10,14 @@ import torch
 
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.affine import align
+from bids_fcnreg.fcn.fallback import with_fallback
 from bids_fcnreg.fcn.geometry import Image
 from bids_fcnreg.fcn.memory import keep_freed_memory
-from bids_fcnreg.fcn.pair import make_pair, with_moving
+from bids_fcnreg.fcn.pair import Pair, make_pair, with_moving
 from bids_fcnreg.fcn.quality import Quality, assess, similarity
 from bids_fcnreg.fcn.refine import refine
 from bids_fcnreg.fcn.training import RECIPES, optimize
-from bids_fcnreg.fcn.transform import Affine, Transform
+from bids_fcnreg.fcn.transform import Affine, Displacement, Transform
 from bids_fcnreg.fcn.weights import NETWORKS, load, shipped
 
 MODES = ("refine", "predict", "optimize")
@@ -100,6 +101,12 @@ def register(
     if threads is not None:
         torch.set_num_threads(threads)
     quality = Quality(mode=mode, device=str(place))
+
+    def deform(where: torch.device) -> tuple[Displacement, Displacement]:
+        quality.device = str(where)
+        start = _Start(mode, network, model, seed)
+        return tuple(one.cpu() for one in _deform(pair.to(where), start, quality))
+
     with quality.timed("affine"):
         matrix = align(
             fixed,
@@ -112,24 +119,41 @@ def register(
         before = make_pair(fixed, moving, np.eye(4), fixed_mask, moving_mask)
         quality.similarity_initial = similarity(before)
         pair = with_moving(before, moving, matrix, moving_mask, moving_exclude)
-        pair = pair.to(place)
+    forward, inverse = with_fallback(deform, place)
+    there = Transform((forward, Affine(matrix)))
+    back = Transform((Affine(np.linalg.inv(matrix)), inverse))
+    return Registration(there, back, quality)
+
+
+@dataclass(frozen=True)
+class _Start:
+    """How a deformation is found: words of `register`."""
+
+    mode: str
+    network: str
+    model: Path | None
+    seed: int
+
+
+def _deform(pair: Pair, start: _Start, quality: Quality) -> tuple[Displacement, Displacement]:
+    """Deformation of a pair and its inverse, where the pair is; `quality` is filled in."""
+    place = pair.fixed.device
     with quality.timed("network"):
-        if mode == "optimize":
-            torch.manual_seed(seed)
-            halves = optimize(NETWORKS[network]().to(place), pair, RECIPES[network])
+        if start.mode == "optimize":
+            torch.manual_seed(start.seed)
+            network = NETWORKS[start.network]().to(place)
+            halves = optimize(network, pair, RECIPES[start.network])
         else:
-            trained, quality.weights = load(model or shipped(network))
+            trained, quality.weights = load(start.model or shipped(start.network))
             halves = trained.to(place).deform(pair)
-    if mode == "refine":
+    if start.mode == "refine":
         with quality.timed("refine"):
             halves = refine(pair, halves)
     with quality.timed("inverse"):
         forward, inverse = halves.on(pair.grid).faded().join()
     with quality.timed("quality"):
         assess(quality, pair, forward, inverse)
-    there = Transform((forward.cpu(), Affine(matrix)))
-    back = Transform((Affine(np.linalg.inv(matrix)), inverse.cpu()))
-    return Registration(there, back, quality)
+    return forward, inverse
 
 
 def resolve_device(name: str) -> torch.device:

@@ -16,7 +16,7 @@ from nipype.interfaces.base import (
 )
 
 _WORDS = {
-    "good": "good, all numbers are as in right registrations",
+    "good": "good, no number is beyond its bounds",
     "doubtful": "doubtful, please look at the pictures: ",
     "failed": "failed: ",
 }

@@ -24,6 +24,7 @@ from bids_fcnreg.workflows.report import (
     init_atlas_report_wf,
     init_template_report_wf,
 )
+from bids_fcnreg.workflows.resources import voxels_of
 
 if TYPE_CHECKING:
     from nipype.pipeline import engine as pe
@@ -219,6 +220,7 @@ def _add_anatomy(
         skull_strip=config.skull_strip,
         omp_nthreads=config.omp_nthreads,
         has_lesion=bool(scan.lesions),
+        voxels=voxels_of(scan.t1w[0]),
         name=f"{prefix}preprocess_wf",
     )
     preprocess.inputs.inputnode.t1w = [str(path) for path in scan.t1w]
@@ -285,6 +287,7 @@ def _connect_atlas(
         template=template,
         atlas=atlas,
         omp_nthreads=config.omp_nthreads,
+        voxels=voxels_of(scan.t1w[0]),
         name=f"{prefix}propagate_{name}_wf",
     )
     outputs = init_atlas_outputs_wf(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bids_fcnreg.config import Config
 
 #: Memory of the node that registers sessions to each other: for the libraries, for each session.
-BASE_GB, SESSION_GB = 2.5, 0.3
+SESSIONS_GB, SESSION_GB = 2.5, 0.3
 
 
 def init_base_wf(*, config: Config, n_sessions: int, name: str = "base_wf") -> LiterateWorkflow:
@@ -75,7 +75,7 @@ def init_base_wf(*, config: Config, n_sessions: int, name: str = "base_wf") -> L
             num_threads=1 if on_gpu else config.omp_nthreads,
         ),
         name="sessions",
-        mem_gb=BASE_GB + n_sessions * SESSION_GB,
+        mem_gb=SESSIONS_GB + n_sessions * SESSION_GB,
     )
     workflow.connect([
         (base, outputnode, [("base", "base"), ("mask", "mask"), ("transforms", "transforms")]),

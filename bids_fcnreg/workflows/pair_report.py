@@ -18,6 +18,7 @@ from bids_fcnreg import __version__, image
 from bids_fcnreg.files import write_bytes
 from bids_fcnreg.interfaces.pictures import Deformation, Slices, crop
 from bids_fcnreg.interfaces.quality import quality_html, verdict_html
+from bids_fcnreg.verdict import MEASURED_ON
 from bids_fcnreg.workflows.report import PAGE
 
 
@@ -63,7 +64,8 @@ def make_pair_report(
         "Deformation": "What the deformation does beside the affine alignment. Blue, places that "
         "are smaller in the moving image; red, larger. Lines, 8 mm apart in the moving image.",
     }
-    parts = [_part("Verdict", "", verdict_html(quality, f"{moving.name} to {fixed.name}"))]
+    bounds = f"By bounds for {MEASURED_ON}."
+    parts = [_part("Verdict", bounds, verdict_html(quality, f"{moving.name} to {fixed.name}"))]
     with tempfile.TemporaryDirectory() as folder:
         for name, interface in _pictures(folder, fixed, mask, warped, transform).items():
             outputs = interface.run(cwd=_new(folder, name)).outputs.get()

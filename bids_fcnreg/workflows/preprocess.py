@@ -16,9 +16,17 @@ from bids_fcnreg.interfaces.preprocess import (
     NormalizeIntensity,
     UniteLesions,
 )
-
-#: Memory of a node in GB: up to twice what it was seen to take at 288×288×181 voxels.
-MEMORY_GB = {"conform": 0.6, "average": 2.0, "extract": 2.0, "debias": 1.2, "scale": 1.0}
+from bids_fcnreg.workflows.resources import (
+    AVERAGE,
+    AVERAGE_RUN,
+    DEFAULT_VOXELS,
+    EXTRACT,
+    EXTRACT_GB,
+    PLAIN_GB,
+    PREPROCESS,
+    TORCH_GB,
+    memory_gb,
+)
 
 EXTRACTION = {
     "auto": "The brain was extracted with {tool}, unless the image turned out to be "
@@ -36,6 +44,7 @@ def init_preprocess_wf(
     omp_nthreads: int,
     has_lesion: bool,
     extractor: str = "deepbet",
+    voxels: int = DEFAULT_VOXELS,
     name: str = "preprocess_wf",
 ) -> LiterateWorkflow:
     """Conform, average, extract the brain, correct the bias field, scale the intensities.
@@ -52,6 +61,8 @@ def init_preprocess_wf(
         Whether there are lesion masks.
     extractor : {"deepbet", "synthstrip"}
         Tool for brain extraction; SynthStrip has to be installed.
+    voxels : int
+        Of the first T1w.
     name : str
         Name of the workflow.
 
@@ -83,23 +94,20 @@ def init_preprocess_wf(
         niu.IdentityInterface(fields=["preproc", "brain", "mask", "exclude", "skull_stripped"]),
         name="outputnode",
     )
-    conform = pe.MapNode(
-        Conform(), iterfield=["in_file"], name="conform", mem_gb=MEMORY_GB["conform"]
-    )
+    plain = memory_gb(voxels, PREPROCESS, PLAIN_GB)
+    conform = pe.MapNode(Conform(), iterfield=["in_file"], name="conform", mem_gb=plain)
     average = pe.Node(
         AverageRuns(num_threads=omp_nthreads if n_runs > 1 else 1),
         name="average",
-        mem_gb=MEMORY_GB["average"] + 0.1 * n_runs if n_runs > 1 else 0.1,
+        mem_gb=memory_gb(voxels, AVERAGE + n_runs * AVERAGE_RUN) if n_runs > 1 else 0.1,
     )
     extract = pe.Node(
         BrainExtraction(mode=skull_strip, extractor=extractor, num_threads=omp_nthreads),
         name="extract",
-        mem_gb=MEMORY_GB["extract"],
+        mem_gb=memory_gb(voxels, EXTRACT, TORCH_GB + EXTRACT_GB),
     )
-    debias = pe.Node(
-        BiasCorrection(num_threads=omp_nthreads), name="debias", mem_gb=MEMORY_GB["debias"]
-    )
-    scale = pe.Node(NormalizeIntensity(), name="scale", mem_gb=MEMORY_GB["scale"])
+    debias = pe.Node(BiasCorrection(num_threads=omp_nthreads), name="debias", mem_gb=plain)
+    scale = pe.Node(NormalizeIntensity(), name="scale", mem_gb=plain)
     workflow.connect([
         (inputnode, conform, [("t1w", "in_file")]),
         (conform, average, [("out_file", "in_files")]),
@@ -112,7 +120,7 @@ def init_preprocess_wf(
         (scale, outputnode, [("out_file", "preproc"), ("brain", "brain")]),
     ])  # fmt: skip
     if has_lesion:
-        unite = pe.Node(UniteLesions(), name="unite_lesions", mem_gb=MEMORY_GB["scale"])
+        unite = pe.Node(UniteLesions(), name="unite_lesions", mem_gb=plain)
         workflow.connect([
             (inputnode, unite, [("lesions", "in_files")]),
             (average, unite, [("out_file", "reference")]),

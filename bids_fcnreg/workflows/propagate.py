@@ -10,13 +10,19 @@ from niworkflows.engine.workflows import LiterateWorkflow
 
 from bids_fcnreg.interfaces.labels import RegionVolumes
 from bids_fcnreg.interfaces.registration import Resample
+from bids_fcnreg.workflows.resources import DEFAULT_VOXELS, PLAIN_GB, PROPAGATE, memory_gb
 
 if TYPE_CHECKING:
     from bids_fcnreg.bids.templates import Atlas, Template
 
 
 def init_propagate_wf(
-    *, template: Template, atlas: Atlas, omp_nthreads: int, name: str = "propagate_wf"
+    *,
+    template: Template,
+    atlas: Atlas,
+    omp_nthreads: int,
+    voxels: int = DEFAULT_VOXELS,
+    name: str = "propagate_wf",
 ) -> LiterateWorkflow:
     """Carry the labels of an atlas from its template to a subject and measure the regions.
 
@@ -28,6 +34,8 @@ def init_propagate_wf(
         Label image and names of its labels.
     omp_nthreads : int
         Largest number of threads of a node.
+    voxels : int
+        Of the T1w.
     name : str
         Name of the workflow.
 
@@ -60,9 +68,9 @@ def init_propagate_wf(
     resample = pe.Node(
         Resample(in_file=str(atlas.image), interpolation="label", num_threads=omp_nthreads),
         name="resample",
-        mem_gb=1.5,
+        mem_gb=memory_gb(voxels, PROPAGATE),
     )
-    measure = pe.Node(RegionVolumes(table=list(atlas.labels)), name="measure", mem_gb=0.5)
+    measure = pe.Node(RegionVolumes(table=list(atlas.labels)), name="measure", mem_gb=PLAIN_GB)
     workflow.connect([
         (inputnode, resample, [("inverse", "transform"), ("reference", "reference")]),
         (resample, measure, [("out_file", "labels")]),

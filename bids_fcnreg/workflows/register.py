@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import nibabel as nib
-import numpy as np
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
@@ -13,14 +11,18 @@ from niworkflows.engine.workflows import LiterateWorkflow
 from bids_fcnreg.interfaces.longitudinal import ThroughBase
 from bids_fcnreg.interfaces.quality import Judge
 from bids_fcnreg.interfaces.registration import LogJacobian, Register, Resample
+from bids_fcnreg.workflows.resources import (
+    JACOBIAN,
+    PLAIN_GB,
+    REGISTER,
+    RESAMPLE,
+    memory_gb,
+    voxels_of,
+)
 
 if TYPE_CHECKING:
     from bids_fcnreg.bids.templates import Template
     from bids_fcnreg.config import Config
-
-#: Memory of a node in GB: a share for the libraries, and bytes per voxel of the template.
-BASE_GB = 0.5
-REGISTER_BYTES, RESAMPLE_BYTES, JACOBIAN_BYTES = 280, 90, 250
 
 DESCRIPTIONS = {
     "refine": "predicted by a trained fully convolutional network {network} and then improved by "
@@ -103,13 +105,13 @@ def init_register_wf(
         ),
         name="outputnode",
     )
-    reference = str(template.t1w)
+    reference, voxels = str(template.t1w), voxels_of(template.t1w)
     threads = config.omp_nthreads
     if longitudinal:
         estimate = pe.Node(
             ThroughBase(fixed=reference, fixed_mask=str(template.mask), num_threads=threads),
             name="estimate",
-            mem_gb=memory_gb(template, REGISTER_BYTES),
+            mem_gb=memory_gb(voxels, REGISTER),
         )
         workflow.connect([(inputnode, estimate, [(field, field) for field in through])])
     else:
@@ -117,21 +119,21 @@ def init_register_wf(
     preproc_std = pe.Node(
         Resample(reference=reference, onto_template=True, num_threads=threads),
         name="preproc_std",
-        mem_gb=memory_gb(template, RESAMPLE_BYTES),
+        mem_gb=memory_gb(voxels, RESAMPLE),
     )
     mask_std = pe.Node(
         Resample(
             reference=reference, interpolation="label", onto_template=True, num_threads=threads
         ),
         name="mask_std",
-        mem_gb=memory_gb(template, RESAMPLE_BYTES),
+        mem_gb=memory_gb(voxels, RESAMPLE),
     )
     log_jacobian = pe.Node(
         LogJacobian(reference=reference, num_threads=threads),
         name="log_jacobian",
-        mem_gb=memory_gb(template, JACOBIAN_BYTES),
+        mem_gb=memory_gb(voxels, JACOBIAN),
     )
-    judge = pe.Node(Judge(builtin=template.builtin), name="judge", mem_gb=BASE_GB)
+    judge = pe.Node(Judge(builtin=template.builtin), name="judge", mem_gb=PLAIN_GB)
     workflow.connect([
         (inputnode, estimate, [("brain", "moving"), ("mask", "moving_mask")]),
         (inputnode, preproc_std, [("preproc", "in_file")]),
@@ -186,13 +188,7 @@ def init_estimate_node(
     )
     if config.model is not None:
         register.inputs.model = str(config.model)
-    return pe.Node(register, name=name, mem_gb=memory_gb(template, REGISTER_BYTES))
-
-
-def memory_gb(template: Template, bytes_per_voxel: int) -> float:
-    """Memory of a node that works on the grid of a template, in GB."""
-    voxels = int(np.prod(nib.load(template.t1w).shape[:3]))
-    return BASE_GB + voxels * bytes_per_voxel / 1024**3
+    return pe.Node(register, name=name, mem_gb=memory_gb(voxels_of(template.t1w), REGISTER))
 
 
 def uses_gpu(device: str) -> bool:

@@ -19,6 +19,7 @@ from bids_fcnreg.interfaces.pictures import Deformation, Slices
 from bids_fcnreg.interfaces.quality import QualityTable
 from bids_fcnreg.interfaces.reports import Summary, write_errors
 from bids_fcnreg.workflows.outputs import sink
+from bids_fcnreg.workflows.resources import DEFORMATION, DRAW, memory_gb, voxels_of
 
 if TYPE_CHECKING:
     from bids_fcnreg.bids.dataset import Scan
@@ -61,7 +62,8 @@ def init_anat_report_wf(
         summary.inputs.session = scan.session
     if scan.lesions:
         summary.inputs.lesions = [str(path) for path in scan.lesions]
-    outline = pe.Node(Slices(), name="mask_outline", mem_gb=1.0)
+    draw_gb = memory_gb(voxels_of(scan.t1w[0]), DRAW)
+    outline = pe.Node(Slices(), name="mask_outline", mem_gb=draw_gb)
     ds_summary = _figure_sink(config, scan, "ds_summary", desc="summary", suffix="T1w")
     ds_outline = _figure_sink(config, scan, "ds_mask_outline", desc="brain", suffix="mask")
     workflow.connect([
@@ -89,20 +91,23 @@ def init_template_report_wf(
     """
     workflow = LiterateWorkflow(name=name)
     inputnode = _identity("preproc_std", "transform", "quality")
+    voxels = voxels_of(template.t1w)
     flicker = pe.Node(
         SimpleBeforeAfterRPT(
             after=str(template.t1w), before_label=scan.label, after_label=template.space
         ),
         name="flicker",
-        mem_gb=1.0,
+        mem_gb=memory_gb(voxels, DRAW),
     )
     contours = pe.Node(
-        Slices(mask=str(template.mask), contours_of=str(template.t1w)), name="contours", mem_gb=1.0
+        Slices(mask=str(template.mask), contours_of=str(template.t1w)),
+        name="contours",
+        mem_gb=memory_gb(voxels, DRAW),
     )
     deformation = pe.Node(
         Deformation(mask=str(template.mask), num_threads=config.omp_nthreads),
         name="deformation",
-        mem_gb=1.0,
+        mem_gb=memory_gb(voxels, DEFORMATION),
     )
     table = pe.Node(QualityTable(space=template.space), name="table", run_without_submitting=True)
     naming = {"space": template.space}
@@ -141,7 +146,8 @@ def init_atlas_report_wf(
     """
     workflow = LiterateWorkflow(name=name)
     inputnode = _identity("preproc", "mask", "labels")
-    overlay = pe.Node(Slices(), name="overlay", mem_gb=1.0)
+    draw_gb = memory_gb(voxels_of(scan.t1w[0]), DRAW)
+    overlay = pe.Node(Slices(), name="overlay", mem_gb=draw_gb)
     ds_overlay = _figure_sink(
         config, scan, "ds_overlay", segmentation=atlas.name, desc=template.space, suffix="dseg"
     )

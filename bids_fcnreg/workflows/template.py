@@ -13,16 +13,9 @@ from nipype.pipeline import engine as pe
 from nipype.pipeline.engine.utils import load_resultfile
 
 from bids_fcnreg.interfaces.registration import Resample
-from bids_fcnreg.interfaces.template import (
-    Align,
-    MeanImage,
-    MeanShape,
-)
-from bids_fcnreg.workflows.register import (
-    RESAMPLE_BYTES,
-    init_estimate_node,
-    memory_gb,
-)
+from bids_fcnreg.interfaces.template import Align, MeanImage, MeanShape
+from bids_fcnreg.workflows.register import init_estimate_node
+from bids_fcnreg.workflows.resources import RESAMPLE, memory_gb, voxels_of
 
 if TYPE_CHECKING:
     from bids_fcnreg.bids.dataset import Scan
@@ -227,7 +220,7 @@ def _init_resample_wf(member: Member, template: Template, threads: int) -> pe.Wo
                 num_threads=threads,
             ),
             name=name,
-            mem_gb=memory_gb(template, RESAMPLE_BYTES),
+            mem_gb=memory_gb(voxels_of(template.t1w), RESAMPLE),
         )
         workflow.connect(chain, "out", node, "transform")
     return workflow

@@ -144,3 +144,18 @@ def test_values_that_are_no_labels(template, tmp_path, data):
         resolve_atlas(str(save(tmp_path / "a.nii.gz", data)), template)
     with pytest.raises(InputError, match="cannot be read"):
         resolve_atlas(f"{save(tmp_path / 'b.nii.gz')}:{tmp_path / 'none.tsv'}", template)
+
+
+def test_labels_elsewhere_are_refused(template, tmp_path):
+    affine = np.eye(4)
+    affine[:3, 3] = 50
+    nib.save(nib.Nifti1Image(LABELS.astype("float32"), affine), tmp_path / "far.nii.gz")
+    with pytest.raises(InputError, match="100% lie outside the brain of Kids"):
+        resolve_atlas(str(tmp_path / "far.nii.gz"), template)
+
+
+def test_an_image_that_is_no_label_image_is_refused(template, tmp_path):
+    values = np.arange(12**3).reshape(12, 12, 12)
+    save(tmp_path / "t1w.nii.gz", values)
+    with pytest.raises(InputError, match="1728 different values and has no table"):
+        resolve_atlas(str(tmp_path / "t1w.nii.gz"), template)

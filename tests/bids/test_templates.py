@@ -105,7 +105,7 @@ def test_head_loses_what_is_outside_its_mask(archive, tmp_path):
         ("Kids:cohort-9", "needs one of its cohorts"),
         ("Kids:cohort-1:res-3", "it has res-1, res-2"),
         ("Kids:colour-1", "modifier 'colour-1' is not understood"),
-        ("Adults", "which knows Kids: check the name, or use the built-in MNI152NLin2009aSym"),
+        ("Adults", r"check the name \(known: Kids\), or use the built-in MNI152NLin2009aSym"),
         ("not/there", "neither a NIfTI file nor a folder"),
         ("not/there.nii.gz", "does not exist"),
         ("a b", "is not the name"),
@@ -145,7 +145,7 @@ def test_home_that_cannot_be_made(tmp_path):
         text=True,
         check=True,
     )
-    assert f"({home}), which cannot be made" in done.stdout
+    assert f"({home}), which is empty and cannot be written" in done.stdout
 
 
 def test_file_with_mask_beside_it(tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -212,3 +214,25 @@ def test_a_plugin_of_nipype_runs_with_its_arguments(tmp_path):
     chain(tmp_path, "theirs", _add_one).run(plugin=made)
     assert made.processors == 1
     assert seen == ["start", "end"]
+
+
+def test_a_folder_called_like_the_package_is_not_taken_for_it(tmp_path):
+    """As where the current folder holds a clone of the repository."""
+    (tmp_path / "here" / "bids_fcnreg").mkdir(parents=True)
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import multiprocessing\n"
+        "from bids_fcnreg.cli.execution import start_server\n"
+        "def load():\n"
+        "    import bids_fcnreg\n"
+        "    print('version', bids_fcnreg.__version__)\n"
+        "if __name__ == '__main__':\n"
+        "    start_server()\n"
+        "    process = multiprocessing.get_context('forkserver').Process(target=load)\n"
+        "    process.start()\n"
+        "    process.join()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path / "here", capture_output=True, text=True
+    )
+    assert "version" in done.stdout, done.stderr

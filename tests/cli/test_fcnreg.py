@@ -181,6 +181,8 @@ def test_jacobian_says_how_volumes_change(tmp_path):
         ("register a.nii.gz b.nii.gz -o x_ --model no", "no given with --model does not exist"),
         ("apply -i text.nii.gz -r text.nii.gz -t a.h5 -o o.nii.gz", "text.nii.gz cannot be read"),
         ("apply -i text.nii.gz -t a.h5 -o o.nii.gz", "give an image with --reference"),
+        ("apply -i . -r text.nii.gz -t a.h5 -o o.nii.gz", ". is a folder"),
+        ("register a.nii.gz b.nii.gz -o x_ --labels none.nii", "none.nii does not exist"),
         ("register a.nii.gz b.nii.gz -o /proc/x_", "The folder /proc cannot be written"),
         ("apply -i none.csv -t a.h5 -o o.csv", "none.csv cannot be read"),
         ("apply -i a.nii.gz -r a.nii.gz -t a.h5 -o o.txt", "o.txt must end in .nii"),

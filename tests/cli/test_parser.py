@@ -174,3 +174,43 @@ def test_the_shell_completes_words(tmp_path, module, typed, word):
     environment = os.environ | asked | {"_ARGCOMPLETE_STDOUT_FILENAME": str(answer)}
     subprocess.run([sys.executable, "-m", module], env=environment, cwd=tmp_path, check=True)
     assert answer.read_text().strip() == word
+
+
+@pytest.mark.parametrize(
+    ("extra", "advice"),
+    [
+        (["--partcipant-label", "05"], "did you mean --participant-label?"),
+        (["--output-spaces", "T1w"], "did you mean --template?"),
+        (["--zzz"], "see `bids_fcnreg --help`"),
+    ],
+)
+def test_a_misspelt_option_is_guessed(words, extra, advice, capsys):
+    with pytest.raises(SystemExit):
+        parse([*words, *extra])
+    assert advice in capsys.readouterr().err
+
+
+def test_options_before_the_folders_are_told(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        parse(["--participant-label", "05", str(tmp_path), "out", "participant"])
+    assert "they come first" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--train-steps", "3"], "--train-steps is of the group level only"),
+        (["--template-name", "X"], "--template-name is of the group level only"),
+        (["-w", "file"], "is a file: give another with -w"),
+    ],
+)
+def test_what_the_participant_level_cannot_use(words, options, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=sentence):
+        parse([*words, *options])
+
+
+def test_the_report_of_the_group_takes_all_templates(words):
+    with pytest.raises(InputError, match="leave --template out"):
+        parse([*words[:2], "group", "--template", "MNI152NLin6Asym"])

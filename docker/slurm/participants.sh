@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Prints who is to be registered, a label a line: all that have no complete result yet.
+#   docker/slurm/participants.sh BIDS_DIR OUTPUT_DIR [options of bids_fcnreg] > participants.txt
+# BIDS_FCNREG is the command, if it is not bids_fcnreg, such as
+# "singularity run --cleanenv -B /data -B /scratch bids_fcnreg.sif".
+set -euo pipefail
+read -ra app <<< "${BIDS_FCNREG:-bids_fcnreg}"
+"${app[@]}" "$1" "$2" participant "${@:3}" --dry-run |
+    sed -n 's/^sub-\([^:_]*\).*: to register to .*/\1/p' | sort --unique
