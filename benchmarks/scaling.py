@@ -1,0 +1,140 @@
+"""What many participants cost: `python scaling.py {datasets,workers} …`.
+
+`datasets [--sizes 100 1000 10000]` makes BIDS datasets of so many participants (images without
+voxels), finds the scans of all and of one of them, and builds their workflow: seconds, and the
+largest memory of a process that does nothing else. `workers BIDS_DIR` runs the participant level
+of a dataset with one processor and with two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import multiprocessing
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from bids_fcnreg.bids.atlases import default_atlases, materialise_atlas
+from bids_fcnreg.bids.dataset import find_scans
+from bids_fcnreg.bids.derivatives import write_json
+from bids_fcnreg.bids.templates import materialise, resolve_template
+from bids_fcnreg.config import DEFAULT_TEMPLATE, Config
+from bids_fcnreg.workflows.base import init_fcnreg_wf
+
+
+def make_dataset(folder: Path, participants: int) -> Path:
+    """Make a BIDS dataset with a T1w, a functional and a diffusion image of each participant."""
+    header = nib.Nifti1Header()
+    header.set_data_shape((256, 256, 176))
+    image = nib.Nifti1Image(np.zeros((1, 1, 1), np.int16), np.eye(4), header)
+    image.header.set_data_shape((256, 256, 176))
+    body = gzip.compress(image.header.binaryblock + bytes(4), mtime=0)
+    write_json(folder / "dataset_description.json", {"Name": "Many", "BIDSVersion": "1.8.0"})
+    for number in range(1, participants + 1):
+        subject = f"sub-{number:05d}"
+        for kind, ending in (("anat", "T1w"), ("func", "task-rest_bold"), ("dwi", "dwi")):
+            place = folder / subject / kind
+            place.mkdir(parents=True)
+            (place / f"{subject}_{ending}.nii.gz").write_bytes(body)
+            (place / f"{subject}_{ending}.json").write_text("{}")
+    return folder
+
+
+def find(bids_dir: Path, labels: Sequence[str], _: Path) -> int:
+    """Find the scans; returns how many there are."""
+    return len(find_scans(bids_dir, labels))
+
+
+def build(bids_dir: Path, labels: Sequence[str], folder: Path) -> int:
+    """Find the scans and build their workflow; returns how many nodes it has."""
+    (folder / "out").mkdir(exist_ok=True)
+    config = Config(bids_dir=bids_dir, output_dir=folder / "out", work_dir=folder / "work")
+    template = materialise(resolve_template(DEFAULT_TEMPLATE), folder)
+    atlases = [materialise_atlas(atlas, template, folder) for atlas in default_atlases(template)]
+    scans = find_scans(bids_dir, labels)
+    workflow = init_fcnreg_wf(config, scans, [template], {template.space: atlases})
+    return len(workflow.list_node_names())
+
+
+def _measured(task: Callable, words: tuple) -> tuple[int, float, float]:
+    start = time.perf_counter()
+    count = task(*words)
+    seconds = time.perf_counter() - start
+    return count, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+
+
+def measure(task: Callable, *words: object) -> tuple[int, float, float]:
+    """Run a task in a process of its own; what it counted, seconds, largest memory in GB."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(_measured, task, words).result()
+
+
+def measure_datasets(options: argparse.Namespace) -> None:
+    """Print a row for each size, task, and choice of participants."""
+    table = Table("participants", "task", "asked for", "counted", "seconds", "ms each", "GB")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        measure(build, make_dataset(folder / "warm", 1), (), folder)  # makes the template's files
+        for size in options.sizes:
+            bids_dir = make_dataset(folder / str(size), size)
+            for task, unit in ((find, "scans"), (build, "nodes")):
+                for labels, asked in (((f"{size:05d}",), 1), ((), size)):
+                    count, seconds, memory = measure(task, bids_dir, labels, folder)
+                    row = (f"{count} {unit}", f"{seconds:.2f}", f"{1000 * seconds / asked:.1f}")
+                    table.add_row(str(size), task.__name__, str(asked), *row, f"{memory:.2f}")
+    Console(width=120).print(table)
+
+
+def measure_workers(options: argparse.Namespace) -> None:
+    """Print seconds with one processor and with two."""
+    table = Table("processors", "threads a step", "seconds", "speed-up", "efficiency")
+    alone = None
+    for processors, threads in ((1, 1), (2, 2), (2, 1)):
+        with tempfile.TemporaryDirectory() as scratch:
+            words = [options.bids_dir, f"{scratch}/out", "participant", "-w", f"{scratch}/work"]
+            words += ["--nprocs", processors, "--omp-nthreads", threads, "--device", "cpu"]
+            words += ["--mode", options.mode, "--skip-bids-validation"]
+            start = time.perf_counter()
+            command = [sys.executable, "-m", "bids_fcnreg", *map(str, words)]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            seconds = time.perf_counter() - start
+        alone = alone or seconds
+        gain = alone / seconds
+        table.add_row(
+            str(processors),
+            str(threads),
+            f"{seconds:.0f}",
+            f"{gain:.2f}",
+            f"{gain / processors:.2f}",
+        )
+    Console(width=120).print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True)
+    datasets = commands.add_parser("datasets")
+    datasets.add_argument("--sizes", type=int, nargs="+", default=[100, 1000, 10000])
+    datasets.set_defaults(run=measure_datasets)
+    workers = commands.add_parser("workers")
+    workers.add_argument("bids_dir", type=Path)
+    workers.add_argument("--mode", default="refine")
+    workers.set_defaults(run=measure_workers)
+    options = parser.parse_args()
+    options.run(options)
+
+
+if __name__ == "__main__":
+    main()
