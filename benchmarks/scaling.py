@@ -98,28 +98,31 @@ def measure_datasets(options: argparse.Namespace) -> None:
 
 
 def measure_workers(options: argparse.Namespace) -> None:
-    """Print seconds with one processor and with two."""
-    table = Table("processors", "threads a step", "seconds", "speed-up", "efficiency")
+    """Print seconds with one processor and with two, and how many were used on average."""
+    columns = ("processors", "threads a step", "seconds", "used", "speed-up", "efficiency")
+    table = Table(*columns)
     alone = None
     for processors, threads in ((1, 1), (2, 2), (2, 1)):
         with tempfile.TemporaryDirectory() as scratch:
             words = [options.bids_dir, f"{scratch}/out", "participant", "-w", f"{scratch}/work"]
             words += ["--nprocs", processors, "--omp-nthreads", threads, "--device", "cpu"]
             words += ["--mode", options.mode, "--skip-bids-validation"]
-            start = time.perf_counter()
+            start, used = time.perf_counter(), _processor_seconds()
             command = [sys.executable, "-m", "bids_fcnreg", *map(str, words)]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             seconds = time.perf_counter() - start
+            used = (_processor_seconds() - used) / seconds
         alone = alone or seconds
         gain = alone / seconds
-        table.add_row(
-            str(processors),
-            str(threads),
-            f"{seconds:.0f}",
-            f"{gain:.2f}",
-            f"{gain / processors:.2f}",
-        )
+        row = (f"{seconds:.0f}", f"{used:.2f}", f"{gain:.2f}", f"{gain / processors:.2f}")
+        table.add_row(str(processors), str(threads), *row)
     Console(width=120).print(table)
+
+
+def _processor_seconds() -> float:
+    """Of all processes that this one has started and waited for, and of theirs."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
 
 
 def main() -> None:

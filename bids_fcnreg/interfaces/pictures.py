@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import csv
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ from nipype.interfaces.base import (
 
 if TYPE_CHECKING:
     import nibabel as nib
+
+#: At most so many labels are named in a picture.
+LEGEND = 8
 
 #: Slices shown along each axis.
 CUTS = 7
@@ -44,6 +48,7 @@ class _SlicesInputSpec(BaseInterfaceInputSpec):
     mask = File(exists=True, mandatory=True, desc="brain mask: its outline, and where to cut")
     contours_of = File(exists=True, desc="T1w brain whose white matter is outlined")
     labels = File(exists=True, desc="label image shown in colours")
+    lookup = File(exists=True, desc="TSV of its labels: index, name; few of them are a legend")
 
 
 class Slices(SimpleInterface):
@@ -57,25 +62,35 @@ class Slices(SimpleInterface):
         import nibabel as nib
         from matplotlib.colors import ListedColormap
 
-        mask, labels, brain = nib.load(self.inputs.mask), None, None
+        mask, labels, brain, legend = nib.load(self.inputs.mask), None, None, {}
         if isdefined(self.inputs.labels):
-            labels = _consecutive(self.inputs.labels)
-            colours = matplotlib.colormaps["gist_rainbow"](np.linspace(0, 1, 256))
-            colours[:, 3] = 0.3
+            labels, indices = _consecutive(self.inputs.labels)
+            opaque = matplotlib.colormaps["gist_rainbow"](np.linspace(0, 1, 256))
+            colours = np.column_stack([opaque[:, :3], np.full(256, 0.3)])
+            if isdefined(self.inputs.lookup) and len(indices) <= LEGEND:
+                shown = (opaque[round(255 * n / len(indices))] for n in range(1, len(indices) + 1))
+                names = _names(self.inputs.lookup)
+                legend = dict(zip((names[index] for index in indices), shown, strict=True))
         if isdefined(self.inputs.contours_of):
             brain = nib.load(self.inputs.contours_of)
             level = white_matter_level(brain.get_fdata())
 
         def draw(display: Any, axis: str) -> None:
             if labels is not None:
-                display.add_overlay(labels, cmap=ListedColormap(colours), threshold=0.5)
+                display.add_overlay(
+                    labels,
+                    cmap=ListedColormap(colours),
+                    threshold=0.5,
+                    vmin=0,
+                    vmax=max(len(indices), 1),
+                )
             display.add_contours(mask, levels=[0.5], colors="deepskyblue", linewidths=0.9)
             if brain is not None:
                 display.add_contours(brain, levels=[level], colors="red", linewidths=0.5)
 
         background = nib.load(self.inputs.background)
         out_file = Path(runtime.cwd) / "slices.png"
-        self._results["out_file"] = str(draw_slices(background, mask, draw, out_file))
+        self._results["out_file"] = str(draw_slices(background, mask, draw, out_file, legend))
         return runtime
 
 
@@ -141,6 +156,7 @@ def draw_slices(
     mask: nib.Nifti1Image,
     draw: Callable[[Any, str], None],
     path: Path,
+    legend: Mapping[str, Any] | None = None,
 ) -> Path:
     """Draw a row of slices along each axis.
 
@@ -154,11 +170,14 @@ def draw_slices(
         Puts something over a row; is given nilearn's display and the axis, "x", "y" or "z".
     path : Path
         PNG to write.
+    legend : mapping of str to colour, optional
+        What colours mean.
     """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.patches import Patch
     from nilearn.plotting import plot_anat
 
     inside = np.asanyarray(mask.dataobj) > 0
@@ -179,6 +198,9 @@ def draw_slices(
             vmax=brightest,
         )
         draw(display, axis)
+    if legend:
+        handles = [Patch(color=colour, label=name) for name, colour in legend.items()]
+        figure.legend(handles=handles, loc="upper left", labelcolor="white", facecolor="black")
     figure.savefig(path, dpi=100, facecolor="black")
     plt.close(figure)
     return path
@@ -224,11 +246,21 @@ def white_matter_level(brain: np.ndarray) -> float:
     return float(np.percentile(brain[brain > 0], WHITE_MATTER_PERCENTILE))
 
 
-def _consecutive(path: str):
-    """Label image with its labels renumbered 1, 2, 3, …, so that colours are spread evenly."""
+def _names(lookup: str) -> dict[int, str]:
+    """Names of labels by their index."""
+    with open(lookup, encoding="utf-8", newline="") as stream:
+        return {int(row["index"]): row["name"] for row in csv.DictReader(stream, delimiter="\t")}
+
+
+def _consecutive(path: str) -> tuple[nib.Nifti1Image, list[int]]:
+    """Label image with its labels renumbered 1, 2, 3, …, so that colours are spread evenly.
+
+    Also returns what those numbers were before.
+    """
     import nibabel as nib
 
     nifti = nib.load(path)
     found, numbers = np.unique(np.asanyarray(nifti.dataobj), return_inverse=True)
     numbers = numbers.reshape(nifti.shape) + (0 if found[0] == 0 else 1)
-    return nib.Nifti1Image(numbers.astype("int32"), nifti.affine)
+    renumbered = nib.Nifti1Image(numbers.astype("int32"), nifti.affine)
+    return renumbered, [int(index) for index in found if index]

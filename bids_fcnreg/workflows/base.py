@@ -305,7 +305,7 @@ def _connect_atlas(
     _join(workflow, stored, outputs, "inverse")
     _join(workflow, anatomy.outputs, outputs, "preproc")
     _join(workflow, preprocess, report, "preproc", "mask")
-    _join(workflow, propagate, report, "labels")
+    _join(workflow, propagate, report, "labels", "lookup")
 
 
 def _join(

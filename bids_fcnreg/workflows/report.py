@@ -143,16 +143,21 @@ def init_atlas_report_wf(
     ------
     preproc, mask, labels
         T1w, brain mask and labels, on the same grid.
+    lookup
+        TSV of index and name of the labels.
     """
     workflow = LiterateWorkflow(name=name)
-    inputnode = _identity("preproc", "mask", "labels")
+    inputnode = _identity("preproc", "mask", "labels", "lookup")
     draw_gb = memory_gb(voxels_of(scan.t1w[0]), DRAW)
     overlay = pe.Node(Slices(), name="overlay", mem_gb=draw_gb)
     ds_overlay = _figure_sink(
         config, scan, "ds_overlay", segmentation=atlas.name, desc=template.space, suffix="dseg"
     )
     workflow.connect([
-        (inputnode, overlay, [("preproc", "background"), ("mask", "mask"), ("labels", "labels")]),
+        (inputnode, overlay, [
+            ("preproc", "background"),
+            *((name, name) for name in ("mask", "labels", "lookup")),
+        ]),
         (overlay, ds_overlay, [("out_file", "in_file")]),
     ])  # fmt: skip
     return workflow

@@ -60,6 +60,16 @@ def test_contours_and_labels_are_visible(ball):
     assert (np.abs(labels - plain).max(-1) > 0.1).mean() > 0.02
 
 
+def test_a_few_labels_are_named(ball):
+    (ball / "lookup.tsv").write_text("index\tname\n1\tbrain\n2\tnot there\n")
+    labels = {"labels": str(ball / "mask.nii.gz")}
+    plain = draw(ball, "plain_labels", **labels)
+    named = draw(ball, "named_labels", lookup=str(ball / "lookup.tsv"), **labels)
+    changed = np.argwhere(np.abs(named - plain).max(-1) > 0.1)
+    assert len(changed) > 200
+    assert (changed < np.array(plain.shape[:2]) / 4).all()  # the legend, top left
+
+
 def test_cuts_go_through_the_mask(ball):
     mask = nib.load(ball / "mask.nii.gz")
     cuts = slice_positions(mask.get_fdata() > 0, mask.affine)
