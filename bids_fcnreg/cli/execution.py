@@ -294,12 +294,13 @@ def make_plugin(config: Config, log_file: Path, callback: Callable[..., None]) -
         plugin = _plugin_from(config.plugin_file)
     else:
         threads = min(config.nprocs, config.omp_nthreads) if config.low_mem else config.nprocs
-        gpus = () if config.device.startswith("cuda:") else visible_gpus()
+        one_only = config.device.startswith("cuda:")  # which is that, the registration knows
+        gpus = () if one_only else visible_gpus()
         plugin = IsolatedPlugin(
             {
                 "n_procs": threads,
                 "memory_gb": config.mem_gb,
-                "n_gpu_procs": max(len(gpus), 1),
+                "n_gpu_procs": 1 if one_only else len(gpus),
                 "raise_insufficient": False,
             },
             log_file=None if config.verbose else log_file,
