@@ -22,6 +22,8 @@ from bids_fcnreg.workflows.outputs import sink
 from bids_fcnreg.workflows.resources import DEFORMATION, DRAW, memory_gb, voxels_of
 
 if TYPE_CHECKING:
+    from nireports.assembler.report import Report
+
     from bids_fcnreg.bids.dataset import Scan
     from bids_fcnreg.bids.templates import Atlas, Template
     from bids_fcnreg.config import Config
@@ -225,9 +227,17 @@ def _run_report(
         metadata={"page": str(PAGE)},
         subject=participant,
     )
+    if not any(figures.glob("*_desc-verdict_xfm.html")):
+        _leave_out(report, "Methods")  # nothing was done that it could tell of
     report.generate_report()
     os.replace(report.out_filename, output_dir / name)
     return output_dir / name
+
+
+def _leave_out(report: Report, title: str) -> None:
+    """Take the parts with a title out of a report."""
+    for section in report.sections:
+        section.reportlets = [one for one in section.reportlets if one.title != title]
 
 
 def _weights(config: Config) -> str:

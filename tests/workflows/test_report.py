@@ -34,3 +34,19 @@ def test_sessions_spaces_and_failures_are_told_apart(tmp_path):
     assert not list(tmp_path.glob(".sub*"))
     run_reports(config, scans)
     assert "broke" not in report.read_text()
+
+
+def test_methods_are_told_of_those_who_have_results(tmp_path):
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    (logs / "CITATION.html").write_text("<html><body><p>What was done.</p></body></html>")
+    config = Config(bids_dir=tmp_path, output_dir=tmp_path)
+    scan = Scan("01", None, (Path("x"),))
+    (report,) = run_reports(config, [scan], {"sub-01": "It broke."})
+    failed = report.read_text()
+    assert "It broke." in failed and "What was done." not in failed
+    assert failed.index("<h2") == failed.index('<h2 id="Errors"')
+    figures = tmp_path / "sub-01/figures"
+    (figures / "sub-01_space-Here_desc-verdict_xfm.html").write_text("<p>good</p>")
+    run_reports(config, [scan])
+    assert "What was done." in report.read_text()
