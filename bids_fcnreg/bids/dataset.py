@@ -175,9 +175,9 @@ def find_scans(
     layout = open_layout(bids_dir, wanted, database_dir)
     if visits:
         _check_known("Session", visits, layout.get_sessions(), bids_dir)
-    scans = []
+    scans, everybody = [], _all_scans(layout, visits, filters or {})
     for participant in wanted or there:
-        found = _scans_of(layout, participant, visits, filters or {})
+        found = everybody.get(participant, [])
         if not found and (wanted or not visits):
             session = visits[0] if len(visits) == 1 else None
             found = [Scan(participant, session, ())]
@@ -291,31 +291,33 @@ def _issue_line(issue: dict[str, Any]) -> str:
     return f"{place} {message}".rstrip()
 
 
-def _scans_of(
-    layout: BIDSLayout, participant: str, sessions: tuple[str, ...], filters: dict[str, Any]
-) -> list[Scan]:
-    """One participant's scans, sorted by session (images without one come first)."""
-    common = {"subject": participant, "extension": [".nii", ".nii.gz"]}
+def _all_scans(
+    layout: BIDSLayout, sessions: tuple[str, ...], filters: dict[str, Any]
+) -> dict[str, list[Scan]]:
+    """Scans of each participant, sorted by session (images without one come first).
+
+    All are asked for at once: pybids goes through the whole index for each question.
+    """
+    common: dict[str, Any] = {"extension": [".nii", ".nii.gz"]}
     if sessions:
         common["session"] = list(sessions)
-    images: dict[str, dict[str | None, list[Path]]] = {}
+    images: dict[str, dict[tuple[str, str | None], list[Path]]] = {}
     for query, default in _QUERIES.items():
-        # What was asked for on the command line narrows the filter and is never overridden by it.
-        asked = {**common, **default, **filters.get(query, {}), "subject": participant}
-        by_session = images.setdefault(query, {})
+        asked = {**common, **default, **filters.get(query, {})}
+        asked.pop("subject", None)  # who it is, only the command line says
+        found = images.setdefault(query, {})
         for file in layout.get(**asked):
             session = file.entities.get("session")
+            # The filter narrows what was asked for on the command line, and never overrides it.
             if not sessions or session in sessions:
-                by_session.setdefault(session, []).append(Path(file.path))
-    return [
-        Scan(
-            participant,
-            session,
-            tuple(sorted(images["t1w"][session])),
-            tuple(sorted(p for p in images["roi"].get(session, []) if _LESION.search(p.name))),
-        )
-        for session in sorted(images["t1w"], key=lambda label: label or "")
-    ]
+                found.setdefault((file.entities["subject"], session), []).append(Path(file.path))
+    scans: dict[str, list[Scan]] = {}
+    for participant, session in sorted(images["t1w"], key=lambda who: (who[0], who[1] or "")):
+        t1w = tuple(sorted(images["t1w"][participant, session]))
+        others = sorted(images["roi"].get((participant, session), []))
+        lesions = tuple(path for path in others if _LESION.search(path.name))
+        scans.setdefault(participant, []).append(Scan(participant, session, t1w, lesions))
+    return scans
 
 
 def _check_known(what: str, wanted: tuple[str, ...], there: list[str], bids_dir: Path) -> None:
