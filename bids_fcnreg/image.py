@@ -20,6 +20,29 @@ from bids_fcnreg.files import write_bytes
 SCANNER, TEMPLATE = 1, 4
 
 
+def check_file(path: Path) -> None:
+    """Refuse what is no file that can be opened; its content is not looked at.
+
+    Raises
+    ------
+    InputError
+        That says what to do.
+    """
+    if not path.exists():
+        if path.is_symlink():
+            raise InputError(
+                f"{path} is a broken link (a file that git-annex or datalad has not fetched?): "
+                "get the file first."
+            )
+        raise InputError(f"{path} does not exist: check the path.")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: give a NIfTI file.")
+    if not path.is_file():
+        raise InputError(f"{path} is not a file: give a NIfTI file.")
+    if not os.access(path, os.R_OK):
+        raise InputError(f"{path} cannot be read: change its permissions.")
+
+
 def load(path: str | os.PathLike, dtype: str = "float32") -> nib.Nifti1Image:
     """Read a three-dimensional image.
 
@@ -42,15 +65,7 @@ def load(path: str | os.PathLike, dtype: str = "float32") -> nib.Nifti1Image:
         geometry, or holds no signal.
     """
     path = Path(path)
-    if not path.exists():
-        if path.is_symlink():
-            raise InputError(
-                f"{path} is a broken link (a file that git-annex or datalad has not fetched?): "
-                "get the file first."
-            )
-        raise InputError(f"{path} does not exist: check the path.")
-    if path.is_dir():
-        raise InputError(f"{path} is a folder: give a NIfTI file.")
+    check_file(path)
     try:
         image = nib.load(path)
         shape = image.shape

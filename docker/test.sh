@@ -55,7 +55,8 @@ tell boxed -v "$data:/data:ro" -v "$out:/out" -v "$work:/work" bids_fcnreg \
     /data /out participant -w /work --template MNI152NLin2009cAsym
 tell boxed -v "$data:/data:ro" -v "$out:/out:ro" -v "$work:/work" bids_fcnreg \
     /data /out participant -w /work
-tell boxed -v "$data:/data:ro" -v "$folder/new:/out" -v "$work:/work" bids_fcnreg \
+mkdir -p --mode=755 "$folder/others"
+tell boxed -v "$data:/data:ro" -v "$folder/others:/out" -v "$work:/work" bids_fcnreg \
     /data /out participant
 tell boxed -v "$data:/data:ro" -v "$out:/out" --tmpfs /work:size=20m,mode=1777 bids_fcnreg \
     /data /out participant -w /work --skip-bids-validation --participant-label 01

@@ -91,18 +91,37 @@ def _process(
 
     if not (config.skip_validation or config.boilerplate_only):
         prepare.validate_input(config, run_dir, console)
-    workflow = prepare.build_workflow(config, scans, templates, atlases)
+    unreadable = _unreadable(scans)
+    usable = [scan for scan in scans if scan.label not in unreadable]
+    if not any(scan.t1w for scan in usable):
+        raise InputError(next(iter(unreadable.values())).sentence)
+    workflow = prepare.build_workflow(config, usable, templates, atlases)
     methods = prepare.write_methods(config, workflow)
     if config.write_graph:
         _write_graph(workflow, console)
     if config.boilerplate_only:
         console.print(f"Methods text: {methods}")
         return DONE
-    labels = workflow_labels(config, scans, workflow)
+    labels = workflow_labels(config, usable, workflow)
     display, stopped = run_workflow(config, workflow, labels, log_file, console)
-    failures = _failures(config, scans, display, stopped, run_dir)
+    failures = _failures(config, scans, display, stopped, run_dir) | unreadable
     prepare.write_methods(config, workflow, [one for one in scans if one.label not in failures])
     return _conclude(config, scans, display, failures, run_dir, console)
+
+
+def _unreadable(scans: Sequence[Scan]) -> dict[str, Failure]:
+    """Scans a file of which cannot be opened, and why; the others are run without them."""
+    from bids_fcnreg.cli.summary import Failure
+    from bids_fcnreg.image import check_file
+
+    found = {}
+    for scan in scans:
+        try:
+            for path in (*scan.t1w, *scan.lesions):
+                check_file(path)
+        except InputError as why:
+            found[scan.label] = Failure(str(why))
+    return found
 
 
 def _list(
@@ -111,6 +130,7 @@ def _list(
     """Say what would be registered to what, and which results are there already."""
     from bids_fcnreg.bids.results import find_results
 
+    unreadable = _unreadable(scans)
     there = {(one.label, one.space): one.quality for one in find_results(config.output_dir)}
     for scan in scans:
         spaces = [template.space for template in templates]
@@ -118,7 +138,9 @@ def _list(
         missing = [space for space in spaces if space not in done]
         if not scan.t1w:
             console.print(f"{scan.label}: it has no T1w image")
-        for space in missing if scan.t1w else ():
+        if scan.label in unreadable:
+            console.print(f"{scan.label}: {unreadable[scan.label].sentence}")
+        for space in missing if scan.t1w and scan.label not in unreadable else ():
             console.print(f"{scan.label}: to register to {space} ({config.mode})")
         for space in done:
             mode = json.loads(there[scan.label, space].read_text(encoding="utf-8"))["mode"]

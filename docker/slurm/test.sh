@@ -41,7 +41,7 @@ if [ ! -s /etc/munge/munge.key ]; then
     chown munge: /etc/munge/munge.key && chmod 400 /etc/munge/munge.key
 fi
 mkdir -p /run/munge && chown munge: /run/munge
-pgrep -x munged > /dev/null || runuser -u munge -- /usr/sbin/munged
+munge -n > /dev/null 2>&1 || runuser -u munge -- /usr/sbin/munged --force
 slurmctld
 slurmd
 trap 'kill $(cat "$folder"/slurm{d,ctld}.pid) 2> /dev/null || true' EXIT
