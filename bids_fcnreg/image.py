@@ -16,6 +16,12 @@ from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.geometry import Grid, Image
 from bids_fcnreg.files import write_bytes
 
+#: Voxels smaller or larger than this (mm) are none of a brain.
+LEAST_SPACING_MM, MOST_SPACING_MM = 0.01, 100.0
+
+#: By how much gzip can shrink anything.
+MOST_COMPRESSED = 1040
+
 #: Space codes of the NIfTI standard.
 SCANNER, TEMPLATE = 1, 4
 
@@ -88,10 +94,23 @@ def load(path: str | os.PathLike, dtype: str = "float32") -> nib.Nifti1Image:
         raise InputError(
             f"{path} has an affine that cannot be inverted (voxel size zero?): repair its header."
         )
+    spacing = nib.affines.voxel_sizes(affine)
+    if spacing.min() < LEAST_SPACING_MM or spacing.max() > MOST_SPACING_MM:
+        size = " × ".join(f"{length:.3g}" for length in spacing)
+        raise InputError(
+            f"{path} has voxels of {size} mm: its header may be in metres or another unit; "
+            "repair it."
+        )
     data = np.nan_to_num(data, nan=0.0, posinf=0.0, neginf=0.0)
     if not data.any():
         raise InputError(f"{path} holds nothing but zeros: check how it was made.")
-    checked = nib.Nifti1Image(data.astype(dtype), affine)
+    with np.errstate(over="ignore"):
+        converted = data.astype(dtype)
+    if not np.isfinite(converted).all():
+        raise InputError(
+            f"{path} holds values up to {np.abs(data).max():.1e}, more than {dtype} can: scale it."
+        )
+    checked = nib.Nifti1Image(converted, affine)
     checked.header.set_xyzt_units("mm")
     for name, setter in (("sform_code", checked.set_sform), ("qform_code", checked.set_qform)):
         code = int(image.header[name]) if isinstance(image, nib.Nifti1Image) else 0
@@ -105,10 +124,23 @@ def _values(image: nib.spatialimages.SpatialImage, path: Path) -> np.ndarray:
         raise InputError(
             f"{path} stores {image.get_data_dtype()} values: one real number a voxel is needed."
         )
+    _check_size(image, path)
     data = np.asarray(image.dataobj)
     while data.ndim > 3 and data.shape[-1] == 1:
         data = data[..., 0]
     return data
+
+
+def _check_size(image: nib.spatialimages.SpatialImage, path: Path) -> None:
+    """Refuse a header that claims more than the file can hold, before memory is taken for it."""
+    claimed = np.prod(image.shape, dtype=float) * image.get_data_dtype().itemsize
+    compression = {".gz": MOST_COMPRESSED, ".nii": 1}.get(path.suffix)
+    if compression is not None and claimed > path.stat().st_size * compression:
+        size = "×".join(map(str, image.shape))
+        raise InputError(
+            f"{path} is too small for the {size} voxels that its header claims: it is truncated, "
+            "or its header is damaged; get or convert it again."
+        )
 
 
 def to_image(nifti: nib.spatialimages.SpatialImage) -> Image:

@@ -13,6 +13,7 @@ from nipype.interfaces.base import (
     File,
     SimpleInterface,
     TraitedSpec,
+    isdefined,
     traits,
 )
 
@@ -31,6 +32,7 @@ class _BrainExtractionInputSpec(BaseInterfaceInputSpec):
     extractor = traits.Enum(
         "deepbet", "synthstrip", usedefault=True, desc="synthstrip: FreeSurfer's, where installed"
     )
+    source = traits.Str(nohash=True, desc="what in_file was made from, for messages")
     num_threads = traits.Int(1, usedefault=True, nohash=True, desc="processor cores to use")
 
 
@@ -65,8 +67,9 @@ class BrainExtraction(SimpleInterface):
             mask = foreground(data)
             if mask.mean() > 0.95:
                 raise InputError(
-                    f"{path} has no constant background, so that its brain was not extracted "
-                    "before: run without --skull-strip-t1w skip."
+                    f"{self._named(path)} shows next to no background: give the whole field of "
+                    "view or, if its brain was not extracted before, run without "
+                    "--skull-strip-t1w skip."
                 )
         header = nifti.header.copy()
         header.set_data_dtype(np.uint8)
@@ -75,6 +78,9 @@ class BrainExtraction(SimpleInterface):
         self._results["skull_stripped"] = bool(stripped)
         return runtime
 
+    def _named(self, path: Path) -> str:
+        return self.inputs.source if isdefined(self.inputs.source) else str(path)
+
     def _extract(self, nifti: nib.Nifti1Image, path: Path, folder: Path) -> np.ndarray:
         if self.inputs.extractor == "synthstrip":
             mask = _synthstrip(path, folder, self.inputs.num_threads)
@@ -82,8 +88,8 @@ class BrainExtraction(SimpleInterface):
             mask = _deepbet(nifti, self.inputs.num_threads)
         if not mask.any():
             raise InputError(
-                f"No brain was found in {path}: is it a T1-weighted image of a head? If its brain "
-                "was extracted before, run with --skull-strip-t1w skip."
+                f"No brain was found in {self._named(path)}: is it a T1-weighted image of a head? "
+                "If its brain was extracted before, run with --skull-strip-t1w skip."
             )
         return mask
 

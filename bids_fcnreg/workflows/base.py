@@ -224,6 +224,7 @@ def _add_anatomy(
         name=f"{prefix}preprocess_wf",
     )
     preprocess.inputs.inputnode.t1w = [str(path) for path in scan.t1w]
+    preprocess.inputs.extract.source = str(scan.t1w[0])
     if scan.lesions:
         preprocess.inputs.inputnode.lesions = [str(path) for path in scan.lesions]
     outputs = init_anat_outputs_wf(config=config, scan=scan, name=f"{prefix}outputs_wf")
