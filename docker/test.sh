@@ -2,9 +2,8 @@
 # Builds the image with podman, runs the demo in it as clusters run containers, and compares the
 # results with those of the same run outside.
 #   docker/test.sh [FOLDER]            default: build/docker
-# BASE=new makes the base image from Debian's packages instead of pulling it. BUILD_OPTIONS and
-# RUN_OPTIONS are more words for `podman build` and `podman run`, VENV is the environment to run in
-# outside of the container.
+# Needs podman; debootstrap, where no registry of images is reached. VENV is the environment to run
+# in outside of the container. More words for podman are BUILD_OPTIONS and RUN_OPTIONS.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=$(realpath --canonicalize-missing "${1:-build/docker}")
@@ -13,11 +12,25 @@ mkdir -p "$folder"
 say() { printf '\n== %s\n' "$*"; }
 
 say "Image"
-if [ "${BASE:-}" = new ]; then
+base=docker.io/library/debian:bookworm-slim
+podman image exists "$base" || podman pull --quiet "$base" ||
     docker/base.sh "$(mktemp -d "$folder/base.XXXX")/debian"
-fi
+
+# This machine's ways to Python packages are those of the build, too.
+build=(--isolation chroot --network host)
+curl --silent --fail --max-time 20 --output /dev/null https://download.pytorch.org/whl/cpu/ ||
+    build+=(--build-arg TORCH_INDEX=)
+{
+    echo "[global]"
+    "$bin/pip" config list | sed -n "s/^global\.\([^=]*\)='\(.*\)'$/\1 = \2/p" |
+        sed 's|^cert = .*|cert = /ca.crt|'
+} > "$folder/pip.conf"
+build+=(-v "$folder/pip.conf:/etc/pip.conf:ro" -v "${SSL_CERT_FILE:-/dev/null}:/ca.crt:ro")
+for path in $(grep -o '/\w[^/ ]*/[^/ ]*' "$folder/pip.conf" | sort --unique); do
+    if [ -d "$path" ]; then build+=(-v "$path:$path:ro"); fi
+done
 # shellcheck disable=SC2086
-ENGINE=podman docker/build.sh ${BUILD_OPTIONS:-}
+ENGINE=podman docker/build.sh "${build[@]}" ${BUILD_OPTIONS:-}
 podman history --format '{{.Size}}\t{{.CreatedBy}}' bids_fcnreg:latest
 podman image inspect --format '{{.Size}} bytes' bids_fcnreg:latest
 
@@ -26,9 +39,12 @@ podman image inspect --format '{{.Size}} bytes' bids_fcnreg:latest
 data=$folder/bids out=$folder/out work=$folder/work
 rm -rf "$data" "$out" "$work" "$folder/outside" "$folder/outside-work"
 mkdir -p "$out" "$work" && chmod 777 "$out" "$work" "$folder"
+run=(--rm --read-only --network none --user 4321:4321)
+run+=(--ulimit nofile=1024:1024 --ulimit nproc=1000:1000) # as little as anybody has
+if [ -x "$(command -v runc)" ]; then run+=(--runtime runc); fi
 boxed() {
     # shellcheck disable=SC2086
-    podman run --rm --read-only --network none --user 4321:4321 ${RUN_OPTIONS:-} "$@"
+    podman run "${run[@]}" ${RUN_OPTIONS:-} "$@"
 }
 
 say "Phantoms, made in the container"
