@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from bids_fcnreg.cli import prepare
-from bids_fcnreg.config import Config
+from bids_fcnreg.config import DEFAULT_TEMPLATE, Config
 from bids_fcnreg.errors import InputError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def report(config: Config, scans: Sequence[Scan], console: Console) -> int:
     from bids_fcnreg.bids.dataset import read_description
     from bids_fcnreg.workflows.group import init_group_report_wf
 
-    results = _results(config, scans)
+    results = _in_spaces(config, _results(config, scans))
     spaces = sorted({result.space for result in results})
     rows = {space: study_rows(config, scans, results, space) for space in spaces}
     run_dir = prepare.make_folders(config)
@@ -98,6 +98,29 @@ def _results(config: Config, scans: Sequence[Scan]) -> list[Result]:
             f"`bids_fcnreg {config.bids_dir} {config.output_dir} participant` first."
         )
     return results
+
+
+def _in_spaces(config: Config, results: Sequence[Result]) -> list[Result]:
+    """Results in the spaces of the templates that were asked for; all, if none was.
+
+    Raises
+    ------
+    InputError
+        When nothing was registered to one of them.
+    """
+    if config.templates == (DEFAULT_TEMPLATE,):
+        return list(results)
+    from bids_fcnreg.bids.templates import resolve_templates
+
+    wanted = [template.space for template in resolve_templates(config.templates)]
+    known = sorted({one.space for one in results})
+    for space in wanted:
+        if space not in known:
+            raise InputError(
+                f"{config.output_dir} holds no results in the space of {space}, only in "
+                f"{', '.join(known)}: choose from these with --template, or leave it out for all."
+            )
+    return [one for one in results if one.space in wanted]
 
 
 def study_rows(

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import re
 
-from bids_fcnreg.config import DEFAULT_TEMPLATE, GROUP_TASKS, Config
+from bids_fcnreg.config import GROUP_TASKS, Config
 from bids_fcnreg.errors import InputError
 
 
@@ -76,11 +76,6 @@ def check_group(config: Config) -> None:
         if getattr(config, name):
             word = f"--{name.replace('_', '-')}"
             raise InputError(f"{word} is of the participant level only: leave it out.")
-    if config.group_task == "report" and config.templates != (DEFAULT_TEMPLATE,):
-        raise InputError(
-            "--group-task report takes all templates that scans were registered to: leave "
-            "--template out."
-        )
     if config.group_task == "template":
         _check_template(config)
     if config.group_task == "train" and config.mode == "optimize":

@@ -170,6 +170,14 @@ def test_the_validator_finds_no_error(study, report):
     assert [issue for issue in issues if issue.get("severity") == "error"] == []
 
 
+def test_a_template_that_nothing_was_registered_to_is_told(study):
+    words = command(study, "group")
+    words[words.index("--template") + 1] = "MNI152NLin2009aSym:res-1"
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert f"no results in the space of MNI152NLin2009aSym, only in {SPACE}" in done.stderr
+
+
 def test_without_the_participant_level_there_is_nothing_to_report(study, tmp_path):
     empty = SimpleNamespace(**vars(study) | {"out": tmp_path / "out", "folder": tmp_path})
     done = call(empty, "group")

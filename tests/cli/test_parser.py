@@ -209,8 +209,3 @@ def test_what_the_participant_level_cannot_use(words, options, sentence, tmp_pat
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=sentence):
         parse([*words, *options])
-
-
-def test_the_report_of_the_group_takes_all_templates(words):
-    with pytest.raises(InputError, match="leave --template out"):
-        parse([*words[:2], "group", "--template", "MNI152NLin6Asym"])
