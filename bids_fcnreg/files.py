@@ -45,6 +45,18 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         raise
 
 
+def make_folder(folder: str | os.PathLike) -> None:
+    """Make a folder, and make sure that files can be made in it: permissions do not tell all.
+
+    Raises
+    ------
+    OSError
+        If one of the two is not possible.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()
+
+
 def write_bytes(path: str | os.PathLike, payload: bytes) -> Path:
     """Write a file so that it appears whole or not at all; its folder is made."""
     with replacing(path) as temporary:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from bids_fcnreg import __version__
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.files import write_bytes
+from bids_fcnreg.files import make_folder, write_bytes
 
 NAME = "bids_fcnreg"
 BIDS_VERSION = "1.10.0"
@@ -68,9 +67,7 @@ def prepare_output(output_dir: Path, bids_dir: Path) -> None:
     output_dir, bids_dir = Path(output_dir).absolute(), Path(bids_dir).absolute()
     check_output(output_dir, bids_dir)
     try:
-        (output_dir / "logs").mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output_dir / "logs"):
-            pass  # what is there may be up to date, and yet the folder not to be written
+        make_folder(output_dir / "logs")
         write_json(output_dir / "dataset_description.json", _description(bids_dir))
         _write_bidsignore(output_dir / ".bidsignore")
         if not (output_dir / "README.md").exists():

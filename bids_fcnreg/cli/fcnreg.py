@@ -17,6 +17,7 @@ from bids_fcnreg.cli.train import add_train
 from bids_fcnreg.config import DEFAULT_TEMPLATE, INTERPOLATIONS, MODES, NETWORKS, convert
 from bids_fcnreg.errors import FcnregError, InputError
 from bids_fcnreg.fcn.memory import keep_freed_memory
+from bids_fcnreg.files import make_folder
 
 _STACK = """\
 Transforms are a stack, as in antsApplyTransforms: to find the value of a point of the reference,
@@ -333,9 +334,7 @@ def _check_output(path: Path) -> None:
     if not path.name.endswith((".nii", ".nii.gz")):
         raise InputError(f"The output {path} must end in .nii or .nii.gz.")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
+        make_folder(path.parent)
     except OSError as error:
         raise InputError(
             f"The folder {path.parent} cannot be written ({error.strerror}): give another output."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import torch
@@ -38,10 +39,9 @@ def with_fallback(compute: Callable[[torch.device], T], place: torch.device) -> 
     if place.type == "cpu":
         return compute(place)
     for _ in range(2):
-        try:
+        with suppress(torch.OutOfMemoryError):
             return compute(place)
-        except torch.OutOfMemoryError:
-            pass  # what the exception holds has to be gone before memory is given back
+        # What the exception held is gone, so that its memory can be given back.
         gc.collect()
         torch.cuda.empty_cache()
     warnings.warn(

@@ -60,9 +60,9 @@ say "A job array; the first job is killed and requeued while it registers"
 docker/slurm/participants.sh "$data" "$out" "${options[@]}" > "$folder/participants.txt"
 cat "$folder/participants.txt"
 array=$(sbatch --parsable --array=1-2 --cpus-per-task=1 --mem=5G --output="$folder/array_%a.log" \
-    docker/slurm/array.sbatch "$folder/participants.txt" "$data" "$out" "$folder/work" "${options[@]}")
+    docker/slurm/array.sbatch "$folder/participants.txt" "$data" "$out" "$folder/scratch" "${options[@]}")
 first=$(sed -n 1p "$folder/participants.txt")
-until [ -n "$(find "$folder/work/sub-$first" -path '*preprocess_wf/*' -name 'result_*.pklz' 2> /dev/null)" ]
+until [ -n "$(find "$folder/scratch/sub-$first" -path '*preprocess_wf/*' -name 'result_*.pklz' 2> /dev/null)" ]
 do
     sleep 0.5
 done
@@ -76,7 +76,7 @@ scontrol show job "${array}_1" | grep -q 'Restarts=1'
 
 say "Nipype's plugin"
 bids_fcnreg "$data" "$folder/plugin-out" participant "${options[@]}" --skip-bids-validation \
-    -w "$folder/plugin-work" --use-plugin docker/slurm/plugin.yml --omp-nthreads 1
+    -w "$folder/plugin-scratch" --use-plugin docker/slurm/plugin.yml --omp-nthreads 1
 scontrol show job | grep -o ' TRES=.*' | sort | uniq --count # what steps were given
 
 say "The same?"
