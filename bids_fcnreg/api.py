@@ -20,6 +20,7 @@ True
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ from bids_fcnreg.fcn import itk
 from bids_fcnreg.fcn.geometry import Image
 from bids_fcnreg.fcn.register import register as register_images
 from bids_fcnreg.fcn.transform import Transform
-from bids_fcnreg.preprocessing import fits_a_brain, shown
+from bids_fcnreg.preprocessing import fits_a_brain, holds_labels, shown
 from bids_fcnreg.verdict import judge
 
 #: What is taken as an image: a file, or nibabel's.
@@ -148,6 +149,12 @@ def register(
     for name, mask in (("fixed", fixed_mask), ("moving", moving_mask)):
         if mask is None:
             _refuse_head(name, given[name], images[name])
+        if holds_labels(images[name].data[0, 0].numpy()):
+            warnings.warn(
+                f"The {name} image looks like labels: register the images that they are of, and "
+                "take the labels through the transform.",
+                stacklevel=2,
+            )
     found = register_images(
         **images,
         mode=mode,
@@ -190,6 +197,11 @@ def apply(
     ------
     InputError
         If a file cannot be read, or holds no transform.
+
+    Warns
+    -----
+    UserWarning
+        If the result is empty, or labels are interpolated linearly.
     """
     if interpolation not in INTERPOLATIONS:
         raise InputError(
@@ -197,6 +209,12 @@ def apply(
         )
     series = _series(moving)
     whole = _image(moving) if series is None else None
+    if whole is not None and interpolation == "linear" and holds_labels(whole.data[0, 0].numpy()):
+        warnings.warn(
+            "The image looks like labels, and linear interpolation mixes their values: give "
+            "--interpolation label.",
+            stacklevel=2,
+        )
     grid, chain = _image(reference).grid, _chain(transforms)
     dtype = "float32" if interpolation == "linear" else "int32"
 
@@ -205,7 +223,14 @@ def apply(
         return [image.to_nifti(Image(one, grid), dtype) for one in moved]
 
     if series is None:
-        return resampled(whole)[0]
+        result = resampled(whole)[0]
+        if whole.data.any() and not np.asanyarray(result.dataobj).any():
+            warnings.warn(
+                "Nothing of the image lies on the grid of the reference after this transform, so "
+                "that the result is empty: were they made for each other?",
+                stacklevel=2,
+            )
+        return result
     at_once = 1 if interpolation == "label" else VOLUMES_AT_ONCE
     together = nib.concat_images(
         [one for some in image.volumes(series, at_once) for one in resampled(some)]

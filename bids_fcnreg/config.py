@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import tomllib
 import types
 import typing
@@ -263,7 +264,7 @@ def _cast(kind: type, value: Any) -> tuple[bool, Any]:
         )
     if kind is Path:
         fits = isinstance(value, str | Path) and str(value) != ""
-        return fits, Path(value).expanduser().absolute() if fits else value
+        return fits, Path(os.path.abspath(Path(value).expanduser())) if fits else value
     if kind is float:
         fits = isinstance(value, int | float) and not isinstance(value, bool)
         return fits, float(value) if fits else value

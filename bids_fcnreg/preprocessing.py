@@ -112,6 +112,31 @@ def is_extracted(data: np.ndarray, brain: np.ndarray, spacing: Sequence[float]) 
     return share_outside(data, brain, spacing) <= OUTSIDE_SHARE
 
 
+def holds_labels(data: np.ndarray) -> bool:
+    """Whether values look like those of a label image with more than one label.
+
+    That is: whole numbers, and most voxels of each row are like the next. Intensities of a scan
+    are not, and those of an atlas or a segmentation are.
+
+    Parameters
+    ----------
+    data : ndarray (i, j, k)
+        Values of an image.
+
+    Examples
+    --------
+    >>> labels = np.repeat([0, 1, 2, 0], 5)[:, None, None] * np.ones((1, 5, 5))
+    >>> holds_labels(labels), holds_labels(np.random.default_rng(0).integers(0, 9, (9, 9, 9)))
+    (True, False)
+    """
+    here, following = data[:-1], data[1:]
+    inside = (here != 0) & (following != 0)
+    if not inside.any() or (here[inside] == following[inside]).mean() < 0.5:
+        return False
+    values = data[data != 0]
+    return bool((values == np.round(values)).all() and values.min() != values.max())
+
+
 def fits_a_brain(seen: np.ndarray, affine: np.ndarray) -> bool:
     """Whether what an image shows is little enough to be a brain alone.
 

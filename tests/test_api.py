@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import warnings
 
 import nibabel as nib
 import numpy as np
@@ -96,6 +97,24 @@ def test_arguments_in_the_wrong_order_are_told(moved):
         fr.jacobian(brain(), [moved])
     with pytest.raises(InputError, match="An image is a file or nibabel's, not list"):
         fr.apply([moved], brain(), [moved])
+
+
+def test_an_empty_result_is_told(moved):
+    far = nib.Nifti1Image(brain().get_fdata(), np.diag([1, 1, 1, 1.0]))
+    far.affine[:3, 3] = 5000
+    with pytest.warns(UserWarning, match="the result is empty"):
+        fr.apply(brain(), far, [moved])
+
+
+def test_labels_that_would_be_mixed_are_told(moved):
+    blocks = np.repeat(np.arange(4), 8)[:, None, None] * np.ones((32, 32, 32))
+    labels = nib.Nifti1Image(blocks.astype("int16"), np.eye(4))
+    with pytest.warns(UserWarning, match="looks like labels"):
+        fr.apply(labels, labels, [moved])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        fr.apply(labels, labels, [moved], interpolation="label")
+        fr.apply(brain(), brain(), [moved])
 
 
 def test_a_head_needs_its_mask():

@@ -62,14 +62,21 @@ class Result:
         """``sub-01`` or ``sub-01_ses-x``."""
         return scan_label(self.participant, self.session)
 
+    @property
+    def mode(self) -> str:
+        """How it was registered: ``predict``, ``refine`` or ``optimize``."""
+        return json.loads(self.quality.read_text(encoding="utf-8"))["mode"]
 
-def find_results(output_dir: Path) -> list[Result]:
+
+def find_results(output_dir: Path, participant: str = "*") -> list[Result]:
     """Find the complete results of the participant level.
 
     Parameters
     ----------
     output_dir : Path
         The derivatives.
+    participant : str
+        Label without ``sub-``; by default, of all.
 
     Returns
     -------
@@ -77,7 +84,7 @@ def find_results(output_dir: Path) -> list[Result]:
         Sorted by scan and space, the newest of each. A scan of which a file is missing has no
         complete result and is left out.
     """
-    names = list(Path(output_dir).glob("sub-*/**/anat/*_desc-quality_xfm.json"))
+    names = list(Path(output_dir).glob(f"sub-{participant}/**/anat/*_desc-quality_xfm.json"))
     names.sort(key=lambda path: path.stat().st_mtime)
     found = (_result(path, match) for path in names if (match := _QUALITY.fullmatch(path.name)))
     # Of one scan with several acquisitions, the one registered last.

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Before PyTorch is loaded: its threads must not keep the cores that other processes need.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     keep_freed_memory()
+    warnings.showwarning = _show_warning
     try:
         return options.run(options) or 0
     except FcnregError as error:
@@ -59,6 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         advice = f"; {stop}" if str(stop) else ""
         print(f"fcnreg: stopped by the user{advice}.", file=sys.stderr)
         return 130
+
+
+def _show_warning(message: Warning | str, kind: type[Warning], *_: Any, **__: Any) -> None:
+    """Our own warnings in one line; those of libraries are not for users."""
+    if kind is UserWarning:
+        print(f"fcnreg: warning: {message}", file=sys.stderr)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -91,7 +99,13 @@ def _add_register(commands: Any) -> None:
     about = "NIfTI image of a brain without skull, or of a head whose brain mask is given"
     command.add_argument("fixed", type=Path, help=f"{about}, or {DEFAULT_TEMPLATE}")
     command.add_argument("moving", type=Path, help="the same")
-    command.add_argument("-o", "--output", metavar="PREFIX", required=True, help="of the results")
+    command.add_argument(
+        "-o",
+        "--output",
+        metavar="PREFIX",
+        required=True,
+        help="what the names of the results begin with, such as out/sub-01_",
+    )
     command.add_argument("--mode", choices=MODES, default=MODES[0], help="(default: %(default)s)")
     command.add_argument(
         "--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)"
@@ -100,7 +114,12 @@ def _add_register(commands: Any) -> None:
         "--network", choices=NETWORKS, default=NETWORKS[0], help="(default: %(default)s)"
     )
     command.add_argument("--model", type=Path, metavar="FILE", help="weights made by fcnreg train")
-    command.add_argument("--fixed-mask", type=Path, metavar="FILE", help="where FIXED is compared")
+    command.add_argument(
+        "--fixed-mask",
+        type=Path,
+        metavar="FILE",
+        help="brain mask of FIXED, if that shows more than a brain",
+    )
     command.add_argument("--moving-mask", type=Path, metavar="FILE", help="same for MOVING")
     command.add_argument(
         "--labels",
@@ -126,7 +145,14 @@ def _add_apply(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    command.add_argument("-i", "--input", type=Path, metavar="IMAGE", required=True)
+    command.add_argument(
+        "-i",
+        "--input",
+        type=Path,
+        metavar="IMAGE",
+        required=True,
+        help="image, series or table of points (CSV) to take through the transforms",
+    )
     command.add_argument(
         "-r",
         "--reference",
@@ -135,7 +161,9 @@ def _add_apply(commands: Any) -> None:
         help=f"image that gives the grid, or {DEFAULT_TEMPLATE}; not needed for points",
     )
     _add_transforms(command, "ITK transforms; the last listed is applied to the image first")
-    command.add_argument("-o", "--output", type=Path, metavar="OUT", required=True)
+    command.add_argument(
+        "-o", "--output", type=Path, metavar="OUT", required=True, help="file to write"
+    )
     command.add_argument(
         "-n",
         "--interpolation",
@@ -156,9 +184,18 @@ def _add_jacobian(commands: Any) -> None:
         "REFERENCE: above 1, a voxel is larger in the image than in the reference.",
         allow_abbrev=False,
     )
-    command.add_argument("-r", "--reference", type=Path, metavar="REFERENCE", required=True)
+    command.add_argument(
+        "-r",
+        "--reference",
+        type=Path,
+        metavar="REFERENCE",
+        required=True,
+        help=f"image that gives the grid, or {DEFAULT_TEMPLATE}",
+    )
     _add_transforms(command, "ITK transforms, listed as for `fcnreg apply`")
-    command.add_argument("-o", "--output", type=Path, metavar="OUT", required=True)
+    command.add_argument(
+        "-o", "--output", type=Path, metavar="OUT", required=True, help="file to write"
+    )
     command.add_argument("--log", action="store_true", help="write its natural logarithm")
     command.set_defaults(run=_jacobian)
 
@@ -217,10 +254,12 @@ def _register(options: argparse.Namespace) -> int:
     device = convert("device", options.device, "--device")
     if options.model is not None and not options.model.is_file():
         raise InputError(f"The file {options.model} given with --model does not exist.")
+    _check_inputs(options.fixed, options.moving, options.fixed_mask, options.moving_mask)
     _check_output(Path(options.output + "warped.nii.gz"))
 
     from bids_fcnreg import api, image
 
+    name = str(options.fixed) if str(options.fixed) == DEFAULT_TEMPLATE else None
     options.fixed = api.located(options.fixed)
     if options.labels is not None:
         image.load(options.labels)  # refused now rather than after the registration
@@ -240,15 +279,19 @@ def _register(options: argparse.Namespace) -> int:
     if options.labels is not None:
         carried = api.apply(options.labels, warped, [xfm], interpolation="label")
         written.append(image.write(options.output + "labels.nii.gz", carried))
-    _print_quality(result.quality)
+    _print_quality(result.quality, ranges=name is not None)
     if options.report:
-        written.append(_report(options, warped, xfm, result.quality))
+        written.append(_report(options, warped, xfm, result.quality, name))
     print("written:", ", ".join(map(str, written)))
     return int(options.fail_on_qc and result.quality["verdict"] == "failed")
 
 
 def _report(
-    options: argparse.Namespace, warped: Path, transform: Path, quality: dict[str, Any]
+    options: argparse.Namespace,
+    warped: Path,
+    transform: Path,
+    quality: dict[str, Any],
+    name: str | None,
 ) -> Path:
     from bids_fcnreg import image
     from bids_fcnreg.workflows.pair_report import make_pair_report
@@ -261,25 +304,28 @@ def _report(
             nonzero = image.like(fixed, fixed.get_fdata() != 0, "uint8")
             mask = image.write(Path(folder) / "mask.nii.gz", nonzero)
         return make_pair_report(
-            page, options.fixed, options.moving, mask, warped, transform, quality
+            page, options.fixed, options.moving, mask, warped, transform, quality, name
         )
 
 
-def _print_quality(quality: dict[str, Any]) -> None:
-    from bids_fcnreg.verdict import MEASURED_ON, NUMBERS, reference
+def _print_quality(quality: dict[str, Any], ranges: bool) -> None:
+    from bids_fcnreg.verdict import MEASURED_ON, NOTE, NUMBERS, reference
 
-    usual = reference(quality["mode"])
+    usual = reference(quality["mode"]) if ranges else {}
     for key, name, form in NUMBERS:
         if key in quality:
             note = f" ({usual[key].told(form)})" if key in usual else ""
             print(f"{name}: {form.format(quality[key])}{note}")
     print(f"Mode: {quality['mode']}, device: {quality['device']}")
     print("Seconds:", ", ".join(f"{stage} {s:.1f}" for stage, s in quality["seconds"].items()))
+    if ranges:
+        print(NOTE)
     reason = f": {quality['verdict_reason']}" if quality["verdict_reason"] else ""
-    print(f"Verdict, by what is usual of {MEASURED_ON}: {quality['verdict']}{reason}")
+    print(f"Verdict, by bounds for {MEASURED_ON}: {quality['verdict']}{reason}")
 
 
 def _apply(options: argparse.Namespace) -> None:
+    _check_inputs(options.input, options.reference, *(path for path, _ in options.transforms))
     if options.input.suffix == ".csv":
         _apply_to_points(options)
         return
@@ -305,6 +351,7 @@ def _apply_to_points(options: argparse.Namespace) -> None:
 
 
 def _jacobian(options: argparse.Namespace) -> None:
+    _check_inputs(options.reference, *(path for path, _ in options.transforms))
     _check_output(options.output)
 
     from bids_fcnreg import api, image
@@ -327,6 +374,17 @@ def _phantom(options: argparse.Namespace) -> None:
 
 def _tell(written: Path) -> None:
     print(f"written: {written}")
+
+
+def _check_inputs(*paths: Path | None) -> None:
+    """Refuse files that are not there, before anything heavy is loaded."""
+    for path in paths:
+        if path is None or path.exists() or str(path) == DEFAULT_TEMPLATE:
+            continue
+        advice = "check the path"
+        if "." not in path.name:
+            advice += f"; of templates, only {DEFAULT_TEMPLATE} is known here by its name"
+        raise InputError(f"{path} does not exist: {advice}.")
 
 
 def _check_output(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -76,7 +77,7 @@ def report(config: Config, scans: Sequence[Scan], console: Console) -> int:
         why = failures[STUDY].sentence if STUDY in failures else str(stopped)
         console.print(f"The report of the study failed: {why}")
         return FAILED
-    _tell(config, rows, console)
+    _tell(config, rows, results, console)
     return DONE
 
 
@@ -151,10 +152,10 @@ def study_rows(
         if scan.label in done:
             return "done", None
         if not scan.t1w:
-            return "missing", "It has no T1w image."
+            return "missing", "no T1w image"
         if scan.label in failures:
             return "failed", failures[scan.label]
-        return "missing", "The participant level has not run on it, or not to its end."
+        return "missing", "no results of the participant level, or not all"
 
     return [
         Row(
@@ -167,7 +168,12 @@ def study_rows(
     ]
 
 
-def _tell(config: Config, rows: Mapping[str, Sequence[Row]], console: Console) -> None:
+def _tell(
+    config: Config,
+    rows: Mapping[str, Sequence[Row]],
+    results: Sequence[Result],
+    console: Console,
+) -> None:
     """Say who is not in the tables, and where everything is."""
     from bids_fcnreg.group.tables import absent
     from bids_fcnreg.workflows.group import FOLDER
@@ -176,6 +182,16 @@ def _tell(config: Config, rows: Mapping[str, Sequence[Row]], console: Console) -
         done = sum(row.status == "done" for row in theirs)
         console.print(f"{space}: {done} of {len(theirs)} scans")
         for status, reason, labels in absent(theirs):
-            console.print(f"  {', '.join(labels)} {status}: {reason}")
+            console.print(
+                f"  {len(labels)} {status} ({reason}): {', '.join(labels)}", soft_wrap=True
+            )
+        modes = Counter(one.mode for one in results if one.space == space)
+        if len(modes) > 1:
+            told = ", ".join(f"{count} {mode}" for mode, count in sorted(modes.items()))
+            console.print(
+                f"  registered in several modes ({told}): their numbers do not compare; run the "
+                "participant level again in one mode",
+                soft_wrap=True,
+            )
     page = config.output_dir / "group.html"
     console.print(f"Page: {page}; tables and images: {config.output_dir / FOLDER}")

@@ -29,6 +29,9 @@ from bids_fcnreg.errors import InputError
 _ELSEWHERE = {"--output-spaces": "--template", "--work": "--work-dir", "--ncpus": "--nprocs"}
 
 
+_ORDER = "BIDS_DIR OUTPUT_DIR participant (or group) come first, in this order"
+
+
 class OneSentenceParser(argparse.ArgumentParser):
     """Argument parser whose errors are one sentence, without the usage before it."""
 
@@ -37,8 +40,12 @@ class OneSentenceParser(argparse.ArgumentParser):
 
     def _advice(self, message: str) -> str:
         """What may have been meant."""
-        if message.startswith("the following arguments are required: bids_dir"):
-            return "; they come first, options that take several values after them"
+        if re.search("required: .*(bids_dir|output_dir|analysis_level)", message):
+            return f"; {_ORDER}, options that take several values after them"
+        if choice := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
+            meant = difflib.get_close_matches(choice[1], re.findall(r"[\w-]+", choice[2]), n=1)
+            order = f"; {_ORDER}" if "analysis_level" in message else ""
+            return f" (did you mean {meant[0]}?)" if meant else order
         if message.startswith("unrecognized arguments"):
             known = list(self._option_string_actions)
             for word in re.findall(r"--[\w-]+", message):
@@ -46,6 +53,13 @@ class OneSentenceParser(argparse.ArgumentParser):
                 if meant := meant or difflib.get_close_matches(word, known, n=1):
                     return f" (did you mean {meant[0]}?)"
         return f"; see `{self.prog} --help`"
+
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+        """As ever; the parser of a command answers itself for words that it does not know."""
+        known, others = super().parse_known_args(*args, **kwargs)
+        if others and " " in self.prog:
+            self.error(f"unrecognized arguments: {' '.join(others)}")
+        return known, others
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Any:
         """As ever; if it is the shell that asks, say how its word may go on instead."""

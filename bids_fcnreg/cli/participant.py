@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,15 +37,17 @@ def run(config: Config, console: Console) -> int:
     FcnregError
         When nothing can be run.
     """
+    if not config.reports_only:
+        prepare.check_weights(config)
+        prepare.check_device(config)
     scans = prepare.find_input(config, console)
     _check_lesions(config, scans)
     if config.reports_only:
         return _make_reports(config, scans, console)
-    prepare.check_device(config)
-    prepare.check_weights(config)
     templates, atlases = prepare.find_templates(config)
     if config.dry_run:
         return _list(config, scans, templates, console)
+    _tell_replaced(config, scans, templates, console)
     run_dir = prepare.make_folders(config)
 
     from bids_fcnreg.cli.execution import configure, start_server, stop_server
@@ -128,24 +129,50 @@ def _list(
     config: Config, scans: Sequence[Scan], templates: Sequence[Template], console: Console
 ) -> int:
     """Say what would be registered to what, and which results are there already."""
-    from bids_fcnreg.bids.results import find_results
-
     unreadable = _unreadable(scans)
-    there = {(one.label, one.space): one.quality for one in find_results(config.output_dir)}
     for scan in scans:
-        spaces = [template.space for template in templates]
-        done = [space for space in spaces if (scan.label, space) in there]
-        missing = [space for space in spaces if space not in done]
+        there = _modes(config, scan)
+        usable = scan.t1w and scan.label not in unreadable
         if not scan.t1w:
             console.print(f"{scan.label}: it has no T1w image")
         if scan.label in unreadable:
             console.print(f"{scan.label}: {unreadable[scan.label].sentence}")
-        for space in missing if scan.t1w and scan.label not in unreadable else ():
-            console.print(f"{scan.label}: to register to {space} ({config.mode})")
-        for space in done:
-            mode = json.loads(there[scan.label, space].read_text(encoding="utf-8"))["mode"]
-            console.print(f"{scan.label}: results in {space} are there ({mode})")
+        for space in (template.space for template in templates):
+            done = there.get(space)
+            words = f"results in {space} are there ({done})" if done else ""
+            if usable and done is None:
+                words = f"to register to {space} ({config.mode})"
+            elif usable and done != config.mode:
+                words += f"; to register again ({config.mode}), which replaces them"
+            if words:
+                console.print(f"{scan.label}: {words}", soft_wrap=True)
     return DONE
+
+
+def _modes(config: Config, scan: Scan) -> dict[str, str]:
+    """How a scan was registered, by the space of the template, where that is done."""
+    from bids_fcnreg.bids.results import find_results
+
+    done = find_results(config.output_dir, scan.participant)
+    return {one.space: one.mode for one in done if one.label == scan.label}
+
+
+def _tell_replaced(
+    config: Config, scans: Sequence[Scan], templates: Sequence[Template], console: Console
+) -> None:
+    """Say whose results were made in another mode: they are replaced."""
+    spaces = {template.space for template in templates}
+    others = {
+        scan.label: ", ".join(sorted(modes))
+        for scan in scans
+        if (modes := {m for s, m in _modes(config, scan).items() if s in spaces} - {config.mode})
+    }
+    if others:
+        told = ", ".join(f"{label} ({modes})" for label, modes in others.items())
+        console.print(
+            f"Results of another mode are replaced by those of {config.mode}: {told}",
+            soft_wrap=True,
+        )
 
 
 def _make_reports(config: Config, scans: Sequence[Scan], console: Console) -> int:
@@ -234,7 +261,8 @@ def _conclude(
     from bids_fcnreg.workflows.report import run_reports
 
     sentences = {label: failure.sentence for label, failure in failures.items()}
-    write_json(run_dir / FAILURES, sentences)
+    if sentences:
+        write_json(run_dir / FAILURES, sentences)
     accounts = {label: f.crash_file for label, f in failures.items() if f.crash_file}
     run_reports(config, [scan for scan in scans if scan.t1w], sentences, accounts)
     seconds = {label: subject.seconds for label, subject in display.subjects.items()}

@@ -159,7 +159,8 @@ def validate_input(config: Config, run_dir: Path, console: Console) -> None:
     if problems:
         report = run_dir / "bids_validator.txt"
         report.write_text("\n".join(problems) + "\n", encoding="utf-8")
-        console.print(f"BIDS validator: {_count(len(problems), 'problem')}, see {report}")
+        problem = _count(len(problems), "problem")
+        console.print(f"BIDS validator: {problem} (it goes on all the same), see {report}")
 
 
 def build_workflow(

@@ -19,7 +19,7 @@ from rich.progress import (
 
 #: Words for nodes that are stages of their own, and for the parts of a subject's workflow.
 NODES = {
-    "extract": "brain extraction",
+    "extract": "brain mask",
     "debias": "bias correction",
     "estimate": "registration",
     "sessions": "registration of sessions",
@@ -81,8 +81,12 @@ class Subject:
         Full names of those that have not ended.
     failed_stage : str or None
         The stage in which a node of this subject failed first.
-    begun, ended : float or None
-        Times (s) of the first and the last thing that happened to it.
+    running : set of str
+        Full names of those that run now.
+    since : float
+        When (s) the first of these was started.
+    seconds : float
+        Wall time in which one of its nodes, or several, ran.
     stages : list of str
         The stages it has entered, in their order.
     """
@@ -90,14 +94,22 @@ class Subject:
     total: int = 0
     waiting: set[str] = field(default_factory=set)
     failed_stage: str | None = None
-    begun: float | None = None
-    ended: float | None = None
+    running: set[str] = field(default_factory=set)
+    since: float = 0.0
+    seconds: float = 0.0
     stages: list[str] = field(default_factory=list)
 
-    @property
-    def seconds(self) -> float:
-        """Wall time from the first node's start to the last node's end."""
-        return 0.0 if self.begun is None or self.ended is None else self.ended - self.begun
+    def started(self, node: str) -> None:
+        """A node runs from now on."""
+        if not self.running:
+            self.since = time.monotonic()
+        self.running.add(node)
+
+    def stopped(self, node: str) -> None:
+        """A node runs no longer."""
+        if self.running == {node}:
+            self.seconds += time.monotonic() - self.since
+        self.running.discard(node)
 
 
 class Display:
@@ -161,9 +173,10 @@ class Display:
         if label is None:
             return
         subject = self.subjects[label]
-        subject.ended = time.monotonic()
-        if subject.begun is None:
-            subject.begun = subject.ended
+        if status == "start":
+            subject.started(node.fullname)
+        else:
+            subject.stopped(node.fullname)
         if status == "start":
             self._enter_stage(label, subject, stage(node.fullname))
         elif status == "exception":

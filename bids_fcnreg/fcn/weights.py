@@ -42,7 +42,7 @@ def shipped(network: str) -> Path:
     if not path.is_file():
         raise InputError(
             f"No trained weights come with the package for the network {network}: train some "
-            "with `fcnreg train` and give the file as the model, or use the mode optimize."
+            "with `fcnreg train` and give the file with --model, or use --mode optimize."
         )
     return path
 

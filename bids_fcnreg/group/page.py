@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -65,6 +66,7 @@ def _shown(space: SpacePart) -> dict[str, object]:
         "name": space.name,
         "rows": space.rows,
         "absent": absent(space.rows),
+        "modes": sorted(Counter(row.mode for row in space.rows if row.mode).items()),
         "facts": list(dict.fromkeys(name for row in space.rows for name in row.facts)),
         "judged": sum(bool(row.numbers) for row in space.rows) >= FEWEST_TO_JUDGE,
         "means": _encoded(space.means),

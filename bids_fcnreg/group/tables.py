@@ -44,12 +44,19 @@ class Number:
 NUMBERS = (
     Number("similarity", "Local correlation with the template", "low", 0.005),
     Number("similarity_affine", "Local correlation after the affine stage", "low", 0.005),
-    Number("similarity_lowest", "The same in the least similar 4 cm of the brain", "low", 0.005),
+    Number(
+        "similarity_lowest", "Local correlation in the least similar cube of 4 cm", "low", 0.005
+    ),
     Number("brain_overlap", "Dice of the brain with that of the template", "low", 0.003),
     Number("sd_log_jacobian", "Standard deviation of log-Jacobian in the brain", "high", 0.01),
     Number("folds_percent", "Folded voxels in the brain (%)", "high", 1e-3),
     Number("inverse_consistency_mm", "Inverse consistency error, mean (mm)", "high", 0.01),
-    Number("inverse_consistency_p95_mm", "The same, 95th percentile (mm)", "high", 0.02),
+    Number(
+        "inverse_consistency_p95_mm",
+        "Inverse consistency error, 95th percentile (mm)",
+        "high",
+        0.02,
+    ),
     Number("mean_correlation", "Correlation with the mean image of the study", "low", 0.005),
     Number("mask_overlap", "Dice of the brain mask with that of most scans", "low", 0.003),
 )
@@ -60,13 +67,15 @@ _OWN_COLUMNS = frozenset(
         "session_id",
         "status",
         "reason",
+        "mode",
         "verdict",
         "verdict_reason",
         "outlier",
         "outlier_reason",
         "brain_mask",
+        *(number.key for number in NUMBERS),
     )
-)  # fmt: skip | {number.key for number in NUMBERS}
+)
 
 
 @dataclass
@@ -87,6 +96,8 @@ class Row:
         What participants.tsv says.
     numbers : dict of str to float
         Empty unless it is done.
+    mode : str or None
+        How it was registered.
     verdict, verdict_reason : str or None
         ``good``, ``doubtful`` or ``failed``, and what the numbers say against it.
     outlying : dict of str to str
@@ -99,6 +110,7 @@ class Row:
     reason: str | None = None
     facts: dict[str, str] = field(default_factory=dict)
     numbers: dict[str, float] = field(default_factory=dict)
+    mode: str | None = None
     verdict: str | None = None
     verdict_reason: str | None = None
     outlying: dict[str, str] = field(default_factory=dict)
@@ -151,13 +163,14 @@ def quality_table(rows: Sequence[Row]) -> tuple[list[str], list[list[object]]]:
     """Header and lines of the table of registration quality."""
     facts = _fact_columns(rows)
     keys = [number.key for number in NUMBERS]
-    header = ["participant_id", "session_id", *facts, "status", "reason", *keys]
+    header = ["participant_id", "session_id", *facts, "status", "reason", "mode", *keys]
     lines = [
         [
             *_identity(row),
             *(row.facts.get(column) for column in facts),
             row.status,
             row.reason,
+            row.mode,
             *(row.numbers.get(key) for key in keys),
             row.verdict,
             row.verdict_reason,
@@ -188,6 +201,7 @@ def quality_dictionary(rows: Sequence[Row], space: str) -> dict[str, Any]:
             },
         },
         "reason": {"Description": "Why there are no results"},
+        "mode": {"Description": "How it was registered: predict, refine or optimize"},
         **{number.key: {"Description": number.title} for number in NUMBERS},
         "verdict": {
             "Description": "What the quality numbers say of the registration, by bounds fitted "

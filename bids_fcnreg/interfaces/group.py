@@ -112,6 +112,7 @@ class StudyQuality(SimpleInterface):
             numbers |= {"mean_correlation": mean_correlation, "mask_overlap": mask_overlap}
             row = by_label[label]
             row.numbers = {one.key: numbers[one.key] for one in NUMBERS if one.key in numbers}
+            row.mode = numbers.get("mode")
             row.verdict = numbers.get("verdict")
             row.verdict_reason = numbers.get("verdict_reason")
         flag_outliers(rows)

@@ -66,7 +66,7 @@ class Slices(SimpleInterface):
         if isdefined(self.inputs.labels):
             labels, indices = _consecutive(self.inputs.labels)
             opaque = matplotlib.colormaps["gist_rainbow"](np.linspace(0, 1, 256))
-            colours = np.column_stack([opaque[:, :3], np.full(256, 0.3)])
+            colours = np.column_stack([opaque[:, :3], np.full(256, 0.4)])
             if isdefined(self.inputs.lookup) and len(indices) <= LEGEND:
                 shown = (opaque[round(255 * n / len(indices))] for n in range(1, len(indices) + 1))
                 names = _names(self.inputs.lookup)
@@ -84,7 +84,8 @@ class Slices(SimpleInterface):
                     vmin=0,
                     vmax=max(len(indices), 1),
                 )
-            display.add_contours(mask, levels=[0.5], colors="deepskyblue", linewidths=0.9)
+            outline = "deepskyblue" if labels is None else "white"
+            display.add_contours(mask, levels=[0.5], colors=outline, linewidths=0.9)
             if brain is not None:
                 display.add_contours(brain, levels=[level], colors="red", linewidths=0.5)
 
@@ -147,8 +148,19 @@ class Deformation(SimpleInterface):
 
         background = nib.load(self.inputs.background)
         out_file = Path(runtime.cwd) / "deformation.png"
-        self._results["out_file"] = str(draw_slices(background, mask, draw, out_file))
+        legend = _factors(top)
+        self._results["out_file"] = str(draw_slices(background, mask, draw, out_file, legend))
         return runtime
+
+
+def _factors(top: float) -> dict[str, Any]:
+    """Colours of changes of volume from exp(-top) to exp(top), by their factor in words."""
+    import matplotlib
+
+    colours = matplotlib.colormaps["RdBu_r"]
+    return {
+        f"× {np.exp(top * part):.2f}": colours((part + 1) / 2) for part in np.linspace(-1, 1, 5)
+    }
 
 
 def draw_slices(
@@ -171,7 +183,7 @@ def draw_slices(
     path : Path
         PNG to write.
     legend : mapping of str to colour, optional
-        What colours mean.
+        What colours mean, above the slices.
     """
     import matplotlib
 
@@ -184,14 +196,15 @@ def draw_slices(
     cuts = slice_positions(inside, mask.affine)
     shown = crop(background, inside)
     brightest = float(np.percentile(background.get_fdata(), 99.8))
-    figure = plt.figure(figsize=(14, 7), facecolor="black")
+    strip = 0.05 if legend else 0.0
+    figure = plt.figure(figsize=(14, 7 / (1 - strip)), facecolor="black")
     for row, axis in enumerate("yxz"):
         display = plot_anat(
             shown,
             display_mode=axis,
             cut_coords=cuts[axis],
             figure=figure,
-            axes=(0, row / 3, 1, 1 / 3),
+            axes=(0, row * (1 - strip) / 3, 1, (1 - strip) / 3),
             colorbar=False,
             dim=0,
             vmin=0,
@@ -200,7 +213,14 @@ def draw_slices(
         draw(display, axis)
     if legend:
         handles = [Patch(color=colour, label=name) for name, colour in legend.items()]
-        figure.legend(handles=handles, loc="upper left", labelcolor="white", facecolor="black")
+        figure.legend(
+            handles=handles,
+            loc="upper center",
+            ncol=len(handles),
+            labelcolor="white",
+            facecolor="black",
+            frameon=False,
+        )
     figure.savefig(path, dpi=100, facecolor="black")
     plt.close(figure)
     return path

@@ -93,7 +93,9 @@ def verdict_html(quality: dict[str, Any], space: str) -> str:
     return f"<p class='{level}'>{text}</p>\n"
 
 
-def quality_html(quality: dict[str, Any], fixed: str, what: str = "Template") -> str:
+def quality_html(
+    quality: dict[str, Any], fixed: str, what: str = "Template", ranges: bool = True
+) -> str:
     """Quality numbers of one registration as a fragment of HTML.
 
     Parameters
@@ -102,11 +104,13 @@ def quality_html(quality: dict[str, Any], fixed: str, what: str = "Template") ->
         As it is written to JSON.
     fixed, what : str
         Name of what was registered to, and what it is.
+    ranges : bool
+        Whether to say what is usual.
     """
-    from bids_fcnreg.verdict import MEASURED_ON, NUMBERS, reference
+    from bids_fcnreg.verdict import NOTE, NUMBERS, reference
 
     lines = ["<table>", _row(what, fixed)]
-    usual = reference(quality["mode"])
+    usual = reference(quality["mode"]) if ranges else {}
     for key, name, form in NUMBERS:
         if key in quality:
             note = usual[key].told(form) if key in usual else ""
@@ -115,7 +119,8 @@ def quality_html(quality: dict[str, Any], fixed: str, what: str = "Template") ->
     lines.append(_row("Weights (hash)", f"{quality['weights'] or 'none':.12}"))
     seconds = ", ".join(f"{stage} {s:.1f}" for stage, s in quality["seconds"].items())
     lines += [_row("Seconds", seconds), "</table>"]
-    lines.append(f"<p class='elem-caption'>Usual of {MEASURED_ON}.</p>")
+    if ranges:
+        lines.append(f"<p class='elem-caption'>{NOTE}</p>")
     return "\n".join(lines) + "\n"
 
 

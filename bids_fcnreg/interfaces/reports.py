@@ -41,7 +41,9 @@ class Summary(SimpleInterface):
 
     def _run_interface(self, runtime):
         lesions = self.inputs.lesions if isdefined(self.inputs.lesions) else []
-        extraction = "already done in the input" if self.inputs.skull_stripped else "done"
+        extraction = (
+            "already done in the input" if self.inputs.skull_stripped else "done, with deepbet"
+        )
         rows = {"Session": self.inputs.session} if isdefined(self.inputs.session) else {}
         rows |= {
             "T1-weighted images": ", ".join(Path(path).name for path in self.inputs.t1w),

@@ -30,6 +30,7 @@ def make_pair_report(
     warped: Path,
     transform: Path,
     quality: dict[str, Any],
+    fixed_name: str | None = None,
 ) -> Path:
     """Draw a registered pair as the report of a participant does.
 
@@ -47,6 +48,8 @@ def make_pair_report(
         ITK .h5 that brought it there.
     quality : dict
         Quality numbers and verdict.
+    fixed_name : str, optional
+        What the fixed image is called, if that is the built-in template.
 
     Returns
     -------
@@ -54,27 +57,30 @@ def make_pair_report(
         `path`.
     """
     # Each interface runs in a folder of its own, and would tell the screen about it.
+    builtin, name_of_fixed = fixed_name is not None, fixed_name or fixed.name
     fixed, mask, warped, transform = (one.absolute() for one in (fixed, mask, warped, transform))
     logging.getLogger("nipype.interface").setLevel("WARNING")
     captions = {
-        "Before and after": "The moving image on the grid of the fixed one, which shows where the "
-        "pointer is.",
+        "Beside each other": "The moving image on the grid of the fixed one. Hold the pointer "
+        "over the picture, or touch it, to see the fixed image in its place.",
         "Registration": "The moving image on the grid of the fixed one. Red, the border of the "
         "fixed image's white matter; blue, the outline of its brain.",
         "Deformation": "What the deformation does beside the affine alignment. Blue, places that "
-        "are smaller in the moving image; red, larger. Lines, 8 mm apart in the moving image.",
+        "are smaller in the moving image; red, larger, by the factor that is given. "
+        "Lines, 8 mm apart in the moving image.",
     }
     bounds = f"By bounds for {MEASURED_ON}."
-    parts = [_part("Verdict", bounds, verdict_html(quality, f"{moving.name} to {fixed.name}"))]
+    parts = [_part("Verdict", bounds, verdict_html(quality, f"{moving.name} to {name_of_fixed}"))]
     with tempfile.TemporaryDirectory() as folder:
         for name, interface in _pictures(folder, fixed, mask, warped, transform).items():
             outputs = interface.run(cwd=_new(folder, name)).outputs.get()
             drawn = Path(outputs.get("out_report") or outputs["out_file"])
             parts.append(_part(name, captions[name], _inline(drawn)))
-    parts.append(_part("Quality numbers", "", quality_html(quality, fixed.name, "Fixed image")))
+    numbers = quality_html(quality, name_of_fixed, "Fixed image", ranges=builtin)
+    parts.append(_part("Quality numbers", "", numbers))
     page = Environment().from_string(PAGE.read_text(encoding="utf-8"))
     text = page.render(
-        title=f"{moving.name} registered to {fixed.name}",
+        title=f"{moving.name} registered to {name_of_fixed}",
         sections=[{"name": "", "reportlets": parts}],
         footer=[f"<p>Made by bids_fcnreg {__version__}.</p>"],
     )
@@ -98,7 +104,7 @@ def _pictures(
         "mask": str(image.write(Path(folder) / "mask.nii.gz", crop(brain, inside))),
     }
     return {
-        "Before and after": SimpleBeforeAfterRPT(
+        "Beside each other": SimpleBeforeAfterRPT(
             before=near["warped"], after=near["fixed"], before_label="moving", after_label="fixed"
         ),
         "Registration": Slices(contours_of=near["fixed"], **images),

@@ -207,6 +207,8 @@ def test_a_dry_run_lists_and_writes_nothing(mixed, tmp_path):
     lines = done.stdout.splitlines()
     assert any(line.startswith("sub-01: results in ") for line in lines)
     assert any(line.startswith("sub-02: to register to ") for line in lines)
+    again = call(*mixed.words, "--dry-run", "--mode", "predict")
+    assert "; to register again (predict), which replaces them" in again.stdout
     fresh = call(mixed.words[0], tmp_path / "out", *mixed.words[2:], "--dry-run")
     assert fresh.returncode == 0, fresh.stderr
     assert "sub-01: to register to " in fresh.stdout

@@ -67,7 +67,7 @@ def test_register_aligns_and_says_how_well(pair):
     assert 2 * (truth & (labels == 7)).sum() / (truth.sum() + (labels == 7).sum()) > 0.95
     printed = (pair / "printed.txt").read_text()
     for name in ("Similarity at the end:", "Overlap of the brains (Dice):", "Seconds: affine",
-                 "Verdict, by what is usual of", "r_labels.nii.gz"):  # fmt: skip
+                 "Verdict, by bounds for", "r_labels.nii.gz"):  # fmt: skip
         assert name in printed
 
 
@@ -75,7 +75,7 @@ def test_the_report_is_one_page_with_everything_in_it(pair):
     page = (pair / "out" / "r_report.html").read_text()
     assert page.count("data:image/png;base64,") >= 2 and "<svg" in page
     for words in (
-        "Before and after",
+        "Beside each other",
         "Deformation",
         "Similarity at the end",
         "moving.nii.gz registered to fixed.nii.gz",
@@ -93,7 +93,7 @@ def test_a_report_of_relative_paths(pair, monkeypatch):
     done = call("register", *words, "--mode", "predict", "--device", "cpu", "--report")
     assert done.returncode == 0, done.stderr
     assert done.stderr == "" and "INFO" not in done.stdout
-    assert "Before and after" in (pair / "near_report.html").read_text()
+    assert "Beside each other" in (pair / "near_report.html").read_text()
 
 
 def test_both_transforms_are_itk_files_in_the_stated_direction(pair):
@@ -177,6 +177,7 @@ def test_jacobian_says_how_volumes_change(tmp_path):
     ("words", "sentence"),
     [
         ("register none.nii.gz none.nii.gz -o x_", "none.nii.gz does not exist"),
+        ("register MNI152NLin2009cAsym b.nii.gz -o x_", "only MNI152NLin2009aSym is known here"),
         ("register a.nii.gz b.nii.gz -o x_ --device tpu", "--device must be one of"),
         ("register a.nii.gz b.nii.gz -o x_ --model no", "no given with --model does not exist"),
         ("apply -i text.nii.gz -r text.nii.gz -t a.h5 -o o.nii.gz", "text.nii.gz cannot be read"),
@@ -184,7 +185,7 @@ def test_jacobian_says_how_volumes_change(tmp_path):
         ("apply -i . -r text.nii.gz -t a.h5 -o o.nii.gz", ". is a folder"),
         ("register a.nii.gz b.nii.gz -o x_ --labels none.nii", "none.nii does not exist"),
         ("register a.nii.gz b.nii.gz -o /proc/x_", "The folder /proc cannot be written"),
-        ("apply -i none.csv -t a.h5 -o o.csv", "none.csv cannot be read"),
+        ("apply -i none.csv -t a.h5 -o o.csv", "none.csv does not exist"),
         ("apply -i a.nii.gz -r a.nii.gz -t a.h5 -o o.txt", "o.txt must end in .nii"),
         ("train somewhere -o m.safetensors", "somewhere does not exist"),
         ("phantom . --participants 2", "is not an empty folder"),
@@ -193,7 +194,8 @@ def test_jacobian_says_how_volumes_change(tmp_path):
 )
 def test_wrong_input_gets_one_sentence_and_2(words, sentence, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "text.nii.gz").write_text("no image")
+    for name in ("text.nii.gz", "a.nii.gz", "b.nii.gz", "a.h5"):
+        (tmp_path / name).write_text("no image")
     assert main(words.split()) == 2
     error = capsys.readouterr().err
     assert error.startswith("fcnreg: error: ")
@@ -207,3 +209,16 @@ def test_wrong_words_get_one_line_and_2(words):
     assert done.returncode == 2
     assert "error: " in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        ("register a.nii b.nii -o x_ --mdoe predict", "did you mean --mode?"),
+        ("regster a.nii b.nii -o x_", "did you mean register?"),
+    ],
+)
+def test_misspelt_words_are_guessed(words, advice, capsys):
+    with pytest.raises(SystemExit):
+        main(words.split())
+    assert advice in capsys.readouterr().err

@@ -193,7 +193,22 @@ def test_a_misspelt_option_is_guessed(words, extra, advice, capsys):
 def test_options_before_the_folders_are_told(tmp_path, capsys):
     with pytest.raises(SystemExit):
         parse(["--participant-label", "05", str(tmp_path), "out", "participant"])
-    assert "they come first" in capsys.readouterr().err
+    assert "come first, in this order" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("order", "advice"),
+    [
+        (["in", "participant"], "BIDS_DIR OUTPUT_DIR participant (or group) come first"),
+        (["in", "participant", "out"], "BIDS_DIR OUTPUT_DIR participant (or group) come first"),
+        (["in", "out", "participants"], "did you mean participant?"),
+        (["in", "out", "--participant-label", "01", "participant"], "come first"),
+    ],
+)
+def test_arguments_that_are_missing_or_misplaced_are_told(order, advice, capsys):
+    with pytest.raises(SystemExit):
+        parse(order)
+    assert advice in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 from rich.console import Console
 
-from bids_fcnreg.cli.progress import Display, label_of, stage
+from bids_fcnreg.cli.progress import Display, Subject, label_of, stage
 
 WORKFLOWS = {"sub_01_wf": "sub-01", "sub_02_ses_x_wf": "sub-02_ses-x"}
 STEPS = ("preprocess_wf.conform", "register_MNI_wf.estimate", "outputs_wf.ds_mask")
@@ -88,7 +88,20 @@ def test_live_lines_show_the_stage_and_vanish_when_done():
 def test_nodes_that_belong_to_nobody_are_harmless():
     display, text = show([("fcnreg_wf.shared", "start"), ("fcnreg_wf.shared", "end")], live=False)
     assert text == ""
-    assert display.subjects["sub-01"].begun is None
+    assert display.subjects["sub-01"].seconds == 0
+
+
+def test_waiting_for_others_does_not_count_as_time(monkeypatch):
+    clock = iter([0.0, 5.0, 100.0, 103.0, 104.0, 108.0])
+    subject = Subject()
+    monkeypatch.setattr("bids_fcnreg.cli.progress.time.monotonic", lambda: next(clock))
+    subject.started("a")
+    subject.stopped("a")
+    subject.started("b")
+    subject.started("c")
+    subject.stopped("b")
+    subject.stopped("c")
+    assert subject.seconds == 5 + 3
 
 
 def test_what_is_left_is_told_once_two_subjects_have_ended():
