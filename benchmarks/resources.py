@@ -1,4 +1,4 @@
-"""Memory that each step was given and what it took, and its seconds.
+"""Memory that each step was given and what it took; seconds expected of it, and what it took.
 
     python benchmarks/resources.py BIDS_DIR OUT_DIR --participant-label 01 [-- OPTIONS]
 
@@ -32,6 +32,7 @@ class Step:
 
     name: str
     given_gb: float
+    expected: float
     threads: int
     begun: float
     process: psutil.Process
@@ -62,7 +63,10 @@ class MeasuringPlugin(execution.IsolatedPlugin):
         task = super()._submit_job(node, updatehash)
         process = psutil.Process(self._task_obj[task][0].pid)
         name = node.fullname.split(".", 2)[-1]
-        self._running[task] = Step(name, node.mem_gb, node.n_procs, time.perf_counter(), process)
+        expected = getattr(node, "expected_seconds", float("nan"))
+        self._running[task] = Step(
+            name, node.mem_gb, expected, node.n_procs, time.perf_counter(), process
+        )
         return task
 
     def _clear_task(self, taskid: int) -> None:
@@ -91,9 +95,16 @@ def main() -> int:
         words = [str(arguments.bids_dir), str(arguments.out_dir), "participant", "-w", work]
         words += ["--participant-label", arguments.participant_label]
         code = app.main([*words, *options])
-    table = Table("step", "threads", "seconds", "given GB", "taken GB", "taken / given")
+    table = Table(
+        "step", "threads", "expected s", "seconds", "given GB", "taken GB", "taken / given"
+    )
     for step in sorted(MeasuringPlugin.steps, key=lambda one: -one.peak_gb):
-        row = (f"{step.seconds:.1f}", f"{step.given_gb:.2f}", f"{step.peak_gb:.2f}")
+        row = (
+            f"{step.expected:.1f}",
+            f"{step.seconds:.1f}",
+            f"{step.given_gb:.2f}",
+            f"{step.peak_gb:.2f}",
+        )
         table.add_row(step.name, str(step.threads), *row, f"{step.peak_gb / step.given_gb:.2f}")
     Console(width=140).print(table)
     return code

@@ -7,6 +7,7 @@ import logging
 import math
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import warnings
@@ -365,8 +366,14 @@ def _request_resources(workflow: Workflow, asked: str) -> None:
         words = [
             f"--cpus-per-task={node.n_procs}" * ("--cpus-per-task" not in asked),
             f"--mem={math.ceil(node.mem_gb * 1024)}M" * ("--mem" not in asked),
+            f"--time={_minutes(node)}" * (re.search(r"(--time\b|-t\b)", asked) is None),
         ]
         node.plugin_args = {"sbatch_args": " ".join(filter(None, words))}
+
+
+def _minutes(node: Any) -> int:
+    """Time to ask a cluster for: machines may be slower, and busy, and starting takes time."""
+    return 10 + math.ceil(5 * getattr(node, "expected_seconds", 60) / 60)
 
 
 def visible_gpus() -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What to do when the memory of a GPU does not suffice."""
+"""What to do when the memory of a GPU does not suffice: part by part, it is the CPU's turn."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ import torch
 T = TypeVar("T")
 
 
-def with_fallback(compute: Callable[[torch.device], T], place: torch.device) -> T:
+def with_fallback(
+    compute: Callable[[torch.device], T], place: torch.device, part: str = "this"
+) -> T:
     """Compute on a device; on the CPU if the memory of a GPU does not suffice.
 
     Before that it is tried once more with all memory that PyTorch had kept for later given back:
-    another process may have been in the way, or the memory in pieces.
+    another process may have been in the way, or the memory in pieces. A registration does each of
+    its parts like this, so that the large ones may run on the CPU and the others on the GPU.
 
     Parameters
     ----------
@@ -25,6 +28,8 @@ def with_fallback(compute: Callable[[torch.device], T], place: torch.device) -> 
         Is given the device, and leaves nothing on it when it raises.
     place : torch.device
         Where to compute.
+    part : str
+        What is computed, for the warning.
 
     Returns
     -------
@@ -45,6 +50,6 @@ def with_fallback(compute: Callable[[torch.device], T], place: torch.device) -> 
         gc.collect()
         torch.cuda.empty_cache()
     warnings.warn(
-        f"The memory of {place} did not suffice: this is computed on the CPU.", stacklevel=2
+        f"The memory of {place} did not suffice: {part} is computed on the CPU.", stacklevel=2
     )
     return compute(torch.device("cpu"))

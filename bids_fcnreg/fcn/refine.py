@@ -19,11 +19,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from bids_fcnreg.fcn.contrast import SHARES, with_borders
+from bids_fcnreg.fcn.fallback import with_fallback
 from bids_fcnreg.fcn.filters import dilate, gaussian
 from bids_fcnreg.fcn.pair import Pair
 from bids_fcnreg.fcn.similarity import local_ncc_forces
@@ -99,23 +101,27 @@ def refine(
         On the grid of `pair`; zero at its border.
     """
     settings = settings or Refinement()
+    place = pair.fixed.device
     halves, done = start or Halves.identity(pair.grid, pair.fixed), None
     pair = with_borders(pair, halves.on(pair.grid))
     for number, spacing in enumerate(settings.spacings):
         level = pair.coarser(spacing)
         if done is not None and done.matches(level.grid):
             continue  # the images are not finer than the level before
-        halves, taken, alike = _optimise_level(level, halves.on(level.grid), number, settings)
-        done = level.grid
+        optimise = partial(_optimise_level, level, halves.on(level.grid), number, settings)
+        part = f"the refinement at {spacing:g} mm"
+        halves, taken, alike = with_fallback(optimise, place, part)
+        halves, done = halves.to(place), level.grid
         if report is not None:
             report(f"{spacing:g} mm: {taken} steps, local NCC {alike:.4f}")
     return halves.on(pair.grid)
 
 
 def _optimise_level(
-    level: Pair, halves: Halves, number: int, settings: Refinement
+    level: Pair, halves: Halves, number: int, settings: Refinement, place: torch.device
 ) -> tuple[Halves, int, float]:
     """Improve both halves at one resolution; also the number of steps and the similarity."""
+    level, halves = level.to(place), halves.to(place)
     excluded = None
     if level.exclude is not None:
         # A voxel counts only if its whole window is free of what is excluded.

@@ -16,6 +16,7 @@ from bids_fcnreg.fcn.memory import keep_freed_memory
 from bids_fcnreg.fcn.pair import Pair, make_pair, with_moving
 from bids_fcnreg.fcn.quality import Quality, assess, similarity
 from bids_fcnreg.fcn.refine import refine
+from bids_fcnreg.fcn.symmetric import Halves
 from bids_fcnreg.fcn.training import RECIPES, optimize
 from bids_fcnreg.fcn.transform import Affine, Displacement, Transform
 from bids_fcnreg.fcn.weights import NETWORKS, load, shipped
@@ -119,7 +120,7 @@ def register(
         before = make_pair(fixed, moving, np.eye(4), fixed_mask, moving_mask)
         quality.similarity_initial = similarity(before)
         pair = with_moving(before, moving, matrix, moving_mask, moving_exclude)
-    forward, inverse = with_fallback(deform, place)
+    forward, inverse = with_fallback(deform, place, "the registration")
     there = Transform((forward, Affine(matrix)))
     back = Transform((Affine(np.linalg.inv(matrix)), inverse))
     return Registration(there, back, quality)
@@ -138,14 +139,17 @@ class _Start:
 def _deform(pair: Pair, start: _Start, quality: Quality) -> tuple[Displacement, Displacement]:
     """Deformation of a pair and its inverse, where the pair is; `quality` is filled in."""
     place = pair.fixed.device
-    with quality.timed("network"):
+
+    def ask_network(where: torch.device) -> Halves:
         if start.mode == "optimize":
             torch.manual_seed(start.seed)
-            network = NETWORKS[start.network]().to(place)
-            halves = optimize(network, pair, RECIPES[start.network])
-        else:
-            trained, quality.weights = load(start.model or shipped(start.network))
-            halves = trained.to(place).deform(pair)
+            network = NETWORKS[start.network]().to(where)
+            return optimize(network, pair.to(where), RECIPES[start.network])
+        trained, quality.weights = load(start.model or shipped(start.network))
+        return trained.to(where).deform(pair.to(where))
+
+    with quality.timed("network"):
+        halves = with_fallback(ask_network, place, "the network").to(place)
     if start.mode == "refine":
         with quality.timed("refine"):
             halves = refine(pair, halves)

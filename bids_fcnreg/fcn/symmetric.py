@@ -61,6 +61,10 @@ class Halves:
         """All of a displacement of the fixed space on the moving image's side."""
         return cls(displacement.grid, torch.zeros_like(displacement.field), displacement.field)
 
+    def to(self, device: torch.device) -> Halves:
+        """The same deformation in the memory of a device."""
+        return Halves(self.grid, self.to_fixed.to(device), self.to_moving.to(device))
+
     def on(self, grid: Grid) -> Halves:
         """The same deformation on another grid of the same space.
 

@@ -17,15 +17,11 @@ from bids_fcnreg.interfaces.preprocess import (
     UniteLesions,
 )
 from bids_fcnreg.workflows.resources import (
-    AVERAGE,
-    AVERAGE_RUN,
     DEFAULT_VOXELS,
     EXTRACT,
-    EXTRACT_GB,
-    PLAIN_GB,
     PREPROCESS,
-    TORCH_GB,
-    memory_gb,
+    average_of,
+    sized_node,
 )
 
 EXTRACTION = {
@@ -94,20 +90,21 @@ def init_preprocess_wf(
         niu.IdentityInterface(fields=["preproc", "brain", "mask", "exclude", "skull_stripped"]),
         name="outputnode",
     )
-    plain = memory_gb(voxels, PREPROCESS, PLAIN_GB)
-    conform = pe.MapNode(Conform(), iterfield=["in_file"], name="conform", mem_gb=plain)
-    average = pe.Node(
+    conform = sized_node(Conform(), "conform", PREPROCESS, voxels, iterfield=["in_file"])
+    average = sized_node(
         AverageRuns(num_threads=omp_nthreads if n_runs > 1 else 1),
-        name="average",
-        mem_gb=memory_gb(voxels, AVERAGE + n_runs * AVERAGE_RUN) if n_runs > 1 else 0.1,
+        "average",
+        average_of(n_runs),
+        voxels,
     )
-    extract = pe.Node(
+    extract = sized_node(
         BrainExtraction(mode=skull_strip, extractor=extractor, num_threads=omp_nthreads),
-        name="extract",
-        mem_gb=memory_gb(voxels, EXTRACT, TORCH_GB + EXTRACT_GB),
+        "extract",
+        EXTRACT,
+        voxels,
     )
-    debias = pe.Node(BiasCorrection(num_threads=omp_nthreads), name="debias", mem_gb=plain)
-    scale = pe.Node(NormalizeIntensity(), name="scale", mem_gb=plain)
+    debias = sized_node(BiasCorrection(num_threads=omp_nthreads), "debias", PREPROCESS, voxels)
+    scale = sized_node(NormalizeIntensity(), "scale", PREPROCESS, voxels)
     workflow.connect([
         (inputnode, conform, [("t1w", "in_file")]),
         (conform, average, [("out_file", "in_files")]),
@@ -120,7 +117,7 @@ def init_preprocess_wf(
         (scale, outputnode, [("out_file", "preproc"), ("brain", "brain")]),
     ])  # fmt: skip
     if has_lesion:
-        unite = pe.Node(UniteLesions(), name="unite_lesions", mem_gb=plain)
+        unite = sized_node(UniteLesions(), "unite_lesions", PREPROCESS, voxels)
         workflow.connect([
             (inputnode, unite, [("lesions", "in_files")]),
             (average, unite, [("out_file", "reference")]),

@@ -10,7 +10,7 @@ from niworkflows.engine.workflows import LiterateWorkflow
 
 from bids_fcnreg.interfaces.labels import RegionVolumes
 from bids_fcnreg.interfaces.registration import Resample
-from bids_fcnreg.workflows.resources import DEFAULT_VOXELS, PLAIN_GB, PROPAGATE, memory_gb
+from bids_fcnreg.workflows.resources import DEFAULT_VOXELS, PLAIN_GB, PROPAGATE, sized_node
 
 if TYPE_CHECKING:
     from bids_fcnreg.bids.templates import Atlas, Template
@@ -65,10 +65,11 @@ def init_propagate_wf(
     outputnode = pe.Node(
         niu.IdentityInterface(fields=["labels", "lookup", "volumes"]), name="outputnode"
     )
-    resample = pe.Node(
+    resample = sized_node(
         Resample(in_file=str(atlas.image), interpolation="label", num_threads=omp_nthreads),
-        name="resample",
-        mem_gb=memory_gb(voxels, PROPAGATE),
+        "resample",
+        PROPAGATE,
+        voxels,
     )
     measure = pe.Node(RegionVolumes(table=list(atlas.labels)), name="measure", mem_gb=PLAIN_GB)
     workflow.connect([

@@ -16,7 +16,7 @@ from bids_fcnreg.workflows.resources import (
     PLAIN_GB,
     REGISTER,
     RESAMPLE,
-    memory_gb,
+    sized_node,
     voxels_of,
 )
 
@@ -108,30 +108,34 @@ def init_register_wf(
     reference, voxels = str(template.t1w), voxels_of(template.t1w)
     threads = config.omp_nthreads
     if longitudinal:
-        estimate = pe.Node(
+        estimate = sized_node(
             ThroughBase(fixed=reference, fixed_mask=str(template.mask), num_threads=threads),
-            name="estimate",
-            mem_gb=memory_gb(voxels, REGISTER),
+            "estimate",
+            REGISTER[config.mode],
+            voxels,
         )
         workflow.connect([(inputnode, estimate, [(field, field) for field in through])])
     else:
         estimate = init_estimate_node(config, template)
-    preproc_std = pe.Node(
+    preproc_std = sized_node(
         Resample(reference=reference, onto_template=True, num_threads=threads),
-        name="preproc_std",
-        mem_gb=memory_gb(voxels, RESAMPLE),
+        "preproc_std",
+        RESAMPLE,
+        voxels,
     )
-    mask_std = pe.Node(
+    mask_std = sized_node(
         Resample(
             reference=reference, interpolation="label", onto_template=True, num_threads=threads
         ),
-        name="mask_std",
-        mem_gb=memory_gb(voxels, RESAMPLE),
+        "mask_std",
+        RESAMPLE,
+        voxels,
     )
-    log_jacobian = pe.Node(
+    log_jacobian = sized_node(
         LogJacobian(reference=reference, num_threads=threads),
-        name="log_jacobian",
-        mem_gb=memory_gb(voxels, JACOBIAN),
+        "log_jacobian",
+        JACOBIAN,
+        voxels,
     )
     judge = pe.Node(Judge(builtin=template.builtin), name="judge", mem_gb=PLAIN_GB)
     workflow.connect([
@@ -188,7 +192,7 @@ def init_estimate_node(
     )
     if config.model is not None:
         register.inputs.model = str(config.model)
-    return pe.Node(register, name=name, mem_gb=memory_gb(voxels_of(template.t1w), REGISTER))
+    return sized_node(register, name, REGISTER[mode or config.mode], voxels_of(template.t1w))
 
 
 def uses_gpu(device: str) -> bool:

@@ -19,7 +19,7 @@ from bids_fcnreg.interfaces.pictures import Deformation, Slices
 from bids_fcnreg.interfaces.quality import QualityTable
 from bids_fcnreg.interfaces.reports import Summary, write_errors
 from bids_fcnreg.workflows.outputs import sink
-from bids_fcnreg.workflows.resources import DEFORMATION, DRAW, memory_gb, voxels_of
+from bids_fcnreg.workflows.resources import DEFORMATION, DRAW, sized_node, voxels_of
 
 if TYPE_CHECKING:
     from nireports.assembler.report import Report
@@ -64,8 +64,7 @@ def init_anat_report_wf(
         summary.inputs.session = scan.session
     if scan.lesions:
         summary.inputs.lesions = [str(path) for path in scan.lesions]
-    draw_gb = memory_gb(voxels_of(scan.t1w[0]), DRAW)
-    outline = pe.Node(Slices(), name="mask_outline", mem_gb=draw_gb)
+    outline = sized_node(Slices(), "mask_outline", DRAW, voxels_of(scan.t1w[0]))
     ds_summary = _figure_sink(config, scan, "ds_summary", desc="summary", suffix="T1w")
     ds_outline = _figure_sink(config, scan, "ds_mask_outline", desc="brain", suffix="mask")
     workflow.connect([
@@ -94,22 +93,25 @@ def init_template_report_wf(
     workflow = LiterateWorkflow(name=name)
     inputnode = _identity("preproc_std", "transform", "quality")
     voxels = voxels_of(template.t1w)
-    flicker = pe.Node(
+    flicker = sized_node(
         SimpleBeforeAfterRPT(
             after=str(template.t1w), before_label=scan.label, after_label=template.space
         ),
-        name="flicker",
-        mem_gb=memory_gb(voxels, DRAW),
+        "flicker",
+        DRAW,
+        voxels,
     )
-    contours = pe.Node(
+    contours = sized_node(
         Slices(mask=str(template.mask), contours_of=str(template.t1w)),
-        name="contours",
-        mem_gb=memory_gb(voxels, DRAW),
+        "contours",
+        DRAW,
+        voxels,
     )
-    deformation = pe.Node(
+    deformation = sized_node(
         Deformation(mask=str(template.mask), num_threads=config.omp_nthreads),
-        name="deformation",
-        mem_gb=memory_gb(voxels, DEFORMATION),
+        "deformation",
+        DEFORMATION,
+        voxels,
     )
     table = pe.Node(QualityTable(space=template.space), name="table", run_without_submitting=True)
     naming = {"space": template.space}
@@ -150,8 +152,7 @@ def init_atlas_report_wf(
     """
     workflow = LiterateWorkflow(name=name)
     inputnode = _identity("preproc", "mask", "labels", "lookup")
-    draw_gb = memory_gb(voxels_of(scan.t1w[0]), DRAW)
-    overlay = pe.Node(Slices(), name="overlay", mem_gb=draw_gb)
+    overlay = sized_node(Slices(), "overlay", DRAW, voxels_of(scan.t1w[0]))
     ds_overlay = _figure_sink(
         config, scan, "ds_overlay", segmentation=atlas.name, desc=template.space, suffix="dseg"
     )

@@ -1,16 +1,19 @@
-"""Memory of nodes, from the size of the images they work on.
+"""Memory and time of nodes, from the size of the images they work on.
 
-Bytes per voxel were measured with `benchmarks/resources.py`, at 9 million voxels of a template and
-15 million of a scan, and rounded up by a third or more.
+Figures were measured with `benchmarks/resources.py`, at 9 million voxels of a template and 9 to 15
+million of a scan, and rounded up by a third or more.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nipype.pipeline import engine as pe
 
 #: Libraries in the memory of a node that uses PyTorch, and of one that does not (GB).
 TORCH_GB, PLAIN_GB = 0.5, 0.3
@@ -19,12 +22,81 @@ TORCH_GB, PLAIN_GB = 0.5, 0.3
 #: says what is wrong.
 DEFAULT_VOXELS, MOST_VOXELS = 256**3, 1024**3
 
-#: Bytes per voxel of the template.
-REGISTER, RESAMPLE, JACOBIAN, DEFORMATION = 360, 100, 110, 130
 
-#: Bytes per voxel of the scan; brain extraction holds as much again whatever the size (GB).
-PREPROCESS, EXTRACT, AVERAGE, AVERAGE_RUN, PROPAGATE, DRAW = 30, 40, 110, 8, 75, 40
-EXTRACT_GB = 0.5
+@dataclass(frozen=True)
+class Demand:
+    """What a kind of step takes.
+
+    Attributes
+    ----------
+    per_voxel : float
+        Bytes of memory per voxel.
+    seconds_per_million : float
+        Processor seconds per million voxels, shared by the step's threads.
+    base_gb, base_seconds : float
+        Memory and seconds whatever the size: libraries, files.
+    """
+
+    per_voxel: float
+    seconds_per_million: float
+    base_gb: float = TORCH_GB
+    base_seconds: float = 3.0
+
+    def memory_gb(self, voxels: int) -> float:
+        """Memory in GB."""
+        return round(self.base_gb + voxels * self.per_voxel / 1024**3, 2)
+
+    def seconds(self, voxels: int, threads: int = 1) -> float:
+        """Wall time.
+
+        Examples
+        --------
+        >>> Demand(100, 2.0, base_seconds=3).seconds(10_000_000, threads=2)
+        13.0
+        """
+        return self.base_seconds + self.seconds_per_million * voxels / 1e6 / threads
+
+
+#: Steps by the voxels of the template; a registration by its mode, on the CPU.
+REGISTER = {
+    "predict": Demand(360, 2.5, base_seconds=7),
+    "refine": Demand(360, 12, base_seconds=7),
+    "optimize": Demand(360, 45, base_seconds=7),
+}
+RESAMPLE, JACOBIAN, DEFORMATION = Demand(100, 0.5), Demand(110, 0.5), Demand(130, 0.7)
+
+#: Steps by the voxels of the scan; see also `average_of`. Brain extraction scales every head to
+#: one size.
+PREPROCESS = Demand(30, 0.4, base_gb=PLAIN_GB, base_seconds=1)
+EXTRACT = Demand(40, 0.3, base_gb=TORCH_GB + 0.5, base_seconds=10)
+PROPAGATE, DRAW = Demand(75, 0.5, base_gb=0.75), Demand(40, 0.4, base_seconds=5)
+
+
+def average_of(runs: int) -> Demand:
+    """What it takes to average so many runs; one is passed on as it is."""
+    if runs == 1:
+        return Demand(0, 0, base_gb=0.1, base_seconds=1)
+    return Demand(110 + 8 * runs, 1.0 * runs)
+
+
+def sized_node(interface: Any, name: str, demand: Demand, voxels: int, **options: Any) -> pe.Node:
+    """A node that knows what it takes: ``mem_gb``, as Nipype has it, and ``expected_seconds``.
+
+    Parameters
+    ----------
+    interface : nipype interface
+    name : str
+    demand : Demand
+        Of its kind of step.
+    voxels : int
+        Of the image it works on.
+    **options
+        Of Nipype's node; with ``iterfield``, it is a MapNode.
+    """
+    kind = pe.MapNode if "iterfield" in options else pe.Node
+    node = kind(interface, name=name, mem_gb=demand.memory_gb(voxels), **options)
+    node.expected_seconds = demand.seconds(voxels, node.n_procs)
+    return node
 
 
 @cache
@@ -35,8 +107,3 @@ def voxels_of(path: Path | str) -> int:
     except Exception:  # nibabel raises many kinds
         return DEFAULT_VOXELS
     return min(voxels, MOST_VOXELS)
-
-
-def memory_gb(voxels: int, bytes_per_voxel: int, base_gb: float = TORCH_GB) -> float:
-    """Memory of a node in GB."""
-    return round(base_gb + voxels * bytes_per_voxel / 1024**3, 2)

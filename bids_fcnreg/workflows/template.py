@@ -15,7 +15,7 @@ from nipype.pipeline.engine.utils import load_resultfile
 from bids_fcnreg.interfaces.registration import Resample
 from bids_fcnreg.interfaces.template import Align, MeanImage, MeanShape
 from bids_fcnreg.workflows.register import init_estimate_node
-from bids_fcnreg.workflows.resources import RESAMPLE, memory_gb, voxels_of
+from bids_fcnreg.workflows.resources import RESAMPLE, sized_node, voxels_of
 
 if TYPE_CHECKING:
     from bids_fcnreg.bids.dataset import Scan
@@ -211,7 +211,7 @@ def _init_resample_wf(member: Member, template: Template, threads: int) -> pe.Wo
         ("t1w", member.t1w, "linear"),
         ("mask", member.mask, "label"),
     ):
-        node = pe.Node(
+        node = sized_node(
             Resample(
                 in_file=str(in_file),
                 interpolation=interpolation,
@@ -219,8 +219,9 @@ def _init_resample_wf(member: Member, template: Template, threads: int) -> pe.Wo
                 compress=False,
                 num_threads=threads,
             ),
-            name=name,
-            mem_gb=memory_gb(voxels_of(template.t1w), RESAMPLE),
+            name,
+            RESAMPLE,
+            voxels_of(template.t1w),
         )
         workflow.connect(chain, "out", node, "transform")
     return workflow

@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 
 from bids_fcnreg.workflows.preprocess import init_preprocess_wf
-from bids_fcnreg.workflows.resources import DEFAULT_VOXELS, MOST_VOXELS, memory_gb, voxels_of
+from bids_fcnreg.workflows.resources import DEFAULT_VOXELS, MOST_VOXELS, Demand, voxels_of
 
 
 def test_voxels_are_read_from_the_header(tmp_path):
@@ -25,13 +25,17 @@ def test_a_header_that_cannot_be_right_changes_little(tmp_path):
 
 
 def test_steps_of_a_larger_scan_are_given_more():
-    def given(voxels: int) -> dict[str, float]:
+    def given(voxels: int) -> dict[str, tuple[float, float]]:
         workflow = init_preprocess_wf(
             n_runs=2, skull_strip="auto", omp_nthreads=1, has_lesion=True, voxels=voxels
         )
         names = ("conform", "average", "extract", "debias", "scale", "unite_lesions")
-        return {name: workflow.get_node(name).mem_gb for name in names}
+        nodes = {name: workflow.get_node(name) for name in names}
+        return {name: (node.mem_gb, node.expected_seconds) for name, node in nodes.items()}
 
     small, large = given(10**6), given(10**8)
-    assert all(small[name] < large[name] for name in small)
-    assert memory_gb(1024**3, 10, 0.5) == 10.5
+    for name in small:
+        assert all(less < more for less, more in zip(small[name], large[name], strict=True)), name
+    demand = Demand(10, 4.0, base_gb=0.5, base_seconds=2)
+    assert demand.memory_gb(1024**3) == 10.5
+    assert (demand.seconds(10**6), demand.seconds(10**6, threads=4)) == (6, 3)
