@@ -108,7 +108,7 @@ def refine(
         level = pair.coarser(spacing)
         if done is not None and done.matches(level.grid):
             continue  # the images are not finer than the level before
-        optimise = partial(_optimise_level, level, halves.on(level.grid), number, settings)
+        optimise = partial(_optimise_level, level, halves, number, settings)
         part = f"the refinement at {spacing:g} mm"
         halves, taken, alike = with_fallback(optimise, place, part)
         halves, done = halves.to(place), level.grid
@@ -120,8 +120,8 @@ def refine(
 def _optimise_level(
     level: Pair, halves: Halves, number: int, settings: Refinement, place: torch.device
 ) -> tuple[Halves, int, float]:
-    """Improve both halves at one resolution; also the number of steps and the similarity."""
-    level, halves = level.to(place), halves.to(place)
+    """Improve halves of any grid at one resolution; also the steps taken and the similarity."""
+    level, halves = level.to(place), halves.to(place).on(level.grid)
     excluded = None
     if level.exclude is not None:
         # A voxel counts only if its whole window is free of what is excluded.

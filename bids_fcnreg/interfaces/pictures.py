@@ -215,7 +215,7 @@ def draw_slices(
         handles = [Patch(color=colour, label=name) for name, colour in legend.items()]
         figure.legend(
             handles=handles,
-            loc="upper center",
+            loc="upper left",
             ncol=len(handles),
             labelcolor="white",
             facecolor="black",
