@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import filecmp
 import os
+import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+#: Names of files that are being written.
+_TEMPORARY = re.compile(r"\.[^.]+\.\w{8}\.(nii|nii\.gz|h5|json|tsv|html|md|bib|tex|png|svg|toml)")
+
+#: A file that is being written may not be locked yet so many seconds after it was begun.
+YOUNG = 2.0
 
 
 @contextmanager
@@ -32,8 +41,8 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     handle, name = tempfile.mkstemp(
         prefix=f".{stem[:100]}.", suffix=dot + extension, dir=path.parent
     )
-    os.close(handle)
     temporary = Path(name)
+    _try_to_lock(handle)
     try:
         yield temporary
         with open(temporary, "rb") as stream:
@@ -43,6 +52,38 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    finally:
+        os.close(handle)
+
+
+def remove_leftovers(files: Iterable[Path]) -> None:
+    """Remove what a process that was killed left of `replacing`, and nobody is writing now.
+
+    Parameters
+    ----------
+    files : iterable of Path
+        Those of other names are left alone.
+    """
+    for path in files:
+        if not _TEMPORARY.fullmatch(path.name):
+            continue
+        with suppress(OSError):  # it is gone, or not ours
+            handle = os.open(path, os.O_RDWR)
+            try:
+                young = time.time() - os.fstat(handle).st_mtime < YOUNG
+                if not young and _try_to_lock(handle):
+                    path.unlink()
+            finally:
+                os.close(handle)
+
+
+def _try_to_lock(handle: int) -> bool:
+    """Whether a lock on an open file was free, and now is ours until it is closed."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # somebody has it, or the file system knows no locks
+        return False
+    return True
 
 
 def make_folder(folder: str | os.PathLike) -> None:

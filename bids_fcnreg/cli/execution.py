@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
 import math
@@ -33,6 +34,9 @@ from bids_fcnreg.fcn.memory import keep_freed_memory
 if TYPE_CHECKING:
     from nipype import Workflow
     from rich.console import Console
+
+#: A name in Linux' sys/prctl.h.
+_PR_SET_PDEATHSIG = 1
 
 #: Loaded once, in the process that all node processes are split off from.
 _PRELOADED = [
@@ -167,6 +171,7 @@ def _run_node(
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     os.setpgid(0, 0)
+    _die_with_parent()
     keep_freed_memory()
     os.chdir(cwd)
     if log_file is not None:
@@ -182,6 +187,15 @@ def _run_node(
             outcome["result"] = node.result
     sender.send(outcome)
     sender.close()
+
+
+def _die_with_parent() -> None:
+    """End this process when the one it was split off from ends, be it killed.
+
+    That one ends with the run: a node that went on would be in the way of the next run.
+    """
+    with suppress(OSError, AttributeError):  # not Linux
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _death(exitcode: int | None) -> str:

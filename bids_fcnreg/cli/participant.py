@@ -49,6 +49,7 @@ def run(config: Config, console: Console) -> int:
         return _list(config, scans, templates, console)
     _tell_replaced(config, scans, templates, console)
     run_dir = prepare.make_folders(config)
+    _clean_up(config, scans)
 
     from bids_fcnreg.cli.execution import configure, start_server, stop_server
 
@@ -59,6 +60,16 @@ def run(config: Config, console: Console) -> int:
         return _process(config, scans, templates, atlases, run_dir, log_file, console)
     finally:
         stop_server()
+
+
+def _clean_up(config: Config, scans: Sequence[Scan]) -> None:
+    """Remove what runs that were killed left half-written of these scans."""
+    from bids_fcnreg.files import remove_leftovers
+
+    remove_leftovers(config.output_dir.glob(".*"))
+    remove_leftovers((config.output_dir / "logs").glob(".*"))
+    for participant in {scan.participant for scan in scans}:
+        remove_leftovers((config.output_dir / f"sub-{participant}").rglob(".*"))
 
 
 def _check_lesions(config: Config, scans: Sequence[Scan]) -> None:

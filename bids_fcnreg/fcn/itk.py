@@ -61,7 +61,8 @@ def write_transform(
     ...     sitk.ReadTransform(str(path)).TransformPoint((0.0, 0.0, 0.0))  # ITK is LPS+
     (-1.0, -2.0, 3.0)
     """
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    # Locked by `replacing` already.
+    with replacing(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
         file["ITKVersion"] = _text(sitk.Version.ITKVersionString())
         file["HDFVersion"] = _text(h5py.version.hdf5_version)
         group = file.create_group("TransformGroup")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
@@ -15,6 +14,7 @@ from nireports.interfaces.reporting.base import SimpleBeforeAfterRPT
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from bids_fcnreg import __version__
+from bids_fcnreg.files import replacing
 from bids_fcnreg.interfaces.pictures import Deformation, Slices
 from bids_fcnreg.interfaces.quality import QualityTable
 from bids_fcnreg.interfaces.reports import Summary, write_errors
@@ -217,22 +217,22 @@ def _run_report(
     failed = {scan.label: failures[scan.label] for scan in scans if scan.label in failures}
     if failed:
         write_errors(errors, failed, accounts)
-    name = f"sub-{participant}.html"
-    report = Report(
-        output_dir,
-        run_uuid=None,
-        bootstrap_file=SPECIFICATION,
-        out_filename=f".{name}",
-        # A folder with one subject: indexing all of them for each report would be quadratic.
-        reportlets_dir=root,
-        metadata={"page": str(PAGE)},
-        subject=participant,
-    )
-    if not any(figures.glob("*_desc-verdict_xfm.html")):
-        _leave_out(report, "Methods")  # nothing was done that it could tell of
-    report.generate_report()
-    os.replace(report.out_filename, output_dir / name)
-    return output_dir / name
+    path = output_dir / f"sub-{participant}.html"
+    with replacing(path) as temporary:
+        report = Report(
+            output_dir,
+            run_uuid=None,
+            bootstrap_file=SPECIFICATION,
+            out_filename=temporary.name,
+            # A folder with one subject: indexing all of them for each report would be quadratic.
+            reportlets_dir=root,
+            metadata={"page": str(PAGE)},
+            subject=participant,
+        )
+        if not any(figures.glob("*_desc-verdict_xfm.html")):
+            _leave_out(report, "Methods")  # nothing was done that it could tell of
+        report.generate_report()
+    return path
 
 
 def _leave_out(report: Report, title: str) -> None:

@@ -1,0 +1,188 @@
+"""Runs that are killed at any moment: nothing is lost, nothing half-written is left.
+
+BIDS_FCNREG_KILLS says how many kills are tried (default 2; fifty take about half an hour).
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import h5py
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bids_fcnreg.bids.templates import nilearn_map
+
+KILLS = int(os.environ.get("BIDS_FCNREG_KILLS", "2"))
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+COMPARE = Path(__file__).parents[2] / "docker" / "compare.py"
+
+#: What stores results, and what lists the names of what is stored, looks at the files again.
+LOOKING = ("ds_", "registered", "sources_")
+
+#: How each kind of file is read to its end.
+READ: dict[str, Callable[[Path], object]] = {
+    ".nii.gz": lambda path: gzip.decompress(path.read_bytes()),
+    ".h5": lambda path: h5py.File(path).close(),
+    ".json": lambda path: json.loads(path.read_text()),
+    ".html": lambda path: None if path.parent.name == "figures" else whole_page(path),
+}
+
+
+def whole_page(path: Path) -> None:
+    assert path.read_text().rstrip().endswith("</html>")
+
+
+@pytest.fixture(scope="module")
+def study(phantom_dataset, tmp_path_factory) -> SimpleNamespace:
+    """Two small phantoms, a small template, and what an undisturbed run makes of them."""
+    folder = tmp_path_factory.mktemp("kills")
+    for label in ("01", "02"):
+        name = f"sub-{label}/anat/sub-{label}_T1w.nii.gz"
+        thin_out(phantom_dataset / name, folder / "in" / name, 2)
+    description = json.dumps({"Name": "Small", "BIDSVersion": "1.10.0"})
+    (folder / "in/dataset_description.json").write_text(description)
+    template = thin_out(nilearn_map("t1"), folder / "tpl-Small_T1w.nii.gz", 3)
+    words = ["--template", template, "--mode", "predict", "--device", "cpu", "--nprocs", "2"]
+    words += ["--skip-bids-validation"]
+    started = time.monotonic()
+    made = SimpleNamespace(folder=folder, words=words, out=folder / "whole")
+    assert start(made, "whole").wait() == 0
+    made.seconds = time.monotonic() - started
+    return made
+
+
+def thin_out(source: Path, target: Path, step: int) -> Path:
+    """Copy some of the voxels of an image."""
+    image = nib.load(source)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    data = np.asarray(image.dataobj)[::step, ::step, ::step]
+    affine = image.affine @ np.diag([step, step, step, 1.0])
+    nib.Nifti1Image(data, affine).to_filename(target)
+    return target
+
+
+def start(study: SimpleNamespace, name: str, level: str = "participant") -> subprocess.Popen:
+    words = [study.folder / "in", study.folder / name, level, "-w", study.folder / f"{name}_work"]
+    words += study.words if level == "participant" else ["--skip-bids-validation"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "bids_fcnreg", *map(str, words)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        # As from a terminal, also where these tests run in the background of a shell.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def visible(folder: Path) -> list[Path]:
+    """Files that a user sees."""
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return [p for p in paths if not any(part.startswith(".") for part in p.parts)]
+
+
+def finished(work: Path) -> dict[Path, int]:
+    """Results of nodes that have ended, and when."""
+    return {
+        path: path.stat().st_mtime_ns
+        for path in work.rglob("result_*.pklz")
+        if not path.parent.name.startswith(LOOKING)
+    }
+
+
+def end_all(app: subprocess.Popen, how: signal.Signals, folder: Path) -> None:
+    """Send a signal to a run; none of its processes is left soon after."""
+    os.killpg(app.pid, how)
+    app.wait()
+    deadline = time.monotonic() + 10
+    while left := running_in(folder):
+        assert time.monotonic() < deadline, (how, left)
+        time.sleep(0.1)
+
+
+def running_in(folder: Path) -> list[int]:
+    """Processes whose working directory lies in a folder."""
+    found = []
+    for link in Path("/proc").glob("[0-9]*/cwd"):
+        try:
+            inside = link.resolve(strict=True).is_relative_to(folder)
+        except OSError:  # it has ended, or is not ours
+            continue
+        if inside:
+            found.append(int(link.parent.name))
+    return found
+
+
+def check_whole(out: Path) -> None:
+    """Every visible file can be read to its end."""
+    for path in visible(out):
+        kind = next((end for end in READ if path.name.endswith(end)), None)
+        if kind is not None and path.parts[len(out.parts)] != "logs":
+            READ[kind](path)
+
+
+def same(one: Path, other: Path) -> None:
+    done = subprocess.run([sys.executable, COMPARE, one, other], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(study):
+    chance = random.Random(0)
+    out, work = study.folder / "killed", study.folder / "killed_work"
+    for number in range(KILLS):
+        before = finished(work)
+        app = start(study, "killed")
+        try:
+            code = app.wait(chance.uniform(0.1, 1.0) * study.seconds)
+        except subprocess.TimeoutExpired:
+            how = SIGNALS[number % len(SIGNALS)]
+            end_all(app, how, study.folder)
+            check_whole(out)
+            again = finished(work)
+            assert {p for p in before if again.get(p) != before[p]} == set(), how
+        else:  # it was faster: once more from the beginning
+            assert code == 0
+            same(study.out, out)
+            shutil.rmtree(out)
+            shutil.rmtree(work)
+    before = finished(work)
+    time.sleep(2.5)  # what is younger may be another run's
+    assert start(study, "killed").wait() == 0
+    again = finished(work)
+    assert {path for path in before if again.get(path) != before[path]} == set()
+    same(study.out, out)
+    left = [path for path in out.rglob(".*") if path.name != ".bidsignore"]
+    assert not left, left
+
+
+def test_a_killed_group_level_goes_on(study):
+    chance = random.Random(1)
+    whole = study.folder / "whole"
+    started = time.monotonic()
+    assert start(study, "whole", "group").wait() == 0
+    seconds = time.monotonic() - started
+    expected = study.folder / "group"
+    shutil.copytree(whole / "group", expected)
+    for number in range(max(KILLS // 5, 1)):
+        shutil.rmtree(whole / "group")
+        shutil.rmtree(study.folder / "whole_work", ignore_errors=True)
+        app = start(study, "whole", "group")
+        try:
+            app.wait(chance.uniform(0.2, 1.0) * seconds)
+        except subprocess.TimeoutExpired:
+            end_all(app, SIGNALS[number % len(SIGNALS)], study.folder)
+            check_whole(whole)
+        assert start(study, "whole", "group").wait() == 0
+        same(expected, whole / "group")
