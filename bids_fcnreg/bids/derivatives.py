@@ -85,7 +85,8 @@ def check_output(output_dir: Path, bids_dir: Path) -> None:
     Raises
     ------
     InputError
-        If it is the input dataset, a file, or holds another dataset.
+        If it is the input dataset, or in it but not in its ``derivatives``; a file; or if it
+        holds another dataset.
     """
     output_dir, bids_dir = Path(output_dir).absolute(), Path(bids_dir).absolute()
     if output_dir.exists() and not output_dir.is_dir():
@@ -98,6 +99,13 @@ def check_output(output_dir: Path, bids_dir: Path) -> None:
             else f"choose another, for instance {bids_dir / 'derivatives' / NAME}"
         )
         raise InputError(f"The output folder {output_dir} is the dataset itself: {advice}.")
+    if output_dir.resolve().is_relative_to(bids_dir.resolve()):
+        inside = output_dir.resolve().relative_to(bids_dir.resolve())
+        if inside.parts[0] != "derivatives":
+            raise InputError(
+                f"The output folder {output_dir} lies among the files of the dataset: choose one "
+                f"outside of it, or {bids_dir / 'derivatives' / NAME}."
+            )
     if makers is not None and NAME not in makers:
         raise InputError(
             f"The output folder {output_dir} holds a dataset that {NAME} did not make: choose "

@@ -1,0 +1,248 @@
+"""Wrong datasets, words and files beside the scans: each has its sentence, and nothing is run."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from bids_fcnreg.bids.templates import nilearn_map
+from bids_fcnreg.cli import app
+
+#: Makes what is wrong, in a folder that holds a dataset, ``in``; gives more words for the command.
+Case = Callable[[Path], list[object]]
+
+
+class Bomb:
+    """Leaves a file behind when it is unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, ("exploded",)
+
+
+def save(path: Path, data: np.ndarray, zoom: float = 2.0) -> Path:
+    nib.Nifti1Image(data, np.diag([zoom, zoom, zoom, 1.0])).to_filename(path)
+    return path
+
+
+def written(name: str, text: str, *words: str) -> Case:
+    """A file, which follows the words."""
+
+    def make(folder: Path) -> list[object]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+        return [*words, folder / name] if words else []
+
+    return make
+
+
+def said(*words: object) -> Case:
+    return lambda folder: list(words)
+
+
+def removed(name: str) -> Case:
+    def make(folder: Path) -> list[object]:
+        (folder / name).unlink()
+        return []
+
+    return make
+
+
+def template(data: np.ndarray, mask: np.ndarray | None = None, zoom: float = 2.0) -> Case:
+    def make(folder: Path) -> list[object]:
+        path = save(folder / "tpl-Own_T1w.nii.gz", data)
+        if mask is not None:
+            save(folder / "tpl-Own_desc-brain_mask.nii.gz", mask, zoom)
+        return ["--template", path]
+
+    return make
+
+
+def atlas(change: Callable[[np.ndarray], np.ndarray], table: str | None = None) -> Case:
+    """Labels on the grid of the built-in template."""
+
+    def make(folder: Path) -> list[object]:
+        brain = nib.load(nilearn_map("t1"))
+        labels = change((brain.get_fdata() > 0).astype("float32"))
+        nib.Nifti1Image(labels, brain.affine).to_filename(folder / "atlas.nii.gz")
+        if table is not None:
+            (folder / "atlas.tsv").write_text(table)
+        return ["--atlas", folder / "atlas.nii.gz"]
+
+    return make
+
+
+def many(labels: np.ndarray) -> np.ndarray:
+    """A label of its own for each voxel of the brain."""
+    counted = np.zeros_like(labels)
+    counted[labels > 0] = np.arange(1, int((labels > 0).sum()) + 1)
+    return counted
+
+
+def pickled(folder: Path) -> list[object]:
+    (folder / "model.safetensors").write_bytes(pickle.dumps(Bomb()))
+    return ["--model", folder / "model.safetensors"]
+
+
+def torch_pickled(folder: Path) -> list[object]:
+    torch.save({"network": Bomb()}, folder / "model.pt")
+    return ["--model", folder / "model.pt"]
+
+
+def foreign(folder: Path) -> list[object]:
+    save_file({"x": torch.zeros(3)}, folder / "model.safetensors")
+    return ["--model", folder / "model.safetensors"]
+
+
+def misnamed(folder: Path) -> list[object]:
+    folder.joinpath("in/sub-01/anat/sub-01_T1w.nii.gz").rename(folder / "in/sub-01/anat/T1.nii.gz")
+    return []
+
+
+HEAD = np.random.default_rng(0).integers(1, 900, (20, 20, 20)).astype("int16")
+DESCRIPTION = "in/dataset_description.json"
+
+CASES: dict[str, tuple[Case, str]] = {
+    "no description": (removed(DESCRIPTION), "no dataset_description.json"),
+    "description is no JSON": (written(DESCRIPTION, "{"), "not readable JSON"),
+    "description is a list": (written(DESCRIPTION, "[]"), "dataset_description.json"),
+    "description without version": (written(DESCRIPTION, '{"Name": "x"}'), "lacks BIDSVersion"),
+    "names are not of BIDS": (misnamed, "no T1w image"),
+    "no T1w": (removed("in/sub-01/anat/sub-01_T1w.nii.gz"), "no T1w image"),
+    "participant unknown": (said("--participant-label", "77"), "Participant 77 is not in"),
+    "participant with a path": (said("--participant-label", "../01"), "is not in"),
+    "participant of 5000": (said("--participant-label", "a" * 5000), "is not in"),
+    "participant with commas": (said("--participant-label", "01,02"), "put spaces between"),
+    "participant empty": (said("--participant-label", ""), "is not in"),
+    "session unknown": (said("--session-label", "z"), "Session z is not in"),
+    "session with a path": (said("--session-label", "../z"), "is not in"),
+    "filter is no JSON": (written("f.json", "{", "--bids-filter-file"), "f.json cannot be read"),
+    "filter of nothing": (
+        written("f.json", '{"t1w": {"acquisition": "none"}}', "--bids-filter-file"),
+        "no T1w image",
+    ),
+    "filter of an unknown entity": (
+        written("f.json", '{"t1w": {"aquisition": "x"}}', "--bids-filter-file"),
+        "unknown entity aquisition",
+    ),
+    "filter with a path": (
+        written("f.json", '{"t1w": {"acquisition": "../../x"}}', "--bids-filter-file"),
+        "no T1w image",
+    ),
+    "template unknown": (said("--template", "NoSuchTemplate"), "NoSuchTemplate"),
+    "template with a path": (said("--template", "../../etc/passwd"), "passwd"),
+    "template is text": (written("tpl-X_T1w.nii.gz", "no", "--template"), "cannot be read"),
+    "template is flat": (template(HEAD[:, :, 3]), "three-dimensional"),
+    "template has another mask": (template(HEAD, HEAD[:9], 3), "is not on the grid"),
+    "atlas unknown": (said("--atlas", "NoSuchAtlas"), "NoSuchAtlas"),
+    "atlas of fractions": (atlas(lambda labels: labels / 2), "not whole numbers"),
+    "atlas below zero": (atlas(lambda labels: -labels), "not whole numbers"),
+    "atlas of a million labels": (atlas(many), "different values and has no table"),
+    "atlas of nothing": (atlas(np.zeros_like), "holds nothing but zeros"),
+    "table without columns": (atlas(np.copy, "a\tb\n1\tx\n"), "no column named index"),
+    "table with a label twice": (atlas(np.copy, "index\tname\n1\ta\n1\tb\n"), "index 1 twice"),
+    "table with a word": (atlas(np.copy, "index\tname\nx\ta\n"), "in line 2 the index 'x'"),
+    "weights are text": (written("m.safetensors", "no", "--model"), "cannot be read"),
+    "weights of something else": (foreign, "no network of ours"),
+    "weights are a pickle": (pickled, "cannot be read"),
+    "weights are PyTorch's pickle": (torch_pickled, "cannot be read"),
+    "weights and optimize": (
+        written("m.safetensors", "no", "--mode", "optimize", "--model"),
+        "leave --model away",
+    ),
+    "network without weights": (said("--network", "2017"), "No trained weights"),
+    "device unknown": (said("--device", "tpu"), "--device must be one of"),
+    "device that is not there": (said("--device", "cuda:99"), "PyTorch sees"),
+    "settings with an unknown key": (
+        written("c.toml", "nproc = 2", "--config-file"),
+        "unknown key 'nproc'",
+    ),
+    "settings are no TOML": (written("c.toml", "a = ?", "--config-file"), "not valid TOML"),
+    "plugin file is text": (written("p.yml", "just text", "--use-plugin"), "plugin"),
+    "plugin file with code": (
+        written("p.yml", "!!python/object/apply:os.mkdir [exploded]", "--use-plugin"),
+        "is not usable",
+    ),
+    "no processor": (said("--nprocs", "0"), "at least 1"),
+    "no memory": (said("--mem", "-1"), "--mem"),
+    "work folder in the dataset": (lambda folder: ["-w", folder / "in/work"], "inside the BIDS"),
+    "work folder is a file": (written("w", "x", "-w"), "is a file"),
+}
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch) -> Path:
+    """A folder that holds a dataset of one participant, whose scan is not read here."""
+    anat = tmp_path / "in/sub-01/anat"
+    anat.mkdir(parents=True)
+    (anat / "sub-01_T1w.nii.gz").touch()
+    (tmp_path / DESCRIPTION).write_text(json.dumps({"Name": "x", "BIDSVersion": "1.10.0"}))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def refused(capsys: pytest.CaptureFixture, sentence: str, *words: object) -> None:
+    """Assert the exit code 2 and one sentence, and that no code of a file was run."""
+    try:
+        code = app.main([str(word) for word in words])
+    except SystemExit as stop:
+        code = stop.code
+    told = capsys.readouterr()
+    assert code == 2, told
+    assert told.err.count("\n") == 1 and told.err.startswith("bids_fcnreg: error: "), told.err
+    assert sentence in told.err
+    assert not Path("exploded").exists()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_wrong_request_gets_one_sentence_and_nothing_is_made(name, study, capsys):
+    make, sentence = CASES[name]
+    words = make(study)
+    folder = ["-w", study / "work"] if "-w" not in words else []
+    everything = [study / "in", study / "out", "participant", *words, *folder]
+    if name.startswith("plugin"):  # it is read when there is something to run
+        everything.append("--skip-bids-validation")
+    refused(capsys, sentence, *everything)
+    assert not list(study.glob("out/sub-*"))
+
+
+@pytest.mark.parametrize("out", ["in", "in/sub-01", "file", "/proc/here"])
+def test_an_output_folder_that_cannot_be(out, study, capsys):
+    (study / "file").touch()
+    refused(capsys, out.rpartition("/")[0] or out, "in", out, "participant", "-w", "work")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["group"], "holds no results of the participant level"),
+        (["group", "--group-task", "template"], "--template-name"),
+        (["group", "--group-task", "template", "--template-name", "../x"], "template-name"),
+        (["nobody"], "invalid choice"),
+    ],
+)
+def test_a_wrong_request_to_the_group_level(words, sentence, study, capsys):
+    (study / "out").mkdir()
+    refused(capsys, sentence, "in", "out", *words)
+
+
+@pytest.mark.parametrize("folder", ["Größe und Maß", "数据 集", "it's", "a;b&c", "-dash"])
+def test_odd_names_of_folders_are_fine(folder, study, capsys):
+    (study / "in").rename(study / folder)
+    words = [study / folder, study / f"{folder} out", "participant", "--dry-run"]
+    assert app.main([str(word) for word in words]) == 0
+    assert "sub-01: " in capsys.readouterr().out
+
+
+def test_a_linked_dataset_is_fine(study, capsys):
+    (study / "link").symlink_to("in")
+    assert app.main(["link", "out", "participant", "--dry-run"]) == 0
+    assert "sub-01: " in capsys.readouterr().out
