@@ -4,7 +4,16 @@ from __future__ import annotations
 
 
 class FcnregError(Exception):
-    """Anything that is told to the user in one sentence, without a traceback."""
+    """Anything that is told to the user in one sentence, without a traceback.
+
+    Parameters
+    ----------
+    sentence : str
+        Line breaks in it, such as in the name of a file, are written as ``\\n``.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__("\\n".join(sentence.splitlines()))
 
 
 class InputError(FcnregError):

@@ -231,8 +231,15 @@ def read_filter_file(path: Path) -> dict[str, dict[str, Any]]:
                 f"The BIDS filter file {path} has in {query} the unknown entity "
                 f"{', '.join(strange)}: write it in full, for instance acquisition, run, session."
             )
+        for entity, value in content[query].items():
+            for one in value if isinstance(value, list) else [value]:
+                if not isinstance(one, str | int | float | None):
+                    raise InputError(
+                        f"The BIDS filter file {path} has in {query} a value of {entity} that is "
+                        "neither a text, a number, null, true nor false, nor a list of these."
+                    )
         filters[query] = {
-            entity: [words.get(v, v) for v in value]
+            entity: list(dict.fromkeys(words.get(v, v) for v in value))
             if isinstance(value, list)
             else words.get(value, value)
             for entity, value in content[query].items()
