@@ -115,7 +115,7 @@ def test_everybody_is_in_the_quality_table(study, report):
     assert list(rows) == [f"sub-0{n}" for n in range(1, 7)]
     assert [row["status"] for row in report.quality] == ["done"] * 4 + ["failed", "missing"]
     assert "sub-05_T1w.nii.gz cannot be read" in rows["sub-05"]["reason"]
-    assert rows["sub-06"]["reason"] == "It has no T1w image."
+    assert rows["sub-06"]["reason"] == "no T1w image"
     assert (rows["sub-03"]["age"], rows["sub-03"]["sex"]) == ("42", "m")
     assert rows["sub-02"]["age"] == "n/a"
     for label in SIZES:
@@ -154,7 +154,7 @@ def test_the_page_shows_all_and_links_to_what_is_there(study, report):
     assert "<h1>Bodies &amp; more</h1>" in report.page
     assert "4 of 6 scans registered" in report.page
     assert "sub-05 (failed): " in report.page
-    assert "sub-06 (missing): It has no T1w image." in report.page
+    assert "sub-06 (missing): no T1w image" in report.page
     links = set(re.findall(r'href="([^"#]+)"', report.page))
     assert links == {"group/", *(f"sub-{label}.html" for label in SIZES)}
     assert all((study.out / link).exists() for link in links)
