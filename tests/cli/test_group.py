@@ -159,7 +159,7 @@ def test_the_page_shows_all_and_links_to_what_is_there(study, report):
     assert links == {"group/", *(f"sub-{label}.html" for label in SIZES)}
     assert all((study.out / link).exists() for link in links)
     assert report.page.count("data:image/png;base64,") == 2
-    assert "sub-06 missing" in report.printed
+    assert "1 missing (no T1w image): sub-06" in report.printed
 
 
 def test_the_validator_finds_no_error(study, report):
