@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,21 @@ def phantom_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if not folder.exists():
             make_dataset(folder, participants=2, seed=0)
     return folder
+
+
+@pytest.fixture(scope="session")
+def running_in() -> Callable[[Path], list[int]]:
+    """Finds the processes whose working directory lies in a folder."""
+
+    def find(folder: Path) -> list[int]:
+        found = []
+        for link in Path("/proc").glob("[0-9]*/cwd"):
+            try:
+                inside = link.resolve(strict=True).is_relative_to(folder)
+            except OSError:  # it has ended, or is not ours
+                continue
+            if inside:
+                found.append(int(link.parent.name))
+        return found
+
+    return find

@@ -248,7 +248,7 @@ def test_a_registration_that_failed_is_told_and_may_count_as_an_error(mixed, tmp
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_it_ends_when_asked_to(mixed, tmp_path, sent, code):
+def test_it_ends_when_asked_to(mixed, tmp_path, running_in, sent, code):
     words = [mixed.words[0], tmp_path / "out", *mixed.words[2:], "-w", tmp_path / "work"]
     app = subprocess.Popen(
         [*COMMAND, *map(str, words), "--participant-label", "01"],
@@ -268,16 +268,3 @@ def test_it_ends_when_asked_to(mixed, tmp_path, sent, code):
     assert time.monotonic() - started < 10
     assert errors.startswith("bids_fcnreg: ") and errors.count("\n") == 1
     assert not [path for path in running_in(tmp_path) if path != os.getpid()]
-
-
-def running_in(folder: Path) -> list[int]:
-    """Processes whose working directory lies in a folder."""
-    found = []
-    for link in Path("/proc").glob("[0-9]*/cwd"):
-        try:
-            inside = link.resolve(strict=True).is_relative_to(folder)
-        except OSError:  # it has ended, or is not ours
-            continue
-        if inside:
-            found.append(int(link.parent.name))
-    return found

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -46,7 +47,7 @@ def whole_page(path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def study(phantom_dataset, tmp_path_factory) -> SimpleNamespace:
+def study(phantom_dataset, running_in, tmp_path_factory) -> SimpleNamespace:
     """Two small phantoms, a small template, and what an undisturbed run makes of them."""
     folder = tmp_path_factory.mktemp("kills")
     for label in ("01", "02"):
@@ -58,7 +59,9 @@ def study(phantom_dataset, tmp_path_factory) -> SimpleNamespace:
     words = ["--template", template, "--mode", "predict", "--device", "cpu", "--nprocs", "2"]
     words += ["--skip-bids-validation"]
     started = time.monotonic()
-    made = SimpleNamespace(folder=folder, words=words, out=folder / "whole")
+    made = SimpleNamespace(
+        folder=folder, words=words, out=folder / "whole", running=partial(running_in, folder)
+    )
     assert start(made, "whole").wait() == 0
     made.seconds = time.monotonic() - started
     return made
@@ -102,27 +105,14 @@ def finished(work: Path) -> dict[Path, int]:
     }
 
 
-def end_all(app: subprocess.Popen, how: signal.Signals, folder: Path) -> None:
+def end_all(app: subprocess.Popen, how: signal.Signals, running: Callable[[], list[int]]) -> None:
     """Send a signal to a run; none of its processes is left soon after."""
     os.killpg(app.pid, how)
     app.wait()
     deadline = time.monotonic() + 10
-    while left := running_in(folder):
+    while left := running():
         assert time.monotonic() < deadline, (how, left)
         time.sleep(0.1)
-
-
-def running_in(folder: Path) -> list[int]:
-    """Processes whose working directory lies in a folder."""
-    found = []
-    for link in Path("/proc").glob("[0-9]*/cwd"):
-        try:
-            inside = link.resolve(strict=True).is_relative_to(folder)
-        except OSError:  # it has ended, or is not ours
-            continue
-        if inside:
-            found.append(int(link.parent.name))
-    return found
 
 
 def check_whole(out: Path) -> None:
@@ -148,7 +138,7 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(study):
             code = app.wait(chance.uniform(0.1, 1.0) * study.seconds)
         except subprocess.TimeoutExpired:
             how = SIGNALS[number % len(SIGNALS)]
-            end_all(app, how, study.folder)
+            end_all(app, how, study.running)
             check_whole(out)
             again = finished(work)
             assert {p for p in before if again.get(p) != before[p]} == set(), how
@@ -182,7 +172,7 @@ def test_a_killed_group_level_goes_on(study):
         try:
             app.wait(chance.uniform(0.2, 1.0) * seconds)
         except subprocess.TimeoutExpired:
-            end_all(app, SIGNALS[number % len(SIGNALS)], study.folder)
+            end_all(app, SIGNALS[number % len(SIGNALS)], study.running)
             check_whole(whole)
         assert start(study, "whole", "group").wait() == 0
         same(expected, whole / "group")
