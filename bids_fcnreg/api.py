@@ -212,7 +212,7 @@ def apply(
     if whole is not None and interpolation == "linear" and holds_labels(whole.data[0, 0].numpy()):
         warnings.warn(
             "The image looks like labels, and linear interpolation mixes their values: give "
-            "--interpolation label.",
+            "--interpolation label (in Python interpolation='label').",
             stacklevel=2,
         )
     grid, chain = _image(reference).grid, _chain(transforms)
