@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import fcntl
 import filecmp
+import hashlib
 import os
 import re
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 
 #: Names of files that are being written.
-_TEMPORARY = re.compile(r"\.[^.]+\.\w{8}\.(nii|nii\.gz|h5|json|tsv|html|md|bib|tex|png|svg|toml)")
+_TEMPORARY = re.compile(
+    r"\.[^.]+\.\w{8}\.(nii|nii\.gz|h5|json|tsv|html|md|bib|tex|png|svg|toml|safetensors|pt)"
+)
 
 #: A file that is being written may not be locked yet so many seconds after it was begun.
 YOUNG = 2.0
@@ -114,6 +118,21 @@ def publish(made: str | os.PathLike, final: str | os.PathLike) -> Path:
     if not (final.exists() and filecmp.cmp(made, final, shallow=False)):
         write_bytes(final, made.read_bytes())
     return final
+
+
+def checksum(path: str | os.PathLike) -> str:
+    """SHA-256 of a file's content, in hexadecimal digits.
+
+    It is read once as long as it keeps its place, size and time.
+    """
+    state = os.stat(path)
+    return _read_checksum(os.fspath(path), state.st_ino, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=100_000)
+def _read_checksum(path: str, *_state: int) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _umask() -> int:

@@ -11,6 +11,7 @@ from scipy import ndimage
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.affine import align
 from bids_fcnreg.fcn.geometry import Grid, Image, voxel_to_voxel
+from bids_fcnreg.fcn.reproducible import mean
 from bids_fcnreg.fcn.transform import Affine, Transform
 
 #: An image is brain-extracted if at most `OUTSIDE_SHARE` of what it shows is farther than
@@ -178,13 +179,12 @@ def positive(data: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return shifted
 
 
-def bias_field(
-    data: np.ndarray, mask: np.ndarray, spacing: Sequence[float], threads: int = 1
-) -> np.ndarray:
+def bias_field(data: np.ndarray, mask: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
     """Smooth multiplicative intensity inhomogeneity, by N4 (Tustison et al., IEEE TMI 2010).
 
     It is estimated from samples `BIAS_SPACING_MM` apart, which loses nothing of so smooth a
-    field, and evaluated at every voxel.
+    field, and evaluated at every voxel. On one processor core: the result of ITK's filter depends
+    on how many there are.
 
     Parameters
     ----------
@@ -195,8 +195,6 @@ def bias_field(
         The brain.
     spacing : (3,)
         Voxel size in mm.
-    threads : int
-        Processor cores to use.
 
     Returns
     -------
@@ -222,11 +220,16 @@ def bias_field(
     covered = [int(n + extra) for n, (_, extra) in zip(size, excess, strict=True)]
     whole = sitk.Image(covered, sitk.sitkFloat32)
     whole.SetSpacing([float(n) for n in spacing])
-    n4 = sitk.N4BiasFieldCorrectionImageFilter()
-    n4.SetNumberOfThreads(threads)
-    n4.SetMaximumNumberOfIterations(BIAS_ITERATIONS)
-    n4.Execute(sampled(data, np.float32), sampled(usable, np.uint8))
-    log_field = sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(whole)).T
+    # Not that of the filter: it has parts that go by the number of all.
+    threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    try:
+        n4 = sitk.N4BiasFieldCorrectionImageFilter()
+        n4.SetMaximumNumberOfIterations(BIAS_ITERATIONS)
+        n4.Execute(sampled(data, np.float32), sampled(usable, np.uint8))
+        log_field = sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(whole)).T
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
     log_field = log_field[tuple(slice(0, n) for n in size)]
     inside = log_field[usable[box]]
     log_field = np.clip(log_field, inside.min(), inside.max())
@@ -290,8 +293,8 @@ def average(images: Sequence[Image]) -> Image:
         pair = Image(torch.cat([image.data, torch.ones_like(image.data)], dim=1), image.grid)
         moved = Transform((Affine(matrix),)).resample(pair, first.grid).data
         values, covered = moved[:, :1], moved[:, 1:]
-        signal = (first.data > first.data.mean()) & (covered > 0)
-        total += values * (first.data[signal].mean() / values[signal].mean())
+        signal = (first.data > mean(first.data)) & (covered > 0)
+        total += values * (mean(first.data[signal]) / mean(values[signal]))
         count += covered
     return Image(total / count, first.grid)
 

@@ -18,10 +18,12 @@ from bids_fcnreg.bids.templates import (
     cached,
     materialise,
     nilearn_map,
+    nilearn_url,
     parse_modifiers,
     plain,
 )
 from bids_fcnreg.errors import InputError
+from bids_fcnreg.files import checksum
 
 #: The built-in atlas, with the label values of fMRIPrep's tissue classes in BIDS order.
 TISSUE = "tissue"
@@ -47,16 +49,29 @@ class Atlas:
         Integers on any grid of the template's space; None where `materialise_atlas` makes it.
     labels : tuple of (int, str)
         Value and name of each region, by value; the background 0 is not among them.
+    table : Path or None
+        Where the names are from.
+    builtin : bool
+        Whether it is the one that comes with the software.
     """
 
     name: str
     image: Path | None
     labels: tuple[tuple[int, str], ...]
+    table: Path | None = None
+    builtin: bool = False
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Path or URL of each file it is made from, with its SHA-256."""
+        if self.builtin:
+            return {nilearn_url(kind): checksum(nilearn_map(kind)) for kind in ("gm", "wm")}
+        return {str(path): checksum(path) for path in (self.image, self.table) if path}
 
 
 def default_atlases(template: Template) -> list[Atlas]:
     """The tissue segmentation (CSF, GM, WM) if the template is the built-in one, else nothing."""
-    return [Atlas(TISSUE, None, _TISSUE_LABELS)] if template.builtin else []
+    return [Atlas(TISSUE, None, _TISSUE_LABELS, builtin=True)] if template.builtin else []
 
 
 def resolve_atlas(spec: str, template: Template) -> Atlas:
@@ -196,7 +211,7 @@ def _from_file(path: Path, table: Path | None, name: str) -> Atlas:
     present = {int(v): str(int(v)) for v in values}
     labels = {**present, **names}
     labels.pop(0, None)
-    return Atlas(name, path, tuple(sorted(labels.items())))
+    return Atlas(name, path, tuple(sorted(labels.items())), table)
 
 
 def _check_place(path: Path, template: Template) -> None:

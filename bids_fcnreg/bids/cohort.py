@@ -11,6 +11,7 @@ from pathlib import Path
 from bids_fcnreg.bids.dataset import find_scans, read_description
 from bids_fcnreg.bids.templates import mask_beside
 from bids_fcnreg.errors import InputError
+from bids_fcnreg.files import checksum
 
 _NIFTI = (".nii", ".nii.gz")
 _PREPROCESSED = "sub-*/**/anat/*_desc-preproc_T1w.nii*"
@@ -66,8 +67,7 @@ class Brain:
         for path in filter(None, (self.image, self.mask)):
             digest.update(str(path).encode())
             if path.exists():  # else a link to what was not fetched: reading it will say so
-                state = path.stat()
-                digest.update(f":{state.st_size}:{state.st_mtime_ns};".encode())
+                digest.update(f":{checksum(path)};".encode())
         return digest.hexdigest()[:16]
 
 

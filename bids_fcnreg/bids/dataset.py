@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_fcnreg.errors import FcnregError, InputError
+from bids_fcnreg.files import checksum
 
 if TYPE_CHECKING:
     from bids.layout import BIDSLayout
@@ -60,6 +61,11 @@ class Scan:
     def label(self) -> str:
         """``sub-01`` or ``sub-01_ses-x``."""
         return scan_label(self.participant, self.session)
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """SHA-256 of each of its files, by path."""
+        return {str(path): checksum(path) for path in (*self.t1w, *self.lesions)}
 
 
 def read_description(bids_dir: Path) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from bids_fcnreg.bids.archive import (
     templateflow_home,
 )
 from bids_fcnreg.errors import InputError
+from bids_fcnreg.files import checksum
 from bids_fcnreg.preprocessing import fits_a_brain
 
 __all__ = [
@@ -38,10 +39,7 @@ __all__ = [
     "templateflow_home",
 ]
 
-_BUILTIN_URL = (
-    "https://github.com/nilearn/nilearn/blob/main/nilearn/datasets/data/"
-    "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
-)
+_NILEARN_URL = "https://github.com/nilearn/nilearn/blob/main/nilearn/datasets/data"
 
 
 @dataclass(frozen=True)
@@ -61,8 +59,8 @@ class Template:
         are not zero, because the image is brain-extracted.
     builtin : bool
         Whether it is the one that needs no download.
-    origin : Path or None
-        The image as it was found, where `materialise` has replaced it.
+    originals : tuple of Path
+        The files as they were found, image first, where `materialise` has replaced some of them.
     """
 
     name: str
@@ -71,7 +69,7 @@ class Template:
     t1w: Path
     mask: Path | None
     builtin: bool = False
-    origin: Path | None = None
+    originals: tuple[Path, ...] = ()
 
     @property
     def space(self) -> str:
@@ -82,11 +80,23 @@ class Template:
     def reference(self) -> str:
         """URI of the image as it was found, for ``SpatialReference`` and ``Sources``."""
         if self.builtin:
-            return _BUILTIN_URL
-        path, home = self.origin or self.t1w, templateflow_home()
+            return nilearn_url("t1")
+        path, home = self.found[0], templateflow_home()
         if path.is_relative_to(home):
             return f"bids:templateflow:{path.relative_to(home).as_posix()}"
         return path.as_uri()
+
+    @property
+    def found(self) -> tuple[Path, ...]:
+        """The image as it was found and, if there was one, its mask."""
+        return self.originals or tuple(path for path in (self.t1w, self.mask) if path)
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Path or URL of each file as it was found, with its SHA-256."""
+        if self.builtin:
+            return {nilearn_url("t1"): checksum(nilearn_map("t1"))}
+        return {str(path): checksum(path) for path in self.found}
 
 
 def resolve_templates(specs: Iterable[str]) -> list[Template]:
@@ -151,6 +161,7 @@ def materialise(template: Template, folder: Path) -> Template:
     Template
         With ``t1w`` zero outside the brain and ``mask`` a file of zeros and ones on the same grid.
     """
+    template = replace(template, originals=template.found)
     if template.mask is None:
         mask_path = cached(folder, template.t1w, "desc-brain_mask")
         if not mask_path.exists():
@@ -158,7 +169,7 @@ def materialise(template: Template, folder: Path) -> Template:
             image.write(mask_path, image.like(source, _brain_of(source.get_fdata()), "uint8"))
         template = replace(template, mask=mask_path)
     brain_path = cached(folder, template.t1w, "desc-brain_T1w", template.mask)
-    bare = replace(template, t1w=brain_path, origin=template.origin or template.t1w)
+    bare = replace(template, t1w=brain_path)
     if brain_path.exists():
         return bare
     source, mask = image.load(template.t1w), image.load(template.mask)
@@ -179,11 +190,19 @@ def nilearn_map(kind: str) -> Path:
     package = find_spec("nilearn")
     if package is None or package.origin is None:
         raise InputError(f"nilearn is not installed: {BUILTIN} comes with it; install it.")
-    name = f"mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz"
-    path = Path(package.origin).parent / "datasets" / "data" / name
+    path = Path(package.origin).parent / "datasets" / "data" / _nilearn_name(kind)
     if not path.exists():
         raise InputError(f"{path} is missing: install nilearn again.")
     return path
+
+
+def nilearn_url(kind: str) -> str:
+    """Where the file of `nilearn_map` is to be seen by all."""
+    return f"{_NILEARN_URL}/{_nilearn_name(kind)}"
+
+
+def _nilearn_name(kind: str) -> str:
+    return f"mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz"
 
 
 def parse_modifiers(spec: str, allowed: tuple[str, ...]) -> tuple[str, dict[str, str]]:
@@ -209,8 +228,7 @@ def cached(folder: Path, source: Path, ending: str, *also: Path) -> Path:
     """Name in the cache of what is made from these files: it changes when one of them does."""
     digest = hashlib.sha256()
     for path in (source, *also):
-        state = path.stat()
-        digest.update(f"{path.absolute()}:{state.st_size}:{state.st_mtime_ns};".encode())
+        digest.update(f"{path.name}:{checksum(path)};".encode())
     return Path(folder) / f"{plain(source)}{digest.hexdigest()[:12]}_{ending}.nii.gz"
 
 

@@ -66,7 +66,9 @@ def report(config: Config, scans: Sequence[Scan], console: Console) -> int:
 
     from bids_fcnreg.cli.execution import configure, run_workflow
     from bids_fcnreg.cli.summary import read_failures
+    from bids_fcnreg.workflows.group import FOLDER
 
+    prepare.remove_unfinished(config, config.output_dir / FOLDER)
     log_file = configure(config, run_dir)
     name = str(read_description(config.bids_dir)["Name"])
     workflow = init_group_report_wf(config=config, dataset=name, rows=rows, results=results)

@@ -113,7 +113,7 @@ def _as_estimate(template: Template) -> Estimate:
     from bids_fcnreg.fcn.groupwise import sharpness
     from bids_fcnreg.workflows.template import Estimate
 
-    t1w = template.origin or template.t1w
+    t1w = template.found[0]
     mask = template.mask
     return Estimate(t1w, mask, sharpness(image.read(t1w), image.read(mask).data))
 

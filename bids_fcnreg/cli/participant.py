@@ -37,6 +37,8 @@ def run(config: Config, console: Console) -> int:
     FcnregError
         When nothing can be run.
     """
+    from bids_fcnreg.cli.existing import list_all, tell_replaced
+
     if not config.reports_only:
         prepare.check_weights(config)
         prepare.check_device(config)
@@ -45,11 +47,14 @@ def run(config: Config, console: Console) -> int:
     if config.reports_only:
         return _make_reports(config, scans, console)
     templates, atlases = prepare.find_templates(config)
+    unreadable = _unreadable(scans)
     if config.dry_run:
-        return _list(config, scans, templates, console)
-    _tell_replaced(config, scans, templates, console)
+        list_all(config, scans, templates, unreadable, console)
+        return DONE
+    tell_replaced(config, scans, templates, unreadable, console)
     run_dir = prepare.make_folders(config)
-    _clean_up(config, scans)
+    people = {f"sub-{scan.participant}" for scan in scans}
+    prepare.remove_unfinished(config, *(config.output_dir / person for person in people))
 
     from bids_fcnreg.cli.execution import configure, start_server, stop_server
 
@@ -57,19 +62,9 @@ def run(config: Config, console: Console) -> int:
     if config.plugin_file is None and not config.boilerplate_only:
         start_server()  # early: it takes seconds, which this process can use
     try:
-        return _process(config, scans, templates, atlases, run_dir, log_file, console)
+        return _process(config, scans, unreadable, templates, atlases, run_dir, log_file, console)
     finally:
         stop_server()
-
-
-def _clean_up(config: Config, scans: Sequence[Scan]) -> None:
-    """Remove what runs that were killed left half-written of these scans."""
-    from bids_fcnreg.files import remove_leftovers
-
-    remove_leftovers(config.output_dir.glob(".*"))
-    remove_leftovers((config.output_dir / "logs").glob(".*"))
-    for participant in {scan.participant for scan in scans}:
-        remove_leftovers((config.output_dir / f"sub-{participant}").rglob(".*"))
 
 
 def _check_lesions(config: Config, scans: Sequence[Scan]) -> None:
@@ -91,6 +86,7 @@ def _check_lesions(config: Config, scans: Sequence[Scan]) -> None:
 def _process(
     config: Config,
     scans: Sequence[Scan],
+    unreadable: Mapping[str, Failure],
     templates: Sequence[Template],
     atlases: Mapping[str, Sequence[Atlas]],
     run_dir: Path,
@@ -103,7 +99,6 @@ def _process(
 
     if not (config.skip_validation or config.boilerplate_only):
         prepare.validate_input(config, run_dir, console)
-    unreadable = _unreadable(scans)
     usable = [scan for scan in scans if scan.label not in unreadable]
     if not any(scan.t1w for scan in usable):
         raise InputError(next(iter(unreadable.values())).sentence)
@@ -116,7 +111,7 @@ def _process(
         return DONE
     labels = workflow_labels(config, usable, workflow)
     display, stopped = run_workflow(config, workflow, labels, log_file, console)
-    failures = _failures(config, scans, display, stopped, run_dir) | unreadable
+    failures = {**_failures(config, scans, display, stopped, run_dir), **unreadable}
     prepare.write_methods(config, workflow, [one for one in scans if one.label not in failures])
     return _conclude(config, scans, display, failures, run_dir, console)
 
@@ -134,56 +129,6 @@ def _unreadable(scans: Sequence[Scan]) -> dict[str, Failure]:
         except InputError as why:
             found[scan.label] = Failure(str(why))
     return found
-
-
-def _list(
-    config: Config, scans: Sequence[Scan], templates: Sequence[Template], console: Console
-) -> int:
-    """Say what would be registered to what, and which results are there already."""
-    unreadable = _unreadable(scans)
-    for scan in scans:
-        there = _modes(config, scan)
-        usable = scan.t1w and scan.label not in unreadable
-        if not scan.t1w:
-            console.print(f"{scan.label}: it has no T1w image")
-        if scan.label in unreadable:
-            console.print(f"{scan.label}: {unreadable[scan.label].sentence}")
-        for space in (template.space for template in templates):
-            done = there.get(space)
-            words = f"results in {space} are there ({done})" if done else ""
-            if usable and done is None:
-                words = f"to register to {space} ({config.mode})"
-            elif usable and done != config.mode:
-                words += f"; to register again ({config.mode}), which replaces them"
-            if words:
-                console.print(f"{scan.label}: {words}", soft_wrap=True)
-    return DONE
-
-
-def _modes(config: Config, scan: Scan) -> dict[str, str]:
-    """How a scan was registered, by the space of the template, where that is done."""
-    from bids_fcnreg.bids.results import find_results
-
-    done = find_results(config.output_dir, scan.participant)
-    return {one.space: one.mode for one in done if one.label == scan.label}
-
-
-def _tell_replaced(
-    config: Config, scans: Sequence[Scan], templates: Sequence[Template], console: Console
-) -> None:
-    """Say whose results were made in another mode: they are replaced."""
-    spaces = {template.space for template in templates}
-    others = {
-        scan.label: ", ".join(sorted(modes))
-        for scan in scans
-        if (modes := {m for s, m in _modes(config, scan).items() if s in spaces} - {config.mode})
-    }
-    if others:
-        told = ", ".join(f"{label} ({modes})" for label, modes in others.items())
-        console.print(
-            f"Results of another mode are replaced by those of {config.mode}: {told}",
-            soft_wrap=True,
-        )
 
 
 def _make_reports(config: Config, scans: Sequence[Scan], console: Console) -> int:

@@ -147,6 +147,24 @@ def make_folders(config: Config) -> Path:
     return config.save(config.output_dir / "logs" / name / "config.toml").parent
 
 
+def remove_unfinished(config: Config, *folders: Path) -> None:
+    """Remove what runs that were killed left half-written in the output folder.
+
+    Parameters
+    ----------
+    config : Config
+        Names the output folder; what lies in itself and in ``logs/`` is removed.
+    *folders : Path
+        Those in it of which all is removed.
+    """
+    from bids_fcnreg.files import remove_leftovers
+
+    remove_leftovers(config.output_dir.glob(".*"))
+    remove_leftovers((config.output_dir / "logs").glob(".*"))
+    for folder in folders:
+        remove_leftovers(folder.rglob(".*"))
+
+
 def validate_input(config: Config, run_dir: Path, console: Console) -> None:
     """Report what the BIDS validator finds; files that are read are checked when they are."""
     from bids_fcnreg.bids.dataset import validate

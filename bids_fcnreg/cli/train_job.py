@@ -24,6 +24,7 @@ from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn import parallel, weights
 from bids_fcnreg.fcn.cohort import Augmentation, Cohort
 from bids_fcnreg.fcn.training import Record, Trainer, Training, read_checkpoint
+from bids_fcnreg.files import remove_leftovers
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,12 @@ class Places:
                 reason = error.strerror
             if reason is not None:
                 raise InputError(f"The folder {folder} cannot be used: {reason}.")
+
+    def remove_unfinished(self) -> None:
+        """Remove what a training that was killed left half-written."""
+        remove_leftovers(self.model.parent.glob(f".{self.model.stem}*"))
+        remove_leftovers(self.work.rglob(".*"))
+        remove_leftovers(self.aligned.glob(".*"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +147,7 @@ class Job:
             display.say(f"{self.places.model} is trained already, like this: nothing to do.")
             return
         self.places.make()
+        self.places.remove_unfinished()
         used, cohort = self._align(display)
         left_out = [brain.image.name for brain in self.brains if brain not in used]
         settings = self._settings() | {"images left out": left_out}

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from bids_fcnreg.fcn.affine_pyramid import Level
 from bids_fcnreg.fcn.filters import gaussian
+from bids_fcnreg.fcn.reproducible import total
 from bids_fcnreg.fcn.warp import sample
 
 LENGTH_MM = 100.0  # unit of length in the normal equations, keeps them well conditioned
@@ -80,7 +81,7 @@ class Match:
             moving=_with_derivatives(moving, channels),
             moving_affine=moving.affine,
             object_volume=min(
-                min(volumes) / spacing**3, float((weight * bright[0, 0][used]).sum())
+                min(volumes) / spacing**3, float(total(weight * bright[0, 0][used]))
             ),
             shares=shares,
         )
@@ -107,11 +108,11 @@ class Match:
             fixed = self.fixed.expand(len(sampled), -1, -1)
             rows = torch.cat([torch.ones_like(fixed[:, :1]), sampled[:, :-1], fixed], 1)
             gram = _gram(rows, sampled[:, -1] * self.weight)
-            total = 0.0
+            score = 0.0
             for channel, share in enumerate(self.shares):
                 pick = [0, 1 + channel, 1 + channels + channel]
-                total = total + share * _correlation(gram[:, pick][:, :, pick])
-            scores.append(total * self._overlap(sampled[:, -1]))
+                score = score + share * _correlation(gram[:, pick][:, :, pick])
+            scores.append(score * self._overlap(sampled[:, -1]))
         return np.concatenate(scores)
 
     def linearise(self, matrices: np.ndarray, dof: str) -> tuple[np.ndarray, ...]:
@@ -145,7 +146,8 @@ class Match:
         return score * self._overlap(sampled[:, -1]), gradient, curvature, centre
 
     def _overlap(self, known: Tensor) -> np.ndarray:
-        shared = (known * self.object_weight).sum(-1).double().cpu().numpy()
+        shared = torch.stack([total(one) for one in known * self.object_weight])
+        shared = shared.double().cpu().numpy()
         return np.minimum(1.0, shared / (NEEDED_OVERLAP * self.object_volume))
 
     def _sample(self, volume: Tensor, matrices: np.ndarray) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.geometry import Image
+from bids_fcnreg.fcn.reproducible import one_thread
 
 MARGIN_MM = 20.0  # background kept around the field of view
 WIDTH = 0.6  # least standard deviation of the smoothing, in voxels of the image
@@ -226,10 +227,12 @@ def _gaussian(targets: Tensor, sources: Tensor, sigma: float) -> Tensor:
 def _apply(matrices: list[Tensor], volume: Tensor) -> Tensor:
     """Multiply each axis of a volume (i, j, k) by its matrix."""
     first, second, third = matrices
-    # the last axis first: it is contiguous, and what follows is smaller by then
-    volume = volume @ third.T
-    volume = second @ volume
-    return torch.tensordot(first, volume, dims=1)
+    # The last axis first: it is contiguous, and what follows is smaller by then. Plane by plane,
+    # or by one thread: in a large product rounding depends on the number of threads.
+    volume = torch.bmm(volume, third.T.expand(len(volume), -1, -1))
+    volume = torch.bmm(second.expand(len(volume), -1, -1), volume)
+    with one_thread():
+        return torch.tensordot(first, volume, dims=1)
 
 
 def _as_mask(

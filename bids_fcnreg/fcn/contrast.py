@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from bids_fcnreg.fcn.pair import Pair
+from bids_fcnreg.fcn.reproducible import one_thread
 from bids_fcnreg.fcn.symmetric import Halves
 
 #: How much the similarity of each contrast counts: of intensities, of the two borders.
@@ -74,7 +75,8 @@ def with_borders(pair: Pair, halves: Halves) -> Pair:
 
 def _beside(image: Tensor, borders: Sequence[float], width: float) -> Tensor:
     """An image (1, 1, i, j, k), and for each border how sure its voxels are brighter."""
-    return torch.cat([image, *(torch.sigmoid((image - b) / width) for b in borders)], dim=1)
+    with one_thread():
+        return torch.cat([image, *(torch.sigmoid((image - b) / width) for b in borders)], dim=1)
 
 
 def _agreed(borders: Sequence[float], shown: Sequence[Tensor]) -> list[float]:

@@ -24,6 +24,7 @@ from bids_fcnreg.fcn.filters import gaussian
 from bids_fcnreg.fcn.network import convolution_dtype, pad_to_multiple
 from bids_fcnreg.fcn.objective import Objective
 from bids_fcnreg.fcn.pair import Pair
+from bids_fcnreg.fcn.reproducible import total
 from bids_fcnreg.fcn.similarity import local_ncc_forces
 from bids_fcnreg.fcn.symmetric import Halves
 from bids_fcnreg.fcn.warp import exponentiate, warp
@@ -249,7 +250,7 @@ def _direction(fixed: Tensor, moving: Tensor, weight: Tensor) -> Tensor:
     forces = local_ncc_forces(fixed, moving, radius=2, weight=weight)
     force = gaussian(forces.on_second - forces.on_first, 1.0)
     length = force.square().sum(dim=1, keepdim=True).sqrt()
-    typical = (length * weight).sum() / weight.sum().clamp(min=1)
+    typical = total(length * weight) / total(weight).clamp(min=1)
     return force / (length + typical).clamp(min=1e-12)
 
 

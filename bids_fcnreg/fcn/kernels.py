@@ -29,6 +29,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bids_fcnreg.fcn.reproducible import variance
+
 #: Environment variable that turns the kernels off when it is "0".
 SWITCH = "BIDS_FCNREG_COMPILED"
 
@@ -233,7 +235,7 @@ def _local_ncc(
         first.shape[2],
         *(_array(volume)[0] for volume in (first, second, weight)),
         radius,
-        *(np.float32(flat * float(image.var())) for image in (first, second)),
+        *(np.float32(flat * float(variance(image))) for image in (first, second)),
         np.float32(share),
         *forces,
     )

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool3d
 
 from bids_fcnreg.fcn.pair import Pair
+from bids_fcnreg.fcn.reproducible import mean, variance
 from bids_fcnreg.fcn.similarity import FixedWindows, local_ncc
 from bids_fcnreg.fcn.transform import Displacement
 from bids_fcnreg.fcn.warp import compose, jacobian_determinant, warp
@@ -103,11 +104,11 @@ def assess(quality: Quality, pair: Pair, forward: Displacement, inverse: Displac
     quality.brain_overlap = 2 * int((brain & brought).sum()) / both if both else 0.0
     determinant = jacobian_determinant(forward.field)[0, 0][brain]
     quality.folds_percent = 100 * float((determinant <= 0).double().mean())
-    quality.sd_log_jacobian = float(determinant.clamp(min=1e-3).log().std())
+    quality.sd_log_jacobian = float(variance(determinant.clamp(min=1e-3).log()).sqrt())
     there_and_back = compose(forward.field, inverse.field)[0][:, brain]
     spacing = torch.as_tensor(forward.grid.spacing).to(there_and_back)
     distance = (there_and_back * spacing[:, None]).square().sum(dim=0).sqrt().cpu()
-    quality.inverse_consistency_mm = float(distance.mean())
+    quality.inverse_consistency_mm = float(mean(distance))
     quality.inverse_consistency_p95_mm = float(np.percentile(distance.numpy(), 95))
 
 

@@ -28,6 +28,7 @@ from bids_fcnreg.fcn.contrast import SHARES, with_borders
 from bids_fcnreg.fcn.fallback import with_fallback
 from bids_fcnreg.fcn.filters import dilate, gaussian
 from bids_fcnreg.fcn.pair import Pair
+from bids_fcnreg.fcn.reproducible import mean
 from bids_fcnreg.fcn.similarity import local_ncc_forces
 from bids_fcnreg.fcn.symmetric import Halves
 from bids_fcnreg.fcn.warp import warp
@@ -141,7 +142,7 @@ def _optimise_level(
         if _stalled(history, settings):
             break
         drives = [
-            settings.momentum * drive + force / force.abs().mean().clamp(min=1e-12)
+            settings.momentum * drive + force / mean(force.abs()).clamp(min=1e-12)
             for drive, force in zip(drives, (forces.on_first, forces.on_second), strict=True)
         ]
         sigma = settings.update_sigma[number]

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from bids_fcnreg.fcn.reproducible import mean
+
 
 def total_variation(displacement: Tensor) -> Tensor:
     """Mean absolute first difference, summed over components and axes.
@@ -25,7 +27,7 @@ def total_variation(displacement: Tensor) -> Tensor:
     ----------
     Li & Fan, arXiv:1709.00799.
     """
-    return sum(3 * displacement.diff(dim=axis).abs().mean() for axis in (2, 3, 4))
+    return sum(3 * mean(displacement.diff(dim=axis).abs()) for axis in (2, 3, 4))
 
 
 def diffusion(displacement: Tensor) -> Tensor:
@@ -40,7 +42,7 @@ def diffusion(displacement: Tensor) -> Tensor:
     -------
     Tensor ()
     """
-    return sum(3 * displacement.diff(dim=axis).square().mean() for axis in (2, 3, 4))
+    return sum(3 * mean(displacement.diff(dim=axis).square()) for axis in (2, 3, 4))
 
 
 def bending(displacement: Tensor) -> Tensor:
@@ -66,5 +68,5 @@ def bending(displacement: Tensor) -> Tensor:
         slope = displacement.diff(dim=first)
         for second in range(first, 5):
             share = 3 if second == first else 6  # three components; mixed terms count twice
-            total = total + share * slope.diff(dim=second).square().mean()
+            total = total + share * mean(slope.diff(dim=second).square())
     return total

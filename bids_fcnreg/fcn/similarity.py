@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bids_fcnreg.fcn import kernels
 from bids_fcnreg.fcn.filters import box, box_transposed
+from bids_fcnreg.fcn.reproducible import total, variance
 
 #: Windows whose variance is below this part of the image's variance hold nothing to compare.
 FLAT = 1e-4
@@ -46,9 +47,9 @@ def ncc(fixed: Tensor, warped: Tensor, weight: Tensor | None = None) -> Tensor:
     """
     weight = torch.ones_like(fixed) if weight is None else weight.expand_as(fixed)
     axes = (2, 3, 4)
-    total = weight.sum(axes, keepdim=True).clamp(min=1e-6)
-    a = fixed - (weight * fixed).sum(axes, keepdim=True) / total
-    b = warped - (weight * warped).sum(axes, keepdim=True) / total
+    mass = weight.sum(axes, keepdim=True).clamp(min=1e-6)
+    a = fixed - (weight * fixed).sum(axes, keepdim=True) / mass
+    b = warped - (weight * warped).sum(axes, keepdim=True) / mass
     covariance = (weight * a * b).sum(axes)
     variances = (weight * a * a).sum(axes) * (weight * b * b).sum(axes)
     return (covariance / variances.clamp(min=1e-12).sqrt()).mean()
@@ -100,20 +101,20 @@ class FixedWindows:
         self.radius = radius
         self.mean, square = box(torch.cat([fixed, fixed**2], dim=1), radius).chunk(2, dim=1)
         self.variance = square - self.mean**2
-        self.usable = self.variance > FLAT * fixed.var()
+        self.usable = self.variance > FLAT * variance(fixed)
 
     def compare(self, warped: Tensor) -> Comparison:
         """Local correlation with a warped image of the same shape."""
         means = box(torch.cat([warped, warped**2, self.fixed * warped], dim=1), self.radius)
         mean, square, product = means.chunk(3, dim=1)
-        variance = square - mean**2
+        spread = square - mean**2
         covariance = product - self.mean * mean
-        usable = self.usable & (variance > FLAT * warped.var())
-        slope = torch.where(usable, covariance.abs() / (self.variance * variance), 0.0)
+        usable = self.usable & (spread > FLAT * variance(warped))
+        slope = torch.where(usable, covariance.abs() / (self.variance * spread), 0.0)
         return Comparison(
             value=(slope * covariance).clamp(-1, 1),
             to_fixed=2 * slope,
-            to_warped=torch.where(usable, 2 * slope * covariance / variance, 0.0),
+            to_warped=torch.where(usable, 2 * slope * covariance / spread, 0.0),
             mean=mean,
         )
 
@@ -228,7 +229,7 @@ def _channel_forces(
         comparison = windows.compare(moved)
         slope = weight * comparison.centre_force(windows, moved)
         gradient = torch.cat(torch.gradient(moved, dim=(2, 3, 4)), dim=1)
-        return (weight * comparison.value).sum(), slope * gradient
+        return total(weight * comparison.value), slope * gradient
 
     value, on_second = force_on(second, first)
     return value, force_on(first, second)[1], on_second
@@ -244,7 +245,7 @@ class _LocalNCC(torch.autograd.Function):
         share = _normalised(weight, comparison.value)
         if ctx.needs_input_grad[0]:
             ctx.save_for_backward(comparison.gradient(windows, warped, share))
-        return (share * comparison.value).sum()
+        return total(share * comparison.value)
 
     @staticmethod
     def backward(ctx, gradient):
@@ -255,4 +256,4 @@ class _LocalNCC(torch.autograd.Function):
 def _normalised(weight: Tensor | None, like: Tensor) -> Tensor:
     """Weights of the shape of `like` with the sum one; equal ones by default."""
     weight = torch.ones_like(like) if weight is None else weight.expand_as(like)
-    return weight / weight.sum().clamp(min=1e-6)
+    return weight / total(weight).clamp(min=1e-6)

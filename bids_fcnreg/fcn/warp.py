@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as nnf
 
 from bids_fcnreg.fcn import kernels
+from bids_fcnreg.fcn.reproducible import mean
 
 
 def identity(shape: tuple[int, int, int], like: Tensor) -> Tensor:
@@ -179,11 +180,11 @@ def logarithm(displacement: Tensor, tolerance: float = 0.01, iterations: int = 2
     MFCA 2008; the first order of their series.
     """
     velocity, best = torch.zeros_like(displacement), displacement
-    left = float(displacement.square().mean().sqrt())
+    left = float(mean(displacement.square()).sqrt())
     for _ in range(iterations):
         velocity = velocity + best
         rest = compose(exponentiate(-velocity), displacement)
-        size = float(rest.square().mean().sqrt())
+        size = float(mean(rest.square()).sqrt())
         if size >= left:
             return velocity - best
         best, left = rest, size

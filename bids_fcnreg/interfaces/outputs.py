@@ -48,9 +48,10 @@ from nipype.interfaces.base import (
     traits,
 )
 
+from bids_fcnreg import __version__
 from bids_fcnreg.bids.archive import templateflow_home
-from bids_fcnreg.bids.derivatives import bids_uri, write_json
-from bids_fcnreg.files import publish
+from bids_fcnreg.bids.derivatives import CHECKSUMS, NAME, bids_uri, write_json
+from bids_fcnreg.files import checksum, publish
 
 _SPEC = json.loads((Path(__file__).parents[1] / "data" / "io_spec.json").read_text())
 
@@ -93,6 +94,12 @@ class _DerivativesDataSinkInputSpec(_niworkflows._PrepareDerivativeInputSpec):
     sources = InputMultiObject(
         Str, desc="paths or URIs that the file was made from (default: source_file)"
     )
+    checksums = traits.Dict(
+        Str,
+        Str,
+        usedefault=True,
+        desc="SHA-256 of sources that are not ours, as they were when the run began",
+    )
     check_hdr = traits.Bool(False, usedefault=True, desc="files are passed on as they are")
     compress = traits.Enum(None, usedefault=True, desc="files are passed on as they are")
 
@@ -110,10 +117,10 @@ class DerivativesDataSink(_niworkflows.PrepareDerivative):
     constructor; ``meta_dict`` adds fields while the workflow runs.
 
     - The file is passed on byte for byte.
-    - Its sidecar names ``Sources`` as BIDS URIs, and ``Resolution`` where the name has ``res-``.
-      It is there before the file. A JSON file is its own sidecar. Pictures have none, and neither
-      has a table without fields of its own: it is the lookup table of a label image and shares
-      the image's sidecar.
+    - Its sidecar names ``Sources`` as BIDS URIs with their SHA-256 in ``SourcesSHA256``, the
+      software, and ``Resolution`` where the name has ``res-``. It is there before the file. A JSON
+      file is its own sidecar. Pictures have none, and neither has a table without fields of its
+      own: it is the lookup table of a label image and shares the image's sidecar.
     - File and sidecar are written under temporary names and then moved to their place.
 
     Raises
@@ -156,8 +163,14 @@ class DerivativesDataSink(_niworkflows.PrepareDerivative):
             return {}
         sources = self.inputs.sources if isdefined(self.inputs.sources) else None
         bids_dir = self.inputs.bids_dir if isdefined(self.inputs.bids_dir) else None
-        uris = [bids_uri(path, bids_dir, target) for path in sources or self.inputs.source_file]
-        metadata = {"Sources": uris, **given}
+        uris, checksums = [], {}
+        for path in sources or self.inputs.source_file:
+            uris.append(bids_uri(path, bids_dir, target))
+            known = self.inputs.checksums.get(path)
+            if known or os.path.isfile(path):
+                checksums[uris[-1]] = known or checksum(path)
+        made_by = [{"Name": NAME, "Version": __version__}]
+        metadata = {"Sources": uris, CHECKSUMS: checksums, "GeneratedBy": made_by, **given}
         if isdefined(self.inputs.resolution):
             size = " × ".join(f"{zoom:g}" for zoom in nib.load(in_file).header.get_zooms()[:3])
             metadata["Resolution"] = f"Voxels of {size} mm, as template {self.inputs.space}"

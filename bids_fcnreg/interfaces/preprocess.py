@@ -88,14 +88,10 @@ class _InBrainInputSpec(BaseInterfaceInputSpec):
     mask = File(exists=True, mandatory=True, desc="brain mask on the grid of `in_file`")
 
 
-class _BiasCorrectionInputSpec(_InBrainInputSpec, _ThreadsInputSpec):
-    """An image, its brain, and the processor cores that may be used."""
-
-
 class BiasCorrection(SimpleInterface):
     """Divide an image by its bias field, which N4 estimates inside the brain."""
 
-    input_spec = _BiasCorrectionInputSpec
+    input_spec = _InBrainInputSpec
     output_spec = _OutFileSpec
 
     def _run_interface(self, runtime):
@@ -104,7 +100,7 @@ class BiasCorrection(SimpleInterface):
         nifti, data, mask = _read_in_brain(self.inputs)
         data = positive(data, mask)
         spacing = nifti.header.get_zooms()[:3]
-        data = data / bias_field(data, mask, spacing, self.inputs.num_threads)
+        data = data / bias_field(data, mask, spacing)
         self._results["out_file"] = _write_like(nifti, data, runtime, "corrected.nii")
         return runtime
 

@@ -22,8 +22,8 @@ class _ReportOutputSpec(TraitedSpec):
 
 
 class _SummaryInputSpec(BaseInterfaceInputSpec):
-    t1w = InputMultiObject(File(exists=True), mandatory=True, desc="T1w images")
-    lesions = InputMultiObject(File(exists=True), desc="lesion masks")
+    t1w = InputMultiObject(traits.Str, mandatory=True, desc="names of the T1w files")
+    lesions = InputMultiObject(traits.Str, desc="names of the lesion masks")
     skull_stripped = traits.Bool(mandatory=True, desc="the T1w came without skull")
     session = traits.Str(desc="label of the session, if it has one")
     templates = traits.List(traits.Str, mandatory=True, desc="spaces registered to")
@@ -46,8 +46,8 @@ class Summary(SimpleInterface):
         )
         rows = {"Session": self.inputs.session} if isdefined(self.inputs.session) else {}
         rows |= {
-            "T1-weighted images": ", ".join(Path(path).name for path in self.inputs.t1w),
-            "Lesion masks": ", ".join(Path(path).name for path in lesions) or "none",
+            "T1-weighted images": ", ".join(self.inputs.t1w),
+            "Lesion masks": ", ".join(lesions) or "none",
             "Brain extraction": extraction,
             "Templates": ", ".join(self.inputs.templates),
             "Mode": self.inputs.mode,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
+from bids_fcnreg.files import checksum
 from bids_fcnreg.interfaces.outputs import DerivativesDataSink
 
 if TYPE_CHECKING:
@@ -17,7 +18,13 @@ if TYPE_CHECKING:
     from bids_fcnreg.config import Config
 
 
-def sink(config: Config, scan: Scan, name: str, **naming: Any) -> pe.Node:
+def sink(
+    config: Config,
+    scan: Scan,
+    name: str,
+    sources: Mapping[str, str] | None = None,
+    **naming: Any,
+) -> pe.Node:
     """Node that puts a file into the derivatives.
 
     Parameters
@@ -28,6 +35,8 @@ def sink(config: Config, scan: Scan, name: str, **naming: Any) -> pe.Node:
         Whose result it is.
     name : str
         Name of the node.
+    sources : mapping of str to str, optional
+        SHA-256 of what is not of this dataset and may be named among its sources, by path or URL.
     **naming
         Entities of the file name, and capitalised fields of the sidecar.
     """
@@ -35,6 +44,7 @@ def sink(config: Config, scan: Scan, name: str, **naming: Any) -> pe.Node:
         base_directory=str(config.output_dir),
         bids_dir=str(config.bids_dir),
         source_file=[str(path) for path in scan.t1w],
+        checksums={**scan.sources, **(sources or {})},
         **naming,
     )
     return pe.Node(interface, name=name, mem_gb=0.2, run_without_submitting=True)
@@ -104,6 +114,9 @@ def init_template_outputs_wf(
     results = ("transform", "inverse", "quality", "preproc_std", "mask_std", "log_jacobian")
     inputnode = _identity("inputnode", *results, "skull_stripped", "preproc", "mask")
     outputnode = _identity("outputnode", "transform", "inverse")
+    found = dict(template.sources)
+    if config.model is not None:
+        found[str(config.model)] = checksum(config.model)
     forward = {"from": "T1w", "to": template.space, "mode": "image", "suffix": "xfm"}
     backward = forward | {"from": template.space, "to": "T1w"}
     there = {"space": template.space, "SpatialReference": template.reference}
@@ -114,6 +127,7 @@ def init_template_outputs_wf(
             config,
             scan,
             "ds_transform",
+            found,
             **forward,
             **_registration(config, f"points of {template.space} to points of the T1w image"),
         ),
@@ -121,10 +135,11 @@ def init_template_outputs_wf(
             config,
             scan,
             "ds_inverse",
+            found,
             **backward,
             **_registration(config, f"points of the T1w image to points of {template.space}"),
         ),
-        "quality": sink(config, scan, "ds_quality", desc="quality", **forward),
+        "quality": sink(config, scan, "ds_quality", found, desc="quality", **forward),
         "preproc_std": sink(
             config,
             scan,
@@ -150,9 +165,8 @@ def init_template_outputs_wf(
     }
     for result, node in sinks.items():
         workflow.connect(inputnode, result, node, "in_file")
-    originals = _own_files(template.builtin, template.t1w) + [str(path) for path in scan.lesions]
     registered = pe.Node(niu.Merge(3), name="registered", run_without_submitting=True)
-    registered.inputs.in3 = originals
+    registered.inputs.in3 = [*found, *map(str, scan.lesions)]
     workflow.connect([
         (inputnode, registered, [("preproc", "in1"), ("mask", "in2")]),
         (registered, sinks["transform"], [("out", "sources")]),
@@ -192,6 +206,7 @@ def init_atlas_outputs_wf(
         config,
         scan,
         "ds_labels",
+        atlas.sources,
         desc=template.space,
         Manual=False,
         Description=f"Labels of the atlas {atlas.name} brought here from {template.space}",
@@ -203,7 +218,7 @@ def init_atlas_outputs_wf(
         "volume_mm3": {"Description": "Volume of the region in the T1w image", "Units": "mm^3"}
     }
     sources = pe.Node(niu.Merge(3), name="sources_labels", run_without_submitting=True)
-    sources.inputs.in3 = _own_files(template.builtin, atlas.image)
+    sources.inputs.in3 = list(atlas.sources)
     workflow.connect([
         (inputnode, labels, [("labels", "in_file")]),
         (inputnode, lookup, [("lookup", "in_file")]),
@@ -220,17 +235,13 @@ def skull_metadata(skull_stripped: bool) -> dict[str, bool]:
     return {"SkullStripped": bool(skull_stripped)}
 
 
-def _registration(config: Config, maps: str) -> dict[str, str]:
+def _registration(config: Config, maps: str) -> dict[str, Any]:
     """Fields of the sidecar of a transform."""
     return {
         "Description": f"ITK transform, an affine and a displacement field, that maps {maps}",
         "RegistrationMode": config.mode,
+        "RandomSeed": config.seed,
     }
-
-
-def _own_files(builtin: bool, path: Path) -> list[str]:
-    """A file to be named as source, unless it comes with the software and so has no address."""
-    return [] if builtin else [str(path)]
 
 
 def _identity(name: str, *fields: str) -> pe.Node:

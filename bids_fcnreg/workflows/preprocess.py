@@ -21,6 +21,7 @@ from bids_fcnreg.workflows.resources import (
     EXTRACT,
     PREPROCESS,
     average_of,
+    by_content,
     sized_node,
 )
 
@@ -91,6 +92,7 @@ def init_preprocess_wf(
         name="outputnode",
     )
     conform = sized_node(Conform(), "conform", PREPROCESS, voxels, iterfield=["in_file"])
+    by_content(conform)
     average = sized_node(
         AverageRuns(num_threads=omp_nthreads if n_runs > 1 else 1),
         "average",
@@ -103,7 +105,7 @@ def init_preprocess_wf(
         EXTRACT,
         voxels,
     )
-    debias = sized_node(BiasCorrection(num_threads=omp_nthreads), "debias", PREPROCESS, voxels)
+    debias = sized_node(BiasCorrection(), "debias", PREPROCESS, voxels)
     scale = sized_node(NormalizeIntensity(), "scale", PREPROCESS, voxels)
     workflow.connect([
         (inputnode, conform, [("t1w", "in_file")]),
@@ -117,7 +119,7 @@ def init_preprocess_wf(
         (scale, outputnode, [("out_file", "preproc"), ("brain", "brain")]),
     ])  # fmt: skip
     if has_lesion:
-        unite = sized_node(UniteLesions(), "unite_lesions", PREPROCESS, voxels)
+        unite = by_content(sized_node(UniteLesions(), "unite_lesions", PREPROCESS, voxels))
         workflow.connect([
             (inputnode, unite, [("lesions", "in_files")]),
             (average, unite, [("out_file", "reference")]),

@@ -16,6 +16,7 @@ from bids_fcnreg.workflows.resources import (
     PLAIN_GB,
     REGISTER,
     RESAMPLE,
+    by_content,
     sized_node,
     voxels_of,
 )
@@ -178,6 +179,8 @@ def init_estimate_node(
     name : str
         Name of the node.
     """
+    from bids_fcnreg.fcn.weights import shipped
+
     on_gpu = uses_gpu(config.device)
     register = Register(
         fixed=str(template.t1w),
@@ -190,9 +193,10 @@ def init_estimate_node(
         # Nipype takes as many GPU slots as processors.
         num_threads=1 if on_gpu else config.omp_nthreads,
     )
-    if config.model is not None:
-        register.inputs.model = str(config.model)
-    return sized_node(register, name, REGISTER[mode or config.mode], voxels_of(template.t1w))
+    if register.inputs.mode != "optimize":
+        register.inputs.model = str(config.model or shipped(config.network))
+    node = sized_node(register, name, REGISTER[register.inputs.mode], voxels_of(template.t1w))
+    return by_content(node)
 
 
 def uses_gpu(device: str) -> bool:

@@ -49,7 +49,7 @@ def init_anat_report_wf(
     inputnode = _identity("preproc", "mask", "skull_stripped")
     summary = pe.Node(
         Summary(
-            t1w=[str(path) for path in scan.t1w],
+            t1w=[path.name for path in scan.t1w],
             templates=[template.space for template in templates],
             mode=config.mode,
             weights=_weights(config),
@@ -63,7 +63,7 @@ def init_anat_report_wf(
     if scan.session is not None:
         summary.inputs.session = scan.session
     if scan.lesions:
-        summary.inputs.lesions = [str(path) for path in scan.lesions]
+        summary.inputs.lesions = [path.name for path in scan.lesions]
     outline = sized_node(Slices(), "mask_outline", DRAW, voxels_of(scan.t1w[0]))
     ds_summary = _figure_sink(config, scan, "ds_summary", desc="summary", suffix="T1w")
     ds_outline = _figure_sink(config, scan, "ds_mask_outline", desc="brain", suffix="mask")

@@ -99,6 +99,16 @@ def sized_node(interface: Any, name: str, demand: Demand, voxels: int, **options
     return node
 
 
+def by_content(node: pe.Node) -> pe.Node:
+    """Let a node run again when the content of its files changes, whatever their times say.
+
+    Nipype goes by times elsewhere: contents would be read anew for every node, all in the one
+    main process.
+    """
+    node.config = {"execution": {"hash_method": "content"}}
+    return node
+
+
 @cache
 def voxels_of(path: Path | str) -> int:
     """Voxels of a volume of an image, as its header says."""

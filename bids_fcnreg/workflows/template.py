@@ -167,7 +167,7 @@ def init_iteration_wf(
     """
     workflow = pe.Workflow(name=f"iteration_{number}", base_dir=str(base_dir))
     shape, mean = _shape_and_mean(config, members, template.mask, make_room=False)
-    mean.inputs.before = str(template.origin or template.t1w)
+    mean.inputs.before = str(template.found[0])
     for member in members:
         part = pe.Workflow(name=member.wf_name)
         register = init_estimate_node(config, template, mode)

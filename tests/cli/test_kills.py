@@ -1,6 +1,7 @@
-"""Runs that are killed at any moment: nothing is lost, nothing half-written is left.
+"""Runs that are killed at any moment, and runs at once: nothing is lost or left half-written.
 
-BIDS_FCNREG_KILLS says how many kills are tried (default 2; fifty take about half an hour).
+BIDS_FCNREG_KILLS says how many kills are tried (default 2; fifty take about half an hour), and
+BIDS_FCNREG_AT_ONCE how many participants are processed at once (default 2).
 """
 
 from __future__ import annotations
@@ -20,13 +21,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import h5py
-import nibabel as nib
-import numpy as np
 import pytest
 
-from bids_fcnreg.bids.templates import nilearn_map
-
 KILLS = int(os.environ.get("BIDS_FCNREG_KILLS", "2"))
+AT_ONCE = int(os.environ.get("BIDS_FCNREG_AT_ONCE", "2"))
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 COMPARE = Path(__file__).parents[2] / "docker" / "compare.py"
 
@@ -47,38 +45,31 @@ def whole_page(path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def study(phantom_dataset, running_in, tmp_path_factory) -> SimpleNamespace:
-    """Two small phantoms, a small template, and what an undisturbed run makes of them."""
+def study(small_study, running_in, tmp_path_factory) -> SimpleNamespace:
+    """Small phantoms, and what an undisturbed run makes of them."""
     folder = tmp_path_factory.mktemp("kills")
-    for label in ("01", "02"):
-        name = f"sub-{label}/anat/sub-{label}_T1w.nii.gz"
-        thin_out(phantom_dataset / name, folder / "in" / name, 2)
-    description = json.dumps({"Name": "Small", "BIDSVersion": "1.10.0"})
-    (folder / "in/dataset_description.json").write_text(description)
-    template = thin_out(nilearn_map("t1"), folder / "tpl-Small_T1w.nii.gz", 3)
-    words = ["--template", template, "--mode", "predict", "--device", "cpu", "--nprocs", "2"]
-    words += ["--skip-bids-validation"]
+    shutil.copytree(small_study.bids, folder / "in")
     started = time.monotonic()
     made = SimpleNamespace(
-        folder=folder, words=words, out=folder / "whole", running=partial(running_in, folder)
+        folder=folder,
+        words=small_study.words,
+        out=folder / "whole",
+        running=partial(running_in, folder),
     )
     assert start(made, "whole").wait() == 0
     made.seconds = time.monotonic() - started
     return made
 
 
-def thin_out(source: Path, target: Path, step: int) -> Path:
-    """Copy some of the voxels of an image."""
-    image = nib.load(source)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    data = np.asarray(image.dataobj)[::step, ::step, ::step]
-    affine = image.affine @ np.diag([step, step, step, 1.0])
-    nib.Nifti1Image(data, affine).to_filename(target)
-    return target
-
-
-def start(study: SimpleNamespace, name: str, level: str = "participant") -> subprocess.Popen:
-    words = [study.folder / "in", study.folder / name, level, "-w", study.folder / f"{name}_work"]
+def start(
+    study: SimpleNamespace,
+    name: str,
+    level: str = "participant",
+    work: str = "work",
+    more: str = "",
+) -> subprocess.Popen:
+    folder = study.folder
+    words = [folder / "in", folder / name, level, "-w", folder / f"{name}_{work}", *more.split()]
     words += study.words if level == "participant" else ["--skip-bids-validation"]
     return subprocess.Popen(
         [sys.executable, "-m", "bids_fcnreg", *map(str, words)],
@@ -155,6 +146,46 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(study):
     same(study.out, out)
     left = [path for path in out.rglob(".*") if path.name != ".bidsignore"]
     assert not left, left
+
+
+def test_runs_at_once_make_one_dataset(study):
+    """A run for each participant, two for the first; one is killed and begun again."""
+    labels = [f"{number:02d}" for number in range(1, AT_ONCE + 1)]
+    for label in labels[2:]:  # further participants are copies
+        source = study.folder / "in" / f"sub-{'01' if int(label) % 2 else '02'}"
+        for path in source.rglob("*_T1w.nii.gz"):
+            copy = study.folder / f"in/sub-{label}/anat/sub-{label}_T1w.nii.gz"
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, copy)
+    expected = study.out
+    if AT_ONCE > 2:
+        expected = study.folder / "all"
+        assert start(study, "all").wait() == 0
+
+    def begin(number: int) -> subprocess.Popen:
+        # As many processors as there happen to be must not matter.
+        words = f"--participant-label {(labels + labels[:1])[number]} --nprocs {1 + number % 3}"
+        return start(study, "once", work=f"work{number}", more=words)
+
+    apps = {number: begin(number) for number in range(AT_ONCE + 1)}
+    time.sleep(random.Random(3).uniform(0.3, 0.8) * study.seconds)
+    if apps[1].poll() is None:
+        os.killpg(apps[1].pid, signal.SIGKILL)
+        apps[1].wait()
+    check_whole(study.folder / "once")
+    apps[1] = begin(1)
+    assert {number: app.wait() for number, app in apps.items()} == dict.fromkeys(apps, 0)
+    same(expected, study.folder / "once")
+    check_whole(study.folder / "once")
+    time.sleep(2.5)  # what is younger may be another run's
+    assert start(study, "once", more="--reports-only").wait() == 0
+    left = [path for path in (study.folder / "once").rglob(".*") if path.name != ".bidsignore"]
+    assert not left, left
+    assert start(study, "once", "group").wait() == 0
+    (table,) = (study.folder / "once/group").glob("*_quality.tsv")
+    rows = table.read_text().splitlines()[1:]
+    assert [row.split("\t")[0] for row in rows] == [f"sub-{label}" for label in labels]
+    assert all("\tgood\t" in row or "\tdoubtful\t" in row or "\tfailed\t" in row for row in rows)
 
 
 def test_a_killed_group_level_goes_on(study):

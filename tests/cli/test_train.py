@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import random
 import shutil
 import signal
 import subprocess
@@ -158,6 +160,37 @@ def test_stopped_and_killed_it_ends_with_the_same_weights(folder):
     assert model.read_bytes() == (folder / "whole.safetensors").read_bytes()
     for one, other in zip(curves(table), curves(folder / "whole_curves.tsv"), strict=True):
         assert one | {"seconds": ""} == other | {"seconds": ""}
+
+
+def test_killed_at_any_moment_it_ends_with_the_same_weights(folder):
+    """How often is said by BIDS_FCNREG_KILLS, as in the tests of the app."""
+    chance = random.Random(2)
+    place = folder / "kills"
+    place.mkdir()
+    model, kills = place / "killed.safetensors", 0
+    while kills < int(os.environ.get("BIDS_FCNREG_KILLS", "2")):
+        process = start(words(folder, "kills/killed.safetensors"))
+        try:
+            process.communicate(timeout=chance.uniform(2.0, 9.0))
+        except subprocess.TimeoutExpired:
+            process.send_signal(chance.choice((signal.SIGKILL, signal.SIGTERM, signal.SIGINT)))
+            process.communicate(timeout=60)
+            kills += 1
+        else:  # it was faster: once more from the beginning
+            assert process.returncode == 0
+            assert model.read_bytes() == (folder / "whole.safetensors").read_bytes()
+            shutil.rmtree(place)
+            place.mkdir()
+        for path in place.rglob("*.pt"):
+            if not path.name.startswith("."):
+                torch.load(path, weights_only=True)
+    time.sleep(2.5)  # what is younger may be another run's
+    process = start(words(folder, "kills/killed.safetensors"))
+    _, complaint = process.communicate(timeout=300)
+    assert process.returncode == 0, complaint
+    assert model.read_bytes() == (folder / "whole.safetensors").read_bytes()
+    left = {path.name for path in place.rglob(".*")}
+    assert left == {".killed-work"}
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,13 @@ import pytest
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
+from bids_fcnreg import __version__
 from bids_fcnreg.bids.atlases import write_lookup
 from bids_fcnreg.bids.derivatives import prepare_output, write_tsv
 from bids_fcnreg.interfaces.outputs import DerivativesDataSink
 
+#: SHA-256 of nothing.
+EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 SPACE = "MNI152NLin2009aSym"
 FORWARD = {"from": "T1w", "to": SPACE, "mode": "image", "suffix": "xfm"}
 
@@ -153,23 +156,26 @@ def test_smriprep_finds_image_mask_and_transforms_and_no_tissue_classes(sink, st
 
 def test_sidecar_names_the_runs_by_default(sink):
     path = sink(picture(), ".nii.gz", desc="preproc", suffix="T1w", SkullStripped=True)
+    uris = [f"bids:raw:sub-01/ses-x/anat/sub-01_ses-x_acq-A_run-{n}_T1w.nii.gz" for n in (1, 2)]
     assert sidecar(path) == {
-        "Sources": [
-            f"bids:raw:sub-01/ses-x/anat/sub-01_ses-x_acq-A_run-{n}_T1w.nii.gz" for n in (1, 2)
-        ],
+        "Sources": uris,
+        "SourcesSHA256": dict.fromkeys(uris, EMPTY),
+        "GeneratedBy": [{"Name": "bids_fcnreg", "Version": __version__}],
         "SkullStripped": True,
     }
 
 
 def test_sidecar_names_given_sources_and_resolution(sink, study):
-    sources = [str(study[1] / "sub-01" / "x.h5"), "https://example.org/t.nii.gz"]
-    path = sink(
-        picture(), ".nii.gz", sources, desc="preproc", suffix="T1w", space="X", resolution="2"
-    )
-    assert sidecar(path) == {
-        "Sources": ["bids::sub-01/x.h5", "https://example.org/t.nii.gz"],
-        "Resolution": "Voxels of 2 × 2 × 2 mm, as template X",
-    }
+    online, transform = "https://example.org/t.nii.gz", study[1] / "sub-01" / "x.h5"
+    transform.parent.mkdir()
+    transform.touch()
+    naming = {"desc": "preproc", "suffix": "T1w", "space": "X", "resolution": "2"}
+    sources = [str(transform), online, "/gone.nii"]
+    path = sink(picture(), ".nii.gz", sources, checksums={online: "c0ffee"}, **naming)
+    described = sidecar(path)
+    assert described["Sources"] == ["bids::sub-01/x.h5", online, "file:///gone.nii"]
+    assert described["SourcesSHA256"] == {"bids::sub-01/x.h5": EMPTY, online: "c0ffee"}
+    assert described["Resolution"] == "Voxels of 2 × 2 × 2 mm, as template X"
 
 
 def test_json_gets_its_sources_and_keeps_its_content(sink):
@@ -222,7 +228,8 @@ def test_in_a_workflow(study, tmp_path):
     workflow.run("MultiProc", plugin_args={"n_procs": 1})
     path = out / "sub-01" / "ses-x" / "anat" / "sub-01_ses-x_acq-A_desc-preproc_T1w.nii.gz"
     assert path.read_bytes() == made.read_bytes()
-    assert sidecar(path) == {"Sources": ["bids:raw:a"], "SkullStripped": True}
+    described = sidecar(path)
+    assert described["Sources"] == ["bids:raw:a"] and described["SkullStripped"] is True
 
 
 def test_names_that_no_pattern_has_are_refused(sink):

@@ -121,7 +121,7 @@ def test_known_bias_field_is_recovered(tmp_path):
 
     def estimate(data: np.ndarray) -> np.ndarray:
         in_file = _save(tmp_path / "t1w.nii.gz", data.astype(np.float32), template.affine)
-        correct = BiasCorrection(in_file=in_file, mask=mask_file, num_threads=2)
+        correct = BiasCorrection(in_file=in_file, mask=mask_file)
         corrected = _data(correct.run(cwd=tmp_path).outputs.out_file)
         return np.log(data, where=seen, out=np.zeros_like(data)) - np.log(
             corrected, where=seen, out=np.zeros_like(data)

@@ -1,0 +1,117 @@
+"""The same command again: what it was made from is known, and only what changed is made again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import unquote
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bids_fcnreg.fcn.weights import load, shipped
+
+CHANGED = "Results are replaced, for what they were made from has changed"
+
+
+@pytest.fixture(scope="module")
+def study(small_study, tmp_path_factory) -> SimpleNamespace:
+    """A dataset and a template of its own that has been registered."""
+    folder = tmp_path_factory.mktemp("rerun")
+    shutil.copytree(small_study.bids, folder / "in")
+    template = Path(shutil.copy(small_study.template, folder))
+    words = [str(template) if word == str(small_study.template) else word
+             for word in small_study.words]  # fmt: skip
+    made = SimpleNamespace(folder=folder, out=folder / "out", template=template, words=words)
+    assert CHANGED not in run(made)
+    return made
+
+
+def run(study: SimpleNamespace, *more: str) -> str:
+    """Run the participant level; returns what it says."""
+    folder = study.folder
+    words = [folder / "in", study.out, "participant", "-w", folder / "work", *study.words, *more]
+    words += ["--participant-label", "01"]
+    done = subprocess.run(
+        [sys.executable, "-m", "bids_fcnreg", *map(str, words)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def made(study: SimpleNamespace) -> dict[str, int]:
+    """When each result of a step was made, by its place in the work folder."""
+    results = study.folder.joinpath("work").rglob("result_*.pklz")
+    return {str(path.relative_to(study.folder)): path.stat().st_mtime_ns for path in results}
+
+
+def change(path: Path) -> None:
+    """Change one voxel in ten of an image a little; its time stays."""
+    times = path.stat()
+    nifti = nib.load(path)
+    data = np.asarray(nifti.dataobj).copy()
+    data[::10] = data[::10] // 2
+    nib.Nifti1Image(data, nifti.affine, nifti.header).to_filename(path)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_checksums_lead_from_each_result_back_to_the_inputs(study):
+    seen = set()
+    for path in study.out.glob("sub-*/anat/*.json"):
+        content = json.loads(path.read_text())
+        assert set(content["Sources"]) == set(content["SourcesSHA256"]), path
+        for uri, checksum in content["SourcesSHA256"].items():
+            kind, _, name = uri.rpartition(":")
+            name = unquote(name.removeprefix("//"))
+            folder = {"bids:raw": study.folder / "in", "bids:": study.out, "file": Path("/")}[kind]
+            assert digest(folder / name) == checksum, (path, uri)
+            seen.add((kind, Path(name).name))
+    assert ("bids:raw", "sub-01_T1w.nii.gz") in seen
+    assert ("file", study.template.name) in seen
+    quality = json.loads(next(study.out.glob("sub-01/anat/*_desc-quality_xfm.json")).read_text())
+    assert quality["weights"] == load(shipped("diffeomorphic"))[1]
+
+
+def test_a_touched_input_is_not_a_changed_one(study):
+    before = made(study)
+    for path in study.folder.joinpath("in").rglob("*.nii.gz"):
+        os.utime(path)
+    assert CHANGED not in run(study)
+    again = made(study)
+    assert not [name for name in before if again[name] != before[name] and "ds_" not in name]
+
+
+def test_a_changed_input_is_noticed_and_its_results_are_made_again(study):
+    scan = study.folder / "in/sub-01/anat/sub-01_T1w.nii.gz"
+    anat = study.out / "sub-01/anat"
+    image = anat / "sub-01_desc-preproc_T1w.nii.gz"
+    before = digest(image)
+    change(scan)
+    told = run(study, "--dry-run")
+    assert "sub-01: results in Small are there (predict), made from another sub-01_T1w" in told
+    assert f"{CHANGED}: sub-01 (sub-01_T1w.nii.gz)\n" in run(study)
+    assert digest(image) != before
+    recorded = json.loads((anat / "sub-01_desc-preproc_T1w.json").read_text())["SourcesSHA256"]
+    assert recorded == {"bids:raw:sub-01/anat/sub-01_T1w.nii.gz": digest(scan)}
+    assert run(study, "--dry-run").endswith("sub-01: results in Small are there (predict)\n")
+
+
+def test_a_changed_template_is_noticed(study):
+    before = made(study)
+    change(study.template)
+    assert f"{CHANGED}: sub-01 (tpl-Small_T1w.nii.gz)\n" in run(study)
+    again = made(study)
+    renewed = {name.split("/")[3] for name in before if again.get(name) != before[name]}
+    assert any("register" in name for name in renewed), renewed
+    assert not any("preprocess" in name for name in renewed), renewed
