@@ -14,10 +14,8 @@ from bids_fcnreg.interfaces.reports import Summary
 
 
 def test_summary_escapes_and_names_everything(tmp_path):
-    scan = tmp_path / "sub-01_T1w.nii.gz"
-    scan.touch()
     interface = Summary(
-        t1w=[str(scan)],
+        t1w=["sub-01_T1w.nii.gz"],
         session="before",
         skull_stripped=True,
         templates=["A&B"],

@@ -63,7 +63,9 @@ def test_every_output_is_there_with_its_sidecar(derivatives):
         if path.suffix != ".json":
             sidecar = json.loads((path.parent / f"{path.name.split('.')[0]}.json").read_text())
             assert sidecar["Sources"], path
-            assert all(source.startswith(("bids:", "file:")) for source in sidecar["Sources"])
+            known = ("bids:", "file:", "https://github.com/nilearn/")
+            assert all(source.startswith(known) for source in sidecar["Sources"])
+            assert set(sidecar["Sources"]) == set(sidecar["SourcesSHA256"])
 
 
 def test_sources_lead_back_to_files(derivatives):

@@ -27,7 +27,8 @@ def test_graph_is_complete(n_runs, has_lesion):
         {"exclude"} if has_lesion else set()
     )
     assert connected == wanted
-    assert all(workflow.get_node(name).n_procs == 3 for name in ("extract", "debias"))
+    assert workflow.get_node("extract").n_procs == 3
+    assert workflow.get_node("debias").n_procs == 1  # its result depends on that
     assert workflow.get_node("average").n_procs == (3 if n_runs > 1 else 1)
     text = workflow.visit_desc()
     assert ("averaged" in text) == (n_runs > 1)
