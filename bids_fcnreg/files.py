@@ -16,7 +16,7 @@ from pathlib import Path
 
 #: Names of files that are being written.
 _TEMPORARY = re.compile(
-    r"\.[^.]+\.\w{8}\.(nii|nii\.gz|h5|json|tsv|html|md|bib|tex|png|svg|toml|safetensors|pt)"
+    r"\.[^.]+\.\w{8}\.(nii|nii\.gz|h5|json|tsv|html|md|bib|tex|png|svg|toml|safetensors|pt|sqlite)"
 )
 
 #: A file that is being written may not be locked yet so many seconds after it was begun.

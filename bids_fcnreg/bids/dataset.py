@@ -8,16 +8,17 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_fcnreg.errors import FcnregError, InputError
-from bids_fcnreg.files import checksum
+from bids_fcnreg.files import checksum, publish, remove_leftovers
 
 if TYPE_CHECKING:
-    from bids.layout import BIDSLayout
+    from bids.layout import BIDSLayout, BIDSLayoutIndexer
 
 #: Queries of fMRIPrep's filter files that we read; `_OTHER_QUERIES` are for images we never read.
 _QUERIES: dict[str, dict[str, Any]] = {
@@ -27,6 +28,8 @@ _QUERIES: dict[str, dict[str, Any]] = {
 _OTHER_QUERIES = {"asl", "bold", "dwi", "flair", "fmap", "pet", "sbref", "t2w"}
 _LESION = re.compile(r"_label-lesion_(.*_)?(roi|mask)\.nii|^(?!.*_label-).*_roi\.nii")
 _VALIDATOR_SECONDS = 600
+#: Name that pybids gives to its database.
+_DATABASE = "layout_index.sqlite"
 #: Labels that a message names at most.
 _NAMED = 20
 
@@ -113,7 +116,7 @@ def open_layout(
     InputError
         If there is no readable BIDS dataset at `bids_dir`.
     """
-    from bids.layout import BIDSLayout, BIDSLayoutIndexer
+    from bids.layout import BIDSLayoutIndexer
 
     read_description(bids_dir)
     labels = () if database_dir else tuple(participants)
@@ -124,18 +127,27 @@ def open_layout(
         re.compile(r"^/sub-[^/]+/ses-[^/]+/(?!anat(?:/|$))[^/]+"),
     ]
     try:
-        return BIDSLayout(
-            bids_dir,
-            validate=False,
-            indexer=BIDSLayoutIndexer(validate=False, ignore=ignore, index_metadata=False),
-            database_path=database_dir,
-        )
+        indexer = BIDSLayoutIndexer(validate=False, ignore=ignore, index_metadata=False)
+        return _indexed(bids_dir, indexer, database_dir)
     except Exception as why:  # pybids, SQLAlchemy and SQLite each raise their own kinds
         where = f"{bids_dir} (database {database_dir})" if database_dir else str(bids_dir)
         raise InputError(
             f"{where} cannot be read as a BIDS dataset ({_first_line(why)}): run "
             "bids-validator-deno on it; a database of another pybids version must be deleted."
         ) from why
+
+
+def _indexed(bids_dir: Path, indexer: BIDSLayoutIndexer, database_dir: Path | None) -> BIDSLayout:
+    """Layout in memory, or by a database, which appears whole or not at all."""
+    from bids.layout import BIDSLayout
+
+    if database_dir is not None and not (database_dir / _DATABASE).exists():
+        # One that is half made would be taken for the whole dataset.
+        with tempfile.TemporaryDirectory() as scratch:
+            BIDSLayout(bids_dir, validate=False, indexer=indexer, database_path=scratch)
+            remove_leftovers(database_dir.glob(".*"))
+            publish(Path(scratch, _DATABASE), database_dir / _DATABASE)
+    return BIDSLayout(bids_dir, validate=False, indexer=indexer, database_path=database_dir)
 
 
 def find_scans(

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
+import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -148,6 +153,36 @@ def test_database_is_made_once_and_read_again(dataset, tmp_path):
         "sub-02_ses-a",
         "sub-02_ses-b",
     }
+
+
+def test_a_database_is_whole_whoever_is_killed_while_it_is_made(tmp_path):
+    labels = [f"{number:03d}" for number in range(300)]
+    for label in labels:
+        anat = tmp_path / f"in/sub-{label}/anat"
+        anat.mkdir(parents=True)
+        (anat / f"sub-{label}_T1w.nii.gz").touch()
+    description = tmp_path / "in/dataset_description.json"
+    description.write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')
+    code = (
+        "import sys; from bids_fcnreg.bids.dataset import find_scans; import bids.layout\n"
+        "print('ready', flush=True)\n"
+        "print(len(find_scans(sys.argv[1], database_dir=__import__('pathlib').Path(sys.argv[2]))))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "in"), str(tmp_path / "db")]
+    chance = random.Random(0)
+    for _ in range(4):
+        apps = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+        for app in apps:
+            assert app.stdout.readline() == "ready\n"
+        time.sleep(chance.uniform(0, 1))
+        apps[0].kill()
+        printed, _ = apps[1].communicate()
+        apps[0].communicate()
+        assert printed == "300\n"
+        assert [path.name for path in (tmp_path / "db").iterdir() if path.name[0] != "."] == [
+            "layout_index.sqlite"
+        ]
+        shutil.rmtree(tmp_path / "db")
 
 
 @pytest.mark.parametrize(
