@@ -86,9 +86,10 @@ def load(path: str | os.PathLike, dtype: str = "float32") -> nib.Nifti1Image:
             "it again."
         ) from why
     if data.ndim != 3 or min(data.shape) < 2:
+        series = data.ndim > 3
+        advice = "extract or average its volumes first" if series else "give the whole scan"
         raise InputError(
-            f"{path} has the shape {shape}: one three-dimensional volume is needed; extract or "
-            "average its volumes first."
+            f"{path} has the shape {shape}: one three-dimensional volume is needed; {advice}."
         )
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise InputError(
@@ -96,14 +97,16 @@ def load(path: str | os.PathLike, dtype: str = "float32") -> nib.Nifti1Image:
         )
     spacing = nib.affines.voxel_sizes(affine)
     if spacing.min() < LEAST_SPACING_MM or spacing.max() > MOST_SPACING_MM:
-        size = " × ".join(f"{length:.3g}" for length in spacing)
+        size = " × ".join(f"{float(f'{length:.3g}'):g}" for length in spacing)
         raise InputError(
             f"{path} has voxels of {size} mm: its header may be in metres or another unit; "
             "repair it."
         )
-    data = np.nan_to_num(data, nan=0.0, posinf=0.0, neginf=0.0)
+    finite = np.isfinite(data)
+    data = np.where(finite, data, data.dtype.type(0))
     if not data.any():
-        raise InputError(f"{path} holds nothing but zeros: check how it was made.")
+        what = "zeros" if finite.all() else "zeros, infinite values and what is no number"
+        raise InputError(f"{path} holds nothing but {what}: check how it was made.")
     with np.errstate(over="ignore"):
         converted = data.astype(dtype)
     if not np.isfinite(converted).all():

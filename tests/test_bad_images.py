@@ -71,7 +71,7 @@ BAD: dict[str, tuple[Make, str]] = {
         "too small for the 30000×30000×30000 voxels that its header claims",
     ),
     "no voxels": (patched((DIM, "<4h", (3, 0, 26, 22))), "has the shape|cannot be read"),
-    "two axes": (saved(DATA[:, :, 3]), "one three-dimensional volume is needed"),
+    "two axes": (saved(DATA[:, :, 3]), "one three-dimensional volume is needed; give the whole"),
     "one slice": (saved(DATA[:, :, 3:4]), "has the shape"),
     "several volumes": (saved(np.stack([DATA] * 3, -1)), "extract or average its volumes first"),
     "colours": (
@@ -80,8 +80,14 @@ BAD: dict[str, tuple[Make, str]] = {
     ),
     "complex numbers": (saved(DATA.astype(np.complex64)), "one real number a voxel is needed"),
     "zeros": (saved(np.zeros_like(DATA)), "holds nothing but zeros"),
-    "not a number": (saved(np.full(DATA.shape, np.nan, np.float32)), "holds nothing but zeros"),
-    "infinite": (saved(np.full(DATA.shape, np.inf, np.float32)), "holds nothing but zeros"),
+    "not a number": (
+        saved(np.full(DATA.shape, np.nan, np.float32)),
+        "nothing but zeros, .* no number",
+    ),
+    "infinite": (
+        saved(np.full(DATA.shape, np.inf, np.float32)),
+        "nothing but zeros, infinite values",
+    ),
     "too large values": (saved(DATA * 1e300), "holds values up to .*e.302.*: scale it"),
     "zero affine": (
         patched(*SFORM_ONLY, (ROWS, "<12f", (0.0,) * 12)),
@@ -96,7 +102,10 @@ BAD: dict[str, tuple[Make, str]] = {
         "has an affine that cannot be inverted",
     ),
     "in metres": (saved(DATA, AFFINE * [[1e-3], [1e-3], [1e-3], [1]]), "voxels of 0.002 × 0.002"),
-    "voxels of a metre": (saved(DATA, np.diag([1000.0, 1000, 1000, 1])), "voxels of 1e.03"),
+    "voxels of a metre": (
+        saved(DATA, np.diag([1000.0, 1000, 1000, 1])),
+        "voxels of 1000 × 1000 × 1000",
+    ),
 }
 
 #: Odd, but good enough.

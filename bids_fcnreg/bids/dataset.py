@@ -32,6 +32,8 @@ _VALIDATOR_SECONDS = 600
 _DATABASE = "layout_index.sqlite"
 #: Labels that a message names at most.
 _NAMED = 20
+#: Letters of a label that a message shows at most.
+_LONGEST = 60
 
 
 def scan_label(participant: str, session: str | None) -> str:
@@ -67,8 +69,9 @@ class Scan:
 
     @property
     def sources(self) -> dict[str, str]:
-        """SHA-256 of each of its files, by path."""
-        return {str(path): checksum(path) for path in (*self.t1w, *self.lesions)}
+        """SHA-256 of each of its files that is there, by path."""
+        files = (path for path in (*self.t1w, *self.lesions) if path.is_file())
+        return {str(path): checksum(path) for path in files}
 
 
 def read_description(bids_dir: Path) -> dict[str, Any]:
@@ -226,7 +229,9 @@ def read_filter_file(path: Path) -> dict[str, dict[str, Any]]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as why:
-        raise InputError(f"The BIDS filter file {path} cannot be read: {why}.") from why
+        raise InputError(
+            f"The BIDS filter file {path} cannot be read ({why}): repair it."
+        ) from why
     if not isinstance(content, dict) or not all(isinstance(q, dict) for q in content.values()):
         raise InputError(
             f'The BIDS filter file {path} must hold one object a query, such as {{"t1w": '
@@ -350,7 +355,10 @@ def _check_known(what: str, wanted: tuple[str, ...], there: list[str], bids_dir:
     unknown = [label for label in wanted if label not in there]
     if not unknown:
         return
-    sentence = f"{what} {', '.join(unknown)} is not in {bids_dir}"
+    told = ", ".join(
+        f"{label[:_LONGEST]}…" if len(label) > _LONGEST else label or "''" for label in unknown
+    )
+    sentence = f"{what} {told} is not in {bids_dir}"
     if not there:
         option = f"--{what.lower()}-label"
         raise InputError(f"{sentence}, which has no {what.lower()}s: leave {option} away.")
