@@ -137,7 +137,7 @@ def read_transform(path: str | os.PathLike) -> Transform:
         raise InputError(f"{path} does not exist: check the path.")
     try:
         transform = sitk.ReadTransform(str(path))
-    except RuntimeError as why:
+    except (RuntimeError, UnicodeDecodeError) as why:  # ITK's words may quote the file's bytes
         raise InputError(
             f"{path} cannot be read as an ITK transform: give a .h5, .mat, .tfm or .txt file "
             "written by ITK, ANTs or this software."
