@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Container, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bids_fcnreg.bids.derivatives import CHECKSUMS, bids_uri
-from bids_fcnreg.bids.results import find_preprocessed, find_results
+from bids_fcnreg.bids.results import Result, find_preprocessed, find_results
 from bids_fcnreg.files import checksum
 
 if TYPE_CHECKING:
@@ -95,7 +96,24 @@ def _changed(config: Config, scan: Scan, templates: Sequence[Template]) -> list[
             if (result.label, result.space) == (scan.label, template.space):
                 now = _by_uri(config, {**template.sources, **others})
                 names |= _differences(result.quality, now)
+                if _other_weights(config, result):
+                    names.add("network of the package")
     return sorted(names)
+
+
+def _other_weights(config: Config, result: Result) -> bool:
+    """Whether the package came with other weights when it made a result in the same mode."""
+    if config.model is not None or config.mode == "optimize" or result.mode != config.mode:
+        return False
+    then = json.loads(result.quality.read_text(encoding="utf-8")).get("weights")
+    return then != _checksum_of_shipped(config.network)
+
+
+@cache
+def _checksum_of_shipped(network: str) -> str:
+    from bids_fcnreg.fcn.weights import load, shipped
+
+    return load(shipped(network))[1]
 
 
 def _by_uri(config: Config, checksums: Mapping[str, str]) -> dict[str, str]:

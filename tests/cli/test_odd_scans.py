@@ -40,11 +40,10 @@ def make(folder: Path, source: Path) -> None:
         lesion,
         nib.affines.from_matvec(np.eye(3) * 5, middle - 20),
     )
-    # Slices of 6 mm, and a brain that is cut off.
-    zoom = np.linalg.norm(affine[:3, 2])
-    every = max(1, round(6 / zoom))
-    write(t1w("thick"), data[:, :, ::every], affine @ np.diag([1, 1, every, 1]))
-    write(t1w("cut"), data[:, : data.shape[1] * 3 // 4], affine)
+    # Slices of 6 mm, of a brain that is cut off.
+    every = max(1, round(6 / np.linalg.norm(affine[:3, 2])))
+    cut = data[:, : data.shape[1] * 3 // 4, ::every]
+    write(t1w("thick"), cut, affine @ np.diag([1, 1, every, 1]))
     # A header turned by 90 degrees.
     turn = np.array([[0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
     write(t1w("turned"), data, turn @ affine)
@@ -91,7 +90,7 @@ def content(folder: Path) -> dict[str, str]:
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-@pytest.mark.parametrize("label", ["runs", "thick", "cut", "turned"])
+@pytest.mark.parametrize("label", ["runs", "thick", "turned"])
 def test_an_odd_scan_is_registered(done, label):
     (path,) = done.out.glob(f"sub-{label}/anat/*_desc-quality_xfm.json")
     quality = json.loads(path.read_text())

@@ -107,6 +107,19 @@ def test_a_changed_input_is_noticed_and_its_results_are_made_again(study):
     assert run(study, "--dry-run").endswith("sub-01: results in Small are there (predict)\n")
 
 
+def test_another_network_is_noticed(study, tmp_path):
+    model = tmp_path / "mine.safetensors"
+    shutil.copy(shipped("diffeomorphic"), model)
+    words = ("--dry-run", "--model", str(model))
+    assert "made from another mine.safetensors; to register again" in run(study, *words)
+    (path,) = study.out.glob("sub-01/anat/*_desc-quality_xfm.json")
+    text = path.read_text()
+    other = json.loads(text) | {"weights": "of another version"}
+    path.write_text(json.dumps(other))
+    assert "made from another network of the package; to reg" in run(study, "--dry-run")
+    path.write_text(text)
+
+
 def test_a_changed_template_is_noticed(study):
     before = made(study)
     change(study.template)
