@@ -128,6 +128,7 @@ def _optimise_level(
         # A voxel counts only if its whole window is free of what is excluded.
         excluded = dilate(level.exclude, settings.radius)
     history: list[float] = []
+    best = halves
     drives: list[Tensor | float] = [0.0, 0.0]
     flat = None
     for _ in range(settings.steps[number]):
@@ -139,7 +140,10 @@ def _optimise_level(
             flat = _flat(fixed, moving, weight, settings.flatness)
         forces = local_ncc_forces(fixed, moving, settings.radius, weight, SHARES)
         history.append(float(forces.value))
+        if history[-1] >= max(history):
+            best = halves
         if _stalled(history, settings):
+            halves = best  # the last step may have been one too many
             break
         drives = [
             settings.momentum * drive + force / mean(force.abs()).clamp(min=1e-12)
@@ -149,7 +153,7 @@ def _optimise_level(
         halves = halves.moved(*(_step(drive, sigma, settings.largest_step) for drive in drives))
         halves = halves.smoothed(settings.field_sigma[number])
         halves = halves.blended(halves.smoothed(settings.flat_sigma), flat)
-    return halves.faded(), len(history), history[-1]
+    return halves.faded(), len(history), max(history)
 
 
 def _flat(first: Tensor, second: Tensor, weight: Tensor, flatness: float) -> Tensor:
