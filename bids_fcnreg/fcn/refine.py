@@ -58,8 +58,8 @@ class Refinement:
     largest_step : float
         How far a step moves the voxel of either image that it moves the most, in voxels.
     patience : int
-        A level ends when so many steps together improved the similarity by less than
-        `tolerance`.
+        A level ends, at its best step, when so many steps together improved the similarity by
+        less than `tolerance`.
     tolerance : float
         See `patience`.
     """

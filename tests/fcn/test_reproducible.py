@@ -63,7 +63,7 @@ def pair() -> tuple[Image, Image]:
 
 
 def test_a_registration_is_the_same_by_any_number_of_threads(pair):
-    found = [register(*pair, device="cpu", threads=threads) for threads in (1, 2, 5)]
+    found = [register(*pair, device="cpu", threads=threads) for threads in (1, 3)]
     first = found[0]
     for other in found[1:]:
         for one, two in ((first.forward, other.forward), (first.inverse, other.inverse)):
