@@ -19,6 +19,7 @@ True
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Sequence
@@ -232,6 +233,8 @@ def apply(
             )
         return result
     at_once = 1 if interpolation == "label" else VOLUMES_AT_ONCE
+    voxels = series.shape[3] * math.prod(grid.shape)
+    image.check_memory(voxels, series.get_filename() or "The series")
     together = nib.concat_images(
         [one for some in image.volumes(series, at_once) for one in resampled(some)]
     )

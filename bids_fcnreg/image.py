@@ -15,12 +15,16 @@ import torch
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.geometry import Grid, Image
 from bids_fcnreg.files import write_bytes
+from bids_fcnreg.machine import available_memory_gb
 
 #: Voxels smaller or larger than this (mm) are none of a brain.
 LEAST_SPACING_MM, MOST_SPACING_MM = 0.01, 100.0
 
 #: By how much gzip can shrink anything.
 MOST_COMPRESSED = 1040
+
+#: Memory that reading an image takes.
+BYTES_PER_VOXEL = 20
 
 #: Space codes of the NIfTI standard.
 SCANNER, TEMPLATE = 1, 4
@@ -74,9 +78,9 @@ def load(path: str | os.PathLike, dtype: str = "float32") -> nib.Nifti1Image:
     check_file(path)
     try:
         image = nib.load(path)
-        shape = image.shape
-        affine = image.affine
-        data = _values(image, path)
+        shape, affine = image.shape, image.affine
+        _check_header(image, path)
+        data = np.asarray(image.dataobj).reshape(shape[:3])
     except InputError:
         raise
     except Exception as why:  # nibabel raises many kinds
@@ -85,12 +89,6 @@ def load(path: str | os.PathLike, dtype: str = "float32") -> nib.Nifti1Image:
             f"{path} cannot be read as a NIfTI image ({reason}): is it complete? Get or convert "
             "it again."
         ) from why
-    if data.ndim != 3 or min(data.shape) < 2:
-        series = data.ndim > 3
-        advice = "extract or average its volumes first" if series else "give the whole scan"
-        raise InputError(
-            f"{path} has the shape {shape}: one three-dimensional volume is needed; {advice}."
-        )
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise InputError(
             f"{path} has an affine that cannot be inverted (voxel size zero?): repair its header."
@@ -121,21 +119,29 @@ def load(path: str | os.PathLike, dtype: str = "float32") -> nib.Nifti1Image:
     return checked
 
 
-def _values(image: nib.spatialimages.SpatialImage, path: Path) -> np.ndarray:
-    """Scaled voxel values without trailing axes of length one."""
-    if image.get_data_dtype().kind not in "iufb":
+def _check_header(image: nib.spatialimages.SpatialImage, path: Path) -> None:
+    """Refuse what is no single volume, or cannot be read, before memory is taken for it."""
+    shape = image.shape
+    _check_type(image, path)
+    series = max(shape[3:], default=1) > 1
+    if series or len(shape) < 3 or min(shape[:3]) < 2:
+        advice = "extract or average its volumes first" if series else "give the whole scan"
         raise InputError(
-            f"{path} stores {image.get_data_dtype()} values: one real number a voxel is needed."
+            f"{path} has the shape {shape}: one three-dimensional volume is needed; {advice}."
         )
     _check_size(image, path)
-    data = np.asarray(image.dataobj)
-    while data.ndim > 3 and data.shape[-1] == 1:
-        data = data[..., 0]
-    return data
+    check_memory(int(np.prod(shape, dtype=float)), path)
+
+
+def _check_type(image: nib.spatialimages.SpatialImage, path: Path) -> None:
+    """Refuse colours, complex numbers and the like."""
+    dtype = image.get_data_dtype()
+    if dtype.kind not in "iufb":
+        raise InputError(f"{path} stores {dtype} values: one real number a voxel is needed.")
 
 
 def _check_size(image: nib.spatialimages.SpatialImage, path: Path) -> None:
-    """Refuse a header that claims more than the file can hold, before memory is taken for it."""
+    """Refuse a header that claims more than the file can hold."""
     claimed = np.prod(image.shape, dtype=float) * image.get_data_dtype().itemsize
     compression = {".gz": MOST_COMPRESSED, ".nii": 1}.get(path.suffix)
     if compression is not None and claimed > path.stat().st_size * compression:
@@ -143,6 +149,29 @@ def _check_size(image: nib.spatialimages.SpatialImage, path: Path) -> None:
         raise InputError(
             f"{path} is too small for the {size} voxels that its header claims: it is truncated, "
             "or its header is damaged; get or convert it again."
+        )
+
+
+def check_memory(voxels: int, path: str | os.PathLike) -> None:
+    """Refuse images that do not fit into memory, before any is taken for them.
+
+    Parameters
+    ----------
+    voxels : int
+        In all volumes that are in memory at once.
+    path : path
+        Whose they are.
+
+    Raises
+    ------
+    InputError
+        If reading and converting them takes more than there is.
+    """
+    needed, there = voxels * BYTES_PER_VOXEL / 1024**3, available_memory_gb()
+    if needed > there:
+        raise InputError(
+            f"{path} has {voxels / 1e6:.0f} million voxels, which take {needed:.0f} GB of memory, "
+            f"more than the {there:.1f} GB there are: check its header, or give it larger voxels."
         )
 
 
@@ -158,13 +187,23 @@ def read(path: str | os.PathLike) -> Image:
 
 
 def open_series(path: str | os.PathLike) -> nib.Nifti1Image | None:
-    """A file of several volumes, read as they are needed; None for any other file."""
+    """A file of several volumes, read as they are needed; None for any other file.
+
+    Raises
+    ------
+    InputError
+        If its values are no real numbers, or the file cannot hold what its header claims.
+    """
     try:
         # Kept open, a compressed file is read through once, not anew for each volume.
         nifti = nib.load(path, keep_file_open=True)
     except Exception:  # nibabel raises many kinds
         return None  # `load` says what is wrong
-    return nifti if len(nifti.shape) == 4 and nifti.shape[3] > 1 else None
+    if len(nifti.shape) != 4 or nifti.shape[3] < 2:
+        return None
+    _check_type(nifti, Path(path))
+    _check_size(nifti, Path(path))
+    return nifti
 
 
 def volumes(series: nib.Nifti1Image, at_once: int) -> Iterator[Image]:

@@ -38,6 +38,16 @@ def patched(*changes: tuple[int, str, tuple]) -> Make:
     return make
 
 
+def large(*dim: int) -> Make:
+    """A header that claims much, in a file that is large enough to be such an image."""
+
+    def make(path: Path) -> None:
+        patched((DIM, f"<{len(dim)}h", dim))(path)
+        os.truncate(path, 2**27)  # without content: it takes no place on the disk
+
+    return make
+
+
 def half(path: Path) -> None:
     saved()(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -70,6 +80,8 @@ BAD: dict[str, tuple[Make, str]] = {
         patched((DIM, "<4h", (3, 30000, 30000, 30000))),
         "too small for the 30000×30000×30000 voxels that its header claims",
     ),
+    "more than memory": (large(3, 4000, 4000, 4000), "64000 million voxels, which take .* GB"),
+    "10,000 volumes": (large(4, 99, 99, 99, 10_000), "extract or average its volumes first"),
     "no voxels": (patched((DIM, "<4h", (3, 0, 26, 22))), "has the shape|cannot be read"),
     "two axes": (saved(DATA[:, :, 3]), "one three-dimensional volume is needed; give the whole"),
     "one slice": (saved(DATA[:, :, 3:4]), "has the shape"),

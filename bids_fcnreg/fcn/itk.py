@@ -17,6 +17,7 @@ from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.geometry import Grid
 from bids_fcnreg.fcn.transform import Affine, Displacement, Transform, extended
 from bids_fcnreg.files import replacing
+from bids_fcnreg.machine import available_memory_gb
 
 #: Displacements are rounded to this many mm: it makes files small, and is far below any accuracy.
 ROUNDING = 2.0**-10
@@ -130,11 +131,13 @@ def read_transform(path: str | os.PathLike) -> Transform:
     Raises
     ------
     InputError
-        If the file is missing, is not an ITK transform, or holds another kind of transform.
+        If the file is missing, is not an ITK transform, holds another kind of transform or what
+        is no number, or claims more than fits into memory.
     """
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path} does not exist: check the path.")
+    _check_claims(path)
     try:
         transform = sitk.ReadTransform(str(path))
     except (RuntimeError, UnicodeDecodeError) as why:  # ITK's words may quote the file's bytes
@@ -143,6 +146,36 @@ def read_transform(path: str | os.PathLike) -> Transform:
             "written by ITK, ANTs or this software."
         ) from why
     return Transform(tuple(_steps(transform, path)))
+
+
+def _check_claims(path: Path) -> None:
+    """Refuse an .h5 that claims more than fits into memory: ITK would take it."""
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            claims = [_claimed_bytes(part) for part in file["TransformGroup"].values()]
+    except (OSError, KeyError, ValueError, RuntimeError, AttributeError, TypeError):
+        return  # another format, or damaged: ITK says which
+    # ITK's copy, ours, and one in single precision.
+    needed, there = 2.5 * sum(claims) / 1024**3, available_memory_gb()
+    if needed > there:
+        raise InputError(
+            f"{path} claims a transform that takes {needed:.0f} GB of memory, more than the "
+            f"{there:.1f} GB there are: it is damaged, or was made on too fine a grid."
+        )
+
+
+def _claimed_bytes(part: h5py.Group) -> float:
+    """Bytes that a transform takes in double precision: its parameters, or the grid they are on."""
+    parameters = part["TransformParameters"].size if "TransformParameters" in part else 0
+    fixed = part.get("TransformFixedParameters")
+    displaces = fixed is not None and fixed.size == 18  # size, origin, spacing and direction
+    voxels = np.nan_to_num(np.prod(fixed[:3], dtype=float)) if displaces else 0.0
+    return 8.0 * max(parameters, 3 * voxels)
+
+
+def _check_finite(values: np.ndarray, path: Path) -> None:
+    if not np.isfinite(values).all():
+        raise InputError(f"{path} holds infinite values or what is no number: make it again.")
 
 
 def _steps(transform: sitk.Transform, path: Path) -> list[Affine | Displacement]:
@@ -154,7 +187,7 @@ def _steps(transform: sitk.Transform, path: Path) -> list[Affine | Displacement]
         parts = [composite.GetNthTransform(n) for n in reversed(range(count))]
         return [step for part in parts for step in _steps(part, path)]
     if kind == sitk.sitkDisplacementField:
-        return [_displacement(sitk.DisplacementFieldTransform(transform))]
+        return [_displacement(sitk.DisplacementFieldTransform(transform), path)]
     if transform.IsLinear():
         # A linear map is known from what it does to the origin and to the three unit vectors.
         origin = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
@@ -162,6 +195,7 @@ def _steps(transform: sitk.Transform, path: Path) -> list[Affine | Displacement]
         matrix[:3, 3] = origin
         for axis, unit in enumerate(np.eye(3)):
             matrix[:3, axis] = np.array(transform.TransformPoint(unit.tolist())) - origin
+        _check_finite(matrix, path)
         return [Affine(_FLIP @ matrix @ _FLIP)]
     raise InputError(
         f"{path} holds a {transform.GetName()}: only linear transforms and displacement fields "
@@ -169,12 +203,15 @@ def _steps(transform: sitk.Transform, path: Path) -> list[Affine | Displacement]
     )
 
 
-def _displacement(transform: sitk.DisplacementFieldTransform) -> Displacement:
+def _displacement(transform: sitk.DisplacementFieldTransform, path: Path) -> Displacement:
     image = transform.GetDisplacementField()
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.array(image.GetSpacing())
     affine[:3, 3] = image.GetOrigin()
-    in_mm = torch.from_numpy(sitk.GetArrayFromImage(image).astype(np.float32))
+    values = sitk.GetArrayFromImage(image).astype(np.float32)
+    for each in (affine, values):
+        _check_finite(each, path)
+    in_mm = torch.from_numpy(values)
     to_voxels = torch.as_tensor(np.linalg.inv(affine[:3, :3]), dtype=torch.float32)
     field = torch.einsum("cw,kjiw->cijk", to_voxels, in_mm)
     return Displacement(Grid(image.GetSize(), _FLIP @ affine), field[None].contiguous())

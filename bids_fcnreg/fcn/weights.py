@@ -95,14 +95,14 @@ def load(path: Path) -> tuple[DiffeomorphicFCN | FCN2017, str]:
     """
     try:
         with safe_open(path, framework="pt") as stream:
-            facts = json.loads((stream.metadata() or {}).get(_FACTS, "{}"))
+            facts = _facts(stream.metadata())
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise InputError(
             f"The model {path} cannot be read as a .safetensors file ({error}): give a file made "
             "by fcnreg train."
         ) from error
-    if facts.get("network") not in NETWORKS:
+    if facts is None:
         raise InputError(
             f"The model {path} holds no network of ours: train one with fcnreg train."
         )
@@ -111,9 +111,38 @@ def load(path: Path) -> tuple[DiffeomorphicFCN | FCN2017, str]:
             f"The model {path} is damaged: its checksum is not that of its weights. Copy or "
             "download it again."
         )
-    network = NETWORKS[facts["network"]](**facts["arguments"])
-    network.load_state_dict(tensors)
+    network = _assembled(NETWORKS[facts["network"]], facts["arguments"], tensors)
+    if network is None:
+        raise InputError(
+            f"The model {path} does not hold what a network {facts['network']} consists of: it was "
+            "made by another version; train one with fcnreg train."
+        )
     return network.to(memory_format=torch.channels_last_3d).eval(), facts["sha256"]
+
+
+def _facts(metadata: dict[str, str] | None) -> dict | None:
+    """What a file says of its weights; None if it was not written by `save`."""
+    try:
+        facts = json.loads((metadata or {})[_FACTS])
+        known = facts["network"] in NETWORKS and isinstance(facts["arguments"], dict)
+        return facts if known and "sha256" in facts else None
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return None
+
+
+def _assembled(
+    kind: type[DiffeomorphicFCN | FCN2017], arguments: dict, tensors: dict[str, Tensor]
+) -> DiffeomorphicFCN | FCN2017 | None:
+    """Network of these weights; None if they do not fit."""
+    try:
+        # Arguments cannot make it larger than the weights are, before any of it is made.
+        if max(arguments["widths"]) ** 2 > sum(value.numel() for value in tensors.values()):
+            return None
+        network = kind(**arguments)
+        network.load_state_dict(tensors)
+    except (KeyError, RuntimeError, TypeError, ValueError, IndexError, OverflowError):
+        return None
+    return network
 
 
 def _checksum(tensors: dict[str, Tensor]) -> str:

@@ -196,6 +196,39 @@ def test_what_is_no_transform_is_refused(tmp_path):
         read_transform(tmp_path / "y.h5")
 
 
+#: Size, origin, spacing and direction of a grid of four voxels along each axis.
+GRID = (4, 4, 4, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 1, 0, 0, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("grid", "count", "value", "sentence"),
+    [
+        (GRID, 10**13, None, "claims a transform that takes .* GB of memory"),
+        ((9e4, 9e4, 9e4, *GRID[3:]), 192, 0.0, "claims a transform that takes .* GB of memory"),
+        ((np.nan,) * 18, 192, 0.0, "cannot be read as an ITK transform"),
+        (GRID, 191, 0.0, "cannot be read as an ITK transform"),
+        (GRID[:5], 192, 0.0, "cannot be read as an ITK transform"),
+        ((*GRID[:6], 0, 1, 1, *GRID[9:]), 192, 0.0, "cannot be read as an ITK transform"),
+        (GRID, 192, np.nan, "infinite values or what is no number"),
+        ((*GRID[:3], np.inf, 0, 0, *GRID[6:]), 192, 0.0, "infinite values or what is no number"),
+    ],
+)
+def test_what_claims_too_much_or_makes_no_sense_is_refused(tmp_path, grid, count, value, sentence):
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w", locking=False) as file:
+        part = file.create_group("TransformGroup/0")
+        kind = b"DisplacementFieldTransform_double_3_3"
+        part["TransformType"] = np.array([kind], h5py.string_dtype("ascii"))
+        part["TransformFixedParameters"] = np.array(grid, float)
+        if value is None:  # nothing of it is stored
+            part.create_dataset("TransformParameters", (count,), "f8", chunks=(1024,))
+        else:
+            part["TransformParameters"] = np.full(count, value)
+    with pytest.raises(InputError, match=sentence) as caught:
+        read_transform(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
 def test_a_sheared_grid_is_refused(tmp_path):
     sheared = np.eye(4)
     sheared[0, 1] = 0.3

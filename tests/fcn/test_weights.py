@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from bids_fcnreg.errors import InputError
@@ -55,3 +59,51 @@ def test_other_files_are_refused(tmp_path):
             weights.load(path)
     with pytest.raises(InputError, match="no network of ours"):
         weights.load(foreign)
+
+
+def _changed(path: Path, facts: str) -> Path:
+    """A whole file, its checksum right, that says something else of its weights."""
+    with safe_open(path, framework="pt") as stream:
+        said = json.loads(stream.metadata()["fcnreg"])
+        tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+    text = facts.replace("SHA", said["sha256"])
+    save_file(tensors, path, metadata={"fcnreg": text})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("facts", "sentence"),
+    [
+        ("no JSON", "no network of ours"),
+        ("[1]", "no network of ours"),
+        ("[" * 100_000, "no network of ours"),
+        ('{"network": "2017"}', "no network of ours"),
+        ('{"network": ["2017"], "arguments": {}, "sha256": "SHA"}', "no network of ours"),
+        ('{"network": "other", "arguments": {}, "sha256": "SHA"}', "no network of ours"),
+        ('{"network": "2017", "arguments": {"widths": [4, 8]}, "sha256": 1}', "is damaged"),
+        ('{"network": "2017", "arguments": {}, "sha256": "SHA"}', "does not hold what"),
+        (
+            '{"network": "2017", "arguments": {"widths": [4, 9]}, "sha256": "SHA"}',
+            "does not hold what",
+        ),
+        (
+            '{"network": "2017", "arguments": {"widths": [4, 100000000]}, "sha256": "SHA"}',
+            "does not hold what",
+        ),
+        (
+            '{"network": "2017", "arguments": {"widths": "x", "y": 1}, "sha256": "SHA"}',
+            "does not hold what",
+        ),
+        (
+            '{"network": "diffeomorphic", "arguments": {"widths": [4, 8]}, "sha256": "SHA"}',
+            "does not hold what",
+        ),
+    ],
+)
+def test_a_file_that_says_something_else_is_refused(tmp_path, facts, sentence):
+    path = tmp_path / "m.safetensors"
+    weights.save(FCN2017((4, 8)), path)
+    assert weights.load(path)
+    with pytest.raises(InputError, match=sentence) as caught:
+        weights.load(_changed(path, facts))
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
