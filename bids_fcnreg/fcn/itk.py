@@ -165,7 +165,7 @@ def _check_claims(path: Path) -> None:
 
 
 def _claimed_bytes(part: h5py.Group) -> float:
-    """Bytes that a transform takes in double precision: its parameters, or the grid they are on."""
+    """Bytes that the parameters of a transform take, or those that its grid asks for."""
     parameters = part["TransformParameters"].size if "TransformParameters" in part else 0
     fixed = part.get("TransformFixedParameters")
     displaces = fixed is not None and fixed.size == 18  # size, origin, spacing and direction

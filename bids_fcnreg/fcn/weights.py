@@ -114,8 +114,8 @@ def load(path: Path) -> tuple[DiffeomorphicFCN | FCN2017, str]:
     network = _assembled(NETWORKS[facts["network"]], facts["arguments"], tensors)
     if network is None:
         raise InputError(
-            f"The model {path} does not hold what a network {facts['network']} consists of: it was "
-            "made by another version; train one with fcnreg train."
+            f"The model {path} does not hold what a network {facts['network']} consists of (was "
+            "it made by another version?): train one with fcnreg train."
         )
     return network.to(memory_format=torch.channels_last_3d).eval(), facts["sha256"]
 
