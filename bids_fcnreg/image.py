@@ -89,7 +89,8 @@ def load(path: str | os.PathLike, dtype: str = "float32") -> nib.Nifti1Image:
             f"{path} cannot be read as a NIfTI image ({reason}): is it complete? Get or convert "
             "it again."
         ) from why
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+    flat = _says_zero(image, path) or not np.isfinite(affine).all()
+    if flat or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise InputError(
             f"{path} has an affine that cannot be inverted (voxel size zero?): repair its header."
         )
@@ -117,6 +118,15 @@ def load(path: str | os.PathLike, dtype: str = "float32") -> nib.Nifti1Image:
         code = int(image.header[name]) if isinstance(image, nib.Nifti1Image) else 0
         setter(affine, code=code or SCANNER)
     return checked
+
+
+def _says_zero(image: nib.spatialimages.SpatialImage, path: Path) -> bool:
+    """Whether the affine depends on a voxel size of zero, which nibabel takes for 1 mm."""
+    if not isinstance(image, nib.Nifti1Pair) or image.header["sform_code"] > 0:
+        return False
+    with nib.openers.ImageOpener(path) as stream:
+        stored = type(image.header).from_fileobj(stream, check=False)
+    return not stored["pixdim"][1:4].all()
 
 
 def _check_header(image: nib.spatialimages.SpatialImage, path: Path) -> None:

@@ -54,6 +54,7 @@ class BrainExtraction(SimpleInterface):
 
     def _run_interface(self, runtime):
         from bids_fcnreg import image
+        from bids_fcnreg.fcn.affine_pyramid import SMALLEST_MM3
         from bids_fcnreg.preprocessing import foreground, is_extracted
 
         path, mode = Path(self.inputs.in_file), self.inputs.mode
@@ -65,12 +66,17 @@ class BrainExtraction(SimpleInterface):
             stripped = mode == "auto" and is_extracted(data, mask, nifti.header.get_zooms())
         if stripped:
             mask = foreground(data)
-            if mask.mean() > 0.95:
-                raise InputError(
-                    f"{self._named(path)} shows next to no background: give the whole field of "
-                    "view or, if its brain was not extracted before, run without "
-                    "--skull-strip-t1w skip."
-                )
+        volume = mask.sum() * abs(np.linalg.det(nifti.affine[:3, :3]))
+        if volume < SMALLEST_MM3:
+            raise InputError(
+                f"{self._named(path)} shows {volume / 1000:.1f} ml of a brain, too little to be "
+                "registered: check its voxel size and field of view."
+            )
+        if stripped and mask.mean() > 0.95:
+            raise InputError(
+                f"{self._named(path)} shows next to no background: give the whole field of view "
+                "or, if its brain was not extracted before, run without --skull-strip-t1w skip."
+            )
         header = nifti.header.copy()
         header.set_data_dtype(np.uint8)
         written = nib.Nifti1Image(mask.astype(np.uint8), nifti.affine, header)

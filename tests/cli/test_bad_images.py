@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
+import re
+import shutil
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -62,7 +68,7 @@ def scrambled(path: Path) -> None:
 
 
 #: Offsets in the header of a NIfTI-1 file.
-DIM, SLOPE, QFORM, SFORM, ROWS, MAGIC = 40, 112, 252, 254, 280, 344
+DIM, ZOOMS, SLOPE, QFORM, SFORM, ROWS, MAGIC = 40, 80, 112, 252, 254, 280, 344
 SFORM_ONLY = ((QFORM, "<h", (0,)), (SFORM, "<h", (1,)))
 
 BAD: dict[str, tuple[Make, str]] = {
@@ -101,6 +107,11 @@ BAD: dict[str, tuple[Make, str]] = {
         "nothing but zeros, infinite values",
     ),
     "too large values": (saved(DATA * 1e300), "holds values up to .*e.302.*: scale it"),
+    "too large a slope": (patched((SLOPE, "<f", (1e37,))), "holds values up to .*e.39.*: scale"),
+    "voxels of size zero": (
+        patched((QFORM, "<2h", (1, 0)), (ZOOMS, "<3f", (0, 0, 0))),
+        "has an affine that cannot be inverted",
+    ),
     "zero affine": (
         patched(*SFORM_ONLY, (ROWS, "<12f", (0.0,) * 12)),
         "has an affine that cannot be inverted",
@@ -125,6 +136,10 @@ GOOD: dict[str, Make] = {
     "one volume on four axes": saved(DATA[..., None]),
     "mirrored": saved(DATA, AFFINE @ np.diag([-1, 1, 1, 1])),
     "no form of affine": patched((QFORM, "<h", (0,)), (SFORM, "<h", (0,))),
+    "forms that disagree": patched((QFORM, "<2h", (1, 1)), (268, "<3f", (50, 60, 70))),
+    "size zero beside an affine": patched(*SFORM_ONLY, (ZOOMS, "<3f", (0, 0, 0))),
+    "tiny values": patched((SLOPE, "<f", (1e-30,))),
+    "constant": saved(np.full_like(DATA, 7)),
     "slope of zero": patched((SLOPE, "<2f", (0.0, 0.0))),
     "slope without number": patched((SLOPE, "<2f", (float("nan"), 0.0))),
     "thick slices": saved(DATA[:, :, ::3], np.diag([2.0, 2, 6, 1])),
@@ -150,3 +165,61 @@ def test_an_odd_image_is_read(name, tmp_path):
     GOOD[name](path)
     read = image.load(path)
     assert read.ndim == 3 and np.isfinite(read.get_fdata()).all() and read.get_fdata().any()
+
+
+#: Seen only when the brain is looked for: made from a good scan.
+LATER: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
+    "constant": (lambda scan: np.full_like(scan, 100), "No brain was found in"),
+    "two values": (lambda scan: (scan > 0).astype(np.uint8), "No brain was found in"),
+    "one voxel": (lambda scan: np.eye(1, scan.size).reshape(scan.shape) * 9, "No brain was found"),
+    "tiny": (lambda scan: scan[40:48, 50:58, 40:48], "ml of a brain, too little"),
+}
+
+
+@pytest.fixture(scope="module")
+def run(small_study, tmp_path_factory) -> SimpleNamespace:
+    """One run over a dataset of a participant for each bad image, and a good one."""
+    folder = tmp_path_factory.mktemp("bad")
+    shutil.copytree(small_study.bids, folder / "in", ignore=lambda *_: ["sub-02"])
+    scan = nib.load(folder / "in/sub-01/anat/sub-01_T1w.nii.gz")
+
+    def changed(change: Callable[[np.ndarray], np.ndarray]) -> Make:
+        return saved(change(np.asarray(scan.dataobj)), scan.affine)
+
+    cases = BAD | {name: (changed(change), told) for name, (change, told) in LATER.items()}
+    sentences = {}
+    for number, (name, (make, sentence)) in enumerate(cases.items(), start=10):
+        if name in ("missing", "folder"):  # there is no such file to be found
+            sentence = "It has no T1w image: add one"
+        path = folder / f"in/sub-{number}/anat/sub-{number}_T1w.nii.gz"
+        path.parent.mkdir(parents=True)
+        make(path)
+        sentences[f"sub-{number}"] = sentence
+    words = [folder / "in", folder / "out", "participant", "-w", folder / "work"]
+    done = subprocess.run(
+        [sys.executable, "-m", "bids_fcnreg", *map(str, [*words, *small_study.words])],
+        capture_output=True,
+        text=True,
+    )
+    return SimpleNamespace(done=done, out=folder / "out", sentences=sentences)
+
+
+def test_a_run_does_the_good_one_and_says_what_is_wrong_with_each_other(run):
+    assert run.done.returncode == 1, run.done.stdout + run.done.stderr
+    assert f"1 of {1 + len(run.sentences)} done" in run.done.stdout
+    lines = run.done.stdout.splitlines()
+    for label, sentence in run.sentences.items():
+        (told,) = [line for line in lines if line.startswith(f"{label} failed: ")]
+        assert re.search(sentence, told), told
+        assert sentence.startswith("It has no") or f"{label}_T1w.nii.gz" in told, told
+    (failures,) = run.out.glob("logs/*/failures.json")
+    assert set(json.loads(failures.read_text())) == set(run.sentences)
+
+
+def test_of_bad_images_there_are_no_results_and_nothing_half_written(run):
+    results = {path.parts[-3] for path in run.out.glob("sub-*/anat/*_xfm.h5")}
+    assert results == {"sub-01"}
+    for label in run.sentences:
+        assert not list(run.out.glob(f"{label}/anat/*_xfm*")), label
+    hidden = [path for path in run.out.rglob(".*") if path.name != ".bidsignore"]
+    assert not hidden
