@@ -96,7 +96,7 @@ class Config:
         Where intermediate results live; a rerun over it reuses what is done.
     nprocs, omp_nthreads : int
         Processors for all processes together, and the largest number of threads of one process
-        (0 becomes `nprocs`, at most 8).
+        (0 becomes `nprocs`, at most 8, or 1 with the mode optimize).
     mem_gb : float
         Memory (GB) that all processes together may use.
     low_mem : bool
@@ -157,7 +157,9 @@ class Config:
 
     def __post_init__(self) -> None:
         if not self.omp_nthreads:
-            object.__setattr__(self, "omp_nthreads", min(self.nprocs, MAX_OMP_NTHREADS))
+            # What `optimize` finds depends on the number of threads: not on that of processors too.
+            threads = 1 if self.mode == "optimize" else min(self.nprocs, MAX_OMP_NTHREADS)
+            object.__setattr__(self, "omp_nthreads", threads)
 
     def save(self, path: str | Path) -> Path:
         """Write all settings as TOML, whole or not at all; `read_settings` reads them back."""

@@ -76,6 +76,12 @@ def test_derived_defaults():
     assert 0 < Config(**base).mem_gb == available_memory_gb()
 
 
+def test_with_optimize_threads_do_not_follow_processors():
+    base = {"bids_dir": Path("/in"), "output_dir": Path("/out"), "mode": "optimize"}
+    assert {Config(**base, nprocs=number).omp_nthreads for number in (1, 2, 40)} == {1}
+    assert Config(**base, nprocs=4, omp_nthreads=3).omp_nthreads == 3
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [

@@ -311,7 +311,8 @@ def _add_performance(parser: argparse.ArgumentParser) -> None:
         dest="omp_nthreads",
         type=_number("omp_nthreads", int),
         metavar="N",
-        help=f"threads of one process (default: nprocs, at most {MAX_OMP_NTHREADS})",
+        help=f"threads of one process (default: nprocs, at most {MAX_OMP_NTHREADS}; 1 with "
+        "--mode optimize, whose result depends on it in the last digits)",
     )
     group.add_argument(
         "--mem",
