@@ -157,7 +157,7 @@ class Config:
 
     def __post_init__(self) -> None:
         if not self.omp_nthreads:
-            # What `optimize` finds depends on the number of threads: not on that of processors too.
+            # What `optimize` finds depends on the number of threads; not on that of processors.
             threads = 1 if self.mode == "optimize" else min(self.nprocs, MAX_OMP_NTHREADS)
             object.__setattr__(self, "omp_nthreads", threads)
 

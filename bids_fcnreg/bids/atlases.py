@@ -253,5 +253,6 @@ def _read_table(path: Path) -> dict[int, str]:
             ) from why
         if index in names:
             raise InputError(f"The lookup table {path} has the index {index} twice: remove one.")
-        names[index] = (row.get("name") or "").strip() or str(index)
+        # Quoted names may hold tabs and ends of lines, which would tear our own tables.
+        names[index] = " ".join((row.get("name") or "").split()) or str(index)
     return names

@@ -176,7 +176,8 @@ def read_participants(bids_dir: Path) -> dict[str, dict[str, str]]:
         raise InputError(f"{path} has no column participant_id: repair its first line.")
     return {
         row["participant_id"].strip().removeprefix("sub-"): {
-            column: (value or "").strip() or "n/a"
+            # Quoted values may hold tabs and ends of lines, which would tear our own tables.
+            column: " ".join((value or "").split()) or "n/a"
             for column, value in row.items()
             if column not in ("participant_id", None)
         }

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import torch
@@ -86,7 +88,7 @@ class Aligner:
             If the image or its mask cannot be read, or does not fit.
         """
         place = self.place(brain)
-        if place.exists():
+        with suppress(OSError, EOFError, RuntimeError, UnpicklingError):  # not there, or damaged
             return torch.load(place, weights_only=True)
         nifti = image.load(brain.image)
         moving = image.to_image(nifti)

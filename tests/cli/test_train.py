@@ -193,6 +193,21 @@ def test_killed_at_any_moment_it_ends_with_the_same_weights(folder):
     assert left == {".killed-work"}
 
 
+def test_an_aligned_image_that_is_damaged_is_made_again(folder, tmp_path):
+    aligned = tmp_path / ".again-work" / "aligned"
+    shutil.copytree(folder / ".whole-work" / "aligned", aligned)
+    first, second, *_ = sorted(aligned.glob("*.pt"))
+    good = torch.load(first, weights_only=True)
+    first.write_bytes(first.read_bytes()[: first.stat().st_size // 2])
+    second.write_bytes(b"")
+    given = words(folder, "whole.safetensors")
+    given[given.index(str(folder / "whole.safetensors"))] = str(tmp_path / "again.safetensors")
+    assert main(given) == 0
+    assert torch.equal(torch.load(first, weights_only=True), good)
+    model = tmp_path / "again.safetensors"
+    assert model.read_bytes() == (folder / "whole.safetensors").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("more", "named"),
     [
