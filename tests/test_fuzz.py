@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from bids_fcnreg import image
 from bids_fcnreg.bids.atlases import resolve_atlas
@@ -23,7 +25,9 @@ from bids_fcnreg.bids.dataset import find_scans, read_filter_file
 from bids_fcnreg.bids.templates import resolve_template
 from bids_fcnreg.cli.parser import parse
 from bids_fcnreg.errors import FcnregError
+from bids_fcnreg.fcn import weights
 from bids_fcnreg.fcn.itk import read_transform, write_transform
+from bids_fcnreg.fcn.network import FCN2017
 from bids_fcnreg.fcn.transform import Affine, Transform
 from bids_fcnreg.points import read_points
 
@@ -91,6 +95,52 @@ def test_bytes_of_transforms(transform, tmp_path, changes, cut):
         read_transform(path)
     except FcnregError as why:
         assert str(path) in str(why) and "\n" not in str(why)
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("fuzz") / "m.safetensors"
+    weights.save(FCN2017((2, 4)), path)
+    return path
+
+
+@fuzzed
+@given(changes=CHANGES, cut=st.floats(0.2, 1))
+def test_bytes_of_weights(network, tmp_path, changes, cut):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(changed(network.read_bytes(), changes)[: int(cut * network.stat().st_size)])
+    check_weights(path)
+
+
+NUMBERS = st.integers(-3, 2**40) | st.floats()
+ARGUMENTS = st.dictionaries(
+    st.sampled_from(["widths", "spacing", "spacings", "passes"]),
+    NUMBERS | st.lists(NUMBERS, max_size=3) | st.text(max_size=3),
+)
+
+
+@fuzzed
+@given(
+    kind=st.sampled_from(["2017", "diffeomorphic"]) | st.text(max_size=3) | st.integers(),
+    arguments=ARGUMENTS | st.none(),
+)
+def test_what_weights_say_of_themselves(network, tmp_path, kind, arguments):
+    with safe_open(network, framework="pt") as stream:
+        facts = json.loads(stream.metadata()["fcnreg"])
+        tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+    facts |= {"network": kind, "arguments": arguments}
+    path = tmp_path / "y.safetensors"
+    save_file(tensors, path, metadata={"fcnreg": json.dumps(facts)})
+    check_weights(path)
+
+
+def check_weights(path: Path) -> None:
+    try:
+        loaded, _ = weights.load(path)
+    except FcnregError as why:
+        assert str(path) in str(why) and "\n" not in str(why)
+    else:
+        assert loaded.arguments["widths"] == (2, 4)
 
 
 VALUES = st.one_of(
