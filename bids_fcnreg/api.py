@@ -210,6 +210,9 @@ def apply(
         )
     series = _series(moving)
     whole = _image(moving) if series is None else None
+    labels = None
+    if whole is not None and interpolation != "linear":
+        whole, labels = image.numbered(_nifti(moving))
     if whole is not None and interpolation == "linear" and holds_labels(whole.data[0, 0].numpy()):
         warnings.warn(
             "The image looks like labels, and linear interpolation mixes their values: give "
@@ -221,6 +224,8 @@ def apply(
 
     def resampled(some: Image) -> list[nib.Nifti1Image]:
         moved = chain.resample(some, grid, interpolation=interpolation).data.split(1, dim=1)
+        if labels is not None:
+            return [image.with_labels(Image(moved[0], grid), labels)]
         return [image.to_nifti(Image(one, grid), dtype) for one in moved]
 
     if series is None:
@@ -338,6 +343,13 @@ def _image(given: ImageLike) -> Image:
     if not isinstance(given, nib.spatialimages.SpatialImage):
         raise InputError(f"An image is a file or nibabel's, not {type(given).__name__}.")
     return image.to_image(given)
+
+
+def _nifti(given: ImageLike) -> nib.spatialimages.SpatialImage:
+    """An image of nibabel's, with every digit of its values."""
+    if isinstance(given, nib.spatialimages.SpatialImage):
+        return given
+    return image.load(located(given), dtype="float64")
 
 
 def _series(given: ImageLike) -> nib.Nifti1Image | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import filecmp
 import hashlib
+import json
 import os
 import re
 import tempfile
@@ -13,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 #: Names of files that are being written.
 _TEMPORARY = re.compile(
@@ -107,6 +110,30 @@ def write_bytes(path: str | os.PathLike, payload: bytes) -> Path:
     with replacing(path) as temporary:
         temporary.write_bytes(payload)
     return Path(path)
+
+
+def read_text(path: str | os.PathLike) -> str:
+    """Text of a file in UTF-8, with or without its mark.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read, or is something else, such as a pipe, at which one might wait.
+    UnicodeDecodeError
+        If it is not in UTF-8.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OSError(errno.EINVAL, "it is not a file", os.fspath(path))
+    return Path(path).read_text(encoding="utf-8-sig")
+
+
+def read_json(path: str | os.PathLike) -> dict[str, Any]:
+    """What a JSON file of ours says; nothing if it is missing or damaged: it is made again."""
+    try:
+        content = json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def publish(made: str | os.PathLike, final: str | os.PathLike) -> Path:

@@ -196,6 +196,26 @@ def read(path: str | os.PathLike) -> Image:
     return to_image(load(path))
 
 
+def numbered(labels: nib.spatialimages.SpatialImage) -> tuple[Image, np.ndarray]:
+    """Label image whose labels are replaced by their numbers 0, 1, 2, …, and those labels.
+
+    An engine image holds whole numbers exactly up to 2^24 only, and labels may be larger. Number 0
+    is the background, 0.
+    """
+    found, places = np.unique(np.rint(labels.get_fdata()), return_inverse=True)
+    number = np.zeros(len(found), np.float32)
+    number[found != 0] = np.arange(1, np.count_nonzero(found) + 1)
+    data = number[places].reshape(labels.shape)
+    return to_image(nib.Nifti1Image(data, labels.affine)), np.append(0, found[found != 0])
+
+
+def with_labels(image: Image, labels: np.ndarray, space: int = SCANNER) -> nib.Nifti1Image:
+    """Label image as NIfTI, int32, from one of their numbers; see `numbered`."""
+    numbers = to_nifti(image, "int32", space)
+    values = labels[np.asanyarray(numbers.dataobj)].astype(np.int32)
+    return nib.Nifti1Image(values, numbers.affine, numbers.header)
+
+
 def open_series(path: str | os.PathLike) -> nib.Nifti1Image | None:
     """A file of several volumes, read as they are needed; None for any other file.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from bids_fcnreg import image
 from bids_fcnreg.bids.archive import Entry, fetch, parse, templateflow_entries
-from bids_fcnreg.bids.derivatives import write_tsv
+from bids_fcnreg.bids.derivatives import read_tsv, write_tsv
 from bids_fcnreg.bids.templates import (
     Template,
     cached,
@@ -34,6 +33,9 @@ LEAST_INSIDE, MOST_POINTS = 0.5, 100_000
 
 #: A label image with more values than this has a table of their names, or is none.
 MOST_UNNAMED = 1000
+
+#: What label images of 32 bits can hold.
+LARGEST_LABEL = 2**31 - 1
 _FILE = re.compile(r"(?P<image>.+?\.nii(?:\.gz)?)(?::(?P<table>.+))?")
 
 
@@ -199,6 +201,10 @@ def _from_file(path: Path, table: Path | None, name: str) -> Atlas:
             f"The atlas {path} holds values that are not whole numbers from 0 up: give a label "
             "image, one number a region (not probabilities)."
         )
+    if values[-1] > LARGEST_LABEL:
+        raise InputError(
+            f"The atlas {path} holds labels above {LARGEST_LABEL}: give its regions other numbers."
+        )
     beside = path.with_name(re.sub(r"\.nii(\.gz)?$", ".tsv", path.name))
     if table is None and beside.exists():
         table = beside
@@ -232,11 +238,7 @@ def _check_place(path: Path, template: Template) -> None:
 
 def _read_table(path: Path) -> dict[int, str]:
     """Names of labels from a table with the columns index and, if they have names, name."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream, delimiter="\t"))
-    except (OSError, UnicodeDecodeError, csv.Error) as why:
-        raise InputError(f"The lookup table {path} cannot be read: {why}.") from why
+    rows = read_tsv(path)
     if not rows or "index" not in rows[0]:
         raise InputError(
             f"The lookup table {path} has no column named index: it needs the columns index and "
@@ -245,7 +247,7 @@ def _read_table(path: Path) -> dict[int, str]:
     names = {}
     for number, row in enumerate(rows, start=2):
         try:
-            index = int(row["index"] or "")
+            index = int(row["index"])
         except ValueError as why:
             raise InputError(
                 f"The lookup table {path} has in line {number} the index {row['index']!r}: it "
@@ -253,6 +255,5 @@ def _read_table(path: Path) -> dict[int, str]:
             ) from why
         if index in names:
             raise InputError(f"The lookup table {path} has the index {index} twice: remove one.")
-        # Quoted names may hold tabs and ends of lines, which would tear our own tables.
-        names[index] = " ".join((row.get("name") or "").split()) or str(index)
+        names[index] = row.get("name") or str(index)
     return names

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_fcnreg.errors import FcnregError, InputError
-from bids_fcnreg.files import checksum, publish, remove_leftovers
+from bids_fcnreg.files import checksum, publish, read_text, remove_leftovers
 
 if TYPE_CHECKING:
     from bids.layout import BIDSLayout, BIDSLayoutIndexer
@@ -85,19 +85,20 @@ def read_description(bids_dir: Path) -> dict[str, Any]:
     if not bids_dir.is_dir():
         raise InputError(f"{bids_dir} is not a folder: give the root of a BIDS dataset.")
     description = bids_dir / "dataset_description.json"
-    try:
-        content = json.loads(description.read_text(encoding="utf-8"))
-    except FileNotFoundError as why:
+    if not description.exists():
         raise InputError(
             f"{bids_dir} has no dataset_description.json: give the root of a BIDS dataset, or "
             'add that file with at least "Name" and "BIDSVersion".'
-        ) from why
-    except (OSError, ValueError) as why:
+        )
+    try:
+        content = json.loads(read_text(description))
+    except (OSError, ValueError, RecursionError) as why:
         raise InputError(f"{description} is not readable JSON ({why}): repair it.") from why
-    missing = [key for key in ("Name", "BIDSVersion") if key not in dict(content)]
+    known = content if isinstance(content, dict) else {}
+    missing = [key for key in ("Name", "BIDSVersion") if key not in known]
     if missing:
         raise InputError(f"{description} lacks {' and '.join(missing)}: add what BIDS requires.")
-    return dict(content)
+    return content
 
 
 def open_layout(
@@ -131,13 +132,19 @@ def open_layout(
     ]
     try:
         indexer = BIDSLayoutIndexer(validate=False, ignore=ignore, index_metadata=False)
-        return _indexed(bids_dir, indexer, database_dir)
+        layout = _indexed(bids_dir, indexer, database_dir)
     except Exception as why:  # pybids, SQLAlchemy and SQLite each raise their own kinds
         where = f"{bids_dir} (database {database_dir})" if database_dir else str(bids_dir)
         raise InputError(
             f"{where} cannot be read as a BIDS dataset ({_first_line(why)}): run "
             "bids-validator-deno on it; a database of another pybids version must be deleted."
         ) from why
+    if Path(layout.root).resolve() != Path(bids_dir).resolve():
+        raise InputError(
+            f"The database {database_dir} is of another dataset, {layout.root}: give another "
+            "folder with --bids-database-dir, or delete it."
+        )
+    return layout
 
 
 def _indexed(bids_dir: Path, indexer: BIDSLayoutIndexer, database_dir: Path | None) -> BIDSLayout:
@@ -185,6 +192,8 @@ def find_scans(
     InputError
         If there is no dataset, an unknown participant or session, or no T1w image at all.
     """
+    from sqlalchemy.exc import SQLAlchemyError
+
     bids_dir = Path(bids_dir).absolute()
     read_description(bids_dir)
     wanted = _labels(participants, "sub-")
@@ -196,7 +205,14 @@ def find_scans(
     layout = open_layout(bids_dir, wanted, database_dir)
     if visits:
         _check_known("Session", visits, layout.get_sessions(), bids_dir)
-    scans, everybody = [], _all_scans(layout, visits, filters or {})
+    try:
+        everybody = _all_scans(layout, visits, filters or {})
+    except (ValueError, TypeError, SQLAlchemyError) as why:
+        raise InputError(
+            f"The BIDS filter asks for what cannot be looked for ({_first_line(why)}): correct "
+            "its values."
+        ) from why
+    scans = []
     for participant in wanted or there:
         found = everybody.get(participant, [])
         if not found and (wanted or not visits):
@@ -227,8 +243,8 @@ def read_filter_file(path: Path) -> dict[str, dict[str, Any]]:
 
     path = Path(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as why:
+        content = json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError) as why:
         raise InputError(
             f"The BIDS filter file {path} cannot be read ({why}): repair it."
         ) from why
@@ -337,6 +353,8 @@ def _all_scans(
         asked.pop("subject", None)  # who it is, only the command line says
         found = images.setdefault(query, {})
         for file in layout.get(**asked):
+            if "subject" not in file.entities:
+                continue  # its folder is not named as BIDS asks
             session = file.entities.get("session")
             # The filter narrows what was asked for on the command line, and never overrides it.
             if not sessions or session in sessions:

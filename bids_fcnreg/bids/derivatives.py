@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, metadata
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from bids_fcnreg import __version__
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.files import make_folder, write_bytes
+from bids_fcnreg.files import make_folder, read_json, read_text, write_bytes
 
 NAME = "bids_fcnreg"
 BIDS_VERSION = "1.10.0"
@@ -164,12 +166,36 @@ def write_tsv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]
     return write_bytes(path, text.encode())
 
 
+def read_tsv(path: str | os.PathLike) -> list[dict[str, str]]:
+    """Rows of a table with tabs, each by the names of the columns in its first line.
+
+    Quotation marks have no meaning and are left out: an unbalanced one would swallow what follows,
+    here or where our tables are read. Cells that a line lacks are empty.
+
+    Raises
+    ------
+    InputError
+        If it is no text in UTF-8.
+    """
+    try:
+        lines = re.split(r"\r\n|\r|\n", read_text(path))
+    except (OSError, UnicodeDecodeError) as why:
+        raise InputError(
+            f"The table {path} cannot be read ({why}): save it as text in UTF-8, with tabs "
+            "between the columns."
+        ) from why
+    cells = [
+        [" ".join(cell.replace('"', " ").split()) for cell in line.split("\t")]
+        for line in lines
+        if line.strip()
+    ]
+    header, *rows = cells or [[]]
+    return [dict(zip_longest(header, row[: len(header)], fillvalue="")) for row in rows]
+
+
 def _description(bids_dir: Path) -> dict[str, Any]:
     """Content of dataset_description.json."""
-    try:
-        raw = json.loads((bids_dir / "dataset_description.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as why:
-        raise InputError(f"{bids_dir}/dataset_description.json cannot be read: {why}.") from why
+    raw = read_json(bids_dir / "dataset_description.json")
     source = {"URL": bids_dir.as_uri()}
     if doi := str(raw.get("DatasetDOI") or ""):
         doi = doi.removeprefix("https://doi.org/").removeprefix("doi:")
@@ -205,14 +231,25 @@ def _generated_by() -> dict[str, Any]:
 
 
 def _makers(output_dir: Path) -> list[str] | None:
-    """Software that made the dataset in a folder; None if there is no dataset."""
-    try:
-        there = json.loads((output_dir / "dataset_description.json").read_text(encoding="utf-8"))
-        return [maker.get("Name") for maker in there.get("GeneratedBy", [])]
-    except OSError:
+    """Software that made the dataset in a folder; None if there is no dataset.
+
+    Raises
+    ------
+    InputError
+        If the file that says it is damaged.
+    """
+    path = output_dir / "dataset_description.json"
+    if not path.exists():
         return None
-    except (ValueError, AttributeError):
-        return []
+    there = read_json(path)
+    if not there:
+        raise InputError(
+            f"{path} cannot be read as JSON, so that nobody knows whose results these are: if "
+            f"they are of {NAME}, delete it, and it is made again; else choose another folder."
+        )
+    makers = there.get("GeneratedBy")
+    makers = makers if isinstance(makers, list) else []
+    return [str(maker.get("Name")) for maker in makers if isinstance(maker, dict)]
 
 
 def _write_bidsignore(path: Path) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from bids_fcnreg.bids.dataset import Scan, scan_label
+from bids_fcnreg.bids.derivatives import read_tsv
 from bids_fcnreg.bids.templates import mask_beside
 from bids_fcnreg.errors import InputError
+from bids_fcnreg.files import read_json
 
 _QUALITY = re.compile(
     r"(?P<prefix>sub-(?P<participant>[^_]+)(_ses-(?P<session>[^_]+))?(_[^_]+)*?)"
@@ -65,7 +66,7 @@ class Result:
     @property
     def mode(self) -> str:
         """How it was registered: ``predict``, ``refine`` or ``optimize``."""
-        return json.loads(self.quality.read_text(encoding="utf-8"))["mode"]
+        return read_json(self.quality)["mode"]
 
 
 def find_results(output_dir: Path, participant: str = "*") -> list[Result]:
@@ -81,8 +82,8 @@ def find_results(output_dir: Path, participant: str = "*") -> list[Result]:
     Returns
     -------
     list of Result
-        Sorted by scan and space, the newest of each. A scan of which a file is missing has no
-        complete result and is left out.
+        Sorted by scan and space, the newest of each. A scan of which a file is missing, or the
+        quality numbers are damaged, has no complete result and is left out.
     """
     names = list(Path(output_dir).glob(f"sub-{participant}/**/anat/*_desc-quality_xfm.json"))
     names.sort(key=lambda path: path.stat().st_mtime)
@@ -101,7 +102,7 @@ def _result(quality: Path, match: re.Match[str]) -> Result | None:
     log_jacobian = folder / f"{quality.name.removesuffix(ending)}_desc-logjacobian_xfm.nii.gz"
     native_mask = folder / f"{prefix}_desc-brain_mask.nii.gz"
     files = (t1w, mask, log_jacobian, native_mask)
-    if not all(path and path.exists() for path in files):
+    if not all(path and path.exists() for path in files) or "mode" not in read_json(quality):
         return None
     tables = ((path, _VOLUMES.search(path.name)) for path in sorted(folder.glob(f"{prefix}_seg*")))
     volumes = {found["atlas"]: path for path, found in tables if found and found["space"] == space}
@@ -146,7 +147,7 @@ def read_failures(output_dir: Path) -> dict[str, str]:
     failures: dict[str, str] = {}
     files = Path(output_dir).glob(f"logs/*/{FAILURES}")
     for path in sorted(files, key=lambda path: path.stat().st_mtime):
-        failures |= json.loads(path.read_text(encoding="utf-8"))
+        failures |= read_json(path)
     return failures
 
 
@@ -167,19 +168,12 @@ def read_participants(bids_dir: Path) -> dict[str, dict[str, str]]:
     path = Path(bids_dir) / "participants.tsv"
     if not path.exists():
         return {}
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as stream:
-            rows = list(csv.DictReader(stream, delimiter="\t", restval="n/a"))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read as a table ({error}): repair it.") from error
+    rows = read_tsv(path)
     if rows and "participant_id" not in rows[0]:
         raise InputError(f"{path} has no column participant_id: repair its first line.")
     return {
-        row["participant_id"].strip().removeprefix("sub-"): {
-            # Quoted values may hold tabs and ends of lines, which would tear our own tables.
-            column: " ".join((value or "").split()) or "n/a"
-            for column, value in row.items()
-            if column not in ("participant_id", None)
+        row["participant_id"].removeprefix("sub-"): {
+            column: value or "n/a" for column, value in row.items() if column != "participant_id"
         }
         for row in rows
         if row["participant_id"]
@@ -190,14 +184,21 @@ def read_volumes(path: Path) -> dict[str, tuple[int, float]]:
     """Index and volume (mm³) of each region by its name, from a table of one scan.
 
     Regions that share a name get their index appended.
+
+    Raises
+    ------
+    InputError
+        If the table is damaged.
     """
-    with open(path, encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream, delimiter="\t"))
-    names = [row["name"] for row in rows]
-    return {
-        name if names.count(name) == 1 else f"{name} {row['index']}": (
-            int(row["index"]),
-            float(row["volume_mm3"]),
-        )
-        for name, row in zip(names, rows, strict=True)
-    }
+    rows = read_tsv(path)
+    try:
+        count = Counter(row["name"] for row in rows)
+        return {
+            row["name"] if count[row["name"]] == 1 else f"{row['name']} {row['index']}": (
+                int(row["index"]),
+                float(row["volume_mm3"]),
+            )
+            for row in rows
+        }
+    except (KeyError, ValueError) as why:
+        raise InputError(f"{path} is damaged: run the participant level again.") from why

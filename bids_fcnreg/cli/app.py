@@ -45,10 +45,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _leave(f"error: {error}", BAD_INPUT)
     except FcnregError as error:
         return _leave(f"error: {error}", FAILED)
+    except OSError as error:  # for instance: no space left
+        return _leave(f"error: {_told(error)}; {_GOES_ON}.", FAILED)
     except KeyboardInterrupt:
         return _leave(f"stopped by the user; {_GOES_ON}.", INTERRUPTED)
     except _Terminated as request:
         return _leave(f"was asked to end; {_GOES_ON}.", 128 + request.args[0])
+
+
+def _told(error: OSError) -> str:
+    """What the system says, and of which file."""
+    reason = error.strerror or str(error)
+    return f"{error.filename}: {reason}" if error.filename else reason
 
 
 def _leave(sentence: str, code: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Container, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bids_fcnreg.bids.derivatives import CHECKSUMS, bids_uri
 from bids_fcnreg.bids.results import Result, find_preprocessed, find_results
-from bids_fcnreg.files import checksum
+from bids_fcnreg.files import checksum, read_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -105,8 +104,7 @@ def _other_weights(config: Config, result: Result) -> bool:
     """Whether the package came with other weights when it made a result in the same mode."""
     if config.model is not None or config.mode == "optimize" or result.mode != config.mode:
         return False
-    then = json.loads(result.quality.read_text(encoding="utf-8")).get("weights")
-    return then != _checksum_of_shipped(config.network)
+    return read_json(result.quality).get("weights") != _checksum_of_shipped(config.network)
 
 
 @cache
@@ -126,11 +124,8 @@ def _by_uri(config: Config, checksums: Mapping[str, str]) -> dict[str, str]:
 
 def _differences(sidecar: Path, now: Mapping[str, str]) -> set[str]:
     """Names of files that a sidecar has another checksum of, or that only one of both knows."""
-    try:
-        content = json.loads(sidecar.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return set()
-    if CHECKSUMS not in content:  # made by an earlier version
+    content = read_json(sidecar)
+    if CHECKSUMS not in content:  # damaged, or made by an earlier version
         return set()
     # Our own results are not of interest: they follow from the others.
     then = {uri: sha for uri, sha in content[CHECKSUMS].items() if not uri.startswith("bids::")}

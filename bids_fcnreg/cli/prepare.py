@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -10,7 +9,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bids_fcnreg.config import Config
 from bids_fcnreg.errors import FcnregError, InputError
@@ -221,14 +220,16 @@ def write_methods(config: Config, workflow: Workflow, scans: Iterable[Scan] = ()
     import pypandoc
 
     from bids_fcnreg.bids.results import find_preprocessed
-    from bids_fcnreg.files import write_bytes
+    from bids_fcnreg.files import read_json, write_bytes
     from bids_fcnreg.workflows.preprocess import tell_extraction
 
     folder = config.output_dir / "logs"
     references = files("bids_fcnreg").joinpath("data", "references.bib").read_bytes()
     bibliography = write_bytes(folder / "CITATION.bib", references)
     made = find_preprocessed(config.output_dir, scans)
-    stripped = [_sidecar(preproc)["SkullStripped"] for _, preproc, _ in made]
+    sidecars = (preproc.with_name(f"{preproc.name[:-7]}.json") for _, preproc, _ in made)
+    said = [read_json(sidecar).get("SkullStripped") for sidecar in sidecars]
+    stripped = [one for one in said if one is not None]
     text = tell_extraction(workflow.visit_desc().strip(), stripped)
     path = write_bytes(folder / "CITATION.md", f"{text}\n".encode())
     filled = ["--standalone", "--citeproc", "--bibliography", str(bibliography)]
@@ -237,11 +238,6 @@ def write_methods(config: Config, workflow: Workflow, scans: Iterable[Scan] = ()
         text = pypandoc.convert_file(str(path), kind, format="markdown", extra_args=filled)
         write_bytes(path.with_suffix(ending), text.encode())
     return path
-
-
-def _sidecar(path: Path) -> dict[str, Any]:
-    """What the JSON beside an image says."""
-    return json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text("utf-8"))
 
 
 def _count(number: int, one: str, many: str | None = None) -> str:

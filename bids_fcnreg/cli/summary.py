@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 from collections.abc import Container, Iterable, Mapping
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bids_fcnreg.cli.progress import label_of, stage
+from bids_fcnreg.files import read_json
 from bids_fcnreg.verdict import LEVELS
 
 _OURS = re.compile(r"^\s*bids_fcnreg\.errors\.\w+: (.+)$", re.MULTILINE)
@@ -98,8 +98,8 @@ def read_quality(output_dir: Path, label: str) -> dict[str, dict[str, Any]]:
     found = {}
     for path in sorted(folder.glob(f"{label}_*desc-quality_xfm.json")):
         space = re.search(r"_to-([^_]+)_", path.name)
-        if space is not None:
-            found[space[1]] = json.loads(path.read_text())
+        if space is not None and (quality := read_json(path)):
+            found[space[1]] = quality
     return found
 
 

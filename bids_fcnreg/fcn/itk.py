@@ -137,15 +137,18 @@ def read_transform(path: str | os.PathLike) -> Transform:
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path} does not exist: check the path.")
+    if not path.is_file():
+        raise InputError(f"{path} is not a file: give an ITK transform.")
     _check_claims(path)
     try:
         transform = sitk.ReadTransform(str(path))
+        steps = tuple(_steps(transform, path))
     except (RuntimeError, UnicodeDecodeError) as why:  # ITK's words may quote the file's bytes
         raise InputError(
             f"{path} cannot be read as an ITK transform: give a .h5, .mat, .tfm or .txt file "
             "written by ITK, ANTs or this software."
         ) from why
-    return Transform(tuple(_steps(transform, path)))
+    return Transform(steps)
 
 
 def _check_claims(path: Path) -> None:
@@ -153,8 +156,14 @@ def _check_claims(path: Path) -> None:
     try:
         with h5py.File(path, "r", locking=False) as file:
             claims = [_claimed_bytes(part) for part in file["TransformGroup"].values()]
+            kinds = [part["TransformType"][0] for part in file["TransformGroup"].values()]
     except (OSError, KeyError, ValueError, RuntimeError, AttributeError, TypeError):
         return  # another format, or damaged: ITK says which
+    if any(b"BSpline" in kind for kind in kinds):  # a damaged one ends ITK, and us with it
+        raise InputError(
+            f"{path} holds a BSplineTransform: only linear transforms and displacement fields "
+            "can be used."
+        )
     # ITK's copy, ours, and one in single precision.
     needed, there = 2.5 * sum(claims) / 1024**3, available_memory_gb()
     if needed > there:
@@ -180,6 +189,8 @@ def _check_finite(values: np.ndarray, path: Path) -> None:
 
 def _steps(transform: sitk.Transform, path: Path) -> list[Affine | Displacement]:
     """Parts of an ITK transform in the order in which they act on a point."""
+    if transform.GetDimension() != 3:
+        raise InputError(f"{path} holds a transform of {transform.GetDimension()} axes: give 3.")
     kind = transform.GetTransformEnum()
     if kind == sitk.sitkComposite:
         composite = sitk.CompositeTransform(transform)

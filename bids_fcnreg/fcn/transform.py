@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as nnf
 
+from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn import kernels
 from bids_fcnreg.fcn.geometry import Grid, Image, apply_affine, voxel_to_voxel
 from bids_fcnreg.fcn.warp import identity, invert, jacobian_determinant, sample
@@ -36,8 +37,17 @@ class Affine:
     matrix: np.ndarray
 
     def inverse(self) -> Affine:
-        """The map the other way."""
-        return Affine(np.linalg.inv(self.matrix))
+        """The map the other way.
+
+        Raises
+        ------
+        InputError
+            If it maps different points to one.
+        """
+        try:
+            return Affine(np.linalg.inv(self.matrix))
+        except np.linalg.LinAlgError as why:
+            raise InputError("A singular linear transform has no inverse.") from why
 
     def map(self, points: Tensor) -> Tensor:
         """Map points (..., 3), RAS+ mm."""

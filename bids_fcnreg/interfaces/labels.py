@@ -61,20 +61,15 @@ class RegionVolumes(SimpleInterface):
     def _run_interface(self, runtime):
         import nibabel as nib
 
+        from bids_fcnreg.bids.derivatives import write_tsv
+
         nifti = nib.load(self.inputs.labels)
         rows = region_volumes(np.asanyarray(nifti.dataobj), nifti.affine, self.inputs.table)
-        volumes = [(str(index), name, f"{volume:.3f}") for index, name, volume in rows]
+        volumes = [(index, name, f"{volume:.3f}") for index, name, volume in rows]
         folder = Path(runtime.cwd)
-        self._results["volumes"] = _write_tsv(
-            folder / "volumes.tsv", [("index", "name", "volume_mm3"), *volumes]
-        )
-        self._results["lookup"] = _write_tsv(
-            folder / "lookup.tsv", [("index", "name"), *(row[:2] for row in volumes)]
-        )
+        for output, header, lines in (
+            ("volumes", ("index", "name", "volume_mm3"), volumes),
+            ("lookup", ("index", "name"), [row[:2] for row in volumes]),
+        ):
+            self._results[output] = str(write_tsv(folder / f"{output}.tsv", header, lines))
         return runtime
-
-
-def _write_tsv(path: Path, rows: list[tuple[str, ...]]) -> str:
-    """Write rows of text; returns the path as text."""
-    path.write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
-    return str(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -212,7 +211,9 @@ def draw_slices(
         )
         draw(display, axis)
     if legend:
-        handles = [Patch(color=colour, label=name) for name, colour in legend.items()]
+        # A dollar sign would begin a formula.
+        labels = {name.replace("$", r"\$"): colour for name, colour in legend.items()}
+        handles = [Patch(color=colour, label=name) for name, colour in labels.items()]
         figure.legend(
             handles=handles,
             loc="upper left",
@@ -268,8 +269,9 @@ def white_matter_level(brain: np.ndarray) -> float:
 
 def _names(lookup: str) -> dict[int, str]:
     """Names of labels by their index."""
-    with open(lookup, encoding="utf-8", newline="") as stream:
-        return {int(row["index"]): row["name"] for row in csv.DictReader(stream, delimiter="\t")}
+    from bids_fcnreg.bids.derivatives import read_tsv
+
+    return {int(row["index"]): row["name"] for row in read_tsv(lookup)}
 
 
 def _consecutive(path: str) -> tuple[nib.Nifti1Image, list[int]]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from nipype.interfaces.base import (
     BaseInterfaceInputSpec,
     File,
@@ -117,18 +118,19 @@ class Resample(SimpleInterface):
         from bids_fcnreg import image
 
         torch.set_num_threads(self.inputs.num_threads)
-        resampled = read_chain(self.inputs.transform).resample(
-            image.read(self.inputs.in_file),
-            grid_of(self.inputs.reference),
-            interpolation=self.inputs.interpolation,
-        )
-        dtype = "float32"
-        if self.inputs.interpolation != "linear":
-            dtype = _integer_type(self.inputs.in_file)
+        chain, how = read_chain(self.inputs.transform), self.inputs.interpolation
+        grid = grid_of(self.inputs.reference)
         space = image.TEMPLATE if self.inputs.onto_template else image.SCANNER
         extension = ".nii.gz" if self.inputs.compress else ".nii"
         out_file = Path(runtime.cwd) / f"resampled{extension}"
-        image.write(out_file, resampled, dtype=dtype, space=space)
+        if how == "linear":
+            resampled = chain.resample(image.read(self.inputs.in_file), grid)
+            image.write(out_file, resampled, dtype="float32", space=space)
+        else:
+            numbers, labels = image.numbered(image.load(self.inputs.in_file, dtype="float64"))
+            resampled = chain.resample(numbers, grid, interpolation=how)
+            dtype = _integer_type(self.inputs.in_file, labels)
+            image.write(out_file, image.with_labels(resampled, labels, space), dtype=dtype)
         self._results["out_file"] = str(out_file)
         return runtime
 
@@ -180,9 +182,10 @@ def grid_of(path: str) -> Grid:
     return Grid(nifti.shape[:3], nifti.affine)
 
 
-def _integer_type(path: str) -> str:
-    """Data type that holds the labels of an image file."""
+def _integer_type(path: str, labels: np.ndarray) -> str:
+    """Data type for labels: that of their image file if it holds them, else int32."""
     import nibabel as nib
 
     dtype = nib.load(path).get_data_dtype()
-    return dtype.name if dtype.kind in "iu" else "int32"
+    fits = dtype.kind in "iu" and labels.max() <= np.iinfo(dtype).max
+    return dtype.name if fits else "int32"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import tempfile
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def make_pair_report(
     parts.append(_part("Quality numbers", "", numbers))
     page = Environment().from_string(PAGE.read_text(encoding="utf-8"))
     text = page.render(
-        title=f"{moving.name} registered to {name_of_fixed}",
+        title=escape(f"{moving.name} registered to {name_of_fixed}"),
         sections=[{"name": "", "reportlets": parts}],
         footer=[f"<p>Made by bids_fcnreg {__version__}.</p>"],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
@@ -226,7 +227,8 @@ def _run_report(
             out_filename=temporary.name,
             # A folder with one subject: indexing all of them for each report would be quadratic.
             reportlets_dir=root,
-            metadata={"page": str(PAGE)},
+            # Put into YAML as it is: quoted, whatever the folders are called.
+            metadata={"page": json.dumps(str(PAGE)), "logs": json.dumps(str(output_dir / "logs"))},
             subject=participant,
         )
         if not any(figures.glob("*_desc-verdict_xfm.html")):

@@ -111,8 +111,8 @@ def test_file_with_table_beside_it_or_named(template, tmp_path):
     atlas = resolve_atlas(str(path), template)
     assert (atlas.name, atlas.image) == ("myatlas", path)
     assert atlas.labels == ((1, "one"), (2, "2"), (300, "300"))
-    (tmp_path / "my_atlas.tsv").write_text('index\tname\n1\t"a\tb\nc"\n')
-    assert resolve_atlas(str(path), template).labels[0] == (1, "a b c")
+    (tmp_path / "my_atlas.tsv").write_text('index\tname\n1\t"Left one\n2\t"two"\n')
+    assert resolve_atlas(str(path), template).labels[:2] == ((1, "Left one"), (2, "two"))
     other = tmp_path / "other.tsv"
     other.write_text("index\n1\n7\n")
     labels = resolve_atlas(f"{path}:{other}", template).labels

@@ -97,6 +97,14 @@ def test_refuses_the_input_and_the_folders_of_others(raw, tmp_path):
     (other / "dataset_description.json").write_text('{"GeneratedBy": [{"Name": "fMRIPrep"}]}')
     with pytest.raises(InputError, match="did not make"):
         prepare_output(other, raw)
+    for text in ('{"Name": "x", "Gen', "[1]", ""):
+        (other / "dataset_description.json").write_text(text)
+        with pytest.raises(InputError, match="cannot be read as JSON, so that nobody knows"):
+            prepare_output(other, raw)
+    for makers in ("null", "5", "[7]", "{}"):
+        (other / "dataset_description.json").write_text(f'{{"GeneratedBy": {makers}}}')
+        with pytest.raises(InputError, match="did not make"):
+            prepare_output(other, raw)
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="is a file"):
         prepare_output(tmp_path / "file", raw)

@@ -120,6 +120,19 @@ def test_another_network_is_noticed(study, tmp_path):
     path.write_text(text)
 
 
+def test_damaged_results_are_made_whole_again(study):
+    assert "results in Small are there" in run(study, "--dry-run")
+    files = list(study.out.glob("sub-01/anat/*"))
+    whole = {path: digest(path) for path in files}
+    for number, path in enumerate(files):
+        content = path.read_bytes()
+        path.write_bytes((content[: len(content) // 2], b"", b"\xff" + content[1:])[number % 3])
+    assert "sub-01" in run(study, "--dry-run")
+    run(study, "--reports-only")
+    run(study)
+    assert {path: digest(path) for path in files} == whole
+
+
 def test_a_changed_template_is_noticed(study):
     before = made(study)
     change(study.template)

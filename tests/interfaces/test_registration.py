@@ -13,7 +13,7 @@ import torch
 from nipype.pipeline import engine as pe
 from scipy import ndimage
 
-from bids_fcnreg import image
+from bids_fcnreg import api, image
 from bids_fcnreg.fcn.geometry import Grid, Image
 from bids_fcnreg.fcn.itk import read_transform, write_transform
 from bids_fcnreg.fcn.transform import Affine, Displacement, Transform
@@ -106,6 +106,33 @@ def test_resample_labels_keeps_values_and_type(folder, tmp_path):
     assert set(np.unique(values)) == {0, 7, 1001, 40000}
     # Nearest neighbour differs at the borders of labels only.
     assert (values == by_itk(folder, "labels.nii.gz", sitk.sitkNearestNeighbor)).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("labels", "dtype", "slope"),
+    [
+        ((0, 312782571, 312782572, 2**31 - 1), "int32", 1),
+        ((0, 200, 400, 600), "uint8", 10),
+        ((0, 16777217, 16777218, 16777219), "float64", 1),
+    ],
+)
+def test_large_and_scaled_labels_stay_what_they_are(folder, tmp_path, labels, dtype, slope):
+    numbers = np.digitize(smooth(MOVING, 1, 3), [-0.02, 0.0, 0.02])
+    stored = (np.array(labels) / slope).astype(dtype)[numbers]
+    nifti = nib.Nifti1Image(stored, MOVING.affine)
+    nifti.header.set_slope_inter(slope, 0)
+    path = tmp_path / "labels.nii.gz"
+    nifti.to_filename(path)
+    transform = str(folder / "forward.h5")
+    made = run(
+        Resample(in_file=str(path), reference=str(folder / "fixed.nii.gz"),
+                 transform=transform, interpolation="label"),
+        tmp_path,
+    )  # fmt: skip
+    found = np.asanyarray(nib.load(made.out_file).dataobj)
+    assert set(np.unique(found)) == set(labels)
+    same = api.apply(path, folder / "fixed.nii.gz", [transform], interpolation="label")
+    np.testing.assert_array_equal(np.asanyarray(same.dataobj), found)
 
 
 def test_log_jacobian_of_affine_is_constant(folder, tmp_path):
