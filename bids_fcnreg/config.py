@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import tomllib
 import types
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.files import write_bytes
+from bids_fcnreg.files import read_text, write_bytes
 from bids_fcnreg.machine import available_cpus, available_memory_gb
 
 LEVELS = ("participant", "group")
@@ -189,11 +190,11 @@ def read_settings(path: str | Path) -> dict[str, Any]:
         When the file cannot be read, a key is not known, or a value does not fit its key.
     """
     try:
-        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        values = tomllib.loads(read_text(path))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
         raise InputError(f"The configuration file {path} cannot be read: {reason}.") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"The configuration file {path} is not valid TOML: {error}.") from error
     known = settings_names()
     for key in values:
@@ -265,11 +266,14 @@ def _cast(kind: type, value: Any) -> tuple[bool, Any]:
             tuple(value) if isinstance(value, Iterable) else value
         )
     if kind is Path:
-        fits = isinstance(value, str | Path) and str(value) != ""
-        return fits, Path(os.path.abspath(Path(value).expanduser())) if fits else value
+        try:
+            fits = isinstance(value, str | Path) and str(value) != ""
+            return fits, Path(os.path.abspath(Path(value).expanduser())) if fits else value
+        except RuntimeError:  # the home folder of somebody who is not known
+            return False, value
     if kind is float:
         fits = isinstance(value, int | float) and not isinstance(value, bool)
-        return fits, float(value) if fits else value
+        return fits and math.isfinite(value), float(value) if fits else value
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool), value
     return isinstance(value, kind), value

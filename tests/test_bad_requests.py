@@ -48,6 +48,17 @@ def said(*words: object) -> Case:
     return lambda folder: list(words)
 
 
+def piped(name: str, *words: str) -> Case:
+    """A pipe, at which one would wait for ever, in place of a file."""
+
+    def make(folder: Path) -> list[object]:
+        (folder / name).unlink(missing_ok=True)
+        os.mkfifo(folder / name)
+        return [*words, folder / name] if words else []
+
+    return make
+
+
 def removed(name: str) -> Case:
     def make(folder: Path) -> list[object]:
         (folder / name).unlink()
@@ -56,9 +67,14 @@ def removed(name: str) -> Case:
     return make
 
 
-def template(data: np.ndarray, mask: np.ndarray | None = None, zoom: float = 2.0) -> Case:
+def template(
+    data: np.ndarray,
+    mask: np.ndarray | None = None,
+    zoom: float = 2.0,
+    name: str = "tpl-Own_T1w.nii.gz",
+) -> Case:
     def make(folder: Path) -> list[object]:
-        path = save(folder / "tpl-Own_T1w.nii.gz", data)
+        path = save(folder / name, data)
         if mask is not None:
             save(folder / "tpl-Own_desc-brain_mask.nii.gz", mask, zoom)
         return ["--template", path]
@@ -107,6 +123,11 @@ def misnamed(folder: Path) -> list[object]:
     return []
 
 
+def circle(folder: Path) -> list[object]:
+    (folder / "circle").symlink_to("circle")
+    return ["-w", folder / "circle"]
+
+
 HEAD = np.random.default_rng(0).integers(1, 900, (20, 20, 20)).astype("int16")
 DESCRIPTION = "in/dataset_description.json"
 
@@ -133,6 +154,9 @@ CASES: dict[str, tuple[Case, str]] = {
         written("f.json", '{"t1w": {"aquisition": "x"}}', "--bids-filter-file"),
         "unknown entity aquisition",
     ),
+    "filter is a pipe": (piped("f.json", "--bids-filter-file"), "f.json"),
+    "settings are a pipe": (piped("c.toml", "--config-file"), "c.toml cannot be read"),
+    "description is a pipe": (piped(DESCRIPTION), "it is not a file"),
     "filter with a path": (
         written("f.json", '{"t1w": {"acquisition": "../../x"}}', "--bids-filter-file"),
         "no T1w image",
@@ -142,6 +166,11 @@ CASES: dict[str, tuple[Case, str]] = {
     "template is text": (written("tpl-X_T1w.nii.gz", "no", "--template"), "cannot be read"),
     "template is flat": (template(HEAD[:, :, 3]), "three-dimensional"),
     "template has another mask": (template(HEAD, HEAD[:9], 3), "is not on the grid"),
+    "template without a name": (template(HEAD, name="脳.nii.gz"), "gives its name to results"),
+    "template of a long name": (
+        template(HEAD, name=f"{'a' * 150}.nii.gz"),
+        "gives its name to results",
+    ),
     "atlas unknown": (said("--atlas", "NoSuchAtlas"), "NoSuchAtlas"),
     "atlas of fractions": (atlas(lambda labels: labels / 2), "not whole numbers"),
     "atlas below zero": (atlas(lambda labels: -labels), "not whole numbers"),
@@ -166,12 +195,25 @@ CASES: dict[str, tuple[Case, str]] = {
         "unknown key 'nproc'",
     ),
     "settings are no TOML": (written("c.toml", "a = ?", "--config-file"), "not valid TOML"),
+    "settings nested without end": (
+        written("c.toml", f"a = {'[' * 5000}", "--config-file"),
+        "is not valid TOML",
+    ),
+    "settings with a home of nobody": (
+        written("c.toml", 'work_dir = "~nobody-there/x"', "--config-file"),
+        "must be a path",
+    ),
+    "path in a circle": (circle, "cannot be used"),
+    "path too long": (said("-w", "/" + "a" * 300), "cannot be used"),
+    "path with a zero": (said("-w", "a\0b"), "cannot be used"),
     "plugin file is text": (written("p.yml", "just text", "--use-plugin"), "plugin"),
     "plugin file with code": (
         written("p.yml", "!!python/object/apply:os.mkdir [exploded]", "--use-plugin"),
         "is not usable",
     ),
     "no processor": (said("--nprocs", "0"), "at least 1"),
+    "endless memory": (said("--mem", "inf"), "--mem"),
+    "memory without number": (said("--mem", "nan"), "--mem"),
     "no memory": (said("--mem", "-1"), "--mem"),
     "work folder in the dataset": (lambda folder: ["-w", folder / "in/work"], "inside the BIDS"),
     "work folder is a file": (written("w", "x", "-w"), "is a file"),

@@ -39,6 +39,9 @@ __all__ = [
     "templateflow_home",
 ]
 
+#: Letters of a file's name that names of results take over.
+LONGEST_NAME = 100
+
 _NILEARN_URL = "https://github.com/nilearn/nilearn/blob/main/nilearn/datasets/data"
 
 
@@ -233,8 +236,20 @@ def cached(folder: Path, source: Path, ending: str, *also: Path) -> Path:
 
 
 def plain(path: Path) -> str:
-    """Letters and digits of a file's name without its extensions."""
-    return re.sub(r"[^a-zA-Z0-9]", "", re.sub(r"\.nii(\.gz)?$", "", path.name))
+    """Letters and digits of a file's name without its extensions.
+
+    Raises
+    ------
+    InputError
+        If there are none, or too many for names of results.
+    """
+    name = re.sub(r"[^a-zA-Z0-9]", "", re.sub(r"\.nii(\.gz)?$", "", path.name))
+    if not 0 < len(name) <= LONGEST_NAME:
+        raise InputError(
+            f"{path} gives its name to results: rename it, with 1 to {LONGEST_NAME} letters from "
+            "a to z and digits."
+        )
+    return name
 
 
 def _select(name: str, files: list[Entry], modifiers: dict[str, str], spec: str) -> Template:
@@ -242,7 +257,7 @@ def _select(name: str, files: list[Entry], modifiers: dict[str, str], spec: str)
     images = [e for e in files if e.suffix == "T1w" and e.extension in (".nii.gz", ".nii")]
     if not images:
         raise InputError(f"The template {spec} has no T1w image: choose another template.")
-    cohorts = sorted({e.entities.get("cohort") for e in images}, key=lambda c: int(c or 0))
+    cohorts = sorted({e.entities.get("cohort") for e in images}, key=_as_number)
     cohort = modifiers.get("cohort")
     if cohort not in cohorts:
         known = ", ".join(f"{name}:cohort-{c}" for c in cohorts if c) or "none"
@@ -250,7 +265,7 @@ def _select(name: str, files: list[Entry], modifiers: dict[str, str], spec: str)
     files = [e for e in files if e.entities.get("cohort") == cohort]
     resolutions = sorted(
         {e.entities.get("res") for e in images if e.entities.get("cohort") == cohort},
-        key=lambda r: int(r) if r and r.isdigit() else 0,
+        key=_as_number,
     )
     resolution = modifiers.get("res", resolutions[0])
     if resolution not in resolutions:
@@ -271,6 +286,10 @@ def _select(name: str, files: list[Entry], modifiers: dict[str, str], spec: str)
     return template
 
 
+def _as_number(label: str | None) -> int:
+    return int(label) if label and label.isdecimal() else 0
+
+
 def _says_brain(entry: Entry) -> bool:
     """Whether the name is that of a brain or its mask; old archives say ``label-brain``."""
     return entry.entities.get("desc", entry.entities.get("label")) == "brain"
@@ -280,7 +299,8 @@ def _from_file(path: Path) -> Template:
     """Template from a NIfTI file and, if it is there, the mask beside it."""
     image.load(path)
     entry = parse(path)
-    name = (entry.entities.get("tpl") if entry else None) or plain(path)
+    named = entry.entities.get("tpl", "") if entry else ""
+    name = named if re.fullmatch(r"[a-zA-Z0-9+]{1,100}", named) else plain(path)
     cohort = entry.entities.get("cohort") if entry and "tpl" in entry.entities else None
     mask = mask_beside(path)
     if mask is None:

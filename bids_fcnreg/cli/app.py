@@ -39,6 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if threading.current_thread() is threading.main_thread():
         _listen()
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal may not know all letters
+            stream.reconfigure(errors="replace")
     try:
         return run(parse(argv))
     except InputError as error:

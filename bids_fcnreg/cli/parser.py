@@ -97,6 +97,9 @@ def check(config: Config) -> None:
     InputError
         With one sentence that says what to change.
     """
+    for name, path in vars(config).items():
+        if isinstance(path, Path):
+            _check_path(path, _flag(name))
     for name in ("filter_file", "model", "plugin_file"):
         path = getattr(config, name)
         if path is not None and not path.is_file():
@@ -119,6 +122,18 @@ def check(config: Config) -> None:
             f"The work folder {config.work_dir} lies inside the BIDS folder; "
             f"give another one with -w."
         )
+
+
+def _check_path(path: Path, flag: str) -> None:
+    """Refuse what no file can be called: too long, or links that go in a circle."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return
+    except (OSError, ValueError) as error:
+        told = f"{str(path)[:60]}…" if len(str(path)) > 60 else str(path).replace("\0", "")
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{flag}: {told} cannot be used ({reason}): give another.") from error
 
 
 _FLAGS = {

@@ -232,10 +232,13 @@ def write_methods(config: Config, workflow: Workflow, scans: Iterable[Scan] = ()
     stripped = [one for one in said if one is not None]
     text = tell_extraction(workflow.visit_desc().strip(), stripped)
     path = write_bytes(folder / "CITATION.md", f"{text}\n".encode())
-    filled = ["--standalone", "--citeproc", "--bibliography", str(bibliography)]
+    # Names without folders, which pandoc may not be able to spell in this language.
+    filled = ["--standalone", "--citeproc", "--bibliography", bibliography.name]
     filled += ["--metadata", "pagetitle=Methods"]
     for ending, kind in ((".html", "html"), (".tex", "latex")):
-        text = pypandoc.convert_file(str(path), kind, format="markdown", extra_args=filled)
+        text = pypandoc.convert_file(
+            path.name, kind, format="markdown", extra_args=filled, cworkdir=str(folder)
+        )
         write_bytes(path.with_suffix(ending), text.encode())
     return path
 
