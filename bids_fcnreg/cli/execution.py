@@ -26,6 +26,7 @@ from nipype.pipeline import plugins
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin
 from nipype.utils.gpu_count import gpu_count
 
+from bids_fcnreg.cli.intermediate import discard_damaged, remember
 from bids_fcnreg.cli.progress import Display
 from bids_fcnreg.config import Config
 from bids_fcnreg.errors import InputError
@@ -130,6 +131,10 @@ class IsolatedPlugin(MultiProcPlugin):
         self._task_obj[self._taskid] = process, receiver
         return self._taskid
 
+    def _local_hash_check(self, jobid: int, graph: Any) -> bool:
+        discard_damaged(self.procs[jobid])
+        return super()._local_hash_check(jobid, graph)
+
     def _sort_jobs(self, jobids: Sequence[int], scheduler: str = "tsort") -> list[int]:
         """One subject after another: the first results are there early, a kill costs few."""
         return sorted(jobids, key=lambda job: (self.procs[job].fullname.split(".")[:2], job))
@@ -181,6 +186,7 @@ def _run_node(
     outcome: dict[str, Any] = {"result": None, "traceback": None}
     try:
         outcome["result"] = node.run(updatehash=updatehash)
+        remember(node)
     except Exception:
         outcome["traceback"] = format_exception(*sys.exc_info())
         with suppress(Exception):  # there may be no result yet

@@ -121,16 +121,31 @@ def test_another_network_is_noticed(study, tmp_path):
 
 
 def test_damaged_results_are_made_whole_again(study):
-    assert "results in Small are there" in run(study, "--dry-run")
     files = list(study.out.glob("sub-01/anat/*"))
-    whole = {path: digest(path) for path in files}
+    whole = {path: digest(path) for path in files if path.suffix != ".json"}
     for number, path in enumerate(files):
         content = path.read_bytes()
         path.write_bytes((content[: len(content) // 2], b"", b"\xff" + content[1:])[number % 3])
-    assert "sub-01" in run(study, "--dry-run")
-    run(study, "--reports-only")
+    assert "sub-01: to register to Small" in run(study, "--dry-run")
     run(study)
-    assert {path: digest(path) for path in files} == whole
+    assert {path: digest(path) for path in whole} == whole
+    assert all(json.loads(path.read_text()) for path in files if path.suffix == ".json")
+
+
+def test_damaged_intermediate_results_are_made_again(study):
+    files = study.out.glob("sub-01/anat/*")
+    whole = {path: digest(path) for path in files if path.suffix != ".json"}
+    picks = ("extract/result_*.pklz", "scale/preproc.nii.gz", "debias/result_*.pklz",
+             "estimate/forward.h5", "estimate/quality.json", "mask_std/*.nii.gz")  # fmt: skip
+    for number, pick in enumerate(picks):
+        (path,) = study.folder.glob(f"work/fcnreg_wf/sub_01_wf/*/{pick}")
+        if number == len(picks) - 1:
+            path.unlink()
+        else:
+            content = path.read_bytes()
+            path.write_bytes((b"", content[: len(content) // 2])[number % 2])
+    run(study)
+    assert {path: digest(path) for path in whole} == whole
 
 
 def test_a_changed_template_is_noticed(study):
