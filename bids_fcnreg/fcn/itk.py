@@ -155,11 +155,12 @@ def _check_claims(path: Path) -> None:
     """Refuse an .h5 that claims more than fits into memory: ITK would take it."""
     try:
         with h5py.File(path, "r", locking=False) as file:
-            claims = [_claimed_bytes(part) for part in file["TransformGroup"].values()]
-            kinds = [part["TransformType"][0] for part in file["TransformGroup"].values()]
+            parts = file["TransformGroup"].values()
+            claims = [_claimed_bytes(part) for part in parts]
+            kinds = [repr(part["TransformType"][:1]) for part in parts if "TransformType" in part]
     except (OSError, KeyError, ValueError, RuntimeError, AttributeError, TypeError):
         return  # another format, or damaged: ITK says which
-    if any(b"BSpline" in kind for kind in kinds):  # a damaged one ends ITK, and us with it
+    if any("BSpline" in kind for kind in kinds):  # a damaged one ends ITK, and us with it
         raise InputError(
             f"{path} holds a BSplineTransform: only linear transforms and displacement fields "
             "can be used."

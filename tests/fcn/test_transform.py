@@ -272,3 +272,22 @@ def test_change_of_grid_keeps_millimetres(fixed, displacement):
     there, then = (Transform((step,)).map(points) for step in (displacement, coarse))
     assert (then - points).norm(dim=-1).max() > 2
     assert (there - then).norm(dim=-1).max() < 0.4
+
+
+def test_a_spline_is_refused_before_itk_reads_it(tmp_path):
+    path = tmp_path / "x.h5"
+    spline = sitk.BSplineTransform(3)
+    sitk.WriteTransform(spline, str(path))
+    with h5py.File(path, "a", locking=False) as file:
+        part = file["TransformGroup/0"]
+        del part["TransformParameters"]
+        part["TransformParameters"] = np.zeros(3)  # with these, ITK ends the process
+    with pytest.raises(InputError, match="holds a BSplineTransform: only linear"):
+        read_transform(path)
+
+
+def test_a_transform_of_two_axes_is_refused(tmp_path):
+    path = tmp_path / "x.tfm"
+    sitk.WriteTransform(sitk.TranslationTransform(2), str(path))
+    with pytest.raises(InputError, match="of 2 axes"):
+        read_transform(path)
