@@ -41,6 +41,7 @@ _LEAST = {
     "seed": 0,
     "verbose": 0,
 }
+_MOST = {"seed": 2**63 - 1}
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text",
           Path: "a path", tuple: "a list of texts"}  # fmt: skip
 
@@ -254,6 +255,8 @@ def convert(key: str, value: Any, where: str) -> Any:
         raise InputError(f"{where} must be one of {', '.join(_CHOICES[key])}, not {value!r}.")
     if key in _LEAST and converted < _LEAST[key]:
         raise InputError(f"{where} must be {_WORDS[kind]} of at least {_LEAST[key]}, not {value}.")
+    if key in _MOST and converted > _MOST[key]:
+        raise InputError(f"{where} must be {_WORDS[kind]} of at most {_MOST[key]}, not {value}.")
     if key == "device" and not _is_device(converted):
         raise InputError(f"{where} must be one of auto, cpu, cuda, cuda:N, not {value!r}.")
     return _labels(key, converted)

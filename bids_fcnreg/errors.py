@@ -18,3 +18,9 @@ class FcnregError(Exception):
 
 class InputError(FcnregError):
     """A file or an option given by the user is wrong: the sentence says which, why, what to do."""
+
+
+def told(error: OSError) -> str:
+    """What the system says, and of which file."""
+    reason = error.strerror or str(error)
+    return f"{error.filename}: {reason}" if error.filename else reason

@@ -26,6 +26,9 @@ from bids_fcnreg.fcn.transform import Transform
 from bids_fcnreg.phantom_head import Head, build
 from bids_fcnreg.phantom_scan import SCANS, Participant, simulate_sessions
 
+#: What a scan and its truth take on the disk.
+GB_PER_SCAN = 0.03
+
 
 def make_dataset(
     folder: str | os.PathLike,
@@ -59,7 +62,8 @@ def make_dataset(
     Raises
     ------
     InputError
-        If there is something in `folder`, or no participant or no session is wanted.
+        If there is something in `folder`, no participant or no session is wanted, or more than
+        the disk can hold.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -69,6 +73,13 @@ def make_dataset(
     if sessions < 1:
         raise InputError(f"{sessions} sessions cannot be simulated: ask for at least 1.")
     folder.parent.mkdir(parents=True, exist_ok=True)
+    needed = participants * sessions * GB_PER_SCAN
+    there = shutil.disk_usage(folder.parent).free / 1024**3
+    if needed > there:
+        raise InputError(
+            f"{participants * sessions} scans take about {needed:.0f} GB, more than the "
+            f"{there:.0f} GB that are free at {folder}: ask for fewer."
+        )
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         staging.chmod(0o755)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.files import write_bytes
+from bids_fcnreg.files import read_text, write_bytes
 
 AXES = ("x", "y", "z")
 
@@ -45,9 +45,8 @@ def read_points(path: Path) -> PointTable:
         If the file cannot be read, a column is missing, or a coordinate is no number.
     """
     try:
-        with open(path, newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            columns, rows = list(reader.fieldnames or ()), list(reader)
+        reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+        columns, rows = list(reader.fieldnames or ()), list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as why:
         raise InputError(f"The table {path} cannot be read: {why}.") from why
     missing = [axis for axis in AXES if axis not in columns]

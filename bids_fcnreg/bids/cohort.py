@@ -11,7 +11,7 @@ from pathlib import Path
 from bids_fcnreg.bids.dataset import find_scans, read_description
 from bids_fcnreg.bids.templates import mask_beside
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.files import checksum
+from bids_fcnreg.files import checksum, read_text
 
 _NIFTI = (".nii", ".nii.gz")
 _PREPROCESSED = "sub-*/**/anat/*_desc-preproc_T1w.nii*"
@@ -129,7 +129,7 @@ def _brains_in(folder: Path) -> Iterator[Brain]:
 def _listed(path: Path) -> Iterator[Brain]:
     """Images that a text file lists."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"{path} is neither an image (.nii, .nii.gz) nor a text file that lists images."

@@ -125,7 +125,7 @@ def _by_uri(config: Config, checksums: Mapping[str, str]) -> dict[str, str]:
 def _differences(sidecar: Path, now: Mapping[str, str]) -> set[str]:
     """Names of files that a sidecar has another checksum of, or that only one of both knows."""
     content = read_json(sidecar)
-    if CHECKSUMS not in content:  # damaged, or made by an earlier version
+    if not isinstance(content.get(CHECKSUMS), dict):  # damaged, or made by an earlier version
         return set()
     # Our own results are not of interest: they follow from the others.
     then = {uri: sha for uri, sha in content[CHECKSUMS].items() if not uri.startswith("bids::")}

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from bids_fcnreg import __version__
+from bids_fcnreg.cli import requests
 from bids_fcnreg.cli.parser import OneSentenceParser
 from bids_fcnreg.cli.train import add_train
 from bids_fcnreg.config import DEFAULT_TEMPLATE, INTERPOLATIONS, MODES, NETWORKS, convert
-from bids_fcnreg.errors import FcnregError, InputError
+from bids_fcnreg.errors import FcnregError, InputError, told
 from bids_fcnreg.fcn.memory import keep_freed_memory
 from bids_fcnreg.files import make_folder
 
@@ -41,8 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         Exit code: 0; 1 when a file could not be read or written, or when a registration failed by
         its quality numbers and --fail-on-qc was given; 2 when the input or a word is wrong; 130
-        after an interrupt.
+        after an interrupt, 143 after a request to end, 129 when the terminal was closed.
     """
+    requests.listen()
     parser = build_parser()
     options = parser.parse_args(argv)
     # Before PyTorch is loaded: its threads must not keep the cores that other processes need.
@@ -55,12 +57,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"fcnreg: error: {error}", file=sys.stderr)
         return 2
     except OSError as error:  # for instance: no space left
-        print(f"fcnreg: error: {error}", file=sys.stderr)
+        print(f"fcnreg: error: {told(error)}.", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
         advice = f"; {stop}" if str(stop) else ""
         print(f"fcnreg: stopped by the user{advice}.", file=sys.stderr)
         return 130
+    except requests.Terminated as request:
+        print("fcnreg: was asked to end.", file=sys.stderr)
+        return request.exit_code
 
 
 def _show_warning(message: Warning | str, kind: type[Warning], *_: Any, **__: Any) -> None:
@@ -252,10 +257,14 @@ def _add_phantom(commands: Any) -> None:
 
 def _register(options: argparse.Namespace) -> int:
     device = convert("device", options.device, "--device")
+    seed = convert("seed", options.seed, "--seed")
     if options.model is not None and not options.model.is_file():
         raise InputError(f"The file {options.model} given with --model does not exist.")
-    _check_inputs(options.fixed, options.moving, options.fixed_mask, options.moving_mask)
-    _check_output(Path(options.output + "warped.nii.gz"))
+    given = (options.fixed, options.moving, options.fixed_mask, options.moving_mask)
+    _check_inputs(*given)
+    results = ["warped.nii.gz"] + ["labels.nii.gz"] * (options.labels is not None)
+    for name in results:
+        _check_output(Path(options.output + name), *given, options.labels)
 
     from bids_fcnreg import api, image
 
@@ -272,7 +281,7 @@ def _register(options: argparse.Namespace) -> int:
         fixed_mask=options.fixed_mask,
         moving_mask=options.moving_mask,
         device=device,
-        seed=options.seed,
+        seed=seed,
     )
     written = result.save(options.output)
     warped, xfm, _ = written
@@ -325,13 +334,14 @@ def _print_quality(quality: dict[str, Any], ranges: bool) -> None:
 
 
 def _apply(options: argparse.Namespace) -> None:
-    _check_inputs(options.input, options.reference, *(path for path, _ in options.transforms))
+    transforms = [path for path, _ in options.transforms]
+    _check_inputs(options.input, options.reference, *transforms)
     if options.input.suffix == ".csv":
         _apply_to_points(options)
         return
     if options.reference is None:
         raise InputError("The grid of the output is missing: give an image with --reference.")
-    _check_output(options.output)
+    _check_output(options.output, options.input, options.reference, *transforms)
 
     from bids_fcnreg import api, image
 
@@ -346,13 +356,15 @@ def _apply_to_points(options: argparse.Namespace) -> None:
     from bids_fcnreg.points import read_points, write_points
 
     table = read_points(options.input)
+    _check_kept(options.output, options.input, *(path for path, _ in options.transforms))
     write_points(options.output, table, api.map_points(table.points, options.transforms))
     _tell(options.output)
 
 
 def _jacobian(options: argparse.Namespace) -> None:
-    _check_inputs(options.reference, *(path for path, _ in options.transforms))
-    _check_output(options.output)
+    given = [options.reference, *(path for path, _ in options.transforms)]
+    _check_inputs(*given)
+    _check_output(options.output, *given)
 
     from bids_fcnreg import api, image
 
@@ -366,7 +378,7 @@ def _phantom(options: argparse.Namespace) -> None:
     make_dataset(
         options.folder,
         participants=options.participants,
-        seed=options.seed,
+        seed=convert("seed", options.seed, "--seed"),
         sessions=options.sessions,
     )
     print(f"Made {options.participants} participants in {options.folder}.")
@@ -387,8 +399,16 @@ def _check_inputs(*paths: Path | None) -> None:
         raise InputError(f"{path} does not exist: {advice}.")
 
 
-def _check_output(path: Path) -> None:
-    """Refuse an output that could not be written, before any work is done for it."""
+def _check_kept(output: Path, *inputs: Path | None) -> None:
+    """Refuse an output that would take the place of an input."""
+    for path in inputs:
+        if path is not None and path.exists() and output.exists() and output.samefile(path):
+            raise InputError(f"The output {output} is one of the inputs: give it another name.")
+
+
+def _check_output(path: Path, *inputs: Path | None) -> None:
+    """Refuse an output that could not be written, or would replace an input, before any work."""
+    _check_kept(path, *inputs)
     if not path.name.endswith((".nii", ".nii.gz")):
         raise InputError(f"The output {path} must end in .nii or .nii.gz.")
     try:

@@ -108,7 +108,7 @@ def add_train(commands: Any) -> None:
     command.add_argument(
         "--random-seed",
         dest="seed",
-        type=_number(int, 0),
+        type=int,
         default=0,
         metavar="N",
         help="of weights, pairs and who is held out (default: %(default)s)",
@@ -154,6 +154,7 @@ def train(options: argparse.Namespace) -> None:
         If the user stops it; it says how to go on.
     """
     device = convert("device", options.device, "--device")
+    options.seed = convert("seed", options.seed, "--random-seed")
     if options.output.suffix != ".safetensors":
         raise InputError(f"The output {options.output} must end in .safetensors.")
 

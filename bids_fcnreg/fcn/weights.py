@@ -136,6 +136,8 @@ def _assembled(
     """Network of these weights; None if they do not fit."""
     try:
         # Arguments cannot make it larger than the weights are, before any of it is made.
+        if not all(value.isfinite().all() for value in tensors.values()):
+            return None
         if max(arguments["widths"]) ** 2 > sum(value.numel() for value in tensors.values()):
             return None
         network = kind(**arguments)
@@ -150,5 +152,5 @@ def _checksum(tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(f"{name} {tuple(tensors[name].shape)}".encode())
-        digest.update(tensors[name].contiguous().numpy().tobytes())
+        digest.update(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
