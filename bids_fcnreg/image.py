@@ -120,6 +120,15 @@ def load(path: str | os.PathLike, dtype: str = "float32") -> nib.Nifti1Image:
     return checked
 
 
+def is_whole(path: str | os.PathLike) -> bool:
+    """Whether a file is there and can be read as an image to its end."""
+    try:
+        load(path)
+    except InputError:
+        return False
+    return True
+
+
 def _says_zero(image: nib.spatialimages.SpatialImage, path: Path) -> bool:
     """Whether the affine depends on a voxel size of zero, which nibabel takes for 1 mm."""
     if not isinstance(image, nib.Nifti1Pair) or image.header["sform_code"] > 0:

@@ -121,7 +121,7 @@ def materialise_atlas(atlas: Atlas, template: Template, folder: Path) -> Atlas:
         return atlas
     grey_path, white_path = nilearn_map("gm"), nilearn_map("wm")
     path = cached(folder, template.t1w, f"seg-{TISSUE}_dseg", grey_path, white_path)
-    if not path.exists():
+    if not image.is_whole(path):
         brain = image.load(materialise(template, folder).mask)
         grey = image.load(grey_path).get_fdata()
         white = image.load(white_path).get_fdata()

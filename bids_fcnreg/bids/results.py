@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from bids_fcnreg import image
 from bids_fcnreg.bids.dataset import Scan, scan_label
 from bids_fcnreg.bids.derivatives import read_tsv
 from bids_fcnreg.bids.templates import mask_beside
@@ -62,6 +63,18 @@ class Result:
     def label(self) -> str:
         """``sub-01`` or ``sub-01_ses-x``."""
         return scan_label(self.participant, self.session)
+
+    @property
+    def damaged(self) -> Path | None:
+        """The first of its images and tables that cannot be read to its end, if there is one."""
+        images = (self.t1w, self.mask, self.log_jacobian, self.native_mask)
+        broken = [path for path in images if not image.is_whole(path)]
+        for path in self.volumes.values():
+            try:
+                read_volumes(path)
+            except InputError:
+                broken.append(path)
+        return next(iter(broken), None)
 
     @property
     def mode(self) -> str:

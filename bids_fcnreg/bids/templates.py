@@ -157,7 +157,7 @@ def materialise(template: Template, folder: Path) -> Template:
     template : Template
         From `resolve_template`.
     folder : Path
-        Where to keep them; what is there already is used again.
+        Where to keep them; what is there already, and whole, is used again.
 
     Returns
     -------
@@ -167,13 +167,13 @@ def materialise(template: Template, folder: Path) -> Template:
     template = replace(template, originals=template.found)
     if template.mask is None:
         mask_path = cached(folder, template.t1w, "desc-brain_mask")
-        if not mask_path.exists():
+        if not image.is_whole(mask_path):
             source = image.load(template.t1w)
             image.write(mask_path, image.like(source, _brain_of(source.get_fdata()), "uint8"))
         template = replace(template, mask=mask_path)
     brain_path = cached(folder, template.t1w, "desc-brain_T1w", template.mask)
     bare = replace(template, t1w=brain_path)
-    if brain_path.exists():
+    if image.is_whole(brain_path):
         return bare
     source, mask = image.load(template.t1w), image.load(template.mask)
     if mask.shape != source.shape or not np.allclose(mask.affine, source.affine, atol=1e-3):

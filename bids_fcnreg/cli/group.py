@@ -11,6 +11,8 @@ from bids_fcnreg.config import DEFAULT_TEMPLATE, Config
 from bids_fcnreg.errors import InputError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
     from bids_fcnreg.bids.dataset import Scan
@@ -56,19 +58,53 @@ def report(config: Config, scans: Sequence[Scan], console: Console) -> int:
     InputError
         When the participant level left nothing, or participants.tsv cannot be read.
     """
-    from bids_fcnreg.bids.dataset import read_description
-    from bids_fcnreg.workflows.group import init_group_report_wf
-
     results = _in_spaces(config, _results(config, scans))
-    spaces = sorted({result.space for result in results})
-    rows = {space: study_rows(config, scans, results, space) for space in spaces}
     run_dir = prepare.make_folders(config)
 
-    from bids_fcnreg.cli.execution import configure, run_workflow
-    from bids_fcnreg.cli.summary import read_failures
     from bids_fcnreg.workflows.group import FOLDER
 
     prepare.remove_unfinished(config, config.output_dir / FOLDER)
+    why = _make_report(config, scans, results, {}, run_dir, console)
+    broken = _find_broken(results) if why else {}
+    whole = [one for one in results if (one.label, one.space) not in broken]
+    if broken and whole:
+        again = run_dir / "again"
+        again.mkdir()
+        why = _make_report(config, scans, whole, broken, again, console)
+    if why:
+        console.print(f"The report of the study failed: {why}")
+    return FAILED if why or broken else DONE
+
+
+def _find_broken(results: Sequence[Result]) -> dict[tuple[str, str], str]:
+    """What is wrong with those results that cannot be read, by label and space."""
+    found = {(one.label, one.space): one.damaged for one in results}
+    return {
+        key: f"{path} is damaged: run the participant level for it again"
+        for key, path in found.items()
+        if path is not None
+    }
+
+
+def _make_report(
+    config: Config,
+    scans: Sequence[Scan],
+    results: Sequence[Result],
+    broken: Mapping[tuple[str, str], str],
+    run_dir: Path,
+    console: Console,
+) -> str | None:
+    """Make the report of these results, and say what is in it; returns why it failed, if it did.
+
+    `broken` is as for `study_rows`.
+    """
+    from bids_fcnreg.bids.dataset import read_description
+    from bids_fcnreg.cli.execution import configure, run_workflow
+    from bids_fcnreg.cli.summary import read_failures
+    from bids_fcnreg.workflows.group import init_group_report_wf
+
+    spaces = sorted({result.space for result in results})
+    rows = {space: study_rows(config, scans, results, space, broken) for space in spaces}
     log_file = configure(config, run_dir)
     name = str(read_description(config.bids_dir)["Name"])
     workflow = init_group_report_wf(config=config, dataset=name, rows=rows, results=results)
@@ -76,11 +112,9 @@ def report(config: Config, scans: Sequence[Scan], console: Console) -> int:
     _, stopped = run_workflow(config, workflow, labels, log_file, console)
     failures = read_failures(run_dir, labels)
     if STUDY in failures or stopped is not None:
-        why = failures[STUDY].sentence if STUDY in failures else str(stopped)
-        console.print(f"The report of the study failed: {why}")
-        return FAILED
+        return failures[STUDY].sentence if STUDY in failures else str(stopped)
     _tell(config, rows, results, console)
-    return DONE
+    return None
 
 
 def _results(config: Config, scans: Sequence[Scan]) -> list[Result]:
@@ -127,7 +161,11 @@ def _in_spaces(config: Config, results: Sequence[Result]) -> list[Result]:
 
 
 def study_rows(
-    config: Config, scans: Sequence[Scan], results: Sequence[Result], space: str
+    config: Config,
+    scans: Sequence[Scan],
+    results: Sequence[Result],
+    space: str,
+    broken: Mapping[tuple[str, str], str],
 ) -> list[Row]:
     """What is known of every scan of the study before its results are looked at.
 
@@ -141,6 +179,8 @@ def study_rows(
         Those that are there.
     space : str
         Of the template.
+    broken : mapping of (str, str) to str
+        Why results of a scan are none, by its label and the space.
     """
     from bids_fcnreg.bids.results import read_failures, read_participants
     from bids_fcnreg.group.tables import Row, without_clashes
@@ -153,6 +193,8 @@ def study_rows(
     def status(scan: Scan) -> tuple[str, str | None]:
         if scan.label in done:
             return "done", None
+        if (scan.label, space) in broken:
+            return "failed", broken[scan.label, space]
         if not scan.t1w:
             return "missing", "no T1w image"
         if scan.label in failures:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bids_fcnreg.config import Config
-from bids_fcnreg.errors import FcnregError, InputError
+from bids_fcnreg.errors import FcnregError, InputError, told
 
 if TYPE_CHECKING:
     from nipype import Workflow
@@ -131,10 +131,10 @@ def make_folders(config: Config) -> Path:
 
     prepare_output(config.output_dir, config.bids_dir)
     try:
-        config.work_dir.mkdir(parents=True, exist_ok=True)
+        (config.work_dir / TEMPLATES).mkdir(parents=True, exist_ok=True)
         reason = None if os.access(config.work_dir, os.W_OK) else "no permission to write"
     except OSError as error:
-        reason = error.strerror
+        reason = told(error)
     if reason is not None:
         raise InputError(
             f"The work folder {config.work_dir} cannot be used ({reason}); give another with -w."

@@ -170,6 +170,8 @@ class DerivativesDataSink(_niworkflows.PrepareDerivative):
             if known or os.path.isfile(path):
                 checksums[uris[-1]] = known or checksum(path)
         made_by = [{"Name": NAME, "Version": __version__}]
+        # The fields given come in any order, and equal results shall be equal files.
+        given = dict(sorted(given.items()))
         metadata = {"Sources": uris, CHECKSUMS: checksums, "GeneratedBy": made_by, **given}
         if isdefined(self.inputs.resolution):
             size = " × ".join(f"{zoom:g}" for zoom in nib.load(in_file).header.get_zooms()[:3])

@@ -162,6 +162,20 @@ def test_the_page_shows_all_and_links_to_what_is_there(study, report):
     assert "1 missing (no T1w image): sub-06" in report.printed
 
 
+def test_a_scan_whose_results_are_damaged_is_left_out_of_the_report(study, report):
+    damaged = study.out / f"sub-02/anat/sub-02_space-{SPACE}_desc-preproc_T1w.nii.gz"
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[: len(content) // 2])
+    done = call(study, "group")
+    damaged.write_bytes(content)
+    sentence = f"{damaged} is damaged: run the participant level for it again"
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert f"1 failed ({sentence}): sub-02" in done.stdout
+    rows = table(study.out / "group" / f"space-{SPACE}_quality.tsv")
+    assert [row["status"] for row in rows[:3]] == ["done", "failed", "done"]
+    assert rows[1]["reason"] == sentence
+
+
 def test_the_validator_finds_no_error(study, report):
     validator = Path(sys.executable).with_name("bids-validator-deno")
     words = [str(validator), str(study.out), "--format", "json", "--ignoreWarnings"]
