@@ -5,10 +5,8 @@ from __future__ import annotations
 import ctypes
 import gc
 import logging
-import math
 import multiprocessing
 import os
-import re
 import signal
 import sys
 import warnings
@@ -22,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 from nipype import config as nipype_config
 from nipype import logging as nipype_logging
 from nipype.interfaces.utility import IdentityInterface
-from nipype.pipeline import plugins
+from nipype.pipeline.plugins import SLURMPlugin
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin
 from nipype.utils.gpu_count import gpu_count
 
+from bids_fcnreg.cli.cluster import read_plugin, request_resources
 from bids_fcnreg.cli.intermediate import discard_damaged, remember
 from bids_fcnreg.cli.progress import Display
 from bids_fcnreg.config import Config
@@ -308,11 +307,11 @@ def make_plugin(config: Config, log_file: Path, callback: Callable[..., None]) -
     Raises
     ------
     InputError
-        When the plugin file does not name a plugin of Nipype.
+        As `read_plugin`.
     """
     if config.plugin_file is not None:
         os.environ.setdefault("LOGNAME", str(os.getuid()))  # Nipype's plugins ask for it
-        plugin = _plugin_from(config.plugin_file)
+        plugin = read_plugin(config.plugin_file, config.work_dir)
     else:
         threads = min(config.nprocs, config.omp_nthreads) if config.low_mem else config.nprocs
         one_only = config.device.startswith("cuda:")  # which is that, the registration knows
@@ -365,8 +364,8 @@ def run_workflow(
     ]
     display = Display(nodes, labels, console, live=False if config.verbose else None)
     plugin = make_plugin(config, log_file, display)
-    if isinstance(plugin, plugins.SLURMPlugin):
-        _request_resources(workflow, plugin._sbatch_args or "")
+    if isinstance(plugin, SLURMPlugin):
+        request_resources(workflow, plugin._sbatch_args or "")
     gc.freeze()  # Nipype collects garbage twice per node: not among all that has been loaded
     try:
         with display:
@@ -379,44 +378,9 @@ def run_workflow(
     return display, None
 
 
-def _request_resources(workflow: Workflow, asked: str) -> None:
-    """Ask SLURM for what each node needs, where the user's `sbatch` options do not say it."""
-    for name in workflow.list_node_names():
-        node = workflow.get_node(name)
-        words = [
-            f"--cpus-per-task={node.n_procs}" * ("--cpus-per-task" not in asked),
-            f"--mem={math.ceil(node.mem_gb * 1024)}M" * ("--mem" not in asked),
-            f"--time={_minutes(node)}" * (re.search(r"(--time\b|-t\b)", asked) is None),
-        ]
-        node.plugin_args = {"sbatch_args": " ".join(filter(None, words))}
-
-
-def _minutes(node: Any) -> int:
-    """Time to ask a cluster for: machines may be slower, and busy, and starting takes time."""
-    return 10 + math.ceil(5 * getattr(node, "expected_seconds", 60) / 60)
-
-
 def visible_gpus() -> tuple[str, ...]:
     """GPUs this process may use, as CUDA_VISIBLE_DEVICES names them."""
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if allowed is not None:
         return tuple(name for name in allowed.split(",") if name)
     return tuple(str(number) for number in range(gpu_count()))
-
-
-def _plugin_from(path: Path) -> Any:
-    import yaml
-
-    example = "it must hold 'plugin: SLURM' (a plugin of Nipype) and may hold 'plugin_args'"
-    try:
-        settings = yaml.safe_load(path.read_text())
-        name, arguments = settings["plugin"], settings.get("plugin_args") or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise InputError(f"The plugin file {path} is not usable: {example}.") from error
-    kind = getattr(plugins, f"{name}Plugin", None)
-    if kind is None or not isinstance(arguments, dict):
-        raise InputError(
-            f"The plugin file {path} names the plugin '{name}', which Nipype does not have; "
-            f"{example}."
-        )
-    return kind(plugin_args=arguments)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from nipype import Function, Node, Workflow
 
+from bids_fcnreg.cli.cluster import read_plugin
 from bids_fcnreg.cli.execution import IsolatedPlugin, make_plugin, visible_gpus
 from bids_fcnreg.config import Config
 from bids_fcnreg.errors import InputError
@@ -195,6 +196,11 @@ def group_members(group: int) -> int:
         "[]\n",
         "a: b: c\n",
         "plugin: Linear\nplugin_args: 3\n",
+        "plugin: Linear\nplugin_args: [1]\n",
+        "plugin: MultiProc\nplugin_args: {n_procs: x}\n",
+        "plugin: MultiProc\nplugin_args: {n_procs: -1}\n",
+        "plugin: SLURM\nplugin_args: {sbatch_args: 5}\n",
+        "plugin: IPython\n",
     ],
 )
 def test_a_wrong_plugin_file_is_refused(tmp_path, text):
@@ -203,6 +209,20 @@ def test_a_wrong_plugin_file_is_refused(tmp_path, text):
     config = Config(bids_dir=tmp_path, output_dir=tmp_path, plugin_file=path)
     with pytest.raises(InputError, match=r"plugin\.yaml"):
         make_plugin(config, tmp_path / "log", print)
+
+
+def test_a_cluster_that_cannot_be_handed_anything_is_refused(tmp_path, monkeypatch):
+    path, commands = tmp_path / "plugin.yaml", tmp_path / "bin"
+    path.write_text("plugin: SLURM\n")
+    with pytest.raises(InputError, match="needs the command sbatch"):
+        read_plugin(path, tmp_path)
+    commands.mkdir()
+    (commands / "sbatch").touch(0o755)
+    monkeypatch.setenv("PATH", str(commands), prepend=":")
+    assert type(read_plugin(path, tmp_path)).__name__ == "SLURMPlugin"
+    for name in ("my work", "a;touch b", "$(c)"):
+        with pytest.raises(InputError, match="give one of letters"):
+            read_plugin(path, tmp_path / name)
 
 
 def test_a_plugin_of_nipype_runs_with_its_arguments(tmp_path):
