@@ -129,6 +129,26 @@ def is_whole(path: str | os.PathLike) -> bool:
     return True
 
 
+def disagreement_mm(path: str | os.PathLike) -> float:
+    """How far apart the sform and the qform of a file put one of its corners, at most.
+
+    Returns
+    -------
+    float
+        0 if it does not have both, or cannot be read: then `load` says what is wrong.
+    """
+    try:
+        header = nib.load(path).header
+        forms = [header.get_sform(coded=True), header.get_qform(coded=True)]
+    except Exception:  # nibabel raises many kinds
+        return 0.0
+    if not all(code > 0 for _, code in forms):
+        return 0.0
+    corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(header.get_data_shape()[:3]) - 1)
+    here, there = (nib.affines.apply_affine(affine, corners) for affine, _ in forms)
+    return float(np.nan_to_num(np.linalg.norm(here - there, axis=1).max()))
+
+
 def _says_zero(image: nib.spatialimages.SpatialImage, path: Path) -> bool:
     """Whether the affine depends on a voxel size of zero, which nibabel takes for 1 mm."""
     if not isinstance(image, nib.Nifti1Pair) or image.header["sform_code"] > 0:

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from bids_fcnreg.bids.templates import nilearn_map
 from bids_fcnreg.cli import app
+from bids_fcnreg.fcn import weights
 
 #: Makes what is wrong, in a folder that holds a dataset, ``in``; gives more words for the command.
 Case = Callable[[Path], list[object]]
@@ -118,6 +119,14 @@ def foreign(folder: Path) -> list[object]:
     return ["--model", folder / "model.safetensors"]
 
 
+def numberless(folder: Path) -> list[object]:
+    """Weights of which one is no number."""
+    network, _ = weights.load(weights.shipped("diffeomorphic"))
+    next(network.parameters()).data.view(-1)[0] = np.nan
+    weights.save(network, folder / "model.safetensors")
+    return ["--model", folder / "model.safetensors"]
+
+
 def misnamed(folder: Path) -> list[object]:
     folder.joinpath("in/sub-01/anat/sub-01_T1w.nii.gz").rename(folder / "in/sub-01/anat/T1.nii.gz")
     return []
@@ -166,6 +175,7 @@ CASES: dict[str, tuple[Case, str]] = {
     "template is text": (written("tpl-X_T1w.nii.gz", "no", "--template"), "cannot be read"),
     "template is flat": (template(HEAD[:, :, 3]), "three-dimensional"),
     "template has another mask": (template(HEAD, HEAD[:9], 3), "is not on the grid"),
+    "template of one value": (template(np.full_like(HEAD, 7)), "give the image, not its mask"),
     "template without a name": (template(HEAD, name="脳.nii.gz"), "gives its name to results"),
     "template of a long name": (
         template(HEAD, name=f"{'a' * 150}.nii.gz"),
@@ -211,6 +221,20 @@ CASES: dict[str, tuple[Case, str]] = {
         written("p.yml", "!!python/object/apply:os.mkdir [exploded]", "--use-plugin"),
         "is not usable",
     ),
+    "two that exclude each other": (
+        written("c.toml", "dry_run = true", "--reports-only", "--config-file"),
+        "--dry-run and --reports-only exclude each other",
+    ),
+    "weights without numbers": (numberless, "does not hold what a network"),
+    "seed too large": (said("--random-seed", 2**64), "of at most"),
+    "plugin of a cluster that is not here": (
+        written("p.yml", "plugin: OAR", "--use-plugin"),
+        "needs the command oarsub",
+    ),
+    "templates in the work folder are a file": (
+        lambda folder: [*written("w/templates", "x")(folder), "-w", folder / "w"],
+        "File exists",
+    ),
     "no processor": (said("--nprocs", "0"), "at least 1"),
     "endless memory": (said("--mem", "inf"), "--mem"),
     "memory without number": (said("--mem", "nan"), "--mem"),
@@ -250,7 +274,7 @@ def test_a_wrong_request_gets_one_sentence_and_nothing_is_made(name, study, caps
     words = make(study)
     folder = ["-w", study / "work"] if "-w" not in words else []
     everything = [study / "in", study / "out", "participant", *words, *folder]
-    if name.startswith("plugin"):  # it is read when there is something to run
+    if name.startswith(("plugin", "templates in")):  # it is read when there is something to run
         everything.append("--skip-bids-validation")
     refused(capsys, sentence, *everything)
     assert not list(study.glob("out/sub-*"))

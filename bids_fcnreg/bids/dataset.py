@@ -133,6 +133,11 @@ def open_layout(
     try:
         indexer = BIDSLayoutIndexer(validate=False, ignore=ignore, index_metadata=False)
         layout = _indexed(bids_dir, indexer, database_dir)
+    except UnicodeEncodeError as why:
+        raise InputError(
+            f"{bids_dir} holds a file whose name is not in UTF-8 ({_first_line(why)}): rename "
+            "what holds other letters than those of BIDS: a to z, digits and _-."
+        ) from why
     except Exception as why:  # pybids, SQLAlchemy and SQLite each raise their own kinds
         where = f"{bids_dir} (database {database_dir})" if database_dir else str(bids_dir)
         raise InputError(

@@ -129,6 +129,13 @@ def strangers(output_dir: Path, *known: Path) -> list[str]:
     )
 
 
+def other_dataset(output_dir: Path, bids_dir: Path) -> str | None:
+    """URI of the dataset that our results in a folder were made from, if it is another."""
+    links = read_json(output_dir / "dataset_description.json").get("DatasetLinks")
+    known = links.get("raw") if isinstance(links, dict) else None
+    return known if known not in (None, Path(bids_dir).absolute().as_uri()) else None
+
+
 def bids_uri(path: str | os.PathLike, bids_dir: Path | None, output_dir: Path | None) -> str:
     """Name a file the way BIDS does.
 

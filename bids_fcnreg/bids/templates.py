@@ -297,7 +297,7 @@ def _says_brain(entry: Entry) -> bool:
 
 def _from_file(path: Path) -> Template:
     """Template from a NIfTI file and, if it is there, the mask beside it."""
-    image.load(path)
+    _check_contrast(path)
     entry = parse(path)
     named = entry.entities.get("tpl", "") if entry else ""
     name = named if re.fullmatch(r"[a-zA-Z0-9+]{1,100}", named) else plain(path)
@@ -323,6 +323,16 @@ def _check_extracted(path: Path) -> None:
         raise InputError(
             f"The template {path} is not brain-extracted: put its brain mask beside it as "
             f"{stem}_desc-brain_mask.nii.gz."
+        )
+
+
+def _check_contrast(path: Path) -> None:
+    """Refuse an image that cannot be read, or shows nothing."""
+    seen = image.load(path).get_fdata()
+    if np.ptp(seen[seen != 0]) == 0:
+        raise InputError(
+            f"The template {path} has the same value in every voxel that is not zero: give the "
+            "image, not its mask."
         )
 
 

@@ -80,6 +80,10 @@ def parse(argv: Sequence[str] | None = None) -> Config:
     InputError
         When a value does not fit, or a named file is not there.
     """
+    try:
+        os.getcwd()  # relative paths start there
+    except FileNotFoundError as error:
+        raise InputError("The current folder has been deleted: change to another.") from error
     words = vars(build_parser().parse_args(argv))
     config_file = words.pop("config_file", None)
     settings = read_settings(config_file) if config_file else {}
@@ -97,6 +101,9 @@ def check(config: Config) -> None:
     InputError
         With one sentence that says what to change.
     """
+    only = [name for name in _ONLY if getattr(config, name)]
+    if len(only) > 1:
+        raise InputError(f"{_flag(only[0])} and {_flag(only[1])} exclude each other: choose one.")
     for name, path in vars(config).items():
         if isinstance(path, Path):
             _check_path(path, _flag(name))
@@ -122,6 +129,10 @@ def check(config: Config) -> None:
             f"The work folder {config.work_dir} lies inside the BIDS folder; "
             f"give another one with -w."
         )
+
+
+#: Each leaves out most of what is done otherwise.
+_ONLY = ("boilerplate_only", "dry_run", "reports_only")
 
 
 def _check_path(path: Path, flag: str) -> None:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 DONE, SUBJECT_FAILED = 0, 1
 
+#: Less than this (mm) between sform and qform is a matter of rounding.
+DISAGREEING_MM = 0.5
+
 
 def run(config: Config, console: Console) -> int:
     """Register every scan of the dataset to every template.
@@ -48,6 +51,7 @@ def run(config: Config, console: Console) -> int:
         return _make_reports(config, scans, console)
     templates, atlases = prepare.find_templates(config)
     unreadable = _unreadable(scans)
+    _tell_of_two_places(scans, console)
     if config.dry_run:
         list_all(config, scans, templates, unreadable, console)
         return DONE
@@ -129,6 +133,19 @@ def _unreadable(scans: Sequence[Scan]) -> dict[str, Failure]:
         except InputError as why:
             found[scan.label] = Failure(str(why))
     return found
+
+
+def _tell_of_two_places(scans: Sequence[Scan], console: Console) -> None:
+    """Warn of images whose header says of two places that the head is there."""
+    from bids_fcnreg.image import disagreement_mm
+
+    for path in (path for scan in scans for path in (*scan.t1w, *scan.lesions)):
+        if (far := disagreement_mm(path)) > DISAGREEING_MM:
+            console.print(
+                f"warning: sform and qform of {path} disagree by {far:.3g} mm: the sform is used; "
+                "other software may take the qform",
+                soft_wrap=True,
+            )
 
 
 def _make_reports(config: Config, scans: Sequence[Scan], console: Console) -> int:

@@ -30,7 +30,7 @@ _OURS = (TEMPLATES, "fcnreg_wf", "group_wf", "template_wf", "train_wf")
 
 
 def check_folders(config: Config, console: Console) -> None:
-    """Refuse folders that cannot be right, and say what else lies in that of the output.
+    """Refuse folders that cannot be right, and say what else the output folder holds.
 
     Raises
     ------
@@ -39,7 +39,7 @@ def check_folders(config: Config, console: Console) -> None:
         `bids_fcnreg.bids.derivatives.check_output`.
     """
     from bids_fcnreg.bids.dataset import read_description
-    from bids_fcnreg.bids.derivatives import check_output, strangers
+    from bids_fcnreg.bids.derivatives import check_output, other_dataset, strangers
 
     read_description(config.bids_dir)
     check_output(config.output_dir, config.bids_dir)
@@ -48,6 +48,11 @@ def check_folders(config: Config, console: Console) -> None:
         console.print(
             f"warning: the output folder {config.output_dir} holds other things already "
             f"({', '.join(others[:3])}{more}): results are put beside them"
+        )
+    if other := other_dataset(config.output_dir, config.bids_dir):
+        console.print(
+            f"warning: the output folder {config.output_dir} holds results of {other}; unless "
+            "that is this dataset in another place, give each its own output folder"
         )
 
 

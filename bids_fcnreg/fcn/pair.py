@@ -102,7 +102,7 @@ def make_pair(
     grid = _working_grid(fixed.grid, fixed_mask)
     stay = Transform(())
     inside = stay.resample(fixed_mask, grid).data
-    brain = stay.resample(_brain(fixed, fixed_mask, grid), grid).data
+    brain = stay.resample(_brain(fixed, fixed_mask, grid, "fixed"), grid).data
     # Two voxels beyond the brain: its outline counts.
     weight = dilate((inside > 0.5).float(), 2)
     pair = Pair(brain, brain, weight, None, grid)
@@ -118,7 +118,7 @@ def with_moving(
 ) -> Pair:
     """The pair with another moving image, or with one aligned otherwise; see `make_pair`."""
     linear = Transform((Affine(affine),))
-    brain = _brain(moving, _mask(moving, moving_mask, "moving"), pair.grid)
+    brain = _brain(moving, _mask(moving, moving_mask, "moving"), pair.grid, "moving")
     exclude = None
     if moving_exclude is not None:
         exclude = (linear.resample(moving_exclude, pair.grid).data > 0).float()
@@ -148,14 +148,15 @@ def _working_grid(grid: Grid, mask: Image) -> Grid:
     return cropped if fits else cropped.with_spacing(spacing)
 
 
-def _brain(image: Image, mask: Image, target: Grid) -> Image:
+def _brain(image: Image, mask: Image, target: Grid, which: str) -> Image:
     """The image inside its mask, scaled by a robust maximum, smoothed as `target` is coarser."""
     brain = image.data * mask.data
     values = brain[mask.data > 0]
     low, high = np.quantile(values.numpy(), [0.02, 0.98]) if values.numel() else (0.0, 0.0)
     if high <= low:
         raise InputError(
-            "An image has no contrast inside its brain mask: check the image and the mask."
+            f"The {which} image has no contrast inside its brain mask: check the image and the "
+            "mask."
         )
     ratio = target.spacing.max() / image.grid.spacing
     sigma = np.where(ratio > 1.2, 0.5 * ratio, 0)

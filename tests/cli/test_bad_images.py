@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from bids_fcnreg import image
+from bids_fcnreg.cli.app import main
 from bids_fcnreg.errors import InputError
 
 AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
@@ -165,6 +166,21 @@ def test_an_odd_image_is_read(name, tmp_path):
     GOOD[name](path)
     read = image.load(path)
     assert read.ndim == 3 and np.isfinite(read.get_fdata()).all() and read.get_fdata().any()
+
+
+def test_an_image_that_says_of_two_places_that_it_is_there_is_told(tmp_path, capsys):
+    path = tmp_path / "in/sub-01/anat/sub-01_T1w.nii.gz"
+    path.parent.mkdir(parents=True)
+    GOOD["forms that disagree"](path)
+    good = path.with_name("sub-01_run-2_T1w.nii.gz")
+    GOOD["mirrored"](good)
+    description = json.dumps({"Name": "x", "BIDSVersion": "1.10.0"})
+    (tmp_path / "in/dataset_description.json").write_text(description)
+    words = [tmp_path / "in", tmp_path / "out", "participant", "--dry-run", "-w", tmp_path / "w"]
+    assert main([str(word) for word in words]) == 0
+    told = capsys.readouterr().out
+    assert f"warning: sform and qform of {path} disagree by " in told
+    assert told.count("disagree") == 1
 
 
 #: Seen only when the brain is looked for: made from a good scan.
