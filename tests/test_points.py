@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
@@ -25,6 +27,12 @@ def test_an_empty_table_stays_empty(tmp_path):
     table = read_points(tmp_path / "in.csv")
     assert table.points.shape == (0, 3)
     assert write_points(tmp_path / "out.csv", table, table.points).read_text() == "x,y,z\n"
+
+
+def test_nobody_waits_at_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "in.csv")
+    with pytest.raises(InputError, match="it is not a file"):
+        read_points(tmp_path / "in.csv")
 
 
 @pytest.mark.parametrize(

@@ -356,7 +356,7 @@ def _apply_to_points(options: argparse.Namespace) -> None:
     from bids_fcnreg.points import read_points, write_points
 
     table = read_points(options.input)
-    _check_kept(options.output, options.input, *(path for path, _ in options.transforms))
+    _check_kept(options.output, *(path for path, _ in options.transforms))
     write_points(options.output, table, api.map_points(table.points, options.transforms))
     _tell(options.output)
 

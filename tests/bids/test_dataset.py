@@ -155,6 +155,13 @@ def test_database_is_made_once_and_read_again(dataset, tmp_path):
     }
 
 
+def test_a_database_of_another_dataset_is_refused(dataset, tmp_path):
+    find_scans(dataset, database_dir=tmp_path / "db")
+    shutil.copytree(dataset, tmp_path / "other")
+    with pytest.raises(InputError, match=r"is of another dataset, .*: give another folder"):
+        find_scans(tmp_path / "other", database_dir=tmp_path / "db")
+
+
 def test_a_database_is_whole_whoever_is_killed_while_it_is_made(tmp_path):
     labels = [f"{number:03d}" for number in range(300)]
     for label in labels:

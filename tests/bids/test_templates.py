@@ -72,6 +72,13 @@ def test_builtin_mask_is_made_once(builtin):
     assert [path.name for path in folder.iterdir()] == [builtin.mask.name]
 
 
+def test_a_mask_that_the_disk_has_damaged_is_made_again(builtin):
+    whole = builtin.mask.read_bytes()
+    builtin.mask.write_bytes(whole[:999])
+    assert materialise(resolve_template("MNI152NLin2009aSym"), builtin.mask.parent) == builtin
+    assert builtin.mask.read_bytes() == whole
+
+
 def test_name_with_cohort_and_resolution(archive):
     template = resolve_template("Kids:cohort-2:res-2")
     assert template.t1w.name == "tpl-Kids_cohort-2_res-02_T1w.nii.gz"
@@ -173,14 +180,14 @@ def test_extracted_file_needs_no_mask(tmp_path):
     made = materialise(resolve_template(str(path)), tmp_path / "cache")
     np.testing.assert_array_equal(values(made.mask), BALL)
     assert values(made.t1w)[0, 0, 0] == 0
-    save(path, np.where(BALL, 50, 0))
+    save(path, data / 2)
     os.utime(path, (1, 1))
     changed = materialise(resolve_template(str(path)), tmp_path / "cache")
     assert changed.mask != made.mask
 
 
 def test_large_head_on_zero_background_is_no_brain(tmp_path):
-    path = save(tmp_path / "head.nii.gz", np.where(BALL, 100, 0), zoom=12)
+    path = save(tmp_path / "head.nii.gz", np.where(BALL, HEAD + np.eye(24), 0), zoom=12)
     with pytest.raises(InputError, match="is not brain-extracted"):
         resolve_template(str(path))
 

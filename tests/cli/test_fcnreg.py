@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nibabel as nib
@@ -190,17 +191,36 @@ def test_jacobian_says_how_volumes_change(tmp_path):
         ("train somewhere -o m.safetensors", "somewhere does not exist"),
         ("phantom . --participants 2", "is not an empty folder"),
         ("phantom new --participants 0", "at least 1"),
+        ("phantom new --participants 1000000000000", "ask for fewer"),
+        ("phantom new --seed -1", "--seed must be a whole number of at least 0"),
+        ("register a.nii.gz b.nii.gz -o x_ --seed 9999999999999999999", "of at most"),
+        ("apply -i a.nii.gz -r b.nii.gz -t a.h5 -o ./a.nii.gz", "is one of the inputs"),
+        ("apply -i a.nii.gz -r b.nii.gz -t text.nii.gz -o text.nii.gz", "is one of the inputs"),
+        ("jacobian -r a.nii.gz -t a.h5 -o a.nii.gz", "is one of the inputs"),
+        ("register a.nii.gz x_warped.nii.gz -o x_", "x_warped.nii.gz is one of the inputs"),
     ],
 )
 def test_wrong_input_gets_one_sentence_and_2(words, sentence, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    for name in ("text.nii.gz", "a.nii.gz", "b.nii.gz", "a.h5"):
+    for name in ("text.nii.gz", "a.nii.gz", "b.nii.gz", "a.h5", "x_warped.nii.gz"):
         (tmp_path / name).write_text("no image")
     assert main(words.split()) == 2
     error = capsys.readouterr().err
     assert error.startswith("fcnreg: error: ")
     assert error.count("\n") == 1
     assert sentence in error
+
+
+def test_asked_to_end_it_leaves_nothing_half_made(tmp_path):
+    command = [sys.executable, "-m", "bids_fcnreg.cli.fcnreg", "phantom", tmp_path / "new"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.iterdir()):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.terminate()
+    assert process.communicate()[1] == "fcnreg: was asked to end.\n"
+    assert process.returncode == 143
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("words", ["", "register a.nii.gz", "apply --fast", "dance"])

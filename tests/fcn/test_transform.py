@@ -27,6 +27,11 @@ ORIENTATIONS = ("RAS", "LAS", "LPI", "PIR", "ASL", "SRP", "oblique")
 SPACINGS = ((1.5, 1.5, 1.5), (1.0, 1.3, 2.0), (2.2, 0.9, 1.1))
 
 
+def test_a_flat_transform_has_no_inverse():
+    with pytest.raises(InputError, match="singular linear transform has no inverse"):
+        Affine(np.diag([1.0, 1, 0, 1])).inverse()
+
+
 def smooth_noise(shape: tuple[int, ...], sigma: float, seed: int) -> torch.Tensor:
     noise = torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed))
     smooth = gaussian(noise, sigma)
