@@ -188,7 +188,7 @@ CASES: dict[str, tuple[Case, str]] = {
     "atlas of nothing": (atlas(np.zeros_like), "holds nothing but zeros"),
     "table without columns": (atlas(np.copy, "a\tb\n1\tx\n"), "no column named index"),
     "table with a label twice": (atlas(np.copy, "index\tname\n1\ta\n1\tb\n"), "index 1 twice"),
-    "table with a word": (atlas(np.copy, "index\tname\nx\ta\n"), "in line 2 the index 'x'"),
+    "table with a word": (atlas(np.copy, "index\tname\nx\ta\n"), "has the index 'x': it must"),
     "weights are text": (written("m.safetensors", "no", "--model"), "cannot be read"),
     "weights of something else": (foreign, "no network of ours"),
     "weights are a pickle": (pickled, "cannot be read"),

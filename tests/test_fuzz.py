@@ -21,9 +21,13 @@ from safetensors.torch import save_file
 
 from bids_fcnreg import image
 from bids_fcnreg.bids.atlases import resolve_atlas
-from bids_fcnreg.bids.dataset import find_scans, read_filter_file
+from bids_fcnreg.bids.dataset import find_scans, read_description, read_filter_file
+from bids_fcnreg.bids.derivatives import other_dataset, prepare_output, strangers
+from bids_fcnreg.bids.results import find_results, read_participants, read_volumes
 from bids_fcnreg.bids.templates import resolve_template
 from bids_fcnreg.cli.parser import parse
+from bids_fcnreg.cli.summary import doubts
+from bids_fcnreg.config import read_settings, settings_names
 from bids_fcnreg.errors import FcnregError
 from bids_fcnreg.fcn import weights
 from bids_fcnreg.fcn.itk import read_transform, write_transform
@@ -59,6 +63,7 @@ def test_headers_of_images(tmp_path, changes):
         content[start : start + len(new)] = new
     path = tmp_path / "x.nii.gz"
     path.write_bytes(gzip.compress(bytes(content)))
+    assert image.disagreement_mm(path) >= 0
     try:
         read = image.load(path)
     except FcnregError as why:
@@ -179,7 +184,8 @@ def test_content_of_transforms(tmp_path, groups):
 def test_tables_of_labels(tmp_path, text, header):
     labels = np.zeros((6, 6, 6), "int16")
     labels[2:4, 2:4, 2:4] = 1
-    nib.Nifti1Image(labels, np.eye(4)).to_filename(tmp_path / "tpl-A_T1w.nii.gz")
+    brain = labels * np.arange(1, 7, dtype="int16")
+    nib.Nifti1Image(brain, np.eye(4)).to_filename(tmp_path / "tpl-A_T1w.nii.gz")
     nib.Nifti1Image(labels, np.eye(4)).to_filename(tmp_path / "a.nii.gz")
     table = tmp_path / "a.tsv"
     table.write_bytes(("index\tname\n" * header + text).encode("utf-8", "surrogatepass"))
@@ -218,6 +224,77 @@ def test_filter_files(tmp_path, filters):
         assert "\n" not in str(why)
     else:
         assert all(one.is_relative_to(tmp_path) for scan in found for one in scan.t1w)
+
+
+FIELDS = ("Name", "BIDSVersion", "GeneratedBy", "DatasetLinks", "DatasetDOI", "License")
+
+
+@fuzzed
+@given(
+    content=JSON | st.dictionaries(st.sampled_from(FIELDS), JSON),
+    raw=JSON | st.dictionaries(st.sampled_from(FIELDS), JSON),
+)
+def test_descriptions_of_datasets(tmp_path, content, raw):
+    given_dir, out = tmp_path / "in", tmp_path / "out"
+    for folder, said in ((given_dir, raw), (out, content)):
+        folder.mkdir(exist_ok=True)
+        (folder / "dataset_description.json").write_text(json.dumps(said))
+    try:
+        read_description(given_dir)
+        strangers(out)
+        other_dataset(out, given_dir)
+        prepare_output(out, given_dir)
+    except FcnregError as why:
+        assert "\n" not in str(why)
+    else:
+        made = json.loads((out / "dataset_description.json").read_text())
+        assert made["DatasetLinks"]["raw"] == given_dir.as_uri()
+
+
+QUALITY = ("mode", "verdict", "similarity", "SourcesSHA256", "weights")
+
+
+@fuzzed
+@given(
+    sidecar=JSON | st.dictionaries(st.sampled_from(QUALITY), JSON),
+    table=st.lists(st.text(max_size=20), max_size=4).map("\n".join),
+)
+def test_results_that_are_there(tmp_path, sidecar, table):
+    folder = tmp_path / "in/sub-01/anat"
+    folder.mkdir(parents=True, exist_ok=True)
+    name = "sub-01_from-T1w_to-A_mode-image_desc-"
+    for end in ("space-A_desc-preproc_T1w", "space-A_desc-brain_mask", "desc-brain_mask"):
+        (folder / f"sub-01_{end}.nii.gz").touch()
+    (folder / f"{name}logjacobian_xfm.nii.gz").touch()
+    (folder / f"{name}quality_xfm.json").write_text(json.dumps(sidecar))
+    volumes = folder / "sub-01_seg-x_desc-AVolumes_dseg.tsv"
+    volumes.write_bytes(table.encode("utf-8", "surrogatepass"))
+    (tmp_path / "in/participants.tsv").write_bytes(volumes.read_bytes())
+    for result in find_results(tmp_path / "in"):
+        assert result.mode == sidecar["mode"]
+    doubts(tmp_path / "in", "sub-01")
+    for read, path in ((read_volumes, volumes), (read_participants, tmp_path / "in")):
+        try:
+            read(path)
+        except FcnregError as why:
+            assert "\n" not in str(why)
+
+
+@fuzzed
+@given(
+    key=st.sampled_from(settings_names()) | st.text(),
+    value=st.text() | JSON.map(json.dumps),
+    binary=st.none() | st.binary(max_size=100),
+)
+def test_settings(tmp_path, key, value, binary):
+    path = tmp_path / "c.toml"
+    path.write_bytes(binary or f"{key} = {value}".encode("utf-8", "surrogatepass"))
+    try:
+        read = read_settings(path)
+    except FcnregError as why:
+        assert str(path) in str(why) and "\n" not in str(why)
+    else:
+        assert set(read) <= set(settings_names())
 
 
 @fuzzed

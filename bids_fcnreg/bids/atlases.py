@@ -245,13 +245,13 @@ def _read_table(path: Path) -> dict[int, str]:
             "name, separated by tabs."
         )
     names = {}
-    for number, row in enumerate(rows, start=2):
+    for row in rows:
         try:
             index = int(row["index"])
         except ValueError as why:
             raise InputError(
-                f"The lookup table {path} has in line {number} the index {row['index']!r}: it "
-                "must be a whole number."
+                f"The lookup table {path} has the index {row['index']!r}: it must be a whole "
+                "number."
             ) from why
         if index in names:
             raise InputError(f"The lookup table {path} has the index {index} twice: remove one.")

@@ -106,7 +106,7 @@ def read_quality(output_dir: Path, label: str) -> dict[str, dict[str, Any]]:
 def doubts(output_dir: Path, label: str, levels: Container[str] = LEVELS[1:]) -> list[str]:
     """A sentence for each registration of a subject or session whose verdict is in `levels`."""
     return [
-        f"{label} to {space} is {quality['verdict']}: {quality['verdict_reason']}"
+        f"{label} to {space} is {quality['verdict']}: {quality.get('verdict_reason')}"
         for space, quality in read_quality(output_dir, label).items()
         if quality.get("verdict") in levels
     ]

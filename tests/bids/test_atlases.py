@@ -129,7 +129,7 @@ def test_file_named_like_an_atlas(template, tmp_path):
     [
         ("id\tname\n1\tone\n", "no column named index"),
         ("index,name\n1,one\n", "no column named index"),
-        ("index\tname\n1\ta\nx\tb\n", "in line 3 the index 'x'"),
+        ("index\tname\n1\ta\nx\tb\n", "has the index 'x': it must"),
         ("index\tname\n1\ta\n1\tb\n", "index 1 twice"),
     ],
 )

@@ -23,6 +23,8 @@ from types import SimpleNamespace
 import h5py
 import pytest
 
+from bids_fcnreg.fcn.weights import load
+
 KILLS = int(os.environ.get("BIDS_FCNREG_KILLS", "1"))
 AT_ONCE = int(os.environ.get("BIDS_FCNREG_AT_ONCE", "2"))
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
@@ -35,6 +37,7 @@ LOOKING = ("ds_", "registered", "sources_")
 READ: dict[str, Callable[[Path], object]] = {
     ".nii.gz": lambda path: gzip.decompress(path.read_bytes()),
     ".h5": lambda path: h5py.File(path).close(),
+    ".safetensors": lambda path: load(path),
     ".json": lambda path: json.loads(path.read_text()),
     ".html": lambda path: None if path.parent.name == "figures" else whole_page(path),
 }
@@ -79,6 +82,14 @@ def start(
         # As from a terminal, also where these tests run in the background of a shell.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+
+
+def add_copy(bids: Path, label: str) -> None:
+    """A further participant, who is another one of the first two."""
+    source = "01" if int(label) % 2 else "02"
+    copy = bids / f"sub-{label}/anat/sub-{label}_T1w.nii.gz"
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(bids / f"sub-{source}/anat/sub-{source}_T1w.nii.gz", copy)
 
 
 def visible(folder: Path) -> list[Path]:
@@ -151,12 +162,8 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(study):
 def test_runs_at_once_make_one_dataset(study):
     """A run for each participant, two for the first; one is killed and begun again."""
     labels = [f"{number:02d}" for number in range(1, AT_ONCE + 1)]
-    for label in labels[2:]:  # further participants are copies
-        source = study.folder / "in" / f"sub-{'01' if int(label) % 2 else '02'}"
-        for path in source.rglob("*_T1w.nii.gz"):
-            copy = study.folder / f"in/sub-{label}/anat/sub-{label}_T1w.nii.gz"
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, copy)
+    for label in labels[2:]:
+        add_copy(study.folder / "in", label)
     expected = study.out
     if AT_ONCE > 2:
         expected = study.folder / "all"
@@ -207,3 +214,46 @@ def test_a_killed_group_level_goes_on(study):
             check_whole(whole)
         assert start(study, "whole", "group").wait() == 0
         same(expected, whole / "group")
+
+
+@pytest.mark.skipif(KILLS < 5, reason="BIDS_FCNREG_KILLS is less than 5: these take minutes")
+@pytest.mark.parametrize(
+    "task",
+    [
+        "template --template-name Ours --template-iterations 1",
+        "train --train-steps 4 4 0 --mode predict --omp-nthreads 1",
+    ],
+)
+def test_a_killed_template_or_training_goes_on(task, study, running_in, tmp_path):
+    chance = random.Random(4)
+    shutil.copytree(study.folder / "in", tmp_path / "in")
+    add_copy(tmp_path / "in", "03")
+    theirs = SimpleNamespace(**vars(study) | {"folder": tmp_path})
+    assert start(theirs, "begun").wait() == 0
+    words = f"--group-task {task} --device cpu --template {study.words[1]}"
+
+    def begin(name: str) -> subprocess.Popen:
+        if not (tmp_path / name).exists():
+            shutil.copytree(tmp_path / "begun", tmp_path / name)
+        return start(theirs, name, "group", more=words)
+
+    started = time.monotonic()
+    assert begin("whole").wait() == 0
+    seconds = time.monotonic() - started
+    for number in range(KILLS // 5):
+        app = begin("killed")
+        try:
+            code = app.wait(chance.uniform(0.1, 0.9) * seconds)
+        except subprocess.TimeoutExpired:
+            end_all(app, SIGNALS[number % len(SIGNALS)], partial(running_in, tmp_path))
+            check_whole(tmp_path / "killed")
+        else:  # it was faster: once more from the beginning
+            assert code == 0
+            same(tmp_path / "whole", tmp_path / "killed")
+            shutil.rmtree(tmp_path / "killed")
+            shutil.rmtree(tmp_path / "killed_work")
+    time.sleep(2.5)  # what is younger may be another run's
+    assert begin("killed").wait() == 0
+    same(tmp_path / "whole", tmp_path / "killed")
+    left = [path for path in (tmp_path / "killed").rglob(".*") if path.name != ".bidsignore"]
+    assert not left, left
