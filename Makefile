@@ -6,7 +6,7 @@ DEMO ?= demo
 # One thread for each of the two test processes.
 TEST_ENV := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=1
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test lint docs audit clean
 
 # By chance, the brains of this seed are asymmetric as most are; others may be called doubtful.
 demo: $(VENV)/.installed ## two synthetic participants with known truth, registered to the template
@@ -24,6 +24,11 @@ lint: $(VENV)/.installed ## what CI checks besides the tests
 
 docs: $(VENV)/.installed ## the documentation, from docs/ into build/docs
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
+
+audit: ## known weaknesses of the libraries in constraints.txt; asks pypi.org
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/pip install --quiet pip-audit
+	build/audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
 
 # Installed again when what it is made from changes.
 $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
