@@ -209,16 +209,17 @@ def apply(
             f"There is no interpolation {interpolation!r}: choose {', '.join(INTERPOLATIONS)}."
         )
     series = _series(moving)
-    whole = _image(moving) if series is None else None
-    labels = None
-    if whole is not None and interpolation != "linear":
+    whole = labels = None
+    if series is None and interpolation != "linear":
         whole, labels = image.numbered(_nifti(moving))
-    if whole is not None and interpolation == "linear" and holds_labels(whole.data[0, 0].numpy()):
-        warnings.warn(
-            "The image looks like labels, and linear interpolation mixes their values: give "
-            "--interpolation label (in Python interpolation='label').",
-            stacklevel=2,
-        )
+    elif series is None:
+        whole = _image(moving)
+        if holds_labels(whole.data[0, 0].numpy()):
+            warnings.warn(
+                "The image looks like labels, and linear interpolation mixes their values: give "
+                "--interpolation label (in Python interpolation='label').",
+                stacklevel=2,
+            )
     grid, chain = _image(reference).grid, _chain(transforms)
     dtype = "float32" if interpolation == "linear" else "int32"
 
