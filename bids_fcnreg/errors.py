@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 
 class FcnregError(Exception):
     """Anything that is told to the user in one sentence, without a traceback.
@@ -22,5 +24,7 @@ class InputError(FcnregError):
 
 def told(error: OSError) -> str:
     """What the system says, and of which file."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full: make room where the results and the work folder lie"
     reason = error.strerror or str(error)
     return f"{error.filename}: {reason}" if error.filename else reason

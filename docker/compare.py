@@ -7,6 +7,7 @@ what a file says about time, place and machine. Exits with 1 if something differ
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import sys
 from collections.abc import Callable
@@ -17,8 +18,8 @@ import h5py
 import nibabel as nib
 import numpy as np
 
-#: Keys of JSON files that say when, where and on what something was made.
-CIRCUMSTANCES = {"seconds", "GeneratedBy", "SourceDatasets", "DatasetLinks"}
+#: Keys of JSON files, and columns of tables, that say when, where and on what something was made.
+CIRCUMSTANCES = {"seconds", "hours", "GeneratedBy", "SourceDatasets", "DatasetLinks"}
 
 
 def same_image(one: Path, other: Path) -> bool:
@@ -60,6 +61,17 @@ def same_json(one: Path, other: Path) -> bool:
     return content(one) == content(other)
 
 
+def same_table(one: Path, other: Path) -> bool:
+    """Every cell but those of `CIRCUMSTANCES`."""
+
+    def content(path: Path) -> list[dict[str, str]]:
+        with open(path, newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream, delimiter="\t"))
+        return [{key: row[key] for key in row if key not in CIRCUMSTANCES} for row in rows]
+
+    return content(one) == content(other)
+
+
 def same_bytes(one: Path, other: Path) -> bool:
     return one.read_bytes() == other.read_bytes()
 
@@ -68,7 +80,8 @@ KINDS: dict[str, Callable[[Path, Path], bool]] = {
     ".nii.gz": same_image,
     ".h5": same_transform,
     ".json": same_json,
-    ".tsv": same_bytes,
+    ".tsv": same_table,
+    ".safetensors": same_bytes,
 }
 
 
