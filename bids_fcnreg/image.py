@@ -77,7 +77,7 @@ def load(path: str | os.PathLike, dtype: str = "float32") -> nib.Nifti1Image:
     path = Path(path)
     check_file(path)
     try:
-        image = nib.load(path)
+        image = _open(path)
         shape, affine = image.shape, image.affine
         _check_header(image, path)
         data = np.asarray(image.dataobj).reshape(shape[:3])
@@ -120,6 +120,16 @@ def load(path: str | os.PathLike, dtype: str = "float32") -> nib.Nifti1Image:
     return checked
 
 
+def _open(path: str | os.PathLike, **options: bool) -> nib.spatialimages.SpatialImage:
+    """As `nibabel.load`, which says on the terminal what it repairs of a header; this does not."""
+    logger = nib.imageglobals.logger
+    before, logger.disabled = logger.disabled, True
+    try:
+        return nib.load(path, **options)
+    finally:
+        logger.disabled = before
+
+
 def is_whole(path: str | os.PathLike) -> bool:
     """Whether a file is there and can be read as an image to its end."""
     try:
@@ -138,7 +148,7 @@ def disagreement_mm(path: str | os.PathLike) -> float:
         0 if it does not have both, or cannot be read: then `load` says what is wrong.
     """
     try:
-        header = nib.load(path).header
+        header = _open(path).header
         forms = [header.get_sform(coded=True), header.get_qform(coded=True)]
     except Exception:  # nibabel raises many kinds
         return 0.0
@@ -176,7 +186,8 @@ def _check_type(image: nib.spatialimages.SpatialImage, path: Path) -> None:
     """Refuse colours, complex numbers and the like."""
     dtype = image.get_data_dtype()
     if dtype.kind not in "iufb":
-        raise InputError(f"{path} stores {dtype} values: one real number a voxel is needed.")
+        kind = "colours" if dtype.names else f"{dtype} values"
+        raise InputError(f"{path} stores {kind}: one real number a voxel is needed.")
 
 
 def _check_size(image: nib.spatialimages.SpatialImage, path: Path) -> None:
@@ -255,7 +266,7 @@ def open_series(path: str | os.PathLike) -> nib.Nifti1Image | None:
     """
     try:
         # Kept open, a compressed file is read through once, not anew for each volume.
-        nifti = nib.load(path, keep_file_open=True)
+        nifti = _open(path, keep_file_open=True)
     except Exception:  # nibabel raises many kinds
         return None  # `load` says what is wrong
     if len(nifti.shape) != 4 or nifti.shape[3] < 2:

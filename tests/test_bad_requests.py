@@ -163,7 +163,7 @@ CASES: dict[str, tuple[Case, str]] = {
         written("f.json", '{"t1w": {"aquisition": "x"}}', "--bids-filter-file"),
         "unknown entity aquisition",
     ),
-    "filter is a pipe": (piped("f.json", "--bids-filter-file"), "f.json"),
+    "filter is a pipe": (piped("f.json", "--bids-filter-file"), "--bids-filter-file is not a"),
     "settings are a pipe": (piped("c.toml", "--config-file"), "c.toml cannot be read"),
     "description is a pipe": (piped(DESCRIPTION), "it is not a file"),
     "filter with a path": (

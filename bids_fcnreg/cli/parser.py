@@ -110,7 +110,8 @@ def check(config: Config) -> None:
     for name in ("filter_file", "model", "plugin_file"):
         path = getattr(config, name)
         if path is not None and not path.is_file():
-            raise InputError(f"The file {path} given with {_flag(name)} does not exist.")
+            wrong = "is not a file" if path.exists() else "does not exist"
+            raise InputError(f"The file {path} given with {_flag(name)} {wrong}.")
     if config.level == "group":
         check_group(config)
     else:
