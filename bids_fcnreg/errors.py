@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 
+#: Letters of a sentence at most: it may quote a file.
+LONGEST = 3000
+
 
 class FcnregError(Exception):
     """Anything that is told to the user in one sentence, without a traceback.
@@ -15,7 +18,8 @@ class FcnregError(Exception):
     """
 
     def __init__(self, sentence: str) -> None:
-        super().__init__("\\n".join(sentence.splitlines()))
+        line = "\\n".join(sentence.splitlines())
+        super().__init__(line if len(line) <= LONGEST else f"{line[:LONGEST]}…")
 
 
 class InputError(FcnregError):

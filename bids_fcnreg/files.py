@@ -11,6 +11,7 @@ import os
 import re
 import tempfile
 import time
+import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -134,6 +135,15 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def is_whole_archive(path: str | os.PathLike) -> bool:
+    """Whether a file that PyTorch saved is there and every part of it has its checksum."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except Exception:  # a damaged one raises nearly any kind
+        return False
 
 
 def publish(made: str | os.PathLike, final: str | os.PathLike) -> Path:

@@ -42,19 +42,24 @@ def read_points(path: Path) -> PointTable:
     Raises
     ------
     InputError
-        If the file cannot be read, a column is missing, or a coordinate is no number.
+        If the file cannot be read, a column is missing or there twice, a line is too long, or a
+        coordinate is no number.
     """
     try:
         reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
         columns, rows = list(reader.fieldnames or ()), list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as why:
         raise InputError(f"The table {path} cannot be read: {why}.") from why
+    if len(set(columns)) < len(columns):
+        raise InputError(f"The table {path} has two columns of one name: rename one.")
     missing = [axis for axis in AXES if axis not in columns]
     if missing:
         raise InputError(
             f"The table {path} has no column {missing[0]}: it needs the columns x, y and z, in mm."
         )
     for number, row in enumerate(rows, start=2):
+        if None in row:
+            raise InputError(f"Line {number} of {path} has more cells than there are columns.")
         for axis in AXES:
             if not _is_number(row[axis]):
                 raise InputError(f"Line {number} of {path} has no number for {axis}: correct it.")

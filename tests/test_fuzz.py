@@ -251,12 +251,14 @@ def test_descriptions_of_datasets(tmp_path, content, raw):
         assert made["DatasetLinks"]["raw"] == given_dir.as_uri()
 
 
-QUALITY = ("mode", "verdict", "similarity", "SourcesSHA256", "weights")
+QUALITY = ("mode", "verdict", "similarity", "seconds", "SourcesSHA256", "weights")
+SOUND = {"mode": "refine", "verdict": "doubtful", "verdict_reason": "x", "seconds": {}}
 
 
 @fuzzed
 @given(
-    sidecar=JSON | st.dictionaries(st.sampled_from(QUALITY), JSON),
+    sidecar=JSON
+    | st.dictionaries(st.sampled_from(QUALITY), JSON, max_size=2).map(lambda some: SOUND | some),
     table=st.lists(st.text(max_size=20), max_size=4).map("\n".join),
 )
 def test_results_that_are_there(tmp_path, sidecar, table):

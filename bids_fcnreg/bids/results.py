@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bids_fcnreg import image
 from bids_fcnreg.bids.dataset import Scan, scan_label
 from bids_fcnreg.bids.derivatives import read_tsv
 from bids_fcnreg.bids.templates import mask_beside
+from bids_fcnreg.config import MODES
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.files import read_json
+from bids_fcnreg.verdict import LEVELS, NUMBERS
 
 _QUALITY = re.compile(
     r"(?P<prefix>sub-(?P<participant>[^_]+)(_ses-(?P<session>[^_]+))?(_[^_]+)*?)"
@@ -65,9 +68,14 @@ class Result:
         return scan_label(self.participant, self.session)
 
     @property
+    def on_template(self) -> tuple[Path, ...]:
+        """Its images on the template's grid."""
+        return self.t1w, self.mask, self.log_jacobian
+
+    @property
     def damaged(self) -> Path | None:
         """The first of its images and tables that cannot be read to its end, if there is one."""
-        images = (self.t1w, self.mask, self.log_jacobian, self.native_mask)
+        images = (*self.on_template, self.native_mask)
         broken = [path for path in images if not image.is_whole(path)]
         for path in self.volumes.values():
             try:
@@ -79,7 +87,7 @@ class Result:
     @property
     def mode(self) -> str:
         """How it was registered: ``predict``, ``refine`` or ``optimize``."""
-        return read_json(self.quality)["mode"]
+        return read_quality(self.quality)["mode"]
 
 
 def find_results(output_dir: Path, participant: str = "*") -> list[Result]:
@@ -115,12 +123,58 @@ def _result(quality: Path, match: re.Match[str]) -> Result | None:
     log_jacobian = folder / f"{quality.name.removesuffix(ending)}_desc-logjacobian_xfm.nii.gz"
     native_mask = folder / f"{prefix}_desc-brain_mask.nii.gz"
     files = (t1w, mask, log_jacobian, native_mask)
-    if not all(path and path.exists() for path in files) or "mode" not in read_json(quality):
+    if not all(path and path.exists() for path in files) or not read_quality(quality):
         return None
     tables = ((path, _VOLUMES.search(path.name)) for path in sorted(folder.glob(f"{prefix}_seg*")))
     volumes = {found["atlas"]: path for path, found in tables if found and found["space"] == space}
     who = match["participant"], match["session"], space
     return Result(*who, quality, t1w, mask, log_jacobian, native_mask, volumes)
+
+
+def find_damaged(results: Sequence[Result]) -> dict[tuple[str, str], tuple[Path, str]]:
+    """Results that cannot be brought together with the others.
+
+    Returns
+    -------
+    dict of (str, str) to (Path, str)
+        A file that is damaged, or not on the grid that most have, and which of the two it is, by
+        the label of the scan and the space.
+    """
+    found, grids = {}, {}
+    for one in results:
+        if (path := one.damaged) is not None:
+            found[one.label, one.space] = path, "is damaged"
+        else:
+            grids[one.label, one.space] = [(path, _grid(path)) for path in one.on_template]
+    for space in {one.space for one in results}:
+        theirs = {key: files for key, files in grids.items() if key[1] == space}
+        count = Counter(grid for files in theirs.values() for _, grid in files)
+        for key, files in theirs.items():
+            for path, grid in files:
+                if grid != count.most_common(1)[0][0]:
+                    found[key] = path, "is not on the grid of the others"
+    return found
+
+
+def _grid(path: Path) -> tuple:
+    """Shape and, rounded, affine of an image."""
+    nifti = image.load(path)
+    return nifti.shape, tuple((nifti.affine.round(3) + 0.0).ravel())
+
+
+def read_quality(path: Path) -> dict[str, Any]:
+    """Quality numbers as a registration left them; nothing if they are missing or damaged."""
+    content = read_json(path)
+    seconds = content.get("seconds")
+    numbers = [content[key] for key, _, _ in NUMBERS if key in content]
+    sound = (
+        content.get("mode") in MODES
+        and content.get("verdict") in LEVELS
+        and isinstance(content.get("verdict_reason"), str | None)
+        and isinstance(seconds, dict)
+        and all(isinstance(number, int | float) for number in (*numbers, *seconds.values()))
+    )
+    return content if sound else {}
 
 
 def _newest(folder: Path, begin: str, end: str) -> Path | None:
@@ -160,7 +214,8 @@ def read_failures(output_dir: Path) -> dict[str, str]:
     failures: dict[str, str] = {}
     files = Path(output_dir).glob(f"logs/*/{FAILURES}")
     for path in sorted(files, key=lambda path: path.stat().st_mtime):
-        failures |= read_json(path)
+        said = read_json(path)
+        failures |= {label: why for label, why in said.items() if isinstance(why, str)}
     return failures
 
 
@@ -196,7 +251,7 @@ def read_participants(bids_dir: Path) -> dict[str, dict[str, str]]:
 def read_volumes(path: Path) -> dict[str, tuple[int, float]]:
     """Index and volume (mm³) of each region by its name, from a table of one scan.
 
-    Regions that share a name get their index appended.
+    Regions that share a name get their index appended, so that each has one of its own.
 
     Raises
     ------
@@ -206,12 +261,12 @@ def read_volumes(path: Path) -> dict[str, tuple[int, float]]:
     rows = read_tsv(path)
     try:
         count = Counter(row["name"] for row in rows)
-        return {
-            row["name"] if count[row["name"]] == 1 else f"{row['name']} {row['index']}": (
-                int(row["index"]),
-                float(row["volume_mm3"]),
-            )
-            for row in rows
-        }
+        found: dict[str, tuple[int, float]] = {}
+        for row in rows:
+            name = row["name"]
+            while name in found or count[name] > 1:
+                name += f" {row['index']}"
+            found[name] = int(row["index"]), float(row["volume_mm3"])
+        return found
     except (KeyError, ValueError) as why:
         raise InputError(f"{path} is damaged: run the participant level again.") from why

@@ -182,6 +182,11 @@ def materialise(template: Template, folder: Path) -> Template:
         )
     inside = mask.get_fdata() > 0.5
     values = source.get_fdata()
+    if not values[inside].any():
+        raise InputError(
+            f"The brain mask {template.mask} has no voxel above 0.5 where {template.t1w} shows "
+            "something: save it with 1 in the brain and 0 elsewhere."
+        )
     if not values[~inside].any():
         return template
     image.write(brain_path, image.like(source, values * inside, "float32"))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bids_fcnreg.bids.derivatives import CHECKSUMS, bids_uri
-from bids_fcnreg.bids.results import Result, find_preprocessed, find_results
+from bids_fcnreg.bids.results import Result, find_preprocessed, find_results, read_quality
 from bids_fcnreg.files import checksum, read_json
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _other_weights(config: Config, result: Result) -> bool:
     """Whether the package came with other weights when it made a result in the same mode."""
     if config.model is not None or config.mode == "optimize" or result.mode != config.mode:
         return False
-    return read_json(result.quality).get("weights") != _checksum_of_shipped(config.network)
+    return read_quality(result.quality).get("weights") != _checksum_of_shipped(config.network)
 
 
 @cache

@@ -356,7 +356,10 @@ def _apply_to_points(options: argparse.Namespace) -> None:
     from bids_fcnreg.points import read_points, write_points
 
     table = read_points(options.input)
-    _check_kept(options.output, *(path for path, _ in options.transforms))
+    _check_kept(options.output, options.input, *(path for path, _ in options.transforms))
+    if options.output.is_dir():
+        raise InputError(f"The output {options.output} is a folder: give a file.")
+    _check_folder(options.output.parent)
     write_points(options.output, table, api.map_points(table.points, options.transforms))
     _tell(options.output)
 
@@ -411,11 +414,16 @@ def _check_output(path: Path, *inputs: Path | None) -> None:
     _check_kept(path, *inputs)
     if not path.name.endswith((".nii", ".nii.gz")):
         raise InputError(f"The output {path} must end in .nii or .nii.gz.")
+    _check_folder(path.parent)
+
+
+def _check_folder(folder: Path) -> None:
+    """Make the folder of an output, or refuse it."""
     try:
-        make_folder(path.parent)
+        make_folder(folder)
     except OSError as error:
         raise InputError(
-            f"The folder {path.parent} cannot be written ({error.strerror}): give another output."
+            f"The folder {folder} cannot be written ({error.strerror}): give another output."
         ) from error
 
 

@@ -78,11 +78,11 @@ def report(config: Config, scans: Sequence[Scan], console: Console) -> int:
 
 def _find_broken(results: Sequence[Result]) -> dict[tuple[str, str], str]:
     """What is wrong with those results that cannot be read, by label and space."""
-    found = {(one.label, one.space): one.damaged for one in results}
+    from bids_fcnreg.bids.results import find_damaged
+
     return {
-        key: f"{path} is damaged: run the participant level for it again"
-        for key, path in found.items()
-        if path is not None
+        key: f"{path} {what}: run the participant level for it again"
+        for key, (path, what) in find_damaged(results).items()
     }
 
 

@@ -14,8 +14,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from bids_fcnreg.bids import results
 from bids_fcnreg.cli.progress import label_of, stage
-from bids_fcnreg.files import read_json
 from bids_fcnreg.verdict import LEVELS
 
 _OURS = re.compile(r"^\s*bids_fcnreg\.errors\.\w+: (.+)$", re.MULTILINE)
@@ -98,7 +98,7 @@ def read_quality(output_dir: Path, label: str) -> dict[str, dict[str, Any]]:
     found = {}
     for path in sorted(folder.glob(f"{label}_*desc-quality_xfm.json")):
         space = re.search(r"_to-([^_]+)_", path.name)
-        if space is not None and (quality := read_json(path)):
+        if space is not None and (quality := results.read_quality(path)):
             found[space[1]] = quality
     return found
 
@@ -106,7 +106,7 @@ def read_quality(output_dir: Path, label: str) -> dict[str, dict[str, Any]]:
 def doubts(output_dir: Path, label: str, levels: Container[str] = LEVELS[1:]) -> list[str]:
     """A sentence for each registration of a subject or session whose verdict is in `levels`."""
     return [
-        f"{label} to {space} is {quality['verdict']}: {quality.get('verdict_reason')}"
+        f"{label} to {space} is {quality['verdict']}: {quality['verdict_reason']}"
         for space, quality in read_quality(output_dir, label).items()
         if quality.get("verdict") in levels
     ]

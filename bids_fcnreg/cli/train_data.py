@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from pickle import UnpicklingError
 
 import numpy as np
 import torch
@@ -23,7 +21,7 @@ from bids_fcnreg.fcn.affine import align
 from bids_fcnreg.fcn.cohort import Cohort
 from bids_fcnreg.fcn.geometry import Image
 from bids_fcnreg.fcn.pair import Pair, make_pair
-from bids_fcnreg.files import replacing
+from bids_fcnreg.files import is_whole_archive, replacing
 from bids_fcnreg.preprocessing import fits_a_brain, foreground, shown
 
 #: Fewer images than this make no cohort.
@@ -88,7 +86,7 @@ class Aligner:
             If the image or its mask cannot be read, or does not fit.
         """
         place = self.place(brain)
-        with suppress(OSError, EOFError, RuntimeError, UnpicklingError):  # not there, or damaged
+        if is_whole_archive(place):
             return torch.load(place, weights_only=True)
         nifti = image.load(brain.image)
         moving = image.to_image(nifti)

@@ -24,7 +24,7 @@ from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn import parallel, weights
 from bids_fcnreg.fcn.cohort import Augmentation, Cohort
 from bids_fcnreg.fcn.training import Record, Trainer, Training, read_checkpoint
-from bids_fcnreg.files import remove_leftovers
+from bids_fcnreg.files import read_json, remove_leftovers
 
 
 @dataclass(frozen=True)
@@ -196,10 +196,12 @@ class Job:
         """Refuse to go on with what was begun with other settings."""
         if not self.places.checkpoint.exists():
             return
-        try:
-            begun = json.loads(self.places.settings.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            begun = {}
+        begun = read_json(self.places.settings)
+        if not begun:
+            raise InputError(
+                f"{self.places.settings} is missing or damaged, so that nobody knows how the "
+                "training there was begun: delete that folder to train anew."
+            )
         other = [
             name for name, value in settings.items() if name not in begun or begun[name] != value
         ]

@@ -6,12 +6,16 @@ ITK counts in LPS+ millimetres and applies the last transform of a composite fir
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
 import numpy as np
 import SimpleITK as sitk
 import torch
+from scipy.io import whosmat
 
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.geometry import Grid
@@ -21,6 +25,12 @@ from bids_fcnreg.machine import available_memory_gb
 
 #: Displacements are rounded to this many mm: it makes files small, and is far below any accuracy.
 ROUNDING = 2.0**-10
+
+#: Displacements beyond it are damage.
+FARTHEST_MM = 1e6
+
+#: Determinant of a linear transform below which it has no inverse.
+LEAST_VOLUME = 1e-6
 
 _FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])  # between RAS+ and LPS+, either way
 
@@ -139,11 +149,14 @@ def read_transform(path: str | os.PathLike) -> Transform:
         raise InputError(f"{path} does not exist: check the path.")
     if not path.is_file():
         raise InputError(f"{path} is not a file: give an ITK transform.")
-    _check_claims(path)
     try:
-        transform = sitk.ReadTransform(str(path))
-        steps = tuple(_steps(transform, path))
-    except (RuntimeError, UnicodeDecodeError) as why:  # ITK's words may quote the file's bytes
+        _check_kinds(_kinds(path), path)
+        with _quiet():
+            transform = sitk.ReadTransform(str(path))
+            steps = tuple(_steps(transform, path))
+    except InputError:
+        raise
+    except Exception as why:  # ITK, h5py and scipy raise many kinds, and quote the file's bytes
         raise InputError(
             f"{path} cannot be read as an ITK transform: give a .h5, .mat, .tfm or .txt file "
             "written by ITK, ANTs or this software."
@@ -151,23 +164,51 @@ def read_transform(path: str | os.PathLike) -> Transform:
     return Transform(steps)
 
 
-def _check_claims(path: Path) -> None:
-    """Refuse an .h5 that claims more than fits into memory: ITK would take it."""
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep from the terminal what ITK and its HDF5 say of a damaged file; we say it in a line."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
     try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _kinds(path: Path) -> list[str]:
+    """What kinds of transforms a file says it holds, before ITK reads it."""
+    if path.suffix in (".h5", ".hdf5", ".hdf"):
         with h5py.File(path, "r", locking=False) as file:
-            parts = file["TransformGroup"].values()
-            claims = [_claimed_bytes(part) for part in parts]
-            kinds = [repr(part["TransformType"][:1]) for part in parts if "TransformType" in part]
-    except (OSError, KeyError, ValueError, RuntimeError, AttributeError, TypeError):
-        return  # another format, or damaged: ITK says which
-    if any("BSpline" in kind for kind in kinds):  # a damaged one ends ITK, and us with it
+            parts = [file["TransformGroup"][str(n)] for n in range(len(file["TransformGroup"]))]
+            _check_claims(parts, path)
+            return [part["TransformType"].asstr()[0] for part in parts]
+    if path.suffix == ".mat":
+        return [name for name, _, _ in whosmat(path) if name != "fixed"]
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return re.findall(r"^\s*Transform:\s*(\S+)", text, re.MULTILINE)
+
+
+def _check_kinds(kinds: list[str], path: Path) -> None:
+    """Refuse what ITK would read in part, or would end at, and us with it."""
+    if any("BSpline" in kind for kind in kinds):
         raise InputError(
             f"{path} holds a BSplineTransform: only linear transforms and displacement fields "
             "can be used."
         )
+    if len(kinds) > 1 and not kinds[0].startswith("Composite"):
+        raise InputError(
+            f"{path} holds {len(kinds)} transforms that do not form a composite: put each into a "
+            "file of its own."
+        )
+
+
+def _check_claims(parts: list[h5py.Group], path: Path) -> None:
+    """Refuse what claims more than fits into memory: ITK would take it."""
     # ITK's copy, ours, and one in single precision.
-    needed, there = 2.5 * sum(claims) / 1024**3, available_memory_gb()
-    if needed > there:
+    needed = 2.5 * sum(map(_claimed_bytes, parts)) / 1024**3
+    if needed > (there := available_memory_gb()):
         raise InputError(
             f"{path} claims a transform that takes {needed:.0f} GB of memory, more than the "
             f"{there:.1f} GB there are: it is damaged, or was made on too fine a grid."
@@ -183,9 +224,11 @@ def _claimed_bytes(part: h5py.Group) -> float:
     return 8.0 * max(parameters, 3 * voxels)
 
 
-def _check_finite(values: np.ndarray, path: Path) -> None:
+def _check_values(values: np.ndarray, path: Path) -> None:
     if not np.isfinite(values).all():
         raise InputError(f"{path} holds infinite values or what is no number: make it again.")
+    if np.abs(values).max(initial=0) > FARTHEST_MM:
+        raise InputError(f"{path} moves points by more than a kilometre: make it again.")
 
 
 def _steps(transform: sitk.Transform, path: Path) -> list[Affine | Displacement]:
@@ -207,7 +250,9 @@ def _steps(transform: sitk.Transform, path: Path) -> list[Affine | Displacement]
         matrix[:3, 3] = origin
         for axis, unit in enumerate(np.eye(3)):
             matrix[:3, axis] = np.array(transform.TransformPoint(unit.tolist())) - origin
-        _check_finite(matrix, path)
+        _check_values(matrix, path)
+        if abs(np.linalg.det(matrix)) < LEAST_VOLUME:
+            raise InputError(f"{path} holds a linear transform that is flat: make it again.")
         return [Affine(_FLIP @ matrix @ _FLIP)]
     raise InputError(
         f"{path} holds a {transform.GetName()}: only linear transforms and displacement fields "
@@ -222,7 +267,7 @@ def _displacement(transform: sitk.DisplacementFieldTransform, path: Path) -> Dis
     affine[:3, 3] = image.GetOrigin()
     values = sitk.GetArrayFromImage(image).astype(np.float32)
     for each in (affine, values):
-        _check_finite(each, path)
+        _check_values(each, path)
     in_mm = torch.from_numpy(values)
     to_voxels = torch.as_tensor(np.linalg.inv(affine[:3, :3]), dtype=torch.float32)
     field = torch.einsum("cw,kjiw->cijk", to_voxels, in_mm)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import pickle
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,7 +19,7 @@ from bids_fcnreg.fcn import parallel
 from bids_fcnreg.fcn.objective import Objective
 from bids_fcnreg.fcn.pair import Pair
 from bids_fcnreg.fcn.symmetric import Halves
-from bids_fcnreg.files import replacing
+from bids_fcnreg.files import is_whole_archive, replacing
 
 
 class Network(Protocol):
@@ -343,12 +342,9 @@ def read_checkpoint(path: Path) -> dict:
     InputError
         If the file cannot be read.
     """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        raise InputError(
-            f"The checkpoint {path} cannot be read: delete its folder to train anew."
-        ) from error
+    if not is_whole_archive(path):
+        raise InputError(f"The checkpoint {path} is damaged: delete its folder to train anew.")
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def optimize(network: nn.Module, pair: Pair, settings: Training) -> Halves:

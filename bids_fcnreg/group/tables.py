@@ -241,7 +241,8 @@ def volumes_table(
         Volume of the brain mask in mm³ by the label of the scan.
     """
     facts, regions = _fact_columns(rows), _regions(volumes)
-    header = ["participant_id", "session_id", *facts, "brain_mask", *regions]
+    header = ["participant_id", "session_id", *facts, "brain_mask"]
+    header += [_region_column(name, header) for name in regions]
     lines = [
         [
             *_identity(row),
@@ -261,12 +262,16 @@ def volumes_dictionary(
     space: str,
 ) -> dict[str, Any]:
     """Data dictionary of `volumes_table`."""
+    others = ["participant_id", "session_id", *_fact_columns(rows), "brain_mask"]
     carried = f"of the atlas {atlas} of {space}, in the scan's own space"
     return {
         **_identity_dictionary(rows),
         "brain_mask": {"Description": "Volume of the brain mask", "Units": "mm^3"},
         **{
-            name: {"Description": f"Volume of region {index} {carried}", "Units": "mm^3"}
+            _region_column(name, others): {
+                "Description": f"Volume of region {index} {carried}",
+                "Units": "mm^3",
+            }
             for name, index in _regions(volumes).items()
         },
     }
@@ -276,6 +281,11 @@ def _regions(volumes: Mapping[str, Mapping[str, tuple[int, float]]]) -> dict[str
     """Index of every region that some scan has, by name, in the order of the indices."""
     found = {name: index for one in volumes.values() for name, (index, _) in one.items()}
     return dict(sorted(found.items(), key=lambda item: item[1]))
+
+
+def _region_column(name: str, others: Sequence[str]) -> str:
+    """Name of a region's column, which is not that of another column of the table."""
+    return f"region {name}" if name in others else name
 
 
 def _rounded(volume: float | None) -> float | None:

@@ -155,8 +155,14 @@ class UniteLesions(SimpleInterface):
         nifti = image.load(self.inputs.reference)
         united = np.zeros(nifti.shape, bool)
         for path in self.inputs.in_files:
-            if not np.asanyarray(nib.load(path).dataobj).any():
+            values = np.asanyarray(nib.load(path).dataobj)
+            if not values.any():
                 continue  # an empty mask says that there is no lesion
+            if values.min() < 0:
+                raise InputError(
+                    f"The lesion mask {path} holds values below zero: save it with 1 in the "
+                    "lesion and 0 elsewhere."
+                )
             lesion = mask_onto(image.read(path), Grid(nifti.shape, nifti.affine))
             if not lesion.any():
                 raise InputError(

@@ -192,6 +192,13 @@ def test_large_head_on_zero_background_is_no_brain(tmp_path):
         resolve_template(str(path))
 
 
+def test_mask_of_nothing(tmp_path):
+    path = save(tmp_path / "x_T1w.nii.gz", HEAD)
+    save(tmp_path / "x_desc-brain_mask.nii.gz", -1.0 * BALL)
+    with pytest.raises(InputError, match=r"x_desc-brain_mask\.nii\.gz has no voxel above 0\.5"):
+        materialise(resolve_template(str(path)), tmp_path / "cache")
+
+
 def test_mask_on_another_grid(tmp_path):
     path = save(tmp_path / "x_T1w.nii.gz", HEAD)
     save(tmp_path / "x_desc-brain_mask.nii.gz", BALL, zoom=3)

@@ -155,8 +155,9 @@ def test_inverses_and_points(pair, tmp_path):
     assert header == "name,x,y,z" and core.startswith("core,") and other.startswith('"a, b",')
     found = np.array([line.rsplit(",", 3)[1:] for line in (core, other)], float)
     np.testing.assert_allclose(found, [[27, -8, 6], [-8, 22, 16]], atol=2.5)  # half a voxel
-    assert main(["apply", "-i", str(out), "-o", str(out), "-t", f"[{forward},1]"]) == 0
-    back = [line.rsplit(",", 3)[1:] for line in out.read_text().splitlines()[1:]]
+    again = tmp_path / "back.csv"
+    assert main(["apply", "-i", str(out), "-o", str(again), "-t", f"[{forward},1]"]) == 0
+    back = [line.rsplit(",", 3)[1:] for line in again.read_text().splitlines()[1:]]
     np.testing.assert_allclose(np.array(back, float), [[15, 0, 0], [-20, 30, 10]], atol=0.25)
 
 
@@ -186,6 +187,9 @@ def test_jacobian_says_how_volumes_change(tmp_path):
         ("apply -i . -r text.nii.gz -t a.h5 -o o.nii.gz", ". is a folder"),
         ("register a.nii.gz b.nii.gz -o x_ --labels none.nii", "none.nii does not exist"),
         ("register a.nii.gz b.nii.gz -o /proc/x_", "The folder /proc cannot be written"),
+        ("apply -i a.csv -t a.h5 -o .", "is a folder: give a file"),
+        ("apply -i a.csv -t a.h5 -o a.h5/o.csv", "The folder a.h5 cannot be written"),
+        ("apply -i a.csv -t a.h5 -o a.csv", "is one of the inputs"),
         ("apply -i none.csv -t a.h5 -o o.csv", "none.csv does not exist"),
         ("apply -i a.nii.gz -r a.nii.gz -t a.h5 -o o.txt", "o.txt must end in .nii"),
         ("train somewhere -o m.safetensors", "somewhere does not exist"),
@@ -204,6 +208,7 @@ def test_wrong_input_gets_one_sentence_and_2(words, sentence, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     for name in ("text.nii.gz", "a.nii.gz", "b.nii.gz", "a.h5", "x_warped.nii.gz"):
         (tmp_path / name).write_text("no image")
+    (tmp_path / "a.csv").write_text("x,y,z\n")
     assert main(words.split()) == 2
     error = capsys.readouterr().err
     assert error.startswith("fcnreg: error: ")

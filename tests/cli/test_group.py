@@ -166,13 +166,19 @@ def test_a_scan_whose_results_are_damaged_is_left_out_of_the_report(study, repor
     damaged = study.out / f"sub-02/anat/sub-02_space-{SPACE}_desc-preproc_T1w.nii.gz"
     content = damaged.read_bytes()
     damaged.write_bytes(content[: len(content) // 2])
+    mask = study.out / f"sub-03/anat/sub-03_space-{SPACE}_desc-brain_mask.nii.gz"
+    nifti, whole = nib.load(mask), mask.read_bytes()
+    coarse = nifti.slicer[::2, ::2, ::2]
+    coarse.to_filename(mask)
     done = call(study, "group")
     damaged.write_bytes(content)
+    mask.write_bytes(whole)
     sentence = f"{damaged} is damaged: run the participant level for it again"
     assert done.returncode == 1, done.stdout + done.stderr
     assert f"1 failed ({sentence}): sub-02" in done.stdout
+    assert f"1 failed ({mask} is not on the grid of the others: run" in done.stdout
     rows = table(study.out / "group" / f"space-{SPACE}_quality.tsv")
-    assert [row["status"] for row in rows[:3]] == ["done", "failed", "done"]
+    assert [row["status"] for row in rows[:4]] == ["done", "failed", "failed", "done"]
     assert rows[1]["reason"] == sentence
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import os
 
+import pytest
 from rich.console import Console
 
 from bids_fcnreg.cli.summary import Failure, doubts, read_failures, read_quality, show
@@ -39,7 +40,8 @@ def crash(folder, when, part, node, error):
 def quality_file(folder, label, space, **numbers):
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{label}_from-T1w_to-{space}_mode-image_desc-quality_xfm.json"
-    path.write_text(json.dumps(numbers))
+    usual = {"mode": "refine", "verdict": "good", "verdict_reason": None, "seconds": {}}
+    path.write_text(json.dumps(usual | numbers))
 
 
 def test_our_own_errors_are_told_in_their_own_words(tmp_path):
@@ -70,7 +72,17 @@ def test_quality_is_found_by_session_and_space(tmp_path):
     quality_file(anat, "sub-01_ses-x", "A", similarity=0.5)
     quality_file(anat, "sub-01_ses-x_acq-b", "B+2", similarity=0.6)
     found = read_quality(tmp_path, "sub-01_ses-x")
-    assert found == {"A": {"similarity": 0.5}, "B+2": {"similarity": 0.6}}
+    numbers = {space: quality["similarity"] for space, quality in found.items()}
+    assert numbers == {"A": 0.5, "B+2": 0.6}
+    assert read_quality(tmp_path, "sub-01") == {}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"mode": ["a"]}, {"verdict": 5}, {"similarity": "0.5"}, {"similarity": None}, {"seconds": 1}],
+)
+def test_damaged_quality_is_none(tmp_path, damage):
+    quality_file(tmp_path / "sub-01" / "anat", "sub-01", "A", **damage)
     assert read_quality(tmp_path, "sub-01") == {}
 
 

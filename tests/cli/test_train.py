@@ -196,16 +196,36 @@ def test_killed_at_any_moment_it_ends_with_the_same_weights(folder):
 def test_an_aligned_image_that_is_damaged_is_made_again(folder, tmp_path):
     aligned = tmp_path / ".again-work" / "aligned"
     shutil.copytree(folder / ".whole-work" / "aligned", aligned)
-    first, second, *_ = sorted(aligned.glob("*.pt"))
+    first, second, third, *_ = sorted(aligned.glob("*.pt"))
     good = torch.load(first, weights_only=True)
     first.write_bytes(first.read_bytes()[: first.stat().st_size // 2])
-    second.write_bytes(b"")
+    flipped = bytearray(second.read_bytes())
+    flipped[len(flipped) // 2] ^= 1  # an intensity that could be one
+    second.write_bytes(flipped)
+    third.write_bytes(b"")
     given = words(folder, "whole.safetensors")
     given[given.index(str(folder / "whole.safetensors"))] = str(tmp_path / "again.safetensors")
     assert main(given) == 0
     assert torch.equal(torch.load(first, weights_only=True), good)
     model = tmp_path / "again.safetensors"
     assert model.read_bytes() == (folder / "whole.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [("settings.json", "is missing or damaged"), ("checkpoint.pt", "is damaged: delete")],
+)
+def test_a_damaged_training_is_told(folder, tmp_path, capsys, name, sentence):
+    shutil.copytree(folder / ".whole-work", tmp_path / ".again-work")
+    damaged = tmp_path / ".again-work" / name
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    damaged.write_bytes(content)
+    given = words(folder, "whole.safetensors")
+    given[given.index(str(folder / "whole.safetensors"))] = str(tmp_path / "again.safetensors")
+    assert main(given) == 2
+    error = capsys.readouterr().err
+    assert f"{damaged} {sentence}" in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(

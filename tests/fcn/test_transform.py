@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -289,6 +290,61 @@ def test_a_spline_is_refused_before_itk_reads_it(tmp_path):
         part["TransformParameters"] = np.zeros(3)  # with these, ITK ends the process
     with pytest.raises(InputError, match="holds a BSplineTransform: only linear"):
         read_transform(path)
+
+
+TEXT = """#Insight Transform File V1.0
+#Transform 0
+Transform: AffineTransform_double_3_3
+Parameters: {0} 0 0 0 {0} 0 0 0 {0} 5 0 0
+FixedParameters: 0 0 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (TEXT.format(1) + TEXT.format(1).partition("\n")[2], "2 transforms that do not form a co"),
+        (TEXT.format(0), "is flat"),
+        (TEXT.format(1e200), "more than a kilometre"),
+        (TEXT.format(1).replace("Affine", "BSpline"), "holds a BSplineTransform"),
+        (TEXT.format("x"), "cannot be read as an ITK transform"),
+    ],
+)
+def test_text_that_is_no_transform_of_a_head(tmp_path, text, sentence):
+    path = tmp_path / "x.txt"
+    path.write_text(text)
+    with pytest.raises(InputError, match=sentence) as caught:
+        read_transform(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("ending", ["h5", "mat"])
+def test_several_transforms_are_refused(tmp_path, ending):
+    path = tmp_path / f"x.{ending}"
+    sitk.WriteTransform(sitk.TranslationTransform(3, (1.0, 2.0, 3.0)), str(path))
+    read_transform(path)
+    if ending == "h5":
+        with h5py.File(path, "a", locking=False) as file:
+            file.copy("TransformGroup/0", "TransformGroup/1")
+    else:
+        path.write_bytes(2 * path.read_bytes())
+    with pytest.raises(InputError, match="2 transforms that do not form a composite"):
+        read_transform(path)
+
+
+def test_libraries_are_silent_about_a_damaged_transform(tmp_path, capfd):
+    path = tmp_path / "x.h5"
+    sitk.WriteTransform(sitk.TranslationTransform(3, (1.0, 2.0, 3.0)), str(path))
+    content = bytearray(path.read_bytes())
+    for size in (len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:size])
+        with pytest.raises(InputError, match="cannot be read as an ITK transform"):
+            read_transform(path)
+    for place in range(0, len(content), 97):
+        path.write_bytes(content[:place] + b"\xff" * 8 + content[place + 8 :])
+        with suppress(InputError):
+            read_transform(path)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_transform_of_two_axes_is_refused(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from bids_fcnreg.bids.results import read_volumes
 from bids_fcnreg.group.tables import (
     NUMBERS,
     Row,
@@ -82,6 +83,24 @@ def test_every_column_is_in_the_dictionary():
     volumes = {"sub-01": {"CSF": (1, 10.0)}, "sub-02": {"CSF": (1, 11.0), "GM": (2, 20.0)}}
     header, _ = volumes_table(rows, volumes, {})
     assert set(header) == set(volumes_dictionary(rows, volumes, "tissue", "MNI"))
+
+
+def test_regions_called_like_other_columns_have_their_own():
+    rows = [Row("01", facts={"GM": "of somebody"})]
+    volumes = {"sub-01": {"brain_mask": (1, 10.0), "GM": (2, 20.0)}}
+    header, lines = volumes_table(rows, volumes, {"sub-01": 5.0})
+    facts = ["participant_id", "session_id", "GM", "brain_mask"]
+    assert header == [*facts, "region brain_mask", "region GM"]
+    assert lines == [["sub-01", None, "of somebody", 5.0, 10.0, 20.0]]
+    assert set(volumes_dictionary(rows, volumes, "x", "MNI")) == set(header)
+
+
+def test_regions_that_share_a_name_are_kept_apart(tmp_path):
+    path = tmp_path / "volumes.tsv"
+    path.write_text("index\tname\tvolume_mm3\n1\tL 2\t10\n2\tL\t20\n3\tL\t30\n")
+    volumes = read_volumes(path)
+    assert sorted(volumes.values()) == [(1, 10.0), (2, 20.0), (3, 30.0)]
+    assert volumes["L 2"] == (1, 10.0)
 
 
 def test_volumes_go_to_their_scan_and_region():

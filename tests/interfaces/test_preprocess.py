@@ -232,6 +232,13 @@ def test_a_lesion_elsewhere_is_an_error(tmp_path, brain):
         UniteLesions(in_files=[lesion], reference=reference).run(cwd=tmp_path)
 
 
+def test_a_lesion_below_zero_is_an_error(tmp_path, brain):
+    reference = _save(tmp_path / "t1w.nii.gz", brain.get_fdata(dtype="f4"), brain.affine)
+    lesion = _save(tmp_path / "odd_roi.nii.gz", -np.ones(brain.shape, np.int8), brain.affine)
+    with pytest.raises(InputError, match=r"odd_roi\.nii\.gz holds values below zero"):
+        UniteLesions(in_files=[lesion], reference=reference).run(cwd=tmp_path)
+
+
 def test_results_are_read_back_with_the_geometry_of_the_input(tmp_path, brain):
     data = brain.get_fdata(dtype=np.float32)
     affine = OBLIQUE @ np.diag([3, 2, 1.5, 1])
