@@ -29,6 +29,9 @@ ROUNDING = 2.0**-10
 #: Displacements beyond it are damage.
 FARTHEST_MM = 1e6
 
+#: Bytes of a text file with transforms at most.
+MOST_TEXT = 2**24
+
 #: Determinant of a linear transform below which it has no inverse.
 LEAST_VOLUME = 1e-6
 
@@ -186,6 +189,8 @@ def _kinds(path: Path) -> list[str]:
             return [part["TransformType"].asstr()[0] for part in parts]
     if path.suffix == ".mat":
         return [name for name, _, _ in whosmat(path) if name != "fixed"]
+    if path.stat().st_size > MOST_TEXT:
+        raise ValueError("no linear transform is so long")
     text = path.read_text(encoding="utf-8", errors="replace")
     return re.findall(r"^\s*Transform:\s*(\S+)", text, re.MULTILINE)
 
