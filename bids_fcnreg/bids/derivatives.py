@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bids_fcnreg import __version__
-from bids_fcnreg.errors import InputError
+from bids_fcnreg.errors import InputError, told
 from bids_fcnreg.files import make_folder, read_json, read_text, write_bytes
 
 NAME = "bids_fcnreg"
@@ -79,8 +79,8 @@ def prepare_output(output_dir: Path, bids_dir: Path) -> None:
             write_bytes(output_dir / "README.md", _README.encode())
     except OSError as why:
         raise InputError(
-            f"The output folder {output_dir} cannot be written ({why.strerror}): choose another "
-            "or change its permissions."
+            f"The output folder {output_dir} cannot be written ({told(why)}): choose another, or "
+            "repair it."
         ) from why
 
 

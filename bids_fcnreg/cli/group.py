@@ -64,6 +64,18 @@ def report(config: Config, scans: Sequence[Scan], console: Console) -> int:
     from bids_fcnreg.workflows.group import FOLDER
 
     prepare.remove_unfinished(config, config.output_dir / FOLDER)
+    with prepare.work_alone(config, ["the report"], console):
+        return _report_of_whole(config, scans, results, run_dir, console)
+
+
+def _report_of_whole(
+    config: Config,
+    scans: Sequence[Scan],
+    results: Sequence[Result],
+    run_dir: Path,
+    console: Console,
+) -> int:
+    """Make the report of all results or, if some are damaged and it fails, of the others."""
     why = _make_report(config, scans, results, {}, run_dir, console)
     broken = _find_broken(results) if why else {}
     whole = [one for one in results if (one.label, one.space) not in broken]

@@ -45,7 +45,7 @@ def make_template(config: Config, scans: Sequence[Scan], console: Console) -> in
     FcnregError
         When no template can be made.
     """
-    from bids_fcnreg.bids.templates import BUILTIN, materialise, resolve_template
+    from bids_fcnreg.bids.templates import BUILTIN, resolve_template
 
     members = find_members(config.output_dir, scans)
     without = [s.label for s in scans if s.label not in {m.scan.label for m in members}]
@@ -65,6 +65,22 @@ def make_template(config: Config, scans: Sequence[Scan], console: Console) -> in
     from bids_fcnreg.cli.execution import configure
 
     log_file = configure(config, run_dir)
+    with prepare.work_alone(config, [f"the template {config.template_name}"], console):
+        left_out = _make(config, anchor, members, run_dir, log_file, console)
+    return FAILED if left_out or without else DONE
+
+
+def _make(
+    config: Config,
+    anchor: Template,
+    members: Sequence[Member],
+    run_dir: Path,
+    log_file: Path,
+    console: Console,
+) -> list[str]:
+    """Make the template of these members; returns who was left out."""
+    from bids_fcnreg.bids.templates import BUILTIN, materialise, resolve_template
+
     cache = config.work_dir / prepare.TEMPLATES
     anchors = {anchor.name: materialise(anchor, cache)}
     if BUILTIN not in anchors:
@@ -75,7 +91,7 @@ def make_template(config: Config, scans: Sequence[Scan], console: Console) -> in
     making.run(list(anchors.values()))
     if making.left_out:
         console.print(f"Left out: {', '.join(making.left_out)}")
-    return FAILED if making.left_out or without else DONE
+    return making.left_out
 
 
 def _check_name(config: Config, taken: set[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,10 +52,11 @@ def train(config: Config, scans: Sequence[Scan], console: Console) -> int:
     from bids_fcnreg.fcn.register import resolve_device
 
     prepare.find_templates(config)  # what is wrong with them is said before hours of training
-    with parallel.group(resolve_device(config.device)) as device:
+    with parallel.group(resolve_device(config.device)) as device, ExitStack() as alone:
         leads = parallel.rank() == 0
         if leads:
             prepare.make_folders(config)
+            alone.enter_context(prepare.work_alone(config, ["a training"], console))
         parallel.wait()
         trained = _trained(config, scans, device, console)
     if not leads:
@@ -87,7 +89,7 @@ def _trained(
     places = replace(
         Places.of(folder / f"{NETWORK}.safetensors", folder), aligned=work / "aligned"
     )
-    if parallel.agreed(places.model.exists() and places.card.exists()):
+    if parallel.agreed(places.are_done()):
         console.print("The network is trained already on these scans.")
         return places.model
     job = Job(

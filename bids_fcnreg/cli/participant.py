@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,12 +51,12 @@ def run(config: Config, console: Console) -> int:
     if config.reports_only:
         return _make_reports(config, scans, console)
     templates, atlases = prepare.find_templates(config)
-    unreadable = _unreadable(scans)
+    unusable = _unusable(config, scans)
     _tell_of_two_places(scans, console)
     if config.dry_run:
-        list_all(config, scans, templates, unreadable, console)
+        list_all(config, scans, templates, unusable, console)
         return DONE
-    tell_replaced(config, scans, templates, unreadable, console)
+    tell_replaced(config, scans, templates, unusable, console)
     run_dir = prepare.make_folders(config)
     people = {f"sub-{scan.participant}" for scan in scans}
     prepare.remove_unfinished(config, *(config.output_dir / person for person in people))
@@ -65,8 +66,12 @@ def run(config: Config, console: Console) -> int:
     log_file = configure(config, run_dir)
     if config.plugin_file is None and not config.boilerplate_only:
         start_server()  # early: it takes seconds, which this process can use
+    parts = () if config.boilerplate_only else people
     try:
-        return _process(config, scans, unreadable, templates, atlases, run_dir, log_file, console)
+        with prepare.work_alone(config, parts, console):
+            return _process(
+                config, scans, unusable, templates, atlases, run_dir, log_file, console
+            )
     finally:
         stop_server()
 
@@ -90,7 +95,7 @@ def _check_lesions(config: Config, scans: Sequence[Scan]) -> None:
 def _process(
     config: Config,
     scans: Sequence[Scan],
-    unreadable: Mapping[str, Failure],
+    unusable: Mapping[str, Failure],
     templates: Sequence[Template],
     atlases: Mapping[str, Sequence[Atlas]],
     run_dir: Path,
@@ -103,9 +108,9 @@ def _process(
 
     if not (config.skip_validation or config.boilerplate_only):
         prepare.validate_input(config, run_dir, console)
-    usable = [scan for scan in scans if scan.label not in unreadable]
+    usable = [scan for scan in scans if scan.label not in unusable]
     if not any(scan.t1w for scan in usable):
-        raise InputError(next(iter(unreadable.values())).sentence)
+        raise InputError(next(iter(unusable.values())).sentence)
     workflow = prepare.build_workflow(config, usable, templates, atlases)
     methods = prepare.write_methods(config, workflow)
     if config.write_graph:
@@ -115,13 +120,13 @@ def _process(
         return DONE
     labels = workflow_labels(config, usable, workflow)
     display, stopped = run_workflow(config, workflow, labels, log_file, console)
-    failures = {**_failures(config, scans, display, stopped, run_dir), **unreadable}
+    failures = {**_failures(config, scans, display, stopped, run_dir), **unusable}
     prepare.write_methods(config, workflow, [one for one in scans if one.label not in failures])
     return _conclude(config, scans, display, failures, run_dir, console)
 
 
-def _unreadable(scans: Sequence[Scan]) -> dict[str, Failure]:
-    """Scans a file of which cannot be opened, and why; the others are run without them."""
+def _unusable(config: Config, scans: Sequence[Scan]) -> dict[str, Failure]:
+    """Scans that cannot be read, or stored, and why; the others are run without them."""
     from bids_fcnreg.cli.summary import Failure
     from bids_fcnreg.image import check_file
 
@@ -132,7 +137,17 @@ def _unreadable(scans: Sequence[Scan]) -> dict[str, Failure]:
                 check_file(path)
         except InputError as why:
             found[scan.label] = Failure(str(why))
+        if path := _in_the_way(config, scan):
+            found[scan.label] = Failure(f"{path} is no folder: move it, for results belong there.")
     return found
+
+
+def _in_the_way(config: Config, scan: Scan) -> Path | None:
+    """What is no folder where the results of a scan belong."""
+    folder = config.output_dir.joinpath(*scan.label.split("_"), "anat")
+    figures = config.output_dir / f"sub-{scan.participant}" / "figures"
+    places = (folder, figures, *folder.parents)
+    return next((path for path in places if os.path.lexists(path) and not path.is_dir()), None)
 
 
 def _tell_of_two_places(scans: Sequence[Scan], console: Console) -> None:
@@ -237,7 +252,8 @@ def _conclude(
     if sentences:
         write_json(run_dir / FAILURES, sentences)
     accounts = {label: f.crash_file for label, f in failures.items() if f.crash_file}
-    run_reports(config, [scan for scan in scans if scan.t1w], sentences, accounts)
+    reported = [scan for scan in scans if scan.t1w and not _in_the_way(config, scan)]
+    run_reports(config, reported, sentences, accounts)
     seconds = {label: subject.seconds for label, subject in display.subjects.items()}
     labels = [scan.label for scan in scans]
     show(console, labels, seconds, failures, config.output_dir, run_dir)

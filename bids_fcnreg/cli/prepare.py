@@ -6,7 +6,8 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -144,11 +145,23 @@ def make_folders(config: Config) -> Path:
         raise InputError(
             f"The work folder {config.work_dir} cannot be used ({reason}); give another with -w."
         )
-    if config.clean_workdir:
-        for name in _OURS:
-            shutil.rmtree(config.work_dir / name, ignore_errors=True)
     name = f"{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4().hex[:8]}"
     return config.save(config.output_dir / "logs" / name / "config.toml").parent
+
+
+@contextmanager
+def work_alone(config: Config, parts: Iterable[str], console: Console) -> Iterator[None]:
+    """Keep other runs from these parts of the work folder, which is cleaned if that is asked for.
+
+    Parameters are those of `bids_fcnreg.cli.alone.alone`.
+    """
+    from bids_fcnreg.cli.alone import alone
+
+    with alone(config.work_dir, parts, console, whole=config.clean_workdir):
+        if config.clean_workdir:
+            for name in _OURS:
+                shutil.rmtree(config.work_dir / name, ignore_errors=True)
+        yield
 
 
 def remove_unfinished(config: Config, *folders: Path) -> None:

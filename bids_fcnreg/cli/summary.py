@@ -65,11 +65,22 @@ def read_failures(run_dir: Path, workflows: Mapping[str, str]) -> dict[str, Fail
     failures: dict[str, Failure] = {}
     for path in sorted(run_dir.glob("crash-*.txt"), key=lambda p: p.stat().st_mtime):
         text = path.read_text(errors="replace")
-        node = text.partition("\n")[0].removeprefix("Node: ")
+        node = _node_of(text, workflows)
         label = label_of(node, workflows)
         if label is not None and label not in failures:
             failures[label] = _explain(text, node, path)
     return failures
+
+
+def _node_of(text: str, workflows: Mapping[str, str]) -> str:
+    """Full name of the node that a crash file is of."""
+    node, directory = re.match(r"Node: (.*)\n(?:Working directory: (.*)\n)?", text).groups()
+    if label_of(node, workflows) is not None or directory is None:
+        return node
+    # One of several runs has a short name, in a folder that tells all.
+    parts = Path(directory).parts
+    first = next((n for n, part in enumerate(parts) if part in workflows), 1)
+    return ".".join(parts[first - 1 :])
 
 
 def _explain(text: str, node: str, path: Path) -> Failure:

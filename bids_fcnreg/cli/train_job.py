@@ -64,6 +64,10 @@ class Places:
             work / "aligned",
         )
 
+    def are_done(self) -> bool:
+        """Whether trained weights, which are whole, and what is to be known of them are there."""
+        return self.card.exists() and weights.is_whole(self.model)
+
     def make(self) -> None:
         """Make the folders.
 
@@ -225,7 +229,7 @@ class Job:
                 f"{self.places.model} exists already, and the training in {self.places.work} has "
                 "not come to its end: delete the file, or give another name with -o."
             )
-        return self.places.card.exists()
+        return self.places.are_done()
 
     def _align(self, display: TrainingDisplay) -> tuple[list[Brain], Cohort]:
         """Align all images, and tell how that goes."""

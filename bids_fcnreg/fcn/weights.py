@@ -120,6 +120,15 @@ def load(path: Path) -> tuple[DiffeomorphicFCN | FCN2017, str]:
     return network.to(memory_format=torch.channels_last_3d).eval(), facts["sha256"]
 
 
+def is_whole(path: Path) -> bool:
+    """Whether a file is there and holds weights that `load` would read."""
+    try:
+        load(path)
+    except InputError:
+        return False
+    return True
+
+
 def _facts(metadata: dict[str, str] | None) -> dict | None:
     """What a file says of its weights; None if it was not written by `save`."""
     try:

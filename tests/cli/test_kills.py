@@ -195,6 +195,12 @@ def test_runs_at_once_make_one_dataset(study):
     assert all("\tgood\t" in row or "\tdoubtful\t" in row or "\tfailed\t" in row for row in rows)
 
 
+def test_a_run_waits_for_another_in_the_same_work_folder(study):
+    apps = [start(study, "both", more=f"--nprocs {number}") for number in (1, 2)]
+    assert [app.wait() for app in apps] == [0, 0]
+    same(study.out, study.folder / "both")
+
+
 def test_a_killed_group_level_goes_on(study):
     chance = random.Random(1)
     whole = study.folder / "whole"

@@ -52,6 +52,9 @@ def make(folder: Path, source: Path) -> None:
     far = affine.copy()
     far[:3, 3] += 5000
     write(folder / "sub-elsewhere/anat/sub-elsewhere_label-lesion_roi.nii.gz", lesion, far)
+    write(t1w("later", "_run-1"), data, affine)
+    write(t1w("later", "_run-2"), np.zeros_like(data), affine)
+    write(t1w("blocked"), data, affine)
     t1w("half").parent.mkdir(parents=True)
     t1w("half").write_bytes(source.read_bytes()[:2000])
 
@@ -74,6 +77,8 @@ def done(small_study, tmp_path_factory) -> SimpleNamespace:
     before = content(bids)
     for path in (*paths, bids):
         path.chmod(0o555 if path.is_dir() else 0o444)
+    (folder / "out").mkdir()
+    (folder / "out/sub-blocked").write_text("of somebody else")
     words = [bids, folder / "out", "participant", "-w", folder / "work", *small_study.words]
     run = subprocess.run(
         [sys.executable, "-m", "bids_fcnreg", *map(str, words)], capture_output=True, text=True
@@ -103,6 +108,8 @@ def test_an_odd_scan_is_registered(done, label):
     [
         ("elsewhere", "sub-elsewhere_label-lesion_roi.nii.gz lies outside its T1w image: check"),
         ("half", "sub-half_T1w.nii.gz is too small for the"),
+        ("later", "sub-later_run-2_T1w.nii.gz holds nothing but zeros: check how it was made."),
+        ("blocked", "sub-blocked is no folder: move it, for results belong there."),
     ],
 )
 def test_what_cannot_be_done_is_told_and_leaves_no_transform(done, label, sentence):

@@ -136,14 +136,32 @@ def test_damaged_intermediate_results_are_made_again(study):
     files = study.out.glob("sub-01/anat/*")
     whole = {path: digest(path) for path in files if path.suffix != ".json"}
     picks = ("extract/result_*.pklz", "scale/preproc.nii.gz", "debias/result_*.pklz",
-             "estimate/forward.h5", "estimate/quality.json", "mask_std/*.nii.gz")  # fmt: skip
+             "estimate/forward.h5", "estimate/quality.json", "mask_std/*.nii.gz",
+             "log_jacobian")  # fmt: skip
     for number, pick in enumerate(picks):
         (path,) = study.folder.glob(f"work/fcnreg_wf/sub_01_wf/*/{pick}")
-        if number == len(picks) - 1:
+        if path.is_dir():
+            shutil.rmtree(path)
+            path.touch()
+        elif number == len(picks) - 2:
             path.unlink()
         else:
             content = path.read_bytes()
             path.write_bytes((b"", content[: len(content) // 2])[number % 2])
+    run(study)
+    assert {path: digest(path) for path in whole} == whole
+
+
+def test_a_bit_that_has_flipped_is_noticed(study):
+    """Sizes and times stay, as when a disk rots."""
+    files = study.out.glob("sub-01/anat/*")
+    whole = {path: digest(path) for path in files if path.suffix != ".json"}
+    for pick in ("debias/corrected.nii", "estimate/inverse.h5", "extract/mask.nii.gz"):
+        (path,) = study.folder.glob(f"work/fcnreg_wf/sub_01_wf/*/{pick}")
+        times, content = path.stat(), bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 0x41
+        path.write_bytes(content)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     run(study)
     assert {path: digest(path) for path in whole} == whole
 
