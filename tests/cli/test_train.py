@@ -211,6 +211,18 @@ def test_an_aligned_image_that_is_damaged_is_made_again(folder, tmp_path):
     assert model.read_bytes() == (folder / "whole.safetensors").read_bytes()
 
 
+def test_a_model_that_is_damaged_is_written_again(folder, tmp_path):
+    shutil.copytree(folder / ".whole-work", tmp_path / ".again-work")
+    whole = (folder / "whole.safetensors").read_bytes()
+    shutil.copy(folder / "whole.json", tmp_path / "again.json")
+    model = tmp_path / "again.safetensors"
+    model.write_bytes(whole[:-400] + bytes(400))
+    given = words(folder, "whole.safetensors")
+    given[given.index(str(folder / "whole.safetensors"))] = str(model)
+    assert main(given) == 0
+    assert model.read_bytes() == whole
+
+
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [("settings.json", "is missing or damaged"), ("checkpoint.pt", "is damaged: delete")],
