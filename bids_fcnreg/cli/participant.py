@@ -196,6 +196,7 @@ def _failures(
     from bids_fcnreg.cli.summary import Failure, read_failures
 
     failures = read_failures(run_dir, display.workflows)
+    ours = {scan.label for scan in scans}
     for label, subject in display.subjects.items():
         if label in failures:
             continue
@@ -205,6 +206,8 @@ def _failures(
         if label not in failures and subject.waiting:
             why = "the plugin did not wait for it" if stopped is None else _last_line(stopped)
             related = _related(label, failures) if config.longitudinal else None
+            if related and label not in ours:
+                continue  # what the sessions have in common: they say it themselves
             failures[label] = related or Failure(
                 f"It was not finished when the run ended ({why})."
             )
