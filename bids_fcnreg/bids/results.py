@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+
 from bids_fcnreg import image
 from bids_fcnreg.bids.dataset import Scan, scan_label
 from bids_fcnreg.bids.derivatives import read_tsv
@@ -158,7 +160,7 @@ def find_damaged(results: Sequence[Result]) -> dict[tuple[str, str], tuple[Path,
 
 def _grid(path: Path) -> tuple:
     """Shape and, rounded, affine of an image."""
-    nifti = image.load(path)
+    nifti = nib.load(path)
     return nifti.shape, tuple((nifti.affine.round(3) + 0.0).ravel())
 
 
