@@ -144,5 +144,5 @@ def test_a_pair_without_a_usable_gradient_changes_nothing(pairs):
 
 def test_a_broken_checkpoint_is_refused(pairs, tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(b"no checkpoint")
-    with pytest.raises(InputError, match=r"checkpoint\.pt cannot be read"):
+    with pytest.raises(InputError, match=r"checkpoint\.pt is damaged: delete"):
         trainer_of(pairs, diffeomorphic()).run(checkpoint=tmp_path / "checkpoint.pt")
