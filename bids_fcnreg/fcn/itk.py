@@ -185,6 +185,7 @@ def _kinds(path: Path) -> list[str]:
     if path.suffix in (".h5", ".hdf5", ".hdf"):
         with h5py.File(path, "r", locking=False) as file:
             parts = [file["TransformGroup"][str(n)] for n in range(len(file["TransformGroup"]))]
+            _check_vectors(parts)
             _check_claims(parts, path)
             return [part["TransformType"].asstr()[0] for part in parts]
     if path.suffix == ".mat":
@@ -207,6 +208,14 @@ def _check_kinds(kinds: list[str], path: Path) -> None:
             f"{path} holds {len(kinds)} transforms that do not form a composite: put each into a "
             "file of its own."
         )
+
+
+def _check_vectors(parts: list[h5py.Group]) -> None:
+    """Raise a ValueError for parameters that are no lists of numbers: ITK would leave traces."""
+    for part in parts:
+        for name, node in part.items():
+            if name.endswith("Parameters") and (node.shape is None or node.dtype.kind != "f"):
+                raise ValueError(f"{name} are no numbers")
 
 
 def _check_claims(parts: list[h5py.Group], path: Path) -> None:
