@@ -163,6 +163,10 @@ CASES: dict[str, tuple[Case, str]] = {
         written("f.json", '{"t1w": {"aquisition": "x"}}', "--bids-filter-file"),
         "unknown entity aquisition",
     ),
+    "filter of a huge number": (
+        written("f.json", '{"t1w": {"run": 9223372036854775808}}', "--bids-filter-file"),
+        "neither a text, a number of at most 18 digits",
+    ),
     "filter is a pipe": (piped("f.json", "--bids-filter-file"), "--bids-filter-file is not a"),
     "settings are a pipe": (piped("c.toml", "--config-file"), "c.toml cannot be read"),
     "description is a pipe": (piped(DESCRIPTION), "it is not a file"),

@@ -27,6 +27,8 @@ _QUERIES: dict[str, dict[str, Any]] = {
 }
 _OTHER_QUERIES = {"asl", "bold", "dwi", "flair", "fmap", "pet", "sbref", "t2w"}
 _LESION = re.compile(r"_label-lesion_(.*_)?(roi|mask)\.nii|^(?!.*_label-).*_roi\.nii")
+#: SQLite knows no larger ones.
+LARGEST_NUMBER = 2**63 - 1
 _VALIDATOR_SECONDS = 600
 #: Name that pybids gives to its database.
 _DATABASE = "layout_index.sqlite"
@@ -277,10 +279,12 @@ def read_filter_file(path: Path) -> dict[str, dict[str, Any]]:
             )
         for entity, value in content[query].items():
             for one in value if isinstance(value, list) else [value]:
-                if not isinstance(one, str | int | float | None):
+                huge = isinstance(one, int) and abs(one) > LARGEST_NUMBER
+                if huge or not isinstance(one, str | int | float | None):
                     raise InputError(
                         f"The BIDS filter file {path} has in {query} a value of {entity} that is "
-                        "neither a text, a number, null, true nor false, nor a list of these."
+                        "neither a text, a number of at most 18 digits, null, true nor false, nor a "
+                        "list of these."
                     )
         filters[query] = {
             entity: list(dict.fromkeys(words.get(v, v) for v in value))

@@ -196,7 +196,8 @@ def test_runs_at_once_make_one_dataset(study):
 
 
 def test_a_run_waits_for_another_in_the_same_work_folder(study):
-    apps = [start(study, "both", more=f"--nprocs {number}") for number in (1, 2)]
+    who = "--participant-label 01 02"  # there may be more by now
+    apps = [start(study, "both", more=f"{who} --nprocs {number}") for number in (1, 2)]
     assert [app.wait() for app in apps] == [0, 0]
     same(study.out, study.folder / "both")
 
