@@ -283,8 +283,8 @@ def read_filter_file(path: Path) -> dict[str, dict[str, Any]]:
                 if huge or not isinstance(one, str | int | float | None):
                     raise InputError(
                         f"The BIDS filter file {path} has in {query} a value of {entity} that is "
-                        "neither a text, a number of at most 18 digits, null, true nor false, nor a "
-                        "list of these."
+                        "neither a text, a number of at most 18 digits, null, true nor false, nor "
+                        "a list of these."
                     )
         filters[query] = {
             entity: list(dict.fromkeys(words.get(v, v) for v in value))
