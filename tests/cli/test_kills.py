@@ -133,14 +133,16 @@ def same(one: Path, other: Path) -> None:
 def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(study):
     chance = random.Random(0)
     out, work = study.folder / "killed", study.folder / "killed_work"
-    for number in range(KILLS):
+    kills = 0
+    while kills < KILLS:
         before = finished(work)
         app = start(study, "killed")
         try:
             code = app.wait(chance.uniform(0.1, 1.0) * study.seconds)
         except subprocess.TimeoutExpired:
-            how = SIGNALS[number % len(SIGNALS)]
+            how = SIGNALS[kills % len(SIGNALS)]
             end_all(app, how, study.running)
+            kills += 1
             check_whole(out)
             again = finished(work)
             assert {p for p in before if again.get(p) != before[p]} == set(), how
@@ -210,14 +212,16 @@ def test_a_killed_group_level_goes_on(study):
     seconds = time.monotonic() - started
     expected = study.folder / "group"
     shutil.copytree(whole / "group", expected)
-    for number in range(max(KILLS // 5, 1)):
+    kills = 0
+    while kills < max(KILLS // 5, 1):
         shutil.rmtree(whole / "group")
         shutil.rmtree(study.folder / "whole_work", ignore_errors=True)
         app = start(study, "whole", "group")
         try:
             app.wait(chance.uniform(0.2, 1.0) * seconds)
         except subprocess.TimeoutExpired:
-            end_all(app, SIGNALS[number % len(SIGNALS)], study.running)
+            end_all(app, SIGNALS[kills % len(SIGNALS)], study.running)
+            kills += 1
             check_whole(whole)
         assert start(study, "whole", "group").wait() == 0
         same(expected, whole / "group")
@@ -247,12 +251,14 @@ def test_a_killed_template_or_training_goes_on(task, study, running_in, tmp_path
     started = time.monotonic()
     assert begin("whole").wait() == 0
     seconds = time.monotonic() - started
-    for number in range(KILLS // 5):
+    kills = 0
+    while kills < KILLS // 5:
         app = begin("killed")
         try:
             code = app.wait(chance.uniform(0.1, 0.9) * seconds)
         except subprocess.TimeoutExpired:
-            end_all(app, SIGNALS[number % len(SIGNALS)], partial(running_in, tmp_path))
+            end_all(app, SIGNALS[kills % len(SIGNALS)], partial(running_in, tmp_path))
+            kills += 1
             check_whole(tmp_path / "killed")
         else:  # it was faster: once more from the beginning
             assert code == 0
