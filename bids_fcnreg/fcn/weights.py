@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -13,10 +14,15 @@ from torch import Tensor
 
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.diffeomorphic import DiffeomorphicFCN
+from bids_fcnreg.fcn.nets.anatomy import AnatomyFCN
 from bids_fcnreg.fcn.network import FCN2017
 from bids_fcnreg.files import replacing
 
+#: Networks that register a pair.
 NETWORKS = {"diffeomorphic": DiffeomorphicFCN, "2017": FCN2017}
+
+#: All networks that a file can hold.
+ARCHITECTURES = {**NETWORKS, "anatomy": AnatomyFCN}
 
 #: Under this name a file says what its weights are.
 _FACTS = "fcnreg"
@@ -48,8 +54,8 @@ def shipped(network: str) -> Path:
 
 
 def kind_of(network: DiffeomorphicFCN | FCN2017) -> str:
-    """Name in `NETWORKS` of what a network is."""
-    return next(name for name, made in NETWORKS.items() if type(network) is made)
+    """Name in `ARCHITECTURES` of what a network is."""
+    return next(name for name, made in ARCHITECTURES.items() if type(network) is made)
 
 
 def save(network: DiffeomorphicFCN | FCN2017, path: Path) -> None:
@@ -73,17 +79,21 @@ def save(network: DiffeomorphicFCN | FCN2017, path: Path) -> None:
         save_file(tensors, temporary, metadata={_FACTS: json.dumps(facts)})
 
 
-def load(path: Path) -> tuple[DiffeomorphicFCN | FCN2017, str]:
+def load(
+    path: Path, networks: Collection[str] = tuple(NETWORKS)
+) -> tuple[DiffeomorphicFCN | FCN2017 | AnatomyFCN, str]:
     """Read a network from a file, and make sure that it is as it was written.
 
     Parameters
     ----------
     path : path
         Written by `save`.
+    networks : collection of str
+        Accepted keys of `ARCHITECTURES`; by default those that register a pair.
 
     Returns
     -------
-    network : DiffeomorphicFCN or FCN2017
+    network : nn.Module
         On the CPU, ready to use.
     sha256 : str
         Checksum of its weights.
@@ -102,7 +112,7 @@ def load(path: Path) -> tuple[DiffeomorphicFCN | FCN2017, str]:
             f"The model {path} cannot be read as a .safetensors file ({error}): give a file made "
             "by fcnreg train."
         ) from error
-    if facts is None:
+    if facts is None or facts["network"] not in networks:
         raise InputError(
             f"The model {path} holds no network of ours: train one with fcnreg train."
         )
@@ -111,7 +121,7 @@ def load(path: Path) -> tuple[DiffeomorphicFCN | FCN2017, str]:
             f"The model {path} is damaged: its checksum is not that of its weights. Copy or "
             "download it again."
         )
-    network = _assembled(NETWORKS[facts["network"]], facts["arguments"], tensors)
+    network = _assembled(ARCHITECTURES[facts["network"]], facts["arguments"], tensors)
     if network is None:
         raise InputError(
             f"The model {path} does not hold what a network {facts['network']} consists of (was "
@@ -133,7 +143,7 @@ def _facts(metadata: dict[str, str] | None) -> dict | None:
     """What a file says of its weights; None if it was not written by `save`."""
     try:
         facts = json.loads((metadata or {})[_FACTS])
-        known = facts["network"] in NETWORKS and isinstance(facts["arguments"], dict)
+        known = facts["network"] in ARCHITECTURES and isinstance(facts["arguments"], dict)
         return facts if known and "sha256" in facts else None
     except (KeyError, TypeError, ValueError, RecursionError):
         return None

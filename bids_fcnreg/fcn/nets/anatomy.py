@@ -1,0 +1,199 @@
+"""Network that segments the anatomy of a brain image of any contrast.
+
+A U-shaped fully convolutional network maps one image at 2 mm, in RAS+ orientation, to posterior
+probabilities of background and the structures in `STRUCTURES`. It is trained on nothing but
+images simulated from label maps (`bids_fcnreg.training.simulation`), as in SynthSeg.
+
+References
+----------
+Billot et al., SynthSeg: Segmentation of brain MRI scans of any contrast and resolution without
+retraining, Medical Image Analysis 86:102789, 2023.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as nnf
+
+#: Label values (FreeSurfer's) and names of the segmented structures, in channel order.
+STRUCTURES = {
+    0: "Background",
+    2: "Left-Cerebral-White-Matter",
+    3: "Left-Cerebral-Cortex",
+    4: "Left-Lateral-Ventricle",
+    7: "Left-Cerebellum-White-Matter",
+    8: "Left-Cerebellum-Cortex",
+    10: "Left-Thalamus",
+    11: "Left-Caudate",
+    12: "Left-Putamen",
+    13: "Left-Pallidum",
+    17: "Left-Hippocampus",
+    18: "Left-Amygdala",
+    26: "Left-Accumbens-area",
+    28: "Left-VentralDC",
+    41: "Right-Cerebral-White-Matter",
+    42: "Right-Cerebral-Cortex",
+    43: "Right-Lateral-Ventricle",
+    46: "Right-Cerebellum-White-Matter",
+    47: "Right-Cerebellum-Cortex",
+    49: "Right-Thalamus",
+    50: "Right-Caudate",
+    51: "Right-Putamen",
+    52: "Right-Pallidum",
+    53: "Right-Hippocampus",
+    54: "Right-Amygdala",
+    58: "Right-Accumbens-area",
+    60: "Right-VentralDC",
+    16: "Brain-Stem",
+    14: "3rd-Ventricle",
+    15: "4th-Ventricle",
+    24: "CSF",
+}
+
+#: Voxel size in mm at which the network sees images.
+SPACING = 2.0
+
+
+class AnatomyFCN(nn.Module):
+    """U-shaped network from an image to the logits of `STRUCTURES`.
+
+    Few features have the full resolution, where convolutions are most expensive; the logits
+    combine them with features interpolated from half the resolution.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        Number of features at the resolution of the image, a half, a quarter, … of it.
+    """
+
+    def __init__(self, widths: Sequence[int] = (8, 32, 64, 128, 160)) -> None:
+        super().__init__()
+        self.widths = tuple(widths)
+        pairs = list(zip(self.widths[:-1], self.widths[1:], strict=True))
+        self.stem = _Convolution(1, self.widths[0])
+        self.down = nn.ModuleList(_Convolution(fine, coarse, 2) for fine, coarse in pairs)
+        self.encode = nn.ModuleList(_Convolution(width, width) for width in self.widths[1:])
+        self.up = nn.ModuleList(
+            nn.ConvTranspose3d(coarse, fine, 2, stride=2) for fine, coarse in pairs
+        )
+        self.decode = nn.ModuleList(_Convolution(width, width) for width in self.widths[:-1])
+        half = self.widths[1]
+        self.direct = nn.ConvTranspose3d(half, half // 2, 2, stride=2)
+        self.head = nn.Linear(self.widths[0] + half // 2, len(STRUCTURES))
+
+    @property
+    def arguments(self) -> dict[str, object]:
+        """Arguments that recreate this architecture."""
+        return {"widths": self.widths}
+
+    @property
+    def multiple(self) -> int:
+        """Number by which the sizes of the image must be divisible."""
+        return 2 ** (len(self.widths) - 1)
+
+    def forward(self, image: Tensor, voxels: Tensor | None = None) -> Tensor:
+        """Compute the logits of all structures.
+
+        Parameters
+        ----------
+        image : Tensor (1, 1, i, j, k)
+            RAS+ orientation, 2 mm voxels, intensities from `normalize_intensities`; each size is
+            divisible by `multiple`.
+        voxels : Tensor (n,), int64, optional
+            Flat indices of the voxels whose logits are wanted, by default all.
+
+        Returns
+        -------
+        Tensor (n, structures)
+        """
+        features = self.stem(image.contiguous(memory_format=torch.channels_last_3d))
+        skipped = []
+        for down, encode in zip(self.down, self.encode, strict=True):
+            skipped.append(features)
+            features = down(features)
+            features = features + encode(features)
+        for level in reversed(range(len(skipped))):
+            direct = nnf.leaky_relu(self.direct(features), 0.1) if level == 0 else None
+            features = self.up[level](features) + skipped[level]
+            features = features + self.decode[level](features)
+        fine, coarse = (
+            part.permute(0, 2, 3, 4, 1).reshape(-1, part.shape[1]) for part in (features, direct)
+        )
+        if voxels is not None:
+            fine, coarse = fine[voxels], coarse[voxels]
+        return self.head(torch.cat([fine, coarse], dim=1))
+
+
+class _Convolution(nn.Module):
+    """Convolution of 3 × 3 × 3, instance normalization and rectification of one image."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.convolution = nn.Conv3d(inputs, outputs, 3, padding=1, stride=stride, bias=False)
+        self.scale = nn.Parameter(torch.ones(outputs))
+        self.shift = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, features: Tensor) -> Tensor:
+        features = self.convolution(features)
+        # In a batch of one it is instance normalization, and keeps the memory format.
+        features = nnf.batch_norm(features, None, None, self.scale, self.shift, training=True)
+        return nnf.leaky_relu(features, 0.1, inplace=True)
+
+
+def normalize_intensities(image: Tensor) -> Tensor:
+    """Scale intensities so that the 1st and 99th percentiles become 0 and 1, clipped to −0.2…1.5.
+
+    Percentiles are those of the voxels that differ from the most frequent value, which is the
+    background of skull-stripped or padded images.
+
+    Parameters
+    ----------
+    image : Tensor (1, 1, i, j, k)
+        Any scale and offset.
+
+    Returns
+    -------
+    Tensor (1, 1, i, j, k)
+        The background constant becomes 0.
+    """
+    sample = image.flatten()[::3]
+    background = sample.mode().values
+    foreground = sample[sample != background]
+    if foreground.numel() < 100:
+        return torch.zeros_like(image)
+    low, high = torch.quantile(foreground[:: max(1, foreground.numel() // 200_000)], _PERCENTILES)
+    low = torch.minimum(low, high - 1e-6 * high.abs().clamp(min=1e-6))
+    scaled = ((image - low) / (high - low)).clamp(-0.2, 1.5)
+    return torch.where(image == background, torch.zeros_like(scaled), scaled)
+
+
+_PERCENTILES = torch.tensor([0.01, 0.99])
+
+
+def segmentation_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Compute 1 − mean soft Dice of the structures present, plus 0.3 times the cross-entropy.
+
+    Parameters
+    ----------
+    logits : Tensor (n, structures)
+        Output of the network at a sample of voxels.
+    target : Tensor (n,), int64
+        Channel of each voxel's structure.
+    weight : Tensor (n,)
+        Number of voxels of the image that each of the sample stands for.
+
+    Returns
+    -------
+    Tensor ()
+    """
+    channels = logits.shape[1]
+    log_posterior = nnf.log_softmax(logits, dim=1)
+    chosen = log_posterior.gather(1, target[:, None])[:, 0]
+    overlap = chosen.new_zeros(channels).index_add(0, target, chosen.exp() * weight)
+    present = weight.new_zeros(channels).index_add(0, target, weight)
+    dice = 2 * overlap / (weight @ log_posterior.exp() + present + 1)
+    cross_entropy = -(weight * chosen).sum() / weight.sum()
+    return 1 - dice[present > 0].mean() + 0.3 * cross_entropy

@@ -1,0 +1,1 @@
+"""Training of the anatomy network on simulated images."""
