@@ -146,8 +146,8 @@ class _Convolution(nn.Module):
 def normalize_intensities(image: Tensor) -> Tensor:
     """Scale intensities so that the 1st and 99th percentiles become 0 and 1, clipped to −0.2…1.5.
 
-    Percentiles are those of the voxels that differ from the most frequent value, which is the
-    background of skull-stripped or padded images.
+    Percentiles are those of the voxels that differ from a constant background, which
+    skull-stripped and padded images have: a value that more than a twentieth of the voxels share.
 
     Parameters
     ----------
@@ -157,10 +157,12 @@ def normalize_intensities(image: Tensor) -> Tensor:
     Returns
     -------
     Tensor (1, 1, i, j, k)
-        The background constant becomes 0.
+        A constant background becomes 0.
     """
     sample = image.flatten()[::3]
     background = sample.mode().values
+    if (sample == background).float().mean() < 0.05:
+        background = torch.full_like(background, torch.nan)
     foreground = sample[sample != background]
     if foreground.numel() < 100:
         return torch.zeros_like(image)

@@ -1,0 +1,30 @@
+import nibabel as nib
+import torch
+
+from bids_fcnreg.fcn import weights
+from bids_fcnreg.training.anatomy import Schedule, train
+from tests.training.test_simulation import ellipsoid_head
+
+
+def test_training_resumes_where_it_ended(tmp_path):
+    maps, output = tmp_path / "maps", tmp_path / "out"
+    maps.mkdir()
+    nib.save(ellipsoid_head(), maps / "one.nii.gz")
+    train(maps, output, steps=1)
+    first, _ = weights.load(output / "anatomy.safetensors", ["anatomy"])
+    train(maps, output, steps=1)  # there is nothing left to do
+    again, _ = weights.load(output / "anatomy.safetensors", ["anatomy"])
+    train(maps, output, steps=2)
+    second, _ = weights.load(output / "anatomy.safetensors", ["anatomy"])
+    assert torch.load(output / "checkpoint.pt", weights_only=True)["step"] == 2
+    pairs = list(zip(first.parameters(), again.parameters(), second.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b, _ in pairs)
+    assert any(not torch.equal(a, c) for a, _, c in pairs)
+
+
+def test_learning_rate_warms_up_and_falls():
+    schedule = Schedule(steps=1000, peak=1.0)
+    rates = [schedule.rate(step) for step in range(0, 1000, 50)]
+    assert rates[0] < 0.05
+    assert max(rates) > 0.9
+    assert rates[-1] < 0.05
