@@ -37,6 +37,9 @@ class Pair:
         Where all of them live, in the fixed space.
     fixed_mask, moving_mask : Tensor (1, 1, i, j, k) or None
         How much of each voxel is brain, 0 to 1.
+    voxels_mm : pair of float
+        Edge of a cube as large as a voxel of the fixed and of the moving image, as they were
+        given; 0 if it is not known.
     """
 
     fixed: Tensor
@@ -46,6 +49,7 @@ class Pair:
     grid: Grid
     fixed_mask: Tensor | None = None
     moving_mask: Tensor | None = None
+    voxels_mm: tuple[float, float] = (0.0, 0.0)
 
     @property
     def counted(self) -> Tensor:
@@ -71,11 +75,11 @@ class Pair:
 
     def _changed(self, change: Callable[[Tensor], Tensor], grid: Grid) -> Pair:
         """The same pair, each of its volumes changed."""
-        parts = (getattr(self, one.name) for one in fields(self) if one.name != "grid")
-        fixed, moving, weight, exclude, *masks = (
-            None if part is None else change(part) for part in parts
-        )
-        return Pair(fixed, moving, weight, exclude, grid, *masks)
+        volumes = {one.name: getattr(self, one.name) for one in fields(self)}
+        changed = {
+            name: change(volume) for name, volume in volumes.items() if isinstance(volume, Tensor)
+        }
+        return replace(self, grid=grid, **changed)
 
 
 def make_pair(
@@ -110,7 +114,7 @@ def make_pair(
     brain = stay.resample(_smoothed(fixed, grid), grid).data
     # Two voxels beyond the brain: its outline counts.
     weight = dilate((inside > 0.5).float(), 2)
-    pair = Pair(brain, brain, weight, None, grid, inside, inside)
+    pair = Pair(brain, brain, weight, None, grid, inside, inside, (_edge(fixed.grid), 0.0))
     return with_moving(pair, moving, affine, moving_mask, moving_exclude)
 
 
@@ -132,7 +136,13 @@ def with_moving(
         moving=linear.resample(_smoothed(moving, pair.grid), pair.grid).data,
         moving_mask=linear.resample(mask, pair.grid).data,
         exclude=exclude,
+        voxels_mm=(pair.voxels_mm[0], _edge(moving.grid)),
     )
+
+
+def _edge(grid: Grid) -> float:
+    """Edge in mm of a cube as large as a voxel."""
+    return float(grid.spacing.prod() ** (1 / 3))
 
 
 def _working_grid(grid: Grid, mask: Image) -> Grid:

@@ -55,7 +55,8 @@ class BrainExtraction(SimpleInterface):
     def _run_interface(self, runtime):
         from bids_fcnreg import image
         from bids_fcnreg.fcn.affine_pyramid import SMALLEST_MM3
-        from bids_fcnreg.preprocessing import foreground, is_extracted
+        from bids_fcnreg.fcn.foreground import foreground
+        from bids_fcnreg.preprocessing import is_extracted
 
         path, mode = Path(self.inputs.in_file), self.inputs.mode
         nifti = image.load(path)

@@ -13,9 +13,10 @@ from scipy import ndimage
 
 from bids_fcnreg import image
 from bids_fcnreg.errors import InputError
+from bids_fcnreg.fcn.foreground import foreground
 from bids_fcnreg.fcn.transform import Transform
 from bids_fcnreg.interfaces.brain_extraction import BrainExtraction
-from bids_fcnreg.preprocessing import foreground, share_outside
+from bids_fcnreg.preprocessing import share_outside
 
 
 def _extract(path: str | Path, folder: Path, **options) -> tuple[np.ndarray, bool]:
