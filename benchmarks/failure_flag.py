@@ -199,7 +199,7 @@ def _measure(
     said = json.loads(result.quality.read_text())["mode"]
     mode = options.mode or said
     about = {"scan": result.label, "mode": mode}
-    if mode != said:
+    if mode != said and {"good", "random"} & set(options.kinds):
         intact = register(
             fixed, scan, fixed_mask=fixed_mask, moving_mask=mask, mode=mode,
             threads=options.threads,
