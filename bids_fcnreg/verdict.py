@@ -153,7 +153,7 @@ inverse_consistency_p95_mm'
     'failed'
     """
     mode = quality.get("mode")
-    if mode not in MODES:
+    if not isinstance(mode, str) or mode not in MODES:
         return Verdict("unknown", (f"its mode, {mode!r}, is none of {', '.join(MODES)}",))
     found, missing = [], []
     for key, bounds in reference(mode).items():
