@@ -296,8 +296,10 @@ def fit(options: argparse.Namespace) -> None:
         bounds[mode] = {key: _bounds(key, right, wrong) for key in JUDGED}
         bounds[mode]["asymmetry"] = _asymmetry_bounds(right)
         print(mode, len(right), "right,", len(wrong), "wrong", bounds[mode])
-    # A network trained on the pair alone ends where one pass of a trained network does, or better.
-    bounds.setdefault("optimize", bounds["predict"])
+    # Refined, or trained on the pair alone, a deformation ends where one pass of a trained network
+    # does, or better.
+    for mode in ("refine", "optimize"):
+        bounds.setdefault(mode, bounds["predict"])
     write_json(DATA / "quality_reference.json", {"bounds": bounds})
 
 

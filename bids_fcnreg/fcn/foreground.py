@@ -15,12 +15,13 @@ from bids_fcnreg.fcn.geometry import Image
 #: A value that so much of an image has is its background.
 COMMON = 0.05
 
-#: Differences from the background, as parts of that of a bright brain: what interpolation of a
-#: clean image leaves, what ringing and lossy compression leave, and the most that noise may have.
-TRACE, FAINT, NOISY = 1e-3, 0.05, 0.2
+#: Differences from the background, as parts of that of a bright brain: what storage leaves, what
+#: no tissue shows, what smoothing, ringing and lossy compression leave, and the most of noise.
+TRACE, FAINT, BLURRED, NOISY = 1e-3, 0.05, 0.1, 0.2
 
 #: The background is clean if at most so many voxels, for each of the brain, show something faint.
-CLEAN = 0.15
+#: Extracted brains have 0 to 0.006, resampled ones 0.03 and more.
+CLEAN = 0.02
 
 #: Noise reaches to so many standard deviations.
 NOISE_REACH = 5.0
@@ -70,18 +71,17 @@ def shown(data: np.ndarray) -> np.ndarray:
     -------
     ndarray (i, j, k), bool
         Voxels that differ by more than a thousandth of a bright brain's difference or, where the
-        background is not clean, by more than its ringing and its noise.
+        background is not clean, by more than what is smoothed into it, rings, or is noise.
     """
     difference = np.abs(data - np.float32(background(data)))
     sample = difference[::2, ::2, ::2]
     bright = _bright(sample)
     low = sample[sample < 0.25 * bright]
     noise = 1.4826 * float(np.median(low)) if low.size else 0.0
-    level = min(max(FAINT * bright, NOISE_REACH * noise), NOISY * bright)
-    strong = np.count_nonzero(sample > level)
+    strong = np.count_nonzero(sample > FAINT * bright)
     if np.count_nonzero(sample > TRACE * bright) <= (1 + CLEAN) * strong:
-        level = TRACE * bright
-    return difference > level
+        return difference > TRACE * bright
+    return difference > min(max(BLURRED * bright, NOISE_REACH * noise), NOISY * bright)
 
 
 def _bright(difference: np.ndarray) -> float:

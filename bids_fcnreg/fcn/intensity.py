@@ -18,7 +18,7 @@ from bids_fcnreg.fcn.geometry import Image
 DARK, BRIGHT = 2.0, 98.0
 LOWER, UPPER = 10.0, 90.0
 
-#: How many times as far from the median as `LOWER` and `UPPER` dark and bright can be.
+#: How many times as far from the median as `LOWER` and `UPPER` is no outlier.
 REACH = 2.5
 
 #: Dark over bright intensities of T1w brains: the most (images without their offset have 0.1 to
@@ -40,15 +40,16 @@ def intensity_range(values: np.ndarray) -> tuple[float, float]:
     Returns
     -------
     dark, bright : float
-        The 2nd and 98th percentile. Where more than 2 % are outliers (a bright slice), the
-        percentiles are kept within `REACH` times the distance of the 10th and 90th.
+        The 2nd and 98th percentile, outliers (a bright slice) left out: what is farther from the
+        median than `REACH` times the distance of the 10th and 90th percentile.
     """
-    points = np.percentile(values, [DARK, LOWER, 50, UPPER, BRIGHT]).astype(float)
-    dark, lower, middle, upper, bright = points
+    lower, middle, upper = np.percentile(values, [LOWER, 50, UPPER]).astype(float)
     half = (upper - lower) / 2
     if half > 0:
-        dark = max(dark, middle - REACH * max(middle - lower, half))
-        bright = min(bright, middle + REACH * max(upper - middle, half))
+        least = middle - REACH * max(middle - lower, half)
+        most = middle + REACH * max(upper - middle, half)
+        values = values[(values >= least) & (values <= most)]
+    dark, bright = np.percentile(values, [DARK, BRIGHT])
     return float(dark), float(bright)
 
 
@@ -78,7 +79,8 @@ def intensity_scale(data: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
     around = None if mask.all() else float(np.median(data[~mask][::8]))
     if around is not None and around >= bright and _is_negative(data, mask):
         return max(around, bright), dark
-    for zero in (0.0, around):
+    # Scanners write nothing below zero: there, zero is somebody's mean.
+    for zero in (around, 0.0) if around is not None and around < 0 else (0.0, around):
         if zero is not None and 0 <= dark - zero <= MOST_DARK * (bright - zero):
             return zero, bright
     return dark - USUAL_DARK / (1 - USUAL_DARK) * (bright - dark), bright
