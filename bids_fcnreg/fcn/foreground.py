@@ -23,6 +23,10 @@ TRACE, FAINT, BLURRED, NOISY = 1e-3, 0.05, 0.1, 0.2
 #: Extracted brains have 0 to 0.006, resampled ones 0.03 and more.
 CLEAN = 0.02
 
+#: The background is among the brain's intensities if at least so much of the brain is on either
+#: side of it. Then so many voxels may be faint.
+AMONG, CLEAN_AMONG = 0.1, 0.15
+
 #: Noise reaches to so many standard deviations.
 NOISE_REACH = 5.0
 
@@ -73,13 +77,18 @@ def shown(data: np.ndarray) -> np.ndarray:
         Voxels that differ by more than a thousandth of a bright brain's difference or, where the
         background is not clean, by more than what is smoothed into it, rings, or is noise.
     """
-    difference = np.abs(data - np.float32(background(data)))
+    level = np.float32(background(data))
+    difference = np.abs(data - level)
     sample = difference[::2, ::2, ::2]
     bright = _bright(sample)
     low = sample[sample < 0.25 * bright]
     noise = 1.4826 * float(np.median(low)) if low.size else 0.0
     strong = np.count_nonzero(sample > FAINT * bright)
-    if np.count_nonzero(sample > TRACE * bright) <= (1 + CLEAN) * strong:
+    darker = np.count_nonzero(data[::2, ::2, ::2] < level - FAINT * bright)
+    # Of images standardized in the brain the background is in the middle: tissue is faint, too.
+    middle = min(darker, strong - darker) > AMONG * strong
+    clean = CLEAN_AMONG if middle else CLEAN
+    if np.count_nonzero(sample > TRACE * bright) <= (1 + clean) * strong:
         return difference > TRACE * bright
     return difference > min(max(BLURRED * bright, NOISE_REACH * noise), NOISY * bright)
 

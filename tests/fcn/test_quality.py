@@ -88,7 +88,7 @@ def field(grid: Grid, sign: float = 1.0) -> Displacement:
     fine = Grid((20, 24, 20), np.diag([10.0, 10.0, 10.0, 1.0]) + _corner(-100, -130, -80))
     noise = torch.randn(1, 3, *fine.shape, generator=torch.Generator().manual_seed(3))
     velocity = gaussian(noise, 1.5)
-    velocity = Displacement(fine, 0.4 * sign * velocity / velocity.abs().max())
+    velocity = Displacement(fine, 0.8 * sign * velocity / velocity.abs().max())
     smooth = change_grid(velocity, fine.with_spacing(2.0))
     smooth = Displacement(smooth.grid, gaussian(smooth.field, 4.0))
     return change_grid(Displacement(smooth.grid, exponentiate(smooth.field)), grid)
@@ -139,7 +139,7 @@ def assessed(template) -> dict[tuple[float, float], Quality]:
     ("metric", "most"),
     [
         ("similarity_affine", 0.05),
-        ("similarity", 0.03),
+        ("similarity", 0.04),
         ("similarity_lowest", 0.05),
         ("brain_overlap", 0.01),
         ("folds_percent", 0.0),
@@ -150,15 +150,14 @@ def assessed(template) -> dict[tuple[float, float], Quality]:
 )
 def test_metrics_do_not_depend_on_the_voxel_size(assessed, metric, most):
     values = {sizes: getattr(quality, metric) for sizes, quality in assessed.items()}
-    print(metric, values)
     assert max(values.values()) - min(values.values()) <= most, values
 
 
 def test_the_registration_that_is_assessed_is_imperfect(assessed):
     """Or else its metrics could not differ."""
     quality = assessed[1.0, 1.0]
-    assert quality.similarity_affine < quality.similarity < 0.95
-    assert 0.02 < quality.sd_log_jacobian < 0.3
+    assert quality.similarity_affine < quality.similarity < 0.99
+    assert 0.03 < quality.sd_log_jacobian < 0.3
 
 
 @pytest.mark.parametrize("count", [1, 18, 200])
