@@ -123,7 +123,7 @@ def foreground(data: np.ndarray) -> np.ndarray:
         return mask
     box = ndimage.find_objects(differs.astype(np.uint8))[0]
     seen = differs[box]
-    core = ndimage.binary_erosion(seen, border_value=1)
+    core = ndimage.binary_erosion(seen)
     if core.any():
         seen &= ndimage.binary_dilation(_large_parts(core), iterations=2)
     mask[box] = _fill_holes(_large_parts(seen))

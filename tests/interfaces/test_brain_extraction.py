@@ -106,11 +106,20 @@ def test_share_outside_tells_heads_from_brains(template, change):
     assert share_outside(generous, truth, spacing) < 0.02
 
 
-def test_noise_in_the_air_contradicts_skip(tmp_path, template):
+def test_noise_around_an_extracted_brain_is_no_brain(tmp_path, template):
     data, affine = template
     noise = np.random.default_rng(0).normal(0, 0.02, data.shape).astype(np.float32)
     path = tmp_path / "t1w.nii.gz"
     image.write(path, nib.Nifti1Image(data + noise, affine))
+    mask, _ = _extract(path, tmp_path, mode="skip")
+    assert _dice(mask, foreground(data)) > 0.97
+
+
+def test_an_image_without_background_contradicts_skip(tmp_path, template):
+    data, affine = template
+    full = ndimage.zoom(data[30:60, 30:80, 30:60], 2, order=1)
+    path = tmp_path / "t1w.nii.gz"
+    image.write(path, nib.Nifti1Image(full, affine))
     with pytest.raises(InputError, match="shows next to no background"):
         _extract(path, tmp_path, mode="skip")
 
