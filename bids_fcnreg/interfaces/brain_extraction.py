@@ -19,9 +19,9 @@ from nipype.interfaces.base import (
 
 from bids_fcnreg.errors import InputError
 
-#: A brain fills about half of the smallest box around it. Where more of a volume differs from its
+#: A brain fills half of the smallest box around it, its slices at most 0.79. Where more of a volume differs from its
 #: most frequent value, that is no background.
-FULLEST = 0.75
+FULLEST = 0.8
 
 
 class _BrainExtractionInputSpec(BaseInterfaceInputSpec):
