@@ -19,8 +19,8 @@ from nipype.interfaces.base import (
 
 from bids_fcnreg.errors import InputError
 
-#: A brain fills half of the smallest box around it, its slices at most 0.79. Where more of a volume differs from its
-#: most frequent value, that is no background.
+#: A brain fills half of the smallest box around it, its slices at most 0.79. Where more of a
+#: volume differs from its most frequent value, that is no background.
 FULLEST = 0.8
 
 
