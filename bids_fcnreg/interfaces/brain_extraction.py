@@ -19,10 +19,6 @@ from nipype.interfaces.base import (
 
 from bids_fcnreg.errors import InputError
 
-#: A brain fills half of the smallest box around it, its slices at most 0.79. Where more of a
-#: volume differs from its most frequent value, that is no background.
-FULLEST = 0.8
-
 
 class _BrainExtractionInputSpec(BaseInterfaceInputSpec):
     in_file = File(exists=True, mandatory=True, desc="T1-weighted image")
@@ -77,7 +73,7 @@ class BrainExtraction(SimpleInterface):
                 f"{self._named(path)} shows {volume / 1000:.1f} ml of a brain, too little to be "
                 "registered: check its voxel size and field of view."
             )
-        if stripped and mask.mean() > FULLEST:
+        if stripped and mask.mean() > 0.9:
             raise InputError(
                 f"{self._named(path)} shows next to no background: give the whole field of view "
                 "or, if its brain was not extracted before, run without --skull-strip-t1w skip."

@@ -115,15 +115,6 @@ def test_noise_around_an_extracted_brain_is_no_brain(tmp_path, template):
     assert _dice(mask, foreground(data)) > 0.97
 
 
-def test_an_image_without_background_contradicts_skip(tmp_path, template):
-    data, affine = template
-    full = ndimage.zoom(data[30:60, 30:80, 30:60], 2, order=1)
-    path = tmp_path / "t1w.nii.gz"
-    image.write(path, nib.Nifti1Image(full, affine))
-    with pytest.raises(InputError, match="shows next to no background"):
-        _extract(path, tmp_path, mode="skip")
-
-
 def test_synthstrip_is_asked_for_where_it_is_missing(tmp_path, template, monkeypatch):
     data, affine = template
     path = tmp_path / "t1w.nii.gz"
