@@ -26,7 +26,7 @@ from bids_fcnreg.bids.archive import (
     templateflow_home,
 )
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.fcn.foreground import foreground, shown
+from bids_fcnreg.fcn.foreground import foreground
 from bids_fcnreg.files import checksum
 from bids_fcnreg.preprocessing import fits_a_brain
 
@@ -323,7 +323,7 @@ def mask_beside(path: Path) -> Path | None:
 def _check_extracted(path: Path) -> None:
     """Refuse an image that needs a brain mask and has none."""
     loaded = image.load(path)
-    if not fits_a_brain(shown(loaded.get_fdata()), loaded.affine):
+    if not fits_a_brain(loaded.get_fdata() != 0, loaded.affine):
         stem = re.sub(r"(_T1w)?\.nii(\.gz)?$", "", path.name)
         raise InputError(
             f"The template {path} is not brain-extracted: put its brain mask beside it as "
