@@ -21,9 +21,9 @@ import numpy as np
 from scipy import ndimage
 
 from bids_fcnreg import image
+from bids_fcnreg.fcn.foreground import foreground
 from bids_fcnreg.fcn.transform import Transform
 from bids_fcnreg.interfaces.brain_extraction import BrainExtraction
-from bids_fcnreg.preprocessing import foreground
 
 
 def compare(mask: np.ndarray, reference: np.ndarray, spacing: np.ndarray) -> dict[str, str]:

@@ -35,7 +35,7 @@ from bids_fcnreg.fcn.geometry import Grid, Image
 from bids_fcnreg.fcn.itk import read_transform
 from bids_fcnreg.fcn.pair import make_pair
 from bids_fcnreg.fcn.quality import Quality, assess, similarity
-from bids_fcnreg.fcn.register import Registration, register
+from bids_fcnreg.fcn.register import MODES, Registration, register
 from bids_fcnreg.fcn.transform import Affine, Displacement, Transform, change_grid
 from bids_fcnreg.verdict import LEVELS, judge
 
@@ -196,8 +196,15 @@ def _measure(
     ))  # fmt: skip
     forward, inverse = read_transform(there), read_transform(back)
     truth = Truth(forward, fixed_mask)
-    said = json.loads(result.quality.read_text())
-    about = {"scan": result.label, "mode": said["mode"]}
+    said = json.loads(result.quality.read_text())["mode"]
+    mode = options.mode or said
+    about = {"scan": result.label, "mode": mode}
+    if mode != said and {"good", "random"} & set(options.kinds):
+        intact = register(
+            fixed, scan, fixed_mask=fixed_mask, moving_mask=mask, mode=mode,
+            threads=options.threads,
+        )  # fmt: skip
+        forward, inverse = intact.forward, intact.inverse
 
     def row(kind: str, found: Registration, back: np.ndarray, never: bool = False) -> dict:
         distance = truth.distance(found.forward, back)
@@ -205,14 +212,14 @@ def _measure(
         known = {"kind": kind, "distance_mm": round(distance, 3), "right": int(right)}
         growth = found.forward.log_jacobian(fixed.grid)[0, 0].numpy()
         known["asymmetry"] = asymmetry(growth, fixed_mask.data[0, 0].numpy())
-        return about | known | found.quality.as_dict() | {"mode": about["mode"]}
+        return about | known | found.quality.as_dict() | {"mode": mode}
 
     if "good" in options.kinds:
-        quality = _assess(fixed, fixed_mask, scan, mask, forward, inverse, said["mode"])
+        quality = _assess(fixed, fixed_mask, scan, mask, forward, inverse, mode)
         yield row("good", Registration(forward, inverse, quality), np.eye(4))
     if "random" in options.kinds:
         wrong = scrambled(forward, rng)
-        quality = _assess(fixed, fixed_mask, scan, mask, wrong, wrong.inverse(), said["mode"])
+        quality = _assess(fixed, fixed_mask, scan, mask, wrong, wrong.inverse(), mode)
         yield row("random", Registration(wrong, inverse, quality), np.eye(4))
     for kind in options.kinds:
         broken = KINDS[kind](scan, mask, rng) if kind in KINDS else None
@@ -224,7 +231,7 @@ def _measure(
             broken.moving,
             fixed_mask=fixed_mask,
             moving_mask=broken.mask,
-            mode=said["mode"],
+            mode=mode,
             threads=options.threads,
         )
         print(result.label, kind, f"{time.perf_counter() - begun:.0f} s", flush=True)
@@ -289,8 +296,10 @@ def fit(options: argparse.Namespace) -> None:
         bounds[mode] = {key: _bounds(key, right, wrong) for key in JUDGED}
         bounds[mode]["asymmetry"] = _asymmetry_bounds(right)
         print(mode, len(right), "right,", len(wrong), "wrong", bounds[mode])
-    # A network trained on the pair alone ends where one pass of a trained network does, or better.
-    bounds.setdefault("optimize", bounds["predict"])
+    # Refined, or trained on the pair alone, a deformation ends where one pass of a trained network
+    # does, or better.
+    for mode in ("refine", "optimize"):
+        bounds.setdefault(mode, bounds["predict"])
     write_json(DATA / "quality_reference.json", {"bounds": bounds})
 
 
@@ -371,6 +380,7 @@ def main() -> None:
     runs.add_argument("out", type=Path, nargs="+")
     runs.add_argument("--table", type=Path, required=True)
     runs.add_argument("--kinds", nargs="+", default=["good", "random", *KINDS])
+    runs.add_argument("--mode", choices=MODES, help="by default that of OUT")
     runs.add_argument("--every", type=int, default=1, metavar="N", help="take one scan of N")
     runs.add_argument("--threads", type=int, default=2)
     runs.set_defaults(run=run)

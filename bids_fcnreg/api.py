@@ -65,8 +65,8 @@ class Registered:
         Points of the fixed space to the moving one, which resamples the moving image onto the
         fixed one; and back. RAS+ mm.
     quality : dict
-        Quality numbers by name, and what they say (``verdict``: good, doubtful or failed), by
-        bounds fitted on T1w brains registered to the built-in template.
+        Quality metrics by name, and what they say (``verdict``: good, doubtful, failed or
+        unknown), by bounds fitted on T1w brains registered to the built-in template.
     """
 
     fixed: Image
@@ -128,7 +128,7 @@ def register(
     model : path, optional
         Weights made by ``fcnreg train``; by default those of the package.
     fixed_mask, moving_mask : path or nibabel image, optional
-        Brain masks; by default what is not zero.
+        Brain masks; by default estimated from the skull-stripped images.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     seed : int

@@ -18,8 +18,9 @@ from importlib.resources import as_file, files
 import numpy as np
 from scipy.ndimage import gaussian_filter, zoom
 
-#: The pattern is compared in voxels as large as this many of the template's, 1 mm wide.
-COARSENING = 3
+#: Voxels in which the pattern is compared, 3 mm wide: of the whole built-in template, whatever
+#: the voxel size of a map of it.
+SHAPE = (66, 78, 63)
 #: Standard deviation of the smoothing, in such voxels: 6 mm.
 SMOOTHING = 2.0
 
@@ -30,7 +31,8 @@ def side_difference(log_jacobian: np.ndarray, mask: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     log_jacobian : ndarray (i, j, k)
-        In a template that is its own mirror image along the first axis.
+        In a template that is its own mirror image along the first axis; voxels of any size over
+        its whole field of view.
     mask : ndarray (i, j, k)
         Brain, not zero.
 
@@ -41,7 +43,8 @@ def side_difference(log_jacobian: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """
     brain = (mask != 0) & (mask != 0)[::-1]
     difference = np.where(brain, log_jacobian - log_jacobian[::-1], 0.0)
-    coarse = gaussian_filter(zoom(difference, 1 / COARSENING, order=1), SMOOTHING)
+    factors = np.divide(SHAPE, difference.shape)
+    coarse = gaussian_filter(zoom(difference, factors, order=1), SMOOTHING)
     return coarse[: coarse.shape[0] // 2].ravel()
 
 

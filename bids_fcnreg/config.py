@@ -108,7 +108,7 @@ class Config:
     resource_monitor, stop_on_first_crash, clean_workdir : bool
         As in fMRIPrep.
     fail_on_qc : bool
-        Exit with 1 also when a registration is judged to have failed.
+        Exit with 1 also when the verdict on a registration is failed or unknown.
     write_graph, dry_run, boilerplate_only, reports_only : bool
         Write the workflow's graph; only list what would be done; write the methods text only;
         make the reports only.

@@ -10,7 +10,9 @@ from scipy import ndimage
 
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.affine import align
+from bids_fcnreg.fcn.foreground import shown
 from bids_fcnreg.fcn.geometry import Grid, Image, voxel_to_voxel
+from bids_fcnreg.fcn.intensity import CLIP, intensity_range, intensity_scale
 from bids_fcnreg.fcn.reproducible import mean
 from bids_fcnreg.fcn.transform import Affine, Transform
 
@@ -29,58 +31,8 @@ LARGEST_BRAIN = 2.2e6
 BIAS_SPACING_MM = 6.0
 BIAS_ITERATIONS = (50, 50, 50)
 
-#: Percentile of the brain's intensities, and what it becomes.
-ANCHOR_PERCENTILE = 98.0
+#: What the bright intensity of a brain (`intensity_range`) becomes.
 ANCHOR_INTENSITY = 100.0
-
-
-def shown(data: np.ndarray) -> np.ndarray:
-    """Where an image differs from its background.
-
-    Parameters
-    ----------
-    data : ndarray (i, j, k)
-        Intensities.
-
-    Returns
-    -------
-    ndarray (i, j, k), bool
-        Voxels that differ from the most frequent value, which is what a brain-extracted image has
-        outside, by more than a thousandth of the image's range: interpolation leaves traces.
-    """
-    # Every eighth voxel is enough to know the value that fills half of an image.
-    sample = data[::2, ::2, ::2]
-    values, counts = np.unique(sample, return_counts=True)
-    background = values[counts.argmax()]
-    return np.abs(data - background) > 1e-3 * np.percentile(np.abs(sample - background), 99)
-
-
-def foreground(data: np.ndarray) -> np.ndarray:
-    """Where a brain-extracted image shows the brain.
-
-    Parameters
-    ----------
-    data : ndarray (i, j, k)
-        Intensities with one value outside the brain.
-
-    Returns
-    -------
-    ndarray (i, j, k), bool
-        The largest connected part that differs from the background, its holes filled.
-    """
-    differs = shown(data)
-    mask = np.zeros(data.shape, bool)
-    box = ndimage.find_objects(differs.astype(np.uint8))[0]
-    parts, _ = ndimage.label(differs[box])
-    largest = parts == np.bincount(parts.ravel())[1:].argmax() + 1
-    mask[box] = _fill_holes(largest)
-    return mask
-
-
-def _fill_holes(mask: np.ndarray) -> np.ndarray:
-    """Fill what is not connected with the edge of the volume."""
-    gaps, _ = ndimage.label(np.pad(~mask, 1, constant_values=True))
-    return (gaps != gaps[0, 0, 0])[1:-1, 1:-1, 1:-1]
 
 
 def share_outside(data: np.ndarray, brain: np.ndarray, spacing: Sequence[float]) -> float:
@@ -155,7 +107,7 @@ def fits_a_brain(seen: np.ndarray, affine: np.ndarray) -> bool:
 
 
 def positive(data: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Intensities that a multiplicative bias can act on.
+    """Bring intensities to where a multiplicative bias can act on them.
 
     Parameters
     ----------
@@ -167,16 +119,16 @@ def positive(data: np.ndarray, mask: np.ndarray) -> np.ndarray:
     Returns
     -------
     ndarray (i, j, k)
-        The same intensities; if more than a hundredth of the brain is not positive (an image
-        that was standardised), they are shifted by the smallest one in the brain, and the
-        background becomes 0.
+        The same intensities if zero makes sense of them. Otherwise (an offset, a standardized
+        image, a negative) they are shifted and, of a negative, reversed as `intensity_scale`
+        says; the background becomes 0.
     """
-    inside = data[mask]
-    if np.mean(inside <= 0) <= 0.01:
+    zero, bright = intensity_scale(data, mask)
+    if zero == 0 and bright > 0:
         return data
-    shifted = data - inside.min()
-    shifted[~shown(data)] = 0
-    return shifted
+    shifted = np.float32(zero) - data if bright < zero else data - np.float32(zero)
+    shifted[~mask & ~shown(data)] = 0
+    return shifted.clip(0)
 
 
 def bias_field(data: np.ndarray, mask: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
@@ -203,7 +155,9 @@ def bias_field(data: np.ndarray, mask: np.ndarray, spacing: Sequence[float]) -> 
     """
     import SimpleITK as sitk
 
-    usable = mask & (data > 0.01 * np.percentile(data[mask], ANCHOR_PERCENTILE))
+    _, bright = intensity_range(data[mask])
+    usable = mask & (data > 0.01 * bright)
+    data = np.minimum(data, CLIP * bright)  # N4's histogram reaches to the brightest voxel
     step = np.array([max(1, round(BIAS_SPACING_MM / size)) for size in spacing])
     box = ndimage.find_objects(usable.astype(np.uint8))[0]
     size = np.array([edge.stop - edge.start for edge in box])
@@ -259,7 +213,7 @@ def normalise(data: np.ndarray, mask: np.ndarray) -> np.ndarray:
     InputError
         If the brain has no positive intensities.
     """
-    anchor = np.percentile(data[mask], ANCHOR_PERCENTILE)
+    _, anchor = intensity_range(data[mask])
     if anchor <= 0:
         raise InputError(
             "The brain has hardly any intensities above zero: check the image and its brain mask."

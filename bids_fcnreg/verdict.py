@@ -1,7 +1,7 @@
-"""Good, doubtful or failed: what the quality numbers of a registration say.
+"""Good, doubtful, failed or unknown: what the quality metrics of a registration say.
 
-Each number has two bounds, fitted on registrations that were right and on others that were broken
-on purpose, and the range in which most of the right ones lie. They come with the package.
+Each metric has two bounds, fitted on successful registrations and on others that were broken on
+purpose, and the range in which most of the successful ones lie. They come with the package.
 """
 
 from __future__ import annotations
@@ -12,10 +12,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from numbers import Real
 from typing import Any
 
-#: From best to worst.
-LEVELS = ("good", "doubtful", "failed")
+from bids_fcnreg.config import MODES
+
+#: From best to worst. A registration whose metrics are not all there cannot be good.
+LEVELS = ("good", "unknown", "doubtful", "failed")
+
+#: Verdicts with which ``--fail-on-qc`` makes a run fail.
+UNFIT = ("failed", "unknown")
+
+#: Metrics that only some registrations have: asymmetry needs the built-in template.
+OPTIONAL = frozenset({"asymmetry"})
 
 #: Key of each quality number, what it is called in a table, and how its value is printed.
 NUMBERS = (
@@ -81,7 +90,7 @@ class Bounds:
         return f"{usual}, doubtful {side} {form.format(self.doubtful)}"
 
     def judge(self, value: float) -> str:
-        """One of `LEVELS`."""
+        """Return the level of a finite value: good, doubtful or failed."""
         for level, bound in (("failed", self.failed), ("doubtful", self.doubtful)):
             if bound is not None and (value < bound if bound < self.low else value > bound):
                 return level
@@ -94,10 +103,10 @@ class Verdict:
 
     Attributes
     ----------
-    level : {"good", "doubtful", "failed"}
-        That of the worst number.
+    level : {"good", "unknown", "doubtful", "failed"}
+        That of the worst metric; unknown if none is beyond its bounds and some are missing.
     reasons : tuple of str
-        A phrase for each number that is not good, the worst first.
+        A phrase for each metric that is not good, the worst first, and for missing ones.
     """
 
     level: str
@@ -120,39 +129,58 @@ def reference(mode: str) -> dict[str, Bounds]:
 
 
 def judge(quality: Mapping[str, Any], fixed: str = "the template") -> Verdict:
-    """Tell whether a registration is to be trusted.
+    """Judge whether a registration can be trusted.
 
     Parameters
     ----------
     quality : mapping
-        Quality numbers by name, and the mode; those without bounds are not judged.
+        The mode and the quality metrics by name.
     fixed : str
         What was registered to, in words.
 
     Returns
     -------
     Verdict
+        A metric that is missing, or is not a finite number, is unknown. So is everything if the
+        mode is.
 
     Examples
     --------
-    >>> str(judge({"mode": "refine", "similarity": 0.74, "brain_overlap": 0.97}))
-    'good'
+    >>> str(judge({"mode": "refine", "similarity": 0.74, "folds_percent": 0}))
+    'unknown: metrics are missing: similarity_lowest, brain_overlap, sd_log_jacobian, \
+inverse_consistency_p95_mm'
     >>> judge({"mode": "refine", "similarity": 0.01}).level
     'failed'
     """
-    found = []
-    for key, bounds in reference(quality["mode"]).items():
-        value = quality.get(key)
-        if value is None or key not in MEANINGS:
+    mode = quality.get("mode")
+    if not isinstance(mode, str) or mode not in MODES:
+        return Verdict("unknown", (f"its mode, {mode!r}, is none of {', '.join(MODES)}",))
+    found, missing = [], []
+    for key, bounds in reference(mode).items():
+        value = as_number(quality.get(key))
+        if value is None:
+            if key not in OPTIONAL or quality.get(key) is not None:
+                missing.append(key)
             continue
-        level = "failed" if math.isnan(value) else bounds.judge(value)
+        level = bounds.judge(value)
         if level != "good":
             usual = f"{bounds.low:.3g} to {bounds.high:.3g}"
-            found.append(
-                (
-                    level,
-                    f"{MEANINGS[key].format(fixed=fixed)} ({key} {value:.3g}, usually {usual})",
-                )
-            )
+            meaning = MEANINGS[key].format(fixed=fixed)
+            found.append((level, f"{meaning} ({key} {value:.3g}, usually {usual})"))
+    if missing:
+        found.append(("unknown", f"metrics are missing: {', '.join(missing)}"))
     found.sort(key=lambda one: -LEVELS.index(one[0]))
     return Verdict(found[0][0] if found else "good", tuple(phrase for _, phrase in found))
+
+
+def as_number(value: Any) -> float | None:
+    """Return a value as a finite number, or None if it is none."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def formatted(quality: Mapping[str, Any], key: str, form: str) -> str:
+    """Return a metric in a form such as ``{:.3f}``; a dash if it is missing."""
+    value = as_number(quality.get(key))
+    return "–" if value is None else form.format(value)

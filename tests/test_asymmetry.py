@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, zoom
 
 from bids_fcnreg.asymmetry import asymmetry, likeness, pattern, side_difference
 
@@ -48,3 +48,17 @@ def test_one_side_without_brain_says_nothing():
 def test_the_pattern_of_the_package_fits_the_built_in_template():
     score = asymmetry(smooth_noise(6, SHAPE), np.ones(SHAPE))
     assert -1 < score < 1 and score != 0
+
+
+@pytest.mark.parametrize("step", [2, 4])
+@pytest.mark.parametrize("seed", range(3))
+def test_voxels_of_any_size_have_the_same_asymmetry(step, seed):
+    """Every second or fourth voxel of a map, and of its mask."""
+    noise = np.random.default_rng(seed).standard_normal((25, 30, 24))
+    smooth = gaussian_filter(noise, 1.5)
+    growth = zoom(smooth, np.divide((197, 233, 189), smooth.shape), order=1).astype("float32")
+    mask = np.zeros(growth.shape, bool)
+    mask[30:-30, 30:-30, 30:-30] = True
+    every = (slice(None, None, step),) * 3
+    whole, part = asymmetry(growth, mask), asymmetry(growth[every], mask[every])
+    assert part == pytest.approx(whole, abs=0.02)

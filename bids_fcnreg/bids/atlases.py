@@ -22,6 +22,7 @@ from bids_fcnreg.bids.templates import (
     plain,
 )
 from bids_fcnreg.errors import InputError
+from bids_fcnreg.fcn.foreground import foreground
 from bids_fcnreg.files import checksum
 
 #: The built-in atlas, with the label values of fMRIPrep's tissue classes in BIDS order.
@@ -228,7 +229,8 @@ def _check_place(path: Path, template: Template) -> None:
     voxels = np.linalg.inv(brain.affine) @ labels.affine
     place = np.rint(nib.affines.apply_affine(voxels, there)).astype(int)
     within = ((place >= 0) & (place < brain.shape)).all(axis=1)
-    hits = brain.get_fdata()[tuple(place[within].T)] != 0
+    inside = brain.get_fdata() if template.mask else foreground(brain.get_fdata())
+    hits = inside[tuple(place[within].T)] != 0
     if hits.sum() < LEAST_INSIDE * len(there):
         raise InputError(
             f"Of the atlas {path}, {1 - hits.sum() / len(there):.0%} lie outside the brain of "

@@ -14,7 +14,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
 
 from bids_fcnreg import image
 from bids_fcnreg.bids.archive import (
@@ -27,6 +26,7 @@ from bids_fcnreg.bids.archive import (
     templateflow_home,
 )
 from bids_fcnreg.errors import InputError
+from bids_fcnreg.fcn.foreground import foreground
 from bids_fcnreg.files import checksum
 from bids_fcnreg.preprocessing import fits_a_brain
 
@@ -58,8 +58,8 @@ class Template:
     t1w : Path
         The image.
     mask : Path or None
-        Its brain mask, on the same grid; None where `materialise` makes it from the voxels that
-        are not zero, because the image is brain-extracted.
+        Its brain mask, on the same grid; None where `materialise` estimates it, because the image
+        is brain-extracted.
     builtin : bool
         Whether it is the one that needs no download.
     originals : tuple of Path
@@ -169,7 +169,7 @@ def materialise(template: Template, folder: Path) -> Template:
         mask_path = cached(folder, template.t1w, "desc-brain_mask")
         if not image.is_whole(mask_path):
             source = image.load(template.t1w)
-            image.write(mask_path, image.like(source, _brain_of(source.get_fdata()), "uint8"))
+            image.write(mask_path, image.like(source, foreground(source.get_fdata()), "uint8"))
         template = replace(template, mask=mask_path)
     brain_path = cached(folder, template.t1w, "desc-brain_T1w", template.mask)
     bare = replace(template, t1w=brain_path)
@@ -339,11 +339,3 @@ def _check_contrast(path: Path) -> None:
             f"The template {path} has the same value in every voxel that is not zero: give the "
             "image, not its mask."
         )
-
-
-def _brain_of(values: np.ndarray) -> np.ndarray:
-    """Brain of an extracted image: its largest piece that is not zero, without holes."""
-    pieces, _ = ndimage.label(values != 0)
-    sizes = np.bincount(pieces.ravel())
-    sizes[0] = 0
-    return ndimage.binary_fill_holes(pieces == sizes.argmax())

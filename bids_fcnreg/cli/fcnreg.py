@@ -136,7 +136,7 @@ def _add_register(commands: Any) -> None:
         "--report", action="store_true", help="write PREFIXreport.html: pictures and quality"
     )
     command.add_argument(
-        "--fail-on-qc", action="store_true", help="exit with 1 if the verdict is failed"
+        "--fail-on-qc", action="store_true", help="exit with 1 if the verdict is failed or unknown"
     )
     command.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     command.set_defaults(run=_register)
@@ -267,6 +267,7 @@ def _register(options: argparse.Namespace) -> int:
         _check_output(Path(options.output + name), *given, options.labels)
 
     from bids_fcnreg import api, image
+    from bids_fcnreg.verdict import UNFIT
 
     name = str(options.fixed) if str(options.fixed) == DEFAULT_TEMPLATE else None
     options.fixed = api.located(options.fixed)
@@ -292,7 +293,7 @@ def _register(options: argparse.Namespace) -> int:
     if options.report:
         written.append(_report(options, warped, xfm, result.quality, name))
     print("written:", ", ".join(map(str, written)))
-    return int(options.fail_on_qc and result.quality["verdict"] == "failed")
+    return int(options.fail_on_qc and result.quality["verdict"] in UNFIT)
 
 
 def _report(
@@ -302,7 +303,10 @@ def _report(
     quality: dict[str, Any],
     name: str | None,
 ) -> Path:
+    import numpy as np
+
     from bids_fcnreg import image
+    from bids_fcnreg.fcn.foreground import foreground
     from bids_fcnreg.workflows.pair_report import make_pair_report
 
     page = Path(options.output + "report.html")
@@ -310,21 +314,21 @@ def _report(
         mask = options.fixed_mask
         if mask is None:
             fixed = image.load(options.fixed)
-            nonzero = image.like(fixed, fixed.get_fdata() != 0, "uint8")
-            mask = image.write(Path(folder) / "mask.nii.gz", nonzero)
+            inside = image.like(fixed, foreground(np.asanyarray(fixed.dataobj)), "uint8")
+            mask = image.write(Path(folder) / "mask.nii.gz", inside)
         return make_pair_report(
             page, options.fixed, options.moving, mask, warped, transform, quality, name
         )
 
 
 def _print_quality(quality: dict[str, Any], ranges: bool) -> None:
-    from bids_fcnreg.verdict import MEASURED_ON, NOTE, NUMBERS, reference
+    from bids_fcnreg.verdict import MEASURED_ON, NOTE, NUMBERS, formatted, reference
 
     usual = reference(quality["mode"]) if ranges else {}
     for key, name, form in NUMBERS:
         if key in quality:
             note = f" ({usual[key].told(form)})" if key in usual else ""
-            print(f"{name}: {form.format(quality[key])}{note}")
+            print(f"{name}: {formatted(quality, key, form)}{note}")
     print(f"Mode: {quality['mode']}, device: {quality['device']}")
     print("Seconds:", ", ".join(f"{stage} {s:.1f}" for stage, s in quality["seconds"].items()))
     if ranges:

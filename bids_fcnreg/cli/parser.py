@@ -415,7 +415,7 @@ def _add_other(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--fail-on-qc",
         action="store_true",
-        help="exit with 1 also when the quality numbers of a registration say that it failed",
+        help="exit with 1 also when the verdict on a registration is failed or unknown",
     )
     group.add_argument(
         "--write-graph",

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from bids_fcnreg.bids import results
 from bids_fcnreg.cli.progress import label_of, stage
-from bids_fcnreg.verdict import LEVELS
+from bids_fcnreg.verdict import LEVELS, formatted
 
 _OURS = re.compile(r"^\s*bids_fcnreg\.errors\.\w+: (.+)$", re.MULTILINE)
 _ANY = re.compile(r"^\s*(?:\w+\.)*(\w*(?:Error|Exception)): (.+)$", re.MULTILINE)
@@ -149,8 +149,11 @@ def closing_table(
             continue
         folder = "/".join(label.split("_"))
         for space, quality in read_quality(output_dir, label).items():
-            similarity = f"{quality['similarity_initial']:.3f} → {quality['similarity']:.3f}"
-            folds = f"{quality['folds_percent']:.4f}"
+            before, after = (
+                formatted(quality, key, "{:.3f}") for key in ("similarity_initial", "similarity")
+            )
+            similarity = f"{before} → {after}"
+            folds = formatted(quality, "folds_percent", "{:.4f}")
             verdict = quality.get("verdict", "–")
             where = (f"{folder}/anat",) if wide else ()
             table.add_row(label, space, time, similarity, folds, verdict, *where)

@@ -19,10 +19,11 @@ from bids_fcnreg.bids.templates import Template, materialise
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.affine import align
 from bids_fcnreg.fcn.cohort import Cohort
+from bids_fcnreg.fcn.foreground import foreground
 from bids_fcnreg.fcn.geometry import Image
 from bids_fcnreg.fcn.pair import Pair, make_pair
 from bids_fcnreg.files import is_whole_archive, replacing
-from bids_fcnreg.preprocessing import fits_a_brain, foreground, shown
+from bids_fcnreg.preprocessing import fits_a_brain, shown
 
 #: Fewer images than this make no cohort.
 FEWEST = 3

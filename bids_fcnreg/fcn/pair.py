@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.filters import dilate, gaussian
 from bids_fcnreg.fcn.geometry import Grid, Image
+from bids_fcnreg.fcn.intensity import standardize
 from bids_fcnreg.fcn.transform import Affine, Transform
 
 #: Room around the fixed brain in mm: the deformation fades out in it.
@@ -34,6 +35,11 @@ class Pair:
         Voxels of the moving image that must not drive the deformation (1), for instance a lesion.
     grid : Grid
         Where all of them live, in the fixed space.
+    fixed_mask, moving_mask : Tensor (1, 1, i, j, k) or None
+        How much of each voxel is brain, 0 to 1.
+    voxels_mm : pair of float
+        Edge of a cube as large as a voxel of the fixed and of the moving image, as they were
+        given; 0 if it is not known.
     """
 
     fixed: Tensor
@@ -41,6 +47,9 @@ class Pair:
     weight: Tensor
     exclude: Tensor | None
     grid: Grid
+    fixed_mask: Tensor | None = None
+    moving_mask: Tensor | None = None
+    voxels_mm: tuple[float, float] = (0.0, 0.0)
 
     @property
     def counted(self) -> Tensor:
@@ -58,19 +67,19 @@ class Pair:
             blurred = gaussian(data, np.where(factor > 1.01, 0.5 * factor, 0))
             return Transform(()).resample(Image(blurred, self.grid), grid).data
 
-        exclude = None if self.exclude is None else shrink(self.exclude)
-        return Pair(shrink(self.fixed), shrink(self.moving), shrink(self.weight), exclude, grid)
+        return self._changed(shrink, grid)
 
     def to(self, device: torch.device) -> Pair:
         """The same pair in the memory of a device."""
-        exclude = None if self.exclude is None else self.exclude.to(device)
-        return Pair(
-            self.fixed.to(device),
-            self.moving.to(device),
-            self.weight.to(device),
-            exclude,
-            self.grid,
-        )
+        return self._changed(lambda data: data.to(device), self.grid)
+
+    def _changed(self, change: Callable[[Tensor], Tensor], grid: Grid) -> Pair:
+        """The same pair, each of its volumes changed."""
+        volumes = {one.name: getattr(self, one.name) for one in fields(self)}
+        changed = {
+            name: change(volume) for name, volume in volumes.items() if isinstance(volume, Tensor)
+        }
+        return replace(self, grid=grid, **changed)
 
 
 def make_pair(
@@ -86,11 +95,11 @@ def make_pair(
     Parameters
     ----------
     fixed, moving : Image (1, 1, i, j, k)
-        In any intensities.
+        In any intensities: they are standardized (`intensity.standardize`).
     affine : ndarray (4, 4)
         Fixed to moving points, RAS+ mm.
     fixed_mask, moving_mask : Image, optional
-        Brain masks; by default what is not zero. Outside of them images are set to zero.
+        Brain masks; by default estimated. Outside of them images are set to zero.
     moving_exclude : Image, optional
         Voxels of the moving image to leave out of the similarity.
 
@@ -98,14 +107,14 @@ def make_pair(
     -------
     Pair
     """
-    fixed_mask = _mask(fixed, fixed_mask, "fixed")
+    fixed, fixed_mask = standardize(fixed, fixed_mask, "fixed")
     grid = _working_grid(fixed.grid, fixed_mask)
     stay = Transform(())
     inside = stay.resample(fixed_mask, grid).data
-    brain = stay.resample(_brain(fixed, fixed_mask, grid, "fixed"), grid).data
+    brain = stay.resample(_smoothed(fixed, grid), grid).data
     # Two voxels beyond the brain: its outline counts.
     weight = dilate((inside > 0.5).float(), 2)
-    pair = Pair(brain, brain, weight, None, grid)
+    pair = Pair(brain, brain, weight, None, grid, inside, inside, (_edge(fixed.grid), 0.0))
     return with_moving(pair, moving, affine, moving_mask, moving_exclude)
 
 
@@ -118,23 +127,22 @@ def with_moving(
 ) -> Pair:
     """The pair with another moving image, or with one aligned otherwise; see `make_pair`."""
     linear = Transform((Affine(affine),))
-    brain = _brain(moving, _mask(moving, moving_mask, "moving"), pair.grid, "moving")
+    moving, mask = standardize(moving, moving_mask, "moving")
     exclude = None
     if moving_exclude is not None:
         exclude = (linear.resample(moving_exclude, pair.grid).data > 0).float()
-    return replace(pair, moving=linear.resample(brain, pair.grid).data, exclude=exclude)
+    return replace(
+        pair,
+        moving=linear.resample(_smoothed(moving, pair.grid), pair.grid).data,
+        moving_mask=linear.resample(mask, pair.grid).data,
+        exclude=exclude,
+        voxels_mm=(pair.voxels_mm[0], _edge(moving.grid)),
+    )
 
 
-def _mask(image: Image, mask: Image | None, which: str) -> Image:
-    """The given mask as zeros and ones, or what is not zero in the image."""
-    if mask is None:
-        return Image((image.data != 0).float(), image.grid)
-    if not mask.grid.matches(image.grid):
-        raise InputError(
-            f"The {which} image has the shape {image.grid.shape} and its mask {mask.grid.shape}, "
-            "or they lie elsewhere: give a mask made for this image."
-        )
-    return Image((mask.data > 0.5).float(), mask.grid)
+def _edge(grid: Grid) -> float:
+    """Edge in mm of a cube as large as a voxel."""
+    return float(grid.spacing.prod() ** (1 / 3))
 
 
 def _working_grid(grid: Grid, mask: Image) -> Grid:
@@ -148,16 +156,8 @@ def _working_grid(grid: Grid, mask: Image) -> Grid:
     return cropped if fits else cropped.with_spacing(spacing)
 
 
-def _brain(image: Image, mask: Image, target: Grid, which: str) -> Image:
-    """The image inside its mask, scaled by a robust maximum, smoothed as `target` is coarser."""
-    brain = image.data * mask.data
-    values = brain[mask.data > 0]
-    low, high = np.quantile(values.numpy(), [0.02, 0.98]) if values.numel() else (0.0, 0.0)
-    if high <= low:
-        raise InputError(
-            f"The {which} image has no contrast inside its brain mask: check the image and the "
-            "mask."
-        )
+def _smoothed(image: Image, target: Grid) -> Image:
+    """The image smoothed as `target` is coarser."""
     ratio = target.spacing.max() / image.grid.spacing
     sigma = np.where(ratio > 1.2, 0.5 * ratio, 0)
-    return Image(gaussian(brain / float(high), sigma), image.grid)
+    return Image(gaussian(image.data, sigma), image.grid)

@@ -12,6 +12,7 @@ from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.affine import align
 from bids_fcnreg.fcn.fallback import with_fallback
 from bids_fcnreg.fcn.geometry import Image
+from bids_fcnreg.fcn.intensity import standardize
 from bids_fcnreg.fcn.memory import keep_freed_memory
 from bids_fcnreg.fcn.pair import Pair, make_pair, with_moving
 from bids_fcnreg.fcn.quality import Quality, assess, similarity
@@ -69,7 +70,8 @@ def register(
     network : {"diffeomorphic", "2017"}
         Which network; that of `model`, if there is one.
     fixed_mask, moving_mask : Image, optional
-        Brain masks on the grids of their images; by default what is not zero.
+        Brain masks on the grids of their images; by default estimated from skull-stripped images
+        (`foreground`).
     moving_exclude : Image, optional
         Voxels of the moving image (not zero) to leave out of the similarity, such as a lesion.
     model : path, optional
@@ -108,6 +110,9 @@ def register(
         start = _Start(mode, network, model, seed)
         return tuple(one.cpu() for one in _deform(pair.to(where), start, quality))
 
+    with quality.timed("prepare"):
+        fixed, fixed_mask = standardize(fixed, fixed_mask, "fixed")
+        moving, moving_mask = standardize(moving, moving_mask, "moving")
     with quality.timed("affine"):
         matrix = align(
             fixed,

@@ -99,7 +99,7 @@ class Row:
     mode : str or None
         How it was registered.
     verdict, verdict_reason : str or None
-        ``good``, ``doubtful`` or ``failed``, and what the numbers say against it.
+        ``good``, ``doubtful``, ``failed`` or ``unknown``, and what the metrics say against it.
     outlying : dict of str to str
         A phrase for each number that is out of the usual, by the number's key.
     """
@@ -210,6 +210,7 @@ def quality_dictionary(rows: Sequence[Row], space: str) -> dict[str, Any]:
                 "good": "as right registrations are",
                 "doubtful": "look at its report",
                 "failed": "as broken registrations are",
+                "unknown": "metrics are missing: look at its report",
             },
         },
         "verdict_reason": {"Description": "What the numbers say against it"},

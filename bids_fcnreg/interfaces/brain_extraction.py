@@ -55,7 +55,8 @@ class BrainExtraction(SimpleInterface):
     def _run_interface(self, runtime):
         from bids_fcnreg import image
         from bids_fcnreg.fcn.affine_pyramid import SMALLEST_MM3
-        from bids_fcnreg.preprocessing import foreground, is_extracted
+        from bids_fcnreg.fcn.foreground import foreground
+        from bids_fcnreg.preprocessing import is_extracted
 
         path, mode = Path(self.inputs.in_file), self.inputs.mode
         nifti = image.load(path)
@@ -72,7 +73,7 @@ class BrainExtraction(SimpleInterface):
                 f"{self._named(path)} shows {volume / 1000:.1f} ml of a brain, too little to be "
                 "registered: check its voxel size and field of view."
             )
-        if stripped and mask.mean() > 0.95:
+        if stripped and mask.mean() > 0.9:
             raise InputError(
                 f"{self._named(path)} shows next to no background: give the whole field of view "
                 "or, if its brain was not extracted before, run without --skull-strip-t1w skip."

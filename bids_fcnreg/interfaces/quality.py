@@ -17,6 +17,7 @@ from nipype.interfaces.base import (
 
 _WORDS = {
     "good": "good, no number is beyond its bounds",
+    "unknown": "unknown, please look at the pictures: ",
     "doubtful": "doubtful, please look at the pictures: ",
     "failed": "failed: ",
 }
@@ -34,7 +35,7 @@ class _JudgeOutputSpec(TraitedSpec):
 
 
 class Judge(SimpleInterface):
-    """Say of a registration whether it is good, doubtful or failed."""
+    """Judge whether a registration is good, doubtful, failed or unknown."""
 
     input_spec = _JudgeInputSpec
     output_spec = _JudgeOutputSpec
@@ -107,14 +108,14 @@ def quality_html(
     ranges : bool
         Whether to say what is usual.
     """
-    from bids_fcnreg.verdict import NOTE, NUMBERS, reference
+    from bids_fcnreg.verdict import NOTE, NUMBERS, formatted, reference
 
     lines = ["<table>", _row(what, fixed)]
     usual = reference(quality["mode"]) if ranges else {}
     for key, name, form in NUMBERS:
         if key in quality:
             note = usual[key].told(form) if key in usual else ""
-            lines.append(_row(name, form.format(quality[key]), note))
+            lines.append(_row(name, formatted(quality, key, form), note))
     lines += [_row("Mode", quality["mode"]), _row("Device", quality["device"])]
     lines.append(_row("Weights (hash)", f"{quality['weights'] or 'none':.12}"))
     seconds = ", ".join(f"{stage} {s:.1f}" for stage, s in quality["seconds"].items())

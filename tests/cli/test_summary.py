@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from bids_fcnreg.cli.summary import Failure, doubts, read_failures, read_quality, show
+from bids_fcnreg.verdict import UNFIT
 
 WORKFLOWS = {"sub_01_wf": "sub-01", "sub_02_wf": "sub-02"}
 CRASH = """\
@@ -118,3 +119,14 @@ def test_the_closing_table_tells_everything(tmp_path):
     assert "sub-02 failed: It has no T1w image." in text
     assert "sub-01 to MNI is doubtful: It is upside down." in text
     assert f"1 of 2 done. Results and reports: {tmp_path}" in text
+
+
+def test_partial_quality_is_shown_as_far_as_it_goes(tmp_path):
+    quality_file(tmp_path / "sub-01" / "anat", "sub-01", "MNI", similarity=0.75,
+                 similarity_initial=float("nan"), verdict="unknown",
+                 verdict_reason="metrics are missing: folds_percent")  # fmt: skip
+    written = io.StringIO()
+    show(Console(file=written, width=120), ["sub-01"], {}, {}, tmp_path, tmp_path)
+    assert "– → 0.750" in written.getvalue()
+    assert "sub-01 to MNI is unknown: metrics are missing" in written.getvalue()
+    assert doubts(tmp_path, "sub-01", UNFIT)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from bids_fcnreg import image
 from bids_fcnreg.bids.templates import nilearn_map
@@ -112,6 +113,73 @@ def test_predict_recovers_most_of_the_truth(fixed, moving, truth):
     before, after = (errors(part, truth, fixed).median() for part in (linear, result.forward))
     assert after < 0.7 * before
     assert result.quality.folds_percent == 0
+
+
+@pytest.fixture(scope="module")
+def predicted(fixed, moving):
+    return register(fixed, moving, mode="predict", device="cpu", threads=1)
+
+
+def spoilt(data: torch.Tensor, count: int, value: float) -> torch.Tensor:
+    """Some voxels of the brain and of the background have another value."""
+    data = data.clone()
+    places = torch.randperm(data.numel(), generator=torch.Generator().manual_seed(7))[:count]
+    data.view(-1)[places] = value
+    return data
+
+
+def rung(data: torch.Tensor) -> torch.Tensor:
+    """As splines leave it: no voxel is zero."""
+    there = ndimage.shift(data[0, 0].double().numpy(), 0.4, order=3)
+    return torch.from_numpy(ndimage.shift(there, -0.4, order=3))[None, None].float()
+
+
+def noisy(data: torch.Tensor) -> torch.Tensor:
+    noise = torch.randn(data.shape, generator=torch.Generator().manual_seed(8))
+    return data + 0.02 * data.max() * noise
+
+
+INTENSITIES = {
+    "standardized in the brain": lambda d: torch.where(
+        d > 0, (d - d[d > 0].mean()) / d[d > 0].std(), 0.0
+    ),
+    "standardized over the volume": lambda d: (d - d.mean()) / d.std(),
+    "from -1 to 1": lambda d: 2 * d / d.max() - 1,
+    "background of -1000": lambda d: torch.where(d > 0, d, -1000.0),
+    "white background": lambda d: torch.where(d > 0, d, 1.1 * d.max()),
+    "offset of 1000": lambda d: d + 1000,
+    "offset of 1000 in the brain": lambda d: torch.where(d > 0, d + 1000, 0.0),
+    "negative": lambda d: -d,
+    "int16": lambda d: d.round().short().float(),
+    "uint8": lambda d: (d * (255 / d.max())).byte().float(),
+    "tiny": lambda d: 1e-20 * d,
+    "huge": lambda d: 1e25 * d,
+    "spline-resampled": rung,
+    "noisy": noisy,
+    "a bright voxel": lambda d: spoilt(d, 1, 1e6),
+    "18 bright voxels": lambda d: spoilt(d, 18, 1e6),
+    "200 bright voxels": lambda d: spoilt(d, 200, 1e5),
+    "200 negative spikes": lambda d: spoilt(d, 200, -1e5),
+}
+
+
+@pytest.mark.parametrize("kind", INTENSITIES)
+def test_intensities_need_no_scale(predicted, fixed, moving, truth, kind):
+    """In the moving image; of the fixed one they are treated in the same way."""
+    changed = Image(INTENSITIES[kind](moving.data), moving.grid)
+    result = register(fixed, changed, mode="predict", device="cpu", threads=1)
+    usual, found = (errors(one.forward, truth, fixed).median() for one in (predicted, result))
+    assert found < 1.1 * usual + 0.1
+    assert result.quality.similarity > predicted.quality.similarity - 0.05
+    assert result.quality.brain_overlap > predicted.quality.brain_overlap - 0.02
+
+
+@pytest.mark.parametrize("kind", ["standardized in the brain", "offset of 1000", "noisy"])
+def test_intensities_of_the_fixed_image_need_no_scale(predicted, fixed, moving, truth, kind):
+    changed = Image(INTENSITIES[kind](fixed.data), fixed.grid)
+    result = register(changed, moving, mode="predict", device="cpu", threads=1)
+    usual, found = (errors(one.forward, truth, fixed).median() for one in (predicted, result))
+    assert found < 1.1 * usual + 0.1
 
 
 def test_another_model_is_used_and_named(fixed, moving, tmp_path):

@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 
 from bids_fcnreg import image
 from bids_fcnreg.errors import InputError
+from bids_fcnreg.fcn.foreground import foreground
 from bids_fcnreg.interfaces.preprocess import (
     AverageRuns,
     BiasCorrection,
@@ -22,7 +23,6 @@ from bids_fcnreg.interfaces.preprocess import (
     NormalizeIntensity,
     UniteLesions,
 )
-from bids_fcnreg.preprocessing import foreground
 
 OBLIQUE = np.eye(4)
 OBLIQUE[:3, :3] = Rotation.from_euler("xyz", [8, -5, 12], degrees=True).as_matrix() * [1, 1.5, 2]
