@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from nireports.assembler.report import Report
 
     from bids_fcnreg.bids.dataset import Scan
+    from bids_fcnreg.bids.order import Reference
     from bids_fcnreg.bids.templates import Atlas, Template
     from bids_fcnreg.config import Config
 
@@ -35,9 +36,27 @@ SPECIFICATION, PAGE = _DATA / "reports-spec.yml", _DATA / "report.html.j2"
 
 
 def init_anat_report_wf(
-    *, config: Config, scan: Scan, templates: Iterable[Template], name: str = "report_wf"
+    *,
+    config: Config,
+    scan: Scan,
+    templates: Iterable[Template],
+    reference: Reference | None = None,
+    name: str = "report_wf",
 ) -> LiterateWorkflow:
     """Show what was found for a subject, and the brain mask on its T1w.
+
+    Parameters
+    ----------
+    config : Config
+        Settings of the run.
+    scan : Scan
+        Its T1w images.
+    templates : iterable of Template
+        What it is registered to.
+    reference : Reference, optional
+        The session that changes are relative to.
+    name : str
+        Name of the workflow.
 
     Inputs
     ------
@@ -63,6 +82,8 @@ def init_anat_report_wf(
     )
     if scan.session is not None:
         summary.inputs.session = scan.session
+    if reference is not None:
+        summary.inputs.reference = reference.told
     if scan.lesions:
         summary.inputs.lesions = [path.name for path in scan.lesions]
     outline = sized_node(Slices(), "mask_outline", DRAW, voxels_of(scan.t1w[0]))
