@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from bids_fcnreg.bids.order import OPTION
 from bids_fcnreg.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def tell_references(config: Config, scans: Sequence[Scan], console: Console) -> 
     InputError
         If a reference session was chosen that no participant has, or that is not used.
     """
-    from bids_fcnreg.bids.order import OPTION, choose_reference, natural_key
+    from bids_fcnreg.bids.order import choose_reference, natural_key
     from bids_fcnreg.workflows.base import grouped
 
     if not config.longitudinal:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
-from nireports.interfaces.reporting.base import SimpleBeforeAfterRPT
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from bids_fcnreg import __version__
 from bids_fcnreg.files import replacing
+from bids_fcnreg.interfaces.before_after import BeforeAfter
 from bids_fcnreg.interfaces.pictures import Deformation, Slices
 from bids_fcnreg.interfaces.quality import QualityTable
 from bids_fcnreg.interfaces.reports import Summary, write_errors
@@ -116,8 +116,11 @@ def init_template_report_wf(
     inputnode = _identity("preproc_std", "transform", "quality")
     voxels = voxels_of(template.t1w)
     flicker = sized_node(
-        SimpleBeforeAfterRPT(
-            after=str(template.t1w), before_label=scan.label, after_label=template.space
+        BeforeAfter(
+            after=str(template.t1w),
+            mask=str(template.mask),
+            before_label=scan.label,
+            after_label=template.space,
         ),
         "flicker",
         DRAW,
