@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bids_fcnreg import image
+from bids_fcnreg.bids.order import natural_key
 from bids_fcnreg.fcn.itk import read_transform
 from bids_fcnreg.phantom_scan import CHANGES
 

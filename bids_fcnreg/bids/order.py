@@ -149,7 +149,10 @@ def _acquisition_times(
     found: dict[str, dict[str | None, datetime]] = {"sessions.tsv": {}, "scans.tsv": {}}
     for scan in scans:
         of_session = _earliest(time for name, time in rows if _is_of(name, scan.session))
-        for source, time in (("sessions.tsv", of_session), ("scans.tsv", _scan_time(folder, scan))):
+        for source, time in (
+            ("sessions.tsv", of_session),
+            ("scans.tsv", _scan_time(folder, scan)),
+        ):
             if time is not None:
                 found[source][scan.session] = time
     return found
@@ -171,8 +174,8 @@ def _is_of(session_id: str, session: str | None) -> bool:
 
 def _scan_time(folder: Path, scan: Scan) -> datetime | None:
     """Time of the first of a scan's images that scans.tsv dates."""
-    label = scan.label.replace("_", "/")
-    places = {folder / f"{folder.name}_scans.tsv", folder.parent / label / f"{scan.label}_scans.tsv"}
+    own_folder = folder.parent.joinpath(*scan.label.split("_"))
+    places = {folder / f"{folder.name}_scans.tsv", own_folder / f"{scan.label}_scans.tsv"}
     return _earliest(
         row.get("acq_time", "")
         for table in places

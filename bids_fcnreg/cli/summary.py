@@ -26,6 +26,7 @@ _NO_SPACE = (
     "another work folder with -w; the same command goes on with what is done."
 )
 
+
 @dataclass(frozen=True)
 class Failure:
     """Why a subject has no results.

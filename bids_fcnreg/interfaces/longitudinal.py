@@ -128,7 +128,7 @@ class _RegionChangeInputSpec(BaseInterfaceInputSpec):
         File(exists=True), mandatory=True, desc="ITK .h5 of each session, base to session"
     )
     sessions = traits.List(traits.Str, mandatory=True, desc="labels of the sessions")
-    reference = traits.Str(desc="label of the session that changes are relative to, if it is there")
+    reference = traits.Str(desc="label of the session that changes are relative to")
     table = traits.List(
         traits.Tuple(traits.Int, traits.Str), mandatory=True, desc="index and name of regions"
     )

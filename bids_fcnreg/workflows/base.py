@@ -137,9 +137,7 @@ def init_longitudinal_wf(
     reference = choose_reference(config.bids_dir, scans, config.reference_session)
     anatomies = []
     for number, scan in enumerate(scans, start=1):
-        anatomies.append(
-            _add_anatomy(workflow, config, scan, templates, _prefix(scan), reference)
-        )
+        anatomies.append(_add_anatomy(workflow, config, scan, templates, _prefix(scan), reference))
         workflow.connect([
             (anatomies[-1].preprocess, base, [
                 ("outputnode.preproc", f"inputnode.image{number}"),

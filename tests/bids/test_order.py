@@ -182,9 +182,8 @@ def test_participants_sessions_and_runs_have_their_numbers_in_order(tmp_path):
                 folder.mkdir(parents=True, exist_ok=True)
                 (folder / f"{name}_run-{run}_T1w.nii.gz").write_bytes(b"")
     found = find_scans(tmp_path)
-    assert [scan.label for scan in found] == [
-        f"sub-{participant}_ses-{session}" for participant in "9 10".split() for session in ("9", "10")
-    ]
+    ordered = ["sub-9_ses-9", "sub-9_ses-10", "sub-10_ses-9", "sub-10_ses-10"]
+    assert [scan.label for scan in found] == ordered
     assert all("run-2_" in scan.t1w[0].name for scan in found)
 
 
@@ -192,4 +191,4 @@ def test_natural_keys_compare_whatever_the_names_are():
     names = ["", "1", "a", "a1", "a1b", "1a", "b", "a01", "Ü2", "sub-2/x.nii", "a-1", "²"]
     ordered = sorted(names, key=natural_key)
     assert ordered.index("a1") < ordered.index("a1b") < ordered.index("b")
-    assert sorted(ordered[::-1], key=natural_key) == ordered
+    assert sorted(set(names), key=natural_key) == ordered

@@ -113,8 +113,8 @@ def test_the_reference_session_is_reported_in_terminal_table_sidecar_and_report(
             {"sub-01_sessions.tsv": "session_id\tacq_time\nses-pre\t2020-01-02\nses-post\t2019"
             "-01-01T10:00:00"},
             [],
-            "warning: sub-01: changes are relative to ses-post (earliest acq_time in sessions.tsv, "
-            "although the labels suggest ses-pre)",
+            "warning: sub-01: changes are relative to ses-post (earliest acq_time in sessions.tsv,"
+            " although the labels suggest ses-pre)",
         ),
         (
             {},
@@ -176,7 +176,9 @@ def test_what_grew_is_in_the_table_of_changes(study):
     # It became 15 % wider.
     assert 30 < float(rows["core"]["ses-post_change_percent"]) < 60
     assert abs(float(rows["rest"]["ses-post_change_percent"])) < 5
-    assert json.loads(path.with_suffix(".json").read_text())["ses-post_volume_mm3"]["Units"] == "mm^3"
+    assert (
+        json.loads(path.with_suffix(".json").read_text())["ses-post_volume_mm3"]["Units"] == "mm^3"
+    )
     assert not list(study.out.glob("sub-02/anat/*Changes*"))
 
 

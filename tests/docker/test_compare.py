@@ -1,4 +1,4 @@
-"""Two folders of results are equal within a stated tolerance, or bit for bit where that is asked."""
+"""Two folders of results are equal within a stated tolerance, or bit for bit on demand."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ FAR = {
     "null": (write_json, "a.json", {"a": None}, {"a": 0.0}, "None"),
     "cell": (write_table, "a.tsv", [["a"], ["0.5"]], [["a"], ["0.6"]], "line 2, a"),
     "text cell": (write_table, "a.tsv", [["a"], ["n/a"]], [["a"], ["0"]], "line 2, a"),
-    "columns": (write_table, "a.tsv", [["a", "b"], ["1", "2"]], [["b", "a"], ["2", "1"]], "column"),
+    "columns": (write_table, "a.tsv", [["a", "b"], ["1", "2"]], [["b", "a"], ["2", "1"]], "col"),
     "rows": (write_table, "a.tsv", [["a"], ["1"]], [["a"], ["1"], ["2"]], "lines"),
     "ragged": (write_table, "a.tsv", [["a"], ["1"]], [["a"], ["1", "2"]], "cells"),
     "weights": (write_weights, "a.safetensors", {"w": VOXELS}, {"w": VOXELS + 1}, "w by"),
