@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from bids_fcnreg import __version__
+from bids_fcnreg.bids.order import natural_key
 from bids_fcnreg.files import replacing
 from bids_fcnreg.interfaces.before_after import BeforeAfter
 from bids_fcnreg.interfaces.pictures import Deformation, Slices
@@ -232,8 +233,6 @@ def _run_report(
     accounts: Mapping[str, Path],
 ) -> Path:
     """Assemble one participant's report."""
-    from nireports.assembler.report import Report
-
     root = output_dir / f"sub-{participant}"
     figures = root / "figures"
     figures.mkdir(parents=True, exist_ok=True)
@@ -244,7 +243,7 @@ def _run_report(
         write_errors(errors, failed, accounts)
     path = output_dir / f"sub-{participant}.html"
     with replacing(path) as temporary:
-        report = Report(
+        report = _report_class([scan.session for scan in scans])(
             output_dir,
             run_uuid=None,
             bootstrap_file=SPECIFICATION,
@@ -259,6 +258,24 @@ def _run_report(
             _leave_out(report, "Methods")  # nothing was done that it could tell of
         report.generate_report()
     return path
+
+
+def _report_class(sessions: Sequence[str | None]) -> type[Report]:
+    """Class of reports in which sessions have this order, and others come after them."""
+    from nireports.assembler.report import Report
+
+    class OrderedReport(Report):
+        @staticmethod
+        def _process_orderings(orderings, hits):
+            entities, found = Report._process_orderings(orderings, hits)
+
+            def place(values: tuple[str | None, ...]) -> tuple[object, ...]:
+                known = [sessions.index(v) if v in sessions else len(sessions) for v in values]
+                return *known, *(natural_key(value or "") for value in values)
+
+            return entities, sorted(found, key=place)
+
+    return OrderedReport
 
 
 def _leave_out(report: Report, title: str) -> None:
