@@ -176,11 +176,12 @@ def _scan_time(folder: Path, scan: Scan) -> datetime | None:
     """Time of the first of a scan's images that scans.tsv dates."""
     own_folder = folder.parent.joinpath(*scan.label.split("_"))
     places = {folder / f"{folder.name}_scans.tsv", own_folder / f"{scan.label}_scans.tsv"}
+    names = {path.name for path in scan.t1w}
     return _earliest(
         row.get("acq_time", "")
         for table in places
         for row in _rows(table)
-        if table.parent / row.get("filename", "") in scan.t1w
+        if Path(row.get("filename", "")).name in names
     )
 
 
@@ -203,6 +204,6 @@ def _time(text: str) -> datetime | None:
     """A date, or a date and a time, in ISO 8601; local time is taken for UTC."""
     try:
         time = datetime.fromisoformat(text.strip())
-    except ValueError:
+        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         return None
-    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
