@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bids_fcnreg import image
+from bids_fcnreg.bids.order import natural_key
 from bids_fcnreg.fcn.itk import read_transform
 from bids_fcnreg.phantom_scan import CHANGES
 
@@ -29,8 +30,8 @@ def main() -> None:
     options = parser.parse_args()
     table = Table("derivatives", "sessions", "RMS error, brain", "region", "true", "estimated")
     for out in options.out:
-        for subject in sorted(options.bids.glob("sub-*")):
-            visits = sorted(path.name for path in subject.glob("ses-*"))
+        for subject in sorted(options.bids.glob("sub-*"), key=natural_key):
+            visits = sorted((path.name for path in subject.glob("ses-*")), key=natural_key)
             for visit in visits[1:]:
                 for row in compare(options.bids, out, subject.name, visits[0], visit):
                     table.add_row(out.name, f"{subject.name} {visits[0]} → {visit}", *row)

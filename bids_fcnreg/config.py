@@ -90,6 +90,9 @@ class Config:
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     longitudinal : bool
         Register the sessions of a participant to each other first.
+    reference_session : str or None
+        Label without ``ses-`` of the session that the others are compared to, if `longitudinal`;
+        by default the first one in time.
     skull_strip : {"auto", "force", "skip"}
         Whether the brain is extracted; ``auto`` recognises an extracted brain.
     seed : int
@@ -139,6 +142,7 @@ class Config:
     model: Path | None = None
     device: str = "auto"
     longitudinal: bool = False
+    reference_session: str | None = None
     skull_strip: str = "auto"
     seed: int = 0
     work_dir: Path = field(default_factory=lambda: Path("work").absolute())
@@ -284,9 +288,11 @@ def _cast(kind: type, value: Any) -> tuple[bool, Any]:
 
 def _labels(key: str, value: Any) -> Any:
     """Participants and sessions without prefix, each once, in the order given."""
-    prefix = {"participants": "sub-", "sessions": "ses-"}.get(key)
-    if prefix is None:
+    prefix = {"participants": "sub-", "sessions": "ses-", "reference_session": "ses-"}.get(key)
+    if prefix is None or value is None:
         return value
+    if isinstance(value, str):
+        return value.removeprefix(prefix)
     return tuple(dict.fromkeys(label.removeprefix(prefix) for label in value))
 
 

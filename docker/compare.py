@@ -1,7 +1,9 @@
 """Whether two folders of derivatives hold the same results: `python compare.py ONE OTHER`.
 
-Images, transforms and tables are compared by what they hold, bit for bit. Left out are logs, and
-what a file says about time, place and machine. Exits with 1 if something differs.
+Numbers are compared with a tolerance, which is printed: two machines, or two builds of a library,
+round differently. `--exact` compares bit for bit, which is promised on one machine in one
+environment only. Logs, and what files tell of time, place and software, are left out; so are
+figures and pages. Exits with 1 if something differs.
 """
 
 from __future__ import annotations
@@ -9,80 +11,234 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import h5py
 import nibabel as nib
 import numpy as np
+from safetensors import safe_open
 
-#: Keys of JSON files, and columns of tables, that say when, where and on what something was made.
+#: Keys of JSON files, and columns of tables, that tell when, where and on what they were made.
 CIRCUMSTANCES = {"seconds", "hours", "GeneratedBy", "SourceDatasets", "DatasetLinks"}
 
+#: A dataset of a transform with more numbers than this is a displacement field.
+_PARAMETERS = 100
 
-def same_image(one: Path, other: Path) -> bool:
-    """Affine, data type and every voxel."""
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far apart equal results may be.
+
+    Attributes
+    ----------
+    relative : float
+        Of a number to its size, of a voxel to the largest of its image.
+    absolute : float
+        Of any number, besides.
+    field_mm : float
+        Of a displacement (mm): two of the steps to which they are rounded.
+    share : float
+        Share of the labelled voxels whose label may differ: those at a border.
+    """
+
+    relative: float = 1e-3
+    absolute: float = 1e-4
+    field_mm: float = 2e-3
+    share: float = 1e-3
+
+    def __str__(self) -> str:
+        return (
+            f"numbers within {self.relative:g} of their size or {self.absolute:g}, displacements "
+            f"within {self.field_mm:g} mm, labels but for {self.share:g} of their voxels"
+        )
+
+
+#: The same bits.
+EXACT = Tolerance(0, 0, 0, 0)
+
+#: What differs, or None.
+Difference = str | None
+
+
+def images(one: Path, other: Path, tolerance: Tolerance) -> Difference:
+    """Compare shape, data type, affine (to 1e-5) and every voxel."""
     first, second = nib.load(one), nib.load(other)
-    return (
-        first.get_data_dtype() == second.get_data_dtype()
-        and np.array_equal(first.affine, second.affine)
-        and np.array_equal(np.asanyarray(first.dataobj), np.asanyarray(second.dataobj))
-    )
+    if first.get_data_dtype() != second.get_data_dtype():
+        return f"data type {first.get_data_dtype()}, {second.get_data_dtype()}"
+    small = 0 if tolerance == EXACT else 1e-5
+    if found := arrays(first.affine, second.affine, small):
+        return f"affine {found}"
+    voxels = [np.asanyarray(nifti.dataobj) for nifti in (first, second)]
+    if tolerance != EXACT and all(v.dtype.kind in "iub" for v in voxels):
+        return labels(*voxels, tolerance.share)
+    largest = max((float(np.abs(v[np.isfinite(v)]).max(initial=0)) for v in voxels), default=0)
+    return arrays(*voxels, tolerance.absolute + tolerance.relative * largest)
 
 
-def same_transform(one: Path, other: Path) -> bool:
-    """Every dataset of two HDF5 files."""
-
-    def content(path: Path) -> dict[str, bytes | str]:
-        found: dict[str, bytes | str] = {}
-
-        def take(name: str, node: h5py.Dataset | h5py.Group) -> None:
-            # ITK notes its version and that of the system that wrote a file.
-            if isinstance(node, h5py.Dataset) and not name.endswith(("Version", "OSName")):
-                value = np.asarray(node[()])
-                found[name] = str(value) if value.dtype == object else value.tobytes()
-
-        with h5py.File(path) as file:
-            file.visititems(take)
-        return found
-
-    return content(one) == content(other)
+def labels(one: np.ndarray, other: np.ndarray, share: float) -> Difference:
+    """Compare label images or masks: the share of differing voxels among those with a label."""
+    if one.shape != other.shape:
+        return f"shape {one.shape}, {other.shape}"
+    count, labelled = int((one != other).sum()), int(((one != 0) | (other != 0)).sum())
+    return f"{count} of {labelled} labelled voxels" if count > share * labelled else None
 
 
-def same_json(one: Path, other: Path) -> bool:
-    """Everything but `CIRCUMSTANCES`."""
-
-    def content(path: Path) -> dict[str, Any]:
-        read = json.loads(path.read_text(encoding="utf-8"))
-        return {key: value for key, value in read.items() if key not in CIRCUMSTANCES}
-
-    return content(one) == content(other)
-
-
-def same_table(one: Path, other: Path) -> bool:
-    """Every cell but those of `CIRCUMSTANCES`."""
-
-    def content(path: Path) -> list[dict[str, str]]:
-        with open(path, newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream, delimiter="\t"))
-        return [{key: row[key] for key in row if key not in CIRCUMSTANCES} for row in rows]
-
-    return content(one) == content(other)
+def arrays(one: np.ndarray, other: np.ndarray, allowed: float | np.ndarray) -> Difference:
+    """Compare arrays of numbers or of texts; with no difference allowed, bit for bit."""
+    if one.shape != other.shape:
+        return f"shape {one.shape}, {other.shape}"
+    if one.dtype.kind not in "fiub" or other.dtype.kind not in "fiub":
+        return None if np.array_equal(one, other) else "text"
+    if not np.any(allowed):
+        same = one.dtype == other.dtype and one.tobytes() == other.tobytes()
+        return None if same else "bits"
+    first, second = one.astype("float64"), other.astype("float64")
+    known = np.isfinite(first)
+    special = np.where(known, 0, first), np.where(np.isfinite(second), 0, second)
+    if not np.array_equal(*special, equal_nan=True):
+        return "NaN or infinite in one of them only"
+    apart = np.abs(np.where(known, first, 0) - np.where(known, second, 0))
+    return f"by up to {apart.max():.3g}" if (apart > allowed).any() else None
 
 
-def same_bytes(one: Path, other: Path) -> bool:
-    return one.read_bytes() == other.read_bytes()
+def transforms(one: Path, other: Path, tolerance: Tolerance) -> Difference:
+    """Compare every dataset of two HDF5 files."""
+    first, second = _datasets(one), _datasets(other)
+    if first.keys() != second.keys():
+        return f"only one has {', '.join(sorted(first.keys() ^ second.keys()))}"
+    for name, value in first.items():
+        if value.dtype.kind == "f" and tolerance != EXACT:
+            allowed = tolerance.field_mm if value.size > _PARAMETERS else 1e-5
+        else:
+            allowed = 0
+        if found := arrays(value, second[name], allowed):
+            return f"{name} {found}"
+    return None
 
 
-KINDS: dict[str, Callable[[Path, Path], bool]] = {
-    ".nii.gz": same_image,
-    ".h5": same_transform,
-    ".json": same_json,
-    ".tsv": same_table,
-    ".safetensors": same_bytes,
+def _datasets(path: Path) -> dict[str, np.ndarray]:
+    """Datasets of an HDF5 file but those in which ITK notes its version and the system's."""
+    found: dict[str, np.ndarray] = {}
+
+    def take(name: str, node: h5py.Dataset | h5py.Group) -> None:
+        if isinstance(node, h5py.Dataset) and not name.endswith(("Version", "OSName")):
+            value = np.asarray(node[()])
+            found[name] = value if value.dtype.kind in "fiub" else np.asarray(str(value))
+
+    with h5py.File(path) as file:
+        file.visititems(take)
+    return found
+
+
+def documents(one: Path, other: Path, tolerance: Tolerance) -> Difference:
+    """Compare JSON files but for `CIRCUMSTANCES`."""
+    first, second = (json.loads(path.read_text(encoding="utf-8")) for path in (one, other))
+    return next(_unequal(first, second, tolerance, "top"), None)
+
+
+def _unequal(one: Any, other: Any, tolerance: Tolerance, where: str) -> Iterator[str]:
+    """Places where two values of JSON differ."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in [*one, *(key for key in other if key not in one)]:
+            if key in CIRCUMSTANCES:
+                continue
+            if key not in one or key not in other:
+                yield f"{where}.{key} is in one of them only"
+            else:
+                yield from _unequal(one[key], other[key], tolerance, f"{where}.{key}")
+    elif isinstance(one, list) and isinstance(other, list):
+        if len(one) != len(other):
+            yield f"{where} has {len(one)} and {len(other)} items"
+        for number, (a, b) in enumerate(zip(one, other, strict=False)):
+            yield from _unequal(a, b, tolerance, f"{where}[{number}]")
+    elif not _same_value(one, other, tolerance):
+        yield f"{where}: {one!r}, {other!r}"
+
+
+def _same_value(one: Any, other: Any, tolerance: Tolerance) -> bool:
+    """Whether two values are equal: real numbers within the tolerance, all else exactly."""
+    if isinstance(one, float) or isinstance(other, float):
+        if isinstance(one, bool) or isinstance(other, bool):
+            return False
+        if isinstance(one, int | float) and isinstance(other, int | float):
+            if math.isnan(one) or math.isnan(other):
+                return math.isnan(one) and math.isnan(other)
+            near = {"rel_tol": tolerance.relative, "abs_tol": tolerance.absolute}
+            return math.isclose(one, other, **near)
+    return type(one) is type(other) and one == other
+
+
+def tables(one: Path, other: Path, tolerance: Tolerance) -> Difference:
+    """Compare every cell of tables but those of `CIRCUMSTANCES`."""
+    first, second = _cells(one), _cells(other)
+    if len(first) != len(second):
+        return f"{len(first)} and {len(second)} lines"
+    if first and first[0] != second[0]:
+        return f"columns {first[0]}, {second[0]}"
+    for number, (mine, theirs) in enumerate(zip(first, second, strict=True), start=1):
+        if len(mine) != len(theirs):
+            return f"line {number} has {len(mine)} and {len(theirs)} cells"
+        for title, a, b in zip(first[0], mine, theirs, strict=False):
+            equal = a == b or _same_value(_number(a), _number(b), tolerance)
+            if title not in CIRCUMSTANCES and not equal:
+                return f"line {number}, {title}: {a}, {b}"
+        if mine[len(first[0]) :] != theirs[len(first[0]) :]:
+            return f"line {number}, beyond the columns"
+    return None
+
+
+def _cells(path: Path) -> list[list[str]]:
+    with open(path, newline="", encoding="utf-8") as stream:
+        return list(csv.reader(stream, delimiter="\t"))
+
+
+def _number(cell: str) -> int | float | str:
+    """What a cell holds."""
+    for kind in (int, float):
+        try:
+            return kind(cell)
+        except ValueError:
+            pass
+    return cell
+
+
+def weights(one: Path, other: Path, tolerance: Tolerance) -> Difference:
+    """Compare the weights of networks."""
+    if tolerance == EXACT:
+        return None if one.read_bytes() == other.read_bytes() else "bits"
+    with safe_open(one, "numpy") as first, safe_open(other, "numpy") as second:
+        if set(first.keys()) != set(second.keys()):
+            return "names of weights"
+        for name in first.keys():  # noqa: SIM118  (it is no dict)
+            mine, theirs = first.get_tensor(name), second.get_tensor(name)
+            allowed = tolerance.absolute + tolerance.relative * float(np.abs(mine).max(initial=0))
+            if found := arrays(mine, theirs, allowed):
+                return f"{name} {found}"
+    return None
+
+
+KINDS: dict[str, Callable[[Path, Path, Tolerance], Difference]] = {
+    ".nii.gz": images,
+    ".nii": images,
+    ".h5": transforms,
+    ".json": documents,
+    ".tsv": tables,
+    ".safetensors": weights,
 }
+
+
+def difference(one: Path, other: Path, tolerance: Tolerance) -> Difference:
+    """What differs between two files of a kind that is compared."""
+    kind = next(end for end in KINDS if one.name.endswith(end))
+    try:
+        return KINDS[kind](one, other, tolerance)
+    except (OSError, ValueError, KeyError, TypeError, nib.filebasedimages.ImageFileError) as why:
+        return f"cannot be read ({why})"
 
 
 def files(folder: Path) -> set[Path]:
@@ -95,23 +251,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("one", type=Path)
     parser.add_argument("other", type=Path)
+    parser.add_argument("--exact", action="store_true", help="compare bit for bit")
     options = parser.parse_args()
+    tolerance = EXACT if options.exact else Tolerance()
     here, there = files(options.one), files(options.other)
     wrong = 0
     for folder, names in ((options.one, here - there), (options.other, there - here)):
         for name in sorted(names):
             print(f"only in {folder}: {name}")
             wrong += 1
-    compared = 0
-    for name in sorted(here & there):
-        kind = next((end for end in KINDS if name.name.endswith(end)), None)
-        if kind is None:
-            continue
-        compared += 1
-        if not KINDS[kind](options.one / name, options.other / name):
-            print(f"differs: {name}")
+    compared = [name for name in sorted(here & there) if name.name.endswith(tuple(KINDS))]
+    for name in compared:
+        found = difference(options.one / name, options.other / name, tolerance)
+        if found is not None:
+            print(f"differs: {name}: {found}")
             wrong += 1
-    print(f"{len(here & there)} files in both, {compared} compared, {wrong} differ")
+    print(f"{len(here & there)} files in both, {len(compared)} compared, {wrong} differ")
+    print(f"Compared: {'bit for bit' if options.exact else tolerance}")
     return int(wrong > 0)
 
 

@@ -38,6 +38,7 @@ def full_config() -> Config:
         model=Path("/m.safetensors"),
         device="cuda:1",
         longitudinal=True,
+        reference_session="a",
         skull_strip="skip",
         seed=7,
         work_dir=Path("/scratch/w"),

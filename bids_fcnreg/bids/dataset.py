@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bids_fcnreg.bids.order import natural_key, order_sessions
 from bids_fcnreg.errors import FcnregError, InputError
 from bids_fcnreg.files import checksum, publish, read_text, remove_leftovers
 
@@ -54,7 +55,7 @@ class Scan:
     session : str or None
         Label without ``ses-``.
     t1w : tuple of Path
-        The runs, in the order of their names; empty if the participant has none.
+        The runs, sorted by name; empty if the participant has none.
     lesions : tuple of Path
         Lesion masks beside them.
     """
@@ -191,7 +192,8 @@ def find_scans(
     Returns
     -------
     list of Scan
-        One for each participant and session that has a T1w image, sorted. A participant without
+        One for each participant and session that has a T1w image, sorted; see
+        `bids_fcnreg.bids.order`. A participant without
         any T1w image is there with an empty ``t1w`` (only if named, when sessions are asked for).
 
     Raises
@@ -205,7 +207,8 @@ def find_scans(
     read_description(bids_dir)
     wanted = _labels(participants, "sub-")
     visits = _labels(sessions, "ses-")
-    there = sorted(p.name[4:] for p in bids_dir.glob("sub-*") if p.is_dir())
+    folders = (p.name[4:] for p in bids_dir.glob("sub-*") if p.is_dir())
+    there = sorted(folders, key=natural_key)
     if not there:
         raise InputError(f"{bids_dir} has no sub-* folders: is it the root of the dataset?")
     _check_known("Participant", wanted, there, bids_dir)
@@ -221,7 +224,7 @@ def find_scans(
         ) from why
     scans = []
     for participant in wanted or there:
-        found = everybody.get(participant, [])
+        found = order_sessions(bids_dir, everybody.get(participant, []))
         if not found and (wanted or not visits):
             session = visits[0] if len(visits) == 1 else None
             found = [Scan(participant, session, ())]
@@ -349,7 +352,7 @@ def _issue_line(issue: dict[str, Any]) -> str:
 def _all_scans(
     layout: BIDSLayout, sessions: tuple[str, ...], filters: dict[str, Any]
 ) -> dict[str, list[Scan]]:
-    """Scans of each participant, sorted by session (images without one come first).
+    """Scans of each participant.
 
     All are asked for at once: pybids goes through the whole index for each question.
     """
@@ -369,9 +372,9 @@ def _all_scans(
             if not sessions or session in sessions:
                 found.setdefault((file.entities["subject"], session), []).append(Path(file.path))
     scans: dict[str, list[Scan]] = {}
-    for participant, session in sorted(images["t1w"], key=lambda who: (who[0], who[1] or "")):
-        t1w = tuple(sorted(images["t1w"][participant, session]))
-        others = sorted(images["roi"].get((participant, session), []))
+    for participant, session in images["t1w"]:
+        t1w = tuple(sorted(images["t1w"][participant, session], key=natural_key))
+        others = sorted(images["roi"].get((participant, session), []), key=natural_key)
         lesions = tuple(path for path in others if _LESION.search(path.name))
         scans.setdefault(participant, []).append(Scan(participant, session, t1w, lesions))
     return scans

@@ -14,6 +14,7 @@ import nibabel as nib
 from bids_fcnreg import image
 from bids_fcnreg.bids.dataset import Scan, scan_label
 from bids_fcnreg.bids.derivatives import read_tsv
+from bids_fcnreg.bids.order import natural_key
 from bids_fcnreg.bids.templates import mask_beside
 from bids_fcnreg.config import MODES
 from bids_fcnreg.errors import InputError
@@ -113,7 +114,7 @@ def find_results(output_dir: Path, participant: str = "*") -> list[Result]:
     found = (_result(path, match) for path in names if (match := _QUALITY.fullmatch(path.name)))
     # Of one scan with several acquisitions, the one registered last.
     results = {(one.label, one.space): one for one in found if one is not None}
-    return [results[key] for key in sorted(results)]
+    return [results[key] for key in sorted(results, key=lambda key: tuple(map(natural_key, key)))]
 
 
 def _result(quality: Path, match: re.Match[str]) -> Result | None:

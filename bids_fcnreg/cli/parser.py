@@ -307,6 +307,12 @@ def _add_registration(parser: argparse.ArgumentParser) -> None:
         "their middle, and go to the template by way of their mean image",
     )
     group.add_argument(
+        "--reference-session",
+        metavar="LABEL",
+        help="with --longitudinal, compute the changes relative to this session, with or without "
+        "'ses-' (default: the first session, by acq_time or else by label)",
+    )
+    group.add_argument(
         "--skull-strip-t1w",
         dest="skull_strip",
         choices=SKULL_STRIP,

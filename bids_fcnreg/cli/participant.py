@@ -42,6 +42,7 @@ def run(config: Config, console: Console) -> int:
         When nothing can be run.
     """
     from bids_fcnreg.cli.existing import list_all, tell_replaced
+    from bids_fcnreg.cli.references import tell_references
 
     if not config.reports_only:
         prepare.check_weights(config)
@@ -52,6 +53,7 @@ def run(config: Config, console: Console) -> int:
         return _make_reports(config, scans, console)
     templates, atlases = prepare.find_templates(config)
     unusable = _unusable(config, scans)
+    tell_references(config, [scan for scan in scans if scan.label not in unusable], console)
     _tell_of_two_places(scans, console)
     if config.dry_run:
         list_all(config, scans, templates, unusable, console)

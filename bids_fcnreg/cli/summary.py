@@ -5,16 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from bids_fcnreg.bids import results
+from bids_fcnreg.cli.closing_table import ClosingRow, print_table
 from bids_fcnreg.cli.progress import label_of, stage
 from bids_fcnreg.verdict import LEVELS, formatted
 
@@ -26,9 +25,6 @@ _NO_SPACE = (
     "The disk was full: make room where the work folder and the output folder lie, or give "
     "another work folder with -w; the same command goes on with what is done."
 )
-
-#: Columns of a terminal from which on the closing table says where files are.
-WIDE = 100
 
 
 @dataclass(frozen=True)
@@ -123,41 +119,34 @@ def doubts(output_dir: Path, label: str, levels: Container[str] = LEVELS[1:]) ->
     ]
 
 
-def closing_table(
-    labels: Iterable[str],
+def closing_rows(
+    labels: Sequence[str],
     seconds: Mapping[str, float],
     failures: Mapping[str, Failure],
     output_dir: Path,
-    wide: bool,
-) -> Table:
-    """A row per subject and template: seconds, similarity, verdict; and where, if it is wide."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for name, justify in [
-        ("Subject", "left"),
-        ("Template", "left"),
-        ("Seconds", "right"),
-        ("Similarity", "right"),
-        ("Folds %", "right"),
-        ("Verdict", "left"),
-        *([("Files", "left")] if wide else []),
-    ]:
-        table.add_column(name, justify=justify, overflow="fold")
+) -> list[ClosingRow]:
+    """A row of the closing table for each subject or session and template."""
+    rows = []
     for label in labels:
         time = f"{seconds[label]:.0f}" if label in seconds else "–"
         if label in failures:
-            table.add_row(label, "–", time, "–", "–", "no result")
+            rows.append(ClosingRow(label, seconds=time))
             continue
-        folder = "/".join(label.split("_"))
-        for space, quality in read_quality(output_dir, label).items():
-            before, after = (
-                formatted(quality, key, "{:.3f}") for key in ("similarity_initial", "similarity")
+        folder = "/".join([*label.split("_"), "anat"])
+        rows += [
+            ClosingRow(
+                label,
+                template=space,
+                seconds=time,
+                before=formatted(quality, "similarity_initial", "{:.3f}"),
+                similarity=formatted(quality, "similarity", "{:.3f}"),
+                folds=formatted(quality, "folds_percent", "{:.4f}"),
+                verdict=quality.get("verdict", "–"),
+                files=folder,
             )
-            similarity = f"{before} → {after}"
-            folds = formatted(quality, "folds_percent", "{:.4f}")
-            verdict = quality.get("verdict", "–")
-            where = (f"{folder}/anat",) if wide else ()
-            table.add_row(label, space, time, similarity, folds, verdict, *where)
-    return table
+            for space, quality in read_quality(output_dir, label).items()
+        ]
+    return rows
 
 
 def show(
@@ -169,8 +158,7 @@ def show(
     run_dir: Path,
 ) -> None:
     """Print the closing table, what is doubtful or failed and why, and where everything is."""
-    wide = console.width >= WIDE
-    console.print(closing_table(labels, seconds, failures, output_dir, wide))
+    print_table(console, closing_rows(labels, seconds, failures, output_dir))
     for label, failure in failures.items():
         console.print(f"{label} failed: {failure.sentence}", soft_wrap=True, markup=False)
     for label in labels:

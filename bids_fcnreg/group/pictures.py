@@ -15,6 +15,7 @@ from matplotlib import pyplot as plt
 from nilearn.plotting import plot_img
 
 from bids_fcnreg.group.tables import NUMBERS, OUTLYING, Row
+from bids_fcnreg.window import intensity_window
 
 #: Slices of each mean image.
 CUTS = 9
@@ -38,20 +39,22 @@ def draw_means(
         PNG to write.
     """
     inside = np.asanyarray(mask.dataobj) > 0
+    if not inside.any():  # brains that do not overlap
+        inside = np.ones_like(inside)
     points = nib.affines.apply_affine(mask.affine, np.argwhere(inside))
     lower, upper = np.percentile(points[:, 2], [3, 97])
     cuts = np.linspace(lower, upper, CUTS + 2)[1:-1].round(1).tolist()
     rows = [
-        ("mean T1w", t1w[0], "gray", False),
-        ("SD of T1w", t1w[1], "magma", False),
-        ("mean log-Jacobian", _inside(log_jacobian[0], inside), "RdBu_r", True),
-        ("SD of log-Jacobian", _inside(log_jacobian[1], inside), "magma", False),
+        ("mean T1w", t1w[0], "gray"),
+        ("SD of T1w", t1w[1], "magma"),
+        ("mean log-Jacobian", _inside(log_jacobian[0], inside), "RdBu_r"),
+        ("SD of log-Jacobian", _inside(log_jacobian[1], inside), "magma"),
     ]
     # A single scan has no standard deviation.
     rows = [row for row in rows if row[1].get_fdata()[inside].any()]
     figure = plt.figure(figsize=(16, 2.25 * len(rows)), facecolor="black")
-    for number, (title, shown, colours, signed) in enumerate(rows):
-        top = float(np.percentile(np.abs(shown.get_fdata()[inside]), 99)) or 1.0
+    for number, (title, shown, colours) in enumerate(rows):
+        lowest, top = _limits(shown.get_fdata(), inside, colours)
         display = plot_img(
             shown,
             display_mode="z",
@@ -61,9 +64,9 @@ def draw_means(
             colorbar=True,
             cbar_tick_format="%.3g",
             cmap=colours,
-            vmin=-top if signed else 0,
+            vmin=lowest,
             vmax=top,
-            threshold=1e-6,
+            threshold=None if colours == "gray" else 1e-6,
             black_bg=True,
             annotate=False,
         )
@@ -71,6 +74,15 @@ def draw_means(
     figure.savefig(path, dpi=90, facecolor="black")
     plt.close(figure)
     return path
+
+
+def _limits(data: np.ndarray, inside: np.ndarray, colours: str) -> tuple[float, float]:
+    """What is shown in the first and the last colour: of images, of a deviation, or of changes."""
+    if colours == "gray":
+        return intensity_window(data, inside)
+    values = np.abs(data[inside & np.isfinite(data)])
+    top = float(np.percentile(values, 99)) if values.any() else 1.0
+    return (-top if colours == "RdBu_r" else 0.0), top or 1.0
 
 
 def _inside(shown: nib.Nifti1Image, inside: np.ndarray) -> nib.Nifti1Image:
@@ -134,7 +146,7 @@ def draw_iterations(images: Sequence[Path], path: Path) -> Path:
         PNG to write.
     """
     figure = plt.figure(figsize=(10, 2.6 * len(images)), facecolor="black")
-    brightest = float(np.percentile(nib.load(images[-1]).get_fdata(), 99.7))
+    darkest, brightest = intensity_window(nib.load(images[-1]).get_fdata())
     for number, shown in enumerate(images):
         display = plot_img(
             shown,
@@ -143,7 +155,7 @@ def draw_iterations(images: Sequence[Path], path: Path) -> Path:
             figure=figure,
             axes=(0, 1 - (number + 1) / len(images), 1, 1 / len(images)),
             cmap="gray",
-            vmin=0,
+            vmin=darkest,
             vmax=brightest,
             black_bg=True,
             annotate=False,

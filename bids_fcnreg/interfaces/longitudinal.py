@@ -12,6 +12,7 @@ from nipype.interfaces.base import (
     OutputMultiObject,
     SimpleInterface,
     TraitedSpec,
+    isdefined,
     traits,
 )
 
@@ -127,13 +128,17 @@ class _RegionChangeInputSpec(BaseInterfaceInputSpec):
         File(exists=True), mandatory=True, desc="ITK .h5 of each session, base to session"
     )
     sessions = traits.List(traits.Str, mandatory=True, desc="labels of the sessions")
+    reference = traits.Str(desc="label of the session that changes are relative to")
     table = traits.List(
         traits.Tuple(traits.Int, traits.Str), mandatory=True, desc="index and name of regions"
     )
 
 
 class _RegionChangeOutputSpec(TraitedSpec):
-    changes = File(exists=True, desc="TSV: index, name, and for each session volume and change")
+    changes = File(
+        exists=True,
+        desc="TSV: index, name, for each session volume and change, and the reference session",
+    )
 
 
 class RegionChange(SimpleInterface):
@@ -152,15 +157,19 @@ class RegionChange(SimpleInterface):
             warped_volumes(labels, read_chain([path]), [index for index, _ in self.inputs.table])
             for path in self.inputs.transforms
         ]
+        sessions, reference = self.inputs.sessions, self.inputs.reference
+        known = isdefined(reference) and reference in sessions
         header = ["index", "name"]
-        for session in self.inputs.sessions:
+        for session in sessions:
             header += [f"ses-{session}_volume_mm3", f"ses-{session}_change_percent"]
+        header.append("reference_session")
         rows = []
         for (index, name), *theirs in zip(self.inputs.table, *volumes, strict=True):
             row = [index, name]
+            before = theirs[sessions.index(reference)] if known else None
             for volume in theirs:
-                change = f"{100 * (volume / theirs[0] - 1):.4f}" if theirs[0] else None
+                change = f"{100 * (volume / before - 1):.4f}" if before else None
                 row += [f"{volume:.3f}", change]
-            rows.append(row)
+            rows.append([*row, f"ses-{reference}" if known else None])
         self._results["changes"] = str(write_tsv(Path(runtime.cwd) / "changes.tsv", header, rows))
         return runtime

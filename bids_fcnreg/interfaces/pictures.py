@@ -16,6 +16,8 @@ from nipype.interfaces.base import (
     traits,
 )
 
+from bids_fcnreg.window import intensity_window
+
 if TYPE_CHECKING:
     import nibabel as nib
 
@@ -45,7 +47,9 @@ class _PictureOutputSpec(TraitedSpec):
 class _SlicesInputSpec(BaseInterfaceInputSpec):
     background = File(exists=True, mandatory=True, desc="image shown in grey")
     mask = File(exists=True, mandatory=True, desc="brain mask: its outline, and where to cut")
-    contours_of = File(exists=True, desc="T1w brain whose white matter is outlined")
+    contours_of = File(
+        exists=True, desc="T1w image on the mask's grid whose white matter is outlined"
+    )
     labels = File(exists=True, desc="label image shown in colours")
     lookup = File(exists=True, desc="TSV of its labels: index, name; few of them are a legend")
 
@@ -72,7 +76,7 @@ class Slices(SimpleInterface):
                 legend = dict(zip((names[index] for index in indices), shown, strict=True))
         if isdefined(self.inputs.contours_of):
             brain = nib.load(self.inputs.contours_of)
-            level = white_matter_level(brain.get_fdata())
+            level = white_matter_level(brain.get_fdata(), np.asanyarray(mask.dataobj) > 0)
 
         def draw(display: Any, axis: str) -> None:
             if labels is not None:
@@ -194,7 +198,7 @@ def draw_slices(
     inside = np.asanyarray(mask.dataobj) > 0
     cuts = slice_positions(inside, mask.affine)
     shown = crop(background, inside)
-    brightest = float(np.percentile(background.get_fdata(), 99.8))
+    darkest, brightest = intensity_window(background.get_fdata(), inside)
     strip = 0.05 if legend else 0.0
     figure = plt.figure(figsize=(14, 7 / (1 - strip)), facecolor="black")
     for row, axis in enumerate("yxz"):
@@ -206,7 +210,7 @@ def draw_slices(
             axes=(0, row * (1 - strip) / 3, 1, (1 - strip) / 3),
             colorbar=False,
             dim=0,
-            vmin=0,
+            vmin=darkest,
             vmax=brightest,
         )
         draw(display, axis)
@@ -262,9 +266,10 @@ def slice_positions(mask: np.ndarray, affine: np.ndarray) -> dict[str, list[floa
     return {axis: cuts[:, n].round(1).tolist() for n, axis in enumerate("xyz")}
 
 
-def white_matter_level(brain: np.ndarray) -> float:
-    """Intensity at the border of grey and white matter of a T1w brain (zero outside)."""
-    return float(np.percentile(brain[brain > 0], WHITE_MATTER_PERCENTILE))
+def white_matter_level(brain: np.ndarray, inside: np.ndarray) -> float:
+    """Intensity at the border of grey and white matter of a T1w image, `inside` its brain."""
+    found = brain[inside & np.isfinite(brain)]
+    return float(np.percentile(found, WHITE_MATTER_PERCENTILE)) if found.size else 0.0
 
 
 def _names(lookup: str) -> dict[int, str]:

@@ -26,6 +26,7 @@ class _SummaryInputSpec(BaseInterfaceInputSpec):
     lesions = InputMultiObject(traits.Str, desc="names of the lesion masks")
     skull_stripped = traits.Bool(mandatory=True, desc="the T1w came without skull")
     session = traits.Str(desc="label of the session, if it has one")
+    reference = traits.Str(desc="session that changes are relative to, and why")
     templates = traits.List(traits.Str, mandatory=True, desc="spaces registered to")
     mode = traits.Str(mandatory=True, desc="way of use")
     weights = traits.Str(mandatory=True, desc="what the network starts from")
@@ -45,6 +46,8 @@ class Summary(SimpleInterface):
             "already done in the input" if self.inputs.skull_stripped else "done, with deepbet"
         )
         rows = {"Session": self.inputs.session} if isdefined(self.inputs.session) else {}
+        if isdefined(self.inputs.reference):
+            rows["Reference session"] = self.inputs.reference
         rows |= {
             "T1-weighted images": ", ".join(self.inputs.t1w),
             "Lesion masks": ", ".join(lesions) or "none",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from bids_fcnreg import __version__
+from bids_fcnreg.bids.order import choose_reference
 from bids_fcnreg.workflows.longitudinal import init_base_wf, init_changes_wf
 from bids_fcnreg.workflows.outputs import (
     init_anat_outputs_wf,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from bids_fcnreg.bids.atlases import Atlas
     from bids_fcnreg.bids.dataset import Scan
+    from bids_fcnreg.bids.order import Reference
     from bids_fcnreg.bids.templates import Template
     from bids_fcnreg.config import Config
 
@@ -132,9 +134,10 @@ def init_longitudinal_wf(
     """
     workflow = LiterateWorkflow(name=longitudinal_wf_name(scans))
     base = init_base_wf(config=config, n_sessions=len(scans))
+    reference = choose_reference(config.bids_dir, scans, config.reference_session)
     anatomies = []
     for number, scan in enumerate(scans, start=1):
-        anatomies.append(_add_anatomy(workflow, config, scan, templates, _prefix(scan)))
+        anatomies.append(_add_anatomy(workflow, config, scan, templates, _prefix(scan), reference))
         workflow.connect([
             (anatomies[-1].preprocess, base, [
                 ("outputnode.preproc", f"inputnode.image{number}"),
@@ -170,6 +173,7 @@ def init_longitudinal_wf(
             changes = init_changes_wf(
                 config=config,
                 scans=scans,
+                reference=reference,
                 template=template,
                 atlas=atlas,
                 name=f"changes_{_identifier(template.space)}_{_identifier(atlas.name)}_wf",
@@ -213,6 +217,7 @@ def _add_anatomy(
     scan: Scan,
     templates: Sequence[Template],
     prefix: str = "",
+    reference: Reference | None = None,
 ) -> _Anatomy:
     """Add all that does not depend on a template."""
     preprocess = init_preprocess_wf(
@@ -229,7 +234,11 @@ def _add_anatomy(
         preprocess.inputs.inputnode.lesions = [str(path) for path in scan.lesions]
     outputs = init_anat_outputs_wf(config=config, scan=scan, name=f"{prefix}outputs_wf")
     report = init_anat_report_wf(
-        config=config, scan=scan, templates=templates, name=f"{prefix}report_wf"
+        config=config,
+        scan=scan,
+        templates=templates,
+        reference=reference,
+        name=f"{prefix}report_wf",
     )
     for consumer in (outputs, report):
         _join(workflow, preprocess, consumer, "preproc", "mask", "skull_stripped")

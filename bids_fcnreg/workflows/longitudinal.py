@@ -18,6 +18,7 @@ from bids_fcnreg.workflows.register import uses_gpu
 if TYPE_CHECKING:
     from bids_fcnreg.bids.atlases import Atlas
     from bids_fcnreg.bids.dataset import Scan
+    from bids_fcnreg.bids.order import Reference
     from bids_fcnreg.bids.templates import Template
     from bids_fcnreg.config import Config
 
@@ -100,7 +101,13 @@ def init_base_wf(*, config: Config, n_sessions: int, name: str = "base_wf") -> L
 
 
 def init_changes_wf(
-    *, config: Config, scans: Sequence[Scan], template: Template, atlas: Atlas, name: str
+    *,
+    config: Config,
+    scans: Sequence[Scan],
+    reference: Reference,
+    template: Template,
+    atlas: Atlas,
+    name: str,
 ) -> LiterateWorkflow:
     """Measure the regions of an atlas in all sessions, and store the table.
 
@@ -110,6 +117,8 @@ def init_changes_wf(
         Names the folders.
     scans : sequence of Scan
         The sessions.
+    reference : Reference
+        The one that changes are relative to.
     template : Template
         Space of the atlas.
     atlas : Atlas
@@ -133,10 +142,14 @@ def init_changes_wf(
         name="resample",
         mem_gb=1.5,
     )
-    sessions = [scan.session or "none" for scan in scans]
+    sessions = [_column(scan.session) for scan in scans]
     measure = pe.Node(
         RegionChange(sessions=sessions, table=list(atlas.labels)), name="measure", mem_gb=2.0
     )
+    since = "No reference session: not computed"
+    if not reference.missing:
+        measure.inputs.reference = _column(reference.session)
+        since = f"Change since session {measure.inputs.reference}"
     files = tuple(path for scan in scans for path in scan.t1w)
     store = sink(
         config,
@@ -147,11 +160,16 @@ def init_changes_wf(
         desc=f"{template.space}Changes",
     )
     store.inputs.meta_dict = {
+        "reference_session": {
+            "Description": "Session that changes are relative to, n/a if it is missing: "
+            f"{reference.reason}"
+        },
+    } | {
         column: {"Description": f"{what} of the region in session {session}", "Units": unit}
         for session in sessions
         for column, what, unit in (
             (f"ses-{session}_volume_mm3", "Volume", "mm^3"),
-            (f"ses-{session}_change_percent", "Change since the first session", "percent"),
+            (f"ses-{session}_change_percent", since, "percent"),
         )
     }
     workflow.connect([
@@ -161,3 +179,8 @@ def init_changes_wf(
         (measure, store, [("changes", "in_file")]),
     ])  # fmt: skip
     return workflow
+
+
+def _column(session: str | None) -> str:
+    """Label of a session in the names of columns."""
+    return session or "none"

@@ -13,13 +13,14 @@ import nibabel as nib
 import numpy as np
 from jinja2 import Environment
 from nipype import logging
-from nireports.interfaces.reporting.base import SimpleBeforeAfterRPT
 
 from bids_fcnreg import __version__, image
 from bids_fcnreg.files import write_bytes
+from bids_fcnreg.interfaces.before_after import BeforeAfter
 from bids_fcnreg.interfaces.pictures import Deformation, Slices, crop
 from bids_fcnreg.interfaces.quality import quality_html, verdict_html
 from bids_fcnreg.verdict import MEASURED_ON
+from bids_fcnreg.window import intensity_window
 from bids_fcnreg.workflows.report import PAGE
 
 
@@ -98,19 +99,29 @@ def _pictures(
     near = {}
     for name, path in (("fixed", fixed), ("warped", warped)):
         nifti = nib.load(path)
-        bare = nib.Nifti1Image(nifti.get_fdata(dtype="float32") * inside, nifti.affine)
+        bare = nib.Nifti1Image(_bare(nifti.get_fdata(dtype="float32"), inside), nifti.affine)
         near[name] = str(image.write(Path(folder) / f"{name}.nii.gz", crop(bare, inside)))
     images = {
         "background": near["warped"],
         "mask": str(image.write(Path(folder) / "mask.nii.gz", crop(brain, inside))),
     }
     return {
-        "Beside each other": SimpleBeforeAfterRPT(
-            before=near["warped"], after=near["fixed"], before_label="moving", after_label="fixed"
+        "Beside each other": BeforeAfter(
+            before=near["warped"],
+            after=near["fixed"],
+            mask=images["mask"],
+            before_label="moving",
+            after_label="fixed",
         ),
         "Registration": Slices(contours_of=near["fixed"], **images),
         "Deformation": Deformation(transform=str(transform), **images),
     }
+
+
+def _bare(data: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Intensities of the brain; outside, black, which is 0 unless the brain has negative ones."""
+    darkest, _ = intensity_window(data, inside)
+    return np.where(inside, data, min(darkest, 0)).astype("float32")
 
 
 def _new(folder: str, name: str) -> str:

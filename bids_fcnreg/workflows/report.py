@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
-from nireports.interfaces.reporting.base import SimpleBeforeAfterRPT
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from bids_fcnreg import __version__
+from bids_fcnreg.bids.order import natural_key
 from bids_fcnreg.files import replacing
+from bids_fcnreg.interfaces.before_after import BeforeAfter
 from bids_fcnreg.interfaces.pictures import Deformation, Slices
 from bids_fcnreg.interfaces.quality import QualityTable
 from bids_fcnreg.interfaces.reports import Summary, write_errors
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from nireports.assembler.report import Report
 
     from bids_fcnreg.bids.dataset import Scan
+    from bids_fcnreg.bids.order import Reference
     from bids_fcnreg.bids.templates import Atlas, Template
     from bids_fcnreg.config import Config
 
@@ -35,9 +37,27 @@ SPECIFICATION, PAGE = _DATA / "reports-spec.yml", _DATA / "report.html.j2"
 
 
 def init_anat_report_wf(
-    *, config: Config, scan: Scan, templates: Iterable[Template], name: str = "report_wf"
+    *,
+    config: Config,
+    scan: Scan,
+    templates: Iterable[Template],
+    reference: Reference | None = None,
+    name: str = "report_wf",
 ) -> LiterateWorkflow:
     """Show what was found for a subject, and the brain mask on its T1w.
+
+    Parameters
+    ----------
+    config : Config
+        Settings of the run.
+    scan : Scan
+        Its T1w images.
+    templates : iterable of Template
+        What it is registered to.
+    reference : Reference, optional
+        The session that changes are relative to.
+    name : str
+        Name of the workflow.
 
     Inputs
     ------
@@ -63,6 +83,8 @@ def init_anat_report_wf(
     )
     if scan.session is not None:
         summary.inputs.session = scan.session
+    if reference is not None:
+        summary.inputs.reference = reference.told
     if scan.lesions:
         summary.inputs.lesions = [path.name for path in scan.lesions]
     outline = sized_node(Slices(), "mask_outline", DRAW, voxels_of(scan.t1w[0]))
@@ -95,8 +117,11 @@ def init_template_report_wf(
     inputnode = _identity("preproc_std", "transform", "quality")
     voxels = voxels_of(template.t1w)
     flicker = sized_node(
-        SimpleBeforeAfterRPT(
-            after=str(template.t1w), before_label=scan.label, after_label=template.space
+        BeforeAfter(
+            after=str(template.t1w),
+            mask=str(template.mask),
+            before_label=scan.label,
+            after_label=template.space,
         ),
         "flicker",
         DRAW,
@@ -208,8 +233,6 @@ def _run_report(
     accounts: Mapping[str, Path],
 ) -> Path:
     """Assemble one participant's report."""
-    from nireports.assembler.report import Report
-
     root = output_dir / f"sub-{participant}"
     figures = root / "figures"
     figures.mkdir(parents=True, exist_ok=True)
@@ -220,7 +243,7 @@ def _run_report(
         write_errors(errors, failed, accounts)
     path = output_dir / f"sub-{participant}.html"
     with replacing(path) as temporary:
-        report = Report(
+        report = _report_class([scan.session for scan in scans])(
             output_dir,
             run_uuid=None,
             bootstrap_file=SPECIFICATION,
@@ -235,6 +258,24 @@ def _run_report(
             _leave_out(report, "Methods")  # nothing was done that it could tell of
         report.generate_report()
     return path
+
+
+def _report_class(sessions: Sequence[str | None]) -> type[Report]:
+    """Class of reports in which sessions have this order, and others come after them."""
+    from nireports.assembler.report import Report
+
+    class OrderedReport(Report):
+        @staticmethod
+        def _process_orderings(orderings, hits):
+            entities, found = Report._process_orderings(orderings, hits)
+
+            def place(values: tuple[str | None, ...]) -> tuple[object, ...]:
+                known = [sessions.index(v) if v in sessions else len(sessions) for v in values]
+                return *known, *(natural_key(value or "") for value in values)
+
+            return entities, sorted(found, key=place)
+
+    return OrderedReport
 
 
 def _leave_out(report: Report, title: str) -> None:

@@ -80,4 +80,4 @@ bids_fcnreg "$data" "$folder/plugin-out" participant "${options[@]}" --skip-bids
 scontrol show job | grep -o ' TRES=.*' | sort | uniq --count # what steps were given
 
 say "The same?"
-python docker/compare.py "$out" "$folder/plugin-out"
+python docker/compare.py --exact "$out" "$folder/plugin-out"

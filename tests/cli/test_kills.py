@@ -126,7 +126,8 @@ def check_whole(out: Path) -> None:
 
 
 def same(one: Path, other: Path) -> None:
-    done = subprocess.run([sys.executable, COMPARE, one, other], capture_output=True, text=True)
+    command = [sys.executable, COMPARE, "--exact", one, other]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 

@@ -7,9 +7,18 @@ import json
 import os
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
-from bids_fcnreg.cli.summary import Failure, doubts, read_failures, read_quality, show
+from bids_fcnreg.cli.closing_table import print_table
+from bids_fcnreg.cli.summary import (
+    Failure,
+    closing_rows,
+    doubts,
+    read_failures,
+    read_quality,
+    show,
+)
 from bids_fcnreg.verdict import UNFIT
 
 WORKFLOWS = {"sub_01_wf": "sub-01", "sub_02_wf": "sub-02"}
@@ -112,8 +121,9 @@ def test_the_closing_table_tells_everything(tmp_path):
     )
     text = written.getvalue()
     narrow = io.StringIO()
-    show(Console(file=narrow, width=80), ["sub-01"], {}, {}, tmp_path, tmp_path)
+    show(Console(file=narrow, width=70), ["sub-01"], {}, {}, tmp_path, tmp_path)
     assert "sub-01/anat" not in narrow.getvalue() and "doubtful" in narrow.getvalue()
+    assert "0.100 → 0.750" in narrow.getvalue()
     for words in ("sub-01", "MNI", "63", "0.100 → 0.750", "0.0004", "sub-01/anat"):
         assert words in text
     assert "sub-02 failed: It has no T1w image." in text
@@ -130,3 +140,56 @@ def test_partial_quality_is_shown_as_far_as_it_goes(tmp_path):
     assert "– → 0.750" in written.getvalue()
     assert "sub-01 to MNI is unknown: metrics are missing" in written.getvalue()
     assert doubts(tmp_path, "sub-01", UNFIT)
+
+
+TEMPLATES = ("MNI152NLin2009cAsym", "MNIPediatricAsym+3", "MyOwnStudyTemplateOfTheYear2026Part2")
+
+
+@pytest.mark.parametrize("width", [200, 100, 80, 60, 40])
+@pytest.mark.parametrize("spaces", [TEMPLATES[:1], TEMPLATES[:2], TEMPLATES])
+@pytest.mark.parametrize(
+    "label",
+    [
+        "sub-01",
+        "sub-01_ses-baseline",
+        "sub-NDARINV0A1B2C3D_ses-baselineYear1Arm1",
+        "sub-患者一_ses-första",
+    ],
+)
+def test_names_in_the_closing_table_are_whole_and_lines_fit(tmp_path, label, spaces, width):
+    for space in spaces:
+        quality_file(tmp_path.joinpath(*label.split("_"), "anat"), label, space,
+                     similarity_initial=0.1, similarity=0.75, folds_percent=0.00041)  # fmt: skip
+    written = io.StringIO()
+    rows = closing_rows(["sub-02", label], {label: 63.2}, {"sub-02": Failure("No.")}, tmp_path)
+    assert len(rows) == len(spaces) + 1
+    print_table(Console(file=written, width=width, soft_wrap=True, markup=False), rows)
+    lines = written.getvalue().splitlines()
+    assert sum(label in line.split() for line in lines) == len(spaces)
+    for space in spaces:
+        assert sum(space in line.replace(",", "").split() for line in lines) == 1
+    for words in ("0.750", "good", "no result", "sub-02"):
+        assert words in written.getvalue()
+    for line in lines:  # what cannot be broken stands alone where it is longer than a line
+        assert cell_len(line.rstrip()) <= width or len(line.split()) == 1
+
+
+def test_the_closing_table_keeps_what_has_room(tmp_path):
+    label = "sub-01_ses-baseline"
+    quality_file(tmp_path.joinpath(*label.split("_"), "anat"), label, TEMPLATES[0],
+                 similarity_initial=0.1, similarity=0.75, folds_percent=0.00041)  # fmt: skip
+
+    def printed(width):
+        written = io.StringIO()
+        rows = closing_rows([label], {label: 63.2}, {}, tmp_path)
+        print_table(Console(file=written, width=width), rows)
+        return written.getvalue()
+
+    assert "sub-01/ses-baseline/anat" in printed(130)
+    assert "0.100 → 0.750" in printed(100) and "anat" not in printed(100)
+    assert "0.100 → 0.750" in printed(80) and "0.0004" in printed(80)
+    assert "Seconds" not in printed(80) and "63" not in printed(80)
+    assert "0.100 → 0.750" in printed(40) and "0.0004 %" in printed(40)
+    written = io.StringIO()
+    print_table(Console(file=written, width=80), [])
+    assert written.getvalue().strip() == ""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import os
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -22,6 +26,7 @@ from bids_fcnreg.interfaces.pictures import (
     slice_positions,
     white_matter_level,
 )
+from bids_fcnreg.window import intensity_window
 
 
 @pytest.fixture
@@ -82,8 +87,107 @@ def test_cuts_go_through_the_mask(ball):
 
 def test_white_matter_level_separates_tissues():
     brain = np.repeat([0, 400, 900], [1000, 600, 400])
-    noise = np.random.default_rng(0).normal(0, 30, brain.size)
-    assert 400 < white_matter_level(np.where(brain > 0, brain + noise, 0)) < 900
+    brain = np.where(brain > 0, brain + np.random.default_rng(0).normal(0, 30, brain.size), 0)
+    assert 400 < white_matter_level(brain, brain > 0) < 900
+    # The same, whatever is outside of the brain, and with negative values in it.
+    head = np.where(brain > 0, (brain - 700) / 100, 5000)
+    head[-1] = np.nan
+    assert -3 < white_matter_level(head, brain > 0) < 2
+    assert white_matter_level(head, head > np.inf) == 0
+
+
+def spread(picture: np.ndarray) -> float:
+    """Grey values between the tissues of the ball in a picture of it, from 0 to 1."""
+    grey = picture.mean(-1)[(picture.max(-1) - picture.min(-1)) < 0.02]
+    shown = grey[(grey > 0.02) & (grey < 0.98)]
+    return float(np.percentile(shown, 95) - np.percentile(shown, 5)) if shown.size else 0.0
+
+
+DISTURBED = {
+    "plain": lambda head, inside: head,
+    "bright skull": lambda head, inside: np.where(inside, head, np.where(head == 7, 9000, 0)),
+    "bright vessels": lambda head, inside: np.where(every(97, head) & inside, 20000, head),
+    "one bright voxel": lambda head, inside: np.where(every(9999, head), 1e9, head),
+    "negative": lambda head, inside: (head - 600) / 200,
+    "offset": lambda head, inside: head + 30000,
+    "tiny": lambda head, inside: head * 1e-9,
+    "NaN": lambda head, inside: np.where(every(50, head), np.nan, head),
+    "infinite": lambda head, inside: np.where(every(50, head), np.inf, head),
+}
+
+
+def every(step: int, array: np.ndarray) -> np.ndarray:
+    return (np.arange(array.size) % step == step // 2).reshape(array.shape)
+
+
+@pytest.fixture(params=DISTURBED)
+def head(ball, request) -> Path:
+    """The ball inside a shell, with something that is not to change how the ball is shown."""
+    mask, brain = nib.load(ball / "mask.nii.gz"), nib.load(ball / "brain.nii.gz")
+    inside = mask.get_fdata() > 0
+    shell = np.roll(inside, 3, 0) | np.roll(inside, -3, 0) | np.roll(inside, 3, 1)
+    data = np.where(inside, brain.get_fdata(), np.where(shell, 7, 0))
+    data = DISTURBED[request.param](data, inside).astype("float64")
+    nib.Nifti1Image(data, mask.affine).to_filename(ball / "brain.nii.gz")
+    return ball
+
+
+def test_tissues_are_told_apart_whatever_else_the_image_holds(head):
+    assert spread(draw(head, "slices")) > 0.4
+
+
+def test_both_images_in_turn_are_windowed_by_the_brain(head):
+    from bids_fcnreg.interfaces.before_after import BeforeAfter
+
+    node = pe.Node(
+        BeforeAfter(
+            before=str(head / "brain.nii.gz"),
+            after=str(head / "brain.nii.gz"),
+            mask=str(head / "mask.nii.gz"),
+            compress_report=False,
+        ),
+        name="turn",
+        base_dir=str(head),
+    )
+    text = Path(node.run().outputs.out_report).read_text()
+    shown = re.findall(r'xlink:href="data:image/png;base64,([^"]+)"', text)
+    pictures = [mpl_image.imread(io.BytesIO(base64.b64decode(one)))[..., :3] for one in shown]
+    assert len(pictures) >= 2 * 3
+    grey = np.concatenate([picture.mean(-1).ravel() for picture in pictures])
+    seen = grey[(grey > 0.02) & (grey < 0.98)]
+    assert np.percentile(seen, 95) - np.percentile(seen, 5) > 0.4
+
+
+@pytest.mark.parametrize("value", [0.0, 5.0, -3.0])
+def test_constant_images_are_drawn(ball, value):
+    mask = nib.load(ball / "mask.nii.gz")
+    data = np.full(mask.shape, value, "float32")
+    nib.Nifti1Image(data, mask.affine).to_filename(ball / "brain.nii.gz")
+    assert draw(ball, "constant").shape[-1] == 3
+
+
+@pytest.mark.skipif("BIDS_FCNREG_TEST_DATA" not in os.environ, reason="needs real heads")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "wholehead/sub-colin/anat/sub-colin_T1w.nii.gz",
+        "heads/sub-retest1/ses-1/anat/sub-retest1_ses-1_T1w.nii.gz",
+        "heads/sub-tumour1/anat/sub-tumour1_ce-gd_T1w.nii.gz",
+    ],
+)
+def test_the_brain_of_a_real_head_uses_the_greys(name):
+    image = nib.load(Path(os.environ["BIDS_FCNREG_TEST_DATA"]) / name)
+    data = image.get_fdata(dtype=np.float32)
+    points = nib.affines.apply_affine(image.affine, np.moveaxis(np.indices(data.shape), 0, -1))
+    # A ball of 4 cm around the middle of the head is brain.
+    head = points[data > np.percentile(data[data > 0], 50)]
+    middle = (np.percentile(head, 5, axis=0) + np.percentile(head, 95, axis=0)) / 2
+    middle[2] = np.percentile(head[:, 2], 99) - 70
+    inside = np.linalg.norm(points - middle, axis=-1) < 40
+    darkest, brightest = intensity_window(data, inside)
+    shown = np.clip((data[inside] - darkest) / (brightest - darkest), 0, 1)
+    assert np.percentile(shown, 98) - np.percentile(shown, 2) > 0.7
+    assert ((shown == 0) | (shown == 1)).mean() < 0.04
 
 
 def test_pictures_show_the_brain_and_little_else():

@@ -50,3 +50,18 @@ def test_methods_are_told_of_those_who_have_results(tmp_path):
     (figures / "sub-01_space-Here_desc-verdict_xfm.html").write_text("<p>good</p>")
     run_reports(config, [scan])
     assert "What was done." in report.read_text()
+
+
+def test_sessions_are_in_the_order_of_the_scans(tmp_path):
+    figures = tmp_path / "sub-01" / "figures"
+    figures.mkdir(parents=True)
+    sessions = ["screening", "9", "10", "followup"]
+    for session in [*sessions, "11"]:  # the last is of an earlier run
+        summary = figures / f"sub-01_ses-{session}_desc-summary_T1w.html"
+        summary.write_text(f"<p>summary of {session}</p>")
+    scans = [Scan("01", session, (Path("x"),)) for session in sessions]
+    config = Config(bids_dir=tmp_path, output_dir=tmp_path, work_dir=tmp_path)
+    (report,) = run_reports(config, scans)
+    text = report.read_text()
+    places = [text.index(f"summary of {session}") for session in [*sessions, "11"]]
+    assert places == sorted(places)
