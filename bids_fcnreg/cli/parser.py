@@ -32,8 +32,37 @@ _ELSEWHERE = {"--output-spaces": "--template", "--work": "--work-dir", "--ncpus"
 _ORDER = "BIDS_DIR OUTPUT_DIR participant (or group) come first, in this order"
 
 
+class _Store(argparse.Action):
+    """Store the values of an option that may be given more than once.
+
+    An option of several values collects those of every time; an option of one value refuses a
+    second, different one, where argparse would let the last win.
+    """
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        given = parser.given.setdefault(self.dest, [])
+        given.append(values)
+        if isinstance(values, list):
+            values = [value for each in given for value in each]
+        elif option_string is not None and values != given[0]:
+            raise argparse.ArgumentError(self, "given twice with different values; give it once")
+        setattr(namespace, self.dest, values)
+
+
 class OneSentenceParser(argparse.ArgumentParser):
     """Argument parser whose errors are one sentence, without the usage before it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.given: dict[str, list[Any]] = {}  # values of one command line, by destination
+        for name in (None, "store"):
+            self.register("action", name, _Store)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}{self._advice(message)}.\n")
@@ -56,6 +85,7 @@ class OneSentenceParser(argparse.ArgumentParser):
 
     def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
         """As ever; the parser of a command answers itself for words that it does not know."""
+        self.given.clear()
         known, others = super().parse_known_args(*args, **kwargs)
         if others and " " in self.prog:
             self.error(f"unrecognized arguments: {' '.join(others)}")
@@ -260,21 +290,21 @@ def _add_registration(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--template",
         dest="templates",
-        action="append",
+        nargs="+",
         metavar="TEMPLATE",
         help="template to register to: a TemplateFlow name with modifiers such as "
         "MNIPediatricAsym:cohort-3:res-1, a NIfTI file, or the folder tpl-NAME of a study "
-        "template; may be given several times "
+        "template; one or several "
         f"(default: {DEFAULT_TEMPLATE}, which needs no download)",
     )
     group.add_argument(
         "--atlas",
         dest="atlases",
-        action="append",
+        nargs="+",
         metavar="ATLAS",
         help="atlas of the template to bring into each subject's space: a TemplateFlow "
         "atlas or desc name, or a NIfTI file, with a lookup TSV beside it if there is one; "
-        "may be given several times (default: the tissue classes of the built-in template)",
+        "one or several (default: the tissue classes of the built-in template)",
     )
     group.add_argument(
         "--mode",
