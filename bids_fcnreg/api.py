@@ -152,7 +152,7 @@ def register(
     images = {
         name: _image(one, f"{name} image" if name in given else name.replace("_", " "))
         for name, one in (given | masks).items()
-        if one is not None
+        if one is not None or name in given
     }
     for name, mask in (("fixed", fixed_mask), ("moving", moving_mask)):
         if mask is None:
@@ -222,15 +222,16 @@ def apply(
         )
     grid, chain = image.read_grid(_located(reference), "reference image"), _chain(transforms)
     series = open_series(_located(moving), "moving image")
+    dtype = "float32" if interpolation == "linear" else "float64"  # labels may be large
     if series is None:
-        whole = image.load(_located(moving), "float64", "moving image")
+        whole = image.load(_located(moving), dtype, "moving image")
         parts = iter([np.asarray(whole.dataobj)[..., None]])
     else:
         whole = series
         name = series.get_filename() or "The series"
         image.check_memory(series.shape[3] * math.prod(grid.shape), name)
         at_once = 1 if interpolation == "label" else VOLUMES_AT_ONCE
-        parts = volumes(series, at_once, "float64")
+        parts = volumes(series, at_once, dtype)
     first = next(parts)
     if interpolation == "linear" and holds_labels(first[..., 0]):
         warnings.warn(
@@ -314,11 +315,11 @@ def map_points(points: np.ndarray, transforms: Sequence[TransformLike]) -> np.nd
     """
     try:
         given = np.asarray(points)
-        fits = given.shape[-1:] == (3,) and given.dtype.kind in "iufO"
-        given = given.astype(np.float64)
+        real = given.dtype.kind in "iufO"
+        given = given.astype(np.float64) if real else None
     except (TypeError, ValueError):
-        fits = False
-    if not fits or not np.isfinite(given).all():
+        given = None
+    if given is None or given.shape[-1:] != (3,) or not np.isfinite(given).all():
         raise InputError("Points are an array (n, 3) of finite numbers: x, y and z in RAS+ mm.")
     return _chain(transforms).map(torch.from_numpy(given)).numpy()
 

@@ -135,11 +135,6 @@ def opened(
         Its values are read when they are needed.
     str
         What messages call it.
-
-    Raises
-    ------
-    InputError
-        If it is neither a readable file nor a nibabel image.
     """
     if isinstance(source, nib.spatialimages.SpatialImage):
         return source, source.get_filename() or f"The {role}"
@@ -350,10 +345,7 @@ def are_whole_numbers(values: np.ndarray) -> bool:
 
 
 def numbered(labels: nib.spatialimages.SpatialImage) -> tuple[Image, np.ndarray]:
-    """Label image whose labels are replaced by their numbers 0, 1, 2, …, and those labels.
-
-    See `number_labels`.
-    """
+    """`number_labels` of a label image, as an engine image."""
     data, found = number_labels(labels.get_fdata())
     return to_image(nib.Nifti1Image(data, labels.affine)), found
 

@@ -95,7 +95,7 @@ def test_slips_are_understood_or_told(moved):
 def test_arguments_in_the_wrong_order_are_told(moved):
     with pytest.raises(InputError, match="Transforms are a list of ITK files, not Nifti1Image"):
         fr.jacobian(brain(), [moved])
-    with pytest.raises(InputError, match="An image is a file or nibabel's, not list"):
+    with pytest.raises(InputError, match="The moving image is of the type list: give a file"):
         fr.apply([moved], brain(), [moved])
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from bids_fcnreg import __version__
 from bids_fcnreg.cli import requests
+from bids_fcnreg.cli.argument_parser import OneSentenceParser
 from bids_fcnreg.cli.fcnreg_apply import add_apply, add_jacobian
-from bids_fcnreg.cli.parser import OneSentenceParser
 from bids_fcnreg.cli.paths import check_image_output, check_inputs
 from bids_fcnreg.cli.train import add_train
 from bids_fcnreg.config import DEFAULT_TEMPLATE, MODES, NETWORKS, convert
