@@ -23,7 +23,7 @@ import itertools
 import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -221,17 +221,9 @@ def apply(
             f"There is no interpolation {interpolation!r}: choose {', '.join(INTERPOLATIONS)}."
         )
     grid, chain = image.read_grid(_located(reference), "reference image"), _chain(transforms)
+    source, name = image.opened(_located(moving), "moving image")
     series = open_series(_located(moving), "moving image")
-    dtype = "float32" if interpolation == "linear" else "float64"  # labels may be large
-    if series is None:
-        whole = image.load(_located(moving), dtype, "moving image")
-        parts = iter([np.asarray(whole.dataobj)[..., None]])
-    else:
-        whole = series
-        name = series.get_filename() or "The series"
-        image.check_memory(series.shape[3] * math.prod(grid.shape), name)
-        at_once = 1 if interpolation == "label" else VOLUMES_AT_ONCE
-        parts = volumes(series, at_once, dtype)
+    parts = _parts(moving, series, grid, interpolation)
     first = next(parts)
     if interpolation == "linear" and holds_labels(first[..., 0]):
         warnings.warn(
@@ -240,7 +232,7 @@ def apply(
             stacklevel=2,
         )
     found = [
-        resample_values(part, whole.affine, grid, chain, interpolation, default_value)
+        resample_values(part, source.affine, grid, chain, interpolation, default_value, name)
         for part in itertools.chain([first], parts)
     ]
     values = np.concatenate(found, axis=3)
@@ -251,6 +243,23 @@ def apply(
             stacklevel=2,
         )
     return _nifti(values, grid, series)
+
+
+def _parts(
+    moving: ImageLike,
+    series: nib.spatialimages.SpatialImage | None,
+    grid: Grid,
+    interpolation: str,
+) -> Iterator[np.ndarray]:
+    """Values (i, j, k, n) of an image, or of a few volumes of a series at a time."""
+    dtype = "float32" if interpolation == "linear" else "float64"  # labels may be large
+    if series is None:
+        whole = image.load(_located(moving), dtype, "moving image")
+        yield np.asarray(whole.dataobj)[..., None]
+        return
+    name = series.get_filename() or "The moving image"
+    image.check_memory(series.shape[3] * math.prod(grid.shape), name)
+    yield from volumes(series, 1 if interpolation == "label" else VOLUMES_AT_ONCE, dtype)
 
 
 def _nifti(

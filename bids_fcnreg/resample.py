@@ -20,6 +20,7 @@ def resample_values(
     chain: Transform,
     interpolation: str,
     fill: float = 0.0,
+    name: str = "The image",
 ) -> np.ndarray:
     """Resample values through transforms.
 
@@ -37,6 +38,8 @@ def resample_values(
         See `Transform.resample`.
     fill : float
         Value outside.
+    name : str
+        What messages call the image.
 
     Returns
     -------
@@ -49,22 +52,34 @@ def resample_values(
         If values that are no labels are to be interpolated as labels, or labels are too large.
     """
     whole = interpolation != "linear" and are_whole_numbers(values)
-    if not whole and interpolation == "label":
-        raise InputError(
-            "The image holds values that are not whole numbers, which are no labels: choose "
-            "the interpolation linear or nearest."
-        )
+    if whole or interpolation == "label":
+        check_labels(values, name)
     if not whole:
-        values = finite_values(values, "float32", "The image")
+        values = finite_values(values, "float32", name)
         return _resampled(values, affine, grid, chain, interpolation, fill)
-    if not float(fill).is_integer():
+    if not float(fill).is_integer() or abs(fill) > _LARGEST:
         raise InputError(f"The default value of a label image is a whole number, not {fill:g}.")
     numbers, labels = number_labels(values)
     labels = np.append(labels, fill)
-    if np.abs(labels).max() > _LARGEST:
-        raise InputError(f"Labels above {_LARGEST} cannot be stored: number them anew.")
     places = _resampled(numbers, affine, grid, chain, interpolation, len(labels) - 1)
     return labels.astype(np.int32)[places.astype(np.int32)]
+
+
+def check_labels(values: np.ndarray, name: str) -> None:
+    """Refuse values that are no labels.
+
+    Raises
+    ------
+    InputError
+        If they are not whole numbers, or too large.
+    """
+    if not are_whole_numbers(values):
+        raise InputError(
+            f"{name} holds values that are not whole numbers, so it is no label image: choose "
+            "linear or nearest interpolation."
+        )
+    if np.abs(values).max() > _LARGEST:
+        raise InputError(f"{name} holds labels above {_LARGEST}: give its regions other numbers.")
 
 
 def _resampled(

@@ -71,7 +71,7 @@ def volumes(
     InputError
         If a volume cannot be read, or all are zero.
     """
-    name, found = series.get_filename() or "The series", False
+    name, found = series.get_filename() or "The moving image", False
     for first in range(0, series.shape[3], at_once):
         try:
             data = np.asarray(series.dataobj[:, :, :, first : first + at_once])

@@ -162,11 +162,13 @@ def _register(options: argparse.Namespace) -> int:
         check_image_output(Path(options.output + name), *given, options.labels)
 
     from bids_fcnreg import api, image
+    from bids_fcnreg.resample import check_labels
 
     name = str(options.fixed) if str(options.fixed) == DEFAULT_TEMPLATE else None
     options.fixed = api.located(options.fixed)
     if options.labels is not None:
-        image.load(options.labels)  # refused now rather than after the registration
+        # Refused now rather than after the registration.
+        check_labels(image.load(options.labels, "float64").get_fdata(), str(options.labels))
     result = api.register(
         options.fixed,
         options.moving,

@@ -149,7 +149,7 @@ def test_nearest_keeps_values_that_are_no_labels(tmp_path, capsys):
     assert apply(*words, "-o", tmp_path / "o.nii", "-n", "NearestNeighbor") == 0
     np.testing.assert_array_equal(nib.load(tmp_path / "o.nii").get_fdata(), data)
     assert apply(*words, "-o", tmp_path / "p.nii", "-n", "GenericLabel") == 2
-    assert "not whole numbers" in capsys.readouterr().err
+    assert "z.nii holds values that are not whole numbers" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("how", ["nearest", "label"])
@@ -174,7 +174,7 @@ def test_labels_that_are_too_large_are_refused(tmp_path, capsys):
     nib.Nifti1Image(labels, AFFINE).to_filename(tmp_path / "l.nii")
     words = ["-i", tmp_path / "l.nii", "-r", tmp_path / "l.nii", "-t", "identity"]
     assert apply(*words, "-o", tmp_path / "o.nii", "-n", "label") == 2
-    assert "Labels above 2147483647" in capsys.readouterr().err
+    assert "l.nii holds labels above 2147483647" in capsys.readouterr().err
 
 
 COLOURS = np.zeros(SHAPE, [("R", "u1"), ("G", "u1"), ("B", "u1")])
