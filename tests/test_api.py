@@ -56,7 +56,10 @@ def test_files_are_taken_as_images_are(tmp_path):
 
 
 def test_a_series_is_resampled_volume_by_volume(tmp_path, moved):
-    volumes = [brain(shift) for shift in (0.0, 5.0, 10.0)]
+    volumes = [
+        nib.Nifti1Image(np.rint(brain(shift).get_fdata()).astype("f4"), brain().affine)
+        for shift in (0.0, 5.0, 10.0)
+    ]
     series = nib.concat_images(volumes)
     series.header.set_xyzt_units("mm", "sec")
     series.header["pixdim"][4] = 2.5

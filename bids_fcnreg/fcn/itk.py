@@ -264,6 +264,8 @@ def _steps(transform: sitk.Transform, path: Path) -> list[Affine | Displacement]
     """Parts of an ITK transform in the order in which they act on a point."""
     if transform.GetDimension() != 3:
         raise InputError(f"{path} holds a transform of {transform.GetDimension()} axes: give 3.")
+    if transform.IsLinear():
+        return [_linear(transform, path)]
     kind = transform.GetTransformEnum()
     if kind == sitk.sitkComposite:
         composite = sitk.CompositeTransform(transform)
@@ -274,21 +276,23 @@ def _steps(transform: sitk.Transform, path: Path) -> list[Affine | Displacement]
         return [
             _displacement(sitk.DisplacementFieldTransform(transform).GetDisplacementField(), path)
         ]
-    if transform.IsLinear():
-        # A linear map is known from what it does to the origin and to the three unit vectors.
-        origin = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
-        matrix = np.eye(4)
-        matrix[:3, 3] = origin
-        for axis, unit in enumerate(np.eye(3)):
-            matrix[:3, axis] = np.array(transform.TransformPoint(unit.tolist())) - origin
-        _check_values(matrix, path)
-        if abs(np.linalg.det(matrix)) < LEAST_VOLUME:
-            raise InputError(f"{path} holds a linear transform that is flat: make it again.")
-        return [Affine(_FLIP @ matrix @ _FLIP)]
     raise InputError(
         f"{path} holds a {transform.GetName()}: only linear transforms and displacement fields "
         "can be used."
     )
+
+
+def _linear(transform: sitk.Transform, path: Path) -> Affine:
+    """A linear map is known from what it does to the origin and to the three unit vectors."""
+    origin = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
+    matrix = np.eye(4)
+    matrix[:3, 3] = origin
+    for axis, unit in enumerate(np.eye(3)):
+        matrix[:3, axis] = np.array(transform.TransformPoint(unit.tolist())) - origin
+    _check_values(matrix, path)
+    if abs(np.linalg.det(matrix)) < LEAST_VOLUME:
+        raise InputError(f"{path} holds a linear transform that is flat: make it again.")
+    return Affine(_FLIP @ matrix @ _FLIP)
 
 
 def _displacement(image: sitk.Image, path: Path) -> Displacement:

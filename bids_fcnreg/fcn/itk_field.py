@@ -5,6 +5,7 @@ Fields of other software look alike and mean something else; those that can be t
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -57,17 +58,51 @@ def read_field(path: Path) -> sitk.Image:
     Exception
         Of nibabel and SimpleITK, if it cannot be read.
     """
+    nifti = None
     if path.name.lower().endswith((".nii", ".nii.gz", ".img", ".hdr")):
-        _check_nifti(nib.load(path), path)
+        nifti = nib.load(path)
+        _check_nifti(nifti, path)
+    elif path.name.lower().endswith((".nrrd", ".nhdr")):
+        _check_nrrd(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
     _check_information(reader, path)
-    reader.SetOutputPixelType(sitk.sitkVectorFloat32)
-    field = reader.Execute()
+    if nifti is None:
+        reader.SetOutputPixelType(sitk.sitkVectorFloat32)
+        field = reader.Execute()
+    else:
+        field = _vectors(nifti, reader)
     if _holds_positions(field):
         raise InputError(f"{path} holds positions, not displacements: {_CONVERT}.")
     return field
+
+
+def _vectors(nifti: nib.Nifti1Pair, reader: sitk.ImageFileReader) -> sitk.Image:
+    """Vectors of a NIfTI file on ITK's grid.
+
+    ITK itself reads NaN, and what is missing of a truncated file, as zero.
+    """
+    values = np.asarray(nifti.dataobj, dtype=np.float32)[:, :, :, 0]
+    if int(nifti.header["intent_code"]) == DISPLACEMENTS:
+        values = values * np.float32([-1, -1, 1])
+    field = sitk.GetImageFromArray(np.ascontiguousarray(values.transpose(2, 1, 0, 3)), True)
+    field.SetOrigin(reader.GetOrigin())
+    field.SetSpacing(reader.GetSpacing())
+    field.SetDirection(reader.GetDirection())
+    return field
+
+
+def _check_nrrd(path: Path) -> None:
+    """Refuse another space than LPS+, and a field for points of the image."""
+    with open(path, "rb") as stream:
+        header = stream.read(2**16).replace(b"\r", b"").partition(b"\n\n")[0].decode("latin1")
+    said = dict(re.findall(r"^([\w ]+):=? *(.*?) *$", header, re.MULTILINE))
+    space = said.get("space", "LPS")
+    if space.lower() not in ("left-posterior-superior", "lps"):
+        raise InputError(f"{path} is in the space {space}, not LPS: {_CONVERT}.")
+    if said.get("displacement field type") == "modeling":
+        raise InputError(f"{path} maps from the image to the reference: give its inverse.")
 
 
 def _check_nifti(image: nib.spatialimages.SpatialImage, path: Path) -> None:
@@ -88,24 +123,16 @@ def _check_nifti(image: nib.spatialimages.SpatialImage, path: Path) -> None:
             f"3) and the intent code {VECTORS} (vector): its shape is {shape}, its code {code}. "
             "Give a transform, or convert it."
         )
-    bytes_needed = np.prod(shape, dtype=float) * image.get_data_dtype().itemsize
-    if path.suffix == ".nii" and bytes_needed > path.stat().st_size:
-        raise ValueError("truncated")
 
 
 def _check_information(reader: sitk.ImageFileReader, path: Path) -> None:
-    """Refuse another number of axes or components, another space, or too many voxels."""
+    """Refuse another number of axes or components, or too many voxels."""
     dimension, components = reader.GetDimension(), reader.GetNumberOfComponents()
     if dimension != 3 or components != 3:
         raise InputError(
             f"{path} has {dimension} axes and {components} values a voxel: a displacement field "
             "has 3 and 3."
         )
-    said = {key: reader.GetMetaData(key).strip() for key in reader.GetMetaDataKeys()}
-    if said.get("NRRD_space", "left-posterior-superior") != "left-posterior-superior":
-        raise InputError(f"{path} is in {said['NRRD_space']} space: {_CONVERT}.")
-    if said.get("displacement field type") == "modeling":
-        raise InputError(f"{path} maps from the image to the reference: give its inverse.")
     # The field as it is stored, in single precision, and in voxels.
     needed = 3 * 16.0 * np.prod(reader.GetSize(), dtype=float) / 1024**3
     if needed > (there := available_memory_gb()):

@@ -243,7 +243,7 @@ def test_fields_in_other_spaces_are_refused(tmp_path):
     content = path.read_bytes()
     assert b"left-posterior-superior" in content
     path.write_bytes(content.replace(b"left-posterior-superior", b"right-anterior-superior"))
-    with pytest.raises(InputError, match="in right-anterior-superior space"):
+    with pytest.raises(InputError, match="in the space right-anterior-superior"):
         read_transform(path)
     path.write_bytes(content.replace(b"\n\n", b"\ndisplacement field type:=modeling\n\n", 1))
     with pytest.raises(InputError, match="from the image to the reference"):
