@@ -341,7 +341,8 @@ def read(source: Source, role: str = "image") -> Image:
 
 def are_whole_numbers(values: np.ndarray) -> bool:
     """Whether values are whole numbers, but for what a scaling in single precision leaves."""
-    return bool(np.isclose(values, np.rint(values), rtol=2e-5, atol=1e-3).all())
+    allowed = np.clip(2e-5 * np.abs(values), 1e-3, 0.2)
+    return bool((np.abs(values - np.rint(values)) <= allowed).all())
 
 
 def numbered(labels: nib.spatialimages.SpatialImage) -> tuple[Image, np.ndarray]:

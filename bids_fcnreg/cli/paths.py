@@ -44,10 +44,9 @@ def check_image_output(path: Path, *inputs: Path | None) -> None:
     InputError
         That says what to change.
     """
-    _check_kept(path, *inputs)
     if not path.name.endswith((".nii", ".nii.gz")):
         raise InputError(f"The output {path} must end in .nii or .nii.gz.")
-    _check_folder(path.parent)
+    check_replaceable(path, *inputs)
 
 
 def check_table_output(path: Path, *inputs: Path | None) -> None:
@@ -55,11 +54,19 @@ def check_table_output(path: Path, *inputs: Path | None) -> None:
 
     See `check_image_output`.
     """
+    if not is_table(path) and not path.is_dir():
+        raise InputError(f"The output {path} must end in .csv, .tsv or .txt.")
+    check_replaceable(path, *inputs)
+
+
+def check_replaceable(path: Path, *inputs: Path | None) -> None:
+    """Refuse an output that cannot be written, or would replace an input; make its folder.
+
+    See `check_image_output`.
+    """
     _check_kept(path, *inputs)
     if path.is_dir():
         raise InputError(f"The output {path} is a folder: give a file.")
-    if not is_table(path):
-        raise InputError(f"The output {path} must end in .csv, .tsv or .txt, as the input is.")
     _check_folder(path.parent)
 
 

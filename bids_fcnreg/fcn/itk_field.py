@@ -130,8 +130,8 @@ def _check_information(reader: sitk.ImageFileReader, path: Path) -> None:
     dimension, components = reader.GetDimension(), reader.GetNumberOfComponents()
     if dimension != 3 or components != 3:
         raise InputError(
-            f"{path} has {dimension} axes and {components} values a voxel: a displacement field "
-            "has 3 and 3."
+            f"{path} is not a displacement field, which has 3 axes and 3 values a voxel: it has "
+            f"{dimension} and {components}."
         )
     # The field as it is stored, in single precision, and in voxels.
     needed = 3 * 16.0 * np.prod(reader.GetSize(), dtype=float) / 1024**3

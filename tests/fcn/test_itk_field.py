@@ -252,6 +252,16 @@ def test_fields_in_other_spaces_are_refused(tmp_path):
     assert len(read_transform(path).steps) == 1
 
 
+@pytest.mark.parametrize("ending", ["nrrd", "mha"])
+@pytest.mark.parametrize("shape", [(6, 6, 6), (6, 6, 6, 2), (6, 6, 2), (6, 6, 6, 4)])
+def test_images_of_other_values_are_refused(tmp_path, ending, shape):
+    values = np.ones(shape, "f4")
+    path = tmp_path / f"x.{ending}"
+    sitk.WriteImage(sitk.GetImageFromArray(values, isVector=shape != (6, 6, 6)), str(path))
+    with pytest.raises(InputError, match="is not a displacement field, which has 3 axes and 3"):
+        read_transform(path)
+
+
 LINEAR = """#Insight Transform File V1.0
 #Transform 0
 Transform: {0}
