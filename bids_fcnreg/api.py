@@ -220,8 +220,8 @@ def apply(
         raise InputError(
             f"There is no interpolation {interpolation!r}: choose {', '.join(INTERPOLATIONS)}."
         )
-    grid, chain = image.read_grid(_located(reference), "reference image"), _chain(transforms)
     source, name = image.opened(_located(moving), "moving image")
+    grid, chain = image.read_grid(_located(reference), "reference image"), _chain(transforms)
     series = open_series(_located(moving), "moving image")
     parts = _parts(moving, series, grid, interpolation)
     first = next(parts)

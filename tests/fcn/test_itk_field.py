@@ -290,3 +290,11 @@ def test_linear_transforms_that_ants_writes(tmp_path, kind, precision, ending):
     theirs = mapped_by_itk(theirs, POINTS)
     assert np.linalg.norm(theirs - POINTS, axis=1).max() > 4
     np.testing.assert_allclose(ours(path), theirs, atol=1e-4)
+
+
+def test_nitransforms_reads_fields_the_same(tmp_path):
+    nonlinear = pytest.importorskip("nitransforms.nonlinear")
+    fixed = placed("LAS", SPACINGS[1])
+    path = save_field(tmp_path / "1Warp.nii.gz", fixed, displacements(fixed))
+    theirs = nonlinear.DenseFieldTransform.from_filename(path, fmt="itk").map(POINTS)
+    assert np.linalg.norm(ours(path) - theirs, axis=1).max() < 0.5  # they interpolate by splines
