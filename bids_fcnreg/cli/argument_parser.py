@@ -1,4 +1,4 @@
-"""The argument parser of both commands: short errors with advice, options given twice."""
+"""The argument parser of both commands: short errors with advice, options given several times."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import difflib
 import os
 import re
+import sys
 from typing import Any, NoReturn
 
 #: Options of other BIDS Apps, and ours for the same.
@@ -18,8 +19,8 @@ _ORDER = "BIDS_DIR OUTPUT_DIR participant (or group) come first, in this order"
 class _Store(argparse.Action):
     """Store the values of an option that may be given more than once.
 
-    An option of several values collects those of every time; an option of one value refuses a
-    second, different one, where argparse would let the last win.
+    An option of several values collects those of every time. Of an option of one value the last
+    wins, so that a script's options can be overridden, and it is said.
     """
 
     def __call__(
@@ -34,7 +35,11 @@ class _Store(argparse.Action):
         if isinstance(values, list):
             values = [value for each in given for value in each]
         elif option_string is not None and values != given[0]:
-            raise argparse.ArgumentError(self, "given twice with different values; give it once")
+            print(
+                f"{parser.prog}: warning: {self.option_strings[-1]} is given several times with "
+                f"different values: the last, {values}, is used.",
+                file=sys.stderr,
+            )
         setattr(namespace, self.dest, values)
 
 
