@@ -19,10 +19,11 @@ True
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,17 +34,19 @@ import torch
 
 from bids_fcnreg import image
 from bids_fcnreg.bids.templates import BUILTIN, nilearn_map
-from bids_fcnreg.config import INTERPOLATIONS
+from bids_fcnreg.config import IDENTITY, INTERPOLATIONS
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn import itk
-from bids_fcnreg.fcn.geometry import Image
+from bids_fcnreg.fcn.geometry import Grid, Image
 from bids_fcnreg.fcn.register import register as register_images
 from bids_fcnreg.fcn.transform import Transform
 from bids_fcnreg.preprocessing import fits_a_brain, holds_labels, shown
+from bids_fcnreg.resample import resample_values
+from bids_fcnreg.series import open_series, volumes
 from bids_fcnreg.verdict import judge
 
 #: What is taken as an image: a file, or nibabel's.
-ImageLike = str | os.PathLike | nib.spatialimages.SpatialImage
+ImageLike = image.Source
 
 #: What is taken as a transform: an ITK file, or a file and whether its inverse is meant.
 TransformLike = str | os.PathLike | tuple[str | os.PathLike, bool]
@@ -146,7 +149,11 @@ def register(
     """
     given = {"fixed": fixed, "moving": moving}
     masks = {"fixed_mask": fixed_mask, "moving_mask": moving_mask}
-    images = {name: _image(one) for name, one in (given | masks).items() if one is not None}
+    images = {
+        name: _image(one, f"{name} image" if name in given else name.replace("_", " "))
+        for name, one in (given | masks).items()
+        if one is not None or name in given
+    }
     for name, mask in (("fixed", fixed_mask), ("moving", moving_mask)):
         if mask is None:
             _refuse_head(name, given[name], images[name])
@@ -175,6 +182,7 @@ def apply(
     transforms: Sequence[TransformLike],
     *,
     interpolation: str = "linear",
+    default_value: float = 0.0,
 ) -> nib.Nifti1Image:
     """Resample an image, or each volume of a series, through transforms, interpolated once.
 
@@ -183,21 +191,25 @@ def apply(
     moving : path or nibabel image (i, j, k) or (i, j, k, n)
         Image to resample.
     reference : path or nibabel image
-        Gives the grid.
+        Gives the grid; what its voxels hold does not matter. A series gives that of a volume.
     transforms : sequence of path, or path
-        ITK transforms as a stack, as in antsApplyTransforms: the first listed moves the points of
-        the reference first, the last listed reaches the image. ``(path, True)`` is the inverse.
+        ITK transforms and displacement fields as a stack, as in antsApplyTransforms: the first
+        listed moves the points of the reference first, the last listed reaches the image.
+        ``(path, True)`` is the inverse, ``"identity"`` moves nothing.
     interpolation : {"linear", "nearest", "label"}
         The latter two for label images.
+    default_value : float
+        Value outside the image.
 
     Returns
     -------
     nibabel.Nifti1Image
+        float32; int32 if values that are whole numbers are not mixed.
 
     Raises
     ------
     InputError
-        If a file cannot be read, or holds no transform.
+        If a file cannot be read, holds no transform, or an image cannot be used.
 
     Warns
     -----
@@ -208,45 +220,60 @@ def apply(
         raise InputError(
             f"There is no interpolation {interpolation!r}: choose {', '.join(INTERPOLATIONS)}."
         )
-    series = _series(moving)
-    whole = labels = None
-    if series is None and interpolation != "linear":
-        whole, labels = image.numbered(_nifti(moving))
-    elif series is None:
-        whole = _image(moving)
-        if holds_labels(whole.data[0, 0].numpy()):
-            warnings.warn(
-                "The image looks like labels, and linear interpolation mixes their values: give "
-                "--interpolation label (in Python interpolation='label').",
-                stacklevel=2,
-            )
-    grid, chain = _image(reference).grid, _chain(transforms)
-    dtype = "float32" if interpolation == "linear" else "int32"
+    source, name = image.opened(_located(moving), "moving image")
+    grid, chain = image.read_grid(_located(reference), "reference image"), _chain(transforms)
+    series = open_series(_located(moving), "moving image")
+    parts = _parts(moving, series, grid, interpolation)
+    first = next(parts)
+    if interpolation == "linear" and holds_labels(first[..., 0]):
+        warnings.warn(
+            "The image looks like labels, and linear interpolation mixes their values: give "
+            "--interpolation label (in Python interpolation='label').",
+            stacklevel=2,
+        )
+    found = [
+        resample_values(part, source.affine, grid, chain, interpolation, default_value, name)
+        for part in itertools.chain([first], parts)
+    ]
+    values = np.concatenate(found, axis=3)
+    if (values == values.dtype.type(default_value)).all():
+        warnings.warn(
+            "Nothing of the image lies on the grid of the reference after this transform, so "
+            "that the result is empty: were they made for each other?",
+            stacklevel=2,
+        )
+    return _nifti(values, grid, series)
 
-    def resampled(some: Image) -> list[nib.Nifti1Image]:
-        moved = chain.resample(some, grid, interpolation=interpolation).data.split(1, dim=1)
-        if labels is not None:
-            return [image.with_labels(Image(moved[0], grid), labels)]
-        return [image.to_nifti(Image(one, grid), dtype) for one in moved]
 
+def _parts(
+    moving: ImageLike,
+    series: nib.spatialimages.SpatialImage | None,
+    grid: Grid,
+    interpolation: str,
+) -> Iterator[np.ndarray]:
+    """Values (i, j, k, n) of an image, or of a few volumes of a series at a time."""
+    dtype = "float32" if interpolation == "linear" else "float64"  # labels may be large
     if series is None:
-        result = resampled(whole)[0]
-        if whole.data.any() and not np.asanyarray(result.dataobj).any():
-            warnings.warn(
-                "Nothing of the image lies on the grid of the reference after this transform, so "
-                "that the result is empty: were they made for each other?",
-                stacklevel=2,
-            )
-        return result
-    at_once = 1 if interpolation == "label" else VOLUMES_AT_ONCE
-    voxels = series.shape[3] * math.prod(grid.shape)
-    image.check_memory(voxels, series.get_filename() or "The series")
-    together = nib.concat_images(
-        [one for some in image.volumes(series, at_once) for one in resampled(some)]
-    )
-    together.header.set_xyzt_units("mm", series.header.get_xyzt_units()[1])
-    together.header["pixdim"][4] = series.header["pixdim"][4]
-    return together
+        whole = image.load(_located(moving), dtype, "moving image")
+        yield np.asarray(whole.dataobj)[..., None]
+        return
+    name = series.get_filename() or "The moving image"
+    image.check_memory(series.shape[3] * math.prod(grid.shape), name)
+    yield from volumes(series, 1 if interpolation == "label" else VOLUMES_AT_ONCE, dtype)
+
+
+def _nifti(
+    values: np.ndarray, grid: Grid, series: nib.spatialimages.SpatialImage | None
+) -> nib.Nifti1Image:
+    """Values (i, j, k, n) on a grid; with the time unit and step of a series."""
+    made = nib.Nifti1Image(values[..., 0] if series is None else values, grid.affine)
+    made.header.set_xyzt_units("mm")
+    made.set_sform(grid.affine, code=image.SCANNER)
+    made.set_qform(grid.affine, code=image.SCANNER)
+    if isinstance(series, nib.Nifti1Pair):
+        made.header.set_xyzt_units("mm", series.header.get_xyzt_units()[1])
+        made.header["pixdim"][4] = series.header["pixdim"][4]
+    return made
 
 
 def jacobian(
@@ -274,7 +301,7 @@ def jacobian(
     InputError
         If a file cannot be read, or holds no transform.
     """
-    chain, grid = _chain(transforms), _image(reference).grid
+    chain, grid = _chain(transforms), image.read_grid(_located(reference), "reference image")
     values = chain.log_jacobian(grid)
     return image.to_nifti(Image(values if log else values.exp(), grid))
 
@@ -295,8 +322,15 @@ def map_points(points: np.ndarray, transforms: Sequence[TransformLike]) -> np.nd
         In the space of the image that `apply` would resample, RAS+ mm: as in
         antsApplyTransformsToPoints, points go the other way than images.
     """
-    given = torch.as_tensor(np.asarray(points, dtype=np.float64))
-    return _chain(transforms).map(given).numpy()
+    try:
+        given = np.asarray(points)
+        real = given.dtype.kind in "iufO"
+        given = given.astype(np.float64) if real else None
+    except (TypeError, ValueError):
+        given = None
+    if given is None or given.shape[-1:] != (3,) or not np.isfinite(given).all():
+        raise InputError("Points are an array (n, 3) of finite numbers: x, y and z in RAS+ mm.")
+    return _chain(transforms).map(torch.from_numpy(given)).numpy()
 
 
 def located(given: str | os.PathLike) -> Path:
@@ -319,7 +353,7 @@ def _refuse_head(name: str, given: ImageLike, shown_image: Image) -> None:
 
 def _chain(given: Sequence[TransformLike]) -> Transform:
     """All transforms of a stack as one."""
-    if isinstance(given, str | os.PathLike):
+    if isinstance(given, str | os.PathLike) or _is_one(given):
         given = [given]
     if not isinstance(given, Sequence):
         raise InputError(f"Transforms are a list of ITK files, not {type(given).__name__}.")
@@ -329,34 +363,30 @@ def _chain(given: Sequence[TransformLike]) -> Transform:
     return Transform(tuple(steps))
 
 
+def _is_one(given: Any) -> bool:
+    """Whether it is a file and whether its inverse is meant."""
+    pair = isinstance(given, tuple) and len(given) == 2
+    return pair and isinstance(given[0], str | os.PathLike) and isinstance(given[1], bool | int)
+
+
 def _transform(given: TransformLike) -> Transform:
     """A transform from its file, or its inverse."""
-    if isinstance(given, str | os.PathLike):
-        return itk.read_transform(given)
-    path, inverted = given
+    path, inverted = given if _is_one(given) else (given, False)
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(
+            f"A transform is a file, or (file, True) for its inverse, not {type(path).__name__}."
+        )
+    if os.fspath(path) == IDENTITY:
+        return Transform(())
     transform = itk.read_transform(path)
     return transform.inverse() if inverted else transform
 
 
-def _image(given: ImageLike) -> Image:
-    if isinstance(given, str | os.PathLike):
-        return image.read(located(given))
-    if not isinstance(given, nib.spatialimages.SpatialImage):
-        raise InputError(f"An image is a file or nibabel's, not {type(given).__name__}.")
-    return image.to_image(given)
+def _image(given: ImageLike, role: str = "image") -> Image:
+    """Read an image of a registration; files and images in memory pass the same checks."""
+    return image.read(_located(given), role)
 
 
-def _nifti(given: ImageLike) -> nib.spatialimages.SpatialImage:
-    """An image of nibabel's, with every digit of its values."""
-    if isinstance(given, nib.spatialimages.SpatialImage):
-        return given
-    return image.load(located(given), dtype="float64")
-
-
-def _series(given: ImageLike) -> nib.Nifti1Image | None:
-    """A file or an image that has several volumes; None for what is not."""
-    if isinstance(given, str | os.PathLike):
-        return image.open_series(given)
-    if not isinstance(given, nib.spatialimages.SpatialImage):
-        return None
-    return given if len(given.shape) == 4 and given.shape[3] > 1 else None
+def _located(given: ImageLike) -> ImageLike:
+    """The same with the file of the built-in template in place of its name."""
+    return located(given) if isinstance(given, str | os.PathLike) else given

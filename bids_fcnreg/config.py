@@ -23,6 +23,8 @@ MODES = ("refine", "predict", "optimize")
 NETWORKS = ("diffeomorphic", "2017")
 SKULL_STRIP = ("auto", "force", "skip")
 INTERPOLATIONS = ("linear", "nearest", "label")
+#: Keyword of the transform that moves nothing, in place of a file.
+IDENTITY = "identity"
 DEFAULT_TEMPLATE = "MNI152NLin2009aSym"
 MAX_OMP_NTHREADS = 8
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import math
 import os
-import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel as nib
@@ -25,6 +26,9 @@ MOST_COMPRESSED = 1040
 
 #: Memory that reading an image takes.
 BYTES_PER_VOXEL = 20
+
+#: What can be read as an image: a file, or an image in memory.
+Source = str | os.PathLike | nib.spatialimages.SpatialImage
 
 #: Space codes of the NIfTI standard.
 SCANNER, TEMPLATE = 1, 4
@@ -53,15 +57,17 @@ def check_file(path: Path) -> None:
         raise InputError(f"{path} cannot be read: change its permissions.")
 
 
-def load(path: str | os.PathLike, dtype: str = "float32") -> nib.Nifti1Image:
+def load(source: Source, dtype: str = "float32", role: str = "image") -> nib.Nifti1Image:
     """Read a three-dimensional image.
 
     Parameters
     ----------
-    path : path
-        A file nibabel can read (NIfTI).
+    source : path or nibabel image
+        A file nibabel can read (NIfTI), or an image in memory: both pass the same checks.
     dtype : str
         What voxel values are converted to, after the scaling that the header asks for.
+    role : str
+        What messages call an image in memory.
 
     Returns
     -------
@@ -74,50 +80,108 @@ def load(path: str | os.PathLike, dtype: str = "float32") -> nib.Nifti1Image:
         If the file is missing, unreadable, truncated, not three-dimensional, has no usable
         geometry, or holds no signal.
     """
-    path = Path(path)
-    check_file(path)
+    image, name = opened(source, role)
+    with _readable(name):
+        _check_header(image, name)
+        data = np.asarray(image.dataobj).reshape(image.shape[:3])
+    _check_geometry(image, name)
+    converted = finite_values(data, dtype, name)
+    if not converted.any():
+        what = "zeros"
+        if not np.isfinite(data).all():
+            what += ", infinite values and what is no number"
+        raise InputError(f"{name} holds nothing but {what}: check how it was made.")
+    checked = nib.Nifti1Image(converted, image.affine)
+    checked.header.set_xyzt_units("mm")
+    for key, setter in (("sform_code", checked.set_sform), ("qform_code", checked.set_qform)):
+        code = int(image.header[key]) if isinstance(image, nib.Nifti1Image) else 0
+        setter(image.affine, code=code or SCANNER)
+    return checked
+
+
+def read_grid(source: Source, role: str = "image") -> Grid:
+    """Read where the voxels of an image are; what they hold does not matter.
+
+    Parameters
+    ----------
+    source : path or nibabel image
+        Three-dimensional, or a series, whose volumes have one grid.
+    role : str
+        What messages call an image in memory.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, is no image, has fewer than three axes or no usable geometry.
+    """
+    image, name = opened(source, role)
+    with _readable(name):
+        if len(image.shape) < 3 or min(image.shape[:3]) < 2:
+            raise InputError(f"{name} has the shape {image.shape}: give a 3D image.")
+        _check_size(image, name)
+        check_memory(math.prod(image.shape[:3]), name)
+    _check_geometry(image, name)
+    return Grid(image.shape[:3], image.affine)
+
+
+def opened(
+    source: Source, role: str, **options: bool
+) -> tuple[nib.spatialimages.SpatialImage, str]:
+    """Open a file, or take an image in memory.
+
+    Returns
+    -------
+    nibabel image
+        Its values are read when they are needed.
+    str
+        What messages call it.
+    """
+    if isinstance(source, nib.spatialimages.SpatialImage):
+        return source, source.get_filename() or f"The {role}"
+    if not isinstance(source, str | os.PathLike):
+        advice = "give a file or a nibabel image"
+        if isinstance(source, np.ndarray):
+            advice = "an array has no position in space; give nibabel.Nifti1Image(array, affine)"
+        raise InputError(f"The {role} is of the type {type(source).__name__}: {advice}.")
+    check_file(Path(source))
+    with _readable(source):
+        image = _open(source, **options)
+        if not isinstance(image, nib.spatialimages.SpatialImage):
+            raise InputError(f"{source} is a {type(image).__name__}: give a NIfTI file of voxels.")
+    return image, os.fspath(source)
+
+
+@contextmanager
+def _readable(name: str | os.PathLike) -> Iterator[None]:
+    """Turn whatever reading an image raises into one message."""
     try:
-        image = _open(path)
-        shape, affine = image.shape, image.affine
-        _check_header(image, path)
-        data = np.asarray(image.dataobj).reshape(shape[:3])
+        yield
     except InputError:
         raise
     except Exception as why:  # nibabel raises many kinds
         reason = str(why).splitlines()[0] if str(why) else type(why).__name__
         raise InputError(
-            f"{path} cannot be read as a NIfTI image ({reason}): is it complete? Get or convert "
+            f"{name} cannot be read as a NIfTI image ({reason}): is it complete? Get or convert "
             "it again."
         ) from why
-    flat = _says_zero(image, path) or not np.isfinite(affine).all()
-    if flat or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise InputError(
-            f"{path} has an affine that cannot be inverted (voxel size zero?): repair its header."
-        )
-    spacing = nib.affines.voxel_sizes(affine)
-    if spacing.min() < LEAST_SPACING_MM or spacing.max() > MOST_SPACING_MM:
-        size = " × ".join(f"{float(f'{length:.3g}'):g}" for length in spacing)
-        raise InputError(
-            f"{path} has voxels of {size} mm: its header may be in metres or another unit; "
-            "repair it."
-        )
-    finite = np.isfinite(data)
-    data = np.where(finite, data, data.dtype.type(0))
-    if not data.any():
-        what = "zeros" if finite.all() else "zeros, infinite values and what is no number"
-        raise InputError(f"{path} holds nothing but {what}: check how it was made.")
+
+
+def finite_values(data: np.ndarray, dtype: str, name: str) -> np.ndarray:
+    """Values in another data type, 0 in place of what is not finite.
+
+    Raises
+    ------
+    InputError
+        If there are values beyond what the data type holds.
+    """
+    data = np.where(np.isfinite(data), data, data.dtype.type(0))
     with np.errstate(over="ignore"):
         converted = data.astype(dtype)
     if not np.isfinite(converted).all():
         raise InputError(
-            f"{path} holds values up to {np.abs(data).max():.1e}, more than {dtype} can: scale it."
+            f"{name} holds values up to {np.abs(data).max():.1e}, more than {dtype} can: scale it."
         )
-    checked = nib.Nifti1Image(converted, affine)
-    checked.header.set_xyzt_units("mm")
-    for name, setter in (("sform_code", checked.set_sform), ("qform_code", checked.set_qform)):
-        code = int(image.header[name]) if isinstance(image, nib.Nifti1Image) else 0
-        setter(affine, code=code or SCANNER)
-    return checked
+    return converted
 
 
 def _open(path: str | os.PathLike, **options: bool) -> nib.spatialimages.SpatialImage:
@@ -159,45 +223,84 @@ def disagreement_mm(path: str | os.PathLike) -> float:
     return float(np.nan_to_num(np.linalg.norm(here - there, axis=1).max()))
 
 
-def _says_zero(image: nib.spatialimages.SpatialImage, path: Path) -> bool:
+def check_series(image: nib.spatialimages.SpatialImage, name: str) -> None:
+    """Refuse a series whose values or geometry cannot be used; see `load`."""
+    _check_type(image, name)
+    _check_size(image, name)
+    _check_geometry(image, name)
+
+
+def _check_geometry(image: nib.spatialimages.SpatialImage, name: str) -> None:
+    """Refuse an affine that is missing, is singular, or has voxels of an impossible size."""
+    affine = image.affine
+    if affine is None:
+        raise InputError(f"{name} has no affine: give nibabel.Nifti1Image(array, affine).")
+    flat = _says_zero(image) or not np.isfinite(affine).all()
+    if flat or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise InputError(
+            f"{name} has an affine that cannot be inverted (voxel size zero?): repair its header."
+        )
+    spacing = nib.affines.voxel_sizes(affine)
+    if spacing.min() < LEAST_SPACING_MM or spacing.max() > MOST_SPACING_MM:
+        size = " × ".join(f"{float(f'{length:.3g}'):g}" for length in spacing)
+        raise InputError(
+            f"{name} has voxels of {size} mm: its header may be in metres or another unit; "
+            "repair it."
+        )
+
+
+def _says_zero(image: nib.spatialimages.SpatialImage) -> bool:
     """Whether the affine depends on a voxel size of zero, which nibabel takes for 1 mm."""
-    if not isinstance(image, nib.Nifti1Pair) or image.header["sform_code"] > 0:
+    file = _file_of(image)
+    if file is None or not isinstance(image, nib.Nifti1Pair) or image.header["sform_code"] > 0:
         return False
-    with nib.openers.ImageOpener(path) as stream:
+    with nib.openers.ImageOpener(file) as stream:
         stored = type(image.header).from_fileobj(stream, check=False)
     return not stored["pixdim"][1:4].all()
 
 
-def _check_header(image: nib.spatialimages.SpatialImage, path: Path) -> None:
+def _file_of(image: nib.spatialimages.SpatialImage) -> Path | None:
+    """The file that an image reads its values from when they are needed."""
+    name = image.get_filename()
+    stored = name is not None and nib.is_proxy(image.dataobj) and Path(name).is_file()
+    return Path(name) if stored else None
+
+
+def _check_header(image: nib.spatialimages.SpatialImage, name: str) -> None:
     """Refuse what is no single volume, or cannot be read, before memory is taken for it."""
     shape = image.shape
-    _check_type(image, path)
+    _check_type(image, name)
     series = max(shape[3:], default=1) > 1
     if series or len(shape) < 3 or min(shape[:3]) < 2:
         advice = "extract or average its volumes first" if series else "give the whole scan"
         raise InputError(
-            f"{path} has the shape {shape}: one three-dimensional volume is needed; {advice}."
+            f"{name} has the shape {shape}: one three-dimensional volume is needed; {advice}."
         )
-    _check_size(image, path)
-    check_memory(int(np.prod(shape, dtype=float)), path)
+    _check_size(image, name)
+    check_memory(int(np.prod(shape, dtype=float)), name)
 
 
-def _check_type(image: nib.spatialimages.SpatialImage, path: Path) -> None:
+def _check_type(image: nib.spatialimages.SpatialImage, name: str) -> None:
     """Refuse colours, complex numbers and the like."""
     dtype = image.get_data_dtype()
+    if not nib.is_proxy(image.dataobj):
+        dtype = image.dataobj.dtype  # in memory, the header may say something else
     if dtype.kind not in "iufb":
         kind = "colours" if dtype.names else f"{dtype} values"
-        raise InputError(f"{path} stores {kind}: one real number a voxel is needed.")
+        raise InputError(f"{name} stores {kind}: one real number a voxel is needed.")
 
 
-def _check_size(image: nib.spatialimages.SpatialImage, path: Path) -> None:
+def _check_size(image: nib.spatialimages.SpatialImage, name: str) -> None:
     """Refuse a header that claims more than the file can hold."""
+    file = _file_of(image)
+    compression = file and {".gz": MOST_COMPRESSED, ".nii": 1}.get(file.suffix)
+    if not compression:
+        return
     claimed = np.prod(image.shape, dtype=float) * image.get_data_dtype().itemsize
-    compression = {".gz": MOST_COMPRESSED, ".nii": 1}.get(path.suffix)
-    if compression is not None and claimed > path.stat().st_size * compression:
+    if claimed > file.stat().st_size * compression:
         size = "×".join(map(str, image.shape))
         raise InputError(
-            f"{path} is too small for the {size} voxels that its header claims: it is truncated, "
+            f"{name} is too small for the {size} voxels that its header claims: it is truncated, "
             "or its header is damaged; get or convert it again."
         )
 
@@ -231,22 +334,40 @@ def to_image(nifti: nib.spatialimages.SpatialImage) -> Image:
     return Image(torch.from_numpy(data)[None, None], Grid(nifti.shape[:3], nifti.affine))
 
 
-def read(path: str | os.PathLike) -> Image:
-    """Read a file as an engine image; see `load` for checks and errors."""
-    return to_image(load(path))
+def read(source: Source, role: str = "image") -> Image:
+    """Read a file or a nibabel image as an engine image; see `load` for checks and errors."""
+    return to_image(load(source, role=role))
+
+
+def are_whole_numbers(values: np.ndarray) -> bool:
+    """Whether values are whole numbers, but for what a scaling in single precision leaves."""
+    allowed = np.clip(2e-5 * np.abs(values), 1e-3, 0.2)
+    return bool((np.abs(values - np.rint(values)) <= allowed).all())
 
 
 def numbered(labels: nib.spatialimages.SpatialImage) -> tuple[Image, np.ndarray]:
-    """Label image whose labels are replaced by their numbers 0, 1, 2, …, and those labels.
+    """`number_labels` of a label image, as an engine image."""
+    data, found = number_labels(labels.get_fdata())
+    return to_image(nib.Nifti1Image(data, labels.affine)), found
+
+
+def number_labels(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers 0, 1, 2, … in place of labels, and the labels that they stand for.
 
     An engine image holds whole numbers exactly up to 2^24 only, and labels may be larger. Number 0
     is the background, 0.
+
+    Returns
+    -------
+    ndarray, float32
+        Of the shape of `labels`.
+    ndarray
+        Labels, rounded to whole numbers, in the order of their numbers.
     """
-    found, places = np.unique(np.rint(labels.get_fdata()), return_inverse=True)
+    found, places = np.unique(np.rint(labels), return_inverse=True)
     number = np.zeros(len(found), np.float32)
     number[found != 0] = np.arange(1, np.count_nonzero(found) + 1)
-    data = number[places].reshape(labels.shape)
-    return to_image(nib.Nifti1Image(data, labels.affine)), np.append(0, found[found != 0])
+    return number[places].reshape(labels.shape), np.append(0, found[found != 0])
 
 
 def with_labels(image: Image, labels: np.ndarray, space: int = SCANNER) -> nib.Nifti1Image:
@@ -254,54 +375,6 @@ def with_labels(image: Image, labels: np.ndarray, space: int = SCANNER) -> nib.N
     numbers = to_nifti(image, "int32", space)
     values = labels[np.asanyarray(numbers.dataobj)].astype(np.int32)
     return nib.Nifti1Image(values, numbers.affine, numbers.header)
-
-
-def open_series(path: str | os.PathLike) -> nib.Nifti1Image | None:
-    """A file of several volumes, read as they are needed; None for any other file.
-
-    Raises
-    ------
-    InputError
-        If its values are no real numbers, or the file cannot hold what its header claims.
-    """
-    try:
-        # Kept open, a compressed file is read through once, not anew for each volume.
-        nifti = _open(path, keep_file_open=True)
-    except Exception:  # nibabel raises many kinds
-        return None  # `load` says what is wrong
-    if len(nifti.shape) != 4 or nifti.shape[3] < 2:
-        return None
-    _check_type(nifti, Path(path))
-    _check_size(nifti, Path(path))
-    return nifti
-
-
-def volumes(series: nib.Nifti1Image, at_once: int) -> Iterator[Image]:
-    """The volumes of a series (i, j, k, n), a few in memory at a time.
-
-    Parameters
-    ----------
-    series : nibabel.Nifti1Image
-        Of which values are read as they are needed.
-    at_once : int
-        How many volumes, at most, are the channels of one image.
-
-    Raises
-    ------
-    InputError
-        If one cannot be read.
-    """
-    grid = Grid(series.shape[:3], series.affine)
-    for first in range(0, series.shape[3], at_once):
-        try:
-            data = np.asarray(series.dataobj[..., first : first + at_once], dtype=np.float32)
-        except (OSError, EOFError, ValueError, zlib.error) as why:
-            raise InputError(
-                f"{series.get_filename()} cannot be read to its end: is the file complete? "
-                "Get or convert it again."
-            ) from why
-        channels = np.ascontiguousarray(np.moveaxis(np.nan_to_num(data), -1, 0))
-        yield Image(torch.from_numpy(channels)[None], grid)
 
 
 def to_nifti(image: Image, dtype: str = "float32", space: int = SCANNER) -> nib.Nifti1Image:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 import tempfile
 import warnings
@@ -14,24 +13,13 @@ from typing import Any
 
 from bids_fcnreg import __version__
 from bids_fcnreg.cli import requests
-from bids_fcnreg.cli.parser import OneSentenceParser
+from bids_fcnreg.cli.argument_parser import OneSentenceParser
+from bids_fcnreg.cli.fcnreg_apply import add_apply, add_jacobian
+from bids_fcnreg.cli.paths import check_image_output, check_inputs
 from bids_fcnreg.cli.train import add_train
-from bids_fcnreg.config import DEFAULT_TEMPLATE, INTERPOLATIONS, MODES, NETWORKS, convert
+from bids_fcnreg.config import DEFAULT_TEMPLATE, MODES, NETWORKS, convert
 from bids_fcnreg.errors import FcnregError, InputError, told
 from bids_fcnreg.fcn.memory import keep_freed_memory
-from bids_fcnreg.files import make_folder
-
-_STACK = """\
-Transforms are a stack, as in antsApplyTransforms: to find the value of a point of the reference,
-the FIRST transform listed moves the point first and the LAST listed reaches the image. Seen from
-the image, the last listed is applied to it first. All are composed and the image is interpolated
-once. To bring an image of A through B onto C: -t B-to-C.h5 A-to-B.h5, where X-to-Y.h5 is the file
-that resamples X onto Y. [XFM,1] is the inverse of a transform.
-
-IMAGE may be a series: each volume is resampled. If it is a CSV file with columns x, y, z (RAS+ mm)
-its points are taken from the space of the reference to that of the image, the way opposite to that
-of images, as in antsApplyTransformsToPoints; OUT is the same table with other coordinates.
-"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -84,8 +72,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"fcnreg {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
     _add_register(commands)
-    _add_apply(commands)
-    _add_jacobian(commands)
+    add_apply(commands)
+    add_jacobian(commands)
     add_train(commands)
     _add_phantom(commands)
     return parser
@@ -142,99 +130,6 @@ def _add_register(commands: Any) -> None:
     command.set_defaults(run=_register)
 
 
-def _add_apply(commands: Any) -> None:
-    command = commands.add_parser(
-        "apply",
-        help="resample an image through transforms",
-        epilog=_STACK,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    command.add_argument(
-        "-i",
-        "--input",
-        type=Path,
-        metavar="IMAGE",
-        required=True,
-        help="image, series or table of points (CSV) to take through the transforms",
-    )
-    command.add_argument(
-        "-r",
-        "--reference",
-        type=Path,
-        metavar="REFERENCE",
-        help=f"image that gives the grid, or {DEFAULT_TEMPLATE}; not needed for points",
-    )
-    _add_transforms(command, "ITK transforms; the last listed is applied to the image first")
-    command.add_argument(
-        "-o", "--output", type=Path, metavar="OUT", required=True, help="file to write"
-    )
-    command.add_argument(
-        "-n",
-        "--interpolation",
-        type=_interpolation,
-        choices=INTERPOLATIONS,
-        default="linear",
-        help="nearest or label for label images; NearestNeighbor and GenericLabel, as ANTs calls "
-        "them, are understood (default: %(default)s)",
-    )
-    command.set_defaults(run=_apply)
-
-
-def _add_jacobian(commands: Any) -> None:
-    command = commands.add_parser(
-        "jacobian",
-        help="how much transforms change the volume of each voxel",
-        description="Writes the Jacobian determinant of the map that resamples an image onto "
-        "REFERENCE: above 1, a voxel is larger in the image than in the reference.",
-        allow_abbrev=False,
-    )
-    command.add_argument(
-        "-r",
-        "--reference",
-        type=Path,
-        metavar="REFERENCE",
-        required=True,
-        help=f"image that gives the grid, or {DEFAULT_TEMPLATE}",
-    )
-    _add_transforms(command, "ITK transforms, listed as for `fcnreg apply`")
-    command.add_argument(
-        "-o", "--output", type=Path, metavar="OUT", required=True, help="file to write"
-    )
-    command.add_argument("--log", action="store_true", help="write its natural logarithm")
-    command.set_defaults(run=_jacobian)
-
-
-def _add_transforms(command: argparse.ArgumentParser, about: str) -> None:
-    command.add_argument(
-        "-t",
-        "--transforms",
-        type=_transform,
-        nargs="+",
-        metavar="XFM",
-        required=True,
-        help=about,
-    )
-
-
-def _transform(word: str) -> tuple[Path, bool]:
-    """A transform and whether its inverse is meant, from ``FILE`` or ``[FILE,1]``."""
-    listed = re.fullmatch(r"\[?(.+?),(\w*)\]?", word)
-    if listed is None or Path(word).exists():
-        return Path(word), False
-    if listed[2] not in ("0", "1"):
-        raise argparse.ArgumentTypeError(
-            f"{word}: after the comma stands 1, for the inverse, or 0"
-        )
-    return Path(listed[1]), listed[2] == "1"
-
-
-def _interpolation(word: str) -> str:
-    """Our word for an interpolation, also from that of ANTs."""
-    ants = {"nearestneighbor": "nearest", "genericlabel": "label"}
-    return ants.get(word.lower(), word.lower())
-
-
 def _add_phantom(commands: Any) -> None:
     command = commands.add_parser(
         "phantom",
@@ -261,18 +156,20 @@ def _register(options: argparse.Namespace) -> int:
     if options.model is not None and not options.model.is_file():
         raise InputError(f"The file {options.model} given with --model does not exist.")
     given = (options.fixed, options.moving, options.fixed_mask, options.moving_mask)
-    _check_inputs(*given)
+    check_inputs(*given)
     results = ["warped.nii.gz"] + ["labels.nii.gz"] * (options.labels is not None)
     for name in results:
-        _check_output(Path(options.output + name), *given, options.labels)
+        check_image_output(Path(options.output + name), *given, options.labels)
 
     from bids_fcnreg import api, image
+    from bids_fcnreg.resample import check_labels
     from bids_fcnreg.verdict import UNFIT
 
     name = str(options.fixed) if str(options.fixed) == DEFAULT_TEMPLATE else None
     options.fixed = api.located(options.fixed)
     if options.labels is not None:
-        image.load(options.labels)  # refused now rather than after the registration
+        # Refused now rather than after the registration.
+        check_labels(image.load(options.labels, "float64").get_fdata(), str(options.labels))
     result = api.register(
         options.fixed,
         options.moving,
@@ -337,48 +234,6 @@ def _print_quality(quality: dict[str, Any], ranges: bool) -> None:
     print(f"Verdict, by bounds for {MEASURED_ON}: {quality['verdict']}{reason}")
 
 
-def _apply(options: argparse.Namespace) -> None:
-    transforms = [path for path, _ in options.transforms]
-    _check_inputs(options.input, options.reference, *transforms)
-    if options.input.suffix == ".csv":
-        _apply_to_points(options)
-        return
-    if options.reference is None:
-        raise InputError("The grid of the output is missing: give an image with --reference.")
-    _check_output(options.output, options.input, options.reference, *transforms)
-
-    from bids_fcnreg import api, image
-
-    resampled = api.apply(
-        options.input, options.reference, options.transforms, interpolation=options.interpolation
-    )
-    _tell(image.write(options.output, resampled))
-
-
-def _apply_to_points(options: argparse.Namespace) -> None:
-    from bids_fcnreg import api
-    from bids_fcnreg.points import read_points, write_points
-
-    table = read_points(options.input)
-    _check_kept(options.output, options.input, *(path for path, _ in options.transforms))
-    if options.output.is_dir():
-        raise InputError(f"The output {options.output} is a folder: give a file.")
-    _check_folder(options.output.parent)
-    write_points(options.output, table, api.map_points(table.points, options.transforms))
-    _tell(options.output)
-
-
-def _jacobian(options: argparse.Namespace) -> None:
-    given = [options.reference, *(path for path, _ in options.transforms)]
-    _check_inputs(*given)
-    _check_output(options.output, *given)
-
-    from bids_fcnreg import api, image
-
-    growth = api.jacobian(options.transforms, options.reference, log=options.log)
-    _tell(image.write(options.output, growth))
-
-
 def _phantom(options: argparse.Namespace) -> None:
     from bids_fcnreg.phantom import make_dataset
 
@@ -389,46 +244,6 @@ def _phantom(options: argparse.Namespace) -> None:
         sessions=options.sessions,
     )
     print(f"Made {options.participants} participants in {options.folder}.")
-
-
-def _tell(written: Path) -> None:
-    print(f"written: {written}")
-
-
-def _check_inputs(*paths: Path | None) -> None:
-    """Refuse files that are not there, before anything heavy is loaded."""
-    for path in paths:
-        if path is None or path.exists() or str(path) == DEFAULT_TEMPLATE:
-            continue
-        advice = "check the path"
-        if "." not in path.name:
-            advice += f"; of templates, only {DEFAULT_TEMPLATE} is known here by its name"
-        raise InputError(f"{path} does not exist: {advice}.")
-
-
-def _check_kept(output: Path, *inputs: Path | None) -> None:
-    """Refuse an output that would take the place of an input."""
-    for path in inputs:
-        if path is not None and path.exists() and output.exists() and output.samefile(path):
-            raise InputError(f"The output {output} is one of the inputs: give it another name.")
-
-
-def _check_output(path: Path, *inputs: Path | None) -> None:
-    """Refuse an output that could not be written, or would replace an input, before any work."""
-    _check_kept(path, *inputs)
-    if not path.name.endswith((".nii", ".nii.gz")):
-        raise InputError(f"The output {path} must end in .nii or .nii.gz.")
-    _check_folder(path.parent)
-
-
-def _check_folder(folder: Path) -> None:
-    """Make the folder of an output, or refuse it."""
-    try:
-        make_folder(folder)
-    except OSError as error:
-        raise InputError(
-            f"The folder {folder} cannot be written ({error.strerror}): give another output."
-        ) from error
 
 
 if __name__ == "__main__":

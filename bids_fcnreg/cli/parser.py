@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from bids_fcnreg import __version__
+from bids_fcnreg.cli.argument_parser import OneSentenceParser
 from bids_fcnreg.cli.parser_group import add_group, check_group, check_participant
 from bids_fcnreg.config import (
     DEFAULT_TEMPLATE,
@@ -24,50 +24,6 @@ from bids_fcnreg.config import (
     read_settings,
 )
 from bids_fcnreg.errors import InputError
-
-#: Options of other BIDS Apps, and ours for the same.
-_ELSEWHERE = {"--output-spaces": "--template", "--work": "--work-dir", "--ncpus": "--nprocs"}
-
-
-_ORDER = "BIDS_DIR OUTPUT_DIR participant (or group) come first, in this order"
-
-
-class OneSentenceParser(argparse.ArgumentParser):
-    """Argument parser whose errors are one sentence, without the usage before it."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}{self._advice(message)}.\n")
-
-    def _advice(self, message: str) -> str:
-        """What may have been meant."""
-        if re.search("required: .*(bids_dir|output_dir|analysis_level)", message):
-            return f"; {_ORDER}, options that take several values after them"
-        if choice := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
-            meant = difflib.get_close_matches(choice[1], re.findall(r"[\w-]+", choice[2]), n=1)
-            order = f"; {_ORDER}" if "analysis_level" in message else ""
-            return f" (did you mean {meant[0]}?)" if meant else order
-        if message.startswith("unrecognized arguments"):
-            known = list(self._option_string_actions)
-            for word in re.findall(r"--[\w-]+", message):
-                meant = [_ELSEWHERE[word]] if word in _ELSEWHERE else []
-                if meant := meant or difflib.get_close_matches(word, known, n=1):
-                    return f" (did you mean {meant[0]}?)"
-        return f"; see `{self.prog} --help`"
-
-    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
-        """As ever; the parser of a command answers itself for words that it does not know."""
-        known, others = super().parse_known_args(*args, **kwargs)
-        if others and " " in self.prog:
-            self.error(f"unrecognized arguments: {' '.join(others)}")
-        return known, others
-
-    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
-        """As ever; if it is the shell that asks, say how its word may go on instead."""
-        if "_ARGCOMPLETE" in os.environ:
-            import argcomplete
-
-            argcomplete.autocomplete(self)
-        return super().parse_args(*args, **kwargs)
 
 
 def parse(argv: Sequence[str] | None = None) -> Config:
@@ -260,21 +216,21 @@ def _add_registration(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--template",
         dest="templates",
-        action="append",
+        nargs="+",
         metavar="TEMPLATE",
         help="template to register to: a TemplateFlow name with modifiers such as "
         "MNIPediatricAsym:cohort-3:res-1, a NIfTI file, or the folder tpl-NAME of a study "
-        "template; may be given several times "
+        "template; one or several "
         f"(default: {DEFAULT_TEMPLATE}, which needs no download)",
     )
     group.add_argument(
         "--atlas",
         dest="atlases",
-        action="append",
+        nargs="+",
         metavar="ATLAS",
         help="atlas of the template to bring into each subject's space: a TemplateFlow "
         "atlas or desc name, or a NIfTI file, with a lookup TSV beside it if there is one; "
-        "may be given several times (default: the tissue classes of the built-in template)",
+        "one or several (default: the tissue classes of the built-in template)",
     )
     group.add_argument(
         "--mode",

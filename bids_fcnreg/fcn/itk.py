@@ -19,6 +19,7 @@ from scipy.io import whosmat
 
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.geometry import Grid
+from bids_fcnreg.fcn.itk_field import is_field, read_field
 from bids_fcnreg.fcn.transform import Affine, Displacement, Transform, extended
 from bids_fcnreg.files import replacing
 from bids_fcnreg.machine import available_memory_gb
@@ -129,12 +130,13 @@ def _write_displacement(part: h5py.Group, step: Displacement) -> None:
 
 
 def read_transform(path: str | os.PathLike) -> Transform:
-    """Read a transform that ITK can read (.h5, .mat, .tfm, .txt).
+    """Read a transform that ITK or ANTs can read.
 
     Parameters
     ----------
     path : path
-        Linear transforms, displacement fields, and composites of them.
+        A file of transforms (.h5, .mat, .tfm, .txt): linear ones, displacement fields, and
+        composites of them; or an image of displacements (.nii, .nii.gz, .nrrd, .mha, …).
 
     Returns
     -------
@@ -152,19 +154,32 @@ def read_transform(path: str | os.PathLike) -> Transform:
         raise InputError(f"{path} does not exist: check the path.")
     if not path.is_file():
         raise InputError(f"{path} is not a file: give an ITK transform.")
+    stored_as_image = is_field(path)
     try:
-        _check_kinds(_kinds(path), path)
         with _quiet():
-            transform = sitk.ReadTransform(str(path))
-            steps = tuple(_steps(transform, path))
+            if stored_as_image:
+                steps = [_displacement(read_field(path), path)]
+            else:
+                _check_kinds(_kinds(path), path)
+                steps = _steps(sitk.ReadTransform(str(path)), path)
     except InputError:
         raise
-    except Exception as why:  # ITK, h5py and scipy raise many kinds, and quote the file's bytes
-        raise InputError(
-            f"{path} cannot be read as an ITK transform: give a .h5, .mat, .tfm or .txt file "
-            "written by ITK, ANTs or this software."
-        ) from why
-    return Transform(steps)
+    except Exception as why:  # ITK, h5py, scipy and nibabel raise many kinds, and quote bytes
+        raise InputError(_unreadable(path, stored_as_image)) from why
+    return Transform(tuple(steps))
+
+
+def _unreadable(path: Path, stored_as_image: bool) -> str:
+    """What to do about a file that cannot be read."""
+    if stored_as_image:
+        return (
+            f"{path} cannot be read as a displacement field: is it complete? Get or convert it "
+            "again."
+        )
+    return (
+        f"{path} cannot be read as an ITK transform: give a .h5, .mat, .tfm or .txt file, or a "
+        "displacement field (.nii.gz), written by ITK, ANTs or this software."
+    )
 
 
 @contextmanager
@@ -249,6 +264,8 @@ def _steps(transform: sitk.Transform, path: Path) -> list[Affine | Displacement]
     """Parts of an ITK transform in the order in which they act on a point."""
     if transform.GetDimension() != 3:
         raise InputError(f"{path} holds a transform of {transform.GetDimension()} axes: give 3.")
+    if transform.IsLinear():
+        return [_linear(transform, path)]
     kind = transform.GetTransformEnum()
     if kind == sitk.sitkComposite:
         composite = sitk.CompositeTransform(transform)
@@ -256,26 +273,30 @@ def _steps(transform: sitk.Transform, path: Path) -> list[Affine | Displacement]
         parts = [composite.GetNthTransform(n) for n in reversed(range(count))]
         return [step for part in parts for step in _steps(part, path)]
     if kind == sitk.sitkDisplacementField:
-        return [_displacement(sitk.DisplacementFieldTransform(transform), path)]
-    if transform.IsLinear():
-        # A linear map is known from what it does to the origin and to the three unit vectors.
-        origin = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
-        matrix = np.eye(4)
-        matrix[:3, 3] = origin
-        for axis, unit in enumerate(np.eye(3)):
-            matrix[:3, axis] = np.array(transform.TransformPoint(unit.tolist())) - origin
-        _check_values(matrix, path)
-        if abs(np.linalg.det(matrix)) < LEAST_VOLUME:
-            raise InputError(f"{path} holds a linear transform that is flat: make it again.")
-        return [Affine(_FLIP @ matrix @ _FLIP)]
+        return [
+            _displacement(sitk.DisplacementFieldTransform(transform).GetDisplacementField(), path)
+        ]
     raise InputError(
         f"{path} holds a {transform.GetName()}: only linear transforms and displacement fields "
         "can be used."
     )
 
 
-def _displacement(transform: sitk.DisplacementFieldTransform, path: Path) -> Displacement:
-    image = transform.GetDisplacementField()
+def _linear(transform: sitk.Transform, path: Path) -> Affine:
+    """A linear map is known from what it does to the origin and to the three unit vectors."""
+    origin = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
+    matrix = np.eye(4)
+    matrix[:3, 3] = origin
+    for axis, unit in enumerate(np.eye(3)):
+        matrix[:3, axis] = np.array(transform.TransformPoint(unit.tolist())) - origin
+    _check_values(matrix, path)
+    if abs(np.linalg.det(matrix)) < LEAST_VOLUME:
+        raise InputError(f"{path} holds a linear transform that is flat: make it again.")
+    return Affine(_FLIP @ matrix @ _FLIP)
+
+
+def _displacement(image: sitk.Image, path: Path) -> Displacement:
+    """Displacement in voxels of its grid from one in LPS+ mm."""
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.array(image.GetSpacing())
     affine[:3, 3] = image.GetOrigin()

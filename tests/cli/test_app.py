@@ -216,7 +216,14 @@ def test_a_dry_run_lists_and_writes_nothing(mixed, tmp_path):
 
 
 def test_the_methods_text_and_the_graph_alone(mixed, tmp_path):
-    words = [mixed.words[0], tmp_path / "out", *mixed.words[2:], "-w", tmp_path / "work"]
+    words = [
+        mixed.words[0],
+        tmp_path / "out",
+        "participant",
+        *mixed.words[5:],
+        "-w",
+        tmp_path / "work",
+    ]
     done = call(*words, "--boilerplate-only", "--write-graph")
     assert done.returncode == 0, done.stderr
     here, there = (out / "logs" / "CITATION.md" for out in (tmp_path / "out", mixed.out))
@@ -237,7 +244,7 @@ def test_a_registration_that_failed_is_told_and_may_count_as_an_error(mixed, tmp
     name = bids / "sub-04/anat/sub-04_T1w.nii.gz"
     affine = brain.affine @ np.diag([2, 2, 2, 1])
     nib.Nifti1Image(inverted.astype("float32"), affine).to_filename(name)
-    words = [bids, tmp_path / "out", *mixed.words[2:], "-w", tmp_path / "work"]
+    words = [bids, tmp_path / "out", "participant", *mixed.words[5:], "-w", tmp_path / "work"]
     words += ["--mode", "predict", "--skull-strip-t1w", "skip"]
     done = call(*words)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -249,7 +256,14 @@ def test_a_registration_that_failed_is_told_and_may_count_as_an_error(mixed, tmp
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_it_ends_when_asked_to(mixed, tmp_path, running_in, sent, code):
-    words = [mixed.words[0], tmp_path / "out", *mixed.words[2:], "-w", tmp_path / "work"]
+    words = [
+        mixed.words[0],
+        tmp_path / "out",
+        "participant",
+        *mixed.words[5:],
+        "-w",
+        tmp_path / "work",
+    ]
     app = subprocess.Popen(
         [*COMMAND, *map(str, words), "--participant-label", "01"],
         stdout=subprocess.PIPE,

@@ -216,6 +216,14 @@ def test_wrong_input_gets_one_sentence_and_2(words, sentence, tmp_path, monkeypa
     assert sentence in error
 
 
+def test_labels_that_are_none_are_refused_before_the_registration(tmp_path, capsys):
+    brain().to_filename(tmp_path / "brain.nii")
+    words = ["register", *[str(tmp_path / "brain.nii")] * 2, "-o", str(tmp_path / "x_")]
+    assert main([*words, "--labels", str(tmp_path / "brain.nii")]) == 2
+    assert "brain.nii holds values that are not whole numbers" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["brain.nii"]
+
+
 def test_asked_to_end_it_leaves_nothing_half_made(tmp_path):
     command = [sys.executable, "-m", "bids_fcnreg.cli.fcnreg", "phantom", tmp_path / "new"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
