@@ -311,7 +311,7 @@ def test_files_of_another_template_or_in_other_folders_are_not_used(tmp_path):
 def test_two_files_for_one_thing_are_refused(tmp_path):
     folder = study(tmp_path / "tpl-Own", "")
     save(folder / "tpl-Own_T1w.nii", HEAD)
-    with pytest.raises(InputError, match="is ambiguous: it has .*T1w.nii and .*T1w.nii.gz"):
+    with pytest.raises(InputError, match=r"is ambiguous: it has .*T1w\.nii and .*T1w\.nii\.gz"):
         resolve_template(str(folder))
 
 
