@@ -39,6 +39,8 @@ from bids_fcnreg.fcn import itk
 from bids_fcnreg.fcn.geometry import Image
 from bids_fcnreg.fcn.register import register as register_images
 from bids_fcnreg.fcn.transform import Transform
+from bids_fcnreg.files import together
+from bids_fcnreg.orientation import SCANNER, Codes, codes_of, describe_doubt
 from bids_fcnreg.preprocessing import fits_a_brain, holds_labels, shown
 from bids_fcnreg.verdict import judge
 
@@ -67,6 +69,8 @@ class Registered:
     quality : dict
         Quality numbers by name, and what they say (``verdict``: good, doubtful or failed), by
         bounds fitted on T1w brains registered to the built-in template.
+    codes : int or (int, int)
+        NIfTI codes of the space of the fixed image, which the warped image has, too.
     """
 
     fixed: Image
@@ -74,6 +78,7 @@ class Registered:
     forward: Transform
     inverse: Transform
     quality: dict[str, Any]
+    codes: Codes = SCANNER
 
     def __repr__(self) -> str:
         shape, similarity = self.fixed.grid.shape, self.quality["similarity"]
@@ -83,7 +88,8 @@ class Registered:
     @property
     def warped(self) -> nib.Nifti1Image:
         """The moving image on the grid of the fixed one."""
-        return image.to_nifti(self.forward.resample(self.moving, self.fixed.grid))
+        resampled = self.forward.resample(self.moving, self.fixed.grid)
+        return image.to_nifti(resampled, space=self.codes)
 
     def save(self, prefix: str | os.PathLike) -> list[Path]:
         """Write ``PREFIXwarped.nii.gz``, ``PREFIXxfm.h5`` and ``PREFIXinverse_xfm.h5``.
@@ -91,14 +97,18 @@ class Registered:
         Returns
         -------
         list of Path
-            The three files; other tools that read ITK's transforms read these.
+            The three files; other tools that read ITK's transforms read these. All of them
+            appear, or, if one cannot be written, none.
         """
-        start = os.fspath(prefix)
-        return [
-            image.write(f"{start}warped.nii.gz", self.warped),
-            itk.write_transform(f"{start}xfm.h5", self.forward, over=self.fixed.grid),
-            itk.write_transform(f"{start}inverse_xfm.h5", self.inverse, over=self.fixed.grid),
-        ]
+        folder, start = os.path.split(os.fspath(prefix))
+        with together(folder or ".") as new:
+            grid = self.fixed.grid
+            made = [
+                image.write(new / f"{start}warped.nii.gz", self.warped),
+                itk.write_transform(new / f"{start}xfm.h5", self.forward, over=grid),
+                itk.write_transform(new / f"{start}inverse_xfm.h5", self.inverse, over=grid),
+            ]
+        return [Path(folder) / path.name for path in made]
 
 
 def register(
@@ -147,6 +157,7 @@ def register(
     given = {"fixed": fixed, "moving": moving}
     masks = {"fixed_mask": fixed_mask, "moving_mask": moving_mask}
     images = {name: _image(one) for name, one in (given | masks).items() if one is not None}
+    _warn_of_place(*given.values(), fixed_mask, moving_mask)
     for name, mask in (("fixed", fixed_mask), ("moving", moving_mask)):
         if mask is None:
             _refuse_head(name, given[name], images[name])
@@ -166,7 +177,8 @@ def register(
     )
     quality = found.quality.as_dict()
     quality |= judge(quality, "the fixed image").as_dict()
-    return Registered(images["fixed"], images["moving"], found.forward, found.inverse, quality)
+    transforms = found.forward, found.inverse
+    return Registered(images["fixed"], images["moving"], *transforms, quality, _codes(fixed))
 
 
 def apply(
@@ -220,14 +232,15 @@ def apply(
                 "--interpolation label (in Python interpolation='label').",
                 stacklevel=2,
             )
-    grid, chain = _image(reference).grid, _chain(transforms)
+    _warn_of_place(moving, reference)
+    grid, chain, codes = _image(reference).grid, _chain(transforms), _codes(reference)
     dtype = "float32" if interpolation == "linear" else "int32"
 
     def resampled(some: Image) -> list[nib.Nifti1Image]:
         moved = chain.resample(some, grid, interpolation=interpolation).data.split(1, dim=1)
         if labels is not None:
-            return [image.with_labels(Image(moved[0], grid), labels)]
-        return [image.to_nifti(Image(one, grid), dtype) for one in moved]
+            return [image.with_labels(Image(moved[0], grid), labels, codes)]
+        return [image.to_nifti(Image(one, grid), dtype, codes) for one in moved]
 
     if series is None:
         result = resampled(whole)[0]
@@ -274,9 +287,10 @@ def jacobian(
     InputError
         If a file cannot be read, or holds no transform.
     """
+    _warn_of_place(reference)
     chain, grid = _chain(transforms), _image(reference).grid
     values = chain.log_jacobian(grid)
-    return image.to_nifti(Image(values if log else values.exp(), grid))
+    return image.to_nifti(Image(values if log else values.exp(), grid), space=_codes(reference))
 
 
 def map_points(points: np.ndarray, transforms: Sequence[TransformLike]) -> np.ndarray:
@@ -336,6 +350,25 @@ def _transform(given: TransformLike) -> Transform:
     path, inverted = given
     transform = itk.read_transform(path)
     return transform.inverse() if inverted else transform
+
+
+def _codes(given: ImageLike) -> tuple[int, int]:
+    """Space codes of a file or an image."""
+    opened = isinstance(given, nib.spatialimages.SpatialImage)
+    return codes_of(given if opened else nib.load(located(given)))
+
+
+def _warn_of_place(*given: ImageLike | None) -> None:
+    """Warn of images whose orientation is in doubt."""
+    for one in given:
+        if one is None:
+            continue
+        if isinstance(one, nib.spatialimages.SpatialImage):
+            doubt = describe_doubt(one, one.get_filename() or "The image")
+        else:
+            doubt = image.doubt_about_place(located(one))
+        if doubt:
+            warnings.warn(doubt, stacklevel=3)
 
 
 def _image(given: ImageLike) -> Image:

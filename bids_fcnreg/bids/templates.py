@@ -104,12 +104,14 @@ class Template:
 
 
 def resolve_templates(specs: Iterable[str]) -> list[Template]:
-    """`resolve_template` of each; two of one space would overwrite each other and are refused."""
+    """`resolve_template` of each; two of one space, unless they are the same, are refused."""
     templates: dict[str, Template] = {}
     for spec in dict.fromkeys(specs):
         template = resolve_template(spec)
         key = template.space.lower()  # some file systems do not tell capitals from small letters
         if key in templates:
+            if [*template.sources.values()] == [*templates[key].sources.values()]:
+                continue
             raise InputError(
                 f"Two of the templates are called {template.space} ({spec} is one of them): give "
                 "one of them, or rename its file."
@@ -250,7 +252,7 @@ def parse_modifiers(spec: str, allowed: tuple[str, ...]) -> tuple[str, dict[str,
     """Take ``Name:cohort-3:res-01`` apart: the name, and the modifiers without leading zeros."""
     name, *parts = spec.split(":")
     modifiers = read_modifiers(parts, allowed, spec, name)
-    if not re.fullmatch(r"[a-zA-Z0-9]+", name):
+    if not re.fullmatch(r"[a-zA-Z0-9-]+", name):
         raise InputError(f"{spec!r} is not the name of a template or atlas, and no such file is.")
     return name, modifiers
 
@@ -269,12 +271,13 @@ def read_modifiers(
     for part in parts:
         key, _, value = part.partition("-")
         key = {"resolution": "res"}.get(key, key)
-        if key not in allowed or not re.fullmatch(r"[a-zA-Z0-9]+", value):
+        number = key in ("res", "cohort")  # part of names of results, the others are not
+        legal = r"[a-zA-Z0-9]+" if number else r"[a-zA-Z0-9-]+"
+        if key not in allowed or not re.fullmatch(legal, value):
             raise InputError(
                 f"{spec}: the modifier {part!r} is not understood; write for instance "
                 f"{name}:{allowed[0]}-1 (known: {', '.join(allowed)})."
             )
-        number = key in ("res", "cohort")
         modifiers[key] = (value.lstrip("0") or "0") if number else value
     return modifiers
 
