@@ -18,12 +18,15 @@ from bids_fcnreg.files import write_bytes
 from bids_fcnreg.machine import available_memory_gb
 from bids_fcnreg.orientation import (
     SCANNER,
+    TEMPLATE,
     Codes,
     codes_of,
     describe_doubt,
     set_codes,
     template_code,
 )
+
+__all__ = ["SCANNER", "TEMPLATE"]
 
 #: Voxels smaller or larger than this (mm) are none of a brain.
 LEAST_SPACING_MM, MOST_SPACING_MM = 0.01, 100.0

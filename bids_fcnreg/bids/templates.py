@@ -110,7 +110,7 @@ def resolve_templates(specs: Iterable[str]) -> list[Template]:
         template = resolve_template(spec)
         key = template.space.lower()  # some file systems do not tell capitals from small letters
         if key in templates:
-            if [*template.sources.values()] == [*templates[key].sources.values()]:
+            if template == templates[key]:  # the same folder, written otherwise
                 continue
             raise InputError(
                 f"Two of the templates are called {template.space} ({spec} is one of them): give "
