@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 
 #: Space codes of the NIfTI standard.
-UNKNOWN, SCANNER, TEMPLATE = 0, 1, 4
+UNKNOWN, SCANNER, ALIGNED, TEMPLATE = 0, 1, 2, 4
 
 #: Less than this (mm) between sform and qform is a matter of rounding.
 DISAGREEING_MM = 0.5
@@ -41,7 +41,9 @@ def template_code(reference: nib.spatialimages.SpatialImage) -> int:
 def set_codes(image: nib.Nifti1Image, codes: Codes) -> nib.Nifti1Image:
     """Write an image's affine, in mm, into its sform and qform, with these codes.
 
-    A sheared affine goes into the sform alone, as a qform cannot hold it.
+    A sheared affine goes into the sform alone, as a qform cannot hold it. Without codes, readers
+    take the affine that follows from shape and voxel size; another affine gets the code of an
+    alignment to some other image.
 
     Returns
     -------
@@ -51,6 +53,9 @@ def set_codes(image: nib.Nifti1Image, codes: Codes) -> nib.Nifti1Image:
     affine = image.affine
     sform, qform = (codes, codes) if isinstance(codes, int) else codes
     image.header.set_xyzt_units("mm")
+    implied = image.header.get_base_affine()
+    if not (sform or qform) and _distance(image.shape, implied, affine) > HELD_MM:
+        sform = ALIGNED
     image.set_qform(affine, code=qform, update_affine=False)
     if sform and _distance(image.shape, image.header.get_qform(), affine) > HELD_MM:
         image.header["qform_code"] = UNKNOWN

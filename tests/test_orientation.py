@@ -122,6 +122,13 @@ def test_a_sheared_affine_is_in_the_sform_alone(tmp_path):
     np.testing.assert_allclose(nib.load(written).affine, SHEARED, atol=1e-5)
 
 
+def test_an_affine_that_readers_would_not_guess_is_not_left_without_code(tmp_path):
+    made = image.to_nifti(image.to_image(nib.Nifti1Image(VALUES, SHIFTED)), space=0)
+    written = image.write(tmp_path / "x.nii", made)
+    assert stored_codes(written) == (2, 0)
+    np.testing.assert_allclose(nib.load(written).affine, SHIFTED, atol=1e-5)
+
+
 def test_doubts_are_told_of_files_and_images(tmp_path):
     nothing = save(tmp_path / "none.nii", 0, 0)
     assert "none.nii does not say how it is oriented" in image.doubt_about_place(nothing)
