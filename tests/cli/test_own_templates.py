@@ -1,5 +1,4 @@
-"""The participant level with a template folder of one's own, a sheared grid, and a scan whose header
-says nothing of its orientation."""
+"""A template folder of one's own with a sheared grid, and a scan without orientation."""
 
 from __future__ import annotations
 
