@@ -12,7 +12,7 @@ UNKNOWN, SCANNER, ALIGNED, TEMPLATE = 0, 1, 2, 4
 DISAGREEING_MM = 0.5
 
 #: A qform that is farther (mm) from an affine than this does not hold it.
-HELD_MM = 0.05
+HELD_MM = 0.1
 
 #: Code of sform and qform alike, or of each.
 Codes = int | tuple[int, int]
