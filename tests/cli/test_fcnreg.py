@@ -144,7 +144,7 @@ def test_register_writes_all_of_its_outputs_or_none(tmp_path):
         "import resource, sys\n"
         "import nibabel as nib, bids_fcnreg as fr\n"
         "found = fr.register(*sys.argv[1:3], mode='predict', device='cpu')\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "found.save(sys.argv[3])\n"
     )
     for name, shift in (("fixed", (0, 0, 0)), ("moving", (12, -8, 6))):
