@@ -232,8 +232,8 @@ def apply(
                 "--interpolation label (in Python interpolation='label').",
                 stacklevel=2,
             )
-    _warn_of_place(moving, reference)
     grid, chain, codes = _image(reference).grid, _chain(transforms), _codes(reference)
+    _warn_of_place(moving, reference)
     dtype = "float32" if interpolation == "linear" else "int32"
 
     def resampled(some: Image) -> list[nib.Nifti1Image]:
@@ -287,8 +287,8 @@ def jacobian(
     InputError
         If a file cannot be read, or holds no transform.
     """
-    _warn_of_place(reference)
     chain, grid = _chain(transforms), _image(reference).grid
+    _warn_of_place(reference)
     values = chain.log_jacobian(grid)
     return image.to_nifti(Image(values if log else values.exp(), grid), space=_codes(reference))
 
