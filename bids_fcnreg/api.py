@@ -40,6 +40,8 @@ from bids_fcnreg.fcn import itk
 from bids_fcnreg.fcn.geometry import Grid, Image
 from bids_fcnreg.fcn.register import register as register_images
 from bids_fcnreg.fcn.transform import Transform
+from bids_fcnreg.files import together
+from bids_fcnreg.orientation import SCANNER, Codes, codes_of, describe_doubt, set_codes
 from bids_fcnreg.preprocessing import fits_a_brain, holds_labels, shown
 from bids_fcnreg.resample import resample_values
 from bids_fcnreg.series import open_series, volumes
@@ -70,6 +72,8 @@ class Registered:
     quality : dict
         Quality metrics by name, and what they say (``verdict``: good, doubtful, failed or
         unknown), by bounds fitted on T1w brains registered to the built-in template.
+    codes : int or (int, int)
+        NIfTI codes of the space of the fixed image, which the warped image has, too.
     """
 
     fixed: Image
@@ -77,6 +81,7 @@ class Registered:
     forward: Transform
     inverse: Transform
     quality: dict[str, Any]
+    codes: Codes = SCANNER
 
     def __repr__(self) -> str:
         shape, similarity = self.fixed.grid.shape, self.quality["similarity"]
@@ -86,7 +91,8 @@ class Registered:
     @property
     def warped(self) -> nib.Nifti1Image:
         """The moving image on the grid of the fixed one."""
-        return image.to_nifti(self.forward.resample(self.moving, self.fixed.grid))
+        resampled = self.forward.resample(self.moving, self.fixed.grid)
+        return image.to_nifti(resampled, space=self.codes)
 
     def save(self, prefix: str | os.PathLike) -> list[Path]:
         """Write ``PREFIXwarped.nii.gz``, ``PREFIXxfm.h5`` and ``PREFIXinverse_xfm.h5``.
@@ -94,14 +100,18 @@ class Registered:
         Returns
         -------
         list of Path
-            The three files; other tools that read ITK's transforms read these.
+            The three files; other tools that read ITK's transforms read these. All of them
+            appear, or, if one cannot be written, none.
         """
-        start = os.fspath(prefix)
-        return [
-            image.write(f"{start}warped.nii.gz", self.warped),
-            itk.write_transform(f"{start}xfm.h5", self.forward, over=self.fixed.grid),
-            itk.write_transform(f"{start}inverse_xfm.h5", self.inverse, over=self.fixed.grid),
-        ]
+        folder, start = os.path.split(os.fspath(prefix))
+        with together(folder or ".") as new:
+            grid = self.fixed.grid
+            made = [
+                image.write(new / f"{start}warped.nii.gz", self.warped),
+                itk.write_transform(new / f"{start}xfm.h5", self.forward, over=grid),
+                itk.write_transform(new / f"{start}inverse_xfm.h5", self.inverse, over=grid),
+            ]
+        return [Path(folder) / path.name for path in made]
 
 
 def register(
@@ -154,6 +164,7 @@ def register(
         for name, one in (given | masks).items()
         if one is not None or name in given
     }
+    _warn_of_place(*given.values(), fixed_mask, moving_mask)
     for name, mask in (("fixed", fixed_mask), ("moving", moving_mask)):
         if mask is None:
             _refuse_head(name, given[name], images[name])
@@ -173,7 +184,8 @@ def register(
     )
     quality = found.quality.as_dict()
     quality |= judge(quality, "the fixed image").as_dict()
-    return Registered(images["fixed"], images["moving"], found.forward, found.inverse, quality)
+    transforms = found.forward, found.inverse
+    return Registered(images["fixed"], images["moving"], *transforms, quality, _codes(fixed))
 
 
 def apply(
@@ -222,6 +234,7 @@ def apply(
         )
     source, name = image.opened(_located(moving), "moving image")
     grid, chain = image.read_grid(_located(reference), "reference image"), _chain(transforms)
+    _warn_of_place(moving, reference)
     series = open_series(_located(moving), "moving image")
     parts = _parts(moving, series, grid, interpolation)
     first = next(parts)
@@ -242,7 +255,7 @@ def apply(
             "that the result is empty: were they made for each other?",
             stacklevel=2,
         )
-    return _nifti(values, grid, series)
+    return _nifti(values, grid, _codes(reference), series)
 
 
 def _parts(
@@ -263,13 +276,14 @@ def _parts(
 
 
 def _nifti(
-    values: np.ndarray, grid: Grid, series: nib.spatialimages.SpatialImage | None
+    values: np.ndarray,
+    grid: Grid,
+    codes: Codes,
+    series: nib.spatialimages.SpatialImage | None,
 ) -> nib.Nifti1Image:
     """Values (i, j, k, n) on a grid; with the time unit and step of a series."""
     made = nib.Nifti1Image(values[..., 0] if series is None else values, grid.affine)
-    made.header.set_xyzt_units("mm")
-    made.set_sform(grid.affine, code=image.SCANNER)
-    made.set_qform(grid.affine, code=image.SCANNER)
+    set_codes(made, codes)
     if isinstance(series, nib.Nifti1Pair):
         made.header.set_xyzt_units("mm", series.header.get_xyzt_units()[1])
         made.header["pixdim"][4] = series.header["pixdim"][4]
@@ -302,8 +316,9 @@ def jacobian(
         If a file cannot be read, or holds no transform.
     """
     chain, grid = _chain(transforms), image.read_grid(_located(reference), "reference image")
+    _warn_of_place(reference)
     values = chain.log_jacobian(grid)
-    return image.to_nifti(Image(values if log else values.exp(), grid))
+    return image.to_nifti(Image(values if log else values.exp(), grid), space=_codes(reference))
 
 
 def map_points(points: np.ndarray, transforms: Sequence[TransformLike]) -> np.ndarray:
@@ -385,6 +400,25 @@ def _transform(given: TransformLike) -> Transform:
 def _image(given: ImageLike, role: str = "image") -> Image:
     """Read an image of a registration; files and images in memory pass the same checks."""
     return image.read(_located(given), role)
+
+
+def _codes(given: ImageLike) -> tuple[int, int]:
+    """Space codes of a file or an image."""
+    opened = isinstance(given, nib.spatialimages.SpatialImage)
+    return codes_of(given if opened else nib.load(located(given)))
+
+
+def _warn_of_place(*given: ImageLike | None) -> None:
+    """Warn of images whose orientation is in doubt."""
+    for one in given:
+        if one is None:
+            continue
+        if isinstance(one, nib.spatialimages.SpatialImage):
+            doubt = describe_doubt(one, one.get_filename() or "The image")
+        else:
+            doubt = image.doubt_about_place(located(one))
+        if doubt:
+            warnings.warn(doubt, stacklevel=3)
 
 
 def _located(given: ImageLike) -> ImageLike:

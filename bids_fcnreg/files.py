@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import filecmp
+import gzip
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ import re
 import tempfile
 import time
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -62,6 +64,39 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         raise
     finally:
         os.close(handle)
+
+
+@contextmanager
+def together(folder: str | os.PathLike) -> Iterator[Path]:
+    """A temporary folder whose files appear in `folder` together, or not at all.
+
+    If the block raises, or one of the files cannot take its place, `folder` is as it was.
+
+    Parameters
+    ----------
+    folder : path
+        It is made.
+
+    Yields
+    ------
+    pathlib.Path
+        An empty folder on the same file system.
+
+    Raises
+    ------
+    OSError
+        If one of the files cannot be written, or a folder has its name.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".fcnreg.", dir=folder) as name:
+        yield Path(name)
+        moves = [(made, folder / made.name) for made in sorted(Path(name).iterdir())]
+        for _, final in moves:
+            if final.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "it is a folder", str(final))
+        for made, final in moves:
+            os.replace(made, final)
 
 
 def remove_leftovers(files: Iterable[Path]) -> None:
@@ -170,6 +205,30 @@ def checksum(path: str | os.PathLike) -> str:
 def _read_checksum(path: str, *_state: int) -> str:
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def uncompressed_checksum(path: str | os.PathLike) -> str:
+    """SHA-256 of what a file holds: of a ``.gz`` file, of what is compressed in it.
+
+    It is the same for ``x.nii`` and ``x.nii.gz``, however that was compressed. One that cannot be
+    decompressed has its `checksum`.
+    """
+    if not os.fspath(path).endswith(".gz"):
+        return checksum(path)
+    state = os.stat(path)
+    try:
+        return _read_uncompressed(os.fspath(path), state.st_ino, state.st_size, state.st_mtime_ns)
+    except (EOFError, OSError, zlib.error):
+        return checksum(path)
+
+
+@lru_cache(maxsize=100_000)
+def _read_uncompressed(path: str, *_state: int) -> str:
+    digest = hashlib.sha256()
+    with gzip.open(path) as stream:
+        while part := stream.read(2**22):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def _umask() -> int:

@@ -17,6 +17,17 @@ from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.geometry import Grid, Image
 from bids_fcnreg.files import write_bytes
 from bids_fcnreg.machine import available_memory_gb
+from bids_fcnreg.orientation import (
+    SCANNER,
+    TEMPLATE,
+    Codes,
+    codes_of,
+    describe_doubt,
+    set_codes,
+    template_code,
+)
+
+__all__ = ["SCANNER", "TEMPLATE"]
 
 #: Voxels smaller or larger than this (mm) are none of a brain.
 LEAST_SPACING_MM, MOST_SPACING_MM = 0.01, 100.0
@@ -30,8 +41,9 @@ BYTES_PER_VOXEL = 20
 #: What can be read as an image: a file, or an image in memory.
 Source = str | os.PathLike | nib.spatialimages.SpatialImage
 
-#: Space codes of the NIfTI standard.
-SCANNER, TEMPLATE = 1, 4
+#: Values of a label image may be this share of themselves off (a scaling in single precision may
+#: have been fitted to 65535 in place of 65536 steps), and at most so much.
+LABEL_TOLERANCE, MOST_OFF = 2e-5, 0.2
 
 
 def check_file(path: Path) -> None:
@@ -91,12 +103,7 @@ def load(source: Source, dtype: str = "float32", role: str = "image") -> nib.Nif
         if not np.isfinite(data).all():
             what += ", infinite values and what is no number"
         raise InputError(f"{name} holds nothing but {what}: check how it was made.")
-    checked = nib.Nifti1Image(converted, image.affine)
-    checked.header.set_xyzt_units("mm")
-    for key, setter in (("sform_code", checked.set_sform), ("qform_code", checked.set_qform)):
-        code = int(image.header[key]) if isinstance(image, nib.Nifti1Image) else 0
-        setter(image.affine, code=code or SCANNER)
-    return checked
+    return set_codes(nib.Nifti1Image(converted, image.affine), codes_of(image))
 
 
 def read_grid(source: Source, role: str = "image") -> Grid:
@@ -203,24 +210,15 @@ def is_whole(path: str | os.PathLike) -> bool:
     return True
 
 
-def disagreement_mm(path: str | os.PathLike) -> float:
-    """How far apart the sform and the qform of a file put one of its corners, at most.
+def doubt_about_place(path: str | os.PathLike) -> str | None:
+    """Return what a user must know of the orientation of an image file, or None.
 
-    Returns
-    -------
-    float
-        0 if it does not have both, or cannot be read: then `load` says what is wrong.
+    A file that cannot be read has nothing said of it: `load` refuses it.
     """
     try:
-        header = _open(path).header
-        forms = [header.get_sform(coded=True), header.get_qform(coded=True)]
+        return describe_doubt(_open(path), os.fspath(path))
     except Exception:  # nibabel raises many kinds
-        return 0.0
-    if not all(code > 0 for _, code in forms):
-        return 0.0
-    corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(header.get_data_shape()[:3]) - 1)
-    here, there = (nib.affines.apply_affine(affine, corners) for affine, _ in forms)
-    return float(np.nan_to_num(np.linalg.norm(here - there, axis=1).max()))
+        return None
 
 
 def check_series(image: nib.spatialimages.SpatialImage, name: str) -> None:
@@ -370,14 +368,39 @@ def number_labels(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return number[places].reshape(labels.shape), np.append(0, found[found != 0])
 
 
-def with_labels(image: Image, labels: np.ndarray, space: int = SCANNER) -> nib.Nifti1Image:
+def with_labels(image: Image, labels: np.ndarray, space: Codes = SCANNER) -> nib.Nifti1Image:
     """Label image as NIfTI, int32, from one of their numbers; see `numbered`."""
     numbers = to_nifti(image, "int32", space)
     values = labels[np.asanyarray(numbers.dataobj)].astype(np.int32)
     return nib.Nifti1Image(values, numbers.affine, numbers.header)
 
 
-def to_nifti(image: Image, dtype: str = "float32", space: int = SCANNER) -> nib.Nifti1Image:
+def whole_numbers(path: str | os.PathLike) -> np.ndarray | None:
+    """Return the sorted values of a label image, without what its scaling has left on them.
+
+    Returns
+    -------
+    ndarray or None
+        None if there are values that lie farther from whole numbers than rounding to the steps
+        in which the file stores its values can have moved them.
+
+    Raises
+    ------
+    InputError
+        See `load`.
+    """
+    values = np.unique(load(path, dtype="float64").get_fdata())
+    stored = _open(path)
+    scaled = stored.get_data_dtype().kind in "iu" and getattr(stored.dataobj, "slope", 1) != 1
+    step = abs(float(stored.dataobj.slope)) if scaled else 0.0
+    nearest = np.rint(values)
+    allowed = np.maximum(step / 2, LABEL_TOLERANCE * np.maximum(1, np.abs(values)))
+    if (np.abs(values - nearest) > np.minimum(allowed, MOST_OFF)).any():
+        return None
+    return np.unique(nearest)
+
+
+def to_nifti(image: Image, dtype: str = "float32", space: Codes = SCANNER) -> nib.Nifti1Image:
     """Engine image of one channel as NIfTI.
 
     Parameters
@@ -386,33 +409,27 @@ def to_nifti(image: Image, dtype: str = "float32", space: int = SCANNER) -> nib.
         (1, 1, i, j, k).
     dtype : str
         Data type on disk; integers are rounded to.
-    space : int
-        NIfTI code of sform and qform: `SCANNER` (1) or `TEMPLATE` (4).
+    space : int or (int, int)
+        NIfTI codes of sform and qform: `SCANNER` (1), `TEMPLATE` (4), or those of `codes_of`.
     """
     data = image.data[0, 0].detach().cpu().numpy()
     if np.issubdtype(np.dtype(dtype), np.integer):
         data = np.rint(data)
     nifti = nib.Nifti1Image(data.astype(dtype), image.grid.affine)
-    nifti.header.set_xyzt_units("mm")
-    nifti.set_sform(image.grid.affine, code=space)
-    nifti.set_qform(image.grid.affine, code=space)
-    return nifti
+    return set_codes(nifti, space)
 
 
 def like(reference: nib.Nifti1Image, data: np.ndarray, dtype: str = "float32") -> nib.Nifti1Image:
     """Image with other values on the grid of one that is in a template's space."""
     made = nib.Nifti1Image(data.astype(dtype), reference.affine)
-    made.header.set_xyzt_units("mm")
-    made.set_sform(reference.affine, code=TEMPLATE)
-    made.set_qform(reference.affine, code=TEMPLATE)
-    return made
+    return set_codes(made, template_code(reference))
 
 
 def write(
     path: str | os.PathLike,
     image: Image | nib.Nifti1Image,
     dtype: str | None = None,
-    space: int = SCANNER,
+    space: Codes = SCANNER,
 ) -> Path:
     """Write an image so that it appears whole or not at all.
 
@@ -426,8 +443,8 @@ def write(
         What to write.
     dtype : str, optional
         Data type on disk; by default float32 for an engine image, unchanged for a NIfTI.
-    space : int
-        For an engine image, the NIfTI code of its space.
+    space : int or (int, int)
+        For an engine image, the NIfTI codes of its sform and qform.
 
     Returns
     -------

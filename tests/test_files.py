@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import os
 import signal
 import subprocess
@@ -11,7 +13,7 @@ import time
 import pytest
 
 from bids_fcnreg import files
-from bids_fcnreg.files import remove_leftovers, replacing
+from bids_fcnreg.files import remove_leftovers, replacing, together, uncompressed_checksum
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
@@ -26,6 +28,47 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
         temporary.write_text("after")
     assert [one.name for one in tmp_path.iterdir()] == ["table.tsv"]
     assert path.read_text() == "after"
+
+
+def test_files_appear_together_or_not_at_all(tmp_path):
+    (tmp_path / "a.txt").write_text("before")
+    with pytest.raises(KeyError), together(tmp_path) as new:
+        (new / "a.txt").write_text("after")
+        (new / "b.txt").write_text("after")
+        raise KeyError
+    assert [one.name for one in tmp_path.iterdir()] == ["a.txt"]
+    (tmp_path / "b.txt").mkdir()
+    with pytest.raises(IsADirectoryError), together(tmp_path) as new:
+        for name in ("a.txt", "b.txt"):
+            (new / name).write_text("after")
+    assert (tmp_path / "a.txt").read_text() == "before"
+    (tmp_path / "b.txt").rmdir()
+    with together(tmp_path) as new:
+        for name in ("a.txt", "b.txt"):
+            (new / name).write_text("after")
+    assert {one.name: one.read_text() for one in tmp_path.iterdir()} == {
+        "a.txt": "after",
+        "b.txt": "after",
+    }
+
+
+def test_what_is_compressed_counts_not_how(tmp_path):
+    content = bytes(range(256)) * 999
+    plain = tmp_path / "x.nii"
+    plain.write_bytes(content)
+    for level in (1, 9):
+        packed = tmp_path / f"{level}.nii.gz"
+        packed.write_bytes(gzip.compress(content, level))
+        assert uncompressed_checksum(packed) == uncompressed_checksum(plain)
+    (tmp_path / "two.nii.gz").write_bytes(
+        gzip.compress(content[:99]) + gzip.compress(content[99:])
+    )
+    assert uncompressed_checksum(tmp_path / "two.nii.gz") == uncompressed_checksum(plain)
+    (tmp_path / "other.nii.gz").write_bytes(gzip.compress(content[1:]))
+    assert uncompressed_checksum(tmp_path / "other.nii.gz") != uncompressed_checksum(plain)
+    for broken in (packed.read_bytes()[:-20], content):
+        packed.write_bytes(broken)
+        assert uncompressed_checksum(packed) == hashlib.sha256(broken).hexdigest()
 
 
 def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path, monkeypatch):

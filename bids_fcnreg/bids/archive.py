@@ -12,7 +12,10 @@ from bids_fcnreg.errors import InputError
 
 BUILTIN = "MNI152NLin2009aSym"
 _DOWNLOAD_SECONDS = 10
-_FILE = re.compile(r"(?P<entities>(?:[a-zA-Z]+-[^_]+_)*)(?P<suffix>\w+)(?P<extension>(?:\.\w+)+)")
+_FILE = re.compile(
+    r"(?:tpl-(?P<tpl>.+?)_)?(?P<entities>(?:[a-zA-Z]+-[^_]+_)*)"
+    r"(?P<suffix>[a-zA-Z0-9]+)(?P<extension>(?:\.[a-zA-Z0-9]+)+)"
+)
 
 
 @dataclass(frozen=True)
@@ -33,16 +36,40 @@ class Entry:
         return set(self.entities) <= {"tpl", "cohort", "res", *keys}
 
 
-def parse(path: Path) -> Entry | None:
-    """Take a file name apart; None if it is not a name of this kind."""
-    match = _FILE.fullmatch(path.name)
+def parse(path: Path, template: str | None = None) -> Entry | None:
+    """Take a file name apart.
+
+    Parameters
+    ----------
+    path : Path
+        File; only its name is looked at.
+    template : str, optional
+        Name of the template that the file belongs to, which may hold any characters.
+
+    Returns
+    -------
+    Entry or None
+        None if the name is not of this kind, or is that of another template.
+
+    Examples
+    --------
+    >>> parse(Path("tpl-Kids_cohort-1_res-02_T1w.nii.gz")).entities
+    {'tpl': 'Kids', 'cohort': '1', 'res': '2'}
+    >>> parse(Path("tpl-My_Study_T1w.nii.gz")).entities
+    {'tpl': 'My_Study'}
+    """
+    name, start = path.name, f"tpl-{template}_"
+    if template is not None:
+        if not name.startswith(start):
+            return None
+        name = name.removeprefix(start)
+    match = _FILE.fullmatch(name)
     if match is None:
         return None
-    pairs = (part.split("-", 1) for part in match["entities"].rstrip("_").split("_") if part)
-    entities = {
-        key: (value.lstrip("0") or "0") if key in ("res", "cohort") else value
-        for key, value in pairs
-    }
+    entities = {"tpl": tpl} if (tpl := template or match["tpl"]) else {}
+    for part in match["entities"].split("_")[:-1]:
+        key, value = part.split("-", 1)
+        entities[key] = (value.lstrip("0") or "0") if key in ("res", "cohort") else value
     return Entry(path, match["suffix"], match["extension"], entities)
 
 
@@ -54,9 +81,26 @@ def templateflow_home() -> Path:
 
 
 def entries(folder: Path) -> list[Entry]:
-    """Files of one template (``tpl-NAME/``, its cohorts included), sorted by path."""
-    found = (parse(path) for path in sorted(folder.rglob("tpl-*")) if not path.is_dir())
-    return [entry for entry in found if entry is not None]
+    """Files of one template, in ``tpl-NAME/`` and ``tpl-NAME/cohort-N/``, sorted by path.
+
+    Raises
+    ------
+    InputError
+        If a file in the folder of a cohort is named for another one.
+    """
+    found = []
+    for path in sorted((*folder.glob("tpl-*"), *folder.glob("cohort-*/tpl-*"))):
+        entry = None if path.is_dir() else parse(path, folder.name.removeprefix("tpl-"))
+        if entry is None:
+            continue
+        if path.parent != folder:
+            cohort = path.parent.name.removeprefix("cohort-").lstrip("0") or "0"
+            if entry.entities.setdefault("cohort", cohort) != cohort:
+                raise InputError(
+                    f"{path} is named for another cohort than its folder: rename or move it."
+                )
+        found.append(entry)
+    return found
 
 
 def templateflow_entries(name: str) -> list[Entry]:

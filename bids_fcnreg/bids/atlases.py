@@ -10,8 +10,9 @@ import nibabel as nib
 import numpy as np
 
 from bids_fcnreg import image
-from bids_fcnreg.bids.archive import Entry, fetch, parse, templateflow_entries
+from bids_fcnreg.bids.archive import Entry, entries, fetch, parse, templateflow_entries
 from bids_fcnreg.bids.derivatives import read_tsv, write_tsv
+from bids_fcnreg.bids.naming import make_label
 from bids_fcnreg.bids.templates import (
     Template,
     cached,
@@ -83,11 +84,12 @@ def resolve_atlas(spec: str, template: Template) -> Atlas:
     Parameters
     ----------
     spec : str
-        ``tissue`` (built in, for the built-in template); a name that TemplateFlow uses as atlas,
-        segmentation or description of this template, with modifiers where it has several, such as
-        ``Schaefer2018:desc-100Parcels7Networks``; a label image ``FILE.nii.gz`` with its table in
-        ``FILE.tsv``; or ``FILE.nii.gz:TABLE.tsv``. A table has the columns ``index`` and ``name``,
-        separated by tabs; labels without a name are named by their value.
+        ``tissue`` (built in, for the built-in template); a name that TemplateFlow, or the user's
+        folder of this template, uses as atlas, segmentation or description, with modifiers where
+        there are several, such as ``Schaefer2018:desc-100Parcels7Networks``; a label image
+        ``FILE.nii.gz`` with its table in ``FILE.tsv``; or ``FILE.nii.gz:TABLE.tsv``. A table has
+        the columns ``index`` and ``name``, separated by tabs; labels without a name are named by
+        their value.
     template : Template
         The template it belongs to.
 
@@ -109,7 +111,7 @@ def resolve_atlas(spec: str, template: Template) -> Atlas:
         atlas = _from_file(path, table, _name_of(path))
         _check_place(path, template)
         return atlas
-    return _from_templateflow(spec, template)
+    return _from_archive(spec, template)
 
 
 def materialise_atlas(atlas: Atlas, template: Template, folder: Path) -> Atlas:
@@ -138,13 +140,13 @@ def write_lookup(path: Path, labels: tuple[tuple[int, str], ...]) -> Path:
     return write_tsv(path, ("index", "name"), labels)
 
 
-def _from_templateflow(spec: str, template: Template) -> Atlas:
-    """Atlas by the name that TemplateFlow gives it in the space of this template."""
+def _from_archive(spec: str, template: Template) -> Atlas:
+    """Atlas by the name that the template's folder, or TemplateFlow, gives it."""
     keys = ("desc", "seg", "scale", "atlas", "res")
     name, asked = parse_modifiers(spec, keys)
     files = [
         e
-        for e in templateflow_entries(template.name)
+        for e in _archive_of(template, spec)
         if e.suffix == "dseg" and e.entities.get("cohort") == template.cohort
     ]
     images = [e for e in files if e.extension in (".nii.gz", ".nii")]
@@ -160,19 +162,38 @@ def _from_templateflow(spec: str, template: Template) -> Atlas:
             )
         known = sorted({_spec_of(e) for e in named or images})
         raise InputError(
-            f"TemplateFlow has no atlas {spec} for {template.space}: it has "
-            f"{', '.join(known) or 'none'}; or give a NIfTI file."
+            f"{template.folder or 'TemplateFlow'} has no atlas {spec} for {template.space}: it "
+            f"has {', '.join(known) or 'none'}; or give a NIfTI file."
         )
     kinds = sorted({_spec_of(e) for e in hits})
     if len(kinds) > 1:
         raise InputError(f"The atlas {spec} is ambiguous: choose one of {', '.join(kinds)}.")
     # Any grid will do, for labels are sampled in world coordinates: the finest, numbered lowest.
-    chosen = min(hits, key=lambda e: int(e.entities.get("res", "0")))
+    chosen = min(hits, key=lambda e: _resolution(e))
     identity = {k: v for k, v in chosen.entities.items() if k not in ("res", "tpl", "cohort")}
     tables = [e for e in files if e.extension == ".tsv" and e.only(*identity)]
     tables = _matching(tables, identity)
     table = fetch(tables[0]) if tables else None
-    return _from_file(fetch(chosen), table, "".join(identity.values()))
+    path = fetch(chosen)
+    return _from_file(path, table, make_label("".join(identity.values()), path))
+
+
+def _archive_of(template: Template, spec: str) -> list[Entry]:
+    """Files among which the atlases of a template are."""
+    if template.folder is not None:
+        return entries(template.folder)
+    try:
+        return templateflow_entries(template.name)
+    except InputError as why:
+        raise InputError(
+            f"There is no atlas {spec} for the template {template.space}, which is not one of "
+            "TemplateFlow's: check the name, or give a NIfTI file."
+        ) from why
+
+
+def _resolution(entry: Entry) -> float:
+    label = entry.entities.get("res", "0")
+    return int(label) if label.isdecimal() else float("inf")
 
 
 def _matching(files: list[Entry], entities: dict[str, str]) -> list[Entry]:
@@ -191,13 +212,13 @@ def _name_of(path: Path) -> str:
     entry = parse(path)
     entities = entry.entities if entry else {}
     parts = [entities[key] for key in ("atlas", "seg", "desc") if key in entities]
-    return re.sub(r"[^a-zA-Z0-9]", "", "".join(parts)) or plain(path)
+    return make_label("".join(parts), path) if parts else plain(path)
 
 
 def _from_file(path: Path, table: Path | None, name: str) -> Atlas:
     """Atlas from a label image and a table of names (by default the one beside it)."""
-    values = np.unique(image.load(path, dtype="float64").get_fdata())
-    if (values != np.rint(values)).any() or values[0] < 0:
+    values = image.whole_numbers(path)
+    if values is None or values[0] < 0:
         raise InputError(
             f"The atlas {path} holds values that are not whole numbers from 0 up: give a label "
             "image, one number a region (not probabilities)."
@@ -224,7 +245,7 @@ def _from_file(path: Path, table: Path | None, name: str) -> Atlas:
 def _check_place(path: Path, template: Template) -> None:
     """Refuse labels most of which lie outside the template's brain."""
     labels, brain = image.load(path), image.load(template.mask or template.t1w)
-    there = np.argwhere(labels.get_fdata() != 0)
+    there = np.argwhere(np.rint(labels.get_fdata()) != 0)
     there = there[:: max(1, len(there) // MOST_POINTS)]
     voxels = np.linalg.inv(brain.affine) @ labels.affine
     place = np.rint(nib.affines.apply_affine(voxels, there)).astype(int)

@@ -62,12 +62,12 @@ class Brain:
 
     @property
     def fingerprint(self) -> str:
-        """Changes when one of the files is another, or is changed."""
+        """Changes when the content of one of the files does, wherever they are."""
         digest = hashlib.sha256()
-        for path in filter(None, (self.image, self.mask)):
-            digest.update(str(path).encode())
-            if path.exists():  # else a link to what was not fetched: reading it will say so
-                digest.update(f":{checksum(path)};".encode())
+        for path in (self.image, self.mask):
+            # A link to what was not fetched has no content: reading it says so.
+            content = checksum(path) if path and path.exists() else path
+            digest.update(f"{content};".encode())
         return digest.hexdigest()[:16]
 
 

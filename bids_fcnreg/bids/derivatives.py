@@ -19,8 +19,9 @@ NAME = "bids_fcnreg"
 BIDS_VERSION = "1.10.0"
 TEMPLATEFLOW_URL = "https://github.com/templateflow/templateflow"
 
-#: Field of a sidecar with the SHA-256 of each of its ``Sources``, by URI.
-CHECKSUMS = "SourcesSHA256"
+#: Fields of a sidecar with the SHA-256 of each of its ``Sources``, by URI, and of what is
+#: compressed in those that end in ``.gz``.
+CHECKSUMS, UNCOMPRESSED = "SourcesSHA256", "SourcesUncompressedSHA256"
 
 #: Reports, figures and logs, and the transforms, which BIDS has no name for yet.
 _IGNORED = ("*.html", "logs", "figures", "*_xfm.*", "group", "tpl-*")

@@ -20,11 +20,12 @@ from bids_fcnreg.bids.archive import (
     BUILTIN,
     Entry,
     entries,
-    fetch,
     parse,
     templateflow_entries,
     templateflow_home,
 )
+from bids_fcnreg.bids.naming import make_label
+from bids_fcnreg.bids.template_files import select
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.foreground import foreground
 from bids_fcnreg.files import checksum
@@ -38,9 +39,6 @@ __all__ = [
     "resolve_templates",
     "templateflow_home",
 ]
-
-#: Letters of a file's name that names of results take over.
-LONGEST_NAME = 100
 
 _NILEARN_URL = "https://github.com/nilearn/nilearn/blob/main/nilearn/datasets/data"
 
@@ -64,6 +62,8 @@ class Template:
         Whether it is the one that needs no download.
     originals : tuple of Path
         The files as they were found, image first, where `materialise` has replaced some of them.
+    folder : Path or None
+        The user's own folder ``tpl-NAME`` that it is in, where its atlases are, too.
     """
 
     name: str
@@ -73,6 +73,7 @@ class Template:
     mask: Path | None
     builtin: bool = False
     originals: tuple[Path, ...] = ()
+    folder: Path | None = None
 
     @property
     def space(self) -> str:
@@ -103,16 +104,19 @@ class Template:
 
 
 def resolve_templates(specs: Iterable[str]) -> list[Template]:
-    """`resolve_template` of each; two of one space would overwrite each other and are refused."""
+    """`resolve_template` of each; two of one space, unless they are the same, are refused."""
     templates: dict[str, Template] = {}
     for spec in dict.fromkeys(specs):
         template = resolve_template(spec)
-        if template.space in templates:
+        key = template.space.lower()  # some file systems do not tell capitals from small letters
+        if key in templates:
+            if template == templates[key]:  # the same folder, written otherwise
+                continue
             raise InputError(
                 f"Two of the templates are called {template.space} ({spec} is one of them): give "
                 "one of them, or rename its file."
             )
-        templates[template.space] = template
+        templates[key] = template
     return list(templates.values())
 
 
@@ -125,20 +129,21 @@ def resolve_template(spec: str) -> Template:
         ``MNI152NLin2009aSym`` (built in); a TemplateFlow name with modifiers such as
         ``MNIPediatricAsym:cohort-3:res-1`` (the finest resolution by default); a NIfTI file, with
         its brain mask beside it (``…_desc-brain_mask.nii.gz`` for ``…_T1w.nii.gz``) or
-        brain-extracted; a folder ``tpl-NAME`` laid out like TemplateFlow's.
+        brain-extracted; a folder ``tpl-NAME`` laid out like TemplateFlow's, with the same
+        modifiers.
 
     Raises
     ------
     InputError
         If it is not there, ambiguous, unreadable, or without a brain mask.
     """
+    if (own := _own_folder(spec)) is not None:
+        folder, modifiers = own
+        return _from_entries(entries(folder), folder.name.removeprefix("tpl-"), modifiers, folder)
     path = Path(spec).expanduser()
-    if path.is_dir() and path.name.startswith("tpl-"):
-        name = path.absolute().name[4:]
-        return _select(name, entries(path.absolute()), {}, spec)
     if spec.endswith((".nii", ".nii.gz")):
         return _from_file(path.absolute())
-    if "/" in spec or path.is_dir():
+    if "/" in spec:
         raise InputError(
             f"The template {spec} is neither a NIfTI file nor a folder named tpl-NAME: check the "
             "path."
@@ -146,7 +151,37 @@ def resolve_template(spec: str) -> Template:
     name, modifiers = parse_modifiers(spec, ("cohort", "res"))
     if name == BUILTIN and modifiers in ({}, {"res": "1"}):
         return Template(BUILTIN, None, modifiers.get("res"), nilearn_map("t1"), None, True)
-    return _select(name, templateflow_entries(name), modifiers, spec)
+    return _from_entries(templateflow_entries(name), name, modifiers)
+
+
+def _own_folder(spec: str) -> tuple[Path, dict[str, str]] | None:
+    """Folder ``tpl-NAME`` and modifiers that a specification means; None if it means none."""
+    parts = spec.split(":")
+    for count in range(len(parts), 0, -1):
+        folder = Path(":".join(parts[:count])).expanduser().absolute()
+        if not folder.is_dir():
+            continue
+        more = parts[count:]
+        if folder.name.startswith("cohort-") and folder.parent.name.startswith("tpl-"):
+            folder, more = folder.parent, [folder.name, *more]
+        if not folder.name.startswith("tpl-"):
+            folder = folder.resolve()
+        if folder.name.startswith("tpl-"):
+            return folder, read_modifiers(more, ("cohort", "res"), spec, str(folder))
+    return None
+
+
+def _from_entries(
+    files: list[Entry], name: str, modifiers: dict[str, str], folder: Path | None = None
+) -> Template:
+    """Template from the files of an archive, TemplateFlow's or the user's own folder."""
+    label = make_label(name, folder or name)
+    found = select(files, name, modifiers, folder)
+    if found.mask is None:
+        _check_extracted(found.t1w)
+    return Template(
+        label, found.cohort, modifiers.get("res"), found.t1w, found.mask, folder=folder
+    )
 
 
 def materialise(template: Template, folder: Path) -> Template:
@@ -216,20 +251,35 @@ def _nilearn_name(kind: str) -> str:
 def parse_modifiers(spec: str, allowed: tuple[str, ...]) -> tuple[str, dict[str, str]]:
     """Take ``Name:cohort-3:res-01`` apart: the name, and the modifiers without leading zeros."""
     name, *parts = spec.split(":")
+    modifiers = read_modifiers(parts, allowed, spec, name)
+    if not re.fullmatch(r"[a-zA-Z0-9-]+", name):
+        raise InputError(f"{spec!r} is not the name of a template or atlas, and no such file is.")
+    return name, modifiers
+
+
+def read_modifiers(
+    parts: Iterable[str], allowed: tuple[str, ...], spec: str, name: str
+) -> dict[str, str]:
+    """Read modifiers such as ``res-01``; `spec` and `name` are for the message.
+
+    Raises
+    ------
+    InputError
+        If one of them is not understood.
+    """
     modifiers = {}
     for part in parts:
-        key, dash, value = part.partition("-")
+        key, _, value = part.partition("-")
         key = {"resolution": "res"}.get(key, key)
-        if key not in allowed or not dash or not value.isalnum():
+        number = key in ("res", "cohort")  # part of names of results, the others are not
+        legal = r"[a-zA-Z0-9]+" if number else r"[a-zA-Z0-9-]+"
+        if key not in allowed or not re.fullmatch(legal, value):
             raise InputError(
                 f"{spec}: the modifier {part!r} is not understood; write for instance "
                 f"{name}:{allowed[0]}-1 (known: {', '.join(allowed)})."
             )
-        number = key in ("res", "cohort")
         modifiers[key] = (value.lstrip("0") or "0") if number else value
-    if not re.fullmatch(r"[a-zA-Z0-9]+", name):
-        raise InputError(f"{spec!r} is not the name of a template or atlas, and no such file is.")
-    return name, modifiers
+    return modifiers
 
 
 def cached(folder: Path, source: Path, ending: str, *also: Path) -> Path:
@@ -237,76 +287,23 @@ def cached(folder: Path, source: Path, ending: str, *also: Path) -> Path:
     digest = hashlib.sha256()
     for path in (source, *also):
         digest.update(f"{path.name}:{checksum(path)};".encode())
-    return Path(folder) / f"{plain(source)}{digest.hexdigest()[:12]}_{ending}.nii.gz"
+    name = re.sub(r"[^a-zA-Z0-9]", "", source.name.partition(".")[0])[:40]
+    return Path(folder) / f"{name}{digest.hexdigest()[:12]}_{ending}.nii.gz"
 
 
 def plain(path: Path) -> str:
-    """Letters and digits of a file's name without its extensions.
-
-    Raises
-    ------
-    InputError
-        If there are none, or too many for names of results.
-    """
-    name = re.sub(r"[^a-zA-Z0-9]", "", re.sub(r"\.nii(\.gz)?$", "", path.name))
-    if not 0 < len(name) <= LONGEST_NAME:
-        raise InputError(
-            f"{path} gives its name to results: rename it, with 1 to {LONGEST_NAME} letters from "
-            "a to z and digits."
-        )
-    return name
-
-
-def _select(name: str, files: list[Entry], modifiers: dict[str, str], spec: str) -> Template:
-    """Choose image and mask of a template from the files there are."""
-    images = [e for e in files if e.suffix == "T1w" and e.extension in (".nii.gz", ".nii")]
-    if not images:
-        raise InputError(f"The template {spec} has no T1w image: choose another template.")
-    cohorts = sorted({e.entities.get("cohort") for e in images}, key=_as_number)
-    cohort = modifiers.get("cohort")
-    if cohort not in cohorts:
-        known = ", ".join(f"{name}:cohort-{c}" for c in cohorts if c) or "none"
-        raise InputError(f"The template {spec} needs one of its cohorts: {known}.")
-    files = [e for e in files if e.entities.get("cohort") == cohort]
-    resolutions = sorted(
-        {e.entities.get("res") for e in images if e.entities.get("cohort") == cohort},
-        key=_as_number,
-    )
-    resolution = modifiers.get("res", resolutions[0])
-    if resolution not in resolutions:
-        known = ", ".join(f"res-{r}" for r in resolutions if r) or "only one"
-        raise InputError(f"The template {spec} has no such resolution; it has {known}.")
-    files = [e for e in files if e.entities.get("res") == resolution]
-    heads = [e for e in files if e.suffix == "T1w" and e.only()]
-    brains = [e for e in files if e.suffix == "T1w" and e.only("desc") and _says_brain(e)]
-    masks = [e for e in files if e.suffix == "mask" and e.only("desc", "label") and _says_brain(e)]
-    chosen = (heads or brains)[:1] if masks else (brains or heads)[:1]
-    if not chosen:
-        raise InputError(f"The template {spec} has no plain T1w image: choose another template.")
-    t1w = fetch(chosen[0])
-    mask = fetch(masks[0]) if masks else None
-    template = Template(name, cohort, modifiers.get("res"), t1w, mask)
-    if mask is None:
-        _check_extracted(t1w)
-    return template
-
-
-def _as_number(label: str | None) -> int:
-    return int(label) if label and label.isdecimal() else 0
-
-
-def _says_brain(entry: Entry) -> bool:
-    """Whether the name is that of a brain or its mask; old archives say ``label-brain``."""
-    return entry.entities.get("desc", entry.entities.get("label")) == "brain"
+    """Letters and digits of a file's name without its extensions; see `make_label`."""
+    return make_label(re.sub(r"\.nii(\.gz)?$", "", path.name), path)
 
 
 def _from_file(path: Path) -> Template:
     """Template from a NIfTI file and, if it is there, the mask beside it."""
     _check_contrast(path)
     entry = parse(path)
-    named = entry.entities.get("tpl", "") if entry else ""
-    name = named if re.fullmatch(r"[a-zA-Z0-9+]{1,100}", named) else plain(path)
-    cohort = entry.entities.get("cohort") if entry and "tpl" in entry.entities else None
+    named = entry.entities.get("tpl") if entry else None
+    name = make_label(named, path) if named else plain(path)
+    cohort = entry.entities.get("cohort") if named else None
+    cohort = cohort and make_label(cohort, path)
     mask = mask_beside(path)
     if mask is None:
         _check_extracted(path)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from bids_fcnreg.bids.archive import parse
+from bids_fcnreg.bids.archive import Entry, parse
 from bids_fcnreg.bids.atlases import Atlas, default_atlases, resolve_atlas
 from bids_fcnreg.bids.templates import Template
 from bids_fcnreg.errors import InputError
@@ -37,7 +38,8 @@ def choose_atlases(specs: Sequence[str], templates: Sequence[Template]) -> dict[
     chosen: dict[str, list[Atlas]] = {template.space: [] for template in templates}
     for spec in dict.fromkeys(specs):
         for template, atlas in _resolve(spec, templates):
-            if atlas.name in (other.name for other in chosen[template.space]):
+            names = {other.name.lower() for other in chosen[template.space]}
+            if atlas.name.lower() in names:
                 raise InputError(
                     f"Two of the atlases are called {atlas.name} ({spec} is one of them): give "
                     "one of them, or rename its file."
@@ -51,8 +53,7 @@ def _resolve(spec: str, templates: Sequence[Template]) -> list[tuple[Template, A
     file = spec.partition(".nii")[0] if ".nii" in spec else None
     if file is not None and len(templates) > 1:
         entry = parse(Path(f"{file}.nii.gz"))
-        name = entry.entities.get("tpl") if entry else None
-        templates = [template for template in templates if template.name == name]
+        templates = _named(entry, templates) if entry else []
         if not templates:
             raise InputError(
                 f"The name of the atlas file {spec} does not say to which of the templates it "
@@ -67,3 +68,13 @@ def _resolve(spec: str, templates: Sequence[Template]) -> list[tuple[Template, A
     if not found and refused is not None:
         raise refused
     return found
+
+
+def _named(entry: Entry, templates: Sequence[Template]) -> list[Template]:
+    """Templates to which an atlas file belongs by its name; none if it leaves the cohort open."""
+    name = re.sub(r"[^a-zA-Z0-9+]", "", entry.entities.get("tpl", ""))
+    cohort = entry.entities.get("cohort")
+    found = [one for one in templates if name in (one.name, one.space)]
+    if cohort is None and len(found) == 1:
+        return found
+    return [one for one in found if cohort == one.cohort or name == one.space]

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from bids_fcnreg.bids.derivatives import CHECKSUMS, bids_uri
+from bids_fcnreg.bids.derivatives import CHECKSUMS, UNCOMPRESSED
 from bids_fcnreg.bids.results import Result, find_preprocessed, find_results, read_quality
-from bids_fcnreg.files import checksum, read_json
+from bids_fcnreg.files import checksum, read_json, uncompressed_checksum
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from bids_fcnreg.bids.atlases import Atlas
     from bids_fcnreg.bids.dataset import Scan
     from bids_fcnreg.bids.templates import Template
     from bids_fcnreg.cli.summary import Failure
@@ -24,6 +25,7 @@ def list_all(
     config: Config,
     scans: Sequence[Scan],
     templates: Sequence[Template],
+    atlases: Mapping[str, Sequence[Atlas]],
     unreadable: Mapping[str, Failure],
     console: Console,
 ) -> None:
@@ -35,7 +37,7 @@ def list_all(
             console.print(f"{scan.label}: {unreadable[scan.label].sentence}")
         usable = scan.t1w and scan.label not in unreadable
         modes = _modes(config, scan)
-        changed = _changed(config, scan, templates) if usable and modes else []
+        changed = _changed(config, scan, templates, atlases) if usable and modes else []
         for space in (template.space for template in templates):
             done = modes.get(space)
             words = f"results in {space} are there ({done})" if done else ""
@@ -52,6 +54,7 @@ def tell_replaced(
     config: Config,
     scans: Sequence[Scan],
     templates: Sequence[Template],
+    atlases: Mapping[str, Sequence[Atlas]],
     unreadable: Container[str],
     console: Console,
 ) -> None:
@@ -64,7 +67,7 @@ def tell_replaced(
         others = {mode for space, mode in modes.items() if space in spaces} - {config.mode}
         if others:
             other_modes.append(f"{scan.label} ({', '.join(sorted(others))})")
-        if changed := _changed(config, scan, templates):
+        if changed := _changed(config, scan, templates, atlases):
             other_files.append(f"{scan.label} ({', '.join(changed)})")
     for why, who in (
         (f"Results of another mode are replaced by those of {config.mode}", other_modes),
@@ -80,9 +83,14 @@ def _modes(config: Config, scan: Scan) -> dict[str, str]:
     return {one.space: one.mode for one in done if one.label == scan.label}
 
 
-def _changed(config: Config, scan: Scan, templates: Sequence[Template]) -> list[str]:
+def _changed(
+    config: Config,
+    scan: Scan,
+    templates: Sequence[Template],
+    atlases: Mapping[str, Sequence[Atlas]],
+) -> list[str]:
     """Names of what is another than when the results of a scan were made."""
-    scans_now = _by_uri(config, {str(path): checksum(path) for path in scan.t1w})
+    scans_now = {str(path): checksum(path) for path in scan.t1w}
     names: set[str] = set()
     for _, preproc, _ in find_preprocessed(config.output_dir, [scan]):
         sidecar = preproc.with_name(preproc.name.removesuffix(".nii.gz") + ".json")
@@ -93,11 +101,19 @@ def _changed(config: Config, scan: Scan, templates: Sequence[Template]) -> list[
     for template in templates:
         for result in find_results(config.output_dir, scan.participant):
             if (result.label, result.space) == (scan.label, template.space):
-                now = _by_uri(config, {**template.sources, **others})
-                names |= _differences(result.quality, now)
+                names |= _differences(result.quality, {**template.sources, **others})
                 if _other_weights(config, result):
                     names.add("network of the package")
+                for atlas in atlases.get(template.space, ()):
+                    names |= _differences(_sidecar_of_labels(result, atlas), atlas.sources)
     return sorted(names)
+
+
+def _sidecar_of_labels(result: Result, atlas: Atlas) -> Path:
+    """Sidecar of the labels of an atlas, which need not be there."""
+    prefix = result.quality.name.partition("_from-")[0]
+    name = f"{prefix}_seg-{atlas.name}_desc-{result.space}_dseg.json"
+    return result.quality.with_name(name)
 
 
 def _other_weights(config: Config, result: Result) -> bool:
@@ -114,20 +130,50 @@ def _checksum_of_shipped(network: str) -> str:
     return load(shipped(network))[1]
 
 
-def _by_uri(config: Config, checksums: Mapping[str, str]) -> dict[str, str]:
-    """Checksums by what sidecars call the files."""
-    return {
-        bids_uri(path, config.bids_dir, config.output_dir): digest
-        for path, digest in checksums.items()
-    }
-
-
 def _differences(sidecar: Path, now: Mapping[str, str]) -> set[str]:
-    """Names of files that a sidecar has another checksum of, or that only one of both knows."""
+    """Names of files of which only one of a sidecar and today's sources has the content.
+
+    Parameters
+    ----------
+    sidecar : Path
+        Of a result; one that is missing or damaged differs in nothing.
+    now : mapping of str to str
+        SHA-256 of the sources, by path or URL.
+    """
     content = read_json(sidecar)
-    if not isinstance(content.get(CHECKSUMS), dict):  # damaged, or made by an earlier version
+    then = _checksums(content, CHECKSUMS)
+    inside = _checksums(content, UNCOMPRESSED)
+    if then is None:
         return set()
     # Our own results are not of interest: they follow from the others.
-    then = {uri: sha for uri, sha in content[CHECKSUMS].items() if not uri.startswith("bids::")}
-    differ = (uri for uri in {*then, *now} if then.get(uri) != now.get(uri))
-    return {uri.rpartition("/")[2] for uri in differ}
+    left = {
+        uri: {sha, (inside or {}).get(uri, sha)}
+        for uri, sha in then.items()
+        if not uri.startswith("bids::")
+    }
+    names = set()
+    for path, sha in now.items():
+        uri = _holder(left, sha) or _holder(left, _content(path, sha))
+        if uri is None:
+            names.add(path.rpartition("/")[2])
+        else:
+            del left[uri]
+    return names | {uri.rpartition("/")[2] for uri in left}
+
+
+def _checksums(content: Mapping[str, Any], field: str) -> dict[str, str] | None:
+    """Checksums by URI in a field of a sidecar; None if it is missing or damaged."""
+    found = content.get(field)
+    if not isinstance(found, dict) or not all(isinstance(sha, str) for sha in found.values()):
+        return None
+    return found
+
+
+def _holder(known: Mapping[str, set[str]], sha: str) -> str | None:
+    """URI of the first file with a checksum."""
+    return next((uri for uri, checksums in known.items() if sha in checksums), None)
+
+
+def _content(path: str, sha: str) -> str:
+    """Checksum of what is compressed in a file, or the one that it has."""
+    return uncompressed_checksum(path) if Path(path).is_file() else sha

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from bids_fcnreg import __version__
 from bids_fcnreg.cli import requests
 from bids_fcnreg.cli.argument_parser import OneSentenceParser
 from bids_fcnreg.cli.fcnreg_apply import add_apply, add_jacobian
-from bids_fcnreg.cli.paths import check_image_output, check_inputs
+from bids_fcnreg.cli.paths import check_inputs, check_replaceable
 from bids_fcnreg.cli.train import add_train
 from bids_fcnreg.config import DEFAULT_TEMPLATE, MODES, NETWORKS, convert
 from bids_fcnreg.errors import FcnregError, InputError, told
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Before PyTorch is loaded: its threads must not keep the cores that other processes need.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     keep_freed_memory()
-    warnings.showwarning = _show_warning
+    warnings.showwarning = partial(_show_warning, set())
     try:
         return options.run(options) or 0
     except FcnregError as error:
@@ -56,9 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return request.exit_code
 
 
-def _show_warning(message: Warning | str, kind: type[Warning], *_: Any, **__: Any) -> None:
-    """Our own warnings in one line; those of libraries are not for users."""
-    if kind is UserWarning:
+def _show_warning(
+    shown: set[str], message: Warning | str, kind: type[Warning], *_: Any, **__: Any
+) -> None:
+    """Our own warnings in one line, each once; those of libraries are not for users."""
+    if kind is UserWarning and str(message) not in shown:
+        shown.add(str(message))
         print(f"fcnreg: warning: {message}", file=sys.stderr)
 
 
@@ -157,11 +161,13 @@ def _register(options: argparse.Namespace) -> int:
         raise InputError(f"The file {options.model} given with --model does not exist.")
     given = (options.fixed, options.moving, options.fixed_mask, options.moving_mask)
     check_inputs(*given)
-    results = ["warped.nii.gz"] + ["labels.nii.gz"] * (options.labels is not None)
+    results = ["warped.nii.gz", "xfm.h5", "inverse_xfm.h5"]
+    results += ["labels.nii.gz"] * (options.labels is not None) + ["report.html"] * options.report
     for name in results:
-        check_image_output(Path(options.output + name), *given, options.labels)
+        check_replaceable(Path(options.output + name), *given, options.labels, options.model)
 
     from bids_fcnreg import api, image
+    from bids_fcnreg.files import together
     from bids_fcnreg.resample import check_labels
     from bids_fcnreg.verdict import UNFIT
 
@@ -170,6 +176,8 @@ def _register(options: argparse.Namespace) -> int:
     if options.labels is not None:
         # Refused now rather than after the registration.
         check_labels(image.load(options.labels, "float64").get_fdata(), str(options.labels))
+        if doubt := image.doubt_about_place(options.labels):
+            warnings.warn(doubt, stacklevel=1)
     result = api.register(
         options.fixed,
         options.moving,
@@ -181,20 +189,24 @@ def _register(options: argparse.Namespace) -> int:
         device=device,
         seed=seed,
     )
-    written = result.save(options.output)
-    warped, xfm, _ = written
-    if options.labels is not None:
-        carried = api.apply(options.labels, warped, [xfm], interpolation="label")
-        written.append(image.write(options.output + "labels.nii.gz", carried))
+    folder, prefix = os.path.split(options.output)
+    with together(folder or ".") as new:
+        written = result.save(new / prefix if prefix else f"{new}/")
+        warped, xfm, _ = written
+        if options.labels is not None:
+            carried = api.apply(options.labels, options.fixed, [xfm], interpolation="label")
+            written.append(image.write(new / f"{prefix}labels.nii.gz", carried))
+        if options.report:
+            page = new / f"{prefix}report.html"
+            written.append(_report(options, page, warped, xfm, result.quality, name))
     _print_quality(result.quality, ranges=name is not None)
-    if options.report:
-        written.append(_report(options, warped, xfm, result.quality, name))
-    print("written:", ", ".join(map(str, written)))
+    print("written:", ", ".join(str(Path(folder) / path.name) for path in written))
     return int(options.fail_on_qc and result.quality["verdict"] in UNFIT)
 
 
 def _report(
     options: argparse.Namespace,
+    page: Path,
     warped: Path,
     transform: Path,
     quality: dict[str, Any],
@@ -206,7 +218,6 @@ def _report(
     from bids_fcnreg.fcn.foreground import foreground
     from bids_fcnreg.workflows.pair_report import make_pair_report
 
-    page = Path(options.output + "report.html")
     with tempfile.TemporaryDirectory() as folder:
         mask = options.fixed_mask
         if mask is None:

@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
 DONE, SUBJECT_FAILED = 0, 1
 
-#: Less than this (mm) between sform and qform is a matter of rounding.
-DISAGREEING_MM = 0.5
-
 
 def run(config: Config, console: Console) -> int:
     """Register every scan of the dataset to every template.
@@ -54,11 +51,11 @@ def run(config: Config, console: Console) -> int:
     templates, atlases = prepare.find_templates(config)
     unusable = _unusable(config, scans)
     tell_references(config, [scan for scan in scans if scan.label not in unusable], console)
-    _tell_of_two_places(scans, console)
+    _tell_of_doubts(scans, templates, atlases, console)
     if config.dry_run:
-        list_all(config, scans, templates, unusable, console)
+        list_all(config, scans, templates, atlases, unusable, console)
         return DONE
-    tell_replaced(config, scans, templates, unusable, console)
+    tell_replaced(config, scans, templates, atlases, unusable, console)
     run_dir = prepare.make_folders(config)
     people = {f"sub-{scan.participant}" for scan in scans}
     prepare.remove_unfinished(config, *(config.output_dir / person for person in people))
@@ -152,17 +149,21 @@ def _in_the_way(config: Config, scan: Scan) -> Path | None:
     return next((path for path in places if os.path.lexists(path) and not path.is_dir()), None)
 
 
-def _tell_of_two_places(scans: Sequence[Scan], console: Console) -> None:
-    """Warn of images whose header says of two places that the head is there."""
-    from bids_fcnreg.image import disagreement_mm
+def _tell_of_doubts(
+    scans: Sequence[Scan],
+    templates: Sequence[Template],
+    atlases: Mapping[str, Sequence[Atlas]],
+    console: Console,
+) -> None:
+    """Warn of images whose headers do not say, or say twice, where the head is."""
+    from bids_fcnreg.image import doubt_about_place
 
-    for path in (path for scan in scans for path in (*scan.t1w, *scan.lesions)):
-        if (far := disagreement_mm(path)) > DISAGREEING_MM:
-            console.print(
-                f"warning: sform and qform of {path} disagree by {far:.3g} mm: the sform is used; "
-                "other software may take the qform",
-                soft_wrap=True,
-            )
+    paths = [path for scan in scans for path in (*scan.t1w, *scan.lesions)]
+    paths += [path for template in templates for path in template.found]
+    paths += [atlas.image for one in atlases.values() for atlas in one if atlas.image]
+    for path in dict.fromkeys(paths):
+        if doubt := doubt_about_place(path):
+            console.print(f"warning: {doubt}", soft_wrap=True)
 
 
 def _make_reports(config: Config, scans: Sequence[Scan], console: Console) -> int:

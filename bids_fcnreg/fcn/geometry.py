@@ -13,6 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+#: Cosine of the angle between two axes above which they are not perpendicular.
+PERPENDICULAR = 1e-4
+
 
 @dataclass(frozen=True, eq=False)
 class Grid:
@@ -52,6 +55,42 @@ class Grid:
     def centre(self) -> np.ndarray:
         """Centre of the field of view in RAS+ mm, shape (3,)."""
         return apply_affine(self.affine, (np.array(self.shape) - 1) / 2)
+
+    @property
+    def axes(self) -> np.ndarray:
+        """Directions of i, j, k in the world: unit vectors in columns, shape (3, 3)."""
+        return self.affine[:3, :3] / self.spacing
+
+    @property
+    def is_orthogonal(self) -> bool:
+        """Whether the axes are perpendicular; those of a sheared grid are not."""
+        axes = self.axes
+        return np.allclose(axes.T @ axes, np.eye(3), rtol=0, atol=PERPENDICULAR)
+
+    def straight_axes(self) -> np.ndarray:
+        """The perpendicular axes that are nearest to those of the grid, shape (3, 3)."""
+        left, _, right = np.linalg.svd(self.axes)
+        return left @ right
+
+    def straightened(self, spacing: float) -> Grid:
+        """Grid with perpendicular axes and voxels of `spacing` mm that covers this one.
+
+        Examples
+        --------
+        >>> sheared = np.eye(4)
+        >>> sheared[0, 1] = 0.5
+        >>> Grid((10, 10, 10), sheared).straightened(1.0).is_orthogonal
+        True
+        """
+        axes = self.straight_axes()
+        ends = np.array(list(np.ndindex(2, 2, 2))) * np.array(self.shape) - 0.5
+        corners = apply_affine(self.affine, ends) @ axes
+        lower, upper = corners.min(axis=0), corners.max(axis=0)
+        shape = np.ceil((upper - lower) / spacing - 1e-6).astype(int)
+        affine = np.eye(4)
+        affine[:3, :3] = axes * spacing
+        affine[:3, 3] = axes @ ((lower + upper - (shape - 1) * spacing) / 2)
+        return Grid(tuple(shape), affine)
 
     def matches(self, other: Grid, tolerance: float = 1e-3) -> bool:
         """Whether both grids have the same voxels, up to `tolerance` in mm."""

@@ -45,7 +45,8 @@ def write_transform(
     """Write a transform as ITK composite.
 
     Displacements are rounded to 2^-10 mm and stored compressed in single precision, which ITK
-    reads like its own.
+    reads like its own. One on a sheared grid is stored on a straight one, between the affines
+    that lead there and back: it maps the same points to the same places.
 
     Parameters
     ----------
@@ -60,11 +61,6 @@ def write_transform(
     Returns
     -------
     pathlib.Path
-
-    Raises
-    ------
-    InputError
-        If a displacement lives on a sheared grid, which ITK cannot hold.
 
     Examples
     --------
@@ -82,13 +78,35 @@ def write_transform(
         file["HDFVersion"] = _text(h5py.version.hdf5_version)
         group = file.create_group("TransformGroup")
         group.create_group("0")["TransformType"] = _text("CompositeTransform_double_3_3")
-        for number, step in enumerate(reversed(transform.steps), start=1):
+        for number, step in enumerate(reversed(_storable(transform, over)), start=1):
             part = group.create_group(str(number))
             if isinstance(step, Affine):
                 _write_affine(part, step)
             else:
-                _write_displacement(part, step if over is None else extended(step, over))
+                _write_displacement(part, step)
     return Path(path)
+
+
+def _storable(transform: Transform, over: Grid | None) -> list[Affine | Displacement]:
+    """The steps of a transform, displacements on straight grids that reach over a grid."""
+    steps: list[Affine | Displacement] = []
+    for step in transform.steps:
+        if isinstance(step, Displacement) and over is not None:
+            step = extended(step, over)
+        steps.extend(_straightened(step) if isinstance(step, Displacement) else [step])
+    return steps
+
+
+def _straightened(step: Displacement) -> list[Affine | Displacement]:
+    """A displacement as it is, or if its grid is sheared, what does the same on a straight one."""
+    grid = step.grid
+    if grid.is_orthogonal:
+        return [step]
+    affine = grid.affine.copy()
+    affine[:3, :3] = grid.straight_axes() * grid.spacing
+    shear = grid.affine @ np.linalg.inv(affine)
+    straight = Displacement(Grid(grid.shape, affine), step.field)
+    return [Affine(np.linalg.inv(shear)), straight, Affine(shear)]
 
 
 def _text(value: str) -> np.ndarray:
@@ -107,11 +125,6 @@ def _write_displacement(part: h5py.Group, step: Displacement) -> None:
     affine = _FLIP @ step.grid.affine
     spacing = step.grid.spacing
     direction = affine[:3, :3] / spacing
-    if not np.allclose(direction.T @ direction, np.eye(3), atol=1e-4):
-        raise InputError(
-            "The fixed image has a sheared grid (its axes are not perpendicular), which ITK "
-            "cannot store: resample it to a regular grid first."
-        )
     to_mm = torch.as_tensor(affine[:3, :3], dtype=torch.float32)
     field = torch.einsum("wc,cijk->kjiw", to_mm, step.field[0])
     part["TransformType"] = _text("DisplacementFieldTransform_double_3_3")

@@ -146,12 +146,17 @@ def _edge(grid: Grid) -> float:
 
 
 def _working_grid(grid: Grid, mask: Image) -> Grid:
-    """Grid of isotropic voxels around a mask, made of the image's own voxels where they fit."""
+    """Grid of isotropic voxels around a mask, made of the image's own voxels where they fit.
+
+    Its axes are perpendicular, whatever those of the image are: a deformation on it can be stored.
+    """
     spacing = max(FINEST_MM, float(grid.spacing.min()))
     occupied = mask.data[0, 0].nonzero()
     lower, upper = occupied.amin(0).numpy(), occupied.amax(0).numpy() + 1
     margin = np.ceil(MARGIN_MM / grid.spacing).astype(int)
     cropped = grid.crop(lower - margin, upper + margin)
+    if not grid.is_orthogonal:
+        return cropped.straightened(spacing)
     fits = np.abs(grid.spacing / spacing - 1).max() < 0.05
     return cropped if fits else cropped.with_spacing(spacing)
 

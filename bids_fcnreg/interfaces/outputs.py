@@ -50,8 +50,8 @@ from nipype.interfaces.base import (
 
 from bids_fcnreg import __version__
 from bids_fcnreg.bids.archive import templateflow_home
-from bids_fcnreg.bids.derivatives import CHECKSUMS, NAME, bids_uri, write_json
-from bids_fcnreg.files import checksum, publish
+from bids_fcnreg.bids.derivatives import CHECKSUMS, NAME, UNCOMPRESSED, bids_uri, write_json
+from bids_fcnreg.files import checksum, publish, uncompressed_checksum
 
 _SPEC = json.loads((Path(__file__).parents[1] / "data" / "io_spec.json").read_text())
 
@@ -163,17 +163,30 @@ class DerivativesDataSink(_niworkflows.PrepareDerivative):
             return {}
         sources = self.inputs.sources if isdefined(self.inputs.sources) else None
         bids_dir = self.inputs.bids_dir if isdefined(self.inputs.bids_dir) else None
-        uris, checksums = [], {}
+        uris, checksums, inside = [], {}, {}
         for path in sources or self.inputs.source_file:
             uris.append(bids_uri(path, bids_dir, target))
             known = self.inputs.checksums.get(path)
             if known or os.path.isfile(path):
                 checksums[uris[-1]] = known or checksum(path)
+                inside |= _uncompressed(path, uris[-1], checksums[uris[-1]])
         made_by = [{"Name": NAME, "Version": __version__}]
         # The fields given come in any order, and equal results shall be equal files.
         given = dict(sorted(given.items()))
-        metadata = {"Sources": uris, CHECKSUMS: checksums, "GeneratedBy": made_by, **given}
+        compressed = {UNCOMPRESSED: inside} if inside else {}
+        metadata = {"Sources": uris, CHECKSUMS: checksums, **compressed, "GeneratedBy": made_by}
+        metadata |= given
         if isdefined(self.inputs.resolution):
             size = " × ".join(f"{zoom:g}" for zoom in nib.load(in_file).header.get_zooms()[:3])
             metadata["Resolution"] = f"Voxels of {size} mm, as template {self.inputs.space}"
         return metadata
+
+
+def _uncompressed(path: str, uri: str, known: str) -> dict[str, str]:
+    """Checksum, by its URI, of what is compressed in a file that is not a result of ours."""
+    if uri.startswith("bids::") or not path.endswith(".gz") or not os.path.isfile(path):
+        return {}
+    if checksum(path) != known:  # it has changed since the run began
+        return {}
+    found = uncompressed_checksum(path)
+    return {} if found == known else {uri: found}

@@ -31,7 +31,8 @@ class Conform(SimpleInterface):
     """Put the axes of an image in the order nearest to right, anterior, superior.
 
     Axes are exchanged and flipped, the affine follows: no intensity is interpolated, and every
-    voxel stays where it is in the world. The result is float32 with equal sform and qform.
+    voxel stays where it is in the world. The result is float32 with equal sform and qform. An
+    image that does not say how it is oriented keeps its axes, and goes on saying nothing.
     """
 
     input_spec = _ConformInputSpec
@@ -41,13 +42,13 @@ class Conform(SimpleInterface):
         import nibabel as nib
 
         from bids_fcnreg import image
+        from bids_fcnreg.orientation import codes_of, set_codes
 
         loaded = image.load(self.inputs.in_file)
-        conformed = nib.as_closest_canonical(loaded)
-        # Reorientation drops the qform and the meaning of the space.
-        code = int(loaded.header["sform_code"])
-        conformed.set_sform(conformed.affine, code)
-        conformed.set_qform(conformed.affine, code)
+        conformed, codes = loaded, codes_of(loaded)
+        if any(codes):
+            # Reorientation drops the qform and the meaning of the space.
+            conformed = set_codes(nib.as_closest_canonical(loaded), codes)
         out_file = Path(runtime.cwd) / "conformed.nii"
         self._results["out_file"] = str(image.write(out_file, conformed))
         return runtime
@@ -74,11 +75,13 @@ class AverageRuns(SimpleInterface):
         import torch
 
         from bids_fcnreg import image
+        from bids_fcnreg.orientation import codes_of
         from bids_fcnreg.preprocessing import average
 
         torch.set_num_threads(self.inputs.num_threads)
         mean = average([image.read(path) for path in self.inputs.in_files])
-        out_file = image.write(Path(runtime.cwd) / "average.nii", mean)
+        codes = codes_of(image.load(self.inputs.in_files[0]))
+        out_file = image.write(Path(runtime.cwd) / "average.nii", mean, space=codes)
         self._results["out_file"] = str(out_file)
         return runtime
 

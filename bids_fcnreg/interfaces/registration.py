@@ -120,7 +120,7 @@ class Resample(SimpleInterface):
         torch.set_num_threads(self.inputs.num_threads)
         chain, how = read_chain(self.inputs.transform), self.inputs.interpolation
         grid = grid_of(self.inputs.reference)
-        space = image.TEMPLATE if self.inputs.onto_template else image.SCANNER
+        space = codes_on(self.inputs.reference, self.inputs.onto_template)
         extension = ".nii.gz" if self.inputs.compress else ".nii"
         out_file = Path(runtime.cwd) / f"resampled{extension}"
         if how == "linear":
@@ -159,7 +159,7 @@ class LogJacobian(SimpleInterface):
         # Digits beyond the third say nothing and do not compress.
         jacobian = (1000 * jacobian).round() / 1000
         out_file = Path(runtime.cwd) / "log_jacobian.nii.gz"
-        image.write(out_file, Image(jacobian, grid), space=image.TEMPLATE)
+        image.write(out_file, Image(jacobian, grid), space=codes_on(self.inputs.reference, True))
         self._results["out_file"] = str(out_file)
         return runtime
 
@@ -180,6 +180,16 @@ def grid_of(path: str) -> Grid:
 
     nifti = nib.load(path)
     return Grid(nifti.shape[:3], nifti.affine)
+
+
+def codes_on(reference: str, template: bool) -> int | tuple[int, int]:
+    """Space codes of what is resampled onto an image, which may be in a template's space."""
+    import nibabel as nib
+
+    from bids_fcnreg.orientation import codes_of, template_code
+
+    nifti = nib.load(reference)
+    return template_code(nifti) if template else codes_of(nifti)
 
 
 def _integer_type(path: str, labels: np.ndarray) -> str:

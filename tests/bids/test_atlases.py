@@ -8,9 +8,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from bids_fcnreg import apply
 from bids_fcnreg.bids.atlases import default_atlases, materialise_atlas, resolve_atlas
 from bids_fcnreg.bids.templates import Template, materialise, resolve_template
+from bids_fcnreg.cli.atlases import choose_atlases
 from bids_fcnreg.errors import InputError
+from bids_fcnreg.fcn.itk import write_transform
+from bids_fcnreg.fcn.transform import Affine, Transform
 
 LABELS = np.zeros((6, 6, 6))
 LABELS[1], LABELS[2], LABELS[3] = 1, 2, 300
@@ -161,3 +165,103 @@ def test_an_image_that_is_no_label_image_is_refused(template, tmp_path):
     save(tmp_path / "t1w.nii.gz", values)
     with pytest.raises(InputError, match="1728 different values and has no table"):
         resolve_atlas(str(tmp_path / "t1w.nii.gz"), template)
+
+
+def scaled(path: Path, dtype: str, slope: float, inter: float, data: np.ndarray = LABELS) -> Path:
+    """Store values in whole steps of a size, as other software does it."""
+    steps = data if dtype.startswith("float") else np.rint((data - inter) / slope)
+    header = nib.Nifti1Image(steps.astype(dtype), np.eye(4)).header
+    header["scl_slope"], header["scl_inter"] = slope, inter
+    stored = header.copy()
+    stored["vox_offset"] = 352
+    content = stored.binaryblock + bytes(4) + steps.astype(dtype).tobytes(order="F")
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("dtype", "slope", "inter"),
+    [
+        ("float32", 65536 / 65535, 0.0),
+        ("int16", 65536 / 65535, 0.0),
+        ("int16", 300 / 65000, 150.0),
+        ("uint8", 300 / 255, 0.0),
+        ("uint8", 0.5, 0.0),
+        ("uint16", 300 / 65534, 0.0),
+        ("float32", 1.0, 0.0),
+        ("float32", 1.0, 1e-6),
+    ],
+)
+def test_labels_with_traces_of_a_scaling_are_labels(template, tmp_path, dtype, slope, inter):
+    data = np.where(LABELS == 300, 100, LABELS) if dtype == "uint8" and slope < 1 else LABELS
+    if slope > 1 and dtype == "uint8":
+        data = np.where(LABELS == 0, 0, 300)  # the others lie between two steps
+    path = scaled(tmp_path / "a.nii", dtype, slope, inter, data)
+    atlas = resolve_atlas(str(path), template)
+    assert [value for value, _ in atlas.labels] == sorted(set(data.ravel().astype(int)) - {0})
+
+
+def test_labels_of_one_volume_are_labels(template, tmp_path):
+    nib.save(nib.Nifti1Image(LABELS[..., None].astype("int16"), np.eye(4)), tmp_path / "a.nii")
+    labels = resolve_atlas(str(tmp_path / "a.nii"), template).labels
+    assert labels == ((1, "1"), (2, "2"), (300, "300"))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "slope", "top"),
+    [("uint8", 1 / 255, 1), ("int16", 1 / 32767, 1), ("float32", 1.0, 1), ("uint8", 0.4, 100)],
+)
+def test_probabilities_are_no_labels(template, tmp_path, dtype, slope, top):
+    ramp = top * np.linspace(0, 1, LABELS.size).reshape(LABELS.shape)
+    path = scaled(tmp_path / "p.nii", dtype, slope, 0.0, ramp)
+    with pytest.raises(InputError, match="not whole numbers"):
+        resolve_atlas(str(path), template)
+    several = np.stack([ramp, 1 - ramp], -1)
+    nib.save(nib.Nifti1Image(several, np.eye(4)), tmp_path / "several.nii")
+    with pytest.raises(InputError, match="three-dimensional volume is needed"):
+        resolve_atlas(str(tmp_path / "several.nii"), template)
+
+
+def test_rounded_labels_are_carried_as_whole_numbers(tmp_path):
+    path = scaled(tmp_path / "a.nii", "float32", 65536 / 65535, 0.0)
+    transform = write_transform(tmp_path / "stay.h5", Transform((Affine(np.eye(4)),)))
+    carried = apply(path, path, [transform], interpolation="label")
+    assert set(np.unique(carried.dataobj)) == {0, 1, 2, 300}
+
+
+def test_atlases_of_an_own_folder_are_those_in_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("TEMPLATEFLOW_HOME", str(tmp_path / "flow"))
+    folder = tmp_path / "tpl-My_Study"
+    for name in ("res-1_T1w", "res-1_desc-brain_mask", "cohort-1_T1w", "res-high_atlas-A-1_dseg"):
+        save(folder / f"tpl-My_Study_{name}.nii.gz", (LABELS > 0) + LABELS)
+    save(folder / "cohort-1/tpl-My_Study_cohort-1_atlas-Kids_dseg.nii.gz")
+    template = resolve_template(f"{folder}:res-1")
+    assert resolve_atlas("A-1", template).name == "A1"
+    with pytest.raises(InputError, match=r"tpl-My_Study has no atlas Kids .* it has A-1; or give"):
+        resolve_atlas("Kids", template)
+    save(folder / "tpl-My_Study_T1w.nii.gz", (LABELS > 0) + LABELS)
+    alone = resolve_template(str(folder / "tpl-My_Study_T1w.nii.gz"))
+    with pytest.raises(InputError, match="no atlas A-1 for the template MyStudy, which is not"):
+        resolve_atlas("A-1", alone)
+
+
+def test_an_atlas_file_goes_with_the_template_of_its_name(tmp_path):
+    image = save(tmp_path / "t1.nii.gz")
+    names = (("Kids", "1"), ("Kids", "2"), ("MyStudy", None))
+    templates = [Template(name, cohort, None, image, None) for name, cohort in names]
+
+    def goes_to(name: str) -> list[str]:
+        chosen = choose_atlases([str(save(tmp_path / name))], templates)
+        return [space for space, atlases in chosen.items() if atlases]
+
+    assert goes_to("tpl-Kids_cohort-2_atlas-A_dseg.nii.gz") == ["Kids+2"]
+    assert goes_to("tpl-My_Study_atlas-A_dseg.nii.gz") == ["MyStudy"]
+    for name in ("tpl-Kids_atlas-A_dseg.nii.gz", "A_dseg.nii.gz", "tpl-Kids_cohort-3_dseg.nii.gz"):
+        with pytest.raises(InputError, match="does not say to which of the templates"):
+            goes_to(name)
+
+
+def test_atlases_that_differ_in_nothing_but_capitals_are_refused(template, tmp_path):
+    specs = [str(save(tmp_path / name)) for name in ("AAL.nii.gz", "a-a-l.nii.gz")]
+    with pytest.raises(InputError, match="Two of the atlases are called aal"):
+        choose_atlases(specs, [template])

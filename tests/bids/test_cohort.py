@@ -85,6 +85,17 @@ def test_files_and_lists_each_image_once(derived, tmp_path):
     assert brains[0].person != brains[1].person
 
 
+def test_a_fingerprint_is_of_content_wherever_it_is(tmp_path):
+    for name, content in (("a", "1"), ("b", "1"), ("c", "2")):
+        (tmp_path / f"{name}.nii").write_text(content)
+    (tmp_path / "link.nii").symlink_to(tmp_path / "a.nii")
+    (tmp_path / "broken.nii").symlink_to("nowhere")
+    found = {name: Brain(tmp_path / f"{name}.nii").fingerprint
+             for name in ("a", "b", "c", "link", "broken")}  # fmt: skip
+    assert found["a"] == found["b"] == found["link"]
+    assert len({found["a"], found["c"], found["broken"]}) == 3
+
+
 def test_a_fingerprint_is_of_all_that_is_read(tmp_path):
     brain = Brain(touch(tmp_path / "a_T1w.nii"), touch(tmp_path / "a_desc-brain_mask.nii"))
     before = brain.fingerprint

@@ -221,3 +221,107 @@ def test_two_of_one_space_are_refused(archive):
     assert len(resolve_templates(["Kids:cohort-1", "Kids:cohort-2", "Kids:cohort-1"])) == 2
     with pytest.raises(InputError, match=r"called Kids\+1"):
         resolve_templates(["Kids:cohort-1", "Kids:cohort-1:res-2"])
+
+
+def study(folder: Path, *names: str, zoom: float = 4.0) -> Path:
+    """A template's folder with images of heads and their masks, by what follows ``tpl-NAME_``."""
+    for name in names:
+        place, _, begin = name.rpartition("/")
+        start = folder / place / f"{folder.name}_{begin}"
+        save(Path(f"{start}T1w.nii.gz"), HEAD, zoom)
+        save(Path(f"{start}desc-brain_mask.nii.gz"), BALL, zoom)
+    return folder
+
+
+def test_own_folder_with_cohorts_and_resolutions(tmp_path):
+    names = [f"cohort-{c}/cohort-{c}_res-0{r}_" for c in (1, 2) for r in (1, 2)]
+    folder = study(tmp_path / "tpl-Own", *names)
+    template = resolve_template(f"{folder}:cohort-2:res-02")
+    assert template.t1w.name == "tpl-Own_cohort-2_res-02_T1w.nii.gz"
+    assert (template.space, template.resolution) == ("Own+2", "2")
+    for spec in (folder / "cohort-2", f"{folder}/cohort-2:res-1", f"{folder}/:cohort-2"):
+        found = resolve_template(str(spec))
+        assert found.t1w.name == "tpl-Own_cohort-2_res-01_T1w.nii.gz", spec
+    with pytest.raises(InputError, match="needs one of its cohorts") as caught:
+        resolve_template(str(folder))
+    advised = str(caught.value).rpartition(": ")[2].rstrip(".").split(", ")
+    assert [resolve_template(spec).space for spec in advised] == ["Own+1", "Own+2"]
+    with pytest.raises(InputError, match="no such resolution; it has res-1, res-2"):
+        resolve_template(f"{folder}:cohort-1:res-3")
+    with pytest.raises(InputError, match="modifier 'size-3' is not understood"):
+        resolve_template(f"{folder}:size-3")
+
+
+def test_own_folder_named_by_its_place_without_cohort_in_the_names(tmp_path):
+    folder = study(tmp_path / "tpl-Own", "cohort-1/", "cohort-2/")
+    assert resolve_template(f"{folder}:cohort-2").t1w.parent.name == "cohort-2"
+    study(folder, "cohort-1/cohort-2_")
+    with pytest.raises(InputError, match="named for another cohort than its folder"):
+        resolve_template(f"{folder}:cohort-1")
+
+
+def test_finest_of_an_own_folder_goes_by_voxels(tmp_path):
+    folder = study(tmp_path / "tpl-Own", "res-low_", "res-1_", zoom=6)
+    study(folder, "res-high_", "res-2_", zoom=4)
+    assert resolve_template(str(folder)).t1w.name == "tpl-Own_res-2_T1w.nii.gz"
+    study(folder, "res-high_", zoom=3)
+    assert resolve_template(str(folder)).t1w.name == "tpl-Own_res-high_T1w.nii.gz"
+    assert resolve_template(f"{folder}:res-low").t1w.name == "tpl-Own_res-low_T1w.nii.gz"
+
+
+@pytest.mark.parametrize(
+    ("name", "space"),
+    [
+        ("my-study", "mystudy"),
+        ("My_Study", "MyStudy"),
+        ("my_study_v1.2", "mystudyv12"),
+        ("Größe 3", "Gre3"),
+        ("res-2_x", "res2x"),
+    ],
+)
+def test_labels_of_own_folders_and_files_are_legal(tmp_path, name, space):
+    folder = study(tmp_path / f"tpl-{name}", "", "res-2_")
+    assert resolve_template(f"{folder}:res-2").space == space
+    file = folder / f"tpl-{name}_T1w.nii.gz"
+    assert resolve_template(str(file)).space == space
+
+
+def test_labels_that_cannot_be_used_are_refused(tmp_path):
+    for name in ("研究", "x" * 101):
+        with pytest.raises(InputError, match="rename it, with 1 to 100 letters"):
+            resolve_template(str(study(tmp_path / f"tpl-{name}", "")))
+    with pytest.raises(InputError, match="modifier 'res-é' is not understood"):
+        resolve_template(f"{study(tmp_path / 'tpl-Own', '')}:res-é")
+
+
+def test_labels_that_differ_in_nothing_but_capitals_are_refused(tmp_path):
+    specs = [str(study(tmp_path / f"tpl-{name}", "")) for name in ("My_Study", "mystudy")]
+    with pytest.raises(InputError, match="Two of the templates are called mystudy"):
+        resolve_templates(specs)
+
+
+def test_files_of_another_template_or_in_other_folders_are_not_used(tmp_path):
+    folder = study(tmp_path / "tpl-Own", "old/")
+    study(tmp_path / "tpl-Other", "")
+    (tmp_path / "tpl-Other/tpl-Other_T1w.nii.gz").rename(folder / "tpl-Other_T1w.nii.gz")
+    with pytest.raises(InputError, match="no T1w image: its files must be called tpl-Own_…_T1w"):
+        resolve_template(str(folder))
+
+
+def test_two_files_for_one_thing_are_refused(tmp_path):
+    folder = study(tmp_path / "tpl-Own", "")
+    save(folder / "tpl-Own_T1w.nii", HEAD)
+    with pytest.raises(InputError, match=r"is ambiguous: it has .*T1w\.nii and .*T1w\.nii\.gz"):
+        resolve_template(str(folder))
+
+
+def test_linked_folder_is_the_folder(tmp_path):
+    folder = study(tmp_path / "tpl-Own", "")
+    (tmp_path / "link").symlink_to(folder)
+    assert resolve_template(str(tmp_path / "link")).space == "Own"
+
+
+def test_a_folder_beside_us_does_not_hide_a_name(archive, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "Kids").mkdir()
+    assert resolve_template("Kids:cohort-1").space == "Kids+1"

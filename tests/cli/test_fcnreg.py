@@ -12,16 +12,19 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+import bids_fcnreg
 from bids_fcnreg.cli.fcnreg import main
 
 SHAPE = (40, 44, 36)
 
 
-def brain(shift: tuple[float, float, float] = (0, 0, 0)) -> nib.Nifti1Image:
+def brain(shift: tuple[float, float, float] = (0, 0, 0), shear: float = 0.0) -> nib.Nifti1Image:
     """A 5 mm image of a lobed body with a dark core, moved by a shift in mm."""
     affine = np.diag([5.0, 5.0, 5.0, 1.0])
     affine[:3, 3] = [-100, -110, -90]
-    points = np.moveaxis(np.indices(SHAPE), 0, -1) * 5.0 + affine[:3, 3] - np.asarray(shift)
+    affine[0, 1], affine[2, 0] = 5 * shear, -5 * shear
+    points = nib.affines.apply_affine(affine, np.moveaxis(np.indices(SHAPE), 0, -1))
+    points = points - np.asarray(shift)
     x, y, z = np.moveaxis(points, -1, 0)
     lobes = 1 + 0.15 * np.cos(3 * np.arctan2(y, x)) + 0.1 * z / 60
     radius = np.sqrt((x / 62) ** 2 + (y / 78) ** 2 + (z / 55) ** 2) / lobes
@@ -105,6 +108,80 @@ def test_both_transforms_are_itk_files_in_the_stated_direction(pair):
         resampled = sitk.GetArrayFromImage(sitk.Resample(image, reference, transform))
         wanted = sitk.GetArrayFromImage(reference)
         assert np.corrcoef(resampled.ravel(), wanted.ravel())[0, 1] > 0.97
+
+
+@pytest.mark.parametrize("shear", [2e-4, 0.15])
+def test_register_onto_a_sheared_image(tmp_path, shear):
+    brain(shear=shear).to_filename(tmp_path / "fixed.nii.gz")
+    brain(shift=(12, -8, 6)).to_filename(tmp_path / "moving.nii.gz")
+    words = ["fixed.nii.gz", "moving.nii.gz", "-o", "r_", "--mode", "predict", "--device", "cpu"]
+    done = subprocess.run(
+        [sys.executable, "-m", "bids_fcnreg.cli.fcnreg", "register", *words],
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    warped, fixed = nib.load(tmp_path / "r_warped.nii.gz"), nib.load(tmp_path / "fixed.nii.gz")
+    np.testing.assert_allclose(warped.affine, fixed.affine, atol=1e-5)
+    assert correlation(fixed, warped) > 0.97
+    lps = np.array([-1, -1, 1])
+    points = nib.affines.apply_affine(fixed.affine, np.argwhere(fixed.get_fdata() > 0)[::97])
+    for name in ("r_xfm.h5", "r_inverse_xfm.h5"):
+        itk = sitk.ReadTransform(str(tmp_path / name))
+        theirs = np.array([itk.TransformPoint(point.tolist()) for point in points * lps]) * lps
+        ours = bids_fcnreg.map_points(points, [tmp_path / name])
+        assert np.abs(theirs - ours).max() < 0.01
+    # ITK cannot read an image whose axes are not perpendicular; so it samples point by point.
+    moving = sitk.ReadImage(str(tmp_path / "moving.nii.gz"))
+    forward = sitk.ReadTransform(str(tmp_path / "r_xfm.h5"))
+    there = [forward.TransformPoint(point.tolist()) for point in points * lps]
+    sampled = [moving.EvaluateAtPhysicalPoint(point) for point in there]
+    places = nib.affines.apply_affine(np.linalg.inv(warped.affine), points).round().astype(int)
+    assert np.abs(np.array(sampled) - warped.get_fdata()[tuple(places.T)]).max() < 0.5
+
+
+def test_register_writes_all_of_its_outputs_or_none(tmp_path):
+    script = (
+        "import resource, sys\n"
+        "import nibabel as nib, bids_fcnreg as fr\n"
+        "found = fr.register(*sys.argv[1:3], mode='predict', device='cpu')\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "found.save(sys.argv[3])\n"
+    )
+    for name, shift in (("fixed", (0, 0, 0)), ("moving", (12, -8, 6))):
+        brain(shift).to_filename(tmp_path / f"{name}.nii.gz")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/r_xfm.h5").write_text("of an earlier run")
+    words = [tmp_path / "fixed.nii.gz", tmp_path / "moving.nii.gz", tmp_path / "out/r_"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, words)], capture_output=True, text=True
+    )
+    assert done.returncode != 0 and "File too large" in done.stderr, done.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["r_xfm.h5"]
+    assert (tmp_path / "out/r_xfm.h5").read_text() == "of an earlier run"
+
+
+def test_register_tells_of_orientation_and_claims_no_more_than_the_input(tmp_path, capsys):
+    for name, shift in (("fixed", (0, 0, 0)), ("moving", (12, -8, 6))):
+        image = brain(shift)
+        affine, moved = image.affine, image.affine.copy()
+        moved[0, 3] += 7
+        image.set_qform(moved, 0 if name == "fixed" else 1)
+        image.set_sform(affine, 0 if name == "fixed" else 1)
+        image.to_filename(tmp_path / f"{name}.nii.gz")
+    fixed, moving = (str(tmp_path / f"{name}.nii.gz") for name in ("fixed", "moving"))
+    words = ["register", fixed, moving, "-o", str(tmp_path / "r_"), "--labels", moving]
+    assert main([*words, "--mode", "predict", "--device", "cpu"]) == 0
+    error = capsys.readouterr().err
+    assert error.count("fixed.nii.gz does not say how it is oriented") == 1
+    assert error.count("moving.nii.gz disagree by 7 mm: the sform is used") == 1
+    assert ".fcnreg." not in error
+    for name in ("warped", "labels"):
+        header = nib.load(tmp_path / f"r_{name}.nii.gz").header
+        assert (int(header["sform_code"]), int(header["qform_code"])) == (0, 0)
+    words = ["apply", "-i", moving, "-r", fixed, "-t", str(tmp_path / "r_xfm.h5")]
+    assert main([*words, "-o", str(tmp_path / "a.nii.gz")]) == 0
+    error = capsys.readouterr().err
+    assert "does not say how it is oriented" in error and "disagree by 7 mm" in error
 
 
 def test_apply_gives_what_register_gave(pair, tmp_path):
@@ -202,6 +279,7 @@ def test_jacobian_says_how_volumes_change(tmp_path):
         ("apply -i a.nii.gz -r b.nii.gz -t text.nii.gz -o text.nii.gz", "is one of the inputs"),
         ("jacobian -r a.nii.gz -t a.h5 -o a.nii.gz", "is one of the inputs"),
         ("register a.nii.gz x_warped.nii.gz -o x_", "x_warped.nii.gz is one of the inputs"),
+        ("register a.nii.gz b.nii.gz -o d_", "d_xfm.h5 is a folder: give a file"),
     ],
 )
 def test_wrong_input_gets_one_sentence_and_2(words, sentence, tmp_path, monkeypatch, capsys):
@@ -209,6 +287,7 @@ def test_wrong_input_gets_one_sentence_and_2(words, sentence, tmp_path, monkeypa
     for name in ("text.nii.gz", "a.nii.gz", "b.nii.gz", "a.h5", "x_warped.nii.gz"):
         (tmp_path / name).write_text("no image")
     (tmp_path / "a.csv").write_text("x,y,z\n")
+    (tmp_path / "d_xfm.h5").mkdir()
     assert main(words.split()) == 2
     error = capsys.readouterr().err
     assert error.startswith("fcnreg: error: ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -105,6 +106,71 @@ def test_a_changed_input_is_noticed_and_its_results_are_made_again(study):
     recorded = json.loads((anat / "sub-01_desc-preproc_T1w.json").read_text())["SourcesSHA256"]
     assert recorded == {"bids:raw:sub-01/anat/sub-01_T1w.nii.gz": digest(scan)}
     assert run(study, "--dry-run").endswith("sub-01: results in Small are there (predict)\n")
+
+
+def dry(study: SimpleNamespace, template: Path, *more: str) -> str:
+    """What a dry run says with another file for the template."""
+    words = [str(template) if word == str(study.template) else word for word in study.words]
+    return run(SimpleNamespace(**vars(study) | {"words": words}), "--dry-run", *more)
+
+
+def elsewhere(source: Path, folder: Path, name: str) -> list[Path]:
+    """The same content by a link, by another path, and compressed in other ways."""
+    raw = gzip.decompress(source.read_bytes()) if source.suffix == ".gz" else source.read_bytes()
+    folder.mkdir()
+    places = [folder / one / name for one in ("link", "copy", "best", "bare")]
+    for place in places:
+        place.parent.mkdir()
+    places[0].symlink_to(source)
+    places[1].write_bytes(source.read_bytes())
+    if source.suffix != ".gz":
+        return places[:2]
+    places[2].write_bytes(gzip.compress(raw, 9))
+    places[3] = places[3].with_name(name.removesuffix(".gz"))
+    places[3].write_bytes(raw)
+    return places
+
+
+def test_the_same_template_by_another_path_is_the_same(study, tmp_path):
+    for place in elsewhere(study.template, tmp_path / "t", "Small.nii.gz"):
+        told = dry(study, place)
+        assert told.endswith("sub-01: results in Small are there (predict)\n"), (place, told)
+    change(place.parents[1] / "best/Small.nii.gz")
+    assert "made from another Small.nii.gz" in dry(study, place.parents[1] / "best/Small.nii.gz")
+
+
+def test_the_same_scan_compressed_otherwise_is_the_same(study):
+    scan = study.folder / "in/sub-01/anat/sub-01_T1w.nii.gz"
+    before = scan.read_bytes()
+    bare = scan.with_suffix("")
+    scan.write_bytes(gzip.compress(gzip.decompress(before), 1))
+    assert scan.read_bytes() != before
+    assert run(study, "--dry-run").endswith("results in Small are there (predict)\n")
+    scan.unlink()
+    bare.write_bytes(gzip.decompress(before))
+    assert run(study, "--dry-run").endswith("results in Small are there (predict)\n")
+    bare.unlink()
+    scan.write_bytes(before)
+
+
+def test_the_same_model_and_atlas_by_another_path_are_the_same(study, tmp_path):
+    other = SimpleNamespace(**vars(study) | {"out": tmp_path / "out"})
+    model, atlas = tmp_path / "mine.safetensors", tmp_path / "lobes.nii.gz"
+    shutil.copy(shipped("diffeomorphic"), model)
+    brain = nib.load(study.template)
+    halves = np.where(np.asarray(brain.dataobj) > 0, 1, 0).astype("uint8")
+    halves[halves.shape[0] // 2 :] *= 2
+    nib.Nifti1Image(halves, brain.affine).to_filename(atlas)
+    run(other, "--model", str(model), "--atlas", str(atlas))
+    for place in elsewhere(model, tmp_path / "m", "renamed.safetensors"):
+        told = run(other, "--dry-run", "--model", str(place), "--atlas", str(atlas))
+        assert told.endswith("sub-01: results in Small are there (predict)\n"), (place, told)
+    for place in elsewhere(atlas, tmp_path / "a", "lobes.nii.gz"):
+        told = run(other, "--dry-run", "--model", str(model), "--atlas", str(place))
+        assert told.endswith("sub-01: results in Small are there (predict)\n"), (place, told)
+    change(atlas)
+    told = run(other, "--dry-run", "--model", str(model), "--atlas", str(atlas))
+    assert "made from another lobes.nii.gz" in told
 
 
 def test_another_network_is_noticed(study, tmp_path):

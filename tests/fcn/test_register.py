@@ -79,6 +79,22 @@ def test_refine_recovers_the_truth(refined, fixed, truth):
     assert after.quantile(0.95) < 2.5
 
 
+@pytest.mark.parametrize("shear", [2e-4, 0.1])
+def test_a_sheared_fixed_image_gets_a_deformation_on_a_straight_grid(fixed, moving, truth, shear):
+    skewed = np.eye(4)
+    skewed[0, 1], skewed[2, 0] = shear, -shear
+    grid = Grid(fixed.grid.shape, skewed @ fixed.grid.affine)
+    sheared = Transform(()).resample(fixed, grid)
+    result = register(sheared, moving, mode="predict", device="cpu", threads=1)
+    for transform in (result.forward, result.inverse):
+        (step,) = (one for one in transform.steps if isinstance(one, Displacement))
+        assert step.grid.is_orthogonal
+    straight = register(fixed, moving, mode="predict", device="cpu", threads=1)
+    after, usual = (errors(one.forward, truth, fixed) for one in (result, straight))
+    assert after.median() < 1.1 * usual.median()
+    assert after.quantile(0.95) < 1.2 * usual.quantile(0.95)
+
+
 def test_quality_tells_what_happened(refined):
     quality = refined.quality
     assert quality.similarity_initial < quality.similarity_affine < quality.similarity

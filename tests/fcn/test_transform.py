@@ -12,6 +12,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
+from scipy.spatial.transform import Rotation
 
 from bids_fcnreg import image
 from bids_fcnreg.errors import InputError
@@ -235,13 +236,54 @@ def test_what_claims_too_much_or_makes_no_sense_is_refused(tmp_path, grid, count
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_sheared_grid_is_refused(tmp_path):
-    sheared = np.eye(4)
-    sheared[0, 1] = 0.3
-    step = Displacement(Grid((4, 4, 4), sheared), torch.zeros(1, 3, 4, 4, 4))
-    with pytest.raises(InputError, match="sheared"):
-        write_transform(tmp_path / "x.h5", Transform((step,)))
-    assert not list(tmp_path.iterdir())
+def changed(fixed: Grid, kind: str) -> Grid:
+    """The fixed grid with other axes."""
+    linear = {
+        "slightly sheared": np.eye(3) + 2e-4 * np.eye(3, k=1),
+        "just sheared": np.eye(3) + 0.9e-4 * np.eye(3, k=1),
+        "sheared": np.eye(3) + 0.15 * np.eye(3, k=1) - 0.1 * np.eye(3, k=-2),
+        "oblique": Rotation.from_euler("xyz", [0.3, -0.2, 0.25]).as_matrix(),
+        "flipped": np.diag([1, -1, -1]),
+        "anisotropic": np.diag([0.7, 1, 1.6]),
+    }  # fmt: skip
+    matrix = np.eye(4)
+    for name in kind.split(" and "):
+        matrix[:3, :3] = matrix[:3, :3] @ linear[name]
+    return Grid(fixed.shape, matrix @ fixed.affine)
+
+
+KINDS = (
+    "slightly sheared",
+    "just sheared",
+    "sheared",
+    "oblique",
+    "flipped",
+    "anisotropic",
+    "sheared and oblique",
+    "flipped and sheared",
+    "anisotropic and sheared and oblique",
+)
+
+
+@pytest.mark.parametrize("over", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_itk_maps_points_the_same_on_any_grid(tmp_path, fixed, displacement, kind, over):
+    grid = changed(fixed, kind)
+    step = Displacement(grid, displacement.field)
+    wide = grid.crop((-3, -2, -1), np.add(grid.shape, 4)) if over else None
+    for chain in (Transform((step, Affine(MATRIX))), Transform((Affine(MATRIX), step))):
+        path = write_transform(tmp_path / "x.h5", chain, over=wide)
+        theirs = sitk.ReadTransform(str(path))
+        points = grid.points()[9:-9:3, 9:-9:3, 9:-9:3].reshape(-1, 3) + 0.3
+        if isinstance(chain.steps[0], Affine):
+            points = Affine(np.linalg.inv(MATRIX)).map(points)
+        lps = torch.tensor([-1.0, -1, 1], dtype=torch.float64)
+        found = torch.tensor([theirs.TransformPoint(p.tolist()) for p in points * lps]) * lps
+        ours = chain.map(points)
+        linear = Transform((Affine(MATRIX),)).map(points)
+        assert (ours - linear).norm(dim=-1).max() > 2
+        assert (found - ours).norm(dim=-1).max() < 0.005
+        assert (read_transform(path).map(points) - ours).norm(dim=-1).max() < 0.005
 
 
 def test_a_chain_maps_in_order():
