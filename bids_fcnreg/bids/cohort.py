@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from bids_fcnreg.bids.dataset import find_scans, read_description
+from bids_fcnreg.bids.dataset import find_scans, is_derivative, read_description
 from bids_fcnreg.bids.templates import mask_beside
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.files import checksum, read_text
@@ -110,9 +110,7 @@ def _brains_of(path: Path) -> Iterator[Brain]:
 
 def _brains_in(folder: Path) -> Iterator[Brain]:
     """Images of a BIDS dataset, raw or derived."""
-    description = read_description(folder)
-    # PipelineDescription is what derivatives had before BIDS 1.4.
-    if description.get("DatasetType") != "derivative" and "PipelineDescription" not in description:
+    if not is_derivative(read_description(folder)):
         for scan in find_scans(folder):
             yield from map(Brain, scan.t1w)
         return

@@ -214,7 +214,8 @@ def _failures(
     for scan in scans:
         if not scan.t1w:
             failures[scan.label] = Failure(
-                "It has no T1w image: add one, or name the other participants "
+                scan.problem
+                or "It has no T1w image: add one, or name the other participants "
                 "with --participant-label."
             )
     return failures
