@@ -191,7 +191,11 @@ def read_dataset(
         _check_known("Session", visits, sorted(layout.sessions), bids_dir)
         _keep_sessions(layout, visits)
     found, notes = _all_scans(layout, queries)
-    notes = [*_notes_of_unused(layout, bids_dir), *notes, *_notes_of_filters(layout, filters or {})]
+    notes = [
+        *_notes_of_unused(layout, bids_dir),
+        *notes,
+        *_notes_of_filters(layout, filters or {}),
+    ]
     scans = []
     for participant in wanted or there:
         theirs = found.get(participant, [])
@@ -262,7 +266,24 @@ def _all_scans(
         else:
             scan = Scan(*who, (), problem=_problem(misplaced[who]))
         scans.setdefault(who[0], []).append(scan)
-    return scans, notes
+    return scans, [*_notes_of_phases(layout, queries["t1w"]), *notes]
+
+
+def _notes_of_phases(layout: Layout, query: Mapping[str, Any]) -> list[Note]:
+    """What is to be said of images that are left out unless a filter asks for them."""
+    if query["part"] != QUERIES["t1w"]["part"]:
+        return []
+    rest = {entity: value for entity, value in query.items() if entity != "part"}
+    return [
+        Note(
+            f"not used, for it is part-{image.entities['part']}: of several parts, only "
+            "magnitude images are registered",
+            image.path.name,
+            warning=False,
+        )
+        for image in layout.images["t1w"]
+        if matches(image.entities, rest) and not matches(image.entities, query)
+    ]
 
 
 def _by_scan(images: Iterable[RawImage]) -> dict[_Who, list[RawImage]]:
@@ -295,7 +316,9 @@ def _problem(misplaced: Sequence[UnusedImage]) -> str:
         return ""
     first, others = misplaced[0], len(misplaced) - 1
     more = f" ({others} more cannot be used either)" if others else ""
-    return f"{first.name} is not used: {first.reason}{more}. Rename or move it."
+    return (
+        f"{first.name} is not used: {first.reason}{more}. Rename or move it if it is the raw scan."
+    )
 
 
 def _notes_of_unused(layout: Layout, bids_dir: Path) -> list[Note]:
@@ -333,7 +356,11 @@ def _nothing_found(
 ) -> str:
     """Message when no participant has a T1w image that can be used."""
     misplaced = [one for one in layout.unused["t1w"] if not one.excluded]
-    if misplaced and not layout.images["t1w"] and all("derived" in one.reason for one in misplaced):
+    if (
+        misplaced
+        and not layout.images["t1w"]
+        and all("derived" in one.reason for one in misplaced)
+    ):
         return (
             f"{bids_dir} holds only derived images, such as {misplaced[0].name}: give the raw "
             "BIDS dataset that they were made from. To register one of them, use "

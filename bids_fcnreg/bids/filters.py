@@ -66,7 +66,9 @@ def read_filter_file(path: Path) -> dict[str, dict[str, Any]]:
             f"The BIDS filter file {path} has the unknown query {', '.join(unknown)}: those that "
             f"are read are {' and '.join(QUERIES)}."
         )
-    return {query: _read_query(path, query, content[query]) for query in QUERIES if query in content}
+    return {
+        query: _read_query(path, query, content[query]) for query in QUERIES if query in content
+    }
 
 
 def _read_query(path: Path, query: str, content: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,9 +138,7 @@ def _agrees(entity: str, label: str | None, asked: object) -> bool:
     return label == str(asked)
 
 
-def unmatched(
-    images: Sequence[Mapping[str, str]], query: Mapping[str, Any]
-) -> Iterator[str]:
+def unmatched(images: Sequence[Mapping[str, str]], query: Mapping[str, Any]) -> Iterator[str]:
     """Say of each value of a query that no image has, which values there are.
 
     Parameters

@@ -66,7 +66,9 @@ def select(images: Sequence[RawImage]) -> Selection:
                     problem=f"{best.path} and {other.path} have the same entities and differ: "
                     "remove one of them, or list it in .bidsignore.",
                 )
-            texts.append(f"{short_name(other)} is not used, for it is a copy of {short_name(best)}")
+            texts.append(
+                f"{short_name(other)} is not used, for it is a copy of {short_name(best)}"
+            )
         chosen.append(best)
     if len(chosen) > 1:
         texts.append(f"{len(chosen)} runs are averaged ({_names(chosen)})")
