@@ -65,7 +65,7 @@ def _read_line(line: str) -> tuple[re.Pattern[str], bool, bool] | None:
     excluding = not line.startswith("!")
     line = line.removeprefix("!")
     folders_only = line.endswith("/")
-    line = line.rstrip("/")
+    line = line.removesuffix("/")
     if not line:
         return None
     anywhere = "" if "/" in line else "(?:.*/)?"

@@ -192,7 +192,7 @@ def read_dataset(
         _keep_sessions(layout, visits)
     found, notes = _all_scans(layout, queries)
     notes = [
-        *_notes_of_unused(layout, bids_dir),
+        *_notes_of_unused(layout),
         *notes,
         *_notes_of_filters(layout, filters or {}),
     ]
@@ -321,7 +321,7 @@ def _problem(misplaced: Sequence[UnusedImage]) -> str:
     )
 
 
-def _notes_of_unused(layout: Layout, bids_dir: Path) -> list[Note]:
+def _notes_of_unused(layout: Layout) -> list[Note]:
     """What is to be said of images that are not in their place."""
     notes = [
         Note("not used, for the folder cannot be read: change its permissions", folder)
@@ -356,11 +356,8 @@ def _nothing_found(
 ) -> str:
     """Message when no participant has a T1w image that can be used."""
     misplaced = [one for one in layout.unused["t1w"] if not one.excluded]
-    if (
-        misplaced
-        and not layout.images["t1w"]
-        and all("derived" in one.reason for one in misplaced)
-    ):
+    derived = all("derived" in one.reason for one in misplaced)
+    if misplaced and derived and not layout.images["t1w"]:
         return (
             f"{bids_dir} holds only derived images, such as {misplaced[0].name}: give the raw "
             "BIDS dataset that they were made from. To register one of them, use "

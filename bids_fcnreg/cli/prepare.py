@@ -77,14 +77,14 @@ def find_input(config: Config, console: Console) -> list[Scan]:
             "note: --bids-database-dir has no effect: the dataset itself is read, which takes "
             "less time than a database"
         )
-    for line in summarize(dataset.notes, sys.maxsize if config.verbose else NAMED):
-        console.print(line, soft_wrap=True)
     scans = dataset.scans
     people = len({scan.participant for scan in scans})
     console.print(
         f"{config.bids_dir}: {_count(people, 'participant')}, "
         f"{_count(sum(bool(scan.t1w) for scan in scans), 'anatomy', 'anatomies')}"
     )
+    for line in summarize(dataset.notes, sys.maxsize if config.verbose else NAMED):
+        console.print(line, soft_wrap=True)
     return scans
 
 

@@ -110,7 +110,7 @@ def test_filter_words_for_absent_and_present(dataset, tmp_path, value, number):
 
 def test_filter_cannot_undo_the_command_line(dataset, tmp_path):
     path = write(tmp_path / "f.json", {"t1w": {"subject": "01", "session": "a"}})
-    with pytest.raises(InputError, match="no T1w image for what was asked.*the session a"):
+    with pytest.raises(InputError, match=r"no T1w image for what was asked.*the session a"):
         find_scans(dataset, ["02"], ["b"], read_filter_file(path))
 
 
@@ -366,7 +366,7 @@ def test_bidsignore_excludes_participants_and_silences_warnings(tmp_path):
     (root / ".bidsignore").write_text("sub-02/\nsub-*_bad\n")
     assert [scan.label for scan in find_scans(root)] == ["sub-01"]
     assert "warning" not in notes(root)
-    with pytest.raises(InputError, match="Participant 02 is excluded by .*bidsignore"):
+    with pytest.raises(InputError, match=r"Participant 02 is excluded by .*bidsignore"):
         find_scans(root, ["02"])
 
 
@@ -381,7 +381,7 @@ def test_bidsignore_excludes_participants_and_silences_warnings(tmp_path):
 def test_derivatives_are_refused(tmp_path, description):
     root = make(tmp_path, GOOD)
     write(root / "dataset_description.json", {"Name": "x", "BIDSVersion": "1.4.0", **description})
-    with pytest.raises(InputError, match="holds derivatives .* give the raw BIDS dataset"):
+    with pytest.raises(InputError, match=r"holds derivatives .* give the raw BIDS dataset"):
         find_scans(root)
 
 
@@ -392,7 +392,7 @@ def test_derivatives_that_do_not_say_so_are_refused(tmp_path):
         "sub-01/anat/sub-01_space-MNI152NLin2009cAsym_res-2_desc-preproc_T1w.nii.gz",
         "sub-02/ses-1/anat/sub-02_ses-1_desc-preproc_T1w.nii.gz",
     )
-    with pytest.raises(InputError, match="holds only derived images, .* give the raw BIDS"):
+    with pytest.raises(InputError, match=r"holds only derived images, .* give the raw BIDS"):
         find_scans(root)
 
 

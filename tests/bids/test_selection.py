@@ -49,7 +49,11 @@ def test_runs_are_averaged_and_named(tmp_path, endings, used):
     ("endings", "used", "keys"),
     [
         (["ce-gad_T1w.nii.gz", "T1w.nii.gz"], "T1w.nii.gz", "ce-"),
-        (["ce-gad_T1w.nii.gz", "acq-A_rec-B_T1w.nii.gz"], "acq-A_rec-B_T1w.nii.gz", "ce-, rec-"),
+        (
+            ["ce-gad_T1w.nii.gz", "acq-A_rec-B_T1w.nii.gz"],
+            "acq-A_rec-B_T1w.nii.gz",
+            "acq-, ce-, rec-",
+        ),
         (["rec-norm_T1w.nii.gz", "rec-orig_T1w.nii.gz"], "rec-norm_T1w.nii.gz", "rec-"),
         (["rec-norm_T1w.nii.gz", "T1w.nii.gz"], "T1w.nii.gz", "rec-"),
         (["acq-B_T1w.nii.gz", "acq-A_T1w.nii.gz"], "acq-A_T1w.nii.gz", "acq-"),
