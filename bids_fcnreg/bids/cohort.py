@@ -80,7 +80,7 @@ def find_brains(
     Parameters
     ----------
     data : iterable of str or path
-        Any mix of: a BIDS dataset (the T1w images that would be registered); BIDS derivatives (every
+        Any mix of: a BIDS dataset (its T1w images); BIDS derivatives (every
         ``desc-preproc_T1w`` in its own space, with its brain mask); a NIfTI file, with its mask
         if that is beside it (``…_desc-brain_mask.nii.gz`` for ``…_T1w.nii.gz``); a text file
         with one image a line (relative to its folder; what follows a # is a comment).
