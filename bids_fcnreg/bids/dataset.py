@@ -14,12 +14,17 @@ from bids_fcnreg.bids.filters import (
     matches,
     name_some,
     similar,
-    unmatched,
     values_of,
 )
 from bids_fcnreg.bids.layout import Layout, RawImage, UnusedImage, find_participants, read_layout
 from bids_fcnreg.bids.names import Kind
-from bids_fcnreg.bids.notes import Note
+from bids_fcnreg.bids.notes import (
+    Note,
+    notes_of_filters,
+    notes_of_phases,
+    notes_of_sessions,
+    notes_of_unused,
+)
 from bids_fcnreg.bids.selection import match_lesions, select, short_name
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.files import checksum, read_text
@@ -192,9 +197,9 @@ def read_dataset(
         _keep_sessions(layout, visits)
     found, notes = _all_scans(layout, queries)
     notes = [
-        *_notes_of_unused(layout),
+        *notes_of_unused(layout),
         *notes,
-        *_notes_of_filters(layout, filters or {}),
+        *notes_of_filters(layout, filters or {}),
     ]
     scans = []
     for participant in wanted or there:
@@ -224,6 +229,12 @@ def _check_participants(bids_dir: Path, wanted: tuple[str, ...]) -> list[str]:
             f"Participant {name_some(asked)} is excluded by {bids_dir / '.bidsignore'}: remove "
             "that line, or choose another participant."
         )
+    for label in wanted:
+        if (bids_dir / f"sub-{label}").is_dir() and label not in there:
+            raise InputError(
+                f"{bids_dir / f'sub-{label}'} is not a legal folder of a participant: rename it "
+                "to sub-LABEL, with letters and digits only."
+            )
     _check_known("Participant", wanted, there, bids_dir)
     return there
 
@@ -266,24 +277,8 @@ def _all_scans(
         else:
             scan = Scan(*who, (), problem=_problem(misplaced[who]))
         scans.setdefault(who[0], []).append(scan)
-    return scans, [*_notes_of_phases(layout, queries["t1w"]), *notes]
-
-
-def _notes_of_phases(layout: Layout, query: Mapping[str, Any]) -> list[Note]:
-    """What is to be said of images that are left out unless a filter asks for them."""
-    if query["part"] != QUERIES["t1w"]["part"]:
-        return []
-    rest = {entity: value for entity, value in query.items() if entity != "part"}
-    return [
-        Note(
-            f"not used, for it is part-{image.entities['part']}: of several parts, only "
-            "magnitude images are registered",
-            image.path.name,
-            warning=False,
-        )
-        for image in layout.images["t1w"]
-        if matches(image.entities, rest) and not matches(image.entities, query)
-    ]
+    notes += [note for theirs in scans.values() for note in notes_of_sessions(theirs)]
+    return scans, [*notes_of_phases(layout, queries["t1w"]), *notes]
 
 
 def _by_scan(images: Iterable[RawImage]) -> dict[_Who, list[RawImage]]:
@@ -321,32 +316,6 @@ def _problem(misplaced: Sequence[UnusedImage]) -> str:
     )
 
 
-def _notes_of_unused(layout: Layout) -> list[Note]:
-    """What is to be said of images that are not in their place."""
-    notes = [
-        Note("not used, for the folder cannot be read: change its permissions", folder)
-        for folder in layout.unreadable
-    ]
-    for kind, what in (("t1w", "image"), ("roi", "lesion mask")):
-        for one in layout.unused[kind]:
-            text = f"this {what} is not used: {one.reason}"
-            notes.append(Note(text, one.name, warning=not one.excluded))
-    if any(note.warning for note in notes):
-        advice = "Rename or move images that belong to the dataset; list others in .bidsignore."
-        notes.append(Note(advice, warning=False))
-    return notes
-
-
-def _notes_of_filters(layout: Layout, filters: Filters) -> list[Note]:
-    """What is to be said of filters that ask for what no image has."""
-    notes = []
-    for name, query in filters.items():
-        entities = [image.entities for image in layout.images[name]]
-        asked = {entity: value for entity, value in query.items() if entity != "subject"}
-        notes += [Note(f"BIDS filter {name}: {text}") for text in unmatched(entities, asked)]
-    return notes
-
-
 def _nothing_found(
     bids_dir: Path,
     layout: Layout,
@@ -365,7 +334,7 @@ def _nothing_found(
         )
     chosen = " for what was asked" if asked else ""
     sentence = f"{bids_dir} has no T1w image{chosen}"
-    if hints := _notes_of_filters(layout, filters):
+    if hints := notes_of_filters(layout, filters):
         return f"{sentence}. {hints[0].text}"
     if problem := next((scan.problem for scan in scans if scan.problem), ""):
         return f"{sentence} that can be used. {problem}"

@@ -68,8 +68,11 @@ class UnusedImage:
 
     @property
     def name(self) -> str:
-        """Path from the root of the dataset."""
-        return "/".join(self.parts)
+        """Path from the root of the dataset, what cannot be printed in it escaped."""
+        letters = "/".join(self.parts)
+        return "".join(
+            one if one.isprintable() else one.encode("unicode_escape").decode() for one in letters
+        )
 
     @property
     def subject(self) -> str | None:

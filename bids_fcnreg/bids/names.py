@@ -118,8 +118,10 @@ class Kind:
 
 def split_extension(name: str) -> tuple[str | None, str]:
     """Stem and extension of a NIfTI file, in any case; the stem of any other file is None."""
-    found = re.fullmatch(r"(.*?)(\.nii(?:\.gz)?)", name, re.IGNORECASE | re.DOTALL)
-    return (found[1], found[2]) if found else (None, "")
+    for extension in EXTENSIONS:
+        if name.lower().endswith(extension):
+            return name[: -len(extension)], name[-len(extension) :]
+    return None, ""
 
 
 def read_entities(parts: Sequence[str], kind: Kind) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -394,6 +395,41 @@ def test_derivatives_that_do_not_say_so_are_refused(tmp_path):
     )
     with pytest.raises(InputError, match=r"holds only derived images, .* give the raw BIDS"):
         find_scans(root)
+
+
+def test_an_illegal_participant_who_is_asked_for(tmp_path):
+    root = make(tmp_path, GOOD, "sub-01_bad/anat/sub-01_T1w.nii.gz")
+    with pytest.raises(InputError, match="sub-01_bad is not a legal folder of a participant"):
+        find_scans(root, ["01_bad"])
+
+
+def test_names_that_cannot_be_printed_are_escaped(tmp_path):
+    root = make(tmp_path, "sub-02/anat/sub-02_T1w.nii.gz")
+    (root / "sub-01/anat").mkdir(parents=True)
+    for name in (b"sub-01_acq-\xff_T1w.nii.gz", b"sub-01_acq-\n_T1w.nii.gz"):
+        Path(os.fsdecode(bytes(root / "sub-01/anat") + b"/" + name)).touch()
+    assert r"sub-01_acq-\udcff_T1w.nii.gz" in notes(root) and r"acq-\n_T1w" in notes(root)
+    assert "acq-" in find_scans(root)[0].problem
+    notes(root).encode()
+
+
+def test_sessions_of_different_kinds_are_told(tmp_path):
+    anat = "sub-01/ses-{0}/anat/sub-01_ses-{0}_{1}T1w.nii.gz"
+    root = make(tmp_path, anat.format(1, "acq-A_"), anat.format(2, "acq-B_run-2_"))
+    assert (
+        "sub-01: images of different kinds are used in its sessions (1: acq-A_T1w, 2: "
+        in notes(root)
+    )
+    (root / anat.format(2, "acq-B_run-2_")).rename(root / anat.format(2, "acq-A_run-1_"))
+    assert notes(root) == ""
+
+
+def test_a_filter_of_participants_has_no_effect_and_says_so(tmp_path):
+    root = make(tmp_path, GOOD, "sub-02/anat/sub-02_T1w.nii.gz")
+    filters = read_filter_file(write(tmp_path / "f.json", {"t1w": {"subject": "01"}}))
+    dataset = read_dataset(root, filters=filters)
+    assert len(dataset.scans) == 2
+    assert "subject has no effect, use --participant-label" in summarize(dataset.notes)[0]
 
 
 def test_linked_folders_are_read_and_circles_are_not_followed(tmp_path):
