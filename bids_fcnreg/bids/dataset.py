@@ -17,7 +17,7 @@ from bids_fcnreg.bids.filters import (
     values_of,
 )
 from bids_fcnreg.bids.layout import Layout, RawImage, UnusedImage, find_participants, read_layout
-from bids_fcnreg.bids.names import Kind
+from bids_fcnreg.bids.names import KEYS, Kind
 from bids_fcnreg.bids.notes import (
     Note,
     notes_of_filters,
@@ -264,9 +264,14 @@ def _all_scans(
         for name, query in queries.items()
     }
     misplaced: dict[_Who, list[UnusedImage]] = {}
+    # Those that a filter does not ask for are missed by nobody.
+    asked = {
+        entity: value
+        for entity, value in queries["t1w"].items()
+        if entity in KEYS and value != QUERIES["t1w"].get(entity)
+    }
     for one in layout.unused["t1w"]:
-        # Those that a filter does not ask for are missed by nobody.
-        if one.in_anat and not one.excluded and matches(one.entities, queries["t1w"]):
+        if one.in_anat and not one.excluded and matches(one.entities, asked):
             misplaced.setdefault((str(one.subject), one.session), []).append(one)
     scans: dict[str, list[Scan]] = {}
     notes = []

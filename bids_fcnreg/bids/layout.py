@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bids_fcnreg.bids.bidsignore import Bidsignore
 from bids_fcnreg.bids.names import (
+    EXTENSIONS,
     SESSION_FOLDER,
     SUBJECT_FOLDER,
     Kind,
@@ -181,11 +182,11 @@ def _files(
         for entry in _entries(bids_dir.joinpath(*folder), unreadable):
             parts = (*folder, entry.name)
             # A folder with the name of an image is refused when it is read as one.
-            if not _is_folder(entry) or re.search(r"\.nii(\.gz)?$", entry.name):
+            if entry.name.endswith(EXTENSIONS) or (entry.is_symlink() and not _has_place(parts)):
+                yield parts  # without asking for what a link leads to, which takes time
+            elif not _is_folder(entry):
                 yield parts
-            elif not entry.name.lower().endswith(_FILES) and (
-                _has_place(parts) or not entry.is_symlink()
-            ):
+            elif not entry.name.lower().endswith(_FILES):
                 pending.append(parts)
 
 

@@ -302,13 +302,20 @@ def test_who_has_misnamed_images_only_fails_alone(tmp_path):
         "sub-03/ses-2/anat/sub-03_ses-1_T1w.nii.gz",
         "sub-04/anat/old/sub-04_T1w.nii.gz",
         "sub-05/func/sub-05_task-rest_bold.nii.gz",
+        "sub-06/ses-1/anat/sub-06_ses-1_T1w.nii.gz",
+        "sub-06/ses-2/anat/sub-06_ses-2_t1w.nii.gz",
     )
     scans = {scan.label: scan for scan in find_scans(root)}
-    assert {label for label, scan in scans.items() if scan.t1w} == {"sub-02", "sub-03_ses-1"}
+    assert {label for label, scan in scans.items() if scan.t1w} == {
+        "sub-02",
+        "sub-03_ses-1",
+        "sub-06_ses-1",
+    }
     assert scans["sub-02"].t1w == (root / "sub-02/anat/sub-02_T1w.nii.gz",)
     for label, words in (
         ("sub-01", "sub-01/anat/sub-02_T1w.nii.gz is not used: its name does not begin"),
         ("sub-03_ses-2", "sub-03/ses-2/anat/sub-03_ses-1_T1w.nii.gz is not used: the session"),
+        ("sub-06_ses-2", "sub-06/ses-2/anat/sub-06_ses-2_t1w.nii.gz is not used: its name does"),
         ("sub-04", "sub-04/anat/old/sub-04_T1w.nii.gz is not used: it is not directly"),
     ):
         assert scans[label].problem.startswith(words)
