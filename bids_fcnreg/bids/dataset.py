@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,11 +197,7 @@ def read_dataset(
         _check_known("Session", visits, sorted(layout.sessions), bids_dir)
         _keep_sessions(layout, visits)
     found, notes = _all_scans(layout, queries)
-    notes = [
-        *notes_of_unused(layout),
-        *notes,
-        *notes_of_filters(layout, filters or {}),
-    ]
+    notes = [*notes_of_unused(layout), *notes, *notes_of_filters(layout, filters or {})]
     scans = []
     for participant in wanted or there:
         theirs = found.get(participant, [])
@@ -230,7 +227,7 @@ def _check_participants(bids_dir: Path, wanted: tuple[str, ...]) -> list[str]:
             "that line, or choose another participant."
         )
     for label in wanted:
-        if (bids_dir / f"sub-{label}").is_dir() and label not in there:
+        if os.path.isdir(bids_dir / f"sub-{label}") and label not in there:
             raise InputError(
                 f"{bids_dir / f'sub-{label}'} is not a legal folder of a participant: rename it "
                 "to sub-LABEL, with letters and digits only."
@@ -252,7 +249,11 @@ def _keep_sessions(layout: Layout, visits: tuple[str, ...]) -> None:
     for images in layout.images.values():
         images[:] = [image for image in images if image.scan[1] in visits]
     for unused in layout.unused.values():
-        unused[:] = [one for one in unused if one.session is None or one.session in visits]
+        unused[:] = [
+            one
+            for one in unused
+            if one.session in visits or (one.session is None and not one.in_anat)
+        ]
 
 
 def _all_scans(

@@ -404,6 +404,26 @@ def test_derivatives_that_do_not_say_so_are_refused(tmp_path):
         find_scans(root)
 
 
+def test_a_label_that_no_folder_can_have(tmp_path):
+    root = make(tmp_path, GOOD)
+    for label in ("a" * 5000, "", "x\0"):
+        with pytest.raises(InputError, match="is not in"):
+            find_scans(root, [label])
+
+
+def test_images_of_other_sessions_fail_nobody(tmp_path):
+    root = make(
+        tmp_path,
+        IN_SESSION,
+        "sub-01/anat/sub-02_T1w.nii.gz",
+        "sub-01/ses-2/anat/sub-02_ses-2_T1w.nii.gz",
+        "sub-01/ses-1_rescan/anat/sub-01_ses-1_T1w.nii.gz",
+    )
+    assert [scan.label for scan in find_scans(root, sessions=["1"])] == ["sub-01_ses-1"]
+    said = notes(root, sessions=("1",))
+    assert "ses-1_rescan" in said and "sub-02" not in said
+
+
 def test_an_illegal_participant_who_is_asked_for(tmp_path):
     root = make(tmp_path, GOOD, "sub-01_bad/anat/sub-01_T1w.nii.gz")
     with pytest.raises(InputError, match="sub-01_bad is not a legal folder of a participant"):
