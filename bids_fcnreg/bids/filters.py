@@ -132,7 +132,7 @@ def _agrees(entity: str, label: str | None, asked: object) -> bool:
     if label is None:
         return False
     if KEYS.get(entity) in FORMS and label.isdecimal() and str(asked).isdecimal():
-        return int(label) == int(str(asked))
+        return label.lstrip("0") == str(asked).lstrip("0")
     if entity == "extension":
         return label.lstrip(".") == str(asked).lstrip(".")
     return label == str(asked)

@@ -102,7 +102,7 @@ class Kind:
     def resembles(self, name: str) -> bool:
         """Whether a file name is, or was meant to be, that of an image of this kind."""
         stem, _ = split_extension(name)
-        if stem is None:
+        if stem is None or not self.suffixes:
             return False
         tokens = stem.lower().split("_")
         last = re.split(r"[^0-9a-z+]+", stem.lower())[-1]
