@@ -77,7 +77,7 @@ class Config:
     filter_file : Path or None
         BIDS filter file (JSON) as fMRIPrep reads it.
     database_dir : Path or None
-        Folder of a pybids database, to index a large dataset once.
+        Folder of a pybids database, as fMRIPrep takes one; it is not used.
     skip_validation : bool
         Leave out the BIDS validator.
     templates, atlases : tuple of str

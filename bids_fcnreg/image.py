@@ -16,6 +16,7 @@ import torch
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.geometry import Grid, Image
 from bids_fcnreg.files import write_bytes
+from bids_fcnreg.filetype import describe_missing_content, describe_other_type
 from bids_fcnreg.machine import available_memory_gb
 from bids_fcnreg.orientation import (
     SCANNER,
@@ -47,26 +48,23 @@ LABEL_TOLERANCE, MOST_OFF = 2e-5, 0.2
 
 
 def check_file(path: Path) -> None:
-    """Refuse what is no file that can be opened; its content is not looked at.
+    """Refuse what is no file that can be opened, and what is evidently no NIfTI image.
 
     Raises
     ------
     InputError
         That says what to do.
     """
-    if not path.exists():
-        if path.is_symlink():
-            raise InputError(
-                f"{path} is a broken link (a file that git-annex or datalad has not fetched?): "
-                "get the file first."
-            )
+    if not path.exists() and not path.is_symlink():
         raise InputError(f"{path} does not exist: check the path.")
     if path.is_dir():
         raise InputError(f"{path} is a folder: give a NIfTI file.")
-    if not path.is_file():
+    if path.exists() and not path.is_file():
         raise InputError(f"{path} is not a file: give a NIfTI file.")
-    if not os.access(path, os.R_OK):
+    if path.exists() and not os.access(path, os.R_OK):
         raise InputError(f"{path} cannot be read: change its permissions.")
+    if what := describe_missing_content(path) or describe_other_type(path):
+        raise InputError(f"{path} cannot be used: {what}.")
 
 
 def load(source: Source, dtype: str = "float32", role: str = "image") -> nib.Nifti1Image:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from bids_fcnreg.bids.dataset import find_scans, read_description
+from bids_fcnreg.bids.dataset import is_derivative, read_dataset, read_description
+from bids_fcnreg.bids.notes import summarize
 from bids_fcnreg.bids.templates import mask_beside
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.files import checksum, read_text
@@ -71,16 +72,20 @@ class Brain:
         return digest.hexdigest()[:16]
 
 
-def find_brains(data: Iterable[str | Path]) -> list[Brain]:
+def find_brains(
+    data: Iterable[str | Path], tell: Callable[[str], object] = lambda line: None
+) -> list[Brain]:
     """Find the images of a cohort.
 
     Parameters
     ----------
     data : iterable of str or path
-        Any mix of: a BIDS dataset (all T1w images); BIDS derivatives (every
+        Any mix of: a BIDS dataset (its T1w images); BIDS derivatives (every
         ``desc-preproc_T1w`` in its own space, with its brain mask); a NIfTI file, with its mask
         if that is beside it (``…_desc-brain_mask.nii.gz`` for ``…_T1w.nii.gz``); a text file
         with one image a line (relative to its folder; what follows a # is a comment).
+    tell : callable
+        Gets a line for each thing to be said of a dataset, such as images that are not used.
 
     Returns
     -------
@@ -92,14 +97,15 @@ def find_brains(data: Iterable[str | Path]) -> list[Brain]:
     InputError
         If one of them is missing, no such thing, or holds no T1w image.
     """
-    found = [brain for word in data for brain in _brains_of(Path(word).expanduser().absolute())]
+    paths = [Path(word).expanduser().absolute() for word in data]
+    found = [brain for path in paths for brain in _brains_of(path, tell)]
     return list(dict.fromkeys(found))
 
 
-def _brains_of(path: Path) -> Iterator[Brain]:
+def _brains_of(path: Path, tell: Callable[[str], object]) -> Iterator[Brain]:
     """Images that one of the words means."""
     if path.is_dir():
-        yield from _brains_in(path)
+        yield from _brains_in(path, tell)
     elif path.name.endswith(_NIFTI):
         yield _brain(path, "the data")
     elif path.exists():
@@ -108,12 +114,15 @@ def _brains_of(path: Path) -> Iterator[Brain]:
         raise InputError(f"{path} does not exist: check the path.")
 
 
-def _brains_in(folder: Path) -> Iterator[Brain]:
+def _brains_in(folder: Path, tell: Callable[[str], object]) -> Iterator[Brain]:
     """Images of a BIDS dataset, raw or derived."""
-    description = read_description(folder)
-    # PipelineDescription is what derivatives had before BIDS 1.4.
-    if description.get("DatasetType") != "derivative" and "PipelineDescription" not in description:
-        for scan in find_scans(folder):
+    if not is_derivative(read_description(folder)):
+        dataset = read_dataset(folder)
+        for line in summarize(dataset.notes):
+            tell(line)
+        for scan in dataset.scans:
+            if scan.problem:
+                tell(f"warning: {scan.label}: {scan.problem}")
             yield from map(Brain, scan.t1w)
         return
     native = [path for path in sorted(folder.glob(_PREPROCESSED)) if "_space-" not in path.name]

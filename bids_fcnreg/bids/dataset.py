@@ -2,41 +2,39 @@
 
 from __future__ import annotations
 
-import difflib
 import json
-import re
-import shutil
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from bids_fcnreg.bids.order import natural_key, order_sessions
-from bids_fcnreg.errors import FcnregError, InputError
-from bids_fcnreg.files import checksum, publish, read_text, remove_leftovers
+from bids_fcnreg.bids.filters import (
+    QUERIES,
+    Filters,
+    matches,
+    name_some,
+    similar,
+    values_of,
+)
+from bids_fcnreg.bids.layout import Layout, RawImage, UnusedImage, find_participants, read_layout
+from bids_fcnreg.bids.names import KEYS, Kind
+from bids_fcnreg.bids.notes import (
+    Note,
+    notes_of_filters,
+    notes_of_phases,
+    notes_of_sessions,
+    notes_of_unused,
+)
+from bids_fcnreg.bids.order import order_sessions
+from bids_fcnreg.bids.selection import match_lesions, select, short_name
+from bids_fcnreg.errors import InputError
+from bids_fcnreg.files import checksum, read_text
 
-if TYPE_CHECKING:
-    from bids.layout import BIDSLayout, BIDSLayoutIndexer
-
-#: Queries of fMRIPrep's filter files that we read; `_OTHER_QUERIES` are for images we never read.
-_QUERIES: dict[str, dict[str, Any]] = {
-    "t1w": {"datatype": "anat", "suffix": "T1w", "part": ["mag", None]},
-    "roi": {"datatype": "anat", "suffix": ["roi", "mask"]},
-}
-_OTHER_QUERIES = {"asl", "bold", "dwi", "flair", "fmap", "pet", "sbref", "t2w"}
-_LESION = re.compile(r"_label-lesion_(.*_)?(roi|mask)\.nii|^(?!.*_label-).*_roi\.nii")
-#: SQLite knows no larger ones.
-LARGEST_NUMBER = 2**63 - 1
-_VALIDATOR_SECONDS = 600
-#: Name that pybids gives to its database.
-_DATABASE = "layout_index.sqlite"
-#: Labels that a message names at most.
-_NAMED = 20
 #: Letters of a label that a message shows at most.
 _LONGEST = 60
+
+_Who = tuple[str, str | None]
 
 
 def scan_label(participant: str, session: str | None) -> str:
@@ -46,7 +44,7 @@ def scan_label(participant: str, session: str | None) -> str:
 
 @dataclass(frozen=True)
 class Scan:
-    """T1w images that make one anatomy: all runs of one participant in one session.
+    """T1w images that make one anatomy: the runs of one participant in one session.
 
     Attributes
     ----------
@@ -55,15 +53,18 @@ class Scan:
     session : str or None
         Label without ``ses-``.
     t1w : tuple of Path
-        The runs, sorted by name; empty if the participant has none.
+        The runs that are averaged, in the order of their names; empty if there is none.
     lesions : tuple of Path
         Lesion masks beside them.
+    problem : str
+        Why it has no T1w image, if there are images that cannot be used.
     """
 
     participant: str
     session: str | None
     t1w: tuple[Path, ...]
     lesions: tuple[Path, ...] = ()
+    problem: str = ""
 
     @property
     def label(self) -> str:
@@ -104,280 +105,250 @@ def read_description(bids_dir: Path) -> dict[str, Any]:
     return content
 
 
-def open_layout(
-    bids_dir: Path, participants: Iterable[str] = (), database_dir: Path | None = None
-) -> BIDSLayout:
-    """Index the ``anat`` folders of a dataset, nothing else.
-
-    Parameters
-    ----------
-    bids_dir : Path
-        Root of a BIDS dataset.
-    participants : iterable of str
-        Labels without ``sub-`` to restrict the index to; empty means all.
-    database_dir : Path, optional
-        pybids database: used as it is if it exists, else written there (for all participants).
+def check_raw(bids_dir: Path) -> None:
+    """Refuse derivatives in place of a raw dataset.
 
     Raises
     ------
     InputError
-        If there is no readable BIDS dataset at `bids_dir`.
+        As `read_description`, and if the dataset is a derivative.
     """
-    from bids.layout import BIDSLayoutIndexer
-
-    read_description(bids_dir)
-    labels = () if database_dir else tuple(participants)
-    chosen = "|".join(map(re.escape, labels)) if labels else "[^/]+"
-    ignore = [
-        re.compile(rf"^/(?!sub-(?:{chosen})(?:/|$)|dataset_description\.json$)"),
-        re.compile(r"^/sub-[^/]+/(?!ses-|anat(?:/|$))[^/]+"),
-        re.compile(r"^/sub-[^/]+/ses-[^/]+/(?!anat(?:/|$))[^/]+"),
-    ]
-    try:
-        indexer = BIDSLayoutIndexer(validate=False, ignore=ignore, index_metadata=False)
-        layout = _indexed(bids_dir, indexer, database_dir)
-    except UnicodeEncodeError as why:
+    description = read_description(bids_dir)
+    if is_derivative(description):
         raise InputError(
-            f"{bids_dir} holds a file whose name is not in UTF-8 ({_first_line(why)}): rename "
-            "what holds other letters than those of BIDS: a to z, digits and _-."
-        ) from why
-    except Exception as why:  # pybids, SQLAlchemy and SQLite each raise their own kinds
-        where = f"{bids_dir} (database {database_dir})" if database_dir else str(bids_dir)
-        raise InputError(
-            f"{where} cannot be read as a BIDS dataset ({_first_line(why)}): run "
-            "bids-validator-deno on it; a database of another pybids version must be deleted."
-        ) from why
-    if Path(layout.root).resolve() != Path(bids_dir).resolve():
-        raise InputError(
-            f"The database {database_dir} is of another dataset, {layout.root}: give another "
-            "folder with --bids-database-dir, or delete it."
+            f"{bids_dir} holds derivatives (dataset_description.json says so): give the raw BIDS "
+            "dataset that they were made from. To register one of these images, use "
+            "`fcnreg register`."
         )
-    return layout
 
 
-def _indexed(bids_dir: Path, indexer: BIDSLayoutIndexer, database_dir: Path | None) -> BIDSLayout:
-    """Layout in memory, or by a database, which appears whole or not at all."""
-    from bids.layout import BIDSLayout
+def is_derivative(description: Mapping[str, Any]) -> bool:
+    """Whether dataset_description.json is that of derivatives."""
+    # PipelineDescription is what derivatives had before BIDS 1.4.
+    kind = str(description.get("DatasetType", "")).lower()
+    return kind.startswith("deriv") or "PipelineDescription" in description
 
-    if database_dir is not None and not (database_dir / _DATABASE).exists():
-        # One that is half made would be taken for the whole dataset.
-        with tempfile.TemporaryDirectory() as scratch:
-            BIDSLayout(bids_dir, validate=False, indexer=indexer, database_path=scratch)
-            remove_leftovers(database_dir.glob(".*"))
-            publish(Path(scratch, _DATABASE), database_dir / _DATABASE)
-    return BIDSLayout(bids_dir, validate=False, indexer=indexer, database_path=database_dir)
+
+@dataclass(frozen=True)
+class Dataset:
+    """What is registered of a dataset, and what is to be said of it.
+
+    Attributes
+    ----------
+    scans : list of Scan
+        One for each participant and session that has a T1w image or should have, sorted.
+    notes : list of Note
+        Images that are not used, what is averaged, filters without effect.
+    """
+
+    scans: list[Scan]
+    notes: list[Note]
 
 
 def find_scans(
     bids_dir: Path,
     participants: Iterable[str] = (),
     sessions: Iterable[str] = (),
-    filters: dict[str, dict[str, Any]] | None = None,
-    database_dir: Path | None = None,
+    filters: Filters | None = None,
 ) -> list[Scan]:
-    """Find what there is to register.
+    """Find what there is to register; parameters and errors as for `read_dataset`."""
+    return read_dataset(bids_dir, participants, sessions, filters).scans
+
+
+def read_dataset(
+    bids_dir: Path,
+    participants: Iterable[str] = (),
+    sessions: Iterable[str] = (),
+    filters: Filters | None = None,
+) -> Dataset:
+    """Find what there is to register, and what looks like it and is not used.
 
     Parameters
     ----------
     bids_dir : Path
-        Root of a BIDS dataset.
+        Root of a raw BIDS dataset.
     participants, sessions : iterable of str
         Labels, with or without ``sub-`` and ``ses-``; empty means all. Sessions asked for leave
         out images without a session.
-    filters : dict, optional
-        What `read_filter_file` returns.
-    database_dir : Path, optional
-        See `open_layout`.
+    filters : mapping, optional
+        What `bids_fcnreg.bids.filters.read_filter_file` returns.
 
     Returns
     -------
-    list of Scan
-        One for each participant and session that has a T1w image, sorted; see
-        `bids_fcnreg.bids.order`. A participant without
-        any T1w image is there with an empty ``t1w`` (only if named, when sessions are asked for).
+    Dataset
+        A participant without any T1w image has a scan with an empty ``t1w`` (only if named, when
+        sessions are asked for), and so has a session of which no image can be used.
 
     Raises
     ------
     InputError
-        If there is no dataset, an unknown participant or session, or no T1w image at all.
+        If there is no raw dataset, an unknown participant or session, or no T1w image at all.
     """
-    from sqlalchemy.exc import SQLAlchemyError
-
     bids_dir = Path(bids_dir).absolute()
-    read_description(bids_dir)
-    wanted = _labels(participants, "sub-")
-    visits = _labels(sessions, "ses-")
-    folders = (p.name[4:] for p in bids_dir.glob("sub-*") if p.is_dir())
-    there = sorted(folders, key=natural_key)
-    if not there:
-        raise InputError(f"{bids_dir} has no sub-* folders: is it the root of the dataset?")
-    _check_known("Participant", wanted, there, bids_dir)
-    layout = open_layout(bids_dir, wanted, database_dir)
+    check_raw(bids_dir)
+    wanted, visits = _labels(participants, "sub-"), _labels(sessions, "ses-")
+    there = _check_participants(bids_dir, wanted)
+    queries = _queries(filters or {})
+    kinds = {
+        name: Kind(tuple(str(one) for one in values_of(query["suffix"])), name == "roi")
+        for name, query in queries.items()
+    }
+    layout = read_layout(bids_dir, kinds, wanted)
     if visits:
-        _check_known("Session", visits, layout.get_sessions(), bids_dir)
-    try:
-        everybody = _all_scans(layout, visits, filters or {})
-    except (ValueError, TypeError, SQLAlchemyError) as why:
-        raise InputError(
-            f"The BIDS filter asks for what cannot be looked for ({_first_line(why)}): correct "
-            "its values."
-        ) from why
+        _check_known("Session", visits, sorted(layout.sessions), bids_dir)
+        _keep_sessions(layout, visits)
+    found, notes = _all_scans(layout, queries)
+    notes = [*notes_of_unused(layout), *notes, *notes_of_filters(layout, filters or {})]
     scans = []
     for participant in wanted or there:
-        found = order_sessions(bids_dir, everybody.get(participant, []))
-        if not found and (wanted or not visits):
+        theirs = order_sessions(bids_dir, found.get(participant, []))
+        if not theirs and (wanted or not visits):
             session = visits[0] if len(visits) == 1 else None
-            found = [Scan(participant, session, ())]
-        scans += found
+            misplaced = [one for one in layout.unused["t1w"] if one.subject == participant]
+            theirs = [Scan(participant, session, (), problem=_problem(misplaced))]
+        scans += theirs
     if not any(scan.t1w for scan in scans):
-        chosen = " for what was asked" if wanted or visits or filters else ""
+        asked = bool(wanted or visits or filters)
+        raise InputError(_nothing_found(bids_dir, layout, scans, filters or {}, asked))
+    return Dataset(scans, notes)
+
+
+def _check_participants(bids_dir: Path, wanted: tuple[str, ...]) -> list[str]:
+    """Labels of the participants of a dataset; refuses those that it does not have."""
+    there, excluded = find_participants(bids_dir)
+    if not there:
+        why = " but those that .bidsignore excludes" if excluded else ""
         raise InputError(
-            f"{bids_dir} has no T1w image{chosen} (sub-*/[ses-*/]anat/*_T1w.nii[.gz]): check the "
-            "participants, sessions and filters, and that the images are named as BIDS asks."
+            f"{bids_dir} has no sub-* folders{why}: is it the root of the dataset? Their names "
+            "are sub-LABEL, with letters and digits only."
         )
-    return scans
-
-
-def read_filter_file(path: Path) -> dict[str, dict[str, Any]]:
-    """Read a filter file as fMRIPrep does, e.g. ``{"t1w": {"acquisition": "MPRAGE"}}``.
-
-    ``null`` (or ``"Query.NONE"``) asks that the entity is absent, ``"*"`` (or ``"Query.ANY"``)
-    that it is there. Queries for images that are not read (``bold``, …) are left out.
-
-    Raises
-    ------
-    InputError
-        If it is not such a file, or a query or an entity in it is unknown.
-    """
-    from bids.layout import Config, Query
-
-    path = Path(path)
-    try:
-        content = json.loads(read_text(path))
-    except (OSError, ValueError, RecursionError) as why:
+    if asked := [label for label in wanted if label in excluded]:
         raise InputError(
-            f"The BIDS filter file {path} cannot be read ({why}): repair it."
-        ) from why
-    if not isinstance(content, dict) or not all(isinstance(q, dict) for q in content.values()):
-        raise InputError(
-            f'The BIDS filter file {path} must hold one object a query, such as {{"t1w": '
-            '{"acquisition": "MPRAGE"}}.'
+            f"Participant {name_some(asked)} is excluded by {bids_dir / '.bidsignore'}: remove "
+            "that line, or choose another participant."
         )
-    unknown = sorted(set(content) - set(_QUERIES) - _OTHER_QUERIES)
-    if unknown:
-        raise InputError(
-            f"The BIDS filter file {path} has the unknown query {', '.join(unknown)}: those that "
-            f"are read are {' and '.join(_QUERIES)}."
-        )
-    words = {None: Query.NONE, "*": Query.ANY}
-    words |= {f"Query.{query.name}": query for query in Query}
-    entities = set(Config.load("bids").entities) | set(Config.load("derivatives").entities)
-    filters = {}
-    for query in set(content) & set(_QUERIES):
-        strange = sorted(set(content[query]) - entities)
-        if strange:
+    for label in wanted:
+        if os.path.isdir(bids_dir / f"sub-{label}") and label not in there:
             raise InputError(
-                f"The BIDS filter file {path} has in {query} the unknown entity "
-                f"{', '.join(strange)}: write it in full, for instance acquisition, run, session."
+                f"{bids_dir / f'sub-{label}'} is not a legal folder of a participant: rename it "
+                "to sub-LABEL, with letters and digits only."
             )
-        for entity, value in content[query].items():
-            for one in value if isinstance(value, list) else [value]:
-                huge = isinstance(one, int) and abs(one) > LARGEST_NUMBER
-                if huge or not isinstance(one, str | int | float | None):
-                    raise InputError(
-                        f"The BIDS filter file {path} has in {query} a value of {entity} that is "
-                        "neither a text, a number of at most 18 digits, null, true nor false, nor "
-                        "a list of these."
-                    )
-        filters[query] = {
-            entity: list(dict.fromkeys(words.get(v, v) for v in value))
-            if isinstance(value, list)
-            else words.get(value, value)
-            for entity, value in content[query].items()
-        }
-    return filters
+    _check_known("Participant", wanted, there, bids_dir)
+    return there
 
 
-def validate(bids_dir: Path) -> list[str]:
-    """Run the BIDS validator and say what it found.
-
-    Nothing it finds stops a run: real datasets carry errors in files that are never read, and
-    those that are read are checked when they are.
-
-    Returns
-    -------
-    list of str
-        One line for each error; empty if there is none.
-
-    Raises
-    ------
-    FcnregError
-        If the validator could not do its work.
-    """
-    name = "bids-validator-deno"
-    beside = Path(sys.executable).with_name(name)
-    command = str(beside) if beside.exists() else shutil.which(name)
-    if command is None:
-        raise FcnregError(f"{name} is not installed: the dataset was not validated.")
-    try:
-        done = subprocess.run(
-            [command, str(bids_dir), "--format", "json", "--ignoreWarnings"],
-            capture_output=True,
-            text=True,
-            timeout=_VALIDATOR_SECONDS,
-        )
-        if not done.stdout.strip():
-            raise OSError(done.stderr.strip() or f"exit code {done.returncode}")
-        issues = json.loads(done.stdout)["issues"]["issues"]
-    except subprocess.TimeoutExpired as why:
-        raise FcnregError(
-            f"{name} took more than {_VALIDATOR_SECONDS} s: the dataset was not validated."
-        ) from why
-    except (OSError, ValueError, KeyError) as why:
-        raise FcnregError(
-            f"{name} failed ({_first_line(why)}): the dataset was not validated."
-        ) from why
-    return [_issue_line(issue) for issue in issues if issue.get("severity") == "error"]
+def _queries(filters: Filters) -> dict[str, dict[str, Any]]:
+    """What is asked of each kind of image."""
+    queries = {name: {**default, **filters.get(name, {})} for name, default in QUERIES.items()}
+    for query in queries.values():
+        query.pop("subject", None)  # who it is, only the command line says
+    return queries
 
 
-def _issue_line(issue: dict[str, Any]) -> str:
-    """One error of the validator as one line."""
-    line = f" line {issue['line']}" if issue.get("line") else ""
-    sub = f" ({issue['subCode']})" if issue.get("subCode") else ""
-    message = " ".join(str(issue.get("issueMessage") or "").split())
-    place = f"{issue.get('location', 'dataset')}{line}: {issue.get('code', 'error')}{sub}"
-    return f"{place} {message}".rstrip()
+def _keep_sessions(layout: Layout, visits: tuple[str, ...]) -> None:
+    """Remove images of other sessions; the filter narrows what is left, and overrides nothing."""
+    for images in layout.images.values():
+        images[:] = [image for image in images if image.scan[1] in visits]
+    for unused in layout.unused.values():
+        unused[:] = [
+            one
+            for one in unused
+            if one.session in visits or (one.session is None and not one.in_anat)
+        ]
 
 
 def _all_scans(
-    layout: BIDSLayout, sessions: tuple[str, ...], filters: dict[str, Any]
-) -> dict[str, list[Scan]]:
-    """Scans of each participant.
-
-    All are asked for at once: pybids goes through the whole index for each question.
-    """
-    common: dict[str, Any] = {"extension": [".nii", ".nii.gz"]}
-    if sessions:
-        common["session"] = list(sessions)
-    images: dict[str, dict[tuple[str, str | None], list[Path]]] = {}
-    for query, default in _QUERIES.items():
-        asked = {**common, **default, **filters.get(query, {})}
-        asked.pop("subject", None)  # who it is, only the command line says
-        found = images.setdefault(query, {})
-        for file in layout.get(**asked):
-            if "subject" not in file.entities:
-                continue  # its folder is not named as BIDS asks
-            session = file.entities.get("session")
-            # The filter narrows what was asked for on the command line, and never overrides it.
-            if not sessions or session in sessions:
-                found.setdefault((file.entities["subject"], session), []).append(Path(file.path))
+    layout: Layout, queries: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, list[Scan]], list[Note]]:
+    """Scans of each participant, sorted by session (images without one come first)."""
+    images = {
+        name: _by_scan(image for image in layout.images[name] if matches(image.entities, query))
+        for name, query in queries.items()
+    }
+    misplaced: dict[_Who, list[UnusedImage]] = {}
+    # Those that a filter does not ask for are missed by nobody.
+    asked = {
+        entity: value
+        for entity, value in queries["t1w"].items()
+        if entity in KEYS and value != QUERIES["t1w"].get(entity)
+    }
+    for one in layout.unused["t1w"]:
+        if one.in_anat and not one.excluded and matches(one.entities, asked):
+            misplaced.setdefault((str(one.subject), one.session), []).append(one)
     scans: dict[str, list[Scan]] = {}
-    for participant, session in images["t1w"]:
-        t1w = tuple(sorted(images["t1w"][participant, session], key=natural_key))
-        others = sorted(images["roi"].get((participant, session), []), key=natural_key)
-        lesions = tuple(path for path in others if _LESION.search(path.name))
-        scans.setdefault(participant, []).append(Scan(participant, session, t1w, lesions))
-    return scans
+    notes = []
+    for who in sorted({*images["t1w"], *misplaced}, key=lambda who: (who[0], who[1] or "")):
+        if who in images["t1w"]:
+            scan, texts = _scan(who, images["t1w"][who], images["roi"].get(who, []))
+            notes += [Note(text, scan.label, warning=False) for text in texts]
+        else:
+            scan = Scan(*who, (), problem=_problem(misplaced[who]))
+        scans.setdefault(who[0], []).append(scan)
+    notes += [note for theirs in scans.values() for note in notes_of_sessions(theirs)]
+    return scans, [*notes_of_phases(layout, queries["t1w"]), *notes]
+
+
+def _by_scan(images: Iterable[RawImage]) -> dict[_Who, list[RawImage]]:
+    found: dict[_Who, list[RawImage]] = {}
+    for image in images:
+        found.setdefault(image.scan, []).append(image)
+    return found
+
+
+def _scan(
+    who: _Who, images: Sequence[RawImage], masks: Sequence[RawImage]
+) -> tuple[Scan, list[str]]:
+    """The scan of one participant and session, and what is to be said of it."""
+    selection = select(images)
+    chosen, lesions, others = match_lesions(selection.images, masks)
+    texts = list(selection.texts)
+    if chosen and others:
+        names = ", ".join(map(short_name, others))
+        texts.append(
+            f"lesion mask {names} is not used: it belongs to another image than "
+            f"{short_name(chosen[0])}"
+        )
+    t1w, roi = (tuple(image.path for image in group) for group in (chosen, lesions))
+    return Scan(*who, t1w, roi, selection.problem), texts
+
+
+def _problem(misplaced: Sequence[UnusedImage]) -> str:
+    """Why there is no T1w image of somebody who has some that look like it."""
+    if not misplaced:
+        return ""
+    first, others = misplaced[0], len(misplaced) - 1
+    more = f" ({others} more cannot be used either)" if others else ""
+    return (
+        f"{first.name} is not used: {first.reason}{more}. Rename or move it if it is the raw scan."
+    )
+
+
+def _nothing_found(
+    bids_dir: Path,
+    layout: Layout,
+    scans: Sequence[Scan],
+    filters: Filters,
+    asked: bool,
+) -> str:
+    """Message when no participant has a T1w image that can be used."""
+    misplaced = [one for one in layout.unused["t1w"] if not one.excluded]
+    derived = all("derived" in one.reason for one in misplaced)
+    if misplaced and derived and not layout.images["t1w"]:
+        return (
+            f"{bids_dir} holds only derived images, such as {misplaced[0].name}: give the raw "
+            "BIDS dataset that they were made from. To register one of them, use "
+            "`fcnreg register`."
+        )
+    chosen = " for what was asked" if asked else ""
+    sentence = f"{bids_dir} has no T1w image{chosen}"
+    if hints := notes_of_filters(layout, filters):
+        return f"{sentence}. {hints[0].text}"
+    if problem := next((scan.problem for scan in scans if scan.problem), ""):
+        return f"{sentence} that can be used. {problem}"
+    return (
+        f"{sentence} (sub-*/[ses-*/]anat/*_T1w.nii[.gz]): check the "
+        "participants, sessions and filters, and that the images are named as BIDS asks."
+    )
 
 
 def _check_known(what: str, wanted: tuple[str, ...], there: list[str], bids_dir: Path) -> None:
@@ -394,24 +365,11 @@ def _check_known(what: str, wanted: tuple[str, ...], there: list[str], bids_dir:
         raise InputError(f"{sentence}, which has no {what.lower()}s: leave {option} away.")
     if any("," in label for label in unknown):
         raise InputError(f"{sentence}: put spaces between labels, not commas.")
-    if alike := [match for label in unknown for match in _alike(label, there)]:
+    if alike := [match for label in unknown for match in similar(label, there)]:
         raise InputError(f"{sentence}: did you mean {', '.join(dict.fromkeys(alike))}?")
-    known = ", ".join(there[:_NAMED])
-    more = f" and {len(there) - _NAMED} more" if len(there) > _NAMED else ""
-    raise InputError(f"{sentence}: choose from {known}{more}.")
-
-
-def _alike(label: str, there: Iterable[str]) -> list[str]:
-    """Labels that are written nearly like this one: 05 for 5, or a letter that differs."""
-    same = [other for other in there if other.lstrip("0") == label.lstrip("0")]
-    return same or difflib.get_close_matches(label, there, n=3, cutoff=0.75)
+    raise InputError(f"{sentence}: choose from {name_some(there)}.")
 
 
 def _labels(labels: Iterable[str], prefix: str) -> tuple[str, ...]:
     """Labels without their prefix, each once, in the order given."""
     return tuple(dict.fromkeys(label.removeprefix(prefix) for label in labels))
-
-
-def _first_line(why: BaseException) -> str:
-    """What an exception says, in one line."""
-    return (str(why).strip() or type(why).__name__).splitlines()[0]

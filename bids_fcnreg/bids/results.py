@@ -201,8 +201,9 @@ def find_preprocessed(output_dir: Path, scans: Iterable[Scan]) -> list[tuple[Sca
         folder = Path(output_dir).joinpath(*scan.label.split("_"), "anat")
         images = sorted(folder.glob(f"{scan.label}*_desc-preproc_T1w.nii.gz"))
         native = [path for path in images if "_space-" not in path.name]
-        if native and (mask := mask_beside(native[0])):
-            found.append((scan, native[0], mask))
+        newest = max(native, key=lambda path: path.stat().st_mtime, default=None)
+        if newest and (mask := mask_beside(newest)):
+            found.append((scan, newest, mask))
     return found
 
 

@@ -32,7 +32,7 @@ def list_all(
     """Say what would be registered to what, and which results are there already."""
     for scan in scans:
         if not scan.t1w:
-            console.print(f"{scan.label}: it has no T1w image")
+            console.print(f"{scan.label}: {scan.problem or 'it has no T1w image'}", soft_wrap=True)
         if scan.label in unreadable:
             console.print(f"{scan.label}: {unreadable[scan.label].sentence}")
         usable = scan.t1w and scan.label not in unreadable

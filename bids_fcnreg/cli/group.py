@@ -208,7 +208,7 @@ def study_rows(
         if (scan.label, space) in broken:
             return "failed", broken[scan.label, space]
         if not scan.t1w:
-            return "missing", "no T1w image"
+            return "missing", scan.problem or "no T1w image"
         if scan.label in failures:
             return "failed", failures[scan.label]
         return "missing", "no results of the participant level, or not all"

@@ -207,7 +207,8 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
         dest="database_dir",
         type=Path,
         metavar="DIR",
-        help="folder of a pybids database: a large dataset is indexed once and then reused",
+        help="accepted as in fMRIPrep, without effect: the dataset itself is read, so that an "
+        "outdated database cannot mislead",
     )
 
 

@@ -49,7 +49,7 @@ def run(config: Config, console: Console) -> int:
     if config.reports_only:
         return _make_reports(config, scans, console)
     templates, atlases = prepare.find_templates(config)
-    unusable = _unusable(config, scans)
+    unusable = _unusable(config, scans, templates, atlases)
     tell_references(config, [scan for scan in scans if scan.label not in unusable], console)
     _tell_of_doubts(scans, templates, atlases, console)
     if config.dry_run:
@@ -124,8 +124,14 @@ def _process(
     return _conclude(config, scans, display, failures, run_dir, console)
 
 
-def _unusable(config: Config, scans: Sequence[Scan]) -> dict[str, Failure]:
+def _unusable(
+    config: Config,
+    scans: Sequence[Scan],
+    templates: Sequence[Template],
+    atlases: Mapping[str, Sequence[Atlas]],
+) -> dict[str, Failure]:
     """Scans that cannot be read, or stored, and why; the others are run without them."""
+    from bids_fcnreg.bids.output_names import check_output_names
     from bids_fcnreg.cli.summary import Failure
     from bids_fcnreg.image import check_file
 
@@ -134,6 +140,8 @@ def _unusable(config: Config, scans: Sequence[Scan]) -> dict[str, Failure]:
         try:
             for path in (*scan.t1w, *scan.lesions):
                 check_file(path)
+            if scan.t1w:
+                check_output_names(scan, templates, atlases, config.output_dir)
         except InputError as why:
             found[scan.label] = Failure(str(why))
         if path := _in_the_way(config, scan):
@@ -217,7 +225,8 @@ def _failures(
     for scan in scans:
         if not scan.t1w:
             failures[scan.label] = Failure(
-                "It has no T1w image: add one, or name the other participants "
+                scan.problem
+                or "It has no T1w image: add one, or name the other participants "
                 "with --participant-label."
             )
     return failures

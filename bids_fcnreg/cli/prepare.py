@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -36,13 +37,13 @@ def check_folders(config: Config, console: Console) -> None:
     Raises
     ------
     InputError
-        See `bids_fcnreg.bids.dataset.read_description` and
+        See `bids_fcnreg.bids.dataset.check_raw` and
         `bids_fcnreg.bids.derivatives.check_output`.
     """
-    from bids_fcnreg.bids.dataset import read_description
+    from bids_fcnreg.bids.dataset import check_raw
     from bids_fcnreg.bids.derivatives import check_output, other_dataset, strangers
 
-    read_description(config.bids_dir)
+    check_raw(config.bids_dir)
     check_output(config.output_dir, config.bids_dir)
     if others := strangers(config.output_dir, config.work_dir):
         more = ", …" if len(others) > 3 else ""
@@ -58,24 +59,32 @@ def check_folders(config: Config, console: Console) -> None:
 
 
 def find_input(config: Config, console: Console) -> list[Scan]:
-    """What there is to register; it is told to the user.
+    """Find what there is to register, and print it with what looks like it and is not used.
 
     Raises
     ------
     InputError
-        See `bids_fcnreg.bids.dataset.find_scans`.
+        See `bids_fcnreg.bids.dataset.read_dataset`.
     """
-    from bids_fcnreg.bids.dataset import find_scans, read_filter_file
+    from bids_fcnreg.bids.dataset import read_dataset
+    from bids_fcnreg.bids.filters import read_filter_file
+    from bids_fcnreg.bids.notes import NAMED, summarize
 
     filters = read_filter_file(config.filter_file) if config.filter_file else None
-    scans = find_scans(
-        config.bids_dir, config.participants, config.sessions, filters, config.database_dir
-    )
+    dataset = read_dataset(config.bids_dir, config.participants, config.sessions, filters)
+    if config.database_dir is not None:
+        console.print(
+            "note: --bids-database-dir has no effect: the dataset itself is read, which takes "
+            "less time than a database"
+        )
+    scans = dataset.scans
     people = len({scan.participant for scan in scans})
     console.print(
         f"{config.bids_dir}: {_count(people, 'participant')}, "
         f"{_count(sum(bool(scan.t1w) for scan in scans), 'anatomy', 'anatomies')}"
     )
+    for line in summarize(dataset.notes, sys.maxsize if config.verbose else NAMED):
+        console.print(line, soft_wrap=True)
     return scans
 
 
@@ -184,7 +193,7 @@ def remove_unfinished(config: Config, *folders: Path) -> None:
 
 def validate_input(config: Config, run_dir: Path, console: Console) -> None:
     """Report what the BIDS validator finds; files that are read are checked when they are."""
-    from bids_fcnreg.bids.dataset import validate
+    from bids_fcnreg.bids.validation import validate
 
     try:
         problems = validate(config.bids_dir)

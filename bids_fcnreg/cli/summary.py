@@ -103,7 +103,9 @@ def read_quality(output_dir: Path, label: str) -> dict[str, dict[str, Any]]:
     """
     folder = output_dir.joinpath(*label.split("_"), "anat")
     found = {}
-    for path in sorted(folder.glob(f"{label}_*desc-quality_xfm.json")):
+    # Of one scan with several acquisitions, the one registered last.
+    paths = folder.glob(f"{label}_*desc-quality_xfm.json")
+    for path in sorted(paths, key=lambda path: (path.stat().st_mtime, path.name)):
         space = re.search(r"_to-([^_]+)_", path.name)
         if space is not None and (quality := results.read_quality(path)):
             found[space[1]] = quality

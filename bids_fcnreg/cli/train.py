@@ -179,7 +179,7 @@ def train(options: argparse.Namespace) -> None:
             recipe=_recipe(options, network),
             start_from=start,
             template=resolve_template(options.template),
-            brains=tuple(find_brains(options.data)),
+            brains=tuple(find_brains(options.data, print if parallel.rank() == 0 else str)),
             held_out=options.held_out,
             seed=options.seed,
             device=own,

@@ -49,7 +49,7 @@ def init_preprocess_wf(
     Parameters
     ----------
     n_runs : int
-        Number of T1w images of the session.
+        Number of T1w runs of the session; they differ in nothing but their run.
     skull_strip : {"auto", "force", "skip"}
         Extract the brain unless it was done before, always, or never.
     omp_nthreads : int
@@ -157,9 +157,7 @@ def _description(n_runs: int, skull_strip: str, has_lesion: bool, extractor: str
     """What the workflow does, for the methods section of a paper."""
     parts = []
     if n_runs > 1:
-        parts.append(
-            f"The {n_runs} T1w images of the session were averaged after rigid alignment. "
-        )
+        parts.append(f"The {n_runs} T1w runs of the session were averaged after rigid alignment. ")
     parts.append(EXTRACTION[skull_strip].format(tool=TOOLS[extractor]))
     parts.append(
         "Intensity non-uniformity inside the brain was corrected with N4 [@n4], and intensities "

@@ -74,7 +74,10 @@ SFORM_ONLY = ((QFORM, "<h", (0,)), (SFORM, "<h", (1,)))
 
 BAD: dict[str, tuple[Make, str]] = {
     "missing": (lambda path: None, "does not exist: check the path"),
-    "broken link": (lambda path: path.symlink_to("nowhere"), "broken link .* get the file first"),
+    "broken link": (
+        lambda path: path.symlink_to("nowhere"),
+        "broken link to nowhere. Get that file",
+    ),
     "folder": (lambda path: path.mkdir(), "is a folder: give a NIfTI file"),
     "pipe": (os.mkfifo, "is not a file: give a NIfTI file"),
     "empty": (lambda path: path.write_bytes(b""), "cannot be read as a NIfTI image .*Empty file"),
@@ -205,7 +208,7 @@ def run(small_study, tmp_path_factory) -> SimpleNamespace:
     cases = BAD | {name: (changed(change), told) for name, (change, told) in LATER.items()}
     sentences = {}
     for number, (name, (make, sentence)) in enumerate(cases.items(), start=10):
-        if name in ("missing", "folder"):  # there is no such file to be found
+        if name == "missing":  # there is no such file to be found
             sentence = "It has no T1w image: add one"
         path = folder / f"in/sub-{number}/anat/sub-{number}_T1w.nii.gz"
         path.parent.mkdir(parents=True)

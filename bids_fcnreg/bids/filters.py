@@ -1,0 +1,187 @@
+"""BIDS filter files: read as fMRIPrep does, and matched with the entities of images."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from bids_fcnreg.bids.names import FORMS, KEYS, NAMES
+from bids_fcnreg.errors import InputError
+from bids_fcnreg.files import read_text
+
+
+class Query(Enum):
+    """What may be asked of an entity in place of a label, as in pybids."""
+
+    NONE = 1
+    ANY = REQUIRED = 2
+    OPTIONAL = 3
+
+
+#: Queries of fMRIPrep's filter files that are read; `_OTHER_QUERIES` are for other images.
+QUERIES: dict[str, dict[str, Any]] = {
+    "t1w": {"suffix": "T1w", "part": ["mag", Query.NONE]},
+    "roi": {"suffix": ["roi", "mask"]},
+}
+_OTHER_QUERIES = {"asl", "bold", "dwi", "flair", "fmap", "pet", "sbref", "t2w"}
+#: What else an image can be asked for.
+_PROPERTIES = ("suffix", "extension", "datatype", "scans", "fmap")
+LARGEST_NUMBER = 2**63 - 1
+#: Labels that a message names at most.
+_NAMED = 20
+
+Filters = Mapping[str, Mapping[str, Any]]
+
+
+def read_filter_file(path: Path) -> dict[str, dict[str, Any]]:
+    """Read a filter file as fMRIPrep does, e.g. ``{"t1w": {"acquisition": "MPRAGE"}}``.
+
+    ``null`` (or ``"Query.NONE"``) asks that the entity is absent, ``"*"`` (or ``"Query.ANY"``)
+    that it is there. Queries for images that are not read (``bold``, …) are left out.
+
+    Raises
+    ------
+    InputError
+        If it is not such a file, or a query or an entity in it is unknown.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError) as why:
+        raise InputError(
+            f"The BIDS filter file {path} cannot be read ({why}): repair it."
+        ) from why
+    if not isinstance(content, dict) or not all(isinstance(q, dict) for q in content.values()):
+        raise InputError(
+            f'The BIDS filter file {path} must hold one object a query, such as {{"t1w": '
+            '{"acquisition": "MPRAGE"}}.'
+        )
+    unknown = sorted(set(content) - set(QUERIES) - _OTHER_QUERIES)
+    if unknown:
+        raise InputError(
+            f"The BIDS filter file {path} has the unknown query {', '.join(unknown)}: those that "
+            f"are read are {' and '.join(QUERIES)}."
+        )
+    return {
+        query: _read_query(path, query, content[query]) for query in QUERIES if query in content
+    }
+
+
+def _read_query(path: Path, query: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """One query of a filter file, its words for absent and present replaced."""
+    strange = sorted(set(content) - set(KEYS) - set(_PROPERTIES))
+    if strange:
+        meant = [NAMES[key] for key in strange if key in NAMES]
+        meant += [one for key in strange for one in difflib.get_close_matches(key, KEYS, n=1)]
+        advice = (
+            f"did you mean {', '.join(dict.fromkeys(meant))}?"
+            if meant
+            else "write it in full, for instance acquisition, run, session."
+        )
+        raise InputError(
+            f"The BIDS filter file {path} has in {query} the unknown entity "
+            f"{', '.join(strange)}: {advice}"
+        )
+    special = {None: Query.NONE, "*": Query.ANY}
+    special |= {f"Query.{name}": value for name, value in Query.__members__.items()}
+    for entity, value in content.items():
+        for one in value if isinstance(value, list) else [value]:
+            huge = isinstance(one, int) and abs(one) > LARGEST_NUMBER
+            if huge or not isinstance(one, str | int | float | None):
+                raise InputError(
+                    f"The BIDS filter file {path} has in {query} a value of {entity} that is "
+                    "neither a text, a number of at most 18 digits, null, true nor false, nor "
+                    "a list of these."
+                )
+    return {
+        entity: list(dict.fromkeys(special.get(one, one) for one in value))
+        if isinstance(value, list)
+        else special.get(value, value)
+        for entity, value in content.items()
+    }
+
+
+def matches(entities: Mapping[str, str], query: Mapping[str, Any]) -> bool:
+    """Whether an image is one that a query asks for.
+
+    Parameters
+    ----------
+    entities : mapping of str to str
+        Of the image.
+    query : mapping of str to value or list of values
+        What `read_filter_file` returns for a kind of image; one value of a list is enough.
+    """
+    return all(
+        any(_agrees(entity, entities.get(entity), one) for one in values_of(value))
+        for entity, value in query.items()
+    )
+
+
+def values_of(value: object) -> list[Any]:
+    """Values of a filter, one or several."""
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _agrees(entity: str, label: str | None, asked: object) -> bool:
+    if isinstance(asked, Query):
+        return asked is Query.OPTIONAL or (label is None) == (asked is Query.NONE)
+    if label is None:
+        return False
+    if KEYS.get(entity) in FORMS and label.isdecimal() and str(asked).isdecimal():
+        return label.lstrip("0") == str(asked).lstrip("0")
+    if entity == "extension":
+        return label.lstrip(".") == str(asked).lstrip(".")
+    return label == str(asked)
+
+
+def unmatched(images: Sequence[Mapping[str, str]], query: Mapping[str, Any]) -> Iterator[str]:
+    """Say of each value of a query that no image has, which values there are.
+
+    Parameters
+    ----------
+    images : sequence of mapping of str to str
+        Entities of each image of the kind that the query is for.
+    query : mapping of str to value or list of values
+        As for `matches`.
+    """
+    for entity, value in query.items():
+        there = sorted({one[entity] for one in images if entity in one})
+        for asked in values_of(value):
+            if images and not any(_agrees(entity, one.get(entity), asked) for one in images):
+                yield f"no image has {_describe(entity, asked)}: {_hint(entity, asked, there)}"
+
+
+def _describe(entity: str, asked: object) -> str:
+    if isinstance(asked, Query):
+        return f"{'no ' if asked is Query.NONE else 'any '}{entity}"
+    return f"the {entity} {str(asked)[:60] or repr('')}"
+
+
+def _hint(entity: str, asked: object, there: list[str]) -> str:
+    """Values that the images have."""
+    if not there:
+        return f"none has {entity}"
+    if not isinstance(asked, Query):
+        bare = str(asked).removeprefix(f"{KEYS.get(entity)}-")
+        if close := similar(bare, there):
+            return f"did you mean {', '.join(close)}?"
+    return f"they have {name_some(there)}"
+
+
+def similar(label: str, there: Iterable[str]) -> list[str]:
+    """Labels that are written nearly like this one: 05 for 5, or a letter that differs."""
+    there = list(there)
+    for form in (str, str.lower, lambda one: one.lower().lstrip("0")):
+        if same := [other for other in there if form(other) == form(label)]:
+            return same
+    return difflib.get_close_matches(label, there, n=3, cutoff=0.75)
+
+
+def name_some(labels: Sequence[str], most: int = _NAMED) -> str:
+    """Labels in a row, and how many there are beyond the first."""
+    more = f" and {len(labels) - most} more" if len(labels) > most else ""
+    return ", ".join(labels[:most]) + more

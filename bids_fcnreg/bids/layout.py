@@ -1,0 +1,227 @@
+"""Find the images of a raw BIDS dataset by their place and name, and those that are misplaced."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bids_fcnreg.bids.bidsignore import Bidsignore
+from bids_fcnreg.bids.names import (
+    EXTENSIONS,
+    SESSION_FOLDER,
+    SUBJECT_FOLDER,
+    Kind,
+    MisnamedError,
+    guess_entities,
+    read_entities,
+)
+
+#: Folders of participants, or what was meant to be one.
+_LIKE_SUBJECT = re.compile(r"sub(?:j(?:ect)?)?(?![a-z])", re.IGNORECASE)
+#: Folders that are one file of other modalities.
+_FILES = (".ds", ".zarr", ".mefd", ".bti")
+
+
+@dataclass(frozen=True)
+class RawImage:
+    """An image in its place.
+
+    Attributes
+    ----------
+    path : Path
+        Absolute.
+    entities : mapping of str to str
+        What `bids_fcnreg.bids.names.read_entities` returns.
+    """
+
+    path: Path
+    entities: Mapping[str, str]
+
+    @property
+    def scan(self) -> tuple[str, str | None]:
+        """Labels of participant and session."""
+        return self.entities["subject"], self.entities.get("session")
+
+
+@dataclass(frozen=True)
+class UnusedImage:
+    """An image that looks like one of the kind asked for, and is not used.
+
+    Attributes
+    ----------
+    parts : tuple of str
+        Path from the root of the dataset, folder by folder.
+    reason : str
+        Why it is not used.
+    entities : mapping of str to str
+        Those that it seems to have.
+    excluded : bool
+        Whether .bidsignore excludes it.
+    """
+
+    parts: tuple[str, ...]
+    reason: str
+    entities: Mapping[str, str]
+    excluded: bool = False
+
+    @property
+    def name(self) -> str:
+        """Path from the root of the dataset, what cannot be printed in it escaped."""
+        letters = "/".join(self.parts)
+        return "".join(
+            one if one.isprintable() else one.encode("unicode_escape").decode() for one in letters
+        )
+
+    @property
+    def subject(self) -> str | None:
+        """Label of the folder of a participant that it is in."""
+        found = SUBJECT_FOLDER.fullmatch(self.parts[0]) if len(self.parts) > 1 else None
+        return found and found[1]
+
+    @property
+    def session(self) -> str | None:
+        """Label of the folder of a session that it is in."""
+        found = SESSION_FOLDER.fullmatch(self.parts[1]) if len(self.parts) > 2 else None
+        return found and found[1]
+
+    @property
+    def in_anat(self) -> bool:
+        """Whether it is directly in the folder anat of a participant or session."""
+        above = self.parts[1:-1] if self.session is None else self.parts[2:-1]
+        return self.subject is not None and above == ("anat",)
+
+
+@dataclass
+class Layout:
+    """Images of a dataset, by the name of their kind.
+
+    Attributes
+    ----------
+    images : dict of str to list of RawImage
+        Those in their place.
+    unused : dict of str to list of UnusedImage
+        Those that look like them.
+    sessions : set of str
+        Labels of the sessions' folders.
+    unreadable : list of str
+        Folders that cannot be read.
+    """
+
+    images: dict[str, list[RawImage]] = field(default_factory=dict)
+    unused: dict[str, list[UnusedImage]] = field(default_factory=dict)
+    sessions: set[str] = field(default_factory=set)
+    unreadable: list[str] = field(default_factory=list)
+
+
+def find_participants(bids_dir: Path) -> tuple[list[str], list[str]]:
+    """Labels of the participants that have a folder, and of those that .bidsignore excludes."""
+    ignore = Bidsignore.read(bids_dir)
+    there: list[str] = []
+    excluded: list[str] = []
+    for entry in _entries(bids_dir, []):
+        label = SUBJECT_FOLDER.fullmatch(entry.name)
+        if label and _is_folder(entry):
+            theirs = excluded if ignore.excludes((entry.name,), folder=True) else there
+            theirs.append(label[1])
+    return sorted(there), sorted(excluded)
+
+
+def read_layout(
+    bids_dir: Path, kinds: Mapping[str, Kind], participants: Iterable[str] = ()
+) -> Layout:
+    """Find images by the names of folders and files; no file is opened but .bidsignore.
+
+    Parameters
+    ----------
+    bids_dir : Path
+        Root of a BIDS dataset.
+    kinds : mapping of str to Kind
+        What is looked for.
+    participants : iterable of str
+        Labels; empty means all. Folders that resemble theirs are looked at as well.
+    """
+    layout = Layout({name: [] for name in kinds}, {name: [] for name in kinds})
+    ignore = Bidsignore.read(bids_dir)
+    for parts in _files(bids_dir, tuple(participants), layout.unreadable):
+        if len(parts) > 2 and (session := SESSION_FOLDER.fullmatch(parts[1])):
+            layout.sessions.add(session[1])
+        for name, kind in kinds.items():
+            if not kind.resembles(parts[-1]):
+                continue
+            if ignore.excludes(parts):
+                reason = ".bidsignore excludes it"
+                layout.unused[name].append(UnusedImage(parts, reason, guess_entities(parts), True))
+                continue
+            try:
+                entities = read_entities(parts, kind)
+            except MisnamedError as why:
+                unused = UnusedImage(parts, str(why), guess_entities(parts))
+                layout.unused[name].append(unused)
+            else:
+                layout.images[name].append(RawImage(bids_dir.joinpath(*parts), entities))
+    for found in (*layout.images.values(), *layout.unused.values()):
+        found.sort(key=lambda one: one.path if isinstance(one, RawImage) else one.parts)
+    return layout
+
+
+def _files(
+    bids_dir: Path, participants: tuple[str, ...], unreadable: list[str]
+) -> Iterator[tuple[str, ...]]:
+    """Paths of the files in participants' folders and what resembles one, and in the root."""
+    pending: list[tuple[str, ...]] = []
+    for entry in _entries(bids_dir, unreadable):
+        if not _is_folder(entry):
+            yield (entry.name,)
+        elif _LIKE_SUBJECT.match(entry.name) and _is_wanted(entry.name, participants):
+            pending.append((entry.name,))
+    while pending:
+        folder = pending.pop()
+        for entry in _entries(bids_dir.joinpath(*folder), unreadable):
+            parts = (*folder, entry.name)
+            # A folder with the name of an image is refused when it is read as one.
+            if entry.name.endswith(EXTENSIONS) or (entry.is_symlink() and not _has_place(parts)):
+                yield parts  # without asking for what a link leads to, which takes time
+            elif not _is_folder(entry):
+                yield parts
+            elif not entry.name.lower().endswith(_FILES):
+                pending.append(parts)
+
+
+def _entries(folder: Path, unreadable: list[str]) -> list[os.DirEntry[str]]:
+    """Content of a folder but for hidden files."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError:
+        unreadable.append(str(folder))
+        return []
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder, or a link to one."""
+    try:
+        return entry.is_dir()
+    except OSError:  # links that go in a circle
+        return False
+
+
+def _is_wanted(name: str, participants: tuple[str, ...]) -> bool:
+    """Whether a folder is that of one of the participants, or resembles it."""
+    if not participants:
+        return True
+    if label := SUBJECT_FOLDER.fullmatch(name):
+        return label[1] in participants
+    rest = _LIKE_SUBJECT.sub("", name, count=1).lstrip("-_. ")
+    return any(
+        rest.startswith(label) and not rest[len(label) :][:1].isalnum() for label in participants
+    )
+
+
+def _has_place(parts: tuple[str, ...]) -> bool:
+    """Whether a folder is one that BIDS knows on the way to an anatomical image."""
+    session = len(parts) > 1 and SESSION_FOLDER.fullmatch(parts[1])
+    inner = parts[2:] if session else parts[1:]
+    return bool(SUBJECT_FOLDER.fullmatch(parts[0])) and inner in ((), ("anat",))

@@ -1,0 +1,228 @@
+"""Names of raw BIDS images: where an image lies, its entities, and what is wrong with them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+#: Since BIDS 1.10 a label may hold plus signs.
+LABEL = re.compile(r"[0-9A-Za-z+]+")
+EXTENSIONS = (".nii", ".nii.gz")
+
+#: Entities of raw data: their names in filter files, which are those of pybids, by their keys.
+RAW = {
+    "sub": "subject",
+    "ses": "session",
+    "sample": "sample",
+    "task": "task",
+    "tracksys": "tracksys",
+    "acq": "acquisition",
+    "nuc": "nucleus",
+    "voi": "volume",
+    "ce": "ceagent",
+    "trc": "tracer",
+    "stain": "staining",
+    "rec": "reconstruction",
+    "dir": "direction",
+    "run": "run",
+    "mod": "modality",
+    "echo": "echo",
+    "flip": "flip",
+    "inv": "inv",
+    "mt": "mt",
+    "part": "part",
+    "proc": "proc",
+    "split": "split",
+    "recording": "recording",
+    "chunk": "chunk",
+}
+#: Entities of derivatives.
+DERIVED = {
+    "tpl": "template",
+    "cohort": "cohort",
+    "space": "space",
+    "desc": "desc",
+    "label": "label",
+    "res": "res",
+    "den": "den",
+    "hemi": "hemi",
+    "seg": "segmentation",
+    "scale": "scale",
+    "atlas": "atlas",
+    "from": "from",
+    "to": "to",
+    "mode": "mode",
+    "roi": "roi",
+    "model": "model",
+    "subset": "subset",
+}
+NAMES = RAW | DERIVED
+KEYS = {name: key for key, name in NAMES.items()}
+
+#: Labels that are not free.
+FORMS = {
+    **dict.fromkeys(("run", "echo", "flip", "inv", "split", "chunk"), re.compile(r"[0-9]+")),
+    "mt": re.compile("on|off"),
+    "part": re.compile("mag|phase|real|imag"),
+}
+
+SUBJECT_FOLDER = re.compile(rf"sub-({LABEL.pattern})")
+SESSION_FOLDER = re.compile(rf"ses-({LABEL.pattern})")
+
+#: Suffixes that follow another one in the names of derived images.
+_OTHERS = {"mask", "roi", "dseg", "probseg", "defacemask", "xfm"}
+
+
+class MisnamedError(ValueError):
+    """An image is not where BIDS puts it, or its name is not legal.
+
+    Parameters
+    ----------
+    reason : str
+        What is wrong, without the name of the file.
+    """
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Images of one kind.
+
+    Attributes
+    ----------
+    suffixes : tuple of str
+        Legal suffixes.
+    lesion : bool
+        Whether the images are lesion masks, which may have a ``label-``.
+    """
+
+    suffixes: tuple[str, ...]
+    lesion: bool = False
+
+    def resembles(self, name: str) -> bool:
+        """Whether a file name is, or was meant to be, that of an image of this kind."""
+        stem, _ = split_extension(name)
+        if stem is None or not self.suffixes:
+            return False
+        tokens = stem.lower().split("_")
+        last = re.split(r"[^0-9a-z+]+", stem.lower())[-1]
+        wanted = "|".join(re.escape(suffix.lower()) for suffix in self.suffixes)
+        if self.lesion:
+            marked = re.search(r"(?<![0-9a-z])lesion(?![0-9a-z])", stem.lower())
+            unlabelled = last == "roi" and not any(one.startswith("label-") for one in tokens)
+            return bool(re.fullmatch(wanted, last) and (marked or unlabelled))
+        begins = any(re.match(rf"(?:{wanted})(?![0-9a-z+])", token) for token in tokens)
+        ends = re.search(rf"(?<![0-9a-z+])(?:{wanted})$", tokens[-1])
+        return bool(begins or ends) and last not in _OTHERS
+
+
+def split_extension(name: str) -> tuple[str | None, str]:
+    """Stem and extension of a NIfTI file, in any case; the stem of any other file is None."""
+    for extension in EXTENSIONS:
+        if name.lower().endswith(extension):
+            return name[: -len(extension)], name[-len(extension) :]
+    return None, ""
+
+
+def read_entities(parts: Sequence[str], kind: Kind) -> dict[str, str]:
+    """Entities of an image, if it lies where BIDS puts it and its name is legal.
+
+    Parameters
+    ----------
+    parts : sequence of str
+        Its path from the root of the dataset, folder by folder.
+    kind : Kind
+        What it is.
+
+    Returns
+    -------
+    dict of str to str
+        Labels by the name of the entity, with ``suffix``, ``extension`` and ``datatype``.
+
+    Raises
+    ------
+    MisnamedError
+        If it is used by nobody: it is elsewhere, misnamed, or derived from another image.
+    """
+    subject, session = _read_folders(parts[:-1])
+    stem, extension = split_extension(parts[-1])
+    pairs = (stem or "").split("_")
+    suffix = pairs.pop()
+    _check_owner(pairs, subject, session)
+    entities: dict[str, str] = {}
+    for pair in pairs:
+        if kind.lesion and pair == "T1w":  # sub-01_T1w_label-lesion_roi, an earlier convention
+            continue
+        key, label = _read_pair(pair, kind)
+        if NAMES[key] in entities:
+            raise MisnamedError(f"its name has the entity {key}- twice")
+        entities[NAMES[key]] = label
+    if suffix not in kind.suffixes:
+        wanted = " or ".join(f"_{one}" for one in kind.suffixes)
+        raise MisnamedError(f"its name does not end in {wanted}")
+    if extension not in EXTENSIONS:
+        raise MisnamedError("its extension is not written .nii or .nii.gz")
+    return {**entities, "suffix": suffix, "extension": extension, "datatype": "anat"}
+
+
+def guess_entities(parts: Sequence[str]) -> dict[str, str]:
+    """Entities that a misnamed image seems to have; those of its folders win."""
+    stem, extension = split_extension(parts[-1])
+    *pairs, suffix = (stem or "").split("_")
+    found = {}
+    for part in (*pairs, *reversed(parts[:-1])):
+        key, dash, label = part.partition("-")
+        if dash and key in NAMES:
+            found[NAMES[key]] = label
+    return {**found, "suffix": suffix, "extension": extension, "datatype": "anat"}
+
+
+def _read_folders(folders: Sequence[str]) -> tuple[str, str | None]:
+    """Labels of participant and session of the folders around an image."""
+    subject = SUBJECT_FOLDER.fullmatch(folders[0]) if folders else None
+    if subject is None:
+        raise MisnamedError("it is not in a folder sub-LABEL, with letters and digits only")
+    rest, session = list(folders[1:]), None
+    if rest and rest[0].lower().startswith("ses"):
+        session = SESSION_FOLDER.fullmatch(rest.pop(0))
+        if session is None:
+            raise MisnamedError(
+                "the folder of its session is not ses-LABEL, with letters and digits only"
+            )
+    if rest != ["anat"]:
+        raise MisnamedError("it is not directly in the folder anat of a participant or session")
+    return subject[1], session and session[1]
+
+
+def _check_owner(pairs: list[str], subject: str, session: str | None) -> None:
+    """Refuse a name of another participant or session than its folders say."""
+    if not pairs or pairs[0] != f"sub-{subject}":
+        raise MisnamedError("its name does not begin with the participant of its folder")
+    sessions = [pair for pair in pairs if pair.startswith("ses-")]
+    if sessions != ([] if session is None else [f"ses-{session}"]):
+        raise MisnamedError("the session in its name is not that of its folder")
+
+
+def _read_pair(pair: str, kind: Kind) -> tuple[str, str]:
+    """Key and label of an entity in the name of an image."""
+    key, dash, label = pair.partition("-")
+    if not dash:
+        raise MisnamedError("a part of its name is not of the form ENTITY-LABEL")
+    if key in DERIVED and not (kind.lesion and key == "label"):
+        raise MisnamedError(f"{key}- marks a derived image, not a raw one")
+    if key not in NAMES:
+        raise MisnamedError(f"{_shorten(key)}- is not an entity of BIDS")
+    if not LABEL.fullmatch(label):
+        raise MisnamedError(f"the label of {key}- has other characters than letters and digits")
+    if key in FORMS and not FORMS[key].fullmatch(label):
+        legal = FORMS[key].pattern.replace("|", ", ")
+        raise MisnamedError(
+            f"the label of {key}- is not a number"
+            if legal.startswith("[")
+            else f"the label of {key}- is not one of {legal}"
+        )
+    return key, label
+
+
+def _shorten(text: str, most: int = 30) -> str:
+    return text if len(text) <= most else f"{text[:most]}…"

@@ -1,0 +1,120 @@
+"""Names of the results of a scan, checked before anything is computed."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bids_fcnreg.bids.names import LABEL
+from bids_fcnreg.errors import InputError
+
+if TYPE_CHECKING:
+    from bids_fcnreg.bids.atlases import Atlas
+    from bids_fcnreg.bids.dataset import Scan
+    from bids_fcnreg.bids.templates import Template
+
+#: Bytes of a file name at most, where the file system does not say.
+_NAME_MAX = 255
+#: Entities of the T1w image that its results keep.
+_KEPT = ("acq", "ce", "rec")
+_LEGAL = re.compile(
+    rf"[a-z]+-{LABEL.pattern}(?:_[a-z]+-{LABEL.pattern})*_[0-9A-Za-z]+\.[0-9a-z.]+"
+)
+
+
+def output_names(
+    scan: Scan, templates: Sequence[Template], atlases: Mapping[str, Sequence[Atlas]]
+) -> list[str]:
+    """File names of all results and figures of a scan.
+
+    Parameters
+    ----------
+    scan : Scan
+        With at least one T1w image.
+    templates : sequence of Template
+        What it is registered to.
+    atlases : mapping of str to sequence of Atlas
+        By the ``space`` of the template.
+    """
+    endings = [
+        *(f"desc-preproc_T1w{one}" for one in (".nii.gz", ".json")),
+        *(f"desc-brain_mask{one}" for one in (".nii.gz", ".json", ".svg", ".png")),
+        "desc-summary_T1w.html",
+    ]
+    for template in templates:
+        space = template.space
+        grid = f"space-{space}" + (f"_res-{template.resolution}" if template.resolution else "")
+        endings += [
+            f"{grid}_desc-{what}{one}"
+            for what in ("preproc_T1w", "brain_mask")
+            for one in (".nii.gz", ".json")
+        ]
+        for way in (f"from-T1w_to-{space}", f"from-{space}_to-T1w"):
+            endings += [f"{way}_mode-image_xfm{one}" for one in (".h5", ".json")]
+        endings += [
+            f"from-T1w_to-{space}_mode-image_desc-{what}"
+            for what in ("logjacobian_xfm.nii.gz", "logjacobian_xfm.json", "quality_xfm.json")
+        ]
+        endings += [
+            f"space-{space}_desc-{what}{one}"
+            for what in ("contours_T1w", "flicker_T1w", "deformation_T1w")
+            for one in (".svg", ".png")
+        ]
+        endings += [f"space-{space}_desc-{what}_xfm.html" for what in ("quality", "verdict")]
+        for atlas in atlases.get(space, ()):
+            endings += [
+                f"seg-{atlas.name}_desc-{space}{what}"
+                for what in ("_dseg.nii.gz", "_dseg.json", "_dseg.tsv", "_dseg.svg", "_dseg.png",
+                             "Volumes_dseg.tsv", "Volumes_dseg.json")
+            ]  # fmt: skip
+    prefix = _prefix(scan)
+    return [f"{prefix}_{ending}" for ending in endings]
+
+
+def check_output_names(
+    scan: Scan,
+    templates: Sequence[Template],
+    atlases: Mapping[str, Sequence[Atlas]],
+    output_dir: Path,
+) -> None:
+    """Refuse a scan whose results cannot be stored under legal names.
+
+    Parameters are those of `output_names`, and the folder of derivatives.
+
+    Raises
+    ------
+    InputError
+        If a name is too long for the file system, or not legal in BIDS.
+    """
+    names = output_names(scan, templates, atlases)
+    if illegal := [name for name in names if not _LEGAL.fullmatch(name)]:
+        raise InputError(
+            f"The result {illegal[0]} would not have a legal BIDS name: rename the template or "
+            "atlas, with letters and digits only."
+        )
+    most, longest = _longest_name(output_dir), max(names, key=lambda name: len(name.encode()))
+    if (length := len(longest.encode())) > most:
+        entity = max(_prefix(scan).split("_"), key=len)
+        raise InputError(
+            f"{scan.t1w[0]}: names of its results would have up to {length} characters, and the "
+            f"output folder allows {most}. Shorten the label of {entity.partition('-')[0]}-."
+        )
+
+
+def _prefix(scan: Scan) -> str:
+    """What the names of all results of a scan begin with."""
+    pairs = (pair.partition("-") for pair in scan.t1w[0].name.split("_"))
+    labels = {key: label for key, dash, label in pairs if dash}
+    return "_".join([scan.label, *(f"{key}-{labels[key]}" for key in _KEPT if key in labels)])
+
+
+def _longest_name(folder: Path) -> int:
+    """Bytes that a file name may have in a folder, which need not be there yet."""
+    there = next((one for one in (folder, *folder.parents) if one.is_dir()), Path("/"))
+    try:
+        return os.pathconf(there, "PC_NAME_MAX")
+    except (OSError, ValueError):
+        return _NAME_MAX

@@ -1,0 +1,177 @@
+"""Choose which images of a scan are averaged, and which lesion masks belong to them."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+from bids_fcnreg.bids.layout import RawImage
+from bids_fcnreg.bids.names import FORMS, KEYS, RAW
+
+#: Entities in the order in which they decide between images that are not averaged: without the
+#: entity before with it, then by its label.
+PREFERENCE = tuple(dict.fromkeys(["ce", "part", "rec", "mod", "acq", *RAW]))
+_NO_KIND = ("sub", "ses", "run")
+_CHUNK = 2**20
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Images that are averaged, in order, and what is to be said of the choice.
+
+    Attributes
+    ----------
+    images : tuple of RawImage
+        They differ in nothing but ``run-``. Empty if none can be chosen.
+    texts : tuple of str
+        What is averaged, and what is left out and why.
+    problem : str
+        Why none can be chosen.
+    """
+
+    images: tuple[RawImage, ...]
+    texts: tuple[str, ...] = ()
+    problem: str = ""
+
+
+def select(images: Sequence[RawImage]) -> Selection:
+    """Choose among all images of a scan.
+
+    Runs are averaged. Images that differ in any other entity never are: those without ``ce-``
+    are preferred, then those without ``part-``, ``rec-``, ``mod-``, ``acq-`` (in this order), and
+    where all have an entity, the first label.
+    """
+    kinds: dict[tuple, list[RawImage]] = {}
+    for image in sorted(images, key=lambda one: natural(one.path.name)):
+        kinds.setdefault(_kind(image), []).append(image)
+    if not kinds:
+        return Selection(())
+    first = min(kinds)
+    texts = []
+    runs: dict[int | None, list[RawImage]] = {}
+    for image in kinds[first]:
+        runs.setdefault(_run(image), []).append(image)
+    chosen = []
+    for same in runs.values():
+        best, *others = sorted(same, key=lambda one: not one.path.name.endswith(".gz"))
+        for other in others:
+            if not have_same_content(best.path, other.path):
+                return Selection(
+                    (),
+                    problem=f"{best.path} and {other.path} have the same entities and differ: "
+                    "remove one of them, or list it in .bidsignore.",
+                )
+            texts.append(
+                f"{short_name(other)} is not used, for it is a copy of {short_name(best)}"
+            )
+        chosen.append(best)
+    if len(chosen) > 1:
+        texts.append(f"{len(chosen)} runs are averaged ({_names(chosen)})")
+    if others := [one for kind, group in kinds.items() if kind != first for one in group]:
+        keys = ", ".join(_differing(kinds))
+        texts.append(
+            f"{_names(chosen)} {'is' if len(chosen) == 1 else 'are'} used and {_names(others)} "
+            f"not: images that differ in {keys} are never averaged (choose others with "
+            "--bids-filter-file)"
+        )
+    return Selection(tuple(chosen), tuple(texts))
+
+
+def match_lesions(
+    images: Sequence[RawImage], masks: Sequence[RawImage]
+) -> tuple[tuple[RawImage, ...], tuple[RawImage, ...], tuple[RawImage, ...]]:
+    """Find the lesion masks that were drawn on the chosen images.
+
+    Parameters
+    ----------
+    images : sequence of RawImage
+        Runs that are averaged, on the grid of the first.
+    masks : sequence of RawImage
+        All lesion masks of the scan.
+
+    Returns
+    -------
+    images, used, unused : tuple of RawImage
+        The runs, that of a mask first; masks whose entities are those of the first run, or
+        absent; and the other masks.
+    """
+    marked = {_run(mask) for mask in masks if "run" in mask.entities}
+    ordered = tuple(sorted(images, key=lambda one: _run(one) not in marked))
+    used = tuple(mask for mask in masks if ordered and _is_of(mask, ordered[0]))
+    return ordered, used, tuple(mask for mask in masks if mask not in used)
+
+
+def natural(text: str) -> tuple[tuple[int, int, str], ...]:
+    """Key to sort texts by, numbers in them as numbers."""
+    parts = re.findall(r"\d+|\D+", text)
+    return tuple((0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts)
+
+
+def short_name(image: RawImage) -> str:
+    """File name without participant and session."""
+    return re.sub(r"^sub-[^_]+_(ses-[^_]+_)?", "", image.path.name)
+
+
+def have_same_content(one: Path, other: Path) -> bool:
+    """Whether two files are the same once they are uncompressed."""
+    try:
+        return all(a == b for a, b in zip_longest(_content(one), _content(other)))
+    except (OSError, EOFError, zlib.error):
+        return False
+
+
+def _content(path: Path) -> Iterator[bytes]:
+    """Content of a file, uncompressed, in pieces of one size."""
+    with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as stream:
+        while piece := stream.read(_CHUNK):
+            yield piece
+
+
+def _kind(image: RawImage) -> tuple:
+    """What differs between images that are not averaged; the smallest one is preferred."""
+    return (
+        natural(image.entities.get("suffix", "")),
+        *(
+            natural(_label(image.entities, key)) if RAW[key] in image.entities else ()
+            for key in PREFERENCE
+            if key not in _NO_KIND
+        ),
+    )
+
+
+def _label(entities: Mapping[str, str], key: str) -> str:
+    """Label of an entity, numbers without leading zeros."""
+    label = entities[RAW[key]]
+    return str(int(label)) if key in FORMS and label.isdecimal() else label
+
+
+def _run(image: RawImage) -> int | None:
+    return int(image.entities["run"]) if "run" in image.entities else None
+
+
+def _differing(kinds: Mapping[tuple, Sequence[RawImage]]) -> list[str]:
+    """Entities in which kinds of images differ, as written in names."""
+    firsts = [group[0].entities for group in kinds.values()]
+    names = [name for name in KEYS if KEYS[name] not in _NO_KIND]
+    keys = [f"{KEYS[name]}-" for name in names if len({one.get(name) for one in firsts}) > 1]
+    return keys + ["suffix"] * (len({one.get("suffix") for one in firsts}) > 1)
+
+
+def _is_of(mask: RawImage, image: RawImage) -> bool:
+    """Whether no entity of a mask contradicts those of an image."""
+    return all(
+        _run(mask) == _run(image) if name == "run" else label == image.entities.get(name)
+        for name, label in mask.entities.items()
+        if name in KEYS and name != "label"
+    )
+
+
+def _names(images: Iterable[RawImage], most: int = 4) -> str:
+    names = [short_name(one) for one in images]
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
