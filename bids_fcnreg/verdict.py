@@ -146,7 +146,7 @@ def judge(quality: Mapping[str, Any], fixed: str = "the template") -> Verdict:
 
     Examples
     --------
-    >>> str(judge({"mode": "refine", "similarity": 0.74, "folds_percent": 0}))
+    >>> str(judge({"mode": "refine", "similarity": 0.9, "folds_percent": 0}))
     'unknown: metrics are missing: similarity_lowest, brain_overlap, sd_log_jacobian, \
 inverse_consistency_p95_mm'
     >>> judge({"mode": "refine", "similarity": 0.01}).level

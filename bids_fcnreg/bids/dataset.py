@@ -26,7 +26,7 @@ from bids_fcnreg.bids.notes import (
     notes_of_sessions,
     notes_of_unused,
 )
-from bids_fcnreg.bids.order import order_sessions
+from bids_fcnreg.bids.order import natural_key, order_sessions
 from bids_fcnreg.bids.selection import match_lesions, select, short_name
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.files import checksum, read_text
@@ -195,7 +195,7 @@ def read_dataset(
     }
     layout = read_layout(bids_dir, kinds, wanted)
     if visits:
-        _check_known("Session", visits, sorted(layout.sessions), bids_dir)
+        _check_known("Session", visits, sorted(layout.sessions, key=natural_key), bids_dir)
         _keep_sessions(layout, visits)
     found, notes = _all_scans(layout, queries)
     notes = [*notes_of_unused(layout), *notes, *notes_of_filters(layout, filters or {})]
@@ -277,7 +277,10 @@ def _all_scans(
             misplaced.setdefault((str(one.subject), one.session), []).append(one)
     scans: dict[str, list[Scan]] = {}
     notes = []
-    for who in sorted({*images["t1w"], *misplaced}, key=lambda who: (who[0], who[1] or "")):
+    for who in sorted(
+        {*images["t1w"], *misplaced},
+        key=lambda who: tuple(natural_key(label or "") for label in who),
+    ):
         if who in images["t1w"]:
             scan, texts = _scan(who, images["t1w"][who], images["roi"].get(who, []))
             notes += [Note(text, scan.label, warning=False) for text in texts]

@@ -18,6 +18,7 @@ from bids_fcnreg.bids.names import (
     guess_entities,
     read_entities,
 )
+from bids_fcnreg.bids.order import natural_key
 
 #: Folders of participants, or what was meant to be one.
 _LIKE_SUBJECT = re.compile(r"sub(?:j(?:ect)?)?(?![a-z])", re.IGNORECASE)
@@ -126,7 +127,7 @@ def find_participants(bids_dir: Path) -> tuple[list[str], list[str]]:
         if label and _is_folder(entry):
             theirs = excluded if ignore.excludes((entry.name,), folder=True) else there
             theirs.append(label[1])
-    return sorted(there), sorted(excluded)
+    return sorted(there, key=natural_key), sorted(excluded, key=natural_key)
 
 
 def read_layout(
@@ -163,7 +164,9 @@ def read_layout(
             else:
                 layout.images[name].append(RawImage(bids_dir.joinpath(*parts), entities))
     for found in (*layout.images.values(), *layout.unused.values()):
-        found.sort(key=lambda one: one.path if isinstance(one, RawImage) else one.parts)
+        found.sort(
+            key=lambda one: natural_key(one.path if isinstance(one, RawImage) else one.name)
+        )
     return layout
 
 

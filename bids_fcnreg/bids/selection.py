@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bids_fcnreg.bids.layout import RawImage
 from bids_fcnreg.bids.names import FORMS, KEYS, RAW
+from bids_fcnreg.bids.order import natural_key
 
 #: Entities in the order in which they decide between images that are not averaged: without the
 #: entity before with it, then by its label.
@@ -47,7 +48,7 @@ def select(images: Sequence[RawImage]) -> Selection:
     where all have an entity, the first label.
     """
     kinds: dict[tuple, list[RawImage]] = {}
-    for image in sorted(images, key=lambda one: natural(one.path.name)):
+    for image in sorted(images, key=_order):
         kinds.setdefault(_kind(image), []).append(image)
     if not kinds:
         return Selection(())
@@ -106,12 +107,6 @@ def match_lesions(
     return ordered, used, tuple(mask for mask in masks if mask not in used)
 
 
-def natural(text: str) -> tuple[tuple[int, int, str], ...]:
-    """Key to sort texts by, numbers in them as numbers."""
-    parts = re.findall(r"\d+|\D+", text)
-    return tuple((0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts)
-
-
 def short_name(image: RawImage) -> str:
     """File name without participant and session."""
     return re.sub(r"^sub-[^_]+_(ses-[^_]+_)?", "", image.path.name)
@@ -135,9 +130,9 @@ def _content(path: Path) -> Iterator[bytes]:
 def _kind(image: RawImage) -> tuple:
     """What differs between images that are not averaged; the smallest one is preferred."""
     return (
-        natural(image.entities.get("suffix", "")),
+        natural_key(image.entities.get("suffix", "")),
         *(
-            natural(_label(image.entities, key)) if RAW[key] in image.entities else ()
+            natural_key(_label(image.entities, key)) if RAW[key] in image.entities else ((), "")
             for key in PREFERENCE
             if key not in _NO_KIND
         ),
@@ -148,6 +143,12 @@ def _label(entities: Mapping[str, str], key: str) -> str:
     """Label of an entity, numbers without leading zeros."""
     label = entities[RAW[key]]
     return str(int(label)) if key in FORMS and label.isdecimal() else label
+
+
+def _order(image: RawImage) -> tuple:
+    """Runs by their numbers, after an image without one."""
+    run = _run(image)
+    return -1 if run is None else run, natural_key(image.path.name)
 
 
 def _run(image: RawImage) -> int | None:
