@@ -21,7 +21,7 @@ from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.geometry import Grid
 from bids_fcnreg.fcn.itk_field import is_field, read_field
 from bids_fcnreg.fcn.transform import Affine, Displacement, Transform, extended
-from bids_fcnreg.files import replacing
+from bids_fcnreg.files import write_bytes
 from bids_fcnreg.machine import available_memory_gb
 
 #: Displacements are rounded to this many mm: it makes files small, and is far below any accuracy.
@@ -72,8 +72,8 @@ def write_transform(
     ...     sitk.ReadTransform(str(path)).TransformPoint((0.0, 0.0, 0.0))  # ITK is LPS+
     (-1.0, -2.0, 3.0)
     """
-    # Locked by `replacing` already.
-    with replacing(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
+    # In memory: HDF5 ends the process when it cannot write what it has begun, as on a full disk.
+    with h5py.File(os.fspath(path), "w", driver="core", backing_store=False) as file:
         file["ITKVersion"] = _text(sitk.Version.ITKVersionString())
         file["HDFVersion"] = _text(h5py.version.hdf5_version)
         group = file.create_group("TransformGroup")
@@ -84,7 +84,9 @@ def write_transform(
                 _write_affine(part, step)
             else:
                 _write_displacement(part, step)
-    return Path(path)
+        file.flush()
+        payload = file.id.get_file_image()
+    return write_bytes(path, payload)
 
 
 def _storable(transform: Transform, over: Grid | None) -> list[Affine | Displacement]:
