@@ -69,7 +69,7 @@ def damaged(tmp_path):
     colours = np.zeros((3, 4, 5), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
     cases = {
         "missing": (lambda p: None, "does not exist"),
-        "link": (lambda p: p.symlink_to("nowhere"), "get the file first"),
+        "link": (lambda p: p.symlink_to("nowhere"), "broken link to nowhere"),
         "empty": (lambda p: p.touch(), "cannot be read"),
         "text": (lambda p: p.write_text("no image"), "cannot be read"),
         "cut": (lambda p: p.write_bytes(good[: len(good) // 2]), "cannot be read"),
