@@ -34,25 +34,22 @@ import torch
 
 from bids_fcnreg import image
 from bids_fcnreg.bids.templates import BUILTIN, nilearn_map
-from bids_fcnreg.config import IDENTITY, INTERPOLATIONS
+from bids_fcnreg.config import INTERPOLATIONS
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn import itk
 from bids_fcnreg.fcn.geometry import Grid, Image
 from bids_fcnreg.fcn.register import register as register_images
-from bids_fcnreg.fcn.transform import Transform
+from bids_fcnreg.fcn.transform import FOLDED, Transform
 from bids_fcnreg.files import together
 from bids_fcnreg.orientation import SCANNER, Codes, codes_of, describe_doubt, set_codes
 from bids_fcnreg.preprocessing import fits_a_brain, holds_labels, shown
 from bids_fcnreg.resample import resample_values
 from bids_fcnreg.series import open_series, volumes
+from bids_fcnreg.stack import TransformLike, read_stack
 from bids_fcnreg.verdict import judge
 
 #: What is taken as an image: a file, or nibabel's.
 ImageLike = image.Source
-
-#: What is taken as a transform: an ITK file, or a file and whether its inverse is meant.
-TransformLike = str | os.PathLike | tuple[str | os.PathLike, bool]
-
 
 #: Volumes of a series that are resampled together: where they come from is computed once.
 VOLUMES_AT_ONCE = 8
@@ -226,14 +223,15 @@ def apply(
     Warns
     -----
     UserWarning
-        If the result is empty, or labels are interpolated linearly.
+        If the result is empty, labels are interpolated linearly, or a field cannot be inverted
+        accurately.
     """
     if interpolation not in INTERPOLATIONS:
         raise InputError(
             f"There is no interpolation {interpolation!r}: choose {', '.join(INTERPOLATIONS)}."
         )
     source, name = image.opened(_located(moving), "moving image")
-    grid, chain = image.read_grid(_located(reference), "reference image"), _chain(transforms)
+    grid, chain = image.read_grid(_located(reference), "reference image"), read_stack(transforms)
     _warn_of_place(moving, reference)
     series = open_series(_located(moving), "moving image")
     parts = _parts(moving, series, grid, interpolation)
@@ -308,17 +306,32 @@ def jacobian(
     Returns
     -------
     nibabel.Nifti1Image
-        Jacobian determinant, or its logarithm.
+        Jacobian determinant, not positive where the transform folds; or its logarithm, which is
+        there that of 0.001.
 
     Raises
     ------
     InputError
         If a file cannot be read, or holds no transform.
+
+    Warns
+    -----
+    UserWarning
+        If the logarithm is wanted of a transform that folds, or a field cannot be inverted
+        accurately.
     """
-    chain, grid = _chain(transforms), image.read_grid(_located(reference), "reference image")
+    chain, grid = read_stack(transforms), image.read_grid(_located(reference), "reference image")
     _warn_of_place(reference)
-    values = chain.log_jacobian(grid)
-    return image.to_nifti(Image(values if log else values.exp(), grid), space=_codes(reference))
+    values = chain.jacobian(grid)
+    folded = int((values <= 0).sum())
+    if log and folded:
+        warnings.warn(
+            f"The transform folds at {folded} of {values.numel()} voxels, where the determinant "
+            f"is not positive and has no logarithm: they have that of {FOLDED:g}.",
+            stacklevel=2,
+        )
+    values = values.clamp(min=FOLDED).log() if log else values
+    return image.to_nifti(Image(values, grid), space=_codes(reference))
 
 
 def map_points(points: np.ndarray, transforms: Sequence[TransformLike]) -> np.ndarray:
@@ -345,7 +358,7 @@ def map_points(points: np.ndarray, transforms: Sequence[TransformLike]) -> np.nd
         given = None
     if given is None or given.shape[-1:] != (3,) or not np.isfinite(given).all():
         raise InputError("Points are an array (n, 3) of finite numbers: x, y and z in RAS+ mm.")
-    return _chain(transforms).map(torch.from_numpy(given)).numpy()
+    return read_stack(transforms).map(torch.from_numpy(given)).numpy()
 
 
 def located(given: str | os.PathLike) -> Path:
@@ -364,37 +377,6 @@ def _refuse_head(name: str, given: ImageLike, shown_image: Image) -> None:
             f"background): give its brain mask with --{name}-mask (in Python {name}_mask), or an "
             "image without skull."
         )
-
-
-def _chain(given: Sequence[TransformLike]) -> Transform:
-    """All transforms of a stack as one."""
-    if isinstance(given, str | os.PathLike) or _is_one(given):
-        given = [given]
-    if not isinstance(given, Sequence):
-        raise InputError(f"Transforms are a list of ITK files, not {type(given).__name__}.")
-    if not given:
-        raise InputError("No transform was given.")
-    steps = [step for one in given for step in _transform(one).steps]
-    return Transform(tuple(steps))
-
-
-def _is_one(given: Any) -> bool:
-    """Whether it is a file and whether its inverse is meant."""
-    pair = isinstance(given, tuple) and len(given) == 2
-    return pair and isinstance(given[0], str | os.PathLike) and isinstance(given[1], bool | int)
-
-
-def _transform(given: TransformLike) -> Transform:
-    """A transform from its file, or its inverse."""
-    path, inverted = given if _is_one(given) else (given, False)
-    if not isinstance(path, str | os.PathLike):
-        raise InputError(
-            f"A transform is a file, or (file, True) for its inverse, not {type(path).__name__}."
-        )
-    if os.fspath(path) == IDENTITY:
-        return Transform(())
-    transform = itk.read_transform(path)
-    return transform.inverse() if inverted else transform
 
 
 def _image(given: ImageLike, role: str = "image") -> Image:

@@ -12,8 +12,9 @@ import numpy as np
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.image import Source, check_series, finite_values, opened
 
-#: Intent codes of NIfTI for displacements and for other vectors.
-VECTORS = (1006, 1007)
+#: Intent codes of NIfTI for values that turn with the head: general and symmetric matrices,
+#: displacements, other vectors and quaternions.
+VECTORS = (1004, 1005, 1006, 1007, 1010)
 
 
 def open_series(source: Source, role: str = "image") -> nib.spatialimages.SpatialImage | None:
@@ -29,8 +30,8 @@ def open_series(source: Source, role: str = "image") -> nib.spatialimages.Spatia
     Raises
     ------
     InputError
-        If it has more than four axes, its values are no real numbers, its geometry cannot be
-        used, or the file cannot hold what its header claims.
+        If it holds vectors or tensors, has more than four axes, its values are no real numbers,
+        its geometry cannot be used, or the file cannot hold what its header claims.
     """
     try:
         # Kept open, a compressed file is read through once, not anew for each volume.
@@ -38,14 +39,23 @@ def open_series(source: Source, role: str = "image") -> nib.spatialimages.Spatia
     except InputError:
         return None  # `image.load` says what is wrong
     shape = nifti.shape
+    if max(shape[3:], default=1) > 1 and _holds_vectors(nifti):
+        raise InputError(
+            f"{name} holds vectors or tensors (its NIfTI intent says so), which have to be "
+            "reoriented when they are resampled; that is not offered. A displacement field is "
+            "given as a transform."
+        )
     if max(shape[4:], default=1) > 1:
-        vectors = isinstance(nifti, nib.Nifti1Pair) and int(nifti.header["intent_code"]) in VECTORS
-        advice = ". A displacement field is given as a transform" if vectors else ""
-        raise InputError(f"{name} has the shape {shape}: give a 3D image or a 4D series{advice}.")
+        raise InputError(f"{name} has the shape {shape}: give a 3D image or a 4D series.")
     if len(shape) < 4 or shape[3] < 2:
         return None
     check_series(nifti, name)
     return nifti
+
+
+def _holds_vectors(nifti: nib.spatialimages.SpatialImage) -> bool:
+    """Whether the values at a voxel are components of a vector or a tensor."""
+    return isinstance(nifti, nib.Nifti1Pair) and int(nifti.header["intent_code"]) in VECTORS
 
 
 def volumes(

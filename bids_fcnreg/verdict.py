@@ -38,6 +38,7 @@ NUMBERS = (
     ("inverse_consistency_mm", "Inverse consistency error, mean (mm)", "{:.3f}"),
     ("inverse_consistency_p95_mm", "Inverse consistency error, 95th percentile (mm)", "{:.3f}"),
     ("asymmetry", "Likeness to the usual asymmetry of brains", "{:.3f}"),
+    ("excluded_percent", "Left out by lesion masks (% of the brain)", "{:.1f}"),
 )
 
 #: What the ranges and bounds come from.

@@ -28,6 +28,7 @@ from bids_fcnreg.bids.naming import make_label
 from bids_fcnreg.bids.template_files import select
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.foreground import foreground
+from bids_fcnreg.fcn.geometry import Grid
 from bids_fcnreg.files import checksum
 from bids_fcnreg.preprocessing import fits_a_brain
 
@@ -211,9 +212,11 @@ def materialise(template: Template, folder: Path) -> Template:
     if image.is_whole(brain_path):
         return bare
     source, mask = image.load(template.t1w), image.load(template.mask)
-    if mask.shape != source.shape or not np.allclose(mask.affine, source.affine, atol=1e-3):
+    grids = (Grid(one.shape, one.affine) for one in (source, mask))
+    if difference := next(grids).mismatch(next(grids)):
         raise InputError(
-            f"The brain mask {template.mask} is not on the grid of {template.t1w}: resample it."
+            f"The brain mask {template.mask} is not on the grid of {template.t1w} (they "
+            f"{difference}): resample it."
         )
     inside = mask.get_fdata() > 0.5
     values = source.get_fdata()

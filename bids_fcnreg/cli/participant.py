@@ -163,14 +163,18 @@ def _tell_of_doubts(
     atlases: Mapping[str, Sequence[Atlas]],
     console: Console,
 ) -> None:
-    """Warn of images whose headers do not say, or say twice, where the head is."""
+    """Warn of images whose place, and of lesion masks whose values, are in doubt."""
     from bids_fcnreg.image import doubt_about_place
+    from bids_fcnreg.lesions import doubt_about_values
 
     paths = [path for scan in scans for path in (*scan.t1w, *scan.lesions)]
     paths += [path for template in templates for path in template.found]
     paths += [atlas.image for one in atlases.values() for atlas in one if atlas.image]
     for path in dict.fromkeys(paths):
         if doubt := doubt_about_place(path):
+            console.print(f"warning: {doubt}", soft_wrap=True)
+    for path in dict.fromkeys(path for scan in scans for path in scan.lesions):
+        if doubt := doubt_about_values(path):
             console.print(f"warning: {doubt}", soft_wrap=True)
 
 

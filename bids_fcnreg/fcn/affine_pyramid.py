@@ -240,11 +240,8 @@ def _as_mask(
 ) -> Tensor | None:
     if mask is None:
         return None
-    if not mask.grid.matches(image.grid):
-        raise InputError(
-            f"The {what} (shape {mask.grid.shape}) and the image (shape {image.grid.shape}) "
-            "lie on different grids: both must have the same voxels."
-        )
+    if difference := image.grid.mismatch(mask.grid):
+        raise InputError(f"The image and the {what} {difference}: both must have the same voxels.")
     inside = (mask.data[0, 0] > 0.5).contiguous()
     if not may_be_empty and not inside.any():
         raise InputError(f"The {what} is empty: no voxel is above 0.5.")

@@ -16,6 +16,9 @@ from torch import Tensor
 #: Cosine of the angle between two axes above which they are not perpendicular.
 PERPENDICULAR = 1e-4
 
+#: Grids that are nowhere farther apart than this share of the smallest voxel are the same.
+SAME_VOXELS = 0.1
+
 
 @dataclass(frozen=True, eq=False)
 class Grid:
@@ -94,9 +97,36 @@ class Grid:
 
     def matches(self, other: Grid, tolerance: float = 1e-3) -> bool:
         """Whether both grids have the same voxels, up to `tolerance` in mm."""
-        return self.shape == other.shape and np.allclose(
-            self.affine, other.affine, rtol=0, atol=tolerance
-        )
+        return self.distance(other) <= tolerance
+
+    def distance(self, other: Grid) -> float:
+        """Largest distance in mm between voxels of the same index; infinite for other shapes.
+
+        Examples
+        --------
+        >>> grid, turned = Grid((256, 256, 256), np.eye(4)), np.eye(4)
+        >>> turned[0, 1] = 5e-4
+        >>> round(grid.distance(Grid(grid.shape, turned)), 4)
+        0.1275
+        """
+        if self.shape != other.shape:
+            return float("inf")
+        corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(self.shape) - 1)
+        apart = apply_affine(self.affine, corners) - apply_affine(other.affine, corners)
+        return float(np.linalg.norm(apart, axis=1).max())
+
+    def mismatch(self, other: Grid) -> str | None:
+        """Describe how another grid differs by more than rounding, for messages; None if not.
+
+        Headers round: `SAME_VOXELS` of the smallest voxel is the same place.
+        """
+        if self.shape != other.shape:
+            shapes = ("×".join(map(str, grid.shape)) for grid in (self, other))
+            return f"have different shapes ({' and '.join(shapes)})"
+        apart = self.distance(other)
+        if apart <= SAME_VOXELS * min(self.spacing.min(), other.spacing.min()):
+            return None
+        return f"lie up to {apart:.3g} mm apart"
 
     def with_spacing(self, spacing: float | Sequence[float]) -> Grid:
         """Grid of the same field of view and orientation with voxels of `spacing` mm.

@@ -120,10 +120,9 @@ def standardize(image: Image, mask: Image | None, which: str) -> tuple[Image, Im
     """
     if mask is None:
         mask = brain_mask(image)
-    elif not mask.grid.matches(image.grid):
+    elif difference := image.grid.mismatch(mask.grid):
         raise InputError(
-            f"The {which} image has the shape {image.grid.shape} and its mask {mask.grid.shape}, "
-            "or they lie elsewhere: give a mask made for this image."
+            f"The {which} image and its mask {difference}: give a mask made for this image."
         )
     inside = mask.data[0, 0] > 0.5
     zero = one = 0.0
@@ -137,4 +136,4 @@ def standardize(image: Image, mask: Image | None, which: str) -> tuple[Image, Im
     # In double precision: of an offset much larger than the contrast little is left otherwise.
     scaled = ((image.data.double() - zero) / (one - zero)).clamp(0, CLIP).float()
     scaled = torch.where(inside, scaled, 0.0)
-    return Image(scaled, image.grid), Image(inside[None, None].float(), mask.grid)
+    return Image(scaled, image.grid), Image(inside[None, None].float(), image.grid)

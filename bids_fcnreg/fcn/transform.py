@@ -23,6 +23,9 @@ from bids_fcnreg.fcn.warp import identity, invert, jacobian_determinant, sample
 #: Points mapped at a time: bounds memory, and is large enough to keep every core busy.
 POINTS_AT_A_TIME = 2_000_000
 
+#: Where space folds, logarithms of the Jacobian determinant are that of this.
+FOLDED = 1e-3
+
 
 @dataclass(frozen=True, eq=False)
 class Affine:
@@ -200,9 +203,24 @@ class Transform:
             Positive where the moving image is larger than the fixed one; where space folds, the
             logarithm of 1e-3.
         """
+        return self.jacobian(grid).clamp(min=FOLDED).log()
+
+    def jacobian(self, grid: Grid) -> Tensor:
+        """Jacobian determinant: the local change of volume, from the fixed to the moving space.
+
+        Parameters
+        ----------
+        grid : Grid
+            Where to evaluate, in the fixed space.
+
+        Returns
+        -------
+        Tensor (1, 1, i, j, k), float32
+            Above 1 where the moving image is larger than the fixed one; at most 0 where space
+            folds.
+        """
         # In voxels of the grid, on both sides, the determinant is the same as in millimetres.
-        determinant = jacobian_determinant(self.displacement(grid).field)
-        return determinant.clamp(min=1e-3).log()
+        return jacobian_determinant(self.displacement(grid).field)
 
     def displacement(self, grid: Grid) -> Displacement:
         """The whole chain as one displacement of the voxels of a grid in the fixed space."""

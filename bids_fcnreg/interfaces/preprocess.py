@@ -11,6 +11,7 @@ from nipype.interfaces.base import (
     InputMultiObject,
     SimpleInterface,
     TraitedSpec,
+    isdefined,
     traits,
 )
 
@@ -135,44 +136,45 @@ class NormalizeIntensity(SimpleInterface):
 class _UniteLesionsInputSpec(BaseInterfaceInputSpec):
     in_files = InputMultiObject(File(exists=True), mandatory=True, desc="lesion masks")
     reference = File(exists=True, mandatory=True, desc="image on whose grid they are wanted")
+    mask = File(exists=True, desc="brain mask on that grid")
 
 
 class UniteLesions(SimpleInterface):
     """Unite lesion masks on the grid of an image: 1 is left out of the similarity.
 
     Masks are brought there through their own positions in the world, on whatever grid they are.
-    A mask that has no voxel inside the image is an `InputError`.
+    A mask that has no voxel inside the image, or covers more than half of the brain, is an
+    `InputError`.
     """
 
     input_spec = _UniteLesionsInputSpec
     output_spec = _OutFileSpec
 
     def _run_interface(self, runtime):
-        import nibabel as nib
-
         from bids_fcnreg import image
         from bids_fcnreg.errors import InputError
         from bids_fcnreg.fcn.geometry import Grid
+        from bids_fcnreg.lesions import check_share, read_lesion
         from bids_fcnreg.preprocessing import mask_onto
 
         nifti = image.load(self.inputs.reference)
         united = np.zeros(nifti.shape, bool)
+        brain = united
+        if isdefined(self.inputs.mask):
+            brain = np.asanyarray(image.load(self.inputs.mask, "uint8").dataobj) > 0
         for path in self.inputs.in_files:
-            values = np.asanyarray(nib.load(path).dataobj)
-            if not values.any():
-                continue  # an empty mask says that there is no lesion
-            if values.min() < 0:
-                raise InputError(
-                    f"The lesion mask {path} holds values below zero: save it with 1 in the "
-                    "lesion and 0 elsewhere."
-                )
-            lesion = mask_onto(image.read(path), Grid(nifti.shape, nifti.affine))
+            mask = read_lesion(path)
+            if mask is None:
+                continue
+            lesion = mask_onto(mask, Grid(nifti.shape, nifti.affine))
             if not lesion.any():
                 raise InputError(
                     f"The lesion mask {path} lies outside its T1w image: check that its affine "
                     "is that of the image it was drawn on."
                 )
-            united |= lesion
+            check_share(lesion, brain, [path])
+            united = united | lesion
+        check_share(united, brain, self.inputs.in_files)
         united = united.astype(np.uint8)
         self._results["out_file"] = _write_like(nifti, united, runtime, "exclude.nii.gz")
         return runtime

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from nipype.interfaces.base import (
 )
 
 if TYPE_CHECKING:
-    from bids_fcnreg.fcn.geometry import Grid
+    from bids_fcnreg.fcn.geometry import Grid, Image
     from bids_fcnreg.fcn.transform import Transform
 
 
@@ -54,15 +54,19 @@ class Register(SimpleInterface):
     output_spec = _RegisterOutputSpec
 
     def _run_interface(self, runtime):
+        import nibabel as nib
+
         from bids_fcnreg import image
         from bids_fcnreg.fcn.itk import write_transform
         from bids_fcnreg.fcn.register import register
 
-        masks = {
-            name: image.read(getattr(self.inputs, name))
-            for name in ("fixed_mask", "moving_mask", "moving_exclude")
-            if isdefined(getattr(self.inputs, name))
-        }
+        names = ("fixed_mask", "moving_mask", "moving_exclude")
+        files = {name: getattr(self.inputs, name) for name in names}
+        files = {name: path for name, path in files.items() if isdefined(path)}
+        excludes = "moving_exclude" in files
+        if excludes and not np.asanyarray(nib.load(files["moving_exclude"]).dataobj).any():
+            del files["moving_exclude"]  # the participant has no lesion
+        masks = {name: image.read(path) for name, path in files.items()}
         fixed = image.read(self.inputs.fixed)
         result = register(
             fixed,
@@ -76,8 +80,11 @@ class Register(SimpleInterface):
             **masks,
         )
         folder = Path(runtime.cwd)
+        numbers = result.quality.as_dict()
+        if excludes:
+            numbers["excluded_percent"] = _excluded_percent(masks)
         quality = folder / "quality.json"
-        quality.write_text(json.dumps(result.quality.as_dict(), indent=2) + "\n")
+        quality.write_text(json.dumps(numbers, indent=2) + "\n")
         for name, file, made in (
             ("transform", "forward.h5", result.forward),
             ("inverse", "inverse.h5", result.inverse),
@@ -85,6 +92,18 @@ class Register(SimpleInterface):
             self._results[name] = str(write_transform(folder / file, made, over=fixed.grid))
         self._results["quality"] = str(quality)
         return runtime
+
+
+def _excluded_percent(masks: Mapping[str, Image]) -> float | None:
+    """How much of the subject's brain is lesion; None without a brain mask."""
+    from bids_fcnreg.lesions import share_of
+
+    if "moving_exclude" not in masks:
+        return 0.0
+    if "moving_mask" not in masks:
+        return None
+    lesion, brain = (masks[f"moving_{name}"].data.numpy() > 0.5 for name in ("exclude", "mask"))
+    return 100 * share_of(lesion, brain)
 
 
 class _ResampleInputSpec(_ThreadsInputSpec):

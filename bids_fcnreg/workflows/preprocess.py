@@ -123,6 +123,7 @@ def init_preprocess_wf(
         workflow.connect([
             (inputnode, unite, [("lesions", "in_files")]),
             (average, unite, [("out_file", "reference")]),
+            (extract, unite, [("mask", "mask")]),
             (unite, outputnode, [("out_file", "exclude")]),
         ])  # fmt: skip
     return workflow

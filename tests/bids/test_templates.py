@@ -202,8 +202,24 @@ def test_mask_of_nothing(tmp_path):
 def test_mask_on_another_grid(tmp_path):
     path = save(tmp_path / "x_T1w.nii.gz", HEAD)
     save(tmp_path / "x_desc-brain_mask.nii.gz", BALL, zoom=3)
-    with pytest.raises(InputError, match="is not on the grid"):
+    with pytest.raises(InputError, match=r"is not on the grid .* \(they lie up to \d+"):
         materialise(resolve_template(str(path)), tmp_path / "cache")
+
+
+@pytest.mark.parametrize(("off", "taken"), [(1e-3, True), (0.02, True), (1.0, False)])
+def test_mask_whose_header_is_rounded(tmp_path, off, taken):
+    path = save(tmp_path / "x_T1w.nii.gz", HEAD)
+    mask = nib.load(save(tmp_path / "x_desc-brain_mask.nii.gz", BALL))
+    affine = mask.affine.copy()
+    affine[0, 3] += off
+    values = np.asarray(mask.dataobj)
+    nib.Nifti1Image(values, affine).to_filename(tmp_path / "x_desc-brain_mask.nii.gz")
+    if taken:
+        made = materialise(resolve_template(str(path)), tmp_path / "cache")
+        np.testing.assert_array_equal(nib.load(made.t1w).get_fdata()[values == 0], 0)
+    else:
+        with pytest.raises(InputError, match=r"lie up to 1 mm apart"):
+            materialise(resolve_template(str(path)), tmp_path / "cache")
 
 
 def test_folder(tmp_path):

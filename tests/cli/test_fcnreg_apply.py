@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+import bids_fcnreg as fr
 from bids_fcnreg.cli.fcnreg import main
+from bids_fcnreg.errors import InputError
 
 SHAPE, AFFINE = (24, 26, 20), np.diag([-4.0, 4.0, 5.0, 1.0])
 AFFINE[:3, 3] = [46, -50, -48]
@@ -295,3 +297,32 @@ def test_points_of_ants_are_doubted(tmp_path, capsys):
     (tmp_path / "p.csv").write_text("x,y,z,t\n1,2,3,0\n")
     assert apply("-i", tmp_path / "p.csv", "-o", tmp_path / "o.csv", "-t", "identity") == 0
     assert "whose points are in LPS+ mm" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("axes", [(), (1,)], ids=["4D", "5D"])
+@pytest.mark.parametrize(
+    ("intent", "components"), [(1004, 9), (1005, 6), (1006, 3), (1007, 3), (1007, 2), (1010, 4)]
+)
+def test_vectors_and_tensors_are_refused(ants, tmp_path, intent, components, axes, capsys):
+    path = tmp_path / "components.nii.gz"
+    values = np.ones((*SHAPE, *axes, components), "f4")
+    series = nib.Nifti1Image(values, AFFINE)
+    series.header["intent_code"] = intent
+    series.to_filename(path)
+    words = ["-r", ants / "fixed.nii.gz", "-t", "identity", "-o", tmp_path / "o.nii"]
+    assert apply("-i", path, *words) == 2
+    error = capsys.readouterr().err
+    assert f"{path} holds vectors or tensors" in error and "reoriented" in error
+    assert not (tmp_path / "o.nii").exists()
+    with pytest.raises(InputError, match="vectors or tensors"):
+        fr.apply(series, scan(), ["identity"])
+
+
+@pytest.mark.parametrize("intent", [0, 2, 1001, 1011, 2001])
+def test_series_of_other_intents_are_resampled(tmp_path, intent):
+    values = np.stack([scan().get_fdata(dtype="f4")] * 3, axis=-1)
+    series = nib.Nifti1Image(values, AFFINE)
+    series.header["intent_code"] = intent
+    np.testing.assert_allclose(
+        fr.apply(series, scan(), ["identity"]).get_fdata(), values, rtol=1e-5
+    )
