@@ -163,7 +163,7 @@ def _tell_of_doubts(
     atlases: Mapping[str, Sequence[Atlas]],
     console: Console,
 ) -> None:
-    """Warn of images whose headers do not say, or say twice, where the head is."""
+    """Warn of images whose place in the world, and of atlases whose names, are doubtful."""
     from bids_fcnreg.image import doubt_about_place
 
     paths = [path for scan in scans for path in (*scan.t1w, *scan.lesions)]
@@ -172,6 +172,9 @@ def _tell_of_doubts(
     for path in dict.fromkeys(paths):
         if doubt := doubt_about_place(path):
             console.print(f"warning: {doubt}", soft_wrap=True)
+    doubts = [doubt for one in atlases.values() for atlas in one for doubt in atlas.doubts]
+    for doubt in dict.fromkeys(doubts):
+        console.print(f"warning: {doubt}", soft_wrap=True, markup=False)
 
 
 def _make_reports(config: Config, scans: Sequence[Scan], console: Console) -> int:
