@@ -223,35 +223,6 @@ def read_failures(output_dir: Path) -> dict[str, str]:
     return failures
 
 
-def read_participants(bids_dir: Path) -> dict[str, dict[str, str]]:
-    """What a dataset's participants.tsv says.
-
-    Returns
-    -------
-    dict of str to dict of str to str
-        Values by column, by participant without ``sub-``; the same columns for each. Empty if
-        there is no such file.
-
-    Raises
-    ------
-    InputError
-        If it is there and cannot be read as a table with the column participant_id.
-    """
-    path = Path(bids_dir) / "participants.tsv"
-    if not path.exists():
-        return {}
-    rows = read_tsv(path)
-    if rows and "participant_id" not in rows[0]:
-        raise InputError(f"{path} has no column participant_id: repair its first line.")
-    return {
-        row["participant_id"].removeprefix("sub-"): {
-            column: value or "n/a" for column, value in row.items() if column != "participant_id"
-        }
-        for row in rows
-        if row["participant_id"]
-    }
-
-
 def read_volumes(path: Path) -> dict[str, tuple[int, float]]:
     """Index and volume (mm³) of each region by its name, from a table of one scan.
 

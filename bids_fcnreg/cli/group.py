@@ -58,11 +58,13 @@ def report(config: Config, scans: Sequence[Scan], console: Console) -> int:
     InputError
         When the participant level left nothing, or participants.tsv cannot be read.
     """
-    results = _in_spaces(config, _results(config, scans))
-    run_dir = prepare.make_folders(config)
-
+    from bids_fcnreg.bids.participants import read_participants
     from bids_fcnreg.workflows.group import FOLDER
 
+    results = _in_spaces(config, _results(config, scans))
+    for doubt in read_participants(config.bids_dir).doubts:
+        console.print(f"warning: {doubt}", soft_wrap=True, markup=False)
+    run_dir = prepare.make_folders(config)
     prepare.remove_unfinished(config, config.output_dir / FOLDER)
     with prepare.work_alone(config, ["the report"], console):
         return _report_of_whole(config, scans, results, run_dir, console)
@@ -194,11 +196,11 @@ def study_rows(
     broken : mapping of (str, str) to str
         Why results of a scan are none, by its label and the space.
     """
-    from bids_fcnreg.bids.results import read_failures, read_participants
+    from bids_fcnreg.bids.participants import read_participants
+    from bids_fcnreg.bids.results import read_failures
     from bids_fcnreg.group.tables import Row, without_clashes
 
     people = read_participants(config.bids_dir)
-    columns = list(next(iter(people.values()), {}))
     failures = read_failures(config.output_dir)
     done = {result.label for result in results if result.space == space}
 
@@ -218,7 +220,7 @@ def study_rows(
             scan.participant,
             scan.session,
             *status(scan),
-            facts=without_clashes(people.get(scan.participant, dict.fromkeys(columns, "n/a"))),
+            facts=without_clashes(people.find(scan.participant, scan.session)),
         )
         for scan in scans
     ]
