@@ -92,6 +92,11 @@ class Result:
         """How it was registered: ``predict``, ``refine`` or ``optimize``."""
         return read_quality(self.quality)["mode"]
 
+    @property
+    def verdict(self) -> str:
+        """``good``, ``doubtful``, ``failed`` or ``unknown``."""
+        return read_quality(self.quality)["verdict"]
+
 
 def find_results(output_dir: Path, participant: str = "*") -> list[Result]:
     """Find the complete results of the participant level.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bids_fcnreg.cli import prepare
@@ -233,9 +234,12 @@ def _tell(
     console: Console,
 ) -> None:
     """Say who is not in the tables, and where everything is."""
-    from bids_fcnreg.group.tables import absent
+    from bids_fcnreg.bids.versions import find_versions
+    from bids_fcnreg.group.tables import absent, tell_verdicts
     from bids_fcnreg.workflows.group import FOLDER
 
+    for warning in find_versions(results):
+        console.print(f"warning: {warning}", soft_wrap=True, markup=False)
     for space, theirs in rows.items():
         done = sum(row.status == "done" for row in theirs)
         console.print(f"{space}: {done} of {len(theirs)} scans")
@@ -243,11 +247,15 @@ def _tell(
             console.print(
                 f"  {len(labels)} {status} ({reason}): {', '.join(labels)}", soft_wrap=True
             )
+        verdicts = {one.label: one.verdict for one in results if one.space == space}
+        told = [replace(row, verdict=verdicts.get(row.label)) for row in theirs]
+        for sentence in tell_verdicts(told):
+            console.print(f"  {sentence}", soft_wrap=True, markup=False)
         modes = Counter(one.mode for one in results if one.space == space)
         if len(modes) > 1:
-            told = ", ".join(f"{count} {mode}" for mode, count in sorted(modes.items()))
+            listed = ", ".join(f"{count} {mode}" for mode, count in sorted(modes.items()))
             console.print(
-                f"  registered in several modes ({told}): their numbers do not compare; run the "
+                f"  registered in several modes ({listed}): their numbers do not compare; run the "
                 "participant level again in one mode",
                 soft_wrap=True,
             )
