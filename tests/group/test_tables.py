@@ -90,9 +90,9 @@ def test_regions_called_like_other_columns_have_their_own():
     rows = [Row("01", facts={"GM": "of somebody"})]
     volumes = {"sub-01": {"brain_mask": (1, 10.0), "GM": (2, 20.0)}}
     header, lines = volumes_table(rows, volumes, {"sub-01": 5.0})
-    facts = ["participant_id", "session_id", "GM", "brain_mask"]
+    facts = ["participant_id", "session_id", "GM", "verdict", "brain_mask"]
     assert header == [*facts, "region brain_mask", "region GM"]
-    assert lines == [["sub-01", None, "of somebody", 5.0, 10.0, 20.0]]
+    assert lines == [["sub-01", None, "of somebody", None, 5.0, 10.0, 20.0]]
     assert set(volumes_dictionary(rows, volumes, "x", "MNI")) == set(header)
 
 
