@@ -136,7 +136,7 @@ def test_doubts_are_told_of_files_and_images(tmp_path):
     assert "two.nii disagree by 7 mm: the sform is used" in image.doubt_about_place(apart)
     analyze = nib.AnalyzeImage(VALUES, SHIFTED)
     analyze.to_filename(tmp_path / "old.img")
-    assert "does not say how" in image.doubt_about_place(tmp_path / "old.img")
+    assert "does not say which side" in image.doubt_about_place(tmp_path / "old.img")
     nib.MGHImage(VALUES.astype("float32"), SHIFTED).to_filename(tmp_path / "fs.mgz")
     for path in (
         save(tmp_path / "good.nii", 1, 1),
