@@ -60,10 +60,11 @@ def report(config: Config, scans: Sequence[Scan], console: Console) -> int:
         When the participant level left nothing, or participants.tsv cannot be read.
     """
     from bids_fcnreg.bids.participants import read_participants
+    from bids_fcnreg.bids.versions import find_versions
     from bids_fcnreg.workflows.group import FOLDER
 
     results = _in_spaces(config, _results(config, scans))
-    for doubt in read_participants(config.bids_dir).doubts:
+    for doubt in (*read_participants(config.bids_dir).doubts, *find_versions(results)):
         console.print(f"warning: {doubt}", soft_wrap=True, markup=False)
     run_dir = prepare.make_folders(config)
     prepare.remove_unfinished(config, config.output_dir / FOLDER)
@@ -234,12 +235,9 @@ def _tell(
     console: Console,
 ) -> None:
     """Say who is not in the tables, and where everything is."""
-    from bids_fcnreg.bids.versions import find_versions
     from bids_fcnreg.group.tables import absent, tell_verdicts
     from bids_fcnreg.workflows.group import FOLDER
 
-    for warning in find_versions(results):
-        console.print(f"warning: {warning}", soft_wrap=True, markup=False)
     for space, theirs in rows.items():
         done = sum(row.status == "done" for row in theirs)
         console.print(f"{space}: {done} of {len(theirs)} scans")
