@@ -79,6 +79,11 @@ def disagreement_mm(image: nib.spatialimages.SpatialImage) -> float:
 
 def describe_doubt(image: nib.spatialimages.SpatialImage, name: str) -> str | None:
     """Return what a user must know of the orientation of an image, or None."""
+    if isinstance(image, nib.AnalyzeImage) and not isinstance(image, nib.Nifti1Pair):
+        return (
+            f"{name} is an Analyze image, a format that does not say which side is left: left "
+            "and right, and its position, are assumed. Convert the original data to NIfTI."
+        )
     if codes_of(image) == (UNKNOWN, UNKNOWN):
         return (
             f"{name} does not say how it is oriented (sform and qform codes are 0): left and "

@@ -1,20 +1,17 @@
-"""What is computed before registration: brain masks, bias field, intensity scale, averages."""
+"""What is computed before registration: brain masks, bias field, intensity scale."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from scipy import ndimage
 
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.fcn.affine import align
 from bids_fcnreg.fcn.foreground import shown
 from bids_fcnreg.fcn.geometry import Grid, Image, voxel_to_voxel
 from bids_fcnreg.fcn.intensity import CLIP, intensity_range, intensity_scale
-from bids_fcnreg.fcn.reproducible import mean
-from bids_fcnreg.fcn.transform import Affine, Transform
+from bids_fcnreg.fcn.transform import Transform
 
 #: An image is brain-extracted if at most `OUTSIDE_SHARE` of what it shows is farther than
 #: `MARGIN_MM` from the brain. Whole heads, defaced or cropped ones too, have 0.15 to 0.7 there,
@@ -219,38 +216,6 @@ def normalise(data: np.ndarray, mask: np.ndarray) -> np.ndarray:
             "The brain has hardly any intensities above zero: check the image and its brain mask."
         )
     return (data * (ANCHOR_INTENSITY / anchor)).astype(np.float32)
-
-
-def average(images: Sequence[Image]) -> Image:
-    """Mean of several images of one head.
-
-    Every image is brought to the intensity scale and, by a rigid transform and one
-    interpolation, to the grid of the first.
-
-    Parameters
-    ----------
-    images : sequence of Image (1, 1, i, j, k)
-        Runs of one session: the positions of the head in the scanner differ by less than about
-        30 degrees.
-
-    Returns
-    -------
-    Image (1, 1, i, j, k)
-        On the grid of the first; a voxel that some runs do not cover is the mean of the others.
-    """
-    first = images[0]
-    total = first.data.clone()
-    count = torch.ones_like(total)
-    for image in images[1:]:
-        matrix = align(first, image, dof="rigid", thorough=False)
-        # One resampling brings over the intensities, and which of them are inside the image.
-        pair = Image(torch.cat([image.data, torch.ones_like(image.data)], dim=1), image.grid)
-        moved = Transform((Affine(matrix),)).resample(pair, first.grid).data
-        values, covered = moved[:, :1], moved[:, 1:]
-        signal = (first.data > mean(first.data)) & (covered > 0)
-        total += values * (mean(first.data[signal]) / mean(values[signal]))
-        count += covered
-    return Image(total / count, first.grid)
 
 
 def mask_onto(mask: Image, grid: Grid) -> np.ndarray:

@@ -136,7 +136,7 @@ def test_doubts_are_told_of_files_and_images(tmp_path):
     assert "two.nii disagree by 7 mm: the sform is used" in image.doubt_about_place(apart)
     analyze = nib.AnalyzeImage(VALUES, SHIFTED)
     analyze.to_filename(tmp_path / "old.img")
-    assert "does not say how" in image.doubt_about_place(tmp_path / "old.img")
+    assert "does not say which side" in image.doubt_about_place(tmp_path / "old.img")
     nib.MGHImage(VALUES.astype("float32"), SHIFTED).to_filename(tmp_path / "fs.mgz")
     for path in (
         save(tmp_path / "good.nii", 1, 1),
@@ -154,3 +154,12 @@ def test_doubts_are_told_of_files_and_images(tmp_path):
             fr.jacobian([stay], given)
     with pytest.warns(UserWarning, match="disagree by 7 mm"):
         fr.apply(tmp_path / "good.nii", apart, [stay])
+
+
+@pytest.mark.parametrize("kind", [nib.AnalyzeImage, nib.Spm99AnalyzeImage, nib.Spm2AnalyzeImage])
+def test_analyze_images_are_said_not_to_tell_left_from_right(tmp_path, kind):
+    kind(np.ones((5, 6, 7), "int16"), None).to_filename(tmp_path / "x.img")
+    doubt = image.doubt_about_place(tmp_path / "x.img")
+    assert "x.img is an Analyze image, a format that does not say which side is left" in doubt
+    nib.Nifti1Pair(np.ones((5, 6, 7), "int16"), np.eye(4)).to_filename(tmp_path / "y.img")
+    assert image.doubt_about_place(tmp_path / "y.img") is None

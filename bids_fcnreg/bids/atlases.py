@@ -11,7 +11,8 @@ import numpy as np
 
 from bids_fcnreg import image
 from bids_fcnreg.bids.archive import Entry, entries, fetch, parse, templateflow_entries
-from bids_fcnreg.bids.derivatives import read_tsv, write_tsv
+from bids_fcnreg.bids.derivatives import write_tsv
+from bids_fcnreg.bids.lookup import check_lookup, read_lookup
 from bids_fcnreg.bids.naming import make_label
 from bids_fcnreg.bids.templates import (
     Template,
@@ -57,6 +58,8 @@ class Atlas:
         Where the names are from.
     builtin : bool
         Whether it is the one that comes with the software.
+    doubts : tuple of str
+        What is said against its table of names.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Atlas:
     labels: tuple[tuple[int, str], ...]
     table: Path | None = None
     builtin: bool = False
+    doubts: tuple[str, ...] = ()
 
     @property
     def sources(self) -> dict[str, str]:
@@ -88,8 +92,8 @@ def resolve_atlas(spec: str, template: Template) -> Atlas:
         folder of this template, uses as atlas, segmentation or description, with modifiers where
         there are several, such as ``Schaefer2018:desc-100Parcels7Networks``; a label image
         ``FILE.nii.gz`` with its table in ``FILE.tsv``; or ``FILE.nii.gz:TABLE.tsv``. A table has
-        the columns ``index`` and ``name``, separated by tabs; labels without a name are named by
-        their value.
+        the columns ``index`` and ``name`` (or ``label``), separated by tabs; labels without a
+        name are named by their value.
     template : Template
         The template it belongs to.
 
@@ -230,16 +234,19 @@ def _from_file(path: Path, table: Path | None, name: str) -> Atlas:
     beside = path.with_name(re.sub(r"\.nii(\.gz)?$", ".tsv", path.name))
     if table is None and beside.exists():
         table = beside
-    names = _read_table(table) if table is not None else {}
-    if not names and len(values) > MOST_UNNAMED:
+    lookup = read_lookup(table) if table is not None else None
+    if lookup is None and len(values) > MOST_UNNAMED:
         raise InputError(
             f"The atlas {path} holds {len(values)} different values and has no table of their "
             f"names: give a label image, with {beside.name} (columns index, name) beside it."
         )
-    present = {int(v): str(int(v)) for v in values}
-    labels = {**present, **names}
+    labels = {int(v): str(int(v)) for v in values}
+    doubts: tuple[str, ...] = ()
+    if lookup is not None:
+        doubts = check_lookup(lookup, path, labels)
+        labels |= lookup.names
     labels.pop(0, None)
-    return Atlas(name, path, tuple(sorted(labels.items())), table)
+    return Atlas(name, path, tuple(sorted(labels.items())), table, doubts=doubts)
 
 
 def _check_place(path: Path, template: Template) -> None:
@@ -257,26 +264,3 @@ def _check_place(path: Path, template: Template) -> None:
             f"Of the atlas {path}, {1 - hits.sum() / len(there):.0%} lie outside the brain of "
             f"{template.space}: give an atlas in the space of this template."
         )
-
-
-def _read_table(path: Path) -> dict[int, str]:
-    """Names of labels from a table with the columns index and, if they have names, name."""
-    rows = read_tsv(path)
-    if not rows or "index" not in rows[0]:
-        raise InputError(
-            f"The lookup table {path} has no column named index: it needs the columns index and "
-            "name, separated by tabs."
-        )
-    names = {}
-    for row in rows:
-        try:
-            index = int(row["index"])
-        except ValueError as why:
-            raise InputError(
-                f"The lookup table {path} has the index {row['index']!r}: it must be a whole "
-                "number."
-            ) from why
-        if index in names:
-            raise InputError(f"The lookup table {path} has the index {index} twice: remove one.")
-        names[index] = row.get("name") or str(index)
-    return names

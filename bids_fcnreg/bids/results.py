@@ -92,6 +92,11 @@ class Result:
         """How it was registered: ``predict``, ``refine`` or ``optimize``."""
         return read_quality(self.quality)["mode"]
 
+    @property
+    def verdict(self) -> str:
+        """``good``, ``doubtful``, ``failed`` or ``unknown``."""
+        return read_quality(self.quality)["verdict"]
+
 
 def find_results(output_dir: Path, participant: str = "*") -> list[Result]:
     """Find the complete results of the participant level.
@@ -221,35 +226,6 @@ def read_failures(output_dir: Path) -> dict[str, str]:
         said = read_json(path)
         failures |= {label: why for label, why in said.items() if isinstance(why, str)}
     return failures
-
-
-def read_participants(bids_dir: Path) -> dict[str, dict[str, str]]:
-    """What a dataset's participants.tsv says.
-
-    Returns
-    -------
-    dict of str to dict of str to str
-        Values by column, by participant without ``sub-``; the same columns for each. Empty if
-        there is no such file.
-
-    Raises
-    ------
-    InputError
-        If it is there and cannot be read as a table with the column participant_id.
-    """
-    path = Path(bids_dir) / "participants.tsv"
-    if not path.exists():
-        return {}
-    rows = read_tsv(path)
-    if rows and "participant_id" not in rows[0]:
-        raise InputError(f"{path} has no column participant_id: repair its first line.")
-    return {
-        row["participant_id"].removeprefix("sub-"): {
-            column: value or "n/a" for column, value in row.items() if column != "participant_id"
-        }
-        for row in rows
-        if row["participant_id"]
-    }
 
 
 def read_volumes(path: Path) -> dict[str, tuple[int, float]]:

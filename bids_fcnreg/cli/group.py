@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bids_fcnreg.cli import prepare
@@ -58,11 +59,14 @@ def report(config: Config, scans: Sequence[Scan], console: Console) -> int:
     InputError
         When the participant level left nothing, or participants.tsv cannot be read.
     """
-    results = _in_spaces(config, _results(config, scans))
-    run_dir = prepare.make_folders(config)
-
+    from bids_fcnreg.bids.participants import read_participants
+    from bids_fcnreg.bids.versions import find_versions
     from bids_fcnreg.workflows.group import FOLDER
 
+    results = _in_spaces(config, _results(config, scans))
+    for doubt in (*read_participants(config.bids_dir).doubts, *find_versions(results)):
+        console.print(f"warning: {doubt}", soft_wrap=True, markup=False)
+    run_dir = prepare.make_folders(config)
     prepare.remove_unfinished(config, config.output_dir / FOLDER)
     with prepare.work_alone(config, ["the report"], console):
         return _report_of_whole(config, scans, results, run_dir, console)
@@ -194,11 +198,11 @@ def study_rows(
     broken : mapping of (str, str) to str
         Why results of a scan are none, by its label and the space.
     """
-    from bids_fcnreg.bids.results import read_failures, read_participants
+    from bids_fcnreg.bids.participants import read_participants
+    from bids_fcnreg.bids.results import read_failures
     from bids_fcnreg.group.tables import Row, without_clashes
 
     people = read_participants(config.bids_dir)
-    columns = list(next(iter(people.values()), {}))
     failures = read_failures(config.output_dir)
     done = {result.label for result in results if result.space == space}
 
@@ -218,7 +222,7 @@ def study_rows(
             scan.participant,
             scan.session,
             *status(scan),
-            facts=without_clashes(people.get(scan.participant, dict.fromkeys(columns, "n/a"))),
+            facts=without_clashes(people.find(scan.participant, scan.session)),
         )
         for scan in scans
     ]
@@ -231,7 +235,7 @@ def _tell(
     console: Console,
 ) -> None:
     """Say who is not in the tables, and where everything is."""
-    from bids_fcnreg.group.tables import absent
+    from bids_fcnreg.group.tables import absent, tell_verdicts
     from bids_fcnreg.workflows.group import FOLDER
 
     for space, theirs in rows.items():
@@ -241,11 +245,15 @@ def _tell(
             console.print(
                 f"  {len(labels)} {status} ({reason}): {', '.join(labels)}", soft_wrap=True
             )
+        verdicts = {one.label: one.verdict for one in results if one.space == space}
+        told = [replace(row, verdict=verdicts.get(row.label)) for row in theirs]
+        for sentence in tell_verdicts(told):
+            console.print(f"  {sentence}", soft_wrap=True, markup=False)
         modes = Counter(one.mode for one in results if one.space == space)
         if len(modes) > 1:
-            told = ", ".join(f"{count} {mode}" for mode, count in sorted(modes.items()))
+            listed = ", ".join(f"{count} {mode}" for mode, count in sorted(modes.items()))
             console.print(
-                f"  registered in several modes ({told}): their numbers do not compare; run the "
+                f"  registered in several modes ({listed}): their numbers do not compare; run the "
                 "participant level again in one mode",
                 soft_wrap=True,
             )

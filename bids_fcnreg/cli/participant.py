@@ -163,7 +163,7 @@ def _tell_of_doubts(
     atlases: Mapping[str, Sequence[Atlas]],
     console: Console,
 ) -> None:
-    """Warn of images whose place, and of lesion masks whose values, are in doubt."""
+    """Warn of images whose place, lesion masks whose values, and atlases whose names are doubtful."""
     from bids_fcnreg.image import doubt_about_place
     from bids_fcnreg.lesions import doubt_about_values
 
@@ -176,6 +176,9 @@ def _tell_of_doubts(
     for path in dict.fromkeys(path for scan in scans for path in scan.lesions):
         if doubt := doubt_about_values(path):
             console.print(f"warning: {doubt}", soft_wrap=True)
+    doubts = [doubt for one in atlases.values() for atlas in one for doubt in atlas.doubts]
+    for doubt in dict.fromkeys(doubts):
+        console.print(f"warning: {doubt}", soft_wrap=True, markup=False)
 
 
 def _make_reports(config: Config, scans: Sequence[Scan], console: Console) -> int:

@@ -15,6 +15,7 @@ from rich.console import Console
 from bids_fcnreg.bids import results
 from bids_fcnreg.cli.closing_table import ClosingRow, print_table
 from bids_fcnreg.cli.progress import label_of, stage
+from bids_fcnreg.files import read_json
 from bids_fcnreg.verdict import LEVELS, formatted
 
 _OURS = re.compile(r"^\s*bids_fcnreg\.errors\.\w+: (.+)$", re.MULTILINE)
@@ -121,6 +122,19 @@ def doubts(output_dir: Path, label: str, levels: Container[str] = LEVELS[1:]) ->
     ]
 
 
+def left_out(output_dir: Path, label: str) -> list[str]:
+    """A sentence for each run that was left out of the average of a subject or session."""
+    folder = output_dir.joinpath(*label.split("_"), "anat")
+    paths = folder.glob(f"{label}*_desc-preproc_T1w.json")
+    native = [path for path in paths if "_space-" not in path.name]
+    newest = max(native, key=lambda path: path.stat().st_mtime, default=None)
+    reasons = read_json(newest).get("RunsLeftOut", {}) if newest else {}
+    return [
+        f"warning: {label}: {name} was left out of the average: {why}"
+        for name, why in reasons.items()
+    ]
+
+
 def closing_rows(
     labels: Sequence[str],
     seconds: Mapping[str, float],
@@ -164,7 +178,8 @@ def show(
     for label, failure in failures.items():
         console.print(f"{label} failed: {failure.sentence}", soft_wrap=True, markup=False)
     for label in labels:
-        for sentence in () if label in failures else doubts(output_dir, label):
+        told = [*left_out(output_dir, label), *doubts(output_dir, label)]
+        for sentence in () if label in failures else told:
             console.print(sentence, soft_wrap=True, markup=False)
     done = sum(label not in failures for label in labels)
     console.print(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 
 import nibabel as nib
@@ -46,7 +47,10 @@ def image_moments(paths: Sequence[str | Path]) -> Moments:
 
 
 def likeness(
-    t1w: Sequence[str | Path], masks: Sequence[str | Path], mean: nib.Nifti1Image
+    t1w: Sequence[str | Path],
+    masks: Sequence[str | Path],
+    mean: nib.Nifti1Image,
+    counted: Sequence[bool] | None = None,
 ) -> tuple[nib.Nifti1Image, list[tuple[float, float]]]:
     """How like the study's mean each scan is.
 
@@ -56,6 +60,8 @@ def likeness(
         Images and brain masks on the template's grid.
     mean : nibabel.Nifti1Image
         Mean of the images.
+    counted : sequence of bool, optional
+        Which of the masks the majority is of; by default, all.
 
     Returns
     -------
@@ -66,7 +72,7 @@ def likeness(
         of its own mask with it.
     """
     shares = RunningMoments()
-    for path in masks:
+    for path in masks if counted is None else compress(masks, counted):
         shares.add(_mask(path))
     majority = shares.mean >= 0.5
     expected = mean.get_fdata(dtype=np.float32)[majority]

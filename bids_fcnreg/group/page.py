@@ -12,7 +12,14 @@ from pathlib import Path
 from jinja2 import Environment
 
 from bids_fcnreg import __version__
-from bids_fcnreg.group.tables import FEWEST_TO_JUDGE, NUMBERS, OUTLYING, Row, absent
+from bids_fcnreg.group.tables import (
+    FEWEST_TO_JUDGE,
+    NUMBERS,
+    OUTLYING,
+    Row,
+    absent,
+    tell_verdicts,
+)
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,7 @@ def _shown(space: SpacePart) -> dict[str, object]:
         "name": space.name,
         "rows": space.rows,
         "absent": absent(space.rows),
+        "verdicts": tell_verdicts(space.rows),
         "modes": sorted(Counter(row.mode for row in space.rows if row.mode).items()),
         "facts": list(dict.fromkeys(name for row in space.rows for name in row.facts)),
         "judged": sum(bool(row.numbers) for row in space.rows) >= FEWEST_TO_JUDGE,

@@ -78,6 +78,19 @@ _OWN_COLUMNS = frozenset(
 )
 
 
+#: What the column of verdicts is, for data dictionaries.
+_VERDICT = {
+    "Description": "What the quality numbers say of the registration, by bounds fitted "
+    "on registrations that were right and on broken ones",
+    "Levels": {
+        "good": "as right registrations are",
+        "doubtful": "look at its report",
+        "failed": "as broken registrations are",
+        "unknown": "metrics are missing: look at its report",
+    },
+}
+
+
 @dataclass
 class Row:
     """One scan of a study.
@@ -128,6 +141,41 @@ def absent(rows: Iterable[Row]) -> list[tuple[str, str | None, list[str]]]:
         if row.status != "done":
             found.setdefault((row.status, row.reason), []).append(row.label)
     return [(*key, labels) for key, labels in found.items()]
+
+
+def counted(verdicts: Sequence[str | None]) -> list[bool]:
+    """Which scans the mean images are of: all but the failed ones, unless all are.
+
+    Parameters
+    ----------
+    verdicts : sequence of str or None
+        Of the scans that are done.
+
+    Examples
+    --------
+    >>> counted(["good", "failed", "doubtful"]), counted(["failed"])
+    ([True, False, True], [True])
+    """
+    fit = [verdict != "failed" for verdict in verdicts]
+    return fit if any(fit) else [True] * len(fit)
+
+
+def tell_verdicts(rows: Iterable[Row]) -> list[str]:
+    """A sentence for each verdict but good, with what it means for the mean images."""
+    done = [row for row in rows if row.status == "done"]
+    in_mean = dict(
+        zip((row.label for row in done), counted([row.verdict for row in done]), strict=True)
+    )
+    found: dict[tuple[str, bool], list[str]] = {}
+    for row in done:
+        if row.verdict in ("failed", "unknown", "doubtful"):
+            found.setdefault((row.verdict, in_mean[row.label]), []).append(row.label)
+    what = {True: "in the mean images", False: "left out of the mean images"}
+    told = []
+    for (verdict, kept), labels in sorted(found.items()):
+        of = "verdicts of all scans are failed" if verdict == "failed" and kept else verdict
+        told.append(f"{len(labels)} {what[kept]} ({of}): {', '.join(labels)}")
+    return told
 
 
 def flag_outliers(rows: Sequence[Row]) -> None:
@@ -203,16 +251,7 @@ def quality_dictionary(rows: Sequence[Row], space: str) -> dict[str, Any]:
         "reason": {"Description": "Why there are no results"},
         "mode": {"Description": "How it was registered: predict, refine or optimize"},
         **{number.key: {"Description": number.title} for number in NUMBERS},
-        "verdict": {
-            "Description": "What the quality numbers say of the registration, by bounds fitted "
-            "on registrations that were right and on broken ones",
-            "Levels": {
-                "good": "as right registrations are",
-                "doubtful": "look at its report",
-                "failed": "as broken registrations are",
-                "unknown": "metrics are missing: look at its report",
-            },
-        },
+        "verdict": _VERDICT,
         "verdict_reason": {"Description": "What the numbers say against it"},
         "outlier": {
             "Description": "Whether a number is out of the usual on its bad side",
@@ -242,12 +281,13 @@ def volumes_table(
         Volume of the brain mask in mm³ by the label of the scan.
     """
     facts, regions = _fact_columns(rows), _regions(volumes)
-    header = ["participant_id", "session_id", *facts, "brain_mask"]
+    header = ["participant_id", "session_id", *facts, "verdict", "brain_mask"]
     header += [_region_column(name, header) for name in regions]
     lines = [
         [
             *_identity(row),
             *(row.facts.get(column) for column in facts),
+            row.verdict,
             _rounded(brains.get(row.label)),
             *(_rounded(volumes.get(row.label, {}).get(name, (0, None))[1]) for name in regions),
         ]
@@ -263,10 +303,11 @@ def volumes_dictionary(
     space: str,
 ) -> dict[str, Any]:
     """Data dictionary of `volumes_table`."""
-    others = ["participant_id", "session_id", *_fact_columns(rows), "brain_mask"]
+    others = ["participant_id", "session_id", *_fact_columns(rows), "verdict", "brain_mask"]
     carried = f"of the atlas {atlas} of {space}, in the scan's own space"
     return {
         **_identity_dictionary(rows),
+        "verdict": _VERDICT,
         "brain_mask": {"Description": "Volume of the brain mask", "Units": "mm^3"},
         **{
             _region_column(name, others): {

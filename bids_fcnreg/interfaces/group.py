@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from itertools import compress
 from pathlib import Path
 
 from nipype.interfaces.base import (
@@ -12,6 +13,7 @@ from nipype.interfaces.base import (
     InputMultiObject,
     SimpleInterface,
     TraitedSpec,
+    isdefined,
     traits,
 )
 
@@ -20,6 +22,9 @@ class _StudyImagesInputSpec(BaseInterfaceInputSpec):
     t1w = InputMultiObject(File(exists=True), mandatory=True, desc="images of all scans")
     masks = InputMultiObject(File(exists=True), mandatory=True, desc="their brain masks")
     log_jacobian = InputMultiObject(File(exists=True), mandatory=True, desc="their maps")
+    counted = traits.List(
+        traits.Bool, desc="which scans the means are of (default: all); all are compared with them"
+    )
 
 
 class _StudyImagesOutputSpec(TraitedSpec):
@@ -33,7 +38,7 @@ class _StudyImagesOutputSpec(TraitedSpec):
 
 
 class StudyImages(SimpleInterface):
-    """Mean and standard deviation of all scans in one space, one scan in memory at a time."""
+    """Mean and standard deviation of the scans in one space, one scan in memory at a time."""
 
     input_spec = _StudyImagesInputSpec
     output_spec = _StudyImagesOutputSpec
@@ -44,9 +49,12 @@ class StudyImages(SimpleInterface):
         from bids_fcnreg.group.pictures import draw_means
 
         folder = Path(runtime.cwd)
-        t1w = image_moments(self.inputs.t1w)
-        log_jacobian = image_moments(self.inputs.log_jacobian)
-        mask, scans = likeness(self.inputs.t1w, self.inputs.masks, t1w.mean)
+        counted = [True] * len(self.inputs.t1w)
+        if isdefined(self.inputs.counted):
+            counted = self.inputs.counted
+        t1w = image_moments(list(compress(self.inputs.t1w, counted)))
+        log_jacobian = image_moments(list(compress(self.inputs.log_jacobian, counted)))
+        mask, scans = likeness(self.inputs.t1w, self.inputs.masks, t1w.mean, counted)
         made = {
             "t1w_mean": t1w.mean,
             "t1w_sd": t1w.sd,

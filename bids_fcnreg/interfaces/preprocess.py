@@ -57,32 +57,47 @@ class Conform(SimpleInterface):
 
 class _AverageRunsInputSpec(_ThreadsInputSpec):
     in_files = InputMultiObject(File(exists=True), mandatory=True, desc="runs of one session")
+    names = InputMultiObject(traits.Str, desc="what to call the runs; by default, their paths")
+
+
+class _AverageRunsOutputSpec(_OutFileSpec):
+    runs = traits.Dict(desc="fields of the sidecar: similarity of the runs, and those left out")
 
 
 class AverageRuns(SimpleInterface):
     """Average the runs of a session on the grid of the first, after rigid alignment to it.
 
-    One run is passed on as it is.
+    Runs that do not fit to the first are left out, see `bids_fcnreg.runs`. One run is passed on
+    as it is.
     """
 
     input_spec = _AverageRunsInputSpec
-    output_spec = _OutFileSpec
+    output_spec = _AverageRunsOutputSpec
 
     def _run_interface(self, runtime):
+        self._results["runs"] = {}
         if len(self.inputs.in_files) == 1:
             self._results["out_file"] = self.inputs.in_files[0]
             return runtime
+
+        import logging
 
         import torch
 
         from bids_fcnreg import image
         from bids_fcnreg.orientation import codes_of
-        from bids_fcnreg.preprocessing import average
+        from bids_fcnreg.runs import average, describe
 
         torch.set_num_threads(self.inputs.num_threads)
-        mean = average([image.read(path) for path in self.inputs.in_files])
+        found = average([image.read(path) for path in self.inputs.in_files])
+        names = self.inputs.names if isdefined(self.inputs.names) else self.inputs.in_files
+        self._results["runs"] = describe(found, names)
+        for name, why in self._results["runs"].get("RunsLeftOut", {}).items():
+            logging.getLogger("nipype.interface").warning(
+                "%s is left out of the average: %s", name, why
+            )
         codes = codes_of(image.load(self.inputs.in_files[0]))
-        out_file = image.write(Path(runtime.cwd) / "average.nii", mean, space=codes)
+        out_file = image.write(Path(runtime.cwd) / "average.nii", found.image, space=codes)
         self._results["out_file"] = str(out_file)
         return runtime
 

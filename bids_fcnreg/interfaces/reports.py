@@ -25,6 +25,7 @@ class _SummaryInputSpec(BaseInterfaceInputSpec):
     t1w = InputMultiObject(traits.Str, mandatory=True, desc="names of the T1w files")
     lesions = InputMultiObject(traits.Str, desc="names of the lesion masks")
     skull_stripped = traits.Bool(mandatory=True, desc="the T1w came without skull")
+    runs = traits.Dict({}, usedefault=True, desc="which runs were averaged")
     session = traits.Str(desc="label of the session, if it has one")
     reference = traits.Str(desc="session that changes are relative to, and why")
     templates = traits.List(traits.Str, mandatory=True, desc="spaces registered to")
@@ -45,11 +46,14 @@ class Summary(SimpleInterface):
         extraction = (
             "already done in the input" if self.inputs.skull_stripped else "done, with deepbet"
         )
+        reasons = self.inputs.runs.get("RunsLeftOut", {})
+        left_out = "; ".join(f"{name}: {why}" for name, why in reasons.items())
         rows = {"Session": self.inputs.session} if isdefined(self.inputs.session) else {}
         if isdefined(self.inputs.reference):
             rows["Reference session"] = self.inputs.reference
         rows |= {
             "T1-weighted images": ", ".join(self.inputs.t1w),
+            **({"Left out of the average": left_out} if left_out else {}),
             "Lesion masks": ", ".join(lesions) or "none",
             "Brain extraction": extraction,
             "Templates": ", ".join(self.inputs.templates),

@@ -229,6 +229,7 @@ def _add_anatomy(
         name=f"{prefix}preprocess_wf",
     )
     preprocess.inputs.inputnode.t1w = [str(path) for path in scan.t1w]
+    preprocess.inputs.average.names = [path.name for path in scan.t1w]
     preprocess.inputs.extract.source = str(scan.t1w[0])
     if scan.lesions:
         preprocess.inputs.inputnode.lesions = [str(path) for path in scan.lesions]
@@ -241,7 +242,7 @@ def _add_anatomy(
         name=f"{prefix}report_wf",
     )
     for consumer in (outputs, report):
-        _join(workflow, preprocess, consumer, "preproc", "mask", "skull_stripped")
+        _join(workflow, preprocess, consumer, "preproc", "mask", "skull_stripped", "runs")
     return _Anatomy(preprocess, outputs)
 
 

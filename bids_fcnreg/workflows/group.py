@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
+from bids_fcnreg.group.tables import counted
 from bids_fcnreg.interfaces.group import (
     Publish,
     StudyImages,
@@ -100,7 +101,8 @@ def init_space_wf(
     outputnode = pe.Node(
         niu.IdentityInterface(fields=["rows", "means", "distributions"]), name="outputnode"
     )
-    said = [asdict(row) for row in rows]
+    verdicts = {result.label: result.verdict for result in results}
+    said = [asdict(row) | {"verdict": verdicts.get(row.label)} for row in rows]
     quality = pe.Node(
         StudyQuality(rows=said, done=[result.label for result in results], space=space),
         name="quality",
@@ -114,6 +116,7 @@ def init_space_wf(
             t1w=[str(result.t1w) for result in results],
             masks=[str(result.mask) for result in results],
             log_jacobian=[str(result.log_jacobian) for result in results],
+            counted=counted([result.verdict for result in results]),
         ),
         name="images",
         mem_gb=2.0,

@@ -61,6 +61,8 @@ def init_anat_outputs_wf(
         Preprocessed T1w and brain mask.
     skull_stripped
         Whether the T1w has no skull.
+    runs
+        Fields of the sidecar that say which runs were averaged.
 
     Outputs
     -------
@@ -68,7 +70,12 @@ def init_anat_outputs_wf(
         The files in the derivatives.
     """
     workflow = LiterateWorkflow(name=name)
-    inputnode = _identity("inputnode", "preproc", "mask", "skull_stripped")
+    inputnode = _identity("inputnode", "preproc", "mask", "skull_stripped", "runs")
+    fields = pe.Node(
+        niu.Function(function=anatomy_metadata, input_names=["skull_stripped", "runs"]),
+        name="fields",
+        run_without_submitting=True,
+    )
     outputnode = _identity("outputnode", "preproc", "mask")
     preproc = sink(
         config,
@@ -80,10 +87,9 @@ def init_anat_outputs_wf(
     )
     mask = sink(config, scan, "ds_mask", desc="brain", suffix="mask", Type="Brain")
     workflow.connect([
-        (inputnode, preproc, [
-            ("preproc", "in_file"),
-            (("skull_stripped", skull_metadata), "meta_dict"),
-        ]),
+        (inputnode, fields, [("skull_stripped", "skull_stripped"), ("runs", "runs")]),
+        (inputnode, preproc, [("preproc", "in_file")]),
+        (fields, preproc, [("out", "meta_dict")]),
         (inputnode, mask, [("mask", "in_file")]),
         (preproc, outputnode, [("out_file", "preproc")]),
         (mask, outputnode, [("out_file", "mask")]),
@@ -233,6 +239,11 @@ def init_atlas_outputs_wf(
 def skull_metadata(skull_stripped: bool) -> dict[str, bool]:
     """Field of the sidecar of a T1w that BIDS requires of derivatives."""
     return {"SkullStripped": bool(skull_stripped)}
+
+
+def anatomy_metadata(skull_stripped: bool, runs: dict) -> dict:
+    """Fields of the sidecar of the preprocessed T1w."""
+    return {"SkullStripped": bool(skull_stripped), **runs}
 
 
 def _registration(config: Config, maps: str) -> dict[str, Any]:

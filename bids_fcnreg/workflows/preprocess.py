@@ -83,12 +83,16 @@ def init_preprocess_wf(
         United lesion masks; without lesions it is undefined.
     skull_stripped
         Whether the T1w was brain-extracted already.
+    runs
+        Fields of the sidecar that say which runs were averaged; see `bids_fcnreg.runs.describe`.
     """
     workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = _description(n_runs, skull_strip, has_lesion, extractor)
     inputnode = pe.Node(niu.IdentityInterface(fields=["t1w", "lesions"]), name="inputnode")
     outputnode = pe.Node(
-        niu.IdentityInterface(fields=["preproc", "brain", "mask", "exclude", "skull_stripped"]),
+        niu.IdentityInterface(
+            fields=["preproc", "brain", "mask", "exclude", "skull_stripped", "runs"]
+        ),
         name="outputnode",
     )
     conform = sized_node(Conform(), "conform", PREPROCESS, voxels, iterfield=["in_file"])
@@ -112,6 +116,7 @@ def init_preprocess_wf(
         (conform, average, [("out_file", "in_files")]),
         (average, extract, [("out_file", "in_file")]),
         (average, debias, [("out_file", "in_file")]),
+        (average, outputnode, [("runs", "runs")]),
         (extract, debias, [("mask", "mask")]),
         (debias, scale, [("out_file", "in_file")]),
         (extract, scale, [("mask", "mask")]),
@@ -158,7 +163,10 @@ def _description(n_runs: int, skull_strip: str, has_lesion: bool, extractor: str
     """What the workflow does, for the methods section of a paper."""
     parts = []
     if n_runs > 1:
-        parts.append(f"The {n_runs} T1w runs of the session were averaged after rigid alignment. ")
+        parts.append(
+            f"The {n_runs} T1w runs of the session were averaged after rigid alignment, without "
+            "those that were not similar to the first. "
+        )
     parts.append(EXTRACTION[skull_strip].format(tool=TOOLS[extractor]))
     parts.append(
         "Intensity non-uniformity inside the brain was corrected with N4 [@n4], and intensities "

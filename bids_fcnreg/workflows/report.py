@@ -65,9 +65,11 @@ def init_anat_report_wf(
         Preprocessed T1w and brain mask.
     skull_stripped
         Whether the T1w came without skull.
+    runs
+        Which runs were averaged; see `bids_fcnreg.runs.describe`.
     """
     workflow = LiterateWorkflow(name=name)
-    inputnode = _identity("preproc", "mask", "skull_stripped")
+    inputnode = _identity("preproc", "mask", "skull_stripped", "runs")
     summary = pe.Node(
         Summary(
             t1w=[path.name for path in scan.t1w],
@@ -91,7 +93,7 @@ def init_anat_report_wf(
     ds_summary = _figure_sink(config, scan, "ds_summary", desc="summary", suffix="T1w")
     ds_outline = _figure_sink(config, scan, "ds_mask_outline", desc="brain", suffix="mask")
     workflow.connect([
-        (inputnode, summary, [("skull_stripped", "skull_stripped")]),
+        (inputnode, summary, [("skull_stripped", "skull_stripped"), ("runs", "runs")]),
         (inputnode, outline, [("preproc", "background"), ("mask", "mask")]),
         (summary, ds_summary, [("out_file", "in_file")]),
         (outline, ds_outline, [("out_file", "in_file")]),

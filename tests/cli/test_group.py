@@ -150,6 +150,53 @@ def test_mean_images_are_those_of_all_scans(study, report):
             np.testing.assert_allclose(made.get_fdata(), expected, atol=1e-3)
 
 
+@pytest.fixture
+def judged(study) -> dict[str, Path]:
+    """Quality files by label: sub-02 failed, sub-03 doubtful, the others good; for one test."""
+    name = f"from-T1w_to-{SPACE}_mode-image_desc-quality_xfm.json"
+    files = {label: study.out / f"sub-{label}/anat/sub-{label}_{name}" for label in SIZES}
+    before = {path: path.read_bytes() for path in files.values()}
+    for label, path in files.items():
+        verdict = {"02": "failed", "03": "doubtful"}.get(label, "good")
+        reason = None if verdict == "good" else f"made {verdict}"
+        content = json.loads(before[path]) | {"verdict": verdict, "verdict_reason": reason}
+        path.write_text(json.dumps(content))
+    yield files
+    for path, content in before.items():
+        path.write_bytes(content)
+
+
+def test_failed_registrations_are_left_out_of_the_means_and_named(study, report, judged):
+    done = call(study, "group")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 left out of the mean images (failed): sub-02" in done.stdout
+    assert "1 in the mean images (doubtful): sub-03" in done.stdout
+    page = (study.out / "group.html").read_text(encoding="utf-8")
+    assert "1 left out of the mean images (failed): sub-02" in page
+    files = sorted(study.out.glob(f"sub-*/anat/*{SPACE}*desc-preproc_T1w.nii.gz"))
+    values = [nib.load(path).get_fdata() for path in files if "sub-02" not in path.name]
+    made = nib.load(study.out / f"group/space-{SPACE}_desc-mean_T1w.nii.gz")
+    np.testing.assert_allclose(made.get_fdata(), np.mean(values, axis=0), atol=1e-3)
+    for name in ("atlas-atlas_volumes", "quality"):
+        rows = table(study.out / f"group/space-{SPACE}_{name}.tsv")
+        told = [row["verdict"] for row in rows]
+        assert told == ["good", "failed", "doubtful", "good", "n/a", "n/a"]
+
+
+def test_results_of_another_version_of_the_template_are_told(study, report, judged):
+    assert "different versions" not in report.printed
+    content = json.loads(judged["04"].read_text())
+    (uri,) = [uri for uri in content["SourcesSHA256"] if uri.endswith(study.template.name)]
+    for field in ("SourcesSHA256", "SourcesUncompressedSHA256"):
+        if uri in content.get(field, {}):
+            content[field][uri] = "0" * 64
+    judged["04"].write_text(json.dumps(content))
+    done = call(study, "group")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"different versions of {study.template.name}" in done.stdout
+    assert "version 1: sub-01, sub-02, sub-03; version 2: sub-04" in done.stdout
+
+
 def test_the_page_shows_all_and_links_to_what_is_there(study, report):
     assert "<h1>Bodies &amp; more</h1>" in report.page
     assert "4 of 6 scans registered" in report.page

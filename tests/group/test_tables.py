@@ -12,6 +12,7 @@ from bids_fcnreg.group.tables import (
     flag_outliers,
     quality_dictionary,
     quality_table,
+    tell_verdicts,
     volumes_dictionary,
     volumes_table,
 )
@@ -89,9 +90,9 @@ def test_regions_called_like_other_columns_have_their_own():
     rows = [Row("01", facts={"GM": "of somebody"})]
     volumes = {"sub-01": {"brain_mask": (1, 10.0), "GM": (2, 20.0)}}
     header, lines = volumes_table(rows, volumes, {"sub-01": 5.0})
-    facts = ["participant_id", "session_id", "GM", "brain_mask"]
+    facts = ["participant_id", "session_id", "GM", "verdict", "brain_mask"]
     assert header == [*facts, "region brain_mask", "region GM"]
-    assert lines == [["sub-01", None, "of somebody", 5.0, 10.0, 20.0]]
+    assert lines == [["sub-01", None, "of somebody", None, 5.0, 10.0, 20.0]]
     assert set(volumes_dictionary(rows, volumes, "x", "MNI")) == set(header)
 
 
@@ -104,8 +105,25 @@ def test_regions_that_share_a_name_are_kept_apart(tmp_path):
 
 
 def test_volumes_go_to_their_scan_and_region():
-    rows = [Row("02", session="a"), Row("01")]
+    rows = [Row("02", session="a", verdict="failed"), Row("01", verdict="good")]
     volumes = {"sub-02_ses-a": {"GM": (2, 20.0), "CSF": (1, 10.00049)}}
     header, lines = volumes_table(rows, volumes, {"sub-01": 5.0})
-    assert header == ["participant_id", "session_id", "brain_mask", "CSF", "GM"]
-    assert lines == [["sub-02", "ses-a", None, 10.0, 20.0], ["sub-01", None, 5.0, None, None]]
+    assert header == ["participant_id", "session_id", "verdict", "brain_mask", "CSF", "GM"]
+    assert lines == [
+        ["sub-02", "ses-a", "failed", None, 10.0, 20.0],
+        ["sub-01", None, "good", 5.0, None, None],
+    ]
+
+
+def test_verdicts_but_good_ones_are_told_with_what_they_mean_for_the_mean():
+    rows = [Row("1", verdict="failed"), Row("2", verdict="doubtful"), Row("3", verdict="unknown")]
+    rows += [Row("4", verdict="good"), Row("5", status="missing")]
+    assert tell_verdicts(rows) == [
+        "1 in the mean images (doubtful): sub-2",
+        "1 left out of the mean images (failed): sub-1",
+        "1 in the mean images (unknown): sub-3",
+    ]
+    assert tell_verdicts(rows[3:]) == []
+    assert tell_verdicts(rows[:1]) == [
+        "1 in the mean images (verdicts of all scans are failed): sub-1"
+    ]

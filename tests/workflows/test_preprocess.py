@@ -23,7 +23,7 @@ def test_graph_is_complete(n_runs, has_lesion):
         if node.name == "outputnode"
         for _, target in edge["connect"]
     }
-    wanted = {"preproc", "brain", "mask", "skull_stripped"} | (
+    wanted = {"preproc", "brain", "mask", "skull_stripped", "runs"} | (
         {"exclude"} if has_lesion else set()
     )
     assert connected == wanted

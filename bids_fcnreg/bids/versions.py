@@ -1,0 +1,63 @@
+"""Whether the results of a study were made from the same template, atlas and weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from bids_fcnreg.bids.derivatives import CHECKSUMS, UNCOMPRESSED
+from bids_fcnreg.bids.filters import name_some
+from bids_fcnreg.bids.results import Result
+from bids_fcnreg.files import read_json
+
+#: Scans that a warning names.
+_NAMED = 3
+
+
+def find_versions(results: Iterable[Result]) -> list[str]:
+    """Find files of one name and different content from which results of a space were made.
+
+    Parameters
+    ----------
+    results : iterable of Result
+        Of any spaces.
+
+    Returns
+    -------
+    list of str
+        A sentence for each file that there are several versions of.
+    """
+    versions: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for one in results:
+        for name, content in _sources(one.quality).items():
+            known = versions.setdefault((one.space, name), {})
+            known.setdefault(content, []).append(one.label)
+    return [
+        f"the results in the space of {space} were made with different versions of {name} "
+        f"({_groups(list(scans.values()))}), so they do not compare. Run the participant level "
+        "again for all"
+        for (space, name), scans in versions.items()
+        if len(scans) > 1
+    ]
+
+
+def _groups(scans: Sequence[list[str]]) -> str:
+    """Name the scans of each version."""
+    return "; ".join(
+        f"version {n}: {name_some(labels, _NAMED)}" for n, labels in enumerate(scans, 1)
+    )
+
+
+def _sources(sidecar: Path) -> dict[str, str]:
+    """Checksums by file name of what a result was made from, other results left out."""
+    content = read_json(sidecar)
+    whole, inside = (content.get(key) for key in (CHECKSUMS, UNCOMPRESSED))
+    if not isinstance(whole, dict):
+        return {}
+    if isinstance(inside, dict):
+        whole = whole | inside
+    found: dict[str, list[str]] = {}
+    for uri, checksum in whole.items():
+        if not uri.startswith("bids::"):
+            found.setdefault(uri.rpartition("/")[2], []).append(str(checksum))
+    return {name: " ".join(sorted(checksums)) for name, checksums in found.items()}
