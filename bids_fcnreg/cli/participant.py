@@ -163,7 +163,7 @@ def _tell_of_doubts(
     atlases: Mapping[str, Sequence[Atlas]],
     console: Console,
 ) -> None:
-    """Warn of images whose place, lesion masks whose values, and atlases whose names are doubtful."""
+    """Warn of doubtful places of images, values of lesion masks, and names of atlas labels."""
     from bids_fcnreg.image import doubt_about_place
     from bids_fcnreg.lesions import doubt_about_values
 
