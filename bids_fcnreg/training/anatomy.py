@@ -4,13 +4,14 @@
 
 LABEL_MAPS is a directory of label maps (`bids_fcnreg.training.simulation`). OUTPUT receives
 checkpoint.pt, from which the same command resumes, anatomy.safetensors (the moving average of the
-weights) and learning_curve.tsv.
+weights), anatomy.json (what they were trained on, and for how many steps) and learning_curve.tsv.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import json
 import math
 import time
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from bids_fcnreg.fcn.nets.anatomy import AnatomyFCN, normalize_intensities, segmentation_loss
 from bids_fcnreg.fcn.weights import load, save
-from bids_fcnreg.files import replacing
+from bids_fcnreg.files import replacing, write_bytes
 from bids_fcnreg.training.simulation import LabelMap, simulate
 
 #: Background voxels in the sample of the loss: one in so many.
@@ -58,7 +59,6 @@ def train(
     output: Path,
     steps: int = 20_000,
     weights: Path | None = None,
-    done: int = 0,
     rate: float = 1.5e-3,
     seed: int = 0,
     save_every: float = 600.0,
@@ -74,9 +74,8 @@ def train(
     steps : int
         Number of updates at which training ends; the learning rate depends on it.
     weights : path, optional
-        Start from these weights, after `done` steps, where there is no checkpoint.
-    done : int
-        Number of steps of `weights`.
+        Continue these weights, after the steps in the JSON file beside them, where there is no
+        checkpoint.
     rate : float
         Highest learning rate of Adam.
     seed : int
@@ -87,6 +86,7 @@ def train(
     output.mkdir(parents=True, exist_ok=True)
     anatomies = [LabelMap.read(path) for path in sorted(maps.glob("*.nii*"))]
     torch.manual_seed(seed)
+    done = json.loads(weights.with_suffix(".json").read_text())["steps"] if weights else 0
     network = load(weights, ["anatomy"])[0].train() if weights else AnatomyFCN()
     network = network.to(memory_format=torch.channels_last_3d)
     average = copy.deepcopy(network)
@@ -111,6 +111,8 @@ def train(
         with replacing(checkpoint) as temporary:
             torch.save(state, temporary)
         save(average, output / "anatomy.safetensors")
+        facts = {"steps": step, "seed": seed, "label_maps": len(anatomies), "data": "simulated"}
+        write_bytes(output / "anatomy.json", f"{json.dumps(facts, indent=2)}\n".encode())
 
     saved = began = time.monotonic()
     losses: list[float] = []
@@ -165,16 +167,12 @@ def main() -> None:
     parser.add_argument("maps", type=Path, help="directory of label maps")
     parser.add_argument("output", type=Path, help="directory of checkpoint and weights")
     parser.add_argument("--steps", type=int, default=20_000, help="updates (default: %(default)s)")
-    parser.add_argument("--weights", type=Path, help="start from these weights")
-    parser.add_argument("--done", type=int, default=0, help="steps of the given weights")
+    parser.add_argument("--weights", type=Path, help="continue these weights")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    train(
-        options.maps, options.output, options.steps, options.weights, options.done,
-        seed=options.seed,
-    )  # fmt: skip
+    train(options.maps, options.output, options.steps, options.weights, seed=options.seed)
 
 
 if __name__ == "__main__":

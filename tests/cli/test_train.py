@@ -25,7 +25,12 @@ from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.weights import load, save
 
 SHAPE, SPACING = (26, 30, 24), 8.0
-STEPS = ["--held-out", "2", "--steps", "4", "2", "0", "--device", "cpu", "--nthreads", "1"]
+STEPS = {
+    "--held-out": [2],
+    "--steps": [4, 2, 0],
+    "--device": ["cpu"],
+    "--nthreads": [1],
+}
 
 
 def brain(shift: tuple[float, float, float] = (0, 0, 0), size: float = 1.0) -> nib.Nifti1Image:
@@ -43,8 +48,12 @@ def brain(shift: tuple[float, float, float] = (0, 0, 0), size: float = 1.0) -> n
 
 def words(folder: Path, model: str, *more: object) -> list[str]:
     data = sorted((folder / "dataset").glob("sub-*/anat/*.nii.gz"))
-    given = ["train", *data, "-o", folder / model, "--template", folder / "template.nii.gz"]
-    return [*map(str, given), *STEPS, *map(str, more)]
+    output = [] if "-o" in more else ["-o", folder / model]
+    options = {**STEPS, "--template": [folder / "template.nii.gz"]}
+    given = [
+        part for name, values in options.items() if name not in more for part in (name, *values)
+    ]
+    return [*map(str, ["train", *data, *output, *given, *more])]
 
 
 def start(given: list[str]) -> subprocess.Popen[str]:
@@ -249,7 +258,7 @@ def test_a_damaged_training_is_told(folder, tmp_path, capsys, name, sentence):
     ],
 )
 def test_other_settings_are_refused(folder, capsys, more, named):
-    assert main([*words(folder, "whole.safetensors"), *more.split()]) == 2
+    assert main(words(folder, "whole.safetensors", *more.split())) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert (
@@ -270,7 +279,7 @@ def test_other_images_are_refused(folder, tmp_path, capsys):
 def test_weights_of_others_are_not_overwritten(folder, tmp_path, capsys):
     model = tmp_path / "mine.safetensors"
     shutil.copy(folder / "whole.safetensors", model)
-    assert main([*words(folder, "x.safetensors"), "-o", str(model)]) == 2
+    assert main(words(folder, "x.safetensors", "-o", model)) == 2
     assert f"{model} exists already" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [model]
 

@@ -1,3 +1,5 @@
+import json
+
 import nibabel as nib
 import torch
 
@@ -20,6 +22,16 @@ def test_training_resumes_where_it_ended(tmp_path):
     pairs = list(zip(first.parameters(), again.parameters(), second.parameters(), strict=True))
     assert all(torch.equal(a, b) for a, b, _ in pairs)
     assert any(not torch.equal(a, c) for a, _, c in pairs)
+
+
+def test_training_continues_weights_without_a_checkpoint(tmp_path):
+    maps, first, second = tmp_path / "maps", tmp_path / "first", tmp_path / "second"
+    maps.mkdir()
+    nib.save(ellipsoid_head(), maps / "one.nii.gz")
+    train(maps, first, steps=1)
+    train(maps, second, steps=2, weights=first / "anatomy.safetensors")
+    assert json.loads((second / "anatomy.json").read_text())["steps"] == 2
+    assert torch.load(second / "checkpoint.pt", weights_only=True)["start"] == 1
 
 
 def test_learning_rate_warms_up_and_falls():
