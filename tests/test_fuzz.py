@@ -24,7 +24,8 @@ from bids_fcnreg.bids.atlases import resolve_atlas
 from bids_fcnreg.bids.dataset import find_scans, read_description
 from bids_fcnreg.bids.derivatives import other_dataset, prepare_output, strangers
 from bids_fcnreg.bids.filters import read_filter_file
-from bids_fcnreg.bids.results import find_results, read_participants, read_volumes
+from bids_fcnreg.bids.participants import read_participants
+from bids_fcnreg.bids.results import find_results, read_volumes
 from bids_fcnreg.bids.templates import resolve_template
 from bids_fcnreg.cli.parser import parse
 from bids_fcnreg.cli.summary import doubts
