@@ -346,9 +346,10 @@ def test_too_few_images_and_whole_heads_are_refused(folder, tmp_path, capsys):
     output = ["-o", str(tmp_path / "new.safetensors"), "--template", f"{folder}/template.nii.gz"]
     assert main(["train", *data[:2], *output]) == 2
     assert "2 images are too few: give at least 3" in capsys.readouterr().err
-    # Cut open: a body that fills the volume.
+    # Cut open: a body that fills the volume, not all of it equally bright.
     head = brain(size=2.5)
-    head.to_filename(tmp_path / "head.nii.gz")
+    shades = head.get_fdata() * np.linspace(0.8, 1.2, SHAPE[0])[:, None, None]
+    nib.Nifti1Image(shades.astype("float32"), head.affine).to_filename(tmp_path / "head.nii.gz")
     assert main(["train", *data, str(tmp_path / "head.nii.gz"), *output]) == 2
     error = capsys.readouterr().err
     assert f"{tmp_path / 'head.nii.gz'} of 5 images" in error and error.count("\n") == 1
