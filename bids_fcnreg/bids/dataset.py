@@ -368,8 +368,8 @@ def _check_known(what: str, wanted: tuple[str, ...], there: list[str], bids_dir:
         raise InputError(f"{sentence}, which has no {what.lower()}s: leave {option} away.")
     if any("," in label for label in unknown):
         raise InputError(f"{sentence}: put spaces between labels, not commas.")
-    if alike := [match for label in unknown for match in similar(label, there)]:
-        raise InputError(f"{sentence}: did you mean {', '.join(dict.fromkeys(alike))}?")
+    if close := [match for label in unknown for match in similar(label, there)]:
+        raise InputError(f"{sentence}: did you mean {', '.join(dict.fromkeys(close))}?")
     raise InputError(f"{sentence}: choose from {name_some(there)}.")
 
 

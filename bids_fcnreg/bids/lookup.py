@@ -31,7 +31,7 @@ class Lookup:
     path : Path
         The table.
     names : dict of int to str
-        By index; an index without a name is named by itself.
+        By index; an index without a name is used as the name.
     named : bool
         Whether the table has a column of names.
     """

@@ -136,10 +136,10 @@ def _is_brain(entry: Entry) -> bool:
 
 def _first(found: Sequence[Entry], spec: str) -> Entry | None:
     """The first of several files; two that differ in nothing but their extension are refused."""
-    alike = [e for e in found if e.entities == found[0].entities]
-    if len(alike) > 1:
+    same = [e for e in found if e.entities == found[0].entities]
+    if len(same) > 1:
         raise InputError(
-            f"The template {spec} is ambiguous: it has {alike[0].path} and {alike[1].path}. "
+            f"The template {spec} is ambiguous: it has {same[0].path} and {same[1].path}. "
             "Remove one of them."
         )
     return found[0] if found else None
