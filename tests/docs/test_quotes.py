@@ -163,9 +163,16 @@ class Source:
                 continue
             if words <= _WORDS_OF_VALUE:
                 found = max(found, after[end])
-            elif inner := self._own_words(quote[start:end]):
+            elif _may_be_inner(quote, start, end) and (inner := self._own_words(quote[start:end])):
                 found = max(found, after[end] + inner)
         return found
+
+
+def _may_be_inner(quote: tuple[Token, ...], start: int, end: int) -> bool:
+    """Whether a part of a quote is where a message may quote another one."""
+    begins = start == 0 or not quote[start - 1].text.isalpha()
+    ends = end == len(quote) or not quote[end].text.isalpha()
+    return (begins and ends) or not _words(quote[end:])
 
 
 def _may_fit(quote: tuple[Token, ...], wanted: frozenset[str], words: frozenset[str]) -> bool:

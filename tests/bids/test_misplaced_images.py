@@ -1,0 +1,341 @@
+"""Images that do not belong to a scan are named, with the reason, and are not used."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from bids_fcnreg.bids.dataset import find_scans, read_dataset
+from bids_fcnreg.bids.filters import read_filter_file
+from bids_fcnreg.bids.notes import summarize
+from bids_fcnreg.errors import InputError
+
+
+def write(path: Path, content: object) -> Path:
+    path.write_text(json.dumps(content))
+    return path
+
+
+def make(root: Path, *names: str) -> Path:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (root / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')
+    return root
+
+
+def notes(root: Path, *participants: str, sessions: tuple[str, ...] = ()) -> str:
+    return "\n".join(summarize(read_dataset(root, participants, sessions).notes))
+
+
+GOOD = "sub-01/anat/sub-01_T1w.nii.gz"
+IN_SESSION = "sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz"
+
+
+@pytest.mark.parametrize(
+    ("good", "stray", "reason"),
+    [
+        (GOOD, "sub-01_bad/anat/sub-01_T1w.nii.gz", "not in a folder sub-LABEL"),
+        (GOOD, "sub-01-old/anat/sub-01_T1w.nii.gz", "not in a folder sub-LABEL"),
+        (GOOD, "sub-01.bak/anat/sub-01_T1w.nii.gz", "not in a folder sub-LABEL"),
+        (GOOD, "sub-01 (copy)/anat/sub-01_T1w.nii.gz", "not in a folder sub-LABEL"),
+        (GOOD, "Sub-01/anat/sub-01_T1w.nii.gz", "not in a folder sub-LABEL"),
+        (GOOD, "sub_01/anat/sub-01_T1w.nii.gz", "not in a folder sub-LABEL"),
+        (IN_SESSION, "sub-01/ses-1_rescan/anat/sub-01_ses-1_T1w.nii.gz", "not ses-LABEL"),
+        (IN_SESSION, "sub-01/ses-1.bak/anat/sub-01_ses-1_T1w.nii.gz", "not ses-LABEL"),
+        (IN_SESSION, "sub-01/Ses-1/anat/sub-01_ses-1_T1w.nii.gz", "not ses-LABEL"),
+        (
+            IN_SESSION,
+            "sub-01/ses-1/old/anat/sub-01_ses-1_T1w.nii.gz",
+            "not directly in the folder",
+        ),
+        (GOOD, "sub-01/anat/old/sub-01_T1w.nii.gz", "not directly in the folder anat"),
+        (GOOD, "sub-01/anat/@eaDir2/sub-01_T1w.nii.gz", "not directly in the folder anat"),
+        (GOOD, "sub-01/anat_old/sub-01_T1w.nii.gz", "not directly in the folder anat"),
+        (GOOD, "sub-01/func/sub-01_T1w.nii.gz", "not directly in the folder anat"),
+        (GOOD, "sub-01/sub-01_T1w.nii.gz", "not directly in the folder anat"),
+        (GOOD, "sub-01_T1w.nii.gz", "not in a folder sub-LABEL"),
+        (GOOD, "sub-01/anat/sub-02_T1w.nii.gz", "does not begin with the participant"),
+        (GOOD, "sub-01/anat/sub-1_T1w.nii.gz", "does not begin with the participant"),
+        (GOOD, "sub-01/anat/T1w.nii.gz", "does not begin with the participant"),
+        (GOOD, "sub-01/anat/sub-01_ses-1_T1w.nii.gz", "session in its name is not that"),
+        (IN_SESSION, "sub-01/ses-1/anat/sub-01_T1w.nii.gz", "session in its name is not that"),
+        (IN_SESSION, "sub-01/ses-1/anat/sub-01_ses-2_T1w.nii.gz", "session in its name is not"),
+        (GOOD, "sub-01/anat/sub-01_desc-preproc_T1w.nii.gz", "desc- marks a derived image"),
+        (GOOD, "sub-01/anat/sub-01_space-MNI_T1w.nii.gz", "space- marks a derived image"),
+        (GOOD, "sub-01/anat/sub-01_res-2_T1w.nii.gz", "res- marks a derived image"),
+        (GOOD, "sub-01/anat/sub-01_label-brain_T1w.nii.gz", "label- marks a derived image"),
+        (GOOD, "sub-01/anat/sub-01_T1w_old.nii.gz", "not of the form ENTITY-LABEL"),
+        (GOOD, "sub-01/anat/sub-01_T1w (1).nii.gz", "does not end in _T1w"),
+        (GOOD, "sub-01/anat/sub-01_t1w.nii.gz", "does not end in _T1w"),
+        (GOOD, "sub-01/anat/sub-01_T1w.NII.GZ", "extension is not written"),
+        (GOOD, "sub-01/anat/sub-01_acq-my.scan_T1w.nii.gz", "label of acq- has other characters"),
+        (GOOD, "sub-01/anat/sub-01_acq-A_acq-B_T1w.nii.gz", "entity acq- twice"),
+        (GOOD, "sub-01/anat/sub-01_run-a_T1w.nii.gz", "label of run- is not a number"),
+        (GOOD, "sub-01/anat/sub-01_part-foo_T1w.nii.gz", "label of part- is not one of mag"),
+        (GOOD, "sub-01/anat/sub-01_foo-1_T1w.nii.gz", "foo- is not an entity of BIDS"),
+    ],
+)
+@pytest.mark.parametrize("participants", [(), ("01",)])
+def test_a_stray_image_is_named_and_not_used(tmp_path, good, stray, reason, participants):
+    root = make(tmp_path, good, stray, "sub-02/anat/sub-02_T1w.nii.gz")
+    scans = find_scans(root, participants)
+    assert [scan.t1w for scan in scans] == [
+        (root / good,),
+        *([] if participants else [(root / "sub-02/anat/sub-02_T1w.nii.gz",)]),
+    ]
+    (line,) = [line for line in notes(root, *participants).splitlines() if stray in line]
+    assert line.startswith(f"warning: {stray}: ") and reason in line
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sub-01/anat/sub-01_acq-a+b_T1w.nii.gz",
+        "sub-a+b/anat/sub-a+b_T1w.nii.gz",
+        "sub-01/ses-1+2/anat/sub-01_ses-1+2_run-03_T1w.nii",
+        "sub-01/anat/sub-01_run-1_acq-A_T1w.nii.gz",
+        "sub-01/anat/sub-01_task-rest_acq-A_ce-gad_rec-norm_run-1_echo-2_part-mag_T1w.nii.gz",
+    ],
+)
+def test_legal_names_are_used_without_a_word(tmp_path, name):
+    root = make(tmp_path, name)
+    assert [scan.t1w for scan in find_scans(root)] == [(root / name,)]
+    assert notes(root) == ""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sub-01/anat/sub-01_acq-T1w_T2w.nii.gz",
+        "sub-01/anat/sub-01_T1w_defacemask.nii.gz",
+        "sub-01/anat/sub-01_T1map.nii.gz",
+        "sub-01/anat/sub-01_T1w.json",
+        "sub-01/anat/._sub-01_T1w.nii.gz",
+        "sub-01/.old/sub-01_T1w.nii.gz",
+        "derivatives/x/sub-01/anat/sub-01_T1w.nii.gz",
+    ],
+)
+def test_what_is_no_t1w_is_not_named(tmp_path, name):
+    assert notes(make(tmp_path, GOOD, name)) == ""
+
+
+def test_who_has_misnamed_images_only_fails_alone(tmp_path):
+    root = make(
+        tmp_path,
+        "sub-01/anat/sub-02_T1w.nii.gz",
+        "sub-02/anat/sub-02_T1w.nii.gz",
+        "sub-03/ses-1/anat/sub-03_ses-1_T1w.nii.gz",
+        "sub-03/ses-2/anat/sub-03_ses-1_T1w.nii.gz",
+        "sub-04/anat/old/sub-04_T1w.nii.gz",
+        "sub-05/func/sub-05_task-rest_bold.nii.gz",
+        "sub-06/ses-1/anat/sub-06_ses-1_T1w.nii.gz",
+        "sub-06/ses-2/anat/sub-06_ses-2_t1w.nii.gz",
+    )
+    scans = {scan.label: scan for scan in find_scans(root)}
+    assert {label for label, scan in scans.items() if scan.t1w} == {
+        "sub-02",
+        "sub-03_ses-1",
+        "sub-06_ses-1",
+    }
+    assert scans["sub-02"].t1w == (root / "sub-02/anat/sub-02_T1w.nii.gz",)
+    for label, words in (
+        ("sub-01", "sub-01/anat/sub-02_T1w.nii.gz is not used: its name does not begin"),
+        ("sub-03_ses-2", "sub-03/ses-2/anat/sub-03_ses-1_T1w.nii.gz is not used: the session"),
+        ("sub-06_ses-2", "sub-06/ses-2/anat/sub-06_ses-2_t1w.nii.gz is not used: its name does"),
+        ("sub-04", "sub-04/anat/old/sub-04_T1w.nii.gz is not used: it is not directly"),
+    ):
+        assert scans[label].problem.startswith(words)
+    assert scans["sub-05"].problem == ""
+    with pytest.raises(
+        InputError, match=r"no T1w image.*sub-01/anat/sub-02_T1w.nii.gz is not use"
+    ):
+        find_scans(root, ["01"])
+
+
+def test_thousands_of_stray_images_take_one_line(tmp_path):
+    names = [f"sub-{n:04d}/anat/old/sub-{n:04d}_T1w.nii.gz" for n in range(2000)]
+    root = make(tmp_path, GOOD, *names)
+    said = notes(root)
+    assert said.count("\n") == 1 and "and 1997 more" in said
+
+
+def test_lesion_masks_follow_the_same_rules(tmp_path):
+    mask = "sub-01/anat/sub-01_label-lesion_mask.nii.gz"
+    stray = [
+        "sub-01/anat/sub-02_label-lesion_mask.nii.gz",
+        "sub-01/anat/old/sub-01_label-lesion_mask.nii.gz",
+        "sub-01/anat/sub-01_space-MNI_label-lesion_roi.nii.gz",
+        "sub-01_bad/anat/sub-01_label-lesion_roi.nii.gz",
+        "sub-01/anat/sub-01_desc-lesion_mask.nii.gz",
+        "sub-01/anat/sub-01_lesion_mask.nii.gz",
+    ]
+    root = make(tmp_path, GOOD, mask, *stray)
+    (scan,) = find_scans(root)
+    assert scan.lesions == (root / mask,)
+    said = "\n".join(summarize(read_dataset(root).notes, 100))
+    assert all(name in said for name in stray)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "left"),
+    [
+        ("sub-01/anat/sub-01_acq-B_T1w.nii.gz", ["sub-01_acq-A_T1w.nii.gz"]),
+        ("*_acq-A_*", ["sub-01_acq-B_T1w.nii.gz"]),
+        ("**/sub-01_acq-A*\n!*", ["sub-01_acq-A_T1w.nii.gz"]),
+        ("# nothing\n\n", ["sub-01_acq-A_T1w.nii.gz"]),
+    ],
+)
+def test_bidsignore_excludes_images(tmp_path, patterns, left):
+    names = [f"sub-01/anat/sub-01_acq-{one}_T1w.nii.gz" for one in "AB"]
+    root = make(tmp_path, *names)
+    (root / ".bidsignore").write_text(patterns)
+    assert [path.name for path in find_scans(root)[0].t1w] == left
+    assert ("excludes it" in notes(root)) == ("acq" in patterns and "!" not in patterns)
+
+
+def test_bidsignore_excludes_participants_and_silences_warnings(tmp_path):
+    root = make(
+        tmp_path, GOOD, "sub-02/anat/sub-02_T1w.nii.gz", "sub-01_bad/anat/sub-01_T1w.nii.gz"
+    )
+    (root / ".bidsignore").write_text("sub-02/\nsub-*_bad\n")
+    assert [scan.label for scan in find_scans(root)] == ["sub-01"]
+    assert "warning" not in notes(root)
+    with pytest.raises(InputError, match=r"Participant 02 is excluded by .*bidsignore"):
+        find_scans(root, ["02"])
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        {"DatasetType": "derivative"},
+        {"DatasetType": "Derivatives"},
+        {"PipelineDescription": {"Name": "fmriprep"}},
+    ],
+)
+def test_derivatives_are_refused(tmp_path, description):
+    root = make(tmp_path, GOOD)
+    write(root / "dataset_description.json", {"Name": "x", "BIDSVersion": "1.4.0", **description})
+    with pytest.raises(InputError, match=r"holds derivatives .* give the raw BIDS dataset"):
+        find_scans(root)
+
+
+def test_derivatives_that_do_not_say_so_are_refused(tmp_path):
+    root = make(
+        tmp_path,
+        "sub-01/anat/sub-01_desc-preproc_T1w.nii.gz",
+        "sub-01/anat/sub-01_space-MNI152NLin2009cAsym_res-2_desc-preproc_T1w.nii.gz",
+        "sub-02/ses-1/anat/sub-02_ses-1_desc-preproc_T1w.nii.gz",
+    )
+    with pytest.raises(InputError, match=r"holds only derived images, .* give the raw BIDS"):
+        find_scans(root)
+
+
+def test_a_label_that_no_folder_can_have(tmp_path):
+    root = make(tmp_path, GOOD)
+    for label in ("a" * 5000, "", "x\0"):
+        with pytest.raises(InputError, match="is not in"):
+            find_scans(root, [label])
+
+
+def test_images_of_other_sessions_fail_nobody(tmp_path):
+    root = make(
+        tmp_path,
+        IN_SESSION,
+        "sub-01/anat/sub-02_T1w.nii.gz",
+        "sub-01/ses-2/anat/sub-02_ses-2_T1w.nii.gz",
+        "sub-01/ses-1_rescan/anat/sub-01_ses-1_T1w.nii.gz",
+    )
+    assert [scan.label for scan in find_scans(root, sessions=["1"])] == ["sub-01_ses-1"]
+    said = notes(root, sessions=("1",))
+    assert "ses-1_rescan" in said and "sub-02" not in said
+
+
+def test_an_illegal_participant_who_is_asked_for(tmp_path):
+    root = make(tmp_path, GOOD, "sub-01_bad/anat/sub-01_T1w.nii.gz")
+    with pytest.raises(InputError, match="sub-01_bad is not a legal folder of a participant"):
+        find_scans(root, ["01_bad"])
+
+
+def test_names_that_cannot_be_printed_are_escaped(tmp_path):
+    root = make(tmp_path, "sub-02/anat/sub-02_T1w.nii.gz")
+    (root / "sub-01/anat").mkdir(parents=True)
+    for name in (b"sub-01_acq-\xff_T1w.nii.gz", b"sub-01_acq-\n_T1w.nii.gz"):
+        Path(os.fsdecode(bytes(root / "sub-01/anat") + b"/" + name)).touch()
+    assert r"sub-01_acq-\udcff_T1w.nii.gz" in notes(root) and r"acq-\n_T1w" in notes(root)
+    assert "acq-" in find_scans(root)[0].problem
+    notes(root).encode()
+
+
+def test_sessions_of_different_kinds_are_told(tmp_path):
+    anat = "sub-01/ses-{0}/anat/sub-01_ses-{0}_{1}T1w.nii.gz"
+    root = make(tmp_path, anat.format(1, "acq-A_"), anat.format(2, "acq-B_run-2_"))
+    assert (
+        "sub-01: images of different kinds are used in its sessions (1: acq-A_T1w, 2: "
+        in notes(root)
+    )
+    (root / anat.format(2, "acq-B_run-2_")).rename(root / anat.format(2, "acq-A_run-1_"))
+    assert notes(root) == ""
+
+
+def test_a_filter_of_participants_has_no_effect_and_says_so(tmp_path):
+    root = make(tmp_path, GOOD, "sub-02/anat/sub-02_T1w.nii.gz")
+    filters = read_filter_file(write(tmp_path / "f.json", {"t1w": {"subject": "01"}}))
+    dataset = read_dataset(root, filters=filters)
+    assert len(dataset.scans) == 2
+    assert "subject has no effect, use --participant-label" in summarize(dataset.notes)[0]
+
+
+def test_linked_folders_are_read_and_circles_are_not_followed(tmp_path):
+    root = make(tmp_path / "in", GOOD)
+    store = make(tmp_path / "store", "anat/sub-02_T1w.nii.gz")
+    (root / "sub-02").symlink_to(store)
+    (root / "sub-03").symlink_to(root / "sub-01")  # images of another participant
+    (root / "sub-01" / "anat" / "circle").symlink_to(root)
+    scans = {scan.label: scan for scan in find_scans(root)}
+    assert scans["sub-02"].t1w == (root / "sub-02/anat/sub-02_T1w.nii.gz",)
+    assert scans["sub-03"].t1w == () and "does not begin" in scans["sub-03"].problem
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ({"session": "1"}, "the session 1: did you mean 01"),
+        ({"session": 1}, "the session 1: did you mean 01"),
+        ({"session": "ses-01"}, "the session ses-01: did you mean 01"),
+        ({"acquisition": "mprage"}, "the acquisition mprage: did you mean MPRAGE"),
+        ({"acquisition": "acq-MPRAGE"}, "did you mean MPRAGE"),
+        ({"acquisition": "xyz"}, "they have MPRAGE"),
+        ({"run": 7}, "the run 7: they have 1, 2"),
+        ({"reconstruction": "norm"}, "none has reconstruction"),
+        ({"acquisition": None}, "no acquisition: they have MPRAGE"),
+        ({"ceagent": "*"}, "any ceagent: none has ceagent"),
+        ({"extension": ".nii"}, "did you mean .nii.gz|they have .nii.gz"),
+    ],
+)
+def test_a_filter_without_effect_gets_a_hint(tmp_path, query, words):
+    root = make(
+        tmp_path,
+        *(f"sub-01/ses-01/anat/sub-01_ses-01_acq-MPRAGE_run-{n}_T1w.nii.gz" for n in (1, 2)),
+    )
+    filters = read_filter_file(write(tmp_path / "f.json", {"t1w": query}))
+    with pytest.raises(InputError, match=words):
+        find_scans(root, filters=filters)
+
+
+def test_one_value_without_effect_is_told_where_others_match(tmp_path):
+    root = make(tmp_path, IN_SESSION)
+    path = write(tmp_path / "f.json", {"t1w": {"session": ["1", "01"]}, "roi": {"label": "x"}})
+    said = summarize(read_dataset(root, filters=read_filter_file(path)).notes)
+    assert said == ["warning: BIDS filter t1w: no image has the session 01: did you mean 1?"]
+
+
+def test_filters_choose_another_suffix(tmp_path):
+    unit1 = "sub-01/anat/sub-01_UNIT1.nii.gz"
+    root = make(tmp_path, GOOD, unit1)
+    filters = read_filter_file(write(tmp_path / "f.json", {"t1w": {"suffix": "UNIT1"}}))
+    assert [scan.t1w for scan in find_scans(root, filters=filters)] == [(root / unit1,)]
