@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,19 +15,11 @@ from nipype.interfaces.base import (
     traits,
 )
 
-from bids_fcnreg.window import intensity_window
-
 if TYPE_CHECKING:
-    import nibabel as nib
+    from bids_fcnreg.mosaic import Mosaic
 
 #: At most so many labels are named in a picture.
 LEGEND = 8
-
-#: Slices shown along each axis.
-CUTS = 7
-
-#: Shown around the brain, in mm.
-MARGIN_MM = 12.0
 
 #: Of a T1-weighted brain, about this share of voxels is darker than white matter.
 WHITE_MATTER_PERCENTILE = 60
@@ -39,9 +30,13 @@ FINEST_MM = 2.0
 #: Distance of the lines of a deformed grid, in mm.
 LINES_MM = 8.0
 
+#: Opacity of labels, and of changes of volume.
+_OPACITY = 0.4
+_OPACITY_OF_CHANGES = 0.6
+
 
 class _PictureOutputSpec(TraitedSpec):
-    out_file = File(exists=True, desc="PNG")
+    out_file = File(exists=True, desc="PNG, or SVG if it moves")
 
 
 class _SlicesInputSpec(BaseInterfaceInputSpec):
@@ -61,40 +56,84 @@ class Slices(SimpleInterface):
     output_spec = _PictureOutputSpec
 
     def _run_interface(self, runtime):
-        import matplotlib
         import nibabel as nib
-        from matplotlib.colors import ListedColormap
 
-        mask, labels, brain, legend = nib.load(self.inputs.mask), None, None, {}
+        from bids_fcnreg.mosaic import Mosaic, overlay
+
+        mask, background = nib.load(self.inputs.mask), nib.load(self.inputs.background)
+        inside = np.asanyarray(mask.dataobj) > 0
+        mosaic = Mosaic(inside, mask.affine)
+        picture, legend, lines = mosaic.grey(background, inside), {}, []
+        outline = mosaic.contours(inside.astype(np.float32), mask.affine, [0.5])
         if isdefined(self.inputs.labels):
-            labels, indices = _consecutive(self.inputs.labels)
-            opaque = matplotlib.colormaps["gist_rainbow"](np.linspace(0, 1, 256))
-            colours = np.column_stack([opaque[:, :3], np.full(256, 0.4)])
-            if isdefined(self.inputs.lookup) and len(indices) <= LEGEND:
-                shown = (opaque[round(255 * n / len(indices))] for n in range(1, len(indices) + 1))
-                names = _names(self.inputs.lookup)
-                legend = dict(zip((names[index] for index in indices), shown, strict=True))
+            colours, legend = self._paint(mosaic)
+            picture = overlay(picture, colours)
+            lines.append((outline, "white", 0.9))
+        else:
+            lines.append((outline, "deepskyblue", 0.9))
         if isdefined(self.inputs.contours_of):
             brain = nib.load(self.inputs.contours_of)
-            level = white_matter_level(brain.get_fdata(), np.asanyarray(mask.dataobj) > 0)
-
-        def draw(display: Any, axis: str) -> None:
-            if labels is not None:
-                display.add_overlay(
-                    labels,
-                    cmap=ListedColormap(colours),
-                    threshold=0.5,
-                    vmin=0,
-                    vmax=max(len(indices), 1),
-                )
-            outline = "deepskyblue" if labels is None else "white"
-            display.add_contours(mask, levels=[0.5], colors=outline, linewidths=0.9)
-            if brain is not None:
-                display.add_contours(brain, levels=[level], colors="red", linewidths=0.5)
-
-        background = nib.load(self.inputs.background)
+            data = np.asanyarray(brain.dataobj, dtype=np.float32)
+            level = white_matter_level(data, inside)
+            lines.append((mosaic.contours(data, brain.affine, [level]), "red", 0.5))
         out_file = Path(runtime.cwd) / "slices.png"
-        self._results["out_file"] = str(draw_slices(background, mask, draw, out_file, legend))
+        self._results["out_file"] = str(mosaic.save(picture, out_file, lines, legend))
+        return runtime
+
+    def _paint(self, mosaic: Mosaic) -> tuple[np.ndarray, dict[str, Any]]:
+        """Colours (row, column, RGBA) of the labels, and their names if they are few."""
+        import matplotlib
+        import nibabel as nib
+
+        from bids_fcnreg.mosaic import join
+
+        nifti = nib.load(self.inputs.labels)
+        data = np.asanyarray(nifti.dataobj)
+        indices = [int(index) for index in np.unique(data) if index]
+        # Numbered 1, 2, 3, … so that colours are spread evenly.
+        shown = join(mosaic.sample(data, nifti.affine, order=0))
+        numbers = np.where(shown == 0, 0, np.searchsorted(indices, shown) + 1)
+        hues = np.linspace(0, 1, len(indices) + 1)
+        table = matplotlib.colormaps["gist_rainbow"](hues)
+        table[:, 3] = _OPACITY
+        table[0, 3] = 0
+        legend = {}
+        if isdefined(self.inputs.lookup) and len(indices) <= LEGEND:
+            names = _names(self.inputs.lookup)
+            legend = {
+                names[index]: colour for index, colour in zip(indices, table[1:, :3], strict=True)
+            }
+        return table[numbers], legend
+
+
+class _FlickerInputSpec(BaseInterfaceInputSpec):
+    before = File(exists=True, mandatory=True, desc="image shown first")
+    after = File(exists=True, mandatory=True, desc="image shown under the pointer")
+    mask = File(exists=True, mandatory=True, desc="brain mask on the grid of both images")
+    before_label = traits.Str("before", usedefault=True, desc="name of the first image")
+    after_label = traits.Str("after", usedefault=True, desc="name of the other image")
+
+
+class Flicker(SimpleInterface):
+    """Show an image and, under the pointer, another one on the same grid."""
+
+    input_spec = _FlickerInputSpec
+    output_spec = _PictureOutputSpec
+
+    def _run_interface(self, runtime):
+        import nibabel as nib
+
+        from bids_fcnreg.mosaic import Mosaic, write_flicker
+
+        mask = nib.load(self.inputs.mask)
+        inside = np.asanyarray(mask.dataobj) > 0
+        mosaic = Mosaic(inside, mask.affine)
+        pictures = [
+            mosaic.grey(nib.load(path), inside) for path in (self.inputs.before, self.inputs.after)
+        ]
+        names = self.inputs.before_label, self.inputs.after_label
+        out_file = Path(runtime.cwd) / "flicker.svg"
+        self._results["out_file"] = str(write_flicker(out_file, *pictures, names))
         return runtime
 
 
@@ -112,47 +151,37 @@ class Deformation(SimpleInterface):
     output_spec = _PictureOutputSpec
 
     def _run_interface(self, runtime):
+        import matplotlib
         import nibabel as nib
         import torch
 
-        from bids_fcnreg.fcn.geometry import Grid, Image
+        from bids_fcnreg.fcn.geometry import Grid
         from bids_fcnreg.fcn.itk import read_transform
         from bids_fcnreg.fcn.transform import Displacement, Transform
+        from bids_fcnreg.mosaic import Mosaic, join, overlay
 
         torch.set_num_threads(self.inputs.num_threads)
-        mask = nib.load(self.inputs.mask)
+        mask, background = nib.load(self.inputs.mask), nib.load(self.inputs.background)
         inside = np.asanyarray(mask.dataobj) > 0
+        mosaic = Mosaic(inside, mask.affine)
         steps = read_transform(self.inputs.transform).steps
         bent = Transform(tuple(step for step in steps if isinstance(step, Displacement)))
         full = Grid(mask.shape, mask.affine)
         grid = full.with_spacing(np.maximum(FINEST_MM, full.spacing))
-        brain = Transform(()).resample(
-            Image(torch.from_numpy(inside)[None, None].float(), full), grid
-        )
-        inside = brain.data[0, 0].numpy() > 0.5
-        change = bent.log_jacobian(grid)[0, 0].numpy() * inside
-        top = float(np.percentile(np.abs(change[inside]), 99)) or 1.0
-        shown = nib.Nifti1Image(change, grid.affine)
-        # Where every voxel comes from: an image of each of the coordinates.
-        points = bent.map(grid.points()).float().numpy()
-        places = [nib.Nifti1Image(points[..., n], grid.affine) for n in range(3)]
-
-        def draw(display: Any, axis: str) -> None:
-            display.add_overlay(
-                shown, cmap="RdBu_r", vmin=-top, vmax=top, threshold=1e-6, transparency=0.6
-            )
-            for direction, place in zip("xyz", places, strict=True):
-                if direction != axis:
-                    values = place.get_fdata()[inside]
-                    levels = np.arange(values.min(), values.max(), LINES_MM).tolist()
-                    display.add_contours(
-                        place, levels=levels, colors="white", linewidths=0.4, linestyles="solid"
-                    )
-
-        background = nib.load(self.inputs.background)
+        change = join(mosaic.sample(bent.log_jacobian(grid)[0, 0].numpy(), grid.affine))
+        within = join(mosaic.sample(inside.astype(np.float32), mask.affine)) > 0.5
+        top = (float(np.percentile(np.abs(change[within]), 99)) if within.any() else 0.0) or 1.0
+        colours = matplotlib.colormaps["RdBu_r"]((change / top + 1) / 2)
+        colours[..., 3] = _OPACITY_OF_CHANGES * within
+        # Where every voxel comes from: lines of equal coordinates are the deformed grid.
+        lines = []
+        for axis, places in zip("xyz", bent.map(grid.points()).float().unbind(-1), strict=True):
+            levels = np.arange(float(places.min()), float(places.max()), LINES_MM).tolist()
+            found = mosaic.contours(places.numpy(), grid.affine, levels, axis, fill=np.nan)
+            lines.append((found, "white", 0.4))
+        picture = overlay(mosaic.grey(background, inside), colours)
         out_file = Path(runtime.cwd) / "deformation.png"
-        legend = _factors(top)
-        self._results["out_file"] = str(draw_slices(background, mask, draw, out_file, legend))
+        self._results["out_file"] = str(mosaic.save(picture, out_file, lines, _factors(top)))
         return runtime
 
 
@@ -166,106 +195,6 @@ def _factors(top: float) -> dict[str, Any]:
     }
 
 
-def draw_slices(
-    background: nib.Nifti1Image,
-    mask: nib.Nifti1Image,
-    draw: Callable[[Any, str], None],
-    path: Path,
-    legend: Mapping[str, Any] | None = None,
-) -> Path:
-    """Draw a row of slices along each axis.
-
-    Parameters
-    ----------
-    background : nibabel.Nifti1Image
-        Shown in grey, around the brain only.
-    mask : nibabel.Nifti1Image
-        Brain mask on the same grid: the slices lie inside it.
-    draw : callable
-        Puts something over a row; is given nilearn's display and the axis, "x", "y" or "z".
-    path : Path
-        PNG to write.
-    legend : mapping of str to colour, optional
-        What colours mean, above the slices.
-    """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-    from matplotlib.patches import Patch
-    from nilearn.plotting import plot_anat
-
-    inside = np.asanyarray(mask.dataobj) > 0
-    cuts = slice_positions(inside, mask.affine)
-    shown = crop(background, inside)
-    darkest, brightest = intensity_window(background.get_fdata(), inside)
-    strip = 0.05 if legend else 0.0
-    figure = plt.figure(figsize=(14, 7 / (1 - strip)), facecolor="black")
-    for row, axis in enumerate("yxz"):
-        display = plot_anat(
-            shown,
-            display_mode=axis,
-            cut_coords=cuts[axis],
-            figure=figure,
-            axes=(0, row * (1 - strip) / 3, 1, (1 - strip) / 3),
-            colorbar=False,
-            dim=0,
-            vmin=darkest,
-            vmax=brightest,
-        )
-        draw(display, axis)
-    if legend:
-        # A dollar sign would begin a formula.
-        labels = {name.replace("$", r"\$"): colour for name, colour in legend.items()}
-        handles = [Patch(color=colour, label=name) for name, colour in labels.items()]
-        figure.legend(
-            handles=handles,
-            loc="upper left",
-            ncol=len(handles),
-            labelcolor="white",
-            facecolor="black",
-            frameon=False,
-        )
-    figure.savefig(path, dpi=100, facecolor="black")
-    plt.close(figure)
-    return path
-
-
-def crop(image: nib.Nifti1Image, inside: np.ndarray) -> nib.Nifti1Image:
-    """The part of an image around a mask (bool, its shape), with a margin; all if it is empty."""
-    import nibabel as nib
-
-    if not inside.any():
-        return image
-    margin = np.ceil(MARGIN_MM / nib.affines.voxel_sizes(image.affine)).astype(int)
-    found = np.argwhere(inside)
-    lower, upper = np.maximum(found.min(0) - margin, 0), found.max(0) + margin + 1
-    return image.slicer[tuple(slice(a, b) for a, b in zip(lower, upper, strict=True))]
-
-
-def slice_positions(mask: np.ndarray, affine: np.ndarray) -> dict[str, list[float]]:
-    """Evenly spaced cuts through a mask.
-
-    Parameters
-    ----------
-    mask : ndarray (i, j, k), bool
-        Where the brain is; all of the volume if it is empty.
-    affine : ndarray (4, 4)
-        Voxel indices to RAS+ mm.
-
-    Returns
-    -------
-    dict of list of float
-        For "x", "y" and "z": `CUTS` positions in mm, inside the extent of the mask.
-    """
-    from nibabel.affines import apply_affine
-
-    points = apply_affine(affine, np.argwhere(mask if mask.any() else np.ones_like(mask)))
-    lower, upper = np.percentile(points, [1, 99], axis=0)
-    cuts = np.linspace(lower, upper, CUTS + 2)[1:-1]
-    return {axis: cuts[:, n].round(1).tolist() for n, axis in enumerate("xyz")}
-
-
 def white_matter_level(brain: np.ndarray, inside: np.ndarray) -> float:
     """Intensity at the border of grey and white matter of a T1w image, `inside` its brain."""
     found = brain[inside & np.isfinite(brain)]
@@ -277,17 +206,3 @@ def _names(lookup: str) -> dict[int, str]:
     from bids_fcnreg.bids.derivatives import read_tsv
 
     return {int(row["index"]): row["name"] for row in read_tsv(lookup)}
-
-
-def _consecutive(path: str) -> tuple[nib.Nifti1Image, list[int]]:
-    """Label image with its labels renumbered 1, 2, 3, …, so that colours are spread evenly.
-
-    Also returns what those numbers were before.
-    """
-    import nibabel as nib
-
-    nifti = nib.load(path)
-    found, numbers = np.unique(np.asanyarray(nifti.dataobj), return_inverse=True)
-    numbers = numbers.reshape(nifti.shape) + (0 if found[0] == 0 else 1)
-    renumbered = nib.Nifti1Image(numbers.astype("int32"), nifti.affine)
-    return renumbered, [int(index) for index in found if index]

@@ -16,8 +16,7 @@ from nipype import logging
 
 from bids_fcnreg import __version__, image
 from bids_fcnreg.files import write_bytes
-from bids_fcnreg.interfaces.before_after import BeforeAfter
-from bids_fcnreg.interfaces.pictures import Deformation, Slices, crop
+from bids_fcnreg.interfaces.pictures import Deformation, Flicker, Slices
 from bids_fcnreg.interfaces.quality import quality_html, verdict_html
 from bids_fcnreg.verdict import MEASURED_ON
 from bids_fcnreg.window import intensity_window
@@ -75,9 +74,8 @@ def make_pair_report(
     parts = [_part("Verdict", bounds, verdict_html(quality, f"{moving.name} to {name_of_fixed}"))]
     with tempfile.TemporaryDirectory() as folder:
         for name, interface in _pictures(folder, fixed, mask, warped, transform).items():
-            outputs = interface.run(cwd=_new(folder, name)).outputs.get()
-            drawn = Path(outputs.get("out_report") or outputs["out_file"])
-            parts.append(_part(name, captions[name], _inline(drawn)))
+            drawn = interface.run(cwd=_new(folder, name)).outputs.out_file
+            parts.append(_part(name, captions[name], _inline(Path(drawn))))
     numbers = quality_html(quality, name_of_fixed, "Fixed image", ranges=builtin)
     parts.append(_part("Quality numbers", "", numbers))
     page = Environment().from_string(PAGE.read_text(encoding="utf-8"))
@@ -93,27 +91,23 @@ def make_pair_report(
 def _pictures(
     folder: str, fixed: Path, mask: Path, warped: Path, transform: Path
 ) -> dict[str, Any]:
-    """Interfaces that draw, by the heading of what they draw: the brain, as large as may be."""
-    brain = nib.load(mask)
-    inside = np.asanyarray(brain.dataobj) > 0
-    near = {}
+    """Interfaces that draw the brain alone, by the heading of what they draw."""
+    inside = np.asanyarray(nib.load(mask).dataobj) > 0
+    bare = {}
     for name, path in (("fixed", fixed), ("warped", warped)):
         nifti = nib.load(path)
-        bare = nib.Nifti1Image(_bare(nifti.get_fdata(dtype="float32"), inside), nifti.affine)
-        near[name] = str(image.write(Path(folder) / f"{name}.nii.gz", crop(bare, inside)))
-    images = {
-        "background": near["warped"],
-        "mask": str(image.write(Path(folder) / "mask.nii.gz", crop(brain, inside))),
-    }
+        brain = nib.Nifti1Image(_bare(nifti.get_fdata(dtype="float32"), inside), nifti.affine)
+        bare[name] = str(image.write(Path(folder) / f"{name}.nii", brain))
+    images = {"background": bare["warped"], "mask": str(mask)}
     return {
-        "Beside each other": BeforeAfter(
-            before=near["warped"],
-            after=near["fixed"],
+        "Beside each other": Flicker(
+            before=bare["warped"],
+            after=bare["fixed"],
             mask=images["mask"],
             before_label="moving",
             after_label="fixed",
         ),
-        "Registration": Slices(contours_of=near["fixed"], **images),
+        "Registration": Slices(contours_of=bare["fixed"], **images),
         "Deformation": Deformation(transform=str(transform), **images),
     }
 

@@ -16,8 +16,7 @@ from niworkflows.engine.workflows import LiterateWorkflow
 from bids_fcnreg import __version__
 from bids_fcnreg.bids.order import natural_key
 from bids_fcnreg.files import replacing
-from bids_fcnreg.interfaces.before_after import BeforeAfter
-from bids_fcnreg.interfaces.pictures import Deformation, Slices
+from bids_fcnreg.interfaces.pictures import Deformation, Flicker, Slices
 from bids_fcnreg.interfaces.quality import QualityTable
 from bids_fcnreg.interfaces.reports import Summary, write_errors
 from bids_fcnreg.workflows.outputs import sink
@@ -119,7 +118,7 @@ def init_template_report_wf(
     inputnode = _identity("preproc_std", "transform", "quality")
     voxels = voxels_of(template.t1w)
     flicker = sized_node(
-        BeforeAfter(
+        Flicker(
             after=str(template.t1w),
             mask=str(template.mask),
             before_label=scan.label,
@@ -155,7 +154,7 @@ def init_template_report_wf(
     workflow.connect([
         (inputnode, flicker, [("preproc_std", "before")]),
         (inputnode, deformation, [("preproc_std", "background"), ("transform", "transform")]),
-        (flicker, ds_flicker, [("out_report", "in_file")]),
+        (flicker, ds_flicker, [("out_file", "in_file")]),
         (deformation, ds_deformation, [("out_file", "in_file")]),
         (inputnode, contours, [("preproc_std", "background")]),
         (inputnode, table, [("quality", "quality")]),

@@ -18,14 +18,8 @@ from nipype.pipeline import engine as pe
 from bids_fcnreg.fcn.geometry import Grid
 from bids_fcnreg.fcn.itk import write_transform
 from bids_fcnreg.fcn.transform import Affine, Displacement, Transform
-from bids_fcnreg.interfaces.pictures import (
-    CUTS,
-    Deformation,
-    Slices,
-    crop,
-    slice_positions,
-    white_matter_level,
-)
+from bids_fcnreg.interfaces.pictures import Deformation, Flicker, Slices, white_matter_level
+from bids_fcnreg.mosaic import CUTS, Mosaic, slice_positions
 from bids_fcnreg.window import intensity_window
 
 
@@ -137,25 +131,23 @@ def test_tissues_are_told_apart_whatever_else_the_image_holds(head):
 
 
 def test_both_images_in_turn_are_windowed_by_the_brain(head):
-    from bids_fcnreg.interfaces.before_after import BeforeAfter
-
     node = pe.Node(
-        BeforeAfter(
+        Flicker(
             before=str(head / "brain.nii.gz"),
             after=str(head / "brain.nii.gz"),
             mask=str(head / "mask.nii.gz"),
-            compress_report=False,
         ),
         name="turn",
         base_dir=str(head),
     )
-    text = Path(node.run().outputs.out_report).read_text()
-    shown = re.findall(r'xlink:href="data:image/png;base64,([^"]+)"', text)
-    pictures = [mpl_image.imread(io.BytesIO(base64.b64decode(one)))[..., :3] for one in shown]
-    assert len(pictures) >= 2 * 3
-    grey = np.concatenate([picture.mean(-1).ravel() for picture in pictures])
-    seen = grey[(grey > 0.02) & (grey < 0.98)]
-    assert np.percentile(seen, 95) - np.percentile(seen, 5) > 0.4
+    text = Path(node.run().outputs.out_file).read_text()
+    shown = re.findall(r'xlink:href="data:image/jpeg;base64,([^"]+)"', text)
+    pictures = [mpl_image.imread(io.BytesIO(base64.b64decode(one)), "jpg") for one in shown]
+    assert len(pictures) == 2
+    for picture in pictures:
+        grey = picture / 255
+        seen = grey[(grey > 0.02) & (grey < 0.98)]
+        assert np.percentile(seen, 95) - np.percentile(seen, 5) > 0.4
 
 
 @pytest.mark.parametrize("value", [0.0, 5.0, -3.0])
@@ -190,15 +182,41 @@ def test_the_brain_of_a_real_head_uses_the_greys(name):
     assert ((shown == 0) | (shown == 1)).mean() < 0.04
 
 
-def test_pictures_show_the_brain_and_little_else():
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1)])
+@pytest.mark.parametrize("flips", [(1, 1, 1), (-1, 1, -1)])
+def test_slices_show_where_things_are_in_the_world(axes, flips):
+    """A voxel at the left, front and top is there in the picture, however it is stored."""
+    spacing = 2.0
+    affine = np.eye(4)
+    affine[:3, :3] = 0
+    for voxel, (axis, flip) in enumerate(zip(axes, flips, strict=True)):
+        affine[axis, voxel] = spacing * flip
+        affine[axis, 3] = -30 * flip
+    brain = np.zeros((31, 31, 31), np.float32)
+    brain[1:30, 1:30, 1:30] = 1
+    mosaic = Mosaic(brain > 0, affine)
+    points = nib.affines.apply_affine(affine, np.moveaxis(np.indices(brain.shape), 0, -1))
+    corner = np.linalg.norm(points - [-14, 14, 14], axis=-1) < 12
+    coronal, sagittal, axial = mosaic.sample(corner.astype(np.float32), affine)
+    for slices, right, low in ((coronal, False, False), (sagittal, True, False), (axial, 0, 0)):
+        row, column = (np.array(slices.max(0) > 0.5).nonzero()[n].mean() for n in (0, 1))
+        _, height, width = slices.shape
+        assert (column > width / 2) == right and (row > height / 2) == low
+
+
+def test_slices_show_the_brain_and_little_else():
     inside = np.zeros((60, 50, 40), bool)
     inside[30:40, 2:20, 10:30] = True
-    image = nib.Nifti1Image(inside.astype("float32"), np.diag([2.0, 2, 2, 1]))
-    shown = crop(image, inside)
-    assert shown.shape == (10 + 12, 2 + 18 + 6, 20 + 12)
-    assert shown.get_fdata().sum() == inside.sum()
-    np.testing.assert_array_equal(shown.affine[:3, 3], [48, 0, 8])
-    assert crop(image, ~inside & inside) is image
+    for row in Mosaic(inside, np.diag([2.0, 2, 2, 1])).sample(
+        inside.astype(np.float32), np.diag([2.0, 2, 2, 1])
+    ):
+        assert row.shape[0] == CUTS and (row.max(0) > 0.5).mean() > 0.2
+
+
+def test_an_empty_mask_shows_all():
+    empty = np.zeros((20, 20, 20), bool)
+    everything = Mosaic(empty, np.eye(4)).sample(np.ones(empty.shape, np.float32), np.eye(4))
+    assert all(row.mean() > 0.3 for row in everything)
 
 
 def test_shrinking_is_blue_growing_is_red_and_the_affine_part_does_not_count(ball):
