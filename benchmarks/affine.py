@@ -20,10 +20,10 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from bids_fcnreg.fcn.affine import align
-from bids_fcnreg.fcn.filters import gaussian
-from bids_fcnreg.fcn.geometry import Grid, Image, apply_affine
-from bids_fcnreg.fcn.transform import Affine, Transform
+from bids_fcnreg.fcn.linear.align import align
+from bids_fcnreg.fcn.spatial.filters import gaussian
+from bids_fcnreg.fcn.spatial.grid import Grid, Image, apply_affine
+from bids_fcnreg.fcn.spatial.transform import Affine, Transform
 
 Aligner = Callable[[Image, Image], np.ndarray]
 

@@ -17,13 +17,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from bids_fcnreg import image
-from bids_fcnreg.fcn import weights
-from bids_fcnreg.fcn.anatomy import segment
-from bids_fcnreg.fcn.filters import gaussian
-from bids_fcnreg.fcn.geometry import Image
+from bids_fcnreg.fcn.nets import checkpoint
 from bids_fcnreg.fcn.nets.anatomy import STRUCTURES
-from bids_fcnreg.fcn.transform import Transform
+from bids_fcnreg.fcn.segment import segment
+from bids_fcnreg.fcn.spatial.filters import gaussian
+from bids_fcnreg.fcn.spatial.grid import Image
+from bids_fcnreg.fcn.spatial.transform import Transform
+from bids_fcnreg.io import image
 
 #: Pattern of a manual label's name, and the structure's name without its side.
 PATTERNS = {
@@ -86,13 +86,13 @@ def main() -> None:
     """Segment each brain, compare, and print Dice by structure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bids_dir", type=Path)
-    parser.add_argument("--weights", type=Path, default=weights.SHIPPED / "anatomy.safetensors")
+    parser.add_argument("--weights", type=Path, default=checkpoint.SHIPPED / "anatomy.safetensors")
     parser.add_argument("--slices", type=float, default=0.0, help="slice thickness in mm")
     parser.add_argument("--inverted", action="store_true", help="invert the contrast")
     parser.add_argument("--flip", action="store_true", help="average with the mirrored scan")
     parser.add_argument("-n", type=int, help="number of brains (default: all)")
     options = parser.parse_args()
-    network, _ = weights.load(options.weights, ["anatomy"])
+    network, _ = checkpoint.load(options.weights, ["anatomy"])
     manual = options.bids_dir / "derivatives" / "manual"
     classes = manual_classes(manual / "dseg.tsv")
     rows = []

@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from bids_fcnreg import image
 from bids_fcnreg.fcn.foreground import foreground
-from bids_fcnreg.fcn.transform import Transform
+from bids_fcnreg.fcn.spatial.transform import Transform
 from bids_fcnreg.interfaces.brain_extraction import BrainExtraction
+from bids_fcnreg.io import image
 
 
 def compare(mask: np.ndarray, reference: np.ndarray, spacing: np.ndarray) -> dict[str, str]:

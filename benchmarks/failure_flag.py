@@ -26,18 +26,18 @@ from rich.console import Console
 from rich.table import Table
 
 import bids_fcnreg
-from bids_fcnreg import image
-from bids_fcnreg.asymmetry import asymmetry, likeness, pattern, side_difference
 from bids_fcnreg.bids.derivatives import write_json
 from bids_fcnreg.bids.results import Result, find_results
 from bids_fcnreg.bids.templates import materialise, resolve_template
-from bids_fcnreg.fcn.geometry import Grid, Image
-from bids_fcnreg.fcn.itk import read_transform
 from bids_fcnreg.fcn.pair import make_pair
 from bids_fcnreg.fcn.quality import Quality, assess, similarity
 from bids_fcnreg.fcn.register import MODES, Registration, register
-from bids_fcnreg.fcn.transform import Affine, Displacement, Transform, change_grid
-from bids_fcnreg.verdict import LEVELS, judge
+from bids_fcnreg.fcn.spatial.grid import Grid, Image
+from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform, change_grid
+from bids_fcnreg.io import image
+from bids_fcnreg.io.itk import read_transform
+from bids_fcnreg.qc.asymmetry import asymmetry, likeness, pattern, side_difference
+from bids_fcnreg.qc.verdict import LEVELS, judge
 
 SPACE = "MNI152NLin2009aSym"
 #: A registration is right when most of the brain is this near (mm) to where it should be.

@@ -16,11 +16,11 @@ import torch
 from measures import Meter, PointMap, deformation, dice, inverse_consistency
 from peers import PEERS, Maps, Task
 
-from bids_fcnreg import image
 from bids_fcnreg.errors import FcnregError
-from bids_fcnreg.fcn.filters import gaussian
-from bids_fcnreg.fcn.geometry import Image
-from bids_fcnreg.fcn.transform import Transform
+from bids_fcnreg.fcn.spatial.filters import gaussian
+from bids_fcnreg.fcn.spatial.grid import Image
+from bids_fcnreg.fcn.spatial.transform import Transform
+from bids_fcnreg.io import image
 
 #: Voxel size in mm of the registration that warms a GPU up before the clock starts.
 WARM_UP_MM = 6.0

@@ -15,10 +15,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bids_fcnreg import image
 from bids_fcnreg.bids.order import natural_key
-from bids_fcnreg.fcn.itk import read_transform
-from bids_fcnreg.phantom_scan import CHANGES
+from bids_fcnreg.io import image
+from bids_fcnreg.io.itk import read_transform
+from bids_fcnreg.phantom.scan import CHANGES
 
 SPACE = "MNI152NLin2009aSym"
 

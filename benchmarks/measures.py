@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bids_fcnreg.fcn.geometry import Grid, Image, apply_affine
-from bids_fcnreg.fcn.transform import POINTS_AT_A_TIME, Displacement, Transform
-from bids_fcnreg.fcn.warp import identity, jacobian_determinant
+from bids_fcnreg.fcn.spatial.displacement import identity, jacobian_determinant
+from bids_fcnreg.fcn.spatial.grid import Grid, Image, apply_affine
+from bids_fcnreg.fcn.spatial.transform import POINTS_AT_A_TIME, Displacement, Transform
 
 
 @dataclass(frozen=True, eq=False)

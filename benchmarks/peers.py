@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from measures import Meter
 
-from bids_fcnreg import image
 from bids_fcnreg.errors import FcnregError
-from bids_fcnreg.fcn.geometry import Grid
-from bids_fcnreg.fcn.transform import Affine, Displacement, Transform
+from bids_fcnreg.fcn.spatial.grid import Grid
+from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform
+from bids_fcnreg.io import image
 
 _FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])  # between RAS+ and LPS+, either way
 
@@ -115,7 +115,7 @@ def ants_maps(forward: list[str], inverse: list[str]) -> Maps:
         As `ants.registration` returns them: the last acts first on an image, so the first acts
         first on a point. In `inverse` the affine's file is the forward one, to be inverted.
     """
-    from bids_fcnreg.fcn.itk import read_transform
+    from bids_fcnreg.io.itk import read_transform
 
     def steps(paths: list[str], invert: bool) -> Transform:
         chain = []

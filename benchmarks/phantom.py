@@ -21,11 +21,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bids_fcnreg import image
 from bids_fcnreg.bids.templates import BUILTIN, materialise, resolve_template
 from bids_fcnreg.errors import FcnregError, InputError
-from bids_fcnreg.fcn.itk import read_transform
-from bids_fcnreg.phantom import mask_points, registration_error
+from bids_fcnreg.io import image
+from bids_fcnreg.io.itk import read_transform
+from bids_fcnreg.phantom.dataset import mask_points, registration_error
 
 XFM = f"from-T1w_to-{BUILTIN}_mode-image_xfm.h5"
 

@@ -21,7 +21,8 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from bids_fcnreg.cli import app, execution
+from bids_fcnreg.cli import bids_app
+from bids_fcnreg.execution import plugin
 
 GB = 1024**3
 
@@ -49,7 +50,7 @@ class Step:
         self.peak_gb = max(self.peak_gb, held / GB)
 
 
-class MeasuringPlugin(execution.IsolatedPlugin):
+class MeasuringPlugin(plugin.IsolatedPlugin):
     """Watches the process of every node."""
 
     steps: ClassVar[list[Step]] = []
@@ -90,11 +91,11 @@ def main() -> int:
     parser.usage = "%(prog)s BIDS_DIR OUT_DIR --participant-label LABEL [-- OPTIONS]"
     end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     arguments, options = parser.parse_args(sys.argv[1:end]), sys.argv[end + 1 :]
-    execution.IsolatedPlugin = MeasuringPlugin
+    plugin.IsolatedPlugin = MeasuringPlugin
     with tempfile.TemporaryDirectory() as work:
         words = [str(arguments.bids_dir), str(arguments.out_dir), "participant", "-w", work]
         words += ["--participant-label", arguments.participant_label]
-        code = app.main([*words, *options])
+        code = bids_app.main([*words, *options])
     table = Table(
         "step", "threads", "expected s", "seconds", "given GB", "taken GB", "taken / given"
     )

@@ -25,9 +25,9 @@ from peers import PEERS, Task
 from rich.console import Console
 from rich.table import Table
 
-from bids_fcnreg import image
-from bids_fcnreg.fcn.geometry import Image
-from bids_fcnreg.fcn.itk import read_transform
+from bids_fcnreg.fcn.spatial.grid import Image
+from bids_fcnreg.io import image
+from bids_fcnreg.io.itk import read_transform
 
 #: What antspyx's `build_template` is asked for.
 ITERATIONS, PEER = 2, "synquick"

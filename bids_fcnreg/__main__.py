@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from bids_fcnreg.cli.app import main
+from bids_fcnreg.cli.bids_app import main
 
 if __name__ == "__main__":
     sys.exit(main())

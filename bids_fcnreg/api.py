@@ -32,21 +32,20 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from bids_fcnreg import image
+from bids_fcnreg.atomic import together
 from bids_fcnreg.bids.templates import BUILTIN, nilearn_map
 from bids_fcnreg.config import INTERPOLATIONS
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.fcn import itk
-from bids_fcnreg.fcn.geometry import Grid, Image
 from bids_fcnreg.fcn.register import register as register_images
-from bids_fcnreg.fcn.transform import FOLDED, Transform
-from bids_fcnreg.files import together
-from bids_fcnreg.orientation import SCANNER, Codes, codes_of, describe_doubt, set_codes
-from bids_fcnreg.preprocessing import fits_a_brain, holds_labels, shown
-from bids_fcnreg.resample import resample_values
-from bids_fcnreg.series import open_series, volumes
-from bids_fcnreg.stack import TransformLike, read_stack
-from bids_fcnreg.verdict import judge
+from bids_fcnreg.fcn.spatial.grid import Grid, Image
+from bids_fcnreg.fcn.spatial.transform import FOLDED, Transform
+from bids_fcnreg.io import image, itk
+from bids_fcnreg.io.orientation import SCANNER, Codes, codes_of, describe_doubt, set_codes
+from bids_fcnreg.io.resampling import resample_values
+from bids_fcnreg.io.series import open_series, volumes
+from bids_fcnreg.io.transform_chain import TransformLike, read_stack
+from bids_fcnreg.preprocessing.brain import fits_a_brain, holds_labels, shown
+from bids_fcnreg.qc.verdict import judge
 
 #: What is taken as an image: a file, or nibabel's.
 ImageLike = image.Source

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bids_fcnreg.atomic import read_text, write_bytes
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.files import read_text, write_bytes
-from bids_fcnreg.machine import available_cpus, available_memory_gb
+from bids_fcnreg.resources import available_cpus, available_memory_gb
 
 LEVELS = ("participant", "group")
 GROUP_TASKS = ("report", "template", "train")

@@ -9,7 +9,7 @@ from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.util.docutils import SphinxDirective
 
 import bids_fcnreg
-from bids_fcnreg.cli import fcnreg, parser
+from bids_fcnreg.cli import fcnreg, options
 
 project = "bids_fcnreg"
 author = copyright = "The bids_fcnreg developers"
@@ -25,7 +25,7 @@ html_theme = "furo"
 html_title = f"bids_fcnreg {release}"
 html_math_renderer = "mathml"  # browsers show it without a script from elsewhere
 
-COMMANDS = {"bids_fcnreg": parser.build_parser, "fcnreg": fcnreg.build_parser}
+COMMANDS = {"bids_fcnreg": options.build_parser, "fcnreg": fcnreg.build_parser}
 
 
 class CommandHelp(SphinxDirective):

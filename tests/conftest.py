@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import nibabel as nib
+import numpy as np
 import pytest
+
+from bids_fcnreg.bids.templates import nilearn_map
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +28,7 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def phantom_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """BIDS folder of two phantoms whose truth is known; made once for all test processes."""
-    from bids_fcnreg.phantom import make_dataset
+    from bids_fcnreg.phantom.dataset import make_dataset
 
     base = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -51,3 +57,28 @@ def running_in() -> Callable[[Path], list[int]]:
         return found
 
     return find
+
+
+@pytest.fixture(scope="session")
+def small_study(phantom_dataset, tmp_path_factory) -> SimpleNamespace:
+    """Dataset ``bids`` of two small phantoms, a small template, ``words`` to register them."""
+    folder = tmp_path_factory.mktemp("small")
+    for label in ("01", "02"):
+        name = f"sub-{label}/anat/sub-{label}_T1w.nii.gz"
+        _thin_out(phantom_dataset / name, folder / "bids" / name, 2)
+    description = json.dumps({"Name": "Small", "BIDSVersion": "1.10.0"})
+    (folder / "bids/dataset_description.json").write_text(description)
+    template = _thin_out(nilearn_map("t1"), folder / "tpl-Small_T1w.nii.gz", 3)
+    words = ["--template", str(template), "--mode", "predict", "--device", "cpu"]
+    words.append("--skip-bids-validation")
+    return SimpleNamespace(bids=folder / "bids", template=template, words=words)
+
+
+def _thin_out(source: Path, target: Path, step: int) -> Path:
+    """Copy some of the voxels of an image."""
+    image = nib.load(source)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    data = np.asarray(image.dataobj)[::step, ::step, ::step]
+    affine = image.affine @ np.diag([step, step, step, 1.0])
+    nib.Nifti1Image(data, affine).to_filename(target)
+    return target

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import save_file
 
 from bids_fcnreg.bids.templates import nilearn_map
-from bids_fcnreg.cli import app
-from bids_fcnreg.fcn import weights
+from bids_fcnreg.cli import bids_app
+from bids_fcnreg.fcn.nets import checkpoint
 
 #: Makes what is wrong, in a folder that holds a dataset, ``in``; gives more words for the command.
 Case = Callable[[Path], list[object]]
@@ -121,9 +121,9 @@ def foreign(folder: Path) -> list[object]:
 
 def numberless(folder: Path) -> list[object]:
     """Weights of which one is no number."""
-    network, _ = weights.load(weights.shipped("diffeomorphic"))
+    network, _ = checkpoint.load(checkpoint.shipped("diffeomorphic"))
     next(network.parameters()).data.view(-1)[0] = np.nan
-    weights.save(network, folder / "model.safetensors")
+    checkpoint.save(network, folder / "model.safetensors")
     return ["--model", folder / "model.safetensors"]
 
 
@@ -262,7 +262,7 @@ def study(tmp_path, monkeypatch) -> Path:
 def refused(capsys: pytest.CaptureFixture, sentence: str, *words: object) -> None:
     """Assert the exit code 2 and one sentence, and that no code of a file was run."""
     try:
-        code = app.main([str(word) for word in words])
+        code = bids_app.main([str(word) for word in words])
     except SystemExit as stop:
         code = stop.code
     told = capsys.readouterr()
@@ -308,11 +308,11 @@ def test_a_wrong_request_to_the_group_level(words, sentence, study, capsys):
 def test_odd_names_of_folders_are_fine(folder, study, capsys):
     (study / "in").rename(study / folder)
     words = [study / folder, study / f"{folder} out", "participant", "--dry-run"]
-    assert app.main([str(word) for word in words]) == 0
+    assert bids_app.main([str(word) for word in words]) == 0
     assert "sub-01: " in capsys.readouterr().out
 
 
 def test_a_linked_dataset_is_fine(study, capsys):
     (study / "link").symlink_to("in")
-    assert app.main(["link", "out", "participant", "--dry-run"]) == 0
+    assert bids_app.main(["link", "out", "participant", "--dry-run"]) == 0
     assert "sub-01: " in capsys.readouterr().out

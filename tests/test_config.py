@@ -9,7 +9,7 @@ import pytest
 
 from bids_fcnreg.config import MODES, Config, load, read_settings
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.machine import available_memory_gb
+from bids_fcnreg.resources import available_memory_gb
 
 
 def full_config() -> Config:

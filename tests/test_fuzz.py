@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from bids_fcnreg import image
+from bids_fcnreg.app.summary import doubts
 from bids_fcnreg.bids.atlases import resolve_atlas
 from bids_fcnreg.bids.dataset import find_scans, read_description
 from bids_fcnreg.bids.derivatives import other_dataset, prepare_output, strangers
@@ -27,15 +27,15 @@ from bids_fcnreg.bids.filters import read_filter_file
 from bids_fcnreg.bids.participants import read_participants
 from bids_fcnreg.bids.results import find_results, read_volumes
 from bids_fcnreg.bids.templates import resolve_template
-from bids_fcnreg.cli.parser import parse
-from bids_fcnreg.cli.summary import doubts
+from bids_fcnreg.cli.options import parse
 from bids_fcnreg.config import read_settings, settings_names
 from bids_fcnreg.errors import FcnregError
-from bids_fcnreg.fcn import weights
-from bids_fcnreg.fcn.itk import read_transform, write_transform
-from bids_fcnreg.fcn.network import FCN2017
-from bids_fcnreg.fcn.transform import Affine, Transform
-from bids_fcnreg.points import read_points
+from bids_fcnreg.fcn.nets import checkpoint
+from bids_fcnreg.fcn.nets.li_fan_2017 import FCN2017
+from bids_fcnreg.fcn.spatial.transform import Affine, Transform
+from bids_fcnreg.io import image
+from bids_fcnreg.io.itk import read_transform, write_transform
+from bids_fcnreg.io.points import read_points
 
 fuzzed = settings(
     max_examples=int(os.environ.get("BIDS_FCNREG_FUZZ", "60")),
@@ -107,7 +107,7 @@ def test_bytes_of_transforms(transform, tmp_path, changes, cut):
 @pytest.fixture(scope="module")
 def network(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("fuzz") / "m.safetensors"
-    weights.save(FCN2017((2, 4)), path)
+    checkpoint.save(FCN2017((2, 4)), path)
     return path
 
 
@@ -143,7 +143,7 @@ def test_what_weights_say_of_themselves(network, tmp_path, kind, arguments):
 
 def check_weights(path: Path) -> None:
     try:
-        loaded, _ = weights.load(path)
+        loaded, _ = checkpoint.load(path)
     except FcnregError as why:
         assert str(path) in str(why) and "\n" not in str(why)
     else:

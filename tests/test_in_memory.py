@@ -11,8 +11,8 @@ import pytest
 
 import bids_fcnreg as fr
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.fcn.itk import write_transform
-from bids_fcnreg.fcn.transform import Affine, Transform
+from bids_fcnreg.fcn.spatial.transform import Affine, Transform
+from bids_fcnreg.io.itk import write_transform
 
 SHAPE = (20, 22, 18)
 AFFINE = np.diag([8.0, 8.0, 9.0, 1.0])

@@ -9,11 +9,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from bids_fcnreg import image
-from bids_fcnreg.bids.archive import Entry, entries, fetch, parse, templateflow_entries
+from bids_fcnreg.atomic import checksum
 from bids_fcnreg.bids.derivatives import write_tsv
-from bids_fcnreg.bids.lookup import check_lookup, read_lookup
-from bids_fcnreg.bids.naming import make_label
+from bids_fcnreg.bids.lookup_tables import check_lookup, read_lookup
+from bids_fcnreg.bids.space_labels import make_label
+from bids_fcnreg.bids.template_archive import Entry, entries, fetch, parse, templateflow_entries
 from bids_fcnreg.bids.templates import (
     Template,
     cached,
@@ -25,7 +25,7 @@ from bids_fcnreg.bids.templates import (
 )
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.foreground import foreground
-from bids_fcnreg.files import checksum
+from bids_fcnreg.io import image
 
 #: The built-in atlas, with the label values of fMRIPrep's tissue classes in BIDS order.
 TISSUE = "tissue"

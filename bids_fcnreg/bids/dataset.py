@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bids_fcnreg.atomic import checksum, read_text
 from bids_fcnreg.bids.filters import (
     QUERIES,
     Filters,
@@ -29,7 +30,6 @@ from bids_fcnreg.bids.notes import (
 from bids_fcnreg.bids.order import natural_key, order_sessions
 from bids_fcnreg.bids.selection import match_lesions, select, short_name
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.files import checksum, read_text
 
 #: Letters of a label that a message shows at most.
 _LONGEST = 60

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from bids_fcnreg import __version__
+from bids_fcnreg.atomic import make_folder, read_json, read_text, write_bytes
 from bids_fcnreg.errors import InputError, told
-from bids_fcnreg.files import make_folder, read_json, read_text, write_bytes
 
 NAME = "bids_fcnreg"
 BIDS_VERSION = "1.10.0"

@@ -9,9 +9,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from bids_fcnreg.atomic import read_text
 from bids_fcnreg.bids.names import FORMS, KEYS, NAMES
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.files import read_text
 
 
 class Query(Enum):

@@ -11,15 +11,15 @@ from typing import Any
 
 import nibabel as nib
 
-from bids_fcnreg import image
+from bids_fcnreg.atomic import read_json
 from bids_fcnreg.bids.dataset import Scan, scan_label
 from bids_fcnreg.bids.derivatives import read_tsv
 from bids_fcnreg.bids.order import natural_key
 from bids_fcnreg.bids.templates import mask_beside
 from bids_fcnreg.config import MODES
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.files import read_json
-from bids_fcnreg.verdict import LEVELS, NUMBERS
+from bids_fcnreg.io import image
+from bids_fcnreg.qc.verdict import LEVELS, NUMBERS
 
 _QUALITY = re.compile(
     r"(?P<prefix>sub-(?P<participant>[^_]+)(_ses-(?P<session>[^_]+))?(_[^_]+)*?)"

@@ -9,7 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from bids_fcnreg.bids.archive import Entry, fetch
+from bids_fcnreg.bids.template_archive import Entry, fetch
 from bids_fcnreg.errors import InputError
 
 _NIFTI = (".nii.gz", ".nii")

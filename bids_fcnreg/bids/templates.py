@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bids_fcnreg import image
-from bids_fcnreg.bids.archive import (
+from bids_fcnreg.atomic import checksum
+from bids_fcnreg.bids.space_labels import make_label
+from bids_fcnreg.bids.template_archive import (
     BUILTIN,
     Entry,
     entries,
@@ -24,13 +25,12 @@ from bids_fcnreg.bids.archive import (
     templateflow_entries,
     templateflow_home,
 )
-from bids_fcnreg.bids.naming import make_label
 from bids_fcnreg.bids.template_files import select
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.foreground import foreground
-from bids_fcnreg.fcn.geometry import Grid
-from bids_fcnreg.files import checksum
-from bids_fcnreg.preprocessing import fits_a_brain
+from bids_fcnreg.fcn.spatial.grid import Grid
+from bids_fcnreg.io import image
+from bids_fcnreg.preprocessing.brain import fits_a_brain
 
 __all__ = [
     "BUILTIN",

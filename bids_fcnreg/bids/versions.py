@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from bids_fcnreg.atomic import read_json
 from bids_fcnreg.bids.derivatives import CHECKSUMS, UNCOMPRESSED
 from bids_fcnreg.bids.filters import name_some
 from bids_fcnreg.bids.results import Result
-from bids_fcnreg.files import read_json
 
 #: Scans that a warning names.
 _NAMED = 3

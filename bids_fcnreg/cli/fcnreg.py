@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bids_fcnreg import __version__
-from bids_fcnreg.cli import requests
+from bids_fcnreg.app import signals
 from bids_fcnreg.cli.argument_parser import OneSentenceParser
 from bids_fcnreg.cli.fcnreg_apply import add_apply, add_jacobian
 from bids_fcnreg.cli.paths import check_inputs, check_replaceable
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         its quality numbers and --fail-on-qc was given; 2 when the input or a word is wrong; 130
         after an interrupt, 143 after a request to end, 129 when the terminal was closed.
     """
-    requests.listen()
+    signals.listen()
     parser = build_parser()
     options = parser.parse_args(argv)
     # Before PyTorch is loaded: its threads must not keep the cores that other processes need.
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         advice = f"; {stop}" if str(stop) else ""
         print(f"fcnreg: stopped by the user{advice}.", file=sys.stderr)
         return 130
-    except requests.Terminated as request:
+    except signals.Terminated as request:
         print("fcnreg: was asked to end.", file=sys.stderr)
         return request.exit_code
 
@@ -166,10 +166,11 @@ def _register(options: argparse.Namespace) -> int:
     for name in results:
         check_replaceable(Path(options.output + name), *given, options.labels, options.model)
 
-    from bids_fcnreg import api, image
-    from bids_fcnreg.files import together
-    from bids_fcnreg.resample import check_labels
-    from bids_fcnreg.verdict import UNFIT
+    from bids_fcnreg import api
+    from bids_fcnreg.atomic import together
+    from bids_fcnreg.io import image
+    from bids_fcnreg.io.resampling import check_labels
+    from bids_fcnreg.qc.verdict import UNFIT
 
     name = str(options.fixed) if str(options.fixed) == DEFAULT_TEMPLATE else None
     options.fixed = api.located(options.fixed)
@@ -214,8 +215,8 @@ def _report(
 ) -> Path:
     import numpy as np
 
-    from bids_fcnreg import image
     from bids_fcnreg.fcn.foreground import foreground
+    from bids_fcnreg.io import image
     from bids_fcnreg.workflows.pair_report import make_pair_report
 
     with tempfile.TemporaryDirectory() as folder:
@@ -230,7 +231,7 @@ def _report(
 
 
 def _print_quality(quality: dict[str, Any], ranges: bool) -> None:
-    from bids_fcnreg.verdict import MEASURED_ON, NOTE, NUMBERS, formatted, reference
+    from bids_fcnreg.qc.verdict import MEASURED_ON, NOTE, NUMBERS, formatted, reference
 
     usual = reference(quality["mode"]) if ranges else {}
     for key, name, form in NUMBERS:
@@ -246,7 +247,7 @@ def _print_quality(quality: dict[str, Any], ranges: bool) -> None:
 
 
 def _phantom(options: argparse.Namespace) -> None:
-    from bids_fcnreg.phantom import make_dataset
+    from bids_fcnreg.phantom.dataset import make_dataset
 
     make_dataset(
         options.folder,

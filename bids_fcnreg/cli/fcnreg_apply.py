@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from bids_fcnreg.cli import ants
+from bids_fcnreg.cli import ants_syntax
 from bids_fcnreg.cli.paths import (
     check_image_output,
     check_inputs,
@@ -63,12 +63,17 @@ def add_apply(commands: Any) -> None:
     )
     _add_transforms(command, "transforms; the last listed is applied to the image first")
     command.add_argument(
-        "-o", "--output", type=ants.output, metavar="OUT", required=True, help="file to write"
+        "-o",
+        "--output",
+        type=ants_syntax.output,
+        metavar="OUT",
+        required=True,
+        help="file to write",
     )
     command.add_argument(
         "-n",
         "--interpolation",
-        type=ants.interpolation,
+        type=ants_syntax.interpolation,
         metavar=f"{{{','.join(INTERPOLATIONS)}}}",
         default="linear",
         help="nearest or label for label images; ANTs' names Linear, NearestNeighbor and "
@@ -82,7 +87,7 @@ def add_apply(commands: Any) -> None:
         metavar="VALUE",
         help="value outside the image (default: 0)",
     )
-    ants.add_ants_options(command)
+    ants_syntax.add_ants_options(command)
     command.set_defaults(run=_apply)
 
 
@@ -116,7 +121,7 @@ def _add_transforms(command: argparse.ArgumentParser, about: str) -> None:
         "-t",
         "--transforms",
         "--transform",
-        action=ants.TransformList,
+        action=ants_syntax.TransformList,
         nargs="+",
         metavar="XFM",
         required=True,
@@ -144,8 +149,9 @@ def _apply(options: argparse.Namespace) -> None:
         )
     check_image_output(options.output, options.input, options.reference, *transforms)
 
-    from bids_fcnreg import api, image
-    from bids_fcnreg.series import open_series
+    from bids_fcnreg import api
+    from bids_fcnreg.io import image
+    from bids_fcnreg.io.series import open_series
 
     if options.input_image_type == "scalar" and open_series(options.input) is not None:
         raise InputError(f"{options.input} is a series: give -e 3, or extract one volume.")
@@ -161,7 +167,7 @@ def _apply(options: argparse.Namespace) -> None:
 
 def _apply_to_points(options: argparse.Namespace, transforms: list[Path]) -> None:
     from bids_fcnreg import api
-    from bids_fcnreg.points import read_points, write_points
+    from bids_fcnreg.io.points import read_points, write_points
 
     table = read_points(options.input)
     check_table_output(options.output, options.input, *transforms)
@@ -174,7 +180,8 @@ def _jacobian(options: argparse.Namespace) -> None:
     check_inputs(*given)
     check_image_output(options.output, *given)
 
-    from bids_fcnreg import api, image
+    from bids_fcnreg import api
+    from bids_fcnreg.io import image
 
     growth = api.jacobian(options.transforms, options.reference, log=options.log)
     print(f"written: {image.write(options.output, growth)}")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bids_fcnreg.atomic import make_folder
 from bids_fcnreg.config import DEFAULT_TEMPLATE
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.files import make_folder
 
 #: What the names of tables of points end in.
 TABLES = (".csv", ".tsv", ".txt")

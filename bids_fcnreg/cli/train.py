@@ -14,7 +14,7 @@ from bids_fcnreg.errors import InputError
 if TYPE_CHECKING:
     from torch import nn
 
-    from bids_fcnreg.fcn.training import Training
+    from bids_fcnreg.fcn.train import Training
 
 NETWORKS = ("diffeomorphic", "2017")
 
@@ -161,17 +161,17 @@ def train(options: argparse.Namespace) -> None:
     import torch
     from rich.console import Console
 
-    from bids_fcnreg.bids.cohort import find_brains
     from bids_fcnreg.bids.templates import resolve_template
-    from bids_fcnreg.cli.train_job import Job, Places
-    from bids_fcnreg.cli.train_progress import TrainingDisplay
-    from bids_fcnreg.fcn import parallel
+    from bids_fcnreg.bids.training_images import find_brains
+    from bids_fcnreg.fcn import distributed
     from bids_fcnreg.fcn.register import resolve_device
+    from bids_fcnreg.training.job import Job, Places
+    from bids_fcnreg.training.progress import TrainingDisplay
 
     place = resolve_device(device)
     if options.nthreads is not None:
         torch.set_num_threads(options.nthreads)
-    with parallel.group(place) as own:
+    with distributed.group(place) as own:
         network, start = _network(options)
         job = Job(
             places=Places.of(options.output, options.work_dir),
@@ -179,12 +179,12 @@ def train(options: argparse.Namespace) -> None:
             recipe=_recipe(options, network),
             start_from=start,
             template=resolve_template(options.template),
-            brains=tuple(find_brains(options.data, print if parallel.rank() == 0 else str)),
+            brains=tuple(find_brains(options.data, print if distributed.rank() == 0 else str)),
             held_out=options.held_out,
             seed=options.seed,
             device=own,
         )
-        quiet = parallel.rank() > 0
+        quiet = distributed.rank() > 0
         console = Console(highlight=False, soft_wrap=True, markup=False, quiet=quiet)
         try:
             with TrainingDisplay(console) as display:
@@ -195,14 +195,14 @@ def train(options: argparse.Namespace) -> None:
 
 def _network(options: argparse.Namespace) -> tuple[nn.Module, str | None]:
     """The network as it is before training, and the checksum of the weights it starts from."""
-    from bids_fcnreg.fcn import weights
+    from bids_fcnreg.fcn.nets import checkpoint
 
     if options.start_from is None:
         return fresh_network(options.network or NETWORKS[0], options.seed), None
     if not options.start_from.is_file():
         raise InputError(f"The file {options.start_from} given with --start-from does not exist.")
-    network, checksum = weights.load(options.start_from)
-    kind = weights.kind_of(network)
+    network, checksum = checkpoint.load(options.start_from)
+    kind = checkpoint.kind_of(network)
     if options.network not in (None, kind):
         raise InputError(
             f"{options.start_from} holds the network {kind}: leave --network {options.network} "
@@ -213,16 +213,16 @@ def _network(options: argparse.Namespace) -> tuple[nn.Module, str | None]:
 
 def _recipe(options: argparse.Namespace, network: nn.Module) -> Training:
     """How to train: what was asked for, else what is usual for the network."""
-    from bids_fcnreg.fcn import parallel
-    from bids_fcnreg.fcn.training import COHORT_RECIPES
-    from bids_fcnreg.fcn.weights import kind_of
+    from bids_fcnreg.fcn import distributed
+    from bids_fcnreg.fcn.nets.checkpoint import kind_of
+    from bids_fcnreg.fcn.train import COHORT_RECIPES
 
     recipe = COHORT_RECIPES[kind_of(network)]
     if options.strength is not None:
         recipe = replace(recipe, objective=replace(recipe.objective, strength=options.strength))
     if options.learning_rate is not None:
         recipe = replace(recipe, learning_rate=options.learning_rate)
-    recipe = replace(recipe, batch=options.batch or parallel.size())
+    recipe = replace(recipe, batch=options.batch or distributed.size())
     return with_steps(recipe, recipe.steps if options.steps is None else options.steps, "--steps")
 
 
@@ -230,10 +230,10 @@ def fresh_network(kind: str, seed: int) -> nn.Module:
     """A network with random weights."""
     import torch
 
-    from bids_fcnreg.fcn import weights
+    from bids_fcnreg.fcn.nets import checkpoint
 
     torch.manual_seed(seed)
-    return weights.NETWORKS[kind]().to(memory_format=torch.channels_last_3d)
+    return checkpoint.NETWORKS[kind]().to(memory_format=torch.channels_last_3d)
 
 
 def with_steps(recipe: Training, steps: Sequence[int], flag: str) -> Training:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from bids_fcnreg.fcn.geometry import Image
+from bids_fcnreg.fcn.spatial.grid import Image
 
 #: A value that so much of an image has is its background.
 COMMON = 0.05

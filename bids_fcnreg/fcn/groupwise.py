@@ -28,10 +28,10 @@ import torch
 from scipy import linalg
 from torch import Tensor
 
-from bids_fcnreg.fcn.filters import gaussian
-from bids_fcnreg.fcn.geometry import Grid, Image, apply_affine
-from bids_fcnreg.fcn.transform import Affine, Displacement, Transform, change_grid
-from bids_fcnreg.fcn.warp import exponentiate, logarithm
+from bids_fcnreg.fcn.spatial.displacement import exponentiate, logarithm
+from bids_fcnreg.fcn.spatial.filters import gaussian
+from bids_fcnreg.fcn.spatial.grid import Grid, Image, apply_affine
+from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform, change_grid
 
 #: Voxel size in mm at which velocities are averaged: they are smooth.
 VELOCITY_MM = 2.0

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.foreground import brain_mask
-from bids_fcnreg.fcn.geometry import Image
+from bids_fcnreg.fcn.spatial.grid import Image
 
 #: Percentiles of the brain's intensities: dark and bright, and those that outliers cannot move.
 DARK, BRIGHT = 2.0, 98.0

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bids_fcnreg.fcn.filters import dilate, gaussian
-from bids_fcnreg.fcn.geometry import Grid, Image
 from bids_fcnreg.fcn.intensity import standardize
-from bids_fcnreg.fcn.transform import Affine, Transform
+from bids_fcnreg.fcn.spatial.filters import dilate, gaussian
+from bids_fcnreg.fcn.spatial.grid import Grid, Image
+from bids_fcnreg.fcn.spatial.transform import Affine, Transform
 
 #: Room around the fixed brain in mm: the deformation fades out in it.
 MARGIN_MM = 12.0

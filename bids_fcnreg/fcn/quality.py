@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool3d
 
-from bids_fcnreg.fcn.filters import dilate, gaussian
-from bids_fcnreg.fcn.geometry import Grid, Image
+from bids_fcnreg.fcn.losses.similarity import FixedWindows, local_ncc
 from bids_fcnreg.fcn.pair import Pair
 from bids_fcnreg.fcn.reproducible import mean, variance
-from bids_fcnreg.fcn.similarity import FixedWindows, local_ncc
-from bids_fcnreg.fcn.transform import Displacement, Transform, change_grid
-from bids_fcnreg.fcn.warp import compose, jacobian_determinant, warp
+from bids_fcnreg.fcn.spatial.displacement import compose, jacobian_determinant, warp
+from bids_fcnreg.fcn.spatial.filters import dilate, gaussian
+from bids_fcnreg.fcn.spatial.grid import Grid, Image
+from bids_fcnreg.fcn.spatial.transform import Displacement, Transform, change_grid
 
 #: Voxels of the metrics in mm, and the standard deviation in mm of the smoothing of what is
 #: compared in them.

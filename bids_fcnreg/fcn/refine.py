@@ -24,14 +24,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from bids_fcnreg.fcn.contrast import SHARES, with_borders
-from bids_fcnreg.fcn.fallback import with_fallback
-from bids_fcnreg.fcn.filters import dilate, gaussian
+from bids_fcnreg.fcn.losses.similarity import local_ncc_forces
+from bids_fcnreg.fcn.losses.tissue_channels import SHARES, with_borders
+from bids_fcnreg.fcn.out_of_memory import with_fallback
 from bids_fcnreg.fcn.pair import Pair
 from bids_fcnreg.fcn.reproducible import mean
-from bids_fcnreg.fcn.similarity import local_ncc_forces
-from bids_fcnreg.fcn.symmetric import Halves
-from bids_fcnreg.fcn.warp import warp
+from bids_fcnreg.fcn.spatial.displacement import warp
+from bids_fcnreg.fcn.spatial.filters import dilate, gaussian
+from bids_fcnreg.fcn.spatial.midpoint import Halves
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,18 @@ import numpy as np
 import torch
 
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.fcn.affine import align
-from bids_fcnreg.fcn.fallback import with_fallback
-from bids_fcnreg.fcn.geometry import Image
 from bids_fcnreg.fcn.intensity import standardize
+from bids_fcnreg.fcn.linear.align import align
 from bids_fcnreg.fcn.memory import keep_freed_memory
+from bids_fcnreg.fcn.nets.checkpoint import NETWORKS, load, shipped
+from bids_fcnreg.fcn.out_of_memory import with_fallback
 from bids_fcnreg.fcn.pair import Pair, make_pair, with_moving
 from bids_fcnreg.fcn.quality import Quality, assess, similarity
 from bids_fcnreg.fcn.refine import refine
-from bids_fcnreg.fcn.symmetric import Halves
-from bids_fcnreg.fcn.training import RECIPES, optimize
-from bids_fcnreg.fcn.transform import Affine, Displacement, Transform
-from bids_fcnreg.fcn.weights import NETWORKS, load, shipped
+from bids_fcnreg.fcn.spatial.grid import Image
+from bids_fcnreg.fcn.spatial.midpoint import Halves
+from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform
+from bids_fcnreg.fcn.train import RECIPES, optimize
 
 MODES = ("refine", "predict", "optimize")
 

@@ -53,10 +53,10 @@ class BrainExtraction(SimpleInterface):
     output_spec = _BrainExtractionOutputSpec
 
     def _run_interface(self, runtime):
-        from bids_fcnreg import image
-        from bids_fcnreg.fcn.affine_pyramid import SMALLEST_MM3
         from bids_fcnreg.fcn.foreground import foreground
-        from bids_fcnreg.preprocessing import is_extracted
+        from bids_fcnreg.fcn.linear.pyramid import SMALLEST_MM3
+        from bids_fcnreg.io import image
+        from bids_fcnreg.preprocessing.brain import is_extracted
 
         path, mode = Path(self.inputs.in_file), self.inputs.mode
         nifti = image.load(path)

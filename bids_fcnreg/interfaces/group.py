@@ -44,9 +44,9 @@ class StudyImages(SimpleInterface):
     output_spec = _StudyImagesOutputSpec
 
     def _run_interface(self, runtime):
-        from bids_fcnreg import image
-        from bids_fcnreg.group.images import image_moments, likeness
-        from bids_fcnreg.group.pictures import draw_means
+        from bids_fcnreg.io import image
+        from bids_fcnreg.study.figures import draw_means
+        from bids_fcnreg.study.mean_images import image_moments, likeness
 
         folder = Path(runtime.cwd)
         counted = [True] * len(self.inputs.t1w)
@@ -101,8 +101,8 @@ class StudyQuality(SimpleInterface):
     output_spec = _StudyQualityOutputSpec
 
     def _run_interface(self, runtime):
-        from bids_fcnreg.group.pictures import draw_distributions
-        from bids_fcnreg.group.tables import (
+        from bids_fcnreg.study.figures import draw_distributions
+        from bids_fcnreg.study.tables import (
             NUMBERS,
             Row,
             flag_outliers,
@@ -147,8 +147,8 @@ class StudyVolumes(SimpleInterface):
 
     def _run_interface(self, runtime):
         from bids_fcnreg.bids.results import read_volumes
-        from bids_fcnreg.group.images import mask_volume
-        from bids_fcnreg.group.tables import Row, volumes_dictionary, volumes_table
+        from bids_fcnreg.study.mean_images import mask_volume
+        from bids_fcnreg.study.tables import Row, volumes_dictionary, volumes_table
 
         rows = [Row(**fields) for fields in self.inputs.rows]
         done = self.inputs.done
@@ -181,8 +181,8 @@ class StudyPage(SimpleInterface):
     output_spec = _StudyPageOutputSpec
 
     def _run_interface(self, runtime):
-        from bids_fcnreg.group.page import SpacePart, make_page
-        from bids_fcnreg.group.tables import Row
+        from bids_fcnreg.study.page import SpacePart, make_page
+        from bids_fcnreg.study.tables import Row
 
         fields = (self.inputs.rows, self.inputs.means, self.inputs.distributions)
         parts = [
@@ -217,7 +217,7 @@ class Publish(SimpleInterface):
     _always_run = True
 
     def _run_interface(self, runtime):
-        from bids_fcnreg.files import publish
+        from bids_fcnreg.atomic import publish
 
         self._results["out_file"] = str(publish(self.inputs.in_file, self.inputs.out_file))
         return runtime

@@ -45,10 +45,10 @@ class LongitudinalBase(SimpleInterface):
     def _run_interface(self, runtime):
         import torch
 
-        from bids_fcnreg import image
-        from bids_fcnreg.fcn.itk import write_transform
         from bids_fcnreg.fcn.register import resolve_device
-        from bids_fcnreg.fcn.within import register_within
+        from bids_fcnreg.fcn.within_subject import register_within
+        from bids_fcnreg.io import image
+        from bids_fcnreg.io.itk import write_transform
 
         torch.set_num_threads(self.inputs.num_threads)
         found = register_within(
@@ -95,11 +95,11 @@ class ThroughBase(SimpleInterface):
     def _run_interface(self, runtime):
         import torch
 
-        from bids_fcnreg import image
-        from bids_fcnreg.fcn.itk import write_transform
         from bids_fcnreg.fcn.quality import Quality
         from bids_fcnreg.fcn.register import Registration
-        from bids_fcnreg.fcn.within import through_base
+        from bids_fcnreg.fcn.within_subject import through_base
+        from bids_fcnreg.io import image
+        from bids_fcnreg.io.itk import write_transform
 
         inputs = self.inputs
         torch.set_num_threads(inputs.num_threads)
@@ -148,9 +148,9 @@ class RegionChange(SimpleInterface):
     output_spec = _RegionChangeOutputSpec
 
     def _run_interface(self, runtime):
-        from bids_fcnreg import image
         from bids_fcnreg.bids.derivatives import write_tsv
-        from bids_fcnreg.fcn.within import warped_volumes
+        from bids_fcnreg.fcn.within_subject import warped_volumes
+        from bids_fcnreg.io import image
 
         labels = image.read(self.inputs.labels)
         volumes = [

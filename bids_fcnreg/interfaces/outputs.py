@@ -49,9 +49,9 @@ from nipype.interfaces.base import (
 )
 
 from bids_fcnreg import __version__
-from bids_fcnreg.bids.archive import templateflow_home
+from bids_fcnreg.atomic import checksum, publish, uncompressed_checksum
 from bids_fcnreg.bids.derivatives import CHECKSUMS, NAME, UNCOMPRESSED, bids_uri, write_json
-from bids_fcnreg.files import checksum, publish, uncompressed_checksum
+from bids_fcnreg.bids.template_archive import templateflow_home
 
 _SPEC = json.loads((Path(__file__).parents[1] / "data" / "io_spec.json").read_text())
 

@@ -16,7 +16,7 @@ from nipype.interfaces.base import (
 )
 
 if TYPE_CHECKING:
-    from bids_fcnreg.mosaic import Mosaic
+    from bids_fcnreg.figures.mosaic import Mosaic
 
 #: At most so many labels are named in a picture.
 LEGEND = 8
@@ -58,7 +58,7 @@ class Slices(SimpleInterface):
     def _run_interface(self, runtime):
         import nibabel as nib
 
-        from bids_fcnreg.mosaic import Mosaic, overlay
+        from bids_fcnreg.figures.mosaic import Mosaic, overlay
 
         mask, background = nib.load(self.inputs.mask), nib.load(self.inputs.background)
         inside = np.asanyarray(mask.dataobj) > 0
@@ -85,7 +85,7 @@ class Slices(SimpleInterface):
         import matplotlib
         import nibabel as nib
 
-        from bids_fcnreg.mosaic import join
+        from bids_fcnreg.figures.mosaic import join
 
         nifti = nib.load(self.inputs.labels)
         data = np.asanyarray(nifti.dataobj)
@@ -123,7 +123,7 @@ class Flicker(SimpleInterface):
     def _run_interface(self, runtime):
         import nibabel as nib
 
-        from bids_fcnreg.mosaic import Mosaic, write_flicker
+        from bids_fcnreg.figures.mosaic import Mosaic, write_flicker
 
         mask = nib.load(self.inputs.mask)
         inside = np.asanyarray(mask.dataobj) > 0
@@ -155,10 +155,10 @@ class Deformation(SimpleInterface):
         import nibabel as nib
         import torch
 
-        from bids_fcnreg.fcn.geometry import Grid
-        from bids_fcnreg.fcn.itk import read_transform
-        from bids_fcnreg.fcn.transform import Displacement, Transform
-        from bids_fcnreg.mosaic import Mosaic, join, overlay
+        from bids_fcnreg.fcn.spatial.grid import Grid
+        from bids_fcnreg.fcn.spatial.transform import Displacement, Transform
+        from bids_fcnreg.figures.mosaic import Mosaic, join, overlay
+        from bids_fcnreg.io.itk import read_transform
 
         torch.set_num_threads(self.inputs.num_threads)
         mask, background = nib.load(self.inputs.mask), nib.load(self.inputs.background)

@@ -42,8 +42,8 @@ class Conform(SimpleInterface):
     def _run_interface(self, runtime):
         import nibabel as nib
 
-        from bids_fcnreg import image
-        from bids_fcnreg.orientation import codes_of, set_codes
+        from bids_fcnreg.io import image
+        from bids_fcnreg.io.orientation import codes_of, set_codes
 
         loaded = image.load(self.inputs.in_file)
         conformed, codes = loaded, codes_of(loaded)
@@ -67,8 +67,8 @@ class _AverageRunsOutputSpec(_OutFileSpec):
 class AverageRuns(SimpleInterface):
     """Average the runs of a session on the grid of the first, after rigid alignment to it.
 
-    Runs that do not fit to the first are left out, see `bids_fcnreg.runs`. One run is passed on
-    as it is.
+    Runs that do not match the first are left out, see `bids_fcnreg.preprocessing.runs`. A single
+    run is passed on unchanged.
     """
 
     input_spec = _AverageRunsInputSpec
@@ -84,9 +84,9 @@ class AverageRuns(SimpleInterface):
 
         import torch
 
-        from bids_fcnreg import image
-        from bids_fcnreg.orientation import codes_of
-        from bids_fcnreg.runs import average, describe
+        from bids_fcnreg.io import image
+        from bids_fcnreg.io.orientation import codes_of
+        from bids_fcnreg.preprocessing.runs import average, describe
 
         torch.set_num_threads(self.inputs.num_threads)
         found = average([image.read(path) for path in self.inputs.in_files])
@@ -114,7 +114,7 @@ class BiasCorrection(SimpleInterface):
     output_spec = _OutFileSpec
 
     def _run_interface(self, runtime):
-        from bids_fcnreg.preprocessing import bias_field, positive
+        from bids_fcnreg.preprocessing.brain import bias_field, positive
 
         nifti, data, mask = _read_in_brain(self.inputs)
         data = positive(data, mask)
@@ -138,7 +138,7 @@ class NormalizeIntensity(SimpleInterface):
     output_spec = _NormalizeIntensityOutputSpec
 
     def _run_interface(self, runtime):
-        from bids_fcnreg.preprocessing import normalise
+        from bids_fcnreg.preprocessing.brain import normalise
 
         nifti, data, mask = _read_in_brain(self.inputs)
         data = normalise(data, mask)
@@ -166,11 +166,11 @@ class UniteLesions(SimpleInterface):
     output_spec = _OutFileSpec
 
     def _run_interface(self, runtime):
-        from bids_fcnreg import image
         from bids_fcnreg.errors import InputError
-        from bids_fcnreg.fcn.geometry import Grid
-        from bids_fcnreg.lesions import check_share, read_lesion
-        from bids_fcnreg.preprocessing import mask_onto
+        from bids_fcnreg.fcn.spatial.grid import Grid
+        from bids_fcnreg.io import image
+        from bids_fcnreg.preprocessing.brain import mask_onto
+        from bids_fcnreg.preprocessing.lesions import check_share, read_lesion
 
         nifti = image.load(self.inputs.reference)
         united = np.zeros(nifti.shape, bool)
@@ -197,7 +197,7 @@ class UniteLesions(SimpleInterface):
 
 def _read_in_brain(inputs: _InBrainInputSpec):
     """Image, its intensities, and where the brain is."""
-    from bids_fcnreg import image
+    from bids_fcnreg.io import image
 
     nifti = image.load(inputs.in_file)
     mask = np.asanyarray(image.load(inputs.mask, "uint8").dataobj) > 0
@@ -208,7 +208,7 @@ def _write_like(nifti, data: np.ndarray, runtime, name: str) -> str:
     """Write data with the geometry of an image into the node's folder; returns the path."""
     import nibabel as nib
 
-    from bids_fcnreg import image
+    from bids_fcnreg.io import image
 
     header = nifti.header.copy()
     header.set_data_dtype(data.dtype)

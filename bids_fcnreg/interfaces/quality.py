@@ -43,8 +43,8 @@ class Judge(SimpleInterface):
     def _run_interface(self, runtime):
         import nibabel as nib
 
-        from bids_fcnreg.asymmetry import asymmetry
-        from bids_fcnreg.verdict import judge
+        from bids_fcnreg.qc.asymmetry import asymmetry
+        from bids_fcnreg.qc.verdict import judge
 
         quality = json.loads(Path(self.inputs.quality).read_text())
         if self.inputs.builtin:
@@ -108,7 +108,7 @@ def quality_html(
     ranges : bool
         Whether to say what is usual.
     """
-    from bids_fcnreg.verdict import NOTE, NUMBERS, formatted, reference
+    from bids_fcnreg.qc.verdict import NOTE, NUMBERS, formatted, reference
 
     lines = ["<table>", _row(what, fixed)]
     usual = reference(quality["mode"]) if ranges else {}

@@ -19,8 +19,8 @@ from nipype.interfaces.base import (
 )
 
 if TYPE_CHECKING:
-    from bids_fcnreg.fcn.geometry import Grid, Image
-    from bids_fcnreg.fcn.transform import Transform
+    from bids_fcnreg.fcn.spatial.grid import Grid, Image
+    from bids_fcnreg.fcn.spatial.transform import Transform
 
 
 class _ThreadsInputSpec(BaseInterfaceInputSpec):
@@ -56,9 +56,9 @@ class Register(SimpleInterface):
     def _run_interface(self, runtime):
         import nibabel as nib
 
-        from bids_fcnreg import image
-        from bids_fcnreg.fcn.itk import write_transform
         from bids_fcnreg.fcn.register import register
+        from bids_fcnreg.io import image
+        from bids_fcnreg.io.itk import write_transform
 
         names = ("fixed_mask", "moving_mask", "moving_exclude")
         files = {name: getattr(self.inputs, name) for name in names}
@@ -96,7 +96,7 @@ class Register(SimpleInterface):
 
 def _excluded_percent(masks: Mapping[str, Image]) -> float | None:
     """How much of the subject's brain is lesion; None without a brain mask."""
-    from bids_fcnreg.lesions import share_of
+    from bids_fcnreg.preprocessing.lesions import share_of
 
     if "moving_exclude" not in masks:
         return 0.0
@@ -134,7 +134,7 @@ class Resample(SimpleInterface):
     def _run_interface(self, runtime):
         import torch
 
-        from bids_fcnreg import image
+        from bids_fcnreg.io import image
 
         torch.set_num_threads(self.inputs.num_threads)
         chain, how = read_chain(self.inputs.transform), self.inputs.interpolation
@@ -168,9 +168,9 @@ class LogJacobian(SimpleInterface):
     def _run_interface(self, runtime):
         import torch
 
-        from bids_fcnreg import image
-        from bids_fcnreg.fcn.geometry import Image
-        from bids_fcnreg.fcn.itk import read_transform
+        from bids_fcnreg.fcn.spatial.grid import Image
+        from bids_fcnreg.io import image
+        from bids_fcnreg.io.itk import read_transform
 
         torch.set_num_threads(self.inputs.num_threads)
         grid = grid_of(self.inputs.reference)
@@ -185,8 +185,8 @@ class LogJacobian(SimpleInterface):
 
 def read_chain(paths: Sequence[str]) -> Transform:
     """The transforms of several files, one after another: the first acts first on a point."""
-    from bids_fcnreg.fcn.itk import read_transform
-    from bids_fcnreg.fcn.transform import Transform
+    from bids_fcnreg.fcn.spatial.transform import Transform
+    from bids_fcnreg.io.itk import read_transform
 
     return Transform(tuple(step for path in paths for step in read_transform(path).steps))
 
@@ -195,7 +195,7 @@ def grid_of(path: str) -> Grid:
     """Grid of an image file, without reading its voxels."""
     import nibabel as nib
 
-    from bids_fcnreg.fcn.geometry import Grid
+    from bids_fcnreg.fcn.spatial.grid import Grid
 
     nifti = nib.load(path)
     return Grid(nifti.shape[:3], nifti.affine)
@@ -205,7 +205,7 @@ def codes_on(reference: str, template: bool) -> int | tuple[int, int]:
     """Space codes of what is resampled onto an image, which may be in a template's space."""
     import nibabel as nib
 
-    from bids_fcnreg.orientation import codes_of, template_code
+    from bids_fcnreg.io.orientation import codes_of, template_code
 
     nifti = nib.load(reference)
     return template_code(nifti) if template else codes_of(nifti)

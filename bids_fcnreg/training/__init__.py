@@ -1,1 +1,1 @@
-"""Training of the anatomy network on simulated images."""
+"""Training jobs: data, progress, learning curves, model cards."""

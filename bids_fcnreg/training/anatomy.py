@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bids_fcnreg.atomic import replacing, write_bytes
 from bids_fcnreg.fcn.nets.anatomy import AnatomyFCN, normalize_intensities, segmentation_loss
-from bids_fcnreg.fcn.weights import load, save
-from bids_fcnreg.files import replacing, write_bytes
+from bids_fcnreg.fcn.nets.checkpoint import load, save
 from bids_fcnreg.training.simulation import LabelMap, simulate
 
 #: Background voxels in the sample of the loss: one in so many.

@@ -9,7 +9,7 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
-from bids_fcnreg.files import checksum
+from bids_fcnreg.atomic import checksum
 from bids_fcnreg.interfaces.outputs import DerivativesDataSink
 
 if TYPE_CHECKING:

@@ -14,12 +14,13 @@ import numpy as np
 from jinja2 import Environment
 from nipype import logging
 
-from bids_fcnreg import __version__, image
-from bids_fcnreg.files import write_bytes
+from bids_fcnreg import __version__
+from bids_fcnreg.atomic import write_bytes
+from bids_fcnreg.figures.intensity_window import intensity_window
 from bids_fcnreg.interfaces.pictures import Deformation, Flicker, Slices
 from bids_fcnreg.interfaces.quality import quality_html, verdict_html
-from bids_fcnreg.verdict import MEASURED_ON
-from bids_fcnreg.window import intensity_window
+from bids_fcnreg.io import image
+from bids_fcnreg.qc.verdict import MEASURED_ON
 from bids_fcnreg.workflows.report import PAGE
 
 

@@ -84,7 +84,8 @@ def init_preprocess_wf(
     skull_stripped
         Whether the T1w was brain-extracted already.
     runs
-        Fields of the sidecar that say which runs were averaged; see `bids_fcnreg.runs.describe`.
+        Fields of the sidecar that say which runs were averaged; see
+        `bids_fcnreg.preprocessing.runs.describe`.
     """
     workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = _description(n_runs, skull_strip, has_lesion, extractor)

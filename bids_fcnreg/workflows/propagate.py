@@ -8,7 +8,7 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
-from bids_fcnreg.interfaces.labels import RegionVolumes
+from bids_fcnreg.interfaces.region_volumes import RegionVolumes
 from bids_fcnreg.interfaces.registration import Resample
 from bids_fcnreg.workflows.resources import DEFAULT_VOXELS, PLAIN_GB, PROPAGATE, sized_node
 

@@ -179,7 +179,7 @@ def init_estimate_node(
     name : str
         Name of the node.
     """
-    from bids_fcnreg.fcn.weights import shipped
+    from bids_fcnreg.fcn.nets.checkpoint import shipped
 
     on_gpu = uses_gpu(config.device)
     register = Register(

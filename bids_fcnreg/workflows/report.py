@@ -14,8 +14,8 @@ from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from bids_fcnreg import __version__
+from bids_fcnreg.atomic import replacing
 from bids_fcnreg.bids.order import natural_key
-from bids_fcnreg.files import replacing
 from bids_fcnreg.interfaces.pictures import Deformation, Flicker, Slices
 from bids_fcnreg.interfaces.quality import QualityTable
 from bids_fcnreg.interfaces.reports import Summary, write_errors
@@ -65,7 +65,7 @@ def init_anat_report_wf(
     skull_stripped
         Whether the T1w came without skull.
     runs
-        Which runs were averaged; see `bids_fcnreg.runs.describe`.
+        Which runs were averaged; see `bids_fcnreg.preprocessing.runs.describe`.
     """
     workflow = LiterateWorkflow(name=name)
     inputnode = _identity("preproc", "mask", "skull_stripped", "runs")

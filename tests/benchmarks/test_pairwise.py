@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from bids_fcnreg import image
-from bids_fcnreg.fcn.filters import gaussian
-from bids_fcnreg.fcn.geometry import Grid, Image
-from bids_fcnreg.fcn.transform import Affine, Displacement, Transform
+from bids_fcnreg.fcn.spatial.filters import gaussian
+from bids_fcnreg.fcn.spatial.grid import Grid, Image
+from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform
+from bids_fcnreg.io import image
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 

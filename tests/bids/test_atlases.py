@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from bids_fcnreg import apply
+from bids_fcnreg.app.atlases import choose_atlases
 from bids_fcnreg.bids.atlases import default_atlases, materialise_atlas, resolve_atlas
 from bids_fcnreg.bids.templates import Template, materialise, resolve_template
-from bids_fcnreg.cli.atlases import choose_atlases
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.fcn.itk import write_transform
-from bids_fcnreg.fcn.transform import Affine, Transform
+from bids_fcnreg.fcn.spatial.transform import Affine, Transform
+from bids_fcnreg.io.itk import write_transform
 
 LABELS = np.zeros((6, 6, 6))
 LABELS[1], LABELS[2], LABELS[3] = 1, 2, 300

@@ -18,9 +18,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bids_fcnreg import image
-from bids_fcnreg.cli.app import main
+from bids_fcnreg.cli.bids_app import main
 from bids_fcnreg.errors import InputError
+from bids_fcnreg.io import image
 
 AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
 DATA = np.random.default_rng(0).integers(1, 900, (24, 26, 22)).astype(np.int16)

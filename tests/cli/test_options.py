@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from bids_fcnreg.cli import fcnreg, parser
+from bids_fcnreg.cli import fcnreg
+from bids_fcnreg.cli.options import build_parser, parse
 
 #: What each command needs besides the option that is tried.
 NEEDED = {
@@ -24,7 +25,7 @@ VALUES = ("1", "2", "0", "3", "4", "linear", "nearest", "scalar", "time-series")
 
 
 def commands() -> Iterator[argparse.ArgumentParser]:
-    yield parser.build_parser()
+    yield build_parser()
     whole = fcnreg.build_parser()
     yield whole
     for action in whole._actions:
@@ -97,7 +98,7 @@ def test_an_option_given_twice_is_never_half_ignored(command, action, capsys):
 
 
 def test_values_of_one_call_do_not_reach_the_next():
-    command = parser.build_parser()
+    command = build_parser()
     for label in ("01", "02"):
         options = command.parse_args(["in", "out", "participant", "--participant-label", label])
         assert options.participants == [label]
@@ -112,4 +113,4 @@ def test_lists_are_taken_together_and_apart(flag, tmp_path):
     needed = [str(tmp_path), str(tmp_path / "out"), "participant"]
     name = {"--template": "templates", "--atlas": "atlases"}.get(flag, "participants")
     for words in ([flag, "A", "B", "C"], [flag, "A", flag, "B", "C"], [flag, "A", "B", flag, "C"]):
-        assert getattr(parser.parse([*needed, *words]), name) == ("A", "B", "C")
+        assert getattr(parse([*needed, *words]), name) == ("A", "B", "C")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from bids_fcnreg.fcn.filters import gaussian
-from bids_fcnreg.fcn.geometry import Grid
 from bids_fcnreg.fcn.pair import Pair
+from bids_fcnreg.fcn.spatial.filters import gaussian
+from bids_fcnreg.fcn.spatial.grid import Grid
 
 
 @pytest.fixture(scope="session")

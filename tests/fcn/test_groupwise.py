@@ -7,8 +7,6 @@ import pytest
 import torch
 from scipy import linalg
 
-from bids_fcnreg.fcn.filters import gaussian
-from bids_fcnreg.fcn.geometry import Grid, Image, apply_affine
 from bids_fcnreg.fcn.groupwise import (
     bias,
     fold,
@@ -21,8 +19,10 @@ from bids_fcnreg.fcn.groupwise import (
     sharpen,
     sharpness,
 )
-from bids_fcnreg.fcn.transform import Affine, Displacement, Transform
-from bids_fcnreg.fcn.warp import exponentiate
+from bids_fcnreg.fcn.spatial.displacement import exponentiate
+from bids_fcnreg.fcn.spatial.filters import gaussian
+from bids_fcnreg.fcn.spatial.grid import Grid, Image, apply_affine
+from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform
 
 GRID = Grid(
     (36, 40, 32), np.array([[-2, 0, 0, 35], [0, 2, 0, -40], [0, 0, 2, -30], [0, 0, 0, 1.0]])

@@ -9,8 +9,8 @@ import torch
 
 from bids_fcnreg.bids.templates import nilearn_map
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.fcn.geometry import Grid, Image
 from bids_fcnreg.fcn.intensity import CLIP, intensity_range, intensity_scale, standardize
+from bids_fcnreg.fcn.spatial.grid import Grid, Image
 
 
 @pytest.fixture(scope="module")

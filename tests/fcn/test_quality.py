@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from bids_fcnreg import image
 from bids_fcnreg.bids.templates import nilearn_map
-from bids_fcnreg.fcn.filters import gaussian
-from bids_fcnreg.fcn.geometry import Grid, Image
 from bids_fcnreg.fcn.pair import Pair, make_pair
 from bids_fcnreg.fcn.quality import Quality, assess, lowest_similarity, similarity
-from bids_fcnreg.fcn.transform import Displacement, Transform, change_grid
-from bids_fcnreg.fcn.warp import exponentiate
+from bids_fcnreg.fcn.spatial.displacement import exponentiate
+from bids_fcnreg.fcn.spatial.filters import gaussian
+from bids_fcnreg.fcn.spatial.grid import Grid, Image
+from bids_fcnreg.fcn.spatial.transform import Displacement, Transform, change_grid
+from bids_fcnreg.io import image
 
 SHAPE = (80, 90, 80)
 

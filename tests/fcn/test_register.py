@@ -9,16 +9,16 @@ import pytest
 import torch
 from scipy import ndimage
 
-from bids_fcnreg import image
 from bids_fcnreg.bids.templates import nilearn_map
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.fcn.diffeomorphic import DiffeomorphicFCN
-from bids_fcnreg.fcn.filters import gaussian
-from bids_fcnreg.fcn.geometry import Grid, Image
+from bids_fcnreg.fcn.nets.checkpoint import load, save, shipped
+from bids_fcnreg.fcn.nets.mdregnet import DiffeomorphicFCN
 from bids_fcnreg.fcn.register import register, resolve_device
-from bids_fcnreg.fcn.transform import Affine, Displacement, Transform
-from bids_fcnreg.fcn.warp import exponentiate, invert
-from bids_fcnreg.fcn.weights import load, save, shipped
+from bids_fcnreg.fcn.spatial.displacement import exponentiate, invert
+from bids_fcnreg.fcn.spatial.filters import gaussian
+from bids_fcnreg.fcn.spatial.grid import Grid, Image
+from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform
+from bids_fcnreg.io import image
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from bids_fcnreg import image
 from bids_fcnreg.bids.templates import nilearn_map
-from bids_fcnreg.fcn.geometry import Grid, Image
 from bids_fcnreg.fcn.register import register
 from bids_fcnreg.fcn.reproducible import mean, one_thread, total, variance
-from bids_fcnreg.fcn.transform import Affine, Transform
-from bids_fcnreg.preprocessing import bias_field
+from bids_fcnreg.fcn.spatial.grid import Grid, Image
+from bids_fcnreg.fcn.spatial.transform import Affine, Transform
+from bids_fcnreg.io import image
+from bids_fcnreg.preprocessing.brain import bias_field
 
 THREADS = (1, 2, 3, 4, 5)
 

@@ -11,12 +11,12 @@ import pytest
 from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
 from scipy import ndimage
 
-from bids_fcnreg import image
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.foreground import foreground
-from bids_fcnreg.fcn.transform import Transform
+from bids_fcnreg.fcn.spatial.transform import Transform
 from bids_fcnreg.interfaces.brain_extraction import BrainExtraction
-from bids_fcnreg.preprocessing import share_outside
+from bids_fcnreg.io import image
+from bids_fcnreg.preprocessing.brain import share_outside
 
 
 def _extract(path: str | Path, folder: Path, **options) -> tuple[np.ndarray, bool]:

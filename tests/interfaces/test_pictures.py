@@ -15,12 +15,12 @@ import torch
 from matplotlib import image as mpl_image
 from nipype.pipeline import engine as pe
 
-from bids_fcnreg.fcn.geometry import Grid
-from bids_fcnreg.fcn.itk import write_transform
-from bids_fcnreg.fcn.transform import Affine, Displacement, Transform
+from bids_fcnreg.fcn.spatial.grid import Grid
+from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform
+from bids_fcnreg.figures.intensity_window import intensity_window
+from bids_fcnreg.figures.mosaic import CUTS, Mosaic, slice_positions
 from bids_fcnreg.interfaces.pictures import Deformation, Flicker, Slices, white_matter_level
-from bids_fcnreg.mosaic import CUTS, Mosaic, slice_positions
-from bids_fcnreg.window import intensity_window
+from bids_fcnreg.io.itk import write_transform
 
 
 @pytest.fixture

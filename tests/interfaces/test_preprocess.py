@@ -13,7 +13,6 @@ from nilearn.datasets import load_mni152_template
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from bids_fcnreg import image
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.foreground import foreground
 from bids_fcnreg.interfaces.preprocess import (
@@ -23,6 +22,7 @@ from bids_fcnreg.interfaces.preprocess import (
     NormalizeIntensity,
     UniteLesions,
 )
+from bids_fcnreg.io import image
 
 OBLIQUE = np.eye(4)
 OBLIQUE[:3, :3] = Rotation.from_euler("xyz", [8, -5, 12], degrees=True).as_matrix() * [1, 1.5, 2]

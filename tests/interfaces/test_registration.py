@@ -13,11 +13,12 @@ import torch
 from nipype.pipeline import engine as pe
 from scipy import ndimage
 
-from bids_fcnreg import api, image
-from bids_fcnreg.fcn.geometry import Grid, Image
-from bids_fcnreg.fcn.itk import read_transform, write_transform
-from bids_fcnreg.fcn.transform import Affine, Displacement, Transform
+from bids_fcnreg import api
+from bids_fcnreg.fcn.spatial.grid import Grid, Image
+from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform
 from bids_fcnreg.interfaces.registration import LogJacobian, Register, Resample
+from bids_fcnreg.io import image
+from bids_fcnreg.io.itk import read_transform, write_transform
 
 FIXED = Grid(
     (40, 36, 32), np.array([[2.0, 0, 0, -40], [0, 2, 0, -36], [0, 0, 2, -30], [0] * 3 + [1]])

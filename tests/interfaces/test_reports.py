@@ -33,7 +33,7 @@ def test_summary_escapes_and_names_everything(tmp_path):
 
 def test_quality_table_tells_the_verdict_and_what_is_usual(tmp_path):
     from bids_fcnreg.fcn.quality import Quality
-    from bids_fcnreg.verdict import reference
+    from bids_fcnreg.qc.verdict import reference
 
     quality = Quality(mode="refine", device="cpu", similarity=0.51234, seconds={"affine": 3.21})
     verdict = {"verdict": "doubtful", "verdict_reason": "not <like> it"}

@@ -3,7 +3,7 @@ import json
 import nibabel as nib
 import torch
 
-from bids_fcnreg.fcn import weights
+from bids_fcnreg.fcn.nets import checkpoint
 from bids_fcnreg.training.anatomy import Schedule, train
 from tests.training.test_simulation import ellipsoid_head
 
@@ -13,11 +13,11 @@ def test_training_resumes_where_it_ended(tmp_path):
     maps.mkdir()
     nib.save(ellipsoid_head(), maps / "one.nii.gz")
     train(maps, output, steps=1)
-    first, _ = weights.load(output / "anatomy.safetensors", ["anatomy"])
+    first, _ = checkpoint.load(output / "anatomy.safetensors", ["anatomy"])
     train(maps, output, steps=1)  # there is nothing left to do
-    again, _ = weights.load(output / "anatomy.safetensors", ["anatomy"])
+    again, _ = checkpoint.load(output / "anatomy.safetensors", ["anatomy"])
     train(maps, output, steps=2)
-    second, _ = weights.load(output / "anatomy.safetensors", ["anatomy"])
+    second, _ = checkpoint.load(output / "anatomy.safetensors", ["anatomy"])
     assert torch.load(output / "checkpoint.pt", weights_only=True)["step"] == 2
     pairs = list(zip(first.parameters(), again.parameters(), second.parameters(), strict=True))
     assert all(torch.equal(a, b) for a, b, _ in pairs)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from nilearn.datasets import load_mni152_template
 
-from bids_fcnreg import image
+from bids_fcnreg.io import image
 from bids_fcnreg.workflows.preprocess import init_preprocess_wf, tell_extraction
 
 

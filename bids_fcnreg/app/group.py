@@ -1,0 +1,261 @@
+"""The group level: what is done with what the participant level left."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from bids_fcnreg.app import preflight
+from bids_fcnreg.config import DEFAULT_TEMPLATE, Config
+from bids_fcnreg.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from bids_fcnreg.bids.dataset import Scan
+    from bids_fcnreg.bids.results import Result
+    from bids_fcnreg.study.tables import Row
+
+DONE, FAILED = 0, 1
+
+#: What the whole study is called where a participant level names subjects.
+STUDY = "study"
+
+
+def run(config: Config, console: Console) -> int:
+    """Do one of the tasks of the group level.
+
+    Returns
+    -------
+    int
+        0, or 1 when a part of it failed.
+
+    Raises
+    ------
+    FcnregError
+        When nothing can be run.
+    """
+    from bids_fcnreg.app.study_template import make_template
+    from bids_fcnreg.app.study_training import train
+
+    task = {"report": report, "template": make_template, "train": train}[config.group_task]
+    return task(config, preflight.find_input(config, console), console)
+
+
+def report(config: Config, scans: Sequence[Scan], console: Console) -> int:
+    """Bring together tables, mean images and quality of the study, and make its page.
+
+    Returns
+    -------
+    int
+        0, or 1 when a part of it failed.
+
+    Raises
+    ------
+    InputError
+        When the participant level left nothing, or participants.tsv cannot be read.
+    """
+    from bids_fcnreg.bids.participants import read_participants
+    from bids_fcnreg.bids.versions import find_versions
+    from bids_fcnreg.workflows.group_report import FOLDER
+
+    results = _in_spaces(config, _results(config, scans))
+    for doubt in (*read_participants(config.bids_dir).doubts, *find_versions(results)):
+        console.print(f"warning: {doubt}", soft_wrap=True, markup=False)
+    run_dir = preflight.make_folders(config)
+    preflight.remove_unfinished(config, config.output_dir / FOLDER)
+    with preflight.work_alone(config, ["the report"], console):
+        return _report_of_whole(config, scans, results, run_dir, console)
+
+
+def _report_of_whole(
+    config: Config,
+    scans: Sequence[Scan],
+    results: Sequence[Result],
+    run_dir: Path,
+    console: Console,
+) -> int:
+    """Make the report of all results or, if some are damaged and it fails, of the others."""
+    why = _make_report(config, scans, results, {}, run_dir, console)
+    broken = _find_broken(results) if why else {}
+    whole = [one for one in results if (one.label, one.space) not in broken]
+    if broken and whole:
+        again = run_dir / "again"
+        again.mkdir()
+        why = _make_report(config, scans, whole, broken, again, console)
+    if why:
+        console.print(f"The report of the study failed: {why}")
+    return FAILED if why or broken else DONE
+
+
+def _find_broken(results: Sequence[Result]) -> dict[tuple[str, str], str]:
+    """What is wrong with those results that cannot be read, by label and space."""
+    from bids_fcnreg.bids.results import find_damaged
+
+    return {
+        key: f"{path} {what}: run the participant level for it again"
+        for key, (path, what) in find_damaged(results).items()
+    }
+
+
+def _make_report(
+    config: Config,
+    scans: Sequence[Scan],
+    results: Sequence[Result],
+    broken: Mapping[tuple[str, str], str],
+    run_dir: Path,
+    console: Console,
+) -> str | None:
+    """Make the report of these results, and say what is in it; returns why it failed, if it did.
+
+    `broken` is as for `study_rows`.
+    """
+    from bids_fcnreg.app.summary import read_failures
+    from bids_fcnreg.bids.dataset import read_description
+    from bids_fcnreg.execution.plugin import configure, run_workflow
+    from bids_fcnreg.workflows.group_report import init_group_report_wf
+
+    spaces = sorted({result.space for result in results})
+    rows = {space: study_rows(config, scans, results, space, broken) for space in spaces}
+    log_file = configure(config, run_dir)
+    name = str(read_description(config.bids_dir)["Name"])
+    workflow = init_group_report_wf(config=config, dataset=name, rows=rows, results=results)
+    labels = {workflow.name: STUDY}
+    _, stopped = run_workflow(config, workflow, labels, log_file, console)
+    failures = read_failures(run_dir, labels)
+    if STUDY in failures or stopped is not None:
+        return failures[STUDY].sentence if STUDY in failures else str(stopped)
+    _tell(config, rows, results, console)
+    return None
+
+
+def _results(config: Config, scans: Sequence[Scan]) -> list[Result]:
+    """Complete results of the scans, in all spaces.
+
+    Raises
+    ------
+    InputError
+        When there is none.
+    """
+    from bids_fcnreg.bids.results import find_results
+
+    wanted = {scan.label for scan in scans}
+    results = [one for one in find_results(config.output_dir) if one.label in wanted]
+    if not results:
+        raise InputError(
+            f"{config.output_dir} holds no results of the participant level: run "
+            f"`bids_fcnreg {config.bids_dir} {config.output_dir} participant` first."
+        )
+    return results
+
+
+def _in_spaces(config: Config, results: Sequence[Result]) -> list[Result]:
+    """Results in the spaces of the templates that were asked for; all, if none was.
+
+    Raises
+    ------
+    InputError
+        When nothing was registered to one of them.
+    """
+    if config.templates == (DEFAULT_TEMPLATE,):
+        return list(results)
+    from bids_fcnreg.bids.templates import resolve_templates
+
+    wanted = [template.space for template in resolve_templates(config.templates)]
+    known = sorted({one.space for one in results})
+    for space in wanted:
+        if space not in known:
+            raise InputError(
+                f"{config.output_dir} holds no results in the space of {space}, only in "
+                f"{', '.join(known)}: choose from these with --template, or leave it out for all."
+            )
+    return [one for one in results if one.space in wanted]
+
+
+def study_rows(
+    config: Config,
+    scans: Sequence[Scan],
+    results: Sequence[Result],
+    space: str,
+    broken: Mapping[tuple[str, str], str],
+) -> list[Row]:
+    """What is known of every scan of the study before its results are looked at.
+
+    Parameters
+    ----------
+    config : Config
+        Names the dataset and the derivatives.
+    scans : sequence of Scan
+        All scans of the study.
+    results : sequence of Result
+        Those that are there.
+    space : str
+        Of the template.
+    broken : mapping of (str, str) to str
+        Why results of a scan are none, by its label and the space.
+    """
+    from bids_fcnreg.bids.participants import read_participants
+    from bids_fcnreg.bids.results import read_failures
+    from bids_fcnreg.study.tables import Row, without_clashes
+
+    people = read_participants(config.bids_dir)
+    failures = read_failures(config.output_dir)
+    done = {result.label for result in results if result.space == space}
+
+    def status(scan: Scan) -> tuple[str, str | None]:
+        if scan.label in done:
+            return "done", None
+        if (scan.label, space) in broken:
+            return "failed", broken[scan.label, space]
+        if not scan.t1w:
+            return "missing", scan.problem or "no T1w image"
+        if scan.label in failures:
+            return "failed", failures[scan.label]
+        return "missing", "no results of the participant level, or not all"
+
+    return [
+        Row(
+            scan.participant,
+            scan.session,
+            *status(scan),
+            facts=without_clashes(people.find(scan.participant, scan.session)),
+        )
+        for scan in scans
+    ]
+
+
+def _tell(
+    config: Config,
+    rows: Mapping[str, Sequence[Row]],
+    results: Sequence[Result],
+    console: Console,
+) -> None:
+    """Say who is not in the tables, and where everything is."""
+    from bids_fcnreg.study.tables import absent, tell_verdicts
+    from bids_fcnreg.workflows.group_report import FOLDER
+
+    for space, theirs in rows.items():
+        done = sum(row.status == "done" for row in theirs)
+        console.print(f"{space}: {done} of {len(theirs)} scans")
+        for status, reason, labels in absent(theirs):
+            console.print(
+                f"  {len(labels)} {status} ({reason}): {', '.join(labels)}", soft_wrap=True
+            )
+        verdicts = {one.label: one.verdict for one in results if one.space == space}
+        told = [replace(row, verdict=verdicts.get(row.label)) for row in theirs]
+        for sentence in tell_verdicts(told):
+            console.print(f"  {sentence}", soft_wrap=True, markup=False)
+        modes = Counter(one.mode for one in results if one.space == space)
+        if len(modes) > 1:
+            listed = ", ".join(f"{count} {mode}" for mode, count in sorted(modes.items()))
+            console.print(
+                f"  registered in several modes ({listed}): their numbers do not compare; run the "
+                "participant level again in one mode",
+                soft_wrap=True,
+            )
+    page = config.output_dir / "group.html"
+    console.print(f"Page: {page}; tables and images: {config.output_dir / FOLDER}")

@@ -1,0 +1,275 @@
+"""Everything between the settings and a workflow that can be run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bids_fcnreg.config import Config
+from bids_fcnreg.errors import FcnregError, InputError, told
+
+if TYPE_CHECKING:
+    from nipype import Workflow
+    from rich.console import Console
+
+    from bids_fcnreg.bids.atlases import Atlas
+    from bids_fcnreg.bids.dataset import Scan
+    from bids_fcnreg.bids.templates import Template
+
+#: Folder in the work folder for what templates lack.
+TEMPLATES = "templates"
+
+#: What we make in the work folder.
+_OURS = (TEMPLATES, "fcnreg_wf", "group_wf", "template_wf", "train_wf")
+
+
+def check_folders(config: Config, console: Console) -> None:
+    """Refuse folders that cannot be right, and say what else the output folder holds.
+
+    Raises
+    ------
+    InputError
+        See `bids_fcnreg.bids.dataset.check_raw` and
+        `bids_fcnreg.bids.derivatives.check_output`.
+    """
+    from bids_fcnreg.bids.dataset import check_raw
+    from bids_fcnreg.bids.derivatives import check_output, other_dataset, strangers
+
+    check_raw(config.bids_dir)
+    check_output(config.output_dir, config.bids_dir)
+    if others := strangers(config.output_dir, config.work_dir):
+        more = ", …" if len(others) > 3 else ""
+        console.print(
+            f"warning: the output folder {config.output_dir} holds other things already "
+            f"({', '.join(others[:3])}{more}): results are put beside them"
+        )
+    if other := other_dataset(config.output_dir, config.bids_dir):
+        console.print(
+            f"warning: the output folder {config.output_dir} holds results of {other}; unless "
+            "that is this dataset in another place, give each its own output folder"
+        )
+
+
+def find_input(config: Config, console: Console) -> list[Scan]:
+    """Find what there is to register, and print it with what looks like it and is not used.
+
+    Raises
+    ------
+    InputError
+        See `bids_fcnreg.bids.dataset.read_dataset`.
+    """
+    from bids_fcnreg.bids.dataset import read_dataset
+    from bids_fcnreg.bids.filters import read_filter_file
+    from bids_fcnreg.bids.notes import NAMED, summarize
+
+    filters = read_filter_file(config.filter_file) if config.filter_file else None
+    dataset = read_dataset(config.bids_dir, config.participants, config.sessions, filters)
+    if config.database_dir is not None:
+        console.print(
+            "note: --bids-database-dir has no effect: the dataset itself is read, which takes "
+            "less time than a database"
+        )
+    scans = dataset.scans
+    people = len({scan.participant for scan in scans})
+    console.print(
+        f"{config.bids_dir}: {_count(people, 'participant')}, "
+        f"{_count(sum(bool(scan.t1w) for scan in scans), 'anatomy', 'anatomies')}"
+    )
+    for line in summarize(dataset.notes, sys.maxsize if config.verbose else NAMED):
+        console.print(line, soft_wrap=True)
+    return scans
+
+
+def check_weights(config: Config) -> None:
+    """Refuse weights that are not there, or are none, where they are needed.
+
+    Raises
+    ------
+    InputError
+        See `bids_fcnreg.fcn.nets.checkpoint`.
+    """
+    if config.mode != "optimize":
+        from bids_fcnreg.fcn.nets.checkpoint import load, shipped
+
+        if config.model is None:
+            shipped(config.network)
+        else:
+            load(config.model)
+
+
+def check_device(config: Config) -> None:
+    """Refuse a device that this machine lacks, if it is this machine that computes.
+
+    Raises
+    ------
+    InputError
+        See `bids_fcnreg.fcn.register.resolve_device`.
+    """
+    if config.plugin_file is None:
+        from bids_fcnreg.fcn.register import resolve_device
+
+        resolve_device(config.device)
+
+
+def find_templates(config: Config) -> tuple[list[Template], dict[str, list[Atlas]]]:
+    """Templates, and the atlases of each by its ``space``.
+
+    Raises
+    ------
+    InputError
+        When one is not there or cannot be used.
+    """
+    from bids_fcnreg.app.atlases import choose_atlases
+    from bids_fcnreg.bids.templates import resolve_templates
+
+    templates = resolve_templates(config.templates)
+    return templates, choose_atlases(config.atlases, templates)
+
+
+def make_folders(config: Config) -> Path:
+    """Make the output and work folders; returns the folder of this run's settings and logs.
+
+    Raises
+    ------
+    InputError
+        When one of them cannot be written.
+    """
+    from bids_fcnreg.bids.derivatives import prepare_output
+
+    prepare_output(config.output_dir, config.bids_dir)
+    try:
+        (config.work_dir / TEMPLATES).mkdir(parents=True, exist_ok=True)
+        reason = None if os.access(config.work_dir, os.W_OK) else "no permission to write"
+    except OSError as error:
+        reason = told(error)
+    if reason is not None:
+        raise InputError(
+            f"The work folder {config.work_dir} cannot be used ({reason}); give another with -w."
+        )
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4().hex[:8]}"
+    return config.save(config.output_dir / "logs" / name / "config.toml").parent
+
+
+@contextmanager
+def work_alone(config: Config, parts: Iterable[str], console: Console) -> Iterator[None]:
+    """Keep other runs from these parts of the work folder, which is cleaned if that is asked for.
+
+    Parameters are those of `bids_fcnreg.app.locks.alone`.
+    """
+    from bids_fcnreg.app.locks import alone
+
+    with alone(config.work_dir, parts, console, whole=config.clean_workdir):
+        if config.clean_workdir:
+            for name in _OURS:
+                shutil.rmtree(config.work_dir / name, ignore_errors=True)
+        yield
+
+
+def remove_unfinished(config: Config, *folders: Path) -> None:
+    """Remove what runs that were killed left half-written in the output folder.
+
+    Parameters
+    ----------
+    config : Config
+        Names the output folder; what lies in itself and in ``logs/`` is removed.
+    *folders : Path
+        Those in it of which all is removed.
+    """
+    from bids_fcnreg.atomic import remove_leftovers
+
+    remove_leftovers(config.output_dir.glob(".*"))
+    remove_leftovers((config.output_dir / "logs").glob(".*"))
+    for folder in folders:
+        remove_leftovers(folder.rglob(".*"))
+
+
+def validate_input(config: Config, run_dir: Path, console: Console) -> None:
+    """Report what the BIDS validator finds; files that are read are checked when they are."""
+    from bids_fcnreg.bids.validation import validate
+
+    try:
+        problems = validate(config.bids_dir)
+    except FcnregError as why:  # nothing that is registered depends on it
+        console.print(f"BIDS validator: {why}")
+        return
+    if problems:
+        report = run_dir / "bids_validator.txt"
+        report.write_text("\n".join(problems) + "\n", encoding="utf-8")
+        problem = _count(len(problems), "problem")
+        console.print(f"BIDS validator: {problem} (it goes on all the same), see {report}")
+
+
+def build_workflow(
+    config: Config,
+    scans: Sequence[Scan],
+    templates: Sequence[Template],
+    atlases: Mapping[str, Sequence[Atlas]],
+) -> Workflow:
+    """Make the files that templates and atlases lack, and wire what is done to each subject."""
+    from bids_fcnreg.bids.atlases import materialise_atlas
+    from bids_fcnreg.bids.templates import materialise
+    from bids_fcnreg.workflows.base import init_fcnreg_wf
+
+    cache = config.work_dir / TEMPLATES
+    ready_atlases = {
+        template.space: [
+            materialise_atlas(atlas, template, cache) for atlas in atlases[template.space]
+        ]
+        for template in templates
+    }
+    ready = [materialise(template, cache) for template in templates]
+    return init_fcnreg_wf(config, scans, ready, ready_atlases)
+
+
+def write_methods(config: Config, workflow: Workflow, scans: Iterable[Scan] = ()) -> Path:
+    """Write what is done as a text for a methods section, with the works it cites.
+
+    ``CITATION.md`` and ``CITATION.bib``, and the same with the references filled in as
+    ``CITATION.html`` and ``CITATION.tex``.
+
+    Parameters
+    ----------
+    config : Config
+        Names the folder of derivatives.
+    workflow : Workflow
+        Says what it does.
+    scans : iterable of Scan
+        Those that were processed: what was found of them is told too.
+    """
+    import pypandoc
+
+    from bids_fcnreg.atomic import read_json, write_bytes
+    from bids_fcnreg.bids.results import find_preprocessed
+    from bids_fcnreg.workflows.preprocess import tell_extraction
+
+    folder = config.output_dir / "logs"
+    references = files("bids_fcnreg").joinpath("data", "references.bib").read_bytes()
+    bibliography = write_bytes(folder / "CITATION.bib", references)
+    made = find_preprocessed(config.output_dir, scans)
+    sidecars = (preproc.with_name(f"{preproc.name[:-7]}.json") for _, preproc, _ in made)
+    said = [read_json(sidecar).get("SkullStripped") for sidecar in sidecars]
+    stripped = [one for one in said if one is not None]
+    text = tell_extraction(workflow.visit_desc().strip(), stripped)
+    path = write_bytes(folder / "CITATION.md", f"{text}\n".encode())
+    # Names without folders, which pandoc may not be able to spell in this language.
+    filled = ["--standalone", "--citeproc", "--bibliography", bibliography.name]
+    filled += ["--metadata", "pagetitle=Methods"]
+    for ending, kind in ((".html", "html"), (".tex", "latex")):
+        text = pypandoc.convert_file(
+            path.name, kind, format="markdown", extra_args=filled, cworkdir=str(folder)
+        )
+        write_bytes(path.with_suffix(ending), text.encode())
+    return path
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    """A number and what is counted."""
+    return f"{number} {one if number == 1 else many or one + 's'}"

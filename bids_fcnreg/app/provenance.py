@@ -1,0 +1,179 @@
+"""Results that are there before a run: how they were made, and from what."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bids_fcnreg.atomic import checksum, read_json, uncompressed_checksum
+from bids_fcnreg.bids.derivatives import CHECKSUMS, UNCOMPRESSED
+from bids_fcnreg.bids.results import Result, find_preprocessed, find_results, read_quality
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bids_fcnreg.app.summary import Failure
+    from bids_fcnreg.bids.atlases import Atlas
+    from bids_fcnreg.bids.dataset import Scan
+    from bids_fcnreg.bids.templates import Template
+    from bids_fcnreg.config import Config
+
+
+def list_all(
+    config: Config,
+    scans: Sequence[Scan],
+    templates: Sequence[Template],
+    atlases: Mapping[str, Sequence[Atlas]],
+    unreadable: Mapping[str, Failure],
+    console: Console,
+) -> None:
+    """Say what would be registered to what, and which results are there already."""
+    for scan in scans:
+        if not scan.t1w:
+            console.print(f"{scan.label}: {scan.problem or 'it has no T1w image'}", soft_wrap=True)
+        if scan.label in unreadable:
+            console.print(f"{scan.label}: {unreadable[scan.label].sentence}")
+        usable = scan.t1w and scan.label not in unreadable
+        modes = _modes(config, scan)
+        changed = _changed(config, scan, templates, atlases) if usable and modes else []
+        for space in (template.space for template in templates):
+            done = modes.get(space)
+            words = f"results in {space} are there ({done})" if done else ""
+            if usable and done is None:
+                words = f"to register to {space} ({config.mode})"
+            elif usable and (changed or done != config.mode):
+                because = f", made from another {' and '.join(changed)}" if changed else ""
+                words += f"{because}; to register again ({config.mode}), which replaces them"
+            if words:
+                console.print(f"{scan.label}: {words}", soft_wrap=True)
+
+
+def tell_replaced(
+    config: Config,
+    scans: Sequence[Scan],
+    templates: Sequence[Template],
+    atlases: Mapping[str, Sequence[Atlas]],
+    unreadable: Container[str],
+    console: Console,
+) -> None:
+    """Say whose results are replaced, because of another mode or another file."""
+    spaces = {template.space for template in templates}
+    other_modes, other_files = [], []
+    for scan in scans:
+        if not scan.t1w or scan.label in unreadable or not (modes := _modes(config, scan)):
+            continue
+        others = {mode for space, mode in modes.items() if space in spaces} - {config.mode}
+        if others:
+            other_modes.append(f"{scan.label} ({', '.join(sorted(others))})")
+        if changed := _changed(config, scan, templates, atlases):
+            other_files.append(f"{scan.label} ({', '.join(changed)})")
+    for why, who in (
+        (f"Results of another mode are replaced by those of {config.mode}", other_modes),
+        ("Results are replaced, for what they were made from has changed", other_files),
+    ):
+        if who:
+            console.print(f"{why}: {', '.join(who)}", soft_wrap=True)
+
+
+def _modes(config: Config, scan: Scan) -> dict[str, str]:
+    """How a scan was registered, by the space of the template, where that is done."""
+    done = find_results(config.output_dir, scan.participant)
+    return {one.space: one.mode for one in done if one.label == scan.label}
+
+
+def _changed(
+    config: Config,
+    scan: Scan,
+    templates: Sequence[Template],
+    atlases: Mapping[str, Sequence[Atlas]],
+) -> list[str]:
+    """Names of what is another than when the results of a scan were made."""
+    scans_now = {str(path): checksum(path) for path in scan.t1w}
+    names: set[str] = set()
+    for _, preproc, _ in find_preprocessed(config.output_dir, [scan]):
+        sidecar = preproc.with_name(preproc.name.removesuffix(".nii.gz") + ".json")
+        names |= _differences(sidecar, scans_now)
+    others = {str(path): checksum(path) for path in scan.lesions}
+    if config.model is not None:
+        others[str(config.model)] = checksum(config.model)
+    for template in templates:
+        for result in find_results(config.output_dir, scan.participant):
+            if (result.label, result.space) == (scan.label, template.space):
+                names |= _differences(result.quality, {**template.sources, **others})
+                if _other_weights(config, result):
+                    names.add("network of the package")
+                for atlas in atlases.get(template.space, ()):
+                    names |= _differences(_sidecar_of_labels(result, atlas), atlas.sources)
+    return sorted(names)
+
+
+def _sidecar_of_labels(result: Result, atlas: Atlas) -> Path:
+    """Sidecar of the labels of an atlas, which need not be there."""
+    prefix = result.quality.name.partition("_from-")[0]
+    name = f"{prefix}_seg-{atlas.name}_desc-{result.space}_dseg.json"
+    return result.quality.with_name(name)
+
+
+def _other_weights(config: Config, result: Result) -> bool:
+    """Whether the package came with other weights when it made a result in the same mode."""
+    if config.model is not None or config.mode == "optimize" or result.mode != config.mode:
+        return False
+    return read_quality(result.quality).get("weights") != _checksum_of_shipped(config.network)
+
+
+@cache
+def _checksum_of_shipped(network: str) -> str:
+    from bids_fcnreg.fcn.nets.checkpoint import load, shipped
+
+    return load(shipped(network))[1]
+
+
+def _differences(sidecar: Path, now: Mapping[str, str]) -> set[str]:
+    """Names of files of which only one of a sidecar and today's sources has the content.
+
+    Parameters
+    ----------
+    sidecar : Path
+        Of a result; one that is missing or damaged differs in nothing.
+    now : mapping of str to str
+        SHA-256 of the sources, by path or URL.
+    """
+    content = read_json(sidecar)
+    then = _checksums(content, CHECKSUMS)
+    inside = _checksums(content, UNCOMPRESSED)
+    if then is None:
+        return set()
+    # Our own results are not of interest: they follow from the others.
+    left = {
+        uri: {sha, (inside or {}).get(uri, sha)}
+        for uri, sha in then.items()
+        if not uri.startswith("bids::")
+    }
+    names = set()
+    for path, sha in now.items():
+        uri = _holder(left, sha) or _holder(left, _content(path, sha))
+        if uri is None:
+            names.add(path.rpartition("/")[2])
+        else:
+            del left[uri]
+    return names | {uri.rpartition("/")[2] for uri in left}
+
+
+def _checksums(content: Mapping[str, Any], field: str) -> dict[str, str] | None:
+    """Checksums by URI in a field of a sidecar; None if it is missing or damaged."""
+    found = content.get(field)
+    if not isinstance(found, dict) or not all(isinstance(sha, str) for sha in found.values()):
+        return None
+    return found
+
+
+def _holder(known: Mapping[str, set[str]], sha: str) -> str | None:
+    """URI of the first file with a checksum."""
+    return next((uri for uri, checksums in known.items() if sha in checksums), None)
+
+
+def _content(path: str, sha: str) -> str:
+    """Checksum of what is compressed in a file, or the one that it has."""
+    return uncompressed_checksum(path) if Path(path).is_file() else sha

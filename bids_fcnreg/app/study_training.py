@@ -1,0 +1,173 @@
+"""The group task `train`: registering the cohort trains the network, which registers all."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bids_fcnreg.app import participant, preflight
+from bids_fcnreg.bids.training_images import Brain
+from bids_fcnreg.cli.train import fresh_network, with_steps
+from bids_fcnreg.config import Config
+from bids_fcnreg.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+    from rich.console import Console
+    from torch import nn
+
+    from bids_fcnreg.bids.dataset import Scan
+    from bids_fcnreg.fcn.train import Training
+
+#: Name of the network in the derivatives' folder of the study, without extension.
+NETWORK = "network"
+
+#: Updates in each stage where trained weights are the start: they are near already.
+FINE_TUNING_STEPS = {"diffeomorphic": (100, 200, 0), "2017": (1000,)}
+
+
+def train(config: Config, scans: Sequence[Scan], console: Console) -> int:
+    """Train a network on the study's brains, and register every scan with it.
+
+    The processes that `torchrun` starts share the training; the first one goes on alone.
+
+    Returns
+    -------
+    int
+        0, or 1 when some scan could not be registered.
+
+    Raises
+    ------
+    FcnregError
+        When the network cannot be trained, or nothing could be registered with it.
+    """
+    import torch
+
+    from bids_fcnreg.fcn import distributed
+    from bids_fcnreg.fcn.register import resolve_device
+
+    preflight.find_templates(config)  # what is wrong with them is said before hours of training
+    with distributed.group(resolve_device(config.device)) as device, ExitStack() as alone:
+        leads = distributed.rank() == 0
+        if leads:
+            preflight.make_folders(config)
+            alone.enter_context(preflight.work_alone(config, ["a training"], console))
+        distributed.wait()
+        trained = _trained(config, scans, device, console)
+    if not leads:
+        return participant.DONE
+    gc.collect()
+    torch.cuda.empty_cache()  # other processes need that memory now
+    model = _publish(trained, config.output_dir)
+    console.print(f"Network: {model}; now every scan is registered with it")
+    registering = replace(config, level="participant", model=model, clean_workdir=False)
+    return participant.run(registering, console)
+
+
+def _trained(
+    config: Config, scans: Sequence[Scan], device: torch.device, console: Console
+) -> Path:
+    """File of the trained weights, in the work folder."""
+    import torch
+
+    from bids_fcnreg.bids.templates import resolve_template
+    from bids_fcnreg.fcn import distributed
+    from bids_fcnreg.training.job import Job, Places
+    from bids_fcnreg.training.progress import TrainingDisplay
+
+    torch.set_num_threads(config.omp_nthreads)
+    brains = find_brains(config, scans)
+    template = resolve_template(config.templates[0])
+    network, start = _network(config)
+    work = config.work_dir / "train_wf"
+    folder = work / _digest(config, [*brains, Brain(template.t1w, template.mask)], start)
+    places = replace(
+        Places.of(folder / f"{NETWORK}.safetensors", folder), aligned=work / "aligned"
+    )
+    if distributed.agreed(places.are_done()):
+        console.print("The network is trained already on these scans.")
+        return places.model
+    job = Job(
+        places=places,
+        network=network,
+        recipe=_recipe(config, network, start),
+        start_from=start,
+        template=template,
+        brains=brains,
+        held_out=None,
+        seed=config.seed,
+        device=device,
+    )
+    with TrainingDisplay(console) as display:
+        job.run(display)
+    return places.model
+
+
+def find_brains(config: Config, scans: Sequence[Scan]) -> tuple[Brain, ...]:
+    """Preprocessed images of the scans.
+
+    Raises
+    ------
+    InputError
+        When there are too few.
+    """
+    from bids_fcnreg.bids.results import find_preprocessed
+    from bids_fcnreg.training.aligned_images import FEWEST
+
+    found = find_preprocessed(config.output_dir, scans)
+    if len(found) < FEWEST:
+        raise InputError(
+            f"{config.output_dir} holds {len(found)} preprocessed T1w images, and a training "
+            f"needs {FEWEST}: run `bids_fcnreg {config.bids_dir} {config.output_dir} participant` "
+            "first."
+        )
+    return tuple(Brain(t1w, mask) for _, t1w, mask in found)
+
+
+def _digest(config: Config, brains: Sequence[Brain], start: str | None) -> str:
+    """Changes when the images, what the network starts from, or the wishes do."""
+    wishes = (start, config.network, config.train_steps, config.seed)
+    what = [*(brain.fingerprint for brain in brains), *map(str, wishes)]
+    return hashlib.sha256("\n".join(what).encode()).hexdigest()[:12]
+
+
+def _network(config: Config) -> tuple[nn.Module, str | None]:
+    """The network as it is before training, and the checksum of the weights it starts from."""
+    from bids_fcnreg.fcn.nets import checkpoint
+
+    shipped = checkpoint.SHIPPED / f"{config.network}.safetensors"
+    start = config.model or (shipped if shipped.is_file() else None)
+    if config.train_from_scratch or start is None:
+        return fresh_network(config.network, config.seed), None
+    network, checksum = checkpoint.load(start)
+    return network.train(), checksum
+
+
+def _recipe(config: Config, network: nn.Module, start: str | None) -> Training:
+    """How to train."""
+    from bids_fcnreg.fcn import distributed
+    from bids_fcnreg.fcn.nets.checkpoint import kind_of
+    from bids_fcnreg.fcn.train import COHORT_RECIPES
+
+    kind = kind_of(network)
+    recipe = COHORT_RECIPES[kind]
+    usual = recipe.steps if start is None else FINE_TUNING_STEPS[kind]
+    steps = tuple(map(int, config.train_steps)) or usual
+    return with_steps(replace(recipe, batch=distributed.size()), steps, "--train-steps")
+
+
+def _publish(trained: Path, output_dir: Path) -> Path:
+    """Put the network, its card and its curves into the derivatives."""
+    from bids_fcnreg.atomic import publish
+    from bids_fcnreg.workflows.group_report import FOLDER
+
+    endings = (".safetensors", ".json", "_curves.tsv", "_curves.png")
+    folder = output_dir / FOLDER
+    for ending in endings:
+        publish(trained.with_name(f"{NETWORK}{ending}"), folder / f"{NETWORK}{ending}")
+    return folder / f"{NETWORK}.safetensors"

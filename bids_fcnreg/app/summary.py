@@ -1,0 +1,189 @@
+"""How a run ended: what became of each subject, in a table and one sentence per failure."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from bids_fcnreg.app.progress import label_of, stage
+from bids_fcnreg.app.summary_table import ClosingRow, print_table
+from bids_fcnreg.atomic import read_json
+from bids_fcnreg.bids import results
+from bids_fcnreg.qc.verdict import LEVELS, formatted
+
+_OURS = re.compile(r"^\s*bids_fcnreg\.errors\.\w+: (.+)$", re.MULTILINE)
+_ANY = re.compile(r"^\s*(?:\w+\.)*(\w*(?:Error|Exception)): (.+)$", re.MULTILINE)
+
+
+_NO_SPACE = (
+    "The disk was full: make room where the work folder and the output folder lie, or give "
+    "another work folder with -w; the same command goes on with what is done."
+)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a subject has no results.
+
+    Attributes
+    ----------
+    sentence : str
+        What is told to the user.
+    crash_file : Path or None
+        Nipype's account of it, where a node failed for a reason that we have no words for.
+    """
+
+    sentence: str
+    crash_file: Path | None = None
+
+
+def read_failures(run_dir: Path, workflows: Mapping[str, str]) -> dict[str, Failure]:
+    """Recover why subjects failed from the crash files of a run.
+
+    Parameters
+    ----------
+    run_dir : Path
+        Folder with Nipype's crash files (txt) of this run only.
+    workflows : mapping of str to str
+        Label of the subject for the name of its workflow.
+
+    Returns
+    -------
+    dict
+        The first failure of each subject that has one.
+    """
+    failures: dict[str, Failure] = {}
+    for path in sorted(run_dir.glob("crash-*.txt"), key=lambda p: p.stat().st_mtime):
+        text = path.read_text(errors="replace")
+        node = _node_of(text, workflows)
+        label = label_of(node, workflows)
+        if label is not None and label not in failures:
+            failures[label] = _explain(text, node, path)
+    return failures
+
+
+def _node_of(text: str, workflows: Mapping[str, str]) -> str:
+    """Full name of the node that a crash file is of."""
+    node, directory = re.match(r"Node: (.*)\n(?:Working directory: (.*)\n)?", text).groups()
+    if label_of(node, workflows) is not None or directory is None:
+        return node
+    # One of several runs has a short name, in a folder that tells all.
+    parts = Path(directory).parts
+    first = next((n for n, part in enumerate(parts) if part in workflows), 1)
+    return ".".join(parts[first - 1 :])
+
+
+def _explain(text: str, node: str, path: Path) -> Failure:
+    """One sentence from the text of a crash file."""
+    ours = _OURS.findall(text)
+    if ours:
+        return Failure(ours[-1].strip())
+    if os.strerror(errno.ENOSPC) in text:
+        return Failure(_NO_SPACE, path)
+    others = _ANY.findall(text)
+    reason = f" ({': '.join(others[-1]).strip().rstrip('.')})" if others else ""
+    return Failure(f"The stage '{stage(node)}' failed{reason}; the details are in {path}.", path)
+
+
+def read_quality(output_dir: Path, label: str) -> dict[str, dict[str, Any]]:
+    """Quality numbers of a subject or session by the space it was registered to.
+
+    Parameters
+    ----------
+    output_dir : Path
+        The derivatives.
+    label : str
+        Such as ``sub-01`` or ``sub-01_ses-x``.
+    """
+    folder = output_dir.joinpath(*label.split("_"), "anat")
+    found = {}
+    # Of one scan with several acquisitions, the one registered last.
+    paths = folder.glob(f"{label}_*desc-quality_xfm.json")
+    for path in sorted(paths, key=lambda path: (path.stat().st_mtime, path.name)):
+        space = re.search(r"_to-([^_]+)_", path.name)
+        if space is not None and (quality := results.read_quality(path)):
+            found[space[1]] = quality
+    return found
+
+
+def doubts(output_dir: Path, label: str, levels: Container[str] = LEVELS[1:]) -> list[str]:
+    """A sentence for each registration of a subject or session whose verdict is in `levels`."""
+    return [
+        f"{label} to {space} is {quality['verdict']}: {quality['verdict_reason']}"
+        for space, quality in read_quality(output_dir, label).items()
+        if quality.get("verdict") in levels
+    ]
+
+
+def left_out(output_dir: Path, label: str) -> list[str]:
+    """A sentence for each run that was left out of the average of a subject or session."""
+    folder = output_dir.joinpath(*label.split("_"), "anat")
+    paths = folder.glob(f"{label}*_desc-preproc_T1w.json")
+    native = [path for path in paths if "_space-" not in path.name]
+    newest = max(native, key=lambda path: path.stat().st_mtime, default=None)
+    reasons = read_json(newest).get("RunsLeftOut", {}) if newest else {}
+    return [
+        f"warning: {label}: {name} was left out of the average: {why}"
+        for name, why in reasons.items()
+    ]
+
+
+def closing_rows(
+    labels: Sequence[str],
+    seconds: Mapping[str, float],
+    failures: Mapping[str, Failure],
+    output_dir: Path,
+) -> list[ClosingRow]:
+    """A row of the closing table for each subject or session and template."""
+    rows = []
+    for label in labels:
+        time = f"{seconds[label]:.0f}" if label in seconds else "–"
+        if label in failures:
+            rows.append(ClosingRow(label, seconds=time))
+            continue
+        folder = "/".join([*label.split("_"), "anat"])
+        rows += [
+            ClosingRow(
+                label,
+                template=space,
+                seconds=time,
+                before=formatted(quality, "similarity_initial", "{:.3f}"),
+                similarity=formatted(quality, "similarity", "{:.3f}"),
+                folds=formatted(quality, "folds_percent", "{:.4f}"),
+                verdict=quality.get("verdict", "–"),
+                files=folder,
+            )
+            for space, quality in read_quality(output_dir, label).items()
+        ]
+    return rows
+
+
+def show(
+    console: Console,
+    labels: list[str],
+    seconds: Mapping[str, float],
+    failures: Mapping[str, Failure],
+    output_dir: Path,
+    run_dir: Path,
+) -> None:
+    """Print the closing table, what is doubtful or failed and why, and where everything is."""
+    print_table(console, closing_rows(labels, seconds, failures, output_dir))
+    for label, failure in failures.items():
+        console.print(f"{label} failed: {failure.sentence}", soft_wrap=True, markup=False)
+    for label in labels:
+        told = [*left_out(output_dir, label), *doubts(output_dir, label)]
+        for sentence in () if label in failures else told:
+            console.print(sentence, soft_wrap=True, markup=False)
+    done = sum(label not in failures for label in labels)
+    console.print(
+        f"{done} of {len(labels)} done. Results and reports: {output_dir}; log: {run_dir}",
+        soft_wrap=True,
+        markup=False,
+    )

@@ -1,0 +1,1 @@
+"""How workflows are executed: plugins of Nipype, and the cache of nodes."""

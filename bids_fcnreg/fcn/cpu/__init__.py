@@ -1,0 +1,1 @@
+"""Compiled kernels for one pair on a CPU."""

@@ -1,0 +1,269 @@
+"""Compiled inner loops of registration and resampling, for one pair on a CPU.
+
+The functions below do what those of the same name in `filters`, `warp`, `transform` and
+`similarity` do, many times faster: numba compiles their loops for this processor, each reads and
+writes a volume once.
+Those call these wherever `usable` says so; nobody else needs to. Where it says no (numba is
+missing, data on a GPU, a gradient wanted, ...) PyTorch does the same work.
+
+A kernel is a function ``kernel(first, stop, ...)`` of a slab of planes, on arrays that share the
+tensors' memory. Slabs depend on the data's shape only and go to as many threads as PyTorch uses,
+so that results are the same to the last bit whatever their number.
+
+Kernels are compiled when first used, in some seconds, and kept on disk for later processes in
+``__pycache__`` or the user's cache folder (or ``NUMBA_CACHE_DIR``); where neither can be written
+each process compiles its own.
+
+``BIDS_FCNREG_COMPILED=0`` in the environment turns them off.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bids_fcnreg.fcn.reproducible import variance
+
+#: Environment variable that turns the kernels off when it is "0".
+SWITCH = "BIDS_FCNREG_COMPILED"
+
+#: Planes in a slab: many more slabs than threads, each worth the trouble of handing it out.
+PLANES = 4
+
+#: Places in a slab of those that lie on no grid.
+PLACES = 2**16
+
+#: Freedoms of the compiler. It may reorder sums, but must know of NaN and infinity.
+FAST_MATH = frozenset({"contract", "reassoc", "nsz", "arcp"})
+
+
+def usable(volume: Tensor, *others: Tensor) -> bool:
+    """Whether kernels can take these tensors.
+
+    Parameters
+    ----------
+    volume : Tensor
+        What they look up neighbours in: all three axes need two voxels.
+    *others : Tensor
+        Further arguments.
+
+    Returns
+    -------
+    bool
+        True if all are single precision on the CPU, with five axes, a batch of one and no
+        gradient to follow, and if numba is there and not turned off.
+    """
+    return (
+        os.environ.get(SWITCH) != "0"
+        and all(map(_is_plain, (volume, *others)))
+        and min(volume.shape[2:]) > 1
+        and _has_numba()
+    )
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor is a single volume (1, channels, i, j, k) that numpy can share."""
+    return (
+        tensor.device.type == "cpu"
+        and tensor.dtype == torch.float32
+        and tensor.ndim == 5
+        and tensor.shape[0] == 1
+        and not (tensor.requires_grad and torch.is_grad_enabled())
+    )
+
+
+@lru_cache(maxsize=1)
+def _has_numba() -> bool:
+    try:
+        import numba  # noqa: F401  # takes half a second: only where something is computed
+    except ImportError:  # also where it does not know this version of numpy
+        return False
+    return True
+
+
+def compiled(function: Callable) -> Callable:
+    """Compile a function on its first call, to run without holding Python's global lock."""
+    import numba
+
+    options = {"nogil": True, "error_model": "numpy", "fastmath": set(FAST_MATH)}
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # no folder for the cache can be written
+        return numba.njit(**options)(function)
+
+
+def gaussian(data: Tensor, sigma: Sequence[float]) -> Tensor:
+    """As `filters.gaussian`, for data (1, channels, i, j, k) and 3 standard deviations."""
+    from bids_fcnreg.fcn.cpu.filter import gaussian as kernel
+
+    smooth = _empty(*data.shape)
+    weights, scales = zip(*map(_gaussian_weights, data.shape[2:], sigma), strict=True)
+    _in_slabs(kernel, data.shape[2], _array(data), weights, scales, _array(smooth))
+    return smooth
+
+
+def _gaussian_weights(size: int, sigma: float) -> tuple[np.ndarray, np.ndarray]:
+    """A Gaussian from its centre outwards, and 1 / its sum within an axis around each voxel."""
+    radius = min(int(3 * sigma + 0.5), size - 1) if sigma > 0 else 0
+    weights = np.exp(-0.5 * (np.arange(radius + 1) / max(sigma, 1e-6)) ** 2)
+    both_sides = np.concatenate([weights[:0:-1], weights])
+    sums = np.convolve(np.ones(size), both_sides)[radius : radius + size]
+    return weights.astype(np.float32), (1 / sums).astype(np.float32)
+
+
+def sample(image: Tensor, coordinates: Tensor, padding: str) -> Tensor:
+    """As `warp.sample` with linear interpolation, for coordinates (1, 3, *places)."""
+    from bids_fcnreg.fcn.cpu.warp import sample as kernel
+
+    channels, places = image.shape[1], coordinates.shape[2:]
+    sampled = _empty(1, channels, *places)
+    _in_slabs(
+        kernel,
+        places.numel(),
+        _array(image),
+        _array(coordinates).reshape(3, -1),
+        padding == "border",
+        _array(sampled).reshape(channels, -1),
+        size=PLACES,
+    )
+    return sampled
+
+
+def vote(labels: Tensor, coordinates: Tensor) -> Tensor:
+    """As `transform.vote`."""
+    from bids_fcnreg.fcn.cpu.warp import vote as kernel
+
+    places = coordinates.shape[2:]
+    winners = _empty(1, 1, *places)
+    _in_slabs(
+        kernel,
+        places.numel(),
+        _array(labels)[0],
+        _array(coordinates).reshape(3, -1),
+        _array(winners).reshape(-1),
+        size=PLACES,
+    )
+    return winners
+
+
+def warp(image: Tensor, displacement: Tensor) -> Tensor:
+    """As `warp.warp` with linear interpolation."""
+    from bids_fcnreg.fcn.cpu.warp import warp as kernel
+
+    warped = _empty(1, image.shape[1], *displacement.shape[2:])
+    _in_slabs(kernel, warped.shape[2], _array(image), _array(displacement), _array(warped))
+    return warped
+
+
+def compose(first: Tensor, second: Tensor) -> Tensor:
+    """As `warp.compose`."""
+    from bids_fcnreg.fcn.cpu.warp import compose as kernel
+
+    both = _empty(*first.shape)
+    _in_slabs(kernel, first.shape[2], _array(first), _array(second), _array(both))
+    return both
+
+
+def invert(displacement: Tensor, tolerance: float, iterations: int, start: Tensor) -> Tensor:
+    """As `warp.invert`."""
+    from bids_fcnreg.fcn.cpu.warp import invert as kernel
+
+    inverse = _empty(*displacement.shape).copy_(start)
+    arrays = _array(displacement), _array(inverse)
+    _in_slabs(kernel, displacement.shape[2], *arrays, np.float32(tolerance), iterations)
+    return inverse
+
+
+def jacobian_determinant(displacement: Tensor) -> Tensor:
+    """As `warp.jacobian_determinant`."""
+    from bids_fcnreg.fcn.cpu.gradient import jacobian_determinant as kernel
+
+    determinant = _empty(1, 1, *displacement.shape[2:])
+    _in_slabs(kernel, displacement.shape[2], _array(displacement), _array(determinant)[0])
+    return determinant
+
+
+def local_ncc_forces(
+    first: Tensor,
+    second: Tensor,
+    radius: int,
+    weight: Tensor,
+    shares: Sequence[float],
+    flat: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `similarity.local_ncc_forces`, for a `weight` with the sum one.
+
+    Windows count whose variance exceeds `flat` times their image's. Rows of voxels without
+    weight cost nothing.
+    """
+    on_first, on_second = _empty(2, 3, *first.shape[2:]).zero_().unsqueeze(1)
+    forces = _array(on_first), _array(on_second)
+    value = 0.0
+    for one, other, share in zip(first.split(1, 1), second.split(1, 1), shares, strict=True):
+        value += _local_ncc(one, other, radius, weight, share, flat, forces)
+    return torch.tensor(value, dtype=torch.float32), on_first, on_second
+
+
+def local_ncc(first: Tensor, second: Tensor, radius: int, weight: Tensor, flat: float) -> Tensor:
+    """As `similarity.local_ncc`, for one channel; further see `local_ncc_forces`."""
+    nothing = np.empty((3, 0, 0, 0), np.float32)
+    value = _local_ncc(first, second, radius, weight, 1.0, flat, (nothing, nothing))
+    return torch.tensor(value, dtype=torch.float32)
+
+
+def _local_ncc(
+    first: Tensor,
+    second: Tensor,
+    radius: int,
+    weight: Tensor,
+    share: float,
+    flat: float,
+    forces: tuple[np.ndarray, np.ndarray],
+) -> float:
+    """Weighted sum of one channel's windows times `share`; forces, if there is room, are added."""
+    from bids_fcnreg.fcn.cpu.gradient import local_ncc_forces as kernel
+
+    parts = _in_slabs(
+        kernel,
+        first.shape[2],
+        *(_array(volume)[0] for volume in (first, second, weight)),
+        radius,
+        *(np.float32(flat * float(variance(image))) for image in (first, second)),
+        np.float32(share),
+        *forces,
+    )
+    return sum(parts)
+
+
+def _empty(*shape: int) -> Tensor:
+    """Memory for a result; numpy asks for it in huge pages, whose first use costs much less."""
+    return torch.from_numpy(np.empty(shape, np.float32))
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    """The one sample of a batch: the tensor's own memory if its voxels lie in order, or a copy."""
+    return tensor.detach().contiguous().numpy()[0]
+
+
+def _in_slabs(kernel: Callable, count: int, *arguments: Any, size: int = PLANES) -> list:
+    """Call a kernel for the slabs of `size` out of `count` planes; its results in their order."""
+
+    def run(first: int) -> Any:
+        return kernel(first, min(first + size, count), *arguments)
+
+    threads = torch.get_num_threads()
+    # A forked process inherits the pool, but not the pool's threads: each process has its own.
+    apply = map if threads == 1 else _pool(threads, os.getpid()).map
+    return list(apply(run, range(0, count, size)))
+
+
+@lru_cache(maxsize=1)
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="kernels")

@@ -1,0 +1,293 @@
+"""Kernels that look up values between voxels; see `kernels`.
+
+Coordinates are clamped to the grid, which repeats the border's values outside. For zeros outside,
+the result then fades: linear interpolation between the border and a zero one voxel beyond it is
+the border's value times one minus the distance, along each axis.
+
+Kernels call only functions of their own file: numba's cache notices changes in that file alone.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bids_fcnreg.fcn.cpu.kernels import compiled
+
+#: Plain numbers would turn single into double precision.
+ZERO, ONE, HALF, LONGER = np.float32(0), np.float32(1), np.float32(0.5), np.float32(1.2)
+
+#: Places that are looked up at a time, if they are not a row of a grid.
+CHUNK = 256
+
+
+@compiled
+def sample(first, stop, image, coordinates, border, sampled):
+    """Values of an image at arbitrary places.
+
+    Parameters
+    ----------
+    first, stop : int
+        Places to compute.
+    image : array (channels, i, j, k)
+        At least two voxels along each axis.
+    coordinates : array (3, places)
+        In voxels of the image.
+    border : bool
+        Repeat the border outside, instead of zeros.
+    sampled : array (channels, places)
+        Is written to.
+    """
+    places, cells, parts, fade = _row_of_places(CHUNK)
+    for start in range(first, stop, CHUNK):
+        end = min(start + CHUNK, stop)
+        for axis in range(3):
+            for n in range(end - start):
+                places[axis, n] = coordinates[axis, start + n]
+        _locate(places, image.shape, cells, parts, fade)
+        for channel in range(image.shape[0]):
+            target = sampled[channel, start:end]
+            _look_up(target, image[channel], cells, parts)
+            if not border:
+                for n in range(target.size):
+                    target[n] *= fade[n]
+
+
+@compiled
+def vote(first, stop, labels, coordinates, winners):
+    """Label with the largest sum of trilinear weights among eight neighbours, the first of equals.
+
+    Parameters
+    ----------
+    first, stop : int
+        Places to compute.
+    labels : array (i, j, k)
+        At least two voxels along each axis.
+    coordinates : array (3, places)
+        In voxels.
+    winners : array (places,)
+        Is written to.
+    """
+    size_i, size_j, size_k = labels.shape
+    candidates, weights = np.empty(8, np.float32), np.empty(8, np.float32)
+    for n in range(first, stop):
+        i, part_i, _ = _split(coordinates[0, n], size_i)
+        j, part_j, _ = _split(coordinates[1, n], size_j)
+        k, part_k, _ = _split(coordinates[2, n], size_k)
+        winner = labels[i, j, k]
+        unanimous = True
+        for corner in range(8):
+            a, b, c = corner >> 2, (corner >> 1) & 1, corner & 1
+            candidates[corner] = labels[i + a, j + b, k + c]
+            weights[corner] = (
+                (part_i if a else ONE - part_i)
+                * (part_j if b else ONE - part_j)
+                * (part_k if c else ONE - part_k)
+            )
+            unanimous = unanimous and candidates[corner] == winner
+        if not unanimous:
+            most = ZERO
+            for corner in range(8):
+                votes = ZERO
+                for other in range(8):
+                    if candidates[other] == candidates[corner]:
+                        votes += weights[other]
+                if votes > most:
+                    winner, most = candidates[corner], votes
+        winners[n] = winner
+
+
+@compiled
+def warp(first, stop, image, field, warped):
+    """Pull an image back: ``warped(x) = image(x + u(x))``, zero outside.
+
+    Parameters
+    ----------
+    first, stop : int
+        Planes i to compute.
+    image : array (channels, i, j, k)
+        At least two voxels along each axis.
+    field : array (3, i, j, k)
+        u in voxels.
+    warped : array (channels, i, j, k)
+        Is written to.
+    """
+    _, _, size_j, size_k = field.shape
+    places, cells, parts, fade = _row_of_places(size_k)
+    for i in range(first, stop):
+        for j in range(size_j):
+            _displace(places, field, i, j)
+            _locate(places, image.shape, cells, parts, fade)
+            for channel in range(image.shape[0]):
+                target = warped[channel, i, j]
+                _look_up(target, image[channel], cells, parts)
+                for k in range(size_k):
+                    target[k] *= fade[k]
+
+
+@compiled
+def compose(first, stop, before, after, both):
+    """Displacement ``before(x) + after(x + before(x))``.
+
+    Parameters
+    ----------
+    first, stop : int
+        Planes i to compute.
+    before, after : array (3, i, j, k)
+        In voxels; at least two along each axis.
+    both : array (3, i, j, k)
+        Is written to.
+    """
+    _, _, size_j, size_k = before.shape
+    places, cells, parts, fade = _row_of_places(size_k)
+    for i in range(first, stop):
+        for j in range(size_j):
+            _displace(places, before, i, j)
+            _locate(places, after.shape, cells, parts, fade)
+            for channel in range(3):
+                target, moved = both[channel, i, j], before[channel, i, j]
+                _look_up(target, after[channel], cells, parts)
+                for k in range(size_k):
+                    target[k] += moved[k]
+
+
+@compiled
+def invert(first, stop, field, inverse, tolerance, iterations):
+    """Inverse of a displacement u: v with ``v(y) = -u(y + v(y))``.
+
+    Parameters
+    ----------
+    first, stop : int
+        Planes i to compute.
+    field : array (3, i, j, k)
+        u in voxels; at least two along each axis.
+    inverse : array (3, i, j, k)
+        v: a first guess, is improved in place.
+    tolerance : float32
+        A voxel is done when its residual ``|v(y) + u(y + v(y))|`` is at most this, in voxels.
+    iterations : int
+        Or after so many steps.
+    """
+    _, size_i, size_j, size_k = field.shape
+    values, shape = field.reshape(-1), (size_i, size_j, size_k)
+    for i in range(first, stop):
+        for j in range(size_j):
+            for k in range(size_k):
+                voxel = np.float32(i), np.float32(j), np.float32(k)
+                guess = inverse[0, i, j, k], inverse[1, i, j, k], inverse[2, i, j, k]
+                residual = _residual(values, shape, voxel, guess)
+                error, step = _square(residual), ONE
+                for _ in range(iterations):
+                    if not error > tolerance * tolerance:
+                        break
+                    candidate = (
+                        guess[0] - step * residual[0],
+                        guess[1] - step * residual[1],
+                        guess[2] - step * residual[2],
+                    )
+                    candidate_residual = _residual(values, shape, voxel, candidate)
+                    candidate_error = _square(candidate_residual)
+                    if candidate_error <= error:
+                        guess, residual, error = candidate, candidate_residual, candidate_error
+                        step = min(step * LONGER, ONE)
+                    else:
+                        step *= HALF
+                inverse[0, i, j, k], inverse[1, i, j, k], inverse[2, i, j, k] = guess
+
+
+@compiled
+def _residual(values, shape, voxel, guess):
+    """``v(y) + u(y + v(y))`` at one voxel, with all of u in a row and the shape of its grid."""
+    cell_i, part_i, _ = _split(voxel[0] + guess[0], shape[0])
+    cell_j, part_j, _ = _split(voxel[1] + guess[1], shape[1])
+    cell_k, part_k, _ = _split(voxel[2] + guess[2], shape[2])
+    cell = (np.int64(cell_i) * shape[1] + cell_j) * shape[2] + cell_k
+    count = shape[0] * shape[1] * shape[2]
+    return (
+        guess[0] + _mix(values, shape, cell, part_i, part_j, part_k),
+        guess[1] + _mix(values, shape, cell + count, part_i, part_j, part_k),
+        guess[2] + _mix(values, shape, cell + 2 * count, part_i, part_j, part_k),
+    )
+
+
+@compiled
+def _square(vector):
+    return vector[0] * vector[0] + vector[1] * vector[1] + vector[2] * vector[2]
+
+
+@compiled
+def _row_of_places(count):
+    """Memory for places, and for what `_locate` finds out about them."""
+    places, parts = np.zeros((3, count), np.float32), np.empty((3, count), np.float32)
+    return places, np.empty(count, np.int64), parts, np.empty(count, np.float32)
+
+
+@compiled
+def _displace(places, field, i, j):
+    """Where the voxels of a row go: (3, k), in voxels."""
+    for k in range(places.shape[1]):
+        places[0, k] = np.float32(i) + field[0, i, j, k]
+        places[1, k] = np.float32(j) + field[1, i, j, k]
+        places[2, k] = np.float32(k) + field[2, i, j, k]
+
+
+@compiled
+def _locate(places, shape, cells, parts, fade):
+    """Find the eight voxels around each place.
+
+    Parameters
+    ----------
+    places : array (3, n)
+        In voxels.
+    shape : channels, i, j, k
+        Of the image.
+    cells : array (n,)
+        Becomes the index of the voxel below along all axes, in a channel's memory.
+    parts : array (3, n)
+        Becomes how far the place is from there towards the voxel above, 0 to 1.
+    fade : array (n,)
+        Becomes what values outside the grid are multiplied by if zeros surround it.
+    """
+    for n in range(cells.size):
+        cells[n] = 0
+        fade[n] = ONE
+    for axis in range(3):
+        size = shape[axis + 1]
+        for n in range(cells.size):
+            cell, parts[axis, n], outside = _split(places[axis, n], size)
+            cells[n] = cells[n] * size + cell
+            fade[n] *= max(ONE - outside, ZERO)
+
+
+@compiled
+def _split(place, size):
+    """Voxel below a place along one axis, the part of the way to the next, distance outside."""
+    # In this order a place that is not a number becomes 0: no voxel outside is ever looked up.
+    inside = place if place > ZERO else ZERO
+    inside = min(inside, np.float32(size - 1))
+    cell = min(np.int32(inside), np.int32(size - 2))
+    return cell, inside - np.float32(cell), abs(place - inside)
+
+
+@compiled
+def _look_up(target, volume, cells, parts):
+    """Values of a volume at places that `_locate` found."""
+    values = volume.reshape(-1)
+    for n in range(target.size):
+        target[n] = _mix(values, volume.shape, cells[n], parts[0, n], parts[1, n], parts[2, n])
+
+
+@compiled
+def _mix(values, shape, cell, part_i, part_j, part_k):
+    """Linear interpolation between eight voxels, the lowest at `cell` of the values in memory."""
+    above_k = np.uint64(1)  # unsigned: an index below zero would count from the end
+    above_j = np.uint64(shape[2])
+    above_i = np.uint64(shape[1] * shape[2])
+    a = np.uint64(cell)
+    b, c, d = a + above_j, a + above_i, a + above_i + above_j
+    on_a = values[a] + part_k * (values[a + above_k] - values[a])
+    on_b = values[b] + part_k * (values[b + above_k] - values[b])
+    on_c = values[c] + part_k * (values[c + above_k] - values[c])
+    on_d = values[d] + part_k * (values[d + above_k] - values[d])
+    on_ab = on_a + part_j * (on_b - on_a)
+    on_cd = on_c + part_j * (on_d - on_c)
+    return on_ab + part_i * (on_cd - on_ab)

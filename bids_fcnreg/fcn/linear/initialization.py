@@ -1,0 +1,84 @@
+"""Where linear alignment starts from: every orientation, evenly."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bids_fcnreg.fcn.linear.pyramid import Source
+
+
+def rotations(count: int) -> np.ndarray:
+    """Evenly spread rotations, the identity first.
+
+    Parameters
+    ----------
+    count : int
+        Number of rotations besides the identity.
+
+    Returns
+    -------
+    ndarray (count + 1, 3, 3)
+        Super-Fibonacci spirals of Alexa (CVPR 2022).
+    """
+    s = np.arange(count) + 0.5
+    t = s / count
+    alpha = 2 * np.pi * s / np.sqrt(2)
+    beta = 2 * np.pi * s / 1.533751168755204288118041
+    inner, outer = np.sqrt(t), np.sqrt(1 - t)
+    x, y = inner * np.sin(alpha), inner * np.cos(alpha)
+    z, w = outer * np.sin(beta), outer * np.cos(beta)
+    spiral = np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+    return np.concatenate([np.eye(3)[None], np.moveaxis(spiral, -1, 0)])
+
+
+def starts(fixed: Source, moving: Source, turns: np.ndarray, scalable: bool) -> np.ndarray:
+    """Transforms (b, 4, 4) from fixed to moving RAS mm that turn one object about the other.
+
+    The objects' centres are laid on each other; where an object is cut off, so that its centre
+    of mass is not to be trusted, also the centres of the fields of view, and what the headers
+    say is in one place. Sizes are as the headers say and, if they may change and both objects are
+    seen whole, as the volumes say.
+    """
+    scales = [1.0]
+    if scalable and fixed.complete and moving.complete:
+        ratio = (moving.volume / fixed.volume) ** (1 / 3)
+        if abs(np.log(ratio)) > 0.05:
+            scales.append(float(np.clip(ratio, 0.6, 1.7)))
+    centres = [(fixed.centre, moving.centre)]
+    if not (fixed.complete and moving.complete):
+        centres.append((fixed.middle, moving.middle))
+        centres.append((fixed.centre, fixed.centre))
+    result = []
+    for scale in scales:
+        for about, target in centres:
+            matrices = np.tile(np.eye(4), (len(turns), 1, 1))
+            matrices[:, :3, :3] = scale * turns
+            matrices[:, :3, 3] = target - scale * turns @ about
+            result.append(matrices)
+    return np.concatenate(result)
+
+
+def distinct(
+    matrices: np.ndarray, scores: np.ndarray, about: np.ndarray, count: int, apart_mm: float
+) -> np.ndarray:
+    """Indices of the best transforms, the best first, without those that nearly repeat a better.
+
+    Two are distinct if they lay the corners of a 100 mm cube around the point `about` (RAS mm)
+    more than `apart_mm` from each other on average.
+    """
+    corners = about[:, None] + np.array(np.meshgrid(*[[-50, 50]] * 3)).reshape(3, -1)
+    moved = matrices[:, :3, :3] @ corners + matrices[:, :3, 3:]
+    chosen: list[int] = []
+    for n in np.argsort(-scores, kind="stable"):
+        gaps = np.linalg.norm(moved[chosen] - moved[n], axis=1).mean(1)
+        if (gaps > apart_mm).all():
+            chosen.append(int(n))
+        if len(chosen) == count:
+            break
+    return np.array(chosen)

@@ -1,0 +1,1 @@
+"""Similarity, regularization, and what they add up to."""

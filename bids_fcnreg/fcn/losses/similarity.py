@@ -1,0 +1,259 @@
+"""How alike two images are: global and local normalised cross-correlation.
+
+Both are 1 for images equal up to a positive linear change of intensities. Gradients are in closed
+form: cheaper than automatic differentiation, in time and in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bids_fcnreg.fcn.cpu import kernels
+from bids_fcnreg.fcn.reproducible import total, variance
+from bids_fcnreg.fcn.spatial.filters import box, box_transposed
+
+#: Windows whose variance is below this part of the image's variance hold nothing to compare.
+FLAT = 1e-4
+
+
+def ncc(fixed: Tensor, warped: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Global normalised cross-correlation.
+
+    Parameters
+    ----------
+    fixed, warped : Tensor (batch, channels, i, j, k)
+        The two images, on the same grid.
+    weight : Tensor, broadcastable, optional
+        How much each voxel counts, at least 0.
+
+    Returns
+    -------
+    Tensor ()
+        Between -1 and 1; differentiable.
+
+    References
+    ----------
+    Li & Fan, arXiv:1709.00799.
+
+    Examples
+    --------
+    >>> image = torch.rand(1, 1, 6, 6, 6, generator=torch.Generator().manual_seed(0))
+    >>> round(float(ncc(image, 3 * image + 1)), 3), round(float(ncc(image, -image)), 3)
+    (1.0, -1.0)
+    """
+    weight = torch.ones_like(fixed) if weight is None else weight.expand_as(fixed)
+    axes = (2, 3, 4)
+    mass = weight.sum(axes, keepdim=True).clamp(min=1e-6)
+    a = fixed - (weight * fixed).sum(axes, keepdim=True) / mass
+    b = warped - (weight * warped).sum(axes, keepdim=True) / mass
+    covariance = (weight * a * b).sum(axes)
+    variances = (weight * a * a).sum(axes) * (weight * b * b).sum(axes)
+    return (covariance / variances.clamp(min=1e-12).sqrt()).mean()
+
+
+def local_ncc(
+    fixed: Tensor, warped: Tensor, radius: int = 2, weight: Tensor | None = None
+) -> Tensor:
+    """Mean over all voxels of the squared correlation in a cube around each, sign kept.
+
+    Parameters
+    ----------
+    fixed, warped : Tensor (batch, channels, i, j, k)
+        The two images, on the same grid.
+    radius : int
+        The window has ``2 * radius + 1`` voxels along each axis.
+    weight : Tensor, broadcastable, optional
+        How much the window around each voxel counts, at least 0.
+
+    Returns
+    -------
+    Tensor ()
+        Between -1 and 1; differentiable with respect to `warped` only.
+
+    References
+    ----------
+    Avants et al., Symmetric diffeomorphic image registration with cross-correlation, Med. Image
+    Anal. 12(1), 2008; with the sign of the correlation kept.
+    """
+    if warped.shape[1] == 1 and kernels.usable(fixed, warped):
+        share = _normalised(weight, warped)
+        return kernels.local_ncc(fixed, warped, radius, share, FLAT)
+    return _LocalNCC.apply(warped, fixed, radius, weight)
+
+
+class FixedWindows:
+    """Windows of one fixed image, to be compared with many warped ones.
+
+    Parameters
+    ----------
+    fixed : Tensor (batch, 1, i, j, k)
+        The fixed image.
+    radius : int
+        The window has ``2 * radius + 1`` voxels along each axis.
+    """
+
+    def __init__(self, fixed: Tensor, radius: int) -> None:
+        self.fixed = fixed
+        self.radius = radius
+        self.mean, square = box(torch.cat([fixed, fixed**2], dim=1), radius).chunk(2, dim=1)
+        self.variance = square - self.mean**2
+        self.usable = self.variance > FLAT * variance(fixed)
+
+    def compare(self, warped: Tensor) -> Comparison:
+        """Local correlation with a warped image of the same shape."""
+        means = box(torch.cat([warped, warped**2, self.fixed * warped], dim=1), self.radius)
+        mean, square, product = means.chunk(3, dim=1)
+        spread = square - mean**2
+        covariance = product - self.mean * mean
+        usable = self.usable & (spread > FLAT * variance(warped))
+        slope = torch.where(usable, covariance.abs() / (self.variance * spread), 0.0)
+        return Comparison(
+            value=(slope * covariance).clamp(-1, 1),
+            to_fixed=2 * slope,
+            to_warped=torch.where(usable, 2 * slope * covariance / spread, 0.0),
+            mean=mean,
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Local correlation of two images, and what its gradient is made of.
+
+    With the means m, variances s and covariance c of a window and its value
+    ``v = |c| c / (s_F s_W)``, the derivative of v by a voxel W(x) of the window is
+    ``2 |c| / (s_F s_W) (F(x) - m_F) - 2 v / s_W (W(x) - m_W)``, divided by the number of voxels.
+
+    Parameters
+    ----------
+    value : Tensor (batch, 1, i, j, k)
+        v of the window around each voxel; 0 where a window is flat.
+    to_fixed, to_warped : Tensor (batch, 1, i, j, k)
+        The factors of the fixed and of the warped intensities in the derivative.
+    mean : Tensor (batch, 1, i, j, k)
+        m_W.
+    """
+
+    value: Tensor
+    to_fixed: Tensor
+    to_warped: Tensor
+    mean: Tensor
+
+    def centre_force(self, windows: FixedWindows, warped: Tensor) -> Tensor:
+        """Derivative of each window's value by the warped voxel at its centre.
+
+        Up to the number of voxels in a window, which is left out. It needs no further filter, and
+        is what ANTs follows (Avants et al. 2008).
+        """
+        return self.to_fixed * (windows.fixed - windows.mean) - self.to_warped * (
+            warped - self.mean
+        )
+
+    def gradient(self, windows: FixedWindows, warped: Tensor, share: Tensor) -> Tensor:
+        """Derivative of the sum of all windows' values, each times its `share`, by each voxel."""
+        to_fixed, to_warped = share * self.to_fixed, share * self.to_warped
+        offset = to_warped * self.mean - to_fixed * windows.mean
+        terms = box_transposed(torch.cat([to_fixed, to_warped, offset], dim=1), windows.radius)
+        to_fixed, to_warped, offset = terms.chunk(3, dim=1)
+        return to_fixed * windows.fixed - to_warped * warped + offset
+
+
+@dataclass(frozen=True)
+class Forces:
+    """Local correlation of two images, and where their points want to go to increase it.
+
+    Parameters
+    ----------
+    value : Tensor ()
+        Weighted mean of the windows' values.
+    on_first, on_second : Tensor (1, 3, i, j, k)
+        Derivative of `value` by a displacement of the point that each voxel of the first and of
+        the second image shows, per voxel of displacement: each window acts on its centre only
+        (`Comparison.centre_force`), times the gradient of the image as it is given.
+    """
+
+    value: Tensor
+    on_first: Tensor
+    on_second: Tensor
+
+
+def local_ncc_forces(
+    first: Tensor,
+    second: Tensor,
+    radius: int = 2,
+    weight: Tensor | None = None,
+    shares: Sequence[float] | None = None,
+) -> Forces:
+    """Local correlation of two images, and the forces that increase it; symmetric in the images.
+
+    Parameters
+    ----------
+    first, second : Tensor (1, channels, i, j, k)
+        The two images, on the same grid; their channels are compared one by one.
+    radius : int
+        The window has ``2 * radius + 1`` voxels along each axis.
+    weight : Tensor, broadcastable to (1, 1, i, j, k), optional
+        How much the window around each voxel counts, at least 0.
+    shares : sequence of float, optional
+        How much each channel counts; by default all the same, with the sum one.
+
+    Returns
+    -------
+    Forces
+        Zero where `weight` is.
+    """
+    if first.shape != second.shape:
+        raise RuntimeError(f"Images of the shapes {first.shape} and {second.shape}.")
+    channels = first.shape[1]
+    shares = shares or [1 / channels] * channels
+    weight = _normalised(weight, first[:, :1])
+    if kernels.usable(first, second, weight):
+        return Forces(*kernels.local_ncc_forces(first, second, radius, weight, shares, FLAT))
+    parts = [
+        _channel_forces(one, other, radius, share * weight)
+        for one, other, share in zip(first.split(1, 1), second.split(1, 1), shares, strict=True)
+    ]
+    return Forces(*map(sum, zip(*parts, strict=True)))
+
+
+def _channel_forces(
+    first: Tensor, second: Tensor, radius: int, weight: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Weighted sum of one channel's windows, and the forces on both images."""
+
+    def force_on(moved: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+        windows = FixedWindows(other, radius)
+        comparison = windows.compare(moved)
+        slope = weight * comparison.centre_force(windows, moved)
+        gradient = torch.cat(torch.gradient(moved, dim=(2, 3, 4)), dim=1)
+        return total(weight * comparison.value), slope * gradient
+
+    value, on_second = force_on(second, first)
+    return value, force_on(first, second)[1], on_second
+
+
+class _LocalNCC(torch.autograd.Function):
+    """Local NCC with its gradient in closed form."""
+
+    @staticmethod
+    def forward(ctx, warped, fixed, radius, weight):
+        windows = FixedWindows(fixed, radius)
+        comparison = windows.compare(warped)
+        share = _normalised(weight, comparison.value)
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(comparison.gradient(windows, warped, share))
+        return total(share * comparison.value)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (derivative,) = ctx.saved_tensors
+        return gradient * derivative, None, None, None
+
+
+def _normalised(weight: Tensor | None, like: Tensor) -> Tensor:
+    """Weights of the shape of `like` with the sum one; equal ones by default."""
+    weight = torch.ones_like(like) if weight is None else weight.expand_as(like)
+    return weight / total(weight).clamp(min=1e-6)

@@ -1,0 +1,187 @@
+"""The fully convolutional networks: a pair of images in, a displacement out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as nnf
+
+from bids_fcnreg.fcn.losses.objective import Objective
+from bids_fcnreg.fcn.pair import Pair
+from bids_fcnreg.fcn.spatial.midpoint import Halves
+from bids_fcnreg.fcn.spatial.transform import Displacement
+
+
+class FCN2017(nn.Module):
+    """Network of Li & Fan 2017: convolution, pooling, deconvolution, a regression at each level.
+
+    The fixed and the moving image enter as two channels. Convolutions and poolings go down to the
+    coarsest resolution, deconvolutions come back up; a regression layer at each resolution on
+    the way up gives the displacement there, which is supervised by image similarity at that
+    resolution. The finest one has the resolution of the images. That plan is the paper's; kernel
+    sizes, widths, instance normalisation and the absence of skip connections are choices of ours,
+    as is local in place of global correlation as the similarity it is trained with.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        Number of features at each resolution, finest first; each next one is half the size.
+    spacing : float
+        Voxel size in mm at which it sees the images.
+
+    References
+    ----------
+    Li & Fan, Non-rigid image registration using self-supervised fully convolutional networks
+    without training data, ISBI 2018, arXiv:1709.00799.
+    """
+
+    def __init__(self, widths: Sequence[int] = (16, 32, 64), spacing: float = 2.0) -> None:
+        super().__init__()
+        self.widths = tuple(widths)
+        self.spacings = (float(spacing),)
+        inputs = (2, *self.widths[:-1])
+        self.convolutions = nn.ModuleList(map(_convolution, inputs, self.widths))
+        self.deconvolutions = nn.ModuleList(
+            _deconvolution(coarse, fine)
+            for fine, coarse in zip(self.widths[:-1], self.widths[1:], strict=True)
+        )
+        self.regressions = nn.ModuleList(map(_regression, self.widths))
+
+    @property
+    def arguments(self) -> dict[str, object]:
+        """What to make such a network from."""
+        return {"widths": self.widths, "spacing": self.spacings[0]}
+
+    @property
+    def levels(self) -> int:
+        """Number of resolutions."""
+        return len(self.widths)
+
+    def forward(self, fixed: Tensor, moving: Tensor) -> list[Tensor]:
+        """Displacements that pull the moving image onto the fixed one.
+
+        Parameters
+        ----------
+        fixed, moving : Tensor (batch, 1, i, j, k)
+            Intensities of about 0 to 1. Sizes that do not divide by 2 to the number of poolings
+            are padded with zeros at the far ends.
+
+        Returns
+        -------
+        list of Tensor (batch, 3, ...)
+            Finest first: level n has the (padded) size divided by 2^n, in its own voxels. The
+            finest is that of the images, without padding.
+        """
+        multiple = 2 ** (self.levels - 1)
+        images = pad_to_multiple(torch.cat([fixed, moving], dim=1), multiple)
+        precision = convolution_dtype(images, multiple)
+        with torch.autocast(images.device.type, precision, enabled=precision != torch.float32):
+            found = self._displacements(images.contiguous(memory_format=torch.channels_last_3d))
+        i, j, k = fixed.shape[2:]
+        finest, *coarser = (displacement.float().contiguous() for displacement in found)
+        return [finest[..., :i, :j, :k], *coarser]
+
+    def _displacements(self, images: Tensor) -> list[Tensor]:
+        """Displacements at every resolution, finest first, of what enters."""
+        features = images
+        for level, convolution in enumerate(self.convolutions):
+            features = convolution(features if level == 0 else nnf.max_pool3d(features, 2))
+        displacements = [self.regressions[-1](features)]
+        for level in reversed(range(self.levels - 1)):
+            features = self.deconvolutions[level](features)
+            displacements.insert(0, self.regressions[level](features))
+        return displacements
+
+    def begin(self, stage: int) -> None:
+        """There is nothing to prepare for its only stage."""
+
+    def follows(self, stage: int) -> bool:
+        """It has no coarser stage."""
+        return False
+
+    def cost(self, pair: Pair, objective: Objective, stage: int = 0) -> Tensor:
+        """Cost of the displacements of one pair, summed over resolutions (deep self-supervision).
+
+        Parameters
+        ----------
+        pair : Pair
+            At the network's voxel size or finer.
+        objective : Objective
+            Evaluated at every resolution, on images averaged to it.
+        stage : int
+            All resolutions are trained in one stage, 0.
+
+        Returns
+        -------
+        Tensor ()
+        """
+        pair = pair.coarser(self.spacings[stage])
+        displacements = self(pair.fixed, pair.moving)
+        cost = objective(pair.fixed, pair.moving, displacements[0], pair.counted)
+        multiple = 2 ** (self.levels - 1)
+        fixed, moving, weight = (
+            pad_to_multiple(data, multiple) for data in (pair.fixed, pair.moving, pair.counted)
+        )
+        for displacement in displacements[1:]:
+            fixed, moving, weight = (nnf.avg_pool3d(data, 2) for data in (fixed, moving, weight))
+            cost = cost + objective(fixed, moving, displacement, weight)
+        return cost
+
+    def deform(self, pair: Pair) -> Halves:
+        """Deformation of a pair by one pass, without gradients."""
+        pair = pair.coarser(self.spacings[0])
+        with torch.no_grad():
+            displacement = self(pair.fixed, pair.moving)[0]
+        return Halves.one_sided(Displacement(pair.grid, displacement))
+
+
+def pad_to_multiple(data: Tensor, multiple: int) -> Tensor:
+    """Append zeros to (batch, channels, i, j, k) until each size divides by `multiple`."""
+    padding = [length for size in reversed(data.shape[2:]) for length in (0, -size % multiple)]
+    return nnf.pad(data, padding)
+
+
+def convolution_dtype(images: Tensor, multiple: int) -> torch.dtype:
+    """Precision of a network's convolutions: bfloat16 where the device computes in it.
+
+    Parameters
+    ----------
+    images : Tensor (batch, channels, i, j, k)
+        What enters.
+    multiple : int
+        How many of its voxels along an axis are one at the network's coarsest resolution.
+    """
+    device = images.device
+    if min(images.shape[2:]) < 3 * multiple:
+        return torch.float32  # gradients in bfloat16 are wrong for 2 voxels (torch 2.13, CPU)
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+
+
+def _convolution(inputs: int, outputs: int) -> nn.Sequential:
+    """Convolution of 3 x 3 x 3 with normalisation, at one resolution."""
+    return nn.Sequential(
+        nn.Conv3d(inputs, outputs, 3, padding=1, bias=False),
+        nn.InstanceNorm3d(outputs, affine=True),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _deconvolution(inputs: int, outputs: int) -> nn.Sequential:
+    """Up to twice the resolution."""
+    return nn.Sequential(
+        nn.ConvTranspose3d(inputs, outputs, 4, stride=2, padding=1, bias=False),
+        nn.InstanceNorm3d(outputs, affine=True),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _regression(inputs: int) -> nn.Conv3d:
+    """Displacement from features; starts close to none at all."""
+    layer = nn.Conv3d(inputs, 3, 3, padding=1)
+    nn.init.normal_(layer.weight, std=1e-4)
+    nn.init.zeros_(layer.bias)
+    return layer

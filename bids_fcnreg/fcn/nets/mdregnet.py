@@ -1,0 +1,259 @@
+"""The default network: multi-resolution, incremental, diffeomorphic, symmetric.
+
+At each level of resolution, from coarse to fine, the images as the levels before warped them
+enter a fully convolutional network, which returns a velocity. A Gaussian layer smooths it,
+scaling and squaring integrates it, and the step so found is composed with the deformation so far.
+As both images move towards a space in the middle, exchanging them exchanges the halves of the
+deformation exactly.
+
+References
+----------
+Li & Fan, MDReg-Net: Multi-resolution diffeomorphic image registration using fully convolutional
+networks with deep self-supervision, Human Brain Mapping 43(7), 2022, doi 10.1002/hbm.25782.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as nnf
+
+from bids_fcnreg.fcn.losses.objective import Objective
+from bids_fcnreg.fcn.losses.similarity import local_ncc_forces
+from bids_fcnreg.fcn.nets.li_fan_2017 import convolution_dtype, pad_to_multiple
+from bids_fcnreg.fcn.pair import Pair
+from bids_fcnreg.fcn.reproducible import total
+from bids_fcnreg.fcn.spatial.displacement import exponentiate, warp
+from bids_fcnreg.fcn.spatial.filters import gaussian
+from bids_fcnreg.fcn.spatial.midpoint import Halves
+
+#: Smoothing of a velocity, in its own voxels, which are twice those of the images.
+VELOCITY_SIGMA = 0.7
+
+#: Before it is trained, a velocity is so many times the force, in its own voxels.
+INITIAL_GAIN = 0.25
+
+#: Number of squarings in the integration of a velocity.
+SQUARINGS = 5
+
+
+class VelocityFCN(nn.Module):
+    """Fully convolutional network from two images to the velocity that brings them together.
+
+    It works at half the resolution of the images and below: the velocity is smooth, and a
+    strided convolution hands the detail of the images on in its features. Beside the images it
+    sees the force of local NCC, the direction in which their likeness grows.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        Number of features at a half, a quarter, … of the resolution.
+    """
+
+    def __init__(self, widths: Sequence[int] = (16, 32, 64)) -> None:
+        super().__init__()
+        self.widths = tuple(widths)
+        pairs = list(zip(self.widths[:-1], self.widths[1:], strict=True))
+        self.stem = nn.Conv3d(5, self.widths[0], 4, stride=2, padding=1)
+        self.down = nn.ModuleList(nn.Conv3d(fine, coarse, 2, stride=2) for fine, coarse in pairs)
+        self.encode = nn.ModuleList(map(_convolution, self.widths))
+        self.up = nn.ModuleList(
+            nn.ConvTranspose3d(coarse, fine, 2, stride=2) for fine, coarse in pairs
+        )
+        self.decode = nn.ModuleList(map(_convolution, self.widths))
+        self.regression = nn.Conv3d(self.widths[0], 3, 3, padding=1)
+        nn.init.normal_(self.regression.weight, std=1e-3)
+        nn.init.zeros_(self.regression.bias)
+        self.gain = nn.Parameter(torch.tensor(INITIAL_GAIN))
+
+    @property
+    def multiple(self) -> int:
+        """Sizes of the images must divide by this."""
+        return 2 ** len(self.widths)
+
+    def forward(self, fixed: Tensor, moving: Tensor, force: Tensor) -> Tensor:
+        """Velocity that moves the moving image's points towards the fixed image.
+
+        Parameters
+        ----------
+        fixed, moving : Tensor (batch, 1, i, j, k)
+            Intensities of about 0 to 1; sizes divide by `multiple`.
+        force : Tensor (batch, 3, i, j, k)
+            Direction in which the likeness of the images grows.
+
+        Returns
+        -------
+        Tensor (batch, 3, i/2, j/2, k/2)
+            In its own voxels per unit time.
+        """
+        images = torch.cat([fixed, moving, force], dim=1)
+        precision = convolution_dtype(images, self.multiple)
+        with torch.autocast(images.device.type, precision, enabled=precision != torch.float32):
+            features = self._features(images.contiguous(memory_format=torch.channels_last_3d))
+            velocity = self.regression(features).float().contiguous()
+        return velocity + self.gain * nnf.avg_pool3d(force, 2)
+
+    def _features(self, images: Tensor) -> Tensor:
+        """Features (batch, width, i/2, j/2, k/2) of what enters."""
+        features = nnf.leaky_relu(self.stem(images), 0.1)
+        passed = []
+        for level, encode in enumerate(self.encode):
+            if level > 0:
+                passed.append(features)
+                features = nnf.leaky_relu(self.down[level - 1](features), 0.1)
+            features = features + encode(features)
+        features = features + self.decode[-1](features)
+        for level in reversed(range(len(passed))):
+            features = nnf.leaky_relu(self.up[level](features) + passed[level], 0.1)
+            features = features + self.decode[level](features)
+        return features
+
+
+class DiffeomorphicFCN(nn.Module):
+    """A velocity network for each level of resolution, coarse to fine.
+
+    Parameters
+    ----------
+    spacings : sequence of float
+        Voxel size of the images at each level in mm, coarse to fine.
+    passes : sequence of int
+        How many times each level's network is applied in a row.
+    widths : sequence of int
+        See `VelocityFCN`.
+    """
+
+    def __init__(
+        self,
+        spacings: Sequence[float] = (4.0, 2.0, 1.0),
+        passes: Sequence[int] = (4, 3, 2),
+        widths: Sequence[int] = (16, 32, 64),
+    ) -> None:
+        super().__init__()
+        self.spacings = tuple(spacings)
+        self.passes = tuple(passes)
+        self.widths = tuple(widths)
+        self.levels = nn.ModuleList(VelocityFCN(widths) for _ in self.spacings)
+
+    @property
+    def arguments(self) -> dict[str, object]:
+        """What to make such a network from."""
+        return {"spacings": self.spacings, "passes": self.passes, "widths": self.widths}
+
+    def begin(self, stage: int) -> None:
+        """Give a level, before it is trained, the weights of the coarser one.
+
+        What a network does in terms of voxels at one resolution is a good start at the next.
+        """
+        if stage > 0:
+            self.levels[stage].load_state_dict(self.levels[stage - 1].state_dict())
+
+    def follows(self, stage: int) -> bool:
+        """Whether a level has the weights of the coarser one, as before it is trained."""
+        if stage == 0:
+            return False
+        own, coarser = (self.levels[n].state_dict() for n in (stage, stage - 1))
+        return all(torch.equal(value, coarser[name]) for name, value in own.items())
+
+    def cost(self, pair: Pair, objective: Objective, stage: int) -> Tensor:
+        """Cost of a pair's deformation after each pass of one level, summed.
+
+        Parameters
+        ----------
+        pair : Pair
+            At the level's voxel size or finer.
+        objective : Objective
+            Evaluated at the level's resolution.
+        stage : int
+            The level that is trained; coarser ones are only used.
+
+        Returns
+        -------
+        Tensor ()
+        """
+        level = pair.coarser(self.spacings[stage])
+        start = self.deform(pair, stage) if stage > 0 else None
+        return sum(
+            objective.halfway(level, halves) for halves in self.descend(stage, level, start)
+        )
+
+    def deform(self, pair: Pair, levels: int | None = None) -> Halves:
+        """Deformation of a pair, without gradients.
+
+        Parameters
+        ----------
+        pair : Pair
+            The images after the linear stage, of any size.
+        levels : int, optional
+            Only the so many coarsest levels; by default all.
+
+        Returns
+        -------
+        Halves
+            On the grid of the finest of them.
+        """
+        halves = None
+        with torch.no_grad():
+            for level in range(len(self.levels) if levels is None else levels):
+                *_, halves = self.descend(level, pair, halves)
+        return halves
+
+    def descend(self, level: int, pair: Pair, start: Halves | None) -> Iterator[Halves]:
+        """Deformation after each pass through one level's network.
+
+        Gradients flow through the last pass only: every pass is supervised on its own.
+
+        Parameters
+        ----------
+        level : int
+            Which level, 0 being the coarsest.
+        pair : Pair
+            At any resolution that is not coarser.
+        start : Halves or None
+            What the coarser levels found.
+        """
+        pair = pair.coarser(self.spacings[level])
+        halves = start.on(pair.grid) if start else Halves.identity(pair.grid, pair.fixed)
+        for _ in range(self.passes[level]):
+            halves = Halves(halves.grid, halves.to_fixed.detach(), halves.to_moving.detach())
+            velocity = self._velocity(self.levels[level], pair, halves)
+            halves = halves.moved(*(self._step(part, pair) for part in (-velocity, velocity)))
+            yield halves
+
+    def _step(self, velocity: Tensor, pair: Pair) -> Tensor:
+        """Displacement (1, 3, i, j, k) on a pair's grid from a velocity of half its resolution."""
+        step = exponentiate(velocity, SQUARINGS)
+        step = 2 * nnf.interpolate(step, scale_factor=2, mode="trilinear")
+        i, j, k = pair.grid.shape
+        return step[..., :i, :j, :k].contiguous()
+
+    def _velocity(self, network: VelocityFCN, pair: Pair, halves: Halves) -> Tensor:
+        """Half of the antisymmetric velocity (1, 3, i/2, j/2, k/2) between the images."""
+        with torch.no_grad():
+            fixed, moving = halves.meet(pair.fixed, pair.moving)
+            if pair.exclude is not None:  # where there is no difference, nothing moves
+                moving = torch.lerp(moving, fixed, warp(pair.exclude, halves.to_moving))
+            force = _direction(fixed, moving, pair.weight)
+            fixed, moving, force = (
+                pad_to_multiple(data, network.multiple) for data in (fixed, moving, force)
+            )
+        both = network(
+            torch.cat([fixed, moving]), torch.cat([moving, fixed]), torch.cat([force, -force])
+        )
+        velocity = (both[:1] - both[1:]) / 2
+        return gaussian(velocity, VELOCITY_SIGMA)
+
+
+def _direction(fixed: Tensor, moving: Tensor, weight: Tensor) -> Tensor:
+    """Force of local NCC (1, 3, i, j, k) of bounded length, antisymmetric in the images."""
+    forces = local_ncc_forces(fixed, moving, radius=2, weight=weight)
+    force = gaussian(forces.on_second - forces.on_first, 1.0)
+    length = force.square().sum(dim=1, keepdim=True).sqrt()
+    typical = total(length * weight) / total(weight).clamp(min=1)
+    return force / (length + typical).clamp(min=1e-12)
+
+
+def _convolution(width: int) -> nn.Sequential:
+    """Convolution of 3 x 3 x 3 at one resolution."""
+    return nn.Sequential(nn.Conv3d(width, width, 3, padding=1), nn.LeakyReLU(0.1, inplace=True))

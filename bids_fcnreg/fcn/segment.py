@@ -1,0 +1,108 @@
+"""Segment the anatomy of a scan of any contrast, orientation and voxel size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bids_fcnreg.fcn.nets.anatomy import SPACING, STRUCTURES, AnatomyFCN, normalize_intensities
+from bids_fcnreg.fcn.nets.li_fan_2017 import pad_to_multiple
+from bids_fcnreg.fcn.spatial.filters import gaussian
+from bids_fcnreg.fcn.spatial.grid import Grid, Image, apply_affine
+from bids_fcnreg.fcn.spatial.transform import Transform
+
+
+@dataclass(frozen=True, eq=False)
+class Anatomy:
+    """Posterior probabilities of the structures in a scan.
+
+    Attributes
+    ----------
+    posteriors : Tensor (1, structures, i, j, k)
+        In the order of `bids_fcnreg.fcn.nets.anatomy.STRUCTURES`; they add up to 1.
+    grid : Grid
+        RAS+ axes, 2 mm voxels, around the scan's field of view.
+    """
+
+    posteriors: Tensor
+    grid: Grid
+
+    def labels(self, grid: Grid) -> Image:
+        """Most probable label (FreeSurfer's values) of each voxel of a grid.
+
+        Parameters
+        ----------
+        grid : Grid
+            For instance that of the scan.
+
+        Returns
+        -------
+        Image (1, 1, i, j, k)
+        """
+        stay = Transform(())
+        best = torch.zeros((1, 1, *grid.shape))
+        highest = torch.full_like(best, -1.0)
+        for label, part in zip(STRUCTURES, self.posteriors.split(1, dim=1), strict=True):
+            posterior = stay.resample(Image(part.contiguous(), self.grid), grid).data
+            better = posterior > highest
+            best[better] = float(label)
+            torch.maximum(highest, posterior, out=highest)
+        return Image(best, grid)
+
+
+def segment(scan: Image, network: AnatomyFCN, flip: bool = False) -> Anatomy:
+    """Segment a scan.
+
+    Parameters
+    ----------
+    scan : Image (1, 1, i, j, k)
+        Head or brain, of any contrast and intensity scale.
+    network : AnatomyFCN
+        Trained, in evaluation mode.
+    flip : bool
+        Average with the posteriors of the mirrored scan.
+
+    Returns
+    -------
+    Anatomy
+    """
+    grid = _network_grid(scan.grid)
+    coarser = SPACING / scan.grid.spacing
+    blurred = gaussian(scan.data.float(), np.where(coarser > 1.2, 0.5 * coarser, 0))
+    image = Transform(()).resample(Image(blurred, scan.grid), grid).data
+    posteriors = _posteriors(image, network)
+    if flip:
+        mirrored = _posteriors(image.flip(2), network).flip(2)[:, _opposite_channels()]
+        posteriors = (posteriors + mirrored) / 2
+    return Anatomy(posteriors, grid)
+
+
+@torch.no_grad()
+def _posteriors(image: Tensor, network: AnatomyFCN) -> Tensor:
+    """Posteriors (1, structures, i, j, k) of an image of any size at the network's voxel size."""
+    padded = pad_to_multiple(normalize_intensities(image), network.multiple)
+    logits = network(padded).reshape(*padded.shape[2:], len(STRUCTURES))
+    i, j, k = image.shape[2:]
+    return logits[:i, :j, :k].softmax(dim=-1).permute(3, 0, 1, 2)[None].contiguous()
+
+
+def _network_grid(grid: Grid) -> Grid:
+    """Grid of RAS+ axes and the network's voxel size around a field of view."""
+    corners = np.array(list(np.ndindex(2, 2, 2))) * np.array(grid.shape) - 0.5
+    world = apply_affine(grid.affine, corners)
+    low, high = world.min(axis=0), world.max(axis=0)
+    shape = np.maximum(1, np.ceil((high - low) / SPACING - 1e-6)).astype(int)
+    affine = np.diag([SPACING, SPACING, SPACING, 1.0])
+    affine[:3, 3] = (low + high) / 2 - SPACING * (shape - 1) / 2
+    return Grid(tuple(shape), affine)
+
+
+def _opposite_channels() -> list[int]:
+    """Channel of the same structure on the other side, for each channel."""
+    names = list(STRUCTURES.values())
+    swapped = {"Left": "Right", "Right": "Left"}
+    sides = [name.partition("-") for name in names]
+    return [names.index(swapped.get(side, side) + dash + rest) for side, dash, rest in sides]

@@ -1,0 +1,1 @@
+"""Grids, displacements and transforms."""

@@ -1,0 +1,290 @@
+"""Deformations on one grid: sample, compose, exponentiate, invert, Jacobian.
+
+A displacement is a tensor (batch, 3, i, j, k) in voxels of its grid, channels in the order
+i, j, k; it maps a voxel x of the fixed grid to x + u(x), and pulls images back:
+``warped(x) = moving(x + u(x))``. Outside the grid a displacement takes the value at the border.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as nnf
+
+from bids_fcnreg.fcn.cpu import kernels
+from bids_fcnreg.fcn.reproducible import mean
+
+
+def identity(shape: tuple[int, int, int], like: Tensor) -> Tensor:
+    """Coordinates of every voxel.
+
+    Parameters
+    ----------
+    shape : tuple of 3 int
+        Grid size.
+    like : Tensor
+        Gives dtype and device.
+
+    Returns
+    -------
+    Tensor (1, 3, i, j, k)
+        Voxel indices.
+    """
+    axes = [torch.arange(n, dtype=like.dtype, device=like.device) for n in shape]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij")).unsqueeze(0)
+
+
+def sample(
+    image: Tensor, coordinates: Tensor, mode: str = "linear", padding: str = "zeros"
+) -> Tensor:
+    """Values of an image at arbitrary places.
+
+    Parameters
+    ----------
+    image : Tensor (batch, channels, i, j, k)
+        What to sample.
+    coordinates : Tensor (batch, 3, *places)
+        Where, in voxels of the image; three axes of places.
+    mode : {"linear", "nearest"}
+        Interpolation.
+    padding : {"zeros", "border"}
+        What lies outside the image: zeros (values fade out linearly within the one voxel beyond
+        its border), or the values at its border.
+
+    Returns
+    -------
+    Tensor (batch, channels, *places)
+    """
+    if mode == "linear" and kernels.usable(image, coordinates):
+        return kernels.sample(image, coordinates, padding)
+    size = torch.tensor(image.shape[2:], dtype=coordinates.dtype, device=coordinates.device)
+    # grid_sample wants (x, y, z) = (k, j, i), scaled so that voxel centres span -1..1.
+    scale = (2 / (size - 1).clamp(min=1)).reshape(1, 3, 1, 1, 1)
+    normalised = (coordinates * scale - 1).flip(1).movedim(1, -1)
+    return nnf.grid_sample(
+        image,
+        normalised,
+        mode="bilinear" if mode == "linear" else mode,
+        padding_mode=padding,
+        align_corners=True,
+    )
+
+
+def warp(image: Tensor, displacement: Tensor, mode: str = "linear") -> Tensor:
+    """Pull an image back: ``warped(x) = image(x + u(x))``, zero outside.
+
+    Parameters
+    ----------
+    image : Tensor (batch, channels, i, j, k)
+        On the grid of the displacement.
+    displacement : Tensor (batch, 3, i, j, k)
+        In voxels.
+    mode : {"linear", "nearest"}
+        Interpolation.
+
+    Returns
+    -------
+    Tensor (batch, channels, i, j, k)
+
+    Examples
+    --------
+    >>> image = torch.arange(4.0).reshape(1, 1, 4, 1, 1)
+    >>> shift = torch.zeros(1, 3, 4, 1, 1)
+    >>> shift[:, 0] = 0.5
+    >>> warp(image, shift).flatten().round(decimals=3).tolist()
+    [0.5, 1.5, 2.5, 1.5]
+    """
+    if mode == "linear" and kernels.usable(image, displacement):
+        return kernels.warp(image, displacement)
+    coordinates = identity(tuple(displacement.shape[2:]), displacement) + displacement
+    return sample(image, coordinates, mode)
+
+
+def compose(first: Tensor, second: Tensor) -> Tensor:
+    """Displacement of ``x -> second(first(x))``, where both map x to x + u(x).
+
+    Parameters
+    ----------
+    first, second : Tensor (batch, 3, i, j, k)
+        Displacements in voxels; `first` acts first on a point of the fixed space.
+
+    Returns
+    -------
+    Tensor (batch, 3, i, j, k)
+        ``first(x) + second(x + first(x))``.
+    """
+    if kernels.usable(second, first):
+        return kernels.compose(first, second)
+    coordinates = identity(tuple(first.shape[2:]), first) + first
+    return first + sample(second, coordinates, padding="border")
+
+
+def exponentiate(velocity: Tensor, steps: int | None = None) -> Tensor:
+    """Flow of a stationary velocity for unit time, by scaling and squaring.
+
+    Parameters
+    ----------
+    velocity : Tensor (batch, 3, i, j, k)
+        Voxels per unit time.
+    steps : int, optional
+        Number of squarings; by default as many as make the first step at most 1/4 voxel.
+
+    Returns
+    -------
+    Tensor (batch, 3, i, j, k)
+        Displacement in voxels; that of ``-velocity`` is its inverse.
+
+    References
+    ----------
+    Arsigny et al., A log-Euclidean framework for statistics on diffeomorphisms, MICCAI 2006.
+
+    Examples
+    --------
+    >>> growth = torch.zeros(1, 3, 9, 9, 9)
+    >>> growth[:, 0] = 0.4 * torch.arange(-4.0, 5.0)[:, None, None]
+    >>> round(float(exponentiate(growth, steps=8)[0, 0, 6, 4, 4]), 2)  # 2 (exp(0.4) - 1)
+    0.98
+    """
+    if steps is None:
+        largest = float(velocity.detach().abs().max())
+        steps = max(0, int(torch.tensor(largest * 4).clamp(min=1).log2().ceil()))
+    displacement = velocity / 2**steps
+    for _ in range(steps):
+        displacement = compose(displacement, displacement)
+    return displacement
+
+
+def logarithm(displacement: Tensor, tolerance: float = 0.01, iterations: int = 20) -> Tensor:
+    """Stationary velocity whose flow is a displacement: the inverse of `exponentiate`.
+
+    What the flow leaves of the displacement is added to the velocity, until little is left or it
+    becomes no less.
+
+    Parameters
+    ----------
+    displacement : Tensor (batch, 3, i, j, k)
+        In voxels; a smooth diffeomorphism.
+    tolerance : float
+        Root mean square of what may be left, in voxels.
+    iterations : int
+        Stop after so many in any case.
+
+    Returns
+    -------
+    Tensor (batch, 3, i, j, k)
+        Voxels per unit time.
+
+    References
+    ----------
+    Bossa & Olmos, A new algorithm for the computation of the group logarithm of diffeomorphisms,
+    MFCA 2008; the first order of their series.
+    """
+    velocity, best = torch.zeros_like(displacement), displacement
+    left = float(mean(displacement.square()).sqrt())
+    for _ in range(iterations):
+        velocity = velocity + best
+        rest = compose(exponentiate(-velocity), displacement)
+        size = float(mean(rest.square()).sqrt())
+        if size >= left:
+            return velocity - best
+        best, left = rest, size
+        if left < tolerance:
+            break
+    return velocity
+
+
+def invert(
+    displacement: Tensor,
+    tolerance: float = 0.01,
+    iterations: int = 50,
+    start: Tensor | None = None,
+) -> Tensor:
+    """Inverse of a displacement: v with ``v(y) = -u(y + v(y))``.
+
+    A fixed-point iteration at every voxel, until that voxel has converged. Steps are shortened
+    where they stop to improve, so that it also converges where the displacement changes by more
+    than a voxel from voxel to voxel.
+
+    Parameters
+    ----------
+    displacement : Tensor (1, 3, i, j, k)
+        In voxels; a diffeomorphism.
+    tolerance : float
+        A voxel has converged when its residual ``|v(y) + u(y + v(y))|`` is below this, in voxels.
+    iterations : int
+        Stop after so many in any case.
+    start : Tensor (1, 3, i, j, k), optional
+        Where to start from, for instance the inverse of a slightly different displacement.
+
+    Returns
+    -------
+    Tensor (1, 3, i, j, k)
+        In voxels.
+
+    References
+    ----------
+    Chen et al., A simple fixed-point approach to invert a deformation field, Med. Phys. 35(1),
+    2008.
+    """
+    start = -displacement if start is None else start
+    if kernels.usable(displacement, start):
+        return kernels.invert(displacement, tolerance, iterations, start)
+    inverse = start.reshape(3, -1).clone()
+    active = torch.arange(inverse.shape[1], device=inverse.device)
+    places = identity(tuple(displacement.shape[2:]), displacement).reshape(3, -1)
+
+    def residual_of(guess: Tensor) -> Tensor:
+        moved = (places + guess).reshape(1, 3, 1, 1, -1)
+        return guess + sample(displacement, moved, padding="border").reshape(3, -1)
+
+    guess = inverse
+    residual = residual_of(guess)
+    error = residual.norm(dim=0)
+    step = torch.ones_like(error)
+    for _ in range(iterations):
+        left = error > tolerance
+        if not left.any():
+            break
+        active, places, guess = active[left], places[:, left], guess[:, left]
+        residual, error, step = residual[:, left], error[left], step[left]
+        candidate = guess - step * residual
+        candidate_residual = residual_of(candidate)
+        candidate_error = candidate_residual.norm(dim=0)
+        better = candidate_error <= error
+        guess = torch.where(better, candidate, guess)
+        residual = torch.where(better, candidate_residual, residual)
+        error = torch.where(better, candidate_error, error)
+        step = torch.where(better, (step * 1.2).clamp(max=1), step * 0.5)
+        inverse[:, active] = guess
+    return inverse.reshape(displacement.shape)
+
+
+def jacobian_determinant(displacement: Tensor) -> Tensor:
+    """Determinant of the Jacobian of ``x -> x + u(x)``, by central differences.
+
+    Parameters
+    ----------
+    displacement : Tensor (batch, 3, i, j, k)
+        In voxels.
+
+    Returns
+    -------
+    Tensor (batch, 1, i, j, k)
+        Local change of volume, 1 where nothing changes, at most 0 where space folds. At the
+        border differences are one-sided.
+
+    Examples
+    --------
+    >>> twice = torch.zeros(1, 3, 5, 5, 5)
+    >>> twice[:, 0] = torch.arange(5.0)[:, None, None]
+    >>> jacobian_determinant(twice).unique().tolist()
+    [2.0]
+    """
+    if kernels.usable(displacement):
+        return kernels.jacobian_determinant(displacement)
+    gradients = torch.gradient(displacement, dim=(2, 3, 4))
+    (a, b, c), (d, e, f), (g, h, i) = (
+        [gradients[axis][:, channel] + (1.0 if axis == channel else 0.0) for axis in range(3)]
+        for channel in range(3)
+    )
+    return (a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)).unsqueeze(1)

@@ -1,0 +1,351 @@
+"""What a registration returns: a chain of affines and displacements that maps points.
+
+A transform takes points of the fixed space to points of the moving space, in RAS+ mm; that is
+what resamples a moving image onto the fixed grid (ITK's sense). The chain is evaluated exactly,
+and images are interpolated once, from the original.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as nnf
+
+from bids_fcnreg.errors import InputError
+from bids_fcnreg.fcn.cpu import kernels
+from bids_fcnreg.fcn.spatial.displacement import identity, invert, jacobian_determinant, sample
+from bids_fcnreg.fcn.spatial.grid import Grid, Image, apply_affine, voxel_to_voxel
+
+#: Points mapped at a time: bounds memory, and is large enough to keep every core busy.
+POINTS_AT_A_TIME = 2_000_000
+
+#: Where space folds, logarithms of the Jacobian determinant are that of this.
+FOLDED = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """A linear map of points.
+
+    Parameters
+    ----------
+    matrix : ndarray (4, 4), float64
+        RAS+ mm to RAS+ mm.
+    """
+
+    matrix: np.ndarray
+
+    def inverse(self) -> Affine:
+        """The map the other way.
+
+        Raises
+        ------
+        InputError
+            If it maps different points to one.
+        """
+        try:
+            return Affine(np.linalg.inv(self.matrix))
+        except np.linalg.LinAlgError as why:
+            raise InputError("A singular linear transform has no inverse.") from why
+
+    def map(self, points: Tensor) -> Tensor:
+        """Map points (..., 3), RAS+ mm."""
+        matrix = torch.as_tensor(self.matrix, dtype=points.dtype)
+        return points @ matrix[:3, :3].T + matrix[:3, 3]
+
+
+@dataclass(frozen=True, eq=False)
+class Displacement:
+    """A displacement on a grid, linear between voxels, none outside the grid.
+
+    Parameters
+    ----------
+    grid : Grid
+        Where the displacement is known.
+    field : Tensor (1, 3, i, j, k), float32
+        x to x + u(x), in voxels of the grid, channels in the order i, j, k.
+    """
+
+    grid: Grid
+    field: Tensor
+
+    def __post_init__(self) -> None:
+        if tuple(self.field.shape) != (1, 3, *self.grid.shape):
+            raise ValueError(
+                f"A field of shape {tuple(self.field.shape)} does not fit the grid "
+                f"{self.grid.shape}."
+            )
+
+    def cpu(self) -> Displacement:
+        """The same in the memory of the CPU."""
+        return Displacement(self.grid, self.field.cpu())
+
+    def inverse(self) -> Displacement:
+        """The map the other way, on the same grid; it must not fold, and fade to zero there."""
+        return Displacement(self.grid, invert(self.field))
+
+    def map(self, points: Tensor) -> Tensor:
+        """Map points (..., 3), RAS+ mm."""
+        moved = self.at(_to_voxels(points, self.grid)).reshape(3, -1).T
+        to_world = torch.as_tensor(self.grid.affine[:3, :3], dtype=points.dtype)
+        return points + (moved.to(points.dtype) @ to_world.T).reshape(points.shape)
+
+    def at(self, places: Tensor) -> Tensor:
+        """The displacement, in voxels, at places (1, 3, *places) in voxels of its grid."""
+        return _sample_places(self.field, places, "linear")
+
+
+@dataclass(frozen=True, eq=False)
+class Transform:
+    """A chain of maps, from points of the fixed space to points of the moving space.
+
+    Parameters
+    ----------
+    steps : tuple of Affine and Displacement
+        Applied to a point in this order.
+
+    Examples
+    --------
+    >>> right = np.eye(4)
+    >>> right[0, 3] = 5.0
+    >>> shift = Transform((Affine(right),))
+    >>> shift.map(torch.zeros(3)).tolist()
+    [5.0, 0.0, 0.0]
+    >>> shift.then(shift.inverse()).map(torch.ones(3)).tolist()
+    [1.0, 1.0, 1.0]
+    >>> grid = Grid((8, 1, 1), np.eye(4))
+    >>> ramp = Image(torch.arange(8.0).reshape(1, 1, 8, 1, 1), grid)
+    >>> shift.resample(ramp, grid, fill=-1.0).data.flatten().round(decimals=3).tolist()
+    [5.0, 6.0, 7.0, -1.0, -1.0, -1.0, -1.0, -1.0]
+    """
+
+    steps: tuple[Affine | Displacement, ...]
+
+    def map(self, points: Tensor) -> Tensor:
+        """Map points of the fixed space to the moving space.
+
+        Parameters
+        ----------
+        points : Tensor (..., 3)
+            RAS+ mm.
+
+        Returns
+        -------
+        Tensor (..., 3)
+            RAS+ mm.
+        """
+        for step in self.steps:
+            points = step.map(points)
+        return points
+
+    def inverse(self) -> Transform:
+        """Transform from the moving space to the fixed space; see `Displacement.inverse`."""
+        return Transform(tuple(step.inverse() for step in reversed(self.steps)))
+
+    def then(self, other: Transform) -> Transform:
+        """Transform that takes a point through this one first, then through the other."""
+        return Transform(self.steps + other.steps)
+
+    def resample(
+        self, image: Image, onto: Grid, interpolation: str = "linear", fill: float = 0.0
+    ) -> Image:
+        """Bring an image of the moving space onto a grid of the fixed space.
+
+        Parameters
+        ----------
+        image : Image (1, channels, i, j, k)
+            In the moving space, on its own grid.
+        onto : Grid
+            In the fixed space.
+        interpolation : {"linear", "nearest", "label"}
+            ``label`` gives each voxel the label with the largest sum of trilinear weights among
+            the eight neighbours: smooth outlines, no new labels.
+        fill : float
+            Value outside the moving image.
+
+        Returns
+        -------
+        Image (1, channels, *onto.shape)
+        """
+        parts = [
+            _sample_places(image.data, self._places(slab, image.grid), interpolation, fill)
+            for slab in _slabs(onto)
+        ]
+        return Image(torch.cat(parts, dim=2), onto)
+
+    def _places(self, onto: Grid, grid: Grid) -> Tensor:
+        """Where voxels of the fixed space lie, in voxels of `grid`: (1, 3, i, j, k), float32."""
+        places, world = None, onto.affine  # of the places, in whatever voxels they are
+        for step in self.steps:
+            if isinstance(step, Affine):
+                world = step.matrix @ world
+            else:
+                places = _moved(places, np.linalg.inv(step.grid.affine) @ world, onto)
+                places = places + step.at(places)
+                world = step.grid.affine
+        return _moved(places, np.linalg.inv(grid.affine) @ world, onto)
+
+    def log_jacobian(self, grid: Grid) -> Tensor:
+        """Logarithm of the local change of volume, from the fixed to the moving space.
+
+        Parameters
+        ----------
+        grid : Grid
+            Where to evaluate, in the fixed space.
+
+        Returns
+        -------
+        Tensor (1, 1, i, j, k), float32
+            Positive where the moving image is larger than the fixed one; where space folds, the
+            logarithm of 1e-3.
+        """
+        return self.jacobian(grid).clamp(min=FOLDED).log()
+
+    def jacobian(self, grid: Grid) -> Tensor:
+        """Jacobian determinant: the local change of volume, from the fixed to the moving space.
+
+        Parameters
+        ----------
+        grid : Grid
+            Where to evaluate, in the fixed space.
+
+        Returns
+        -------
+        Tensor (1, 1, i, j, k), float32
+            Above 1 where the moving image is larger than the fixed one; at most 0 where space
+            folds.
+        """
+        # In voxels of the grid, on both sides, the determinant is the same as in millimetres.
+        return jacobian_determinant(self.displacement(grid).field)
+
+    def displacement(self, grid: Grid) -> Displacement:
+        """The whole chain as one displacement of the voxels of a grid in the fixed space."""
+        moved = torch.cat([self._places(slab, grid) for slab in _slabs(grid)], dim=2)
+        return Displacement(grid, moved - identity(grid.shape, moved))
+
+
+def change_grid(displacement: Displacement, grid: Grid) -> Displacement:
+    """The same displacement on another grid of the fixed space, in that grid's voxels.
+
+    Outside its own grid it goes on with the values at its border.
+    """
+    if displacement.grid.matches(grid):
+        return displacement
+    field = displacement.field
+    to_old = voxel_to_voxel(grid, displacement.grid)
+    index = Grid(grid.shape, to_old).places().to(field)
+    to_new = torch.from_numpy(np.linalg.inv(to_old)[:3, :3]).to(field)
+    moved = sample(field, index, padding="border")
+    return Displacement(grid, torch.einsum("cd,ndijk->ncijk", to_new, moved).contiguous())
+
+
+def extended(displacement: Displacement, grid: Grid) -> Displacement:
+    """The same displacement on its own voxels and as many more as reach over all of a grid.
+
+    Parameters
+    ----------
+    displacement : Displacement
+        Nothing moves at its border.
+    grid : Grid
+        In the fixed space.
+
+    Returns
+    -------
+    Displacement
+        Nothing moves in the added voxels. There are as many along the first axis as along the
+        last: fMRIPrep (``load_ants_h5``) takes one for the other.
+    """
+    corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(grid.shape) - 1)
+    corners = apply_affine(voxel_to_voxel(grid, displacement.grid), corners)
+    lower = np.minimum(np.floor(corners.min(axis=0) + 1e-3).astype(int), 0)
+    reach = np.ceil(corners.max(axis=0) - 1e-3).astype(int) + 1
+    upper = np.maximum(reach, displacement.grid.shape)
+    longest = max((upper - lower)[0], (upper - lower)[2])
+    upper[[0, 2]] = lower[[0, 2]] + longest
+    added = np.stack([-lower, upper - displacement.grid.shape], axis=1)[::-1]
+    field = nnf.pad(displacement.field, added.ravel().tolist())
+    return Displacement(displacement.grid.crop(lower, upper), field)
+
+
+def _slabs(grid: Grid) -> Iterator[Grid]:
+    """A grid in parts of whole planes, of as many points as are mapped at a time."""
+    planes = max(1, POINTS_AT_A_TIME // (grid.shape[1] * grid.shape[2]))
+    for lower in range(0, grid.shape[0], planes):
+        yield grid.crop((lower, 0, 0), (min(lower + planes, grid.shape[0]), *grid.shape[1:]))
+
+
+def _moved(places: Tensor | None, matrix: np.ndarray, grid: Grid) -> Tensor:
+    """Places (1, 3, i, j, k), by default the voxel indices of a grid, mapped by a matrix."""
+    if places is None:
+        return Grid(grid.shape, matrix).places()
+    linear, shift = (torch.from_numpy(part).to(places) for part in (matrix[:3, :3], matrix[:3, 3]))
+    return torch.einsum("cd,ndijk->ncijk", linear, places) + shift.reshape(1, 3, 1, 1, 1)
+
+
+def _to_voxels(points: Tensor, grid: Grid) -> Tensor:
+    """World points (i, j, k, 3) or (..., 3) as voxel coordinates (1, 3, i, j, k), float32."""
+    inverse = torch.as_tensor(np.linalg.inv(grid.affine), dtype=points.dtype)
+    voxels = points @ inverse[:3, :3].T + inverse[:3, 3]
+    if voxels.ndim != 4:
+        voxels = voxels.reshape(1, 1, -1, 3)
+    return voxels.movedim(-1, 0).unsqueeze(0).float()
+
+
+def _sample_places(data: Tensor, places: Tensor, interpolation: str, fill: float = 0.0) -> Tensor:
+    """Sample data (1, C, i, j, k) at voxel coordinates (1, 3, ...) as ITK does.
+
+    Up to half a voxel beyond the outermost voxel centres the border's value holds, farther out
+    it is `fill`.
+    """
+    places = places.to(data.device)
+    size = torch.tensor(data.shape[2:]).to(places).reshape(1, 3, 1, 1, 1)
+    inside = ((places >= -0.5) & (places <= size - 0.5)).all(dim=1, keepdim=True)
+    if interpolation == "label":
+        values = vote(data, places)
+    else:
+        values = sample(data.float(), places, interpolation, padding="border")
+    return torch.where(inside, values, torch.tensor(fill, dtype=values.dtype))
+
+
+def vote(labels: Tensor, places: Tensor) -> Tensor:
+    """Label with the largest sum of trilinear weights among the eight neighbours.
+
+    Parameters
+    ----------
+    labels : Tensor (1, 1, i, j, k)
+        Any numbers.
+    places : Tensor (1, 3, *places)
+        In voxels.
+
+    Returns
+    -------
+    Tensor (1, 1, *places), dtype of `labels`
+    """
+    if kernels.usable(labels, places):
+        return kernels.vote(labels, places)
+    size = torch.tensor(labels.shape[2:])
+    strides = torch.tensor([labels.shape[3] * labels.shape[4], labels.shape[4], 1])
+    flat = labels.reshape(-1)
+    largest, smallest = (sign * nnf.max_pool3d(sign * labels, 2, stride=1) for sign in (1, -1))
+    uniform = torch.zeros(labels.shape[2:], dtype=torch.bool)
+    uniform[:-1, :-1, :-1] = (largest == smallest)[0, 0]
+    coordinates = places.reshape(3, -1).clamp(min=0).minimum((size - 1)[:, None])
+    base = coordinates.long().minimum((size - 2)[:, None])
+    corner = (base * strides[:, None]).sum(dim=0)
+    winners = flat[corner]
+    # Only where neighbours differ is there anything to vote on.
+    mixed = ~uniform.reshape(-1)[corner]
+    corner, fraction = corner[mixed], (coordinates - base)[:, mixed]
+    candidates, weights = [], []
+    for offsets in np.ndindex(2, 2, 2):
+        candidates.append(flat[corner + int((torch.tensor(offsets) * strides).sum())])
+        shares = [fraction[d] if offset else 1 - fraction[d] for d, offset in enumerate(offsets)]
+        weights.append(shares[0] * shares[1] * shares[2])
+    candidates, weights = torch.stack(candidates), torch.stack(weights)
+    votes = torch.stack([(weights * (candidates == label)).sum(dim=0) for label in candidates])
+    winners[mixed] = candidates.gather(0, votes.argmax(dim=0, keepdim=True))[0]
+    return winners.reshape(1, 1, *places.shape[2:])

@@ -1,0 +1,257 @@
+"""Several images of one person: an unbiased space in their middle, and the way from it to each.
+
+Images of one person differ by how the head lay and, a little, by what changed between them. All
+are treated alike: none is the reference, each is resampled once. First the rigid transforms
+between them are halved; then each is deformed gently to their mean image, whose shape becomes the
+mean of theirs (see `groupwise`).
+
+References
+----------
+Reuter et al., Within-subject template estimation for unbiased longitudinal image analysis,
+NeuroImage 61(4), 2012.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from scipy import linalg
+
+from bids_fcnreg.fcn.groupwise import (
+    fold,
+    fold_inverse,
+    linear_part,
+    mean_shape,
+    robust_mean,
+)
+from bids_fcnreg.fcn.linear.align import align
+from bids_fcnreg.fcn.pair import MARGIN_MM, make_pair
+from bids_fcnreg.fcn.quality import Quality, assess
+from bids_fcnreg.fcn.refine import Refinement, refine
+from bids_fcnreg.fcn.register import Registration
+from bids_fcnreg.fcn.spatial.grid import Grid, Image, apply_affine
+from bids_fcnreg.fcn.spatial.transform import Affine, Transform
+
+#: Changes within a person are small and smooth: small smooth steps follow them, and little of the
+#: images' noise; smoothing the field itself as strongly would hold back the changes, too.
+GENTLE = Refinement(update_sigma=(2.0, 4.0, 8.0), field_sigma=(1.0, 1.0, 1.0), largest_step=0.2)
+
+#: Times the images are registered to their mean.
+ROUNDS = 2
+
+#: Voxel size of the mean image where the images have finer ones, in mm.
+FINEST_MM = 0.8
+
+
+@dataclass(frozen=True, eq=False)
+class Within:
+    """Images of one person, registered to each other.
+
+    Parameters
+    ----------
+    base, mask : Image (1, 1, i, j, k)
+        Mean image and its brain mask.
+    forward : tuple of Transform
+        Points of the base to points of each image: an affine after a displacement.
+    inverse : tuple of Transform
+        Points of each image to points of the base.
+    """
+
+    base: Image
+    mask: Image
+    forward: tuple[Transform, ...]
+    inverse: tuple[Transform, ...]
+
+
+def register_within(
+    images: Sequence[Image],
+    masks: Sequence[Image],
+    *,
+    device: torch.device | str = "cpu",
+    settings: Refinement = GENTLE,
+) -> Within:
+    """Register images of one person to a space in their middle.
+
+    Parameters
+    ----------
+    images : sequence of Image (1, 1, i, j, k)
+        At least two, of like intensities.
+    masks : sequence of Image
+        Brain masks on the grids of their images.
+    device : torch.device or str
+        Where to compute.
+    settings : Refinement
+        How gently they are deformed.
+
+    Returns
+    -------
+    Within
+
+    Raises
+    ------
+    InputError
+        If an image or a mask is empty.
+    """
+    rigid = halfway(images, masks)
+    grid = common_grid(masks, rigid)
+    found = Within(
+        *_average(images, masks, [Transform((Affine(matrix),)) for matrix in rigid], grid),
+        tuple(Transform((Affine(matrix),)) for matrix in rigid),
+        tuple(Transform((Affine(np.linalg.inv(matrix)),)) for matrix in rigid),
+    )
+    # The first mean image is blurred: its finest detail is not worth following.
+    rough = replace(settings, spacings=settings.spacings[:-1])
+    for number in range(ROUNDS):
+        chosen = settings if number == ROUNDS - 1 else rough
+        found = _improve(found, images, masks, rigid, chosen, device)
+    return found
+
+
+def halfway(images: Sequence[Image], masks: Sequence[Image]) -> list[np.ndarray]:
+    """Rigid transforms from a space in the middle to each image, (4, 4), RAS+ mm.
+
+    What leads from the first image to the middle is the mean of what leads to each of them.
+    """
+    first, rest = (images[0], masks[0]), zip(images[1:], masks[1:], strict=True)
+    matrices = [np.eye(4)] + [
+        align(first[0], image, dof="rigid", fixed_mask=first[1], moving_mask=mask)
+        for image, mask in rest
+    ]
+    logs = [linalg.logm(matrix).real for matrix in matrices]
+    to_middle = linalg.expm(-np.mean(logs, axis=0))
+    return [matrix @ to_middle for matrix in matrices]
+
+
+def common_grid(masks: Sequence[Image], matrices: Sequence[np.ndarray]) -> Grid:
+    """Grid of isotropic voxels along the world's axes around all brains, with a margin.
+
+    Parameters
+    ----------
+    masks : sequence of Image (1, 1, i, j, k)
+        Brains.
+    matrices : sequence of ndarray (4, 4)
+        From the space of the grid to each of them.
+    """
+    spacing = max(FINEST_MM, min(float(mask.grid.spacing.min()) for mask in masks))
+    points = np.concatenate([
+        apply_affine(
+            np.linalg.inv(matrix) @ mask.grid.affine, (mask.data[0, 0] > 0.5).nonzero().numpy()
+        )
+        for mask, matrix in zip(masks, matrices, strict=True)
+    ])  # fmt: skip
+    lower, upper = points.min(axis=0) - MARGIN_MM, points.max(axis=0) + MARGIN_MM
+    affine = np.diag([spacing] * 3 + [1.0])
+    affine[:3, 3] = lower
+    return Grid(tuple(np.ceil((upper - lower) / spacing).astype(int) + 1), affine)
+
+
+def _improve(
+    found: Within,
+    images: Sequence[Image],
+    masks: Sequence[Image],
+    rigid: Sequence[np.ndarray],
+    settings: Refinement,
+    device: torch.device | str,
+) -> Within:
+    """Deform each image to the mean image, and give that the mean of their shapes."""
+    grid, forward, inverse = found.base.grid, [], []
+    for image, mask, matrix in zip(images, masks, rigid, strict=True):
+        pair = make_pair(found.base, image, matrix, found.mask, mask).to(torch.device(device))
+        there, back = refine(pair, settings=settings).on(pair.grid).faded().join()
+        forward.append(Transform((there.cpu(), Affine(matrix))))
+        inverse.append(Transform((Affine(np.linalg.inv(matrix)), back.cpu())))
+    shape = mean_shape(forward, [1.0] * len(images), found.mask, anchored=True)
+    update, undo = shape.update.steps, shape.inverse_update.steps
+    forward = [
+        fold(Transform((*update, *one.steps)), matrix, grid)
+        for one, matrix in zip(forward, rigid, strict=True)
+    ]
+    inverse = [
+        fold_inverse(Transform((*one.steps, *undo)), matrix, grid)
+        for one, matrix in zip(inverse, rigid, strict=True)
+    ]
+    return Within(*_average(images, masks, forward, grid), tuple(forward), tuple(inverse))
+
+
+def _average(
+    images: Sequence[Image],
+    masks: Sequence[Image],
+    transforms: Sequence[Transform],
+    grid: Grid,
+) -> tuple[Image, Image]:
+    """Mean image in the middle, and the mask that most of the brains share there."""
+    seen = [t.resample(image, grid).data for image, t in zip(images, transforms, strict=True)]
+    inside = [t.resample(mask, grid).data for mask, t in zip(masks, transforms, strict=True)]
+    brains, values = torch.cat(inside).numpy() > 0.5, torch.cat(seen).numpy()
+    most = brains.mean(axis=0) >= 0.5
+    mean = robust_mean(values, [1.0] * len(images), brains == most)
+    return tuple(
+        Image(torch.from_numpy(data.astype(np.float32))[None], grid) for data in (mean, most)
+    )
+
+
+def through_base(
+    fixed: Image,
+    fixed_mask: Image,
+    moving: Image,
+    moving_mask: Image,
+    base: Registration,
+    within: tuple[Transform, Transform],
+) -> Registration:
+    """Registration of one image of a person to a template by way of the person's base.
+
+    Parameters
+    ----------
+    fixed, fixed_mask : Image (1, 1, i, j, k)
+        The template and its brain mask.
+    moving, moving_mask : Image (1, 1, i, j, k)
+        The image and its brain mask.
+    base : Registration
+        Of the base to the template.
+    within : pair of Transform
+        Points of the base to points of the image, and back.
+
+    Returns
+    -------
+    Registration
+        One displacement and one affine; quality is that of the whole way.
+    """
+    quality = Quality(base.quality.mode, base.quality.device, base.quality.weights)
+    quality.seconds = dict(base.quality.seconds)
+    with quality.timed("compose"):
+        chain = base.forward.then(within[0])
+        back = within[1].then(base.inverse)
+        matrix = linear_part(chain)
+        # On the grid that a registration of these images would have.
+        pair = make_pair(fixed, moving, matrix, fixed_mask, moving_mask)
+        forward = fold(chain, matrix, pair.grid)
+        inverse = fold_inverse(back, matrix, pair.grid)
+    with quality.timed("quality"):
+        quality.similarity_initial = base.quality.similarity_initial
+        assess(quality, pair, forward.steps[0], inverse.steps[1])
+    return Registration(forward, inverse, quality)
+
+
+def warped_volumes(labels: Image, transform: Transform, indices: Sequence[int]) -> list[float]:
+    """Volumes of regions after a transform.
+
+    Parameters
+    ----------
+    labels : Image (1, 1, i, j, k)
+        Regions in the space that the transform takes points from.
+    transform : Transform
+        Anywhere.
+    indices : sequence of int
+        Labels of the regions.
+
+    Returns
+    -------
+    list of float
+        In mm³: the integral of the Jacobian determinant over each region.
+    """
+    voxel = abs(np.linalg.det(labels.grid.affine[:3, :3]))
+    growth = transform.log_jacobian(labels.grid).exp()
+    return [float(growth[labels.data == index].double().sum() * voxel) for index in indices]

@@ -1,0 +1,227 @@
+"""What a study template is made of: alignment, mean shape, mean image, folded transforms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    File,
+    InputMultiObject,
+    SimpleInterface,
+    TraitedSpec,
+    isdefined,
+    traits,
+)
+
+from bids_fcnreg.interfaces.registration import grid_of, read_chain
+
+#: Room around the brain of a study template in mm: deformations fade out in it.
+MARGIN_MM = 14.0
+
+
+class _AlignInputSpec(BaseInterfaceInputSpec):
+    fixed = File(exists=True, mandatory=True, desc="brain to align to")
+    fixed_mask = File(exists=True, mandatory=True, desc="its mask")
+    moving = File(exists=True, mandatory=True, desc="image to align")
+    moving_mask = File(exists=True, mandatory=True, desc="its brain mask")
+    num_threads = traits.Int(1, usedefault=True, nohash=True, desc="processor cores to use")
+
+
+class _TransformOutputSpec(TraitedSpec):
+    transform = File(exists=True, desc="ITK .h5, points of fixed to points of moving")
+
+
+class Align(SimpleInterface):
+    """Align a brain linearly."""
+
+    input_spec = _AlignInputSpec
+    output_spec = _TransformOutputSpec
+
+    def _run_interface(self, runtime):
+        import torch
+
+        from bids_fcnreg.fcn.linear.align import align
+        from bids_fcnreg.fcn.spatial.transform import Affine, Transform
+        from bids_fcnreg.io import image
+        from bids_fcnreg.io.itk import write_transform
+
+        torch.set_num_threads(self.inputs.num_threads)
+        fixed, moving, fixed_mask, moving_mask = (
+            image.read(getattr(self.inputs, name))
+            for name in ("fixed", "moving", "fixed_mask", "moving_mask")
+        )
+        matrix = align(fixed, moving, fixed_mask=fixed_mask, moving_mask=moving_mask)
+        path = write_transform(Path(runtime.cwd) / "affine.h5", Transform((Affine(matrix),)))
+        self._results["transform"] = str(path)
+        return runtime
+
+
+class _MeanShapeInputSpec(BaseInterfaceInputSpec):
+    transforms = InputMultiObject(
+        File(exists=True),
+        mandatory=True,
+        desc="ITK .h5 of each image: points of the template to it",
+    )
+    weights = traits.List(traits.Float, mandatory=True, desc="how much each image counts")
+    mask = File(exists=True, mandatory=True, desc="brain mask of the template")
+    anchored = traits.Bool(False, usedefault=True, desc="keep the template's scale")
+    symmetric = traits.Bool(False, usedefault=True, desc="equal on the left and the right")
+    make_room = traits.Bool(False, usedefault=True, desc="a larger grid if the brain needs it")
+    num_threads = traits.Int(1, usedefault=True, nohash=True, desc="processor cores to use")
+
+
+class _MeanShapeOutputSpec(TraitedSpec):
+    update = File(exists=True, desc="ITK .h5: points of the mean shape to points of the template")
+    inverse_update = File(exists=True, desc="ITK .h5: the other way")
+    grid = File(exists=True, desc="image on the grid of the template of mean shape")
+    moved_mm = traits.Float(desc="how far the update moves points of the brain (RMS)")
+    bias_mm = traits.Float(desc="how far from the mean shape the template is after it (RMS)")
+
+
+class MeanShape(SimpleInterface):
+    """Find how the mean shape of many images differs from the template they are registered to."""
+
+    input_spec = _MeanShapeInputSpec
+    output_spec = _MeanShapeOutputSpec
+
+    def _run_interface(self, runtime):
+        import torch
+
+        from bids_fcnreg.fcn.groupwise import bias, mean_shape, room_for
+        from bids_fcnreg.fcn.spatial.grid import Image
+        from bids_fcnreg.io import image
+        from bids_fcnreg.io.itk import read_transform, write_transform
+
+        torch.set_num_threads(self.inputs.num_threads)
+        mask = image.read(self.inputs.mask)
+        paths, weights = self.inputs.transforms, self.inputs.weights
+        wishes = {"anchored": self.inputs.anchored, "symmetric": self.inputs.symmetric}
+        shape = mean_shape(map(read_transform, paths), weights, mask, **wishes)
+        folder = Path(runtime.cwd)
+        grid = mask.grid
+        if self.inputs.make_room:
+            grid = room_for(grid, mask, shape.stretch, MARGIN_MM)
+        empty = Image(torch.zeros(1, 1, *grid.shape), grid)
+        self._results |= {
+            "update": str(write_transform(folder / "update.h5", shape.update)),
+            "inverse_update": str(write_transform(folder / "inverse.h5", shape.inverse_update)),
+            "grid": str(image.write(folder / "grid.nii.gz", empty, "uint8", image.TEMPLATE)),
+            "moved_mm": shape.size(mask),
+            "bias_mm": bias(map(read_transform, paths), shape, weights, mask, **wishes),
+        }
+        return runtime
+
+
+class _MeanImageInputSpec(BaseInterfaceInputSpec):
+    images = InputMultiObject(File(exists=True), mandatory=True, desc="images on one grid")
+    masks = InputMultiObject(File(exists=True), mandatory=True, desc="their brain masks")
+    weights = traits.List(traits.Float, mandatory=True, desc="how much each image counts")
+    symmetric = traits.Bool(False, usedefault=True, desc="average it with its mirror image")
+    sharpening = traits.Float(0.5, usedefault=True, desc="amount of unsharp masking")
+    before = File(exists=True, desc="template of the iteration before")
+
+
+class _MeanImageOutputSpec(TraitedSpec):
+    t1w = File(exists=True, desc="the template")
+    mask = File(exists=True, desc="its brain mask")
+    sharpness = traits.Float(desc="mean gradient over mean intensity in the brain, per mm")
+    change = traits.Float(desc="RMS difference to `before` in the brain, over its mean intensity")
+
+
+class MeanImage(SimpleInterface):
+    """Average images robustly, a few planes at a time, and sharpen the average."""
+
+    input_spec = _MeanImageInputSpec
+    output_spec = _MeanImageOutputSpec
+
+    def _run_interface(self, runtime):
+        from bids_fcnreg.fcn.groupwise import sharpness
+        from bids_fcnreg.io import image
+        from bids_fcnreg.study.template import average, change
+
+        inputs = self.inputs
+        t1w, mask = average(
+            inputs.images, inputs.masks, inputs.weights, inputs.symmetric, inputs.sharpening
+        )
+        folder = Path(runtime.cwd)
+        self._results |= {
+            "t1w": str(image.write(folder / "T1w.nii.gz", t1w, space=image.TEMPLATE)),
+            "mask": str(image.write(folder / "mask.nii.gz", mask, "uint8", image.TEMPLATE)),
+            "sharpness": sharpness(t1w, mask.data),
+        }
+        if isdefined(inputs.before):
+            self._results["change"] = change(image.read(inputs.before), t1w, mask)
+        return runtime
+
+
+class _FoldInputSpec(BaseInterfaceInputSpec):
+    transforms = InputMultiObject(
+        File(exists=True), mandatory=True, desc="ITK .h5, template to image, the first acts first"
+    )
+    inverses = InputMultiObject(
+        File(exists=True), mandatory=True, desc="ITK .h5, image to template, the first acts first"
+    )
+    reference = File(exists=True, mandatory=True, desc="the template")
+    num_threads = traits.Int(1, usedefault=True, nohash=True, desc="processor cores to use")
+
+
+class _FoldOutputSpec(TraitedSpec):
+    transform = File(exists=True, desc="ITK .h5 that resamples the image onto the template")
+    inverse = File(exists=True, desc="ITK .h5 that resamples the template onto the image")
+
+
+class FoldTransforms(SimpleInterface):
+    """Make one displacement and one affine of a chain of transforms, in both directions."""
+
+    input_spec = _FoldInputSpec
+    output_spec = _FoldOutputSpec
+
+    def _run_interface(self, runtime):
+        import torch
+
+        from bids_fcnreg.fcn.groupwise import fold, fold_inverse, linear_part
+        from bids_fcnreg.io.itk import write_transform
+
+        torch.set_num_threads(self.inputs.num_threads)
+        grid = grid_of(self.inputs.reference)
+        chain = read_chain(self.inputs.transforms)
+        matrix = linear_part(chain)
+        inverse = fold_inverse(read_chain(self.inputs.inverses), matrix, grid)
+        folder = Path(runtime.cwd)
+        forward = fold(chain, matrix, grid)
+        self._results |= {
+            "transform": str(write_transform(folder / "forward.h5", forward, over=grid)),
+            "inverse": str(write_transform(folder / "inverse.h5", inverse, over=grid)),
+        }
+        return runtime
+
+
+class _TissueMapsInputSpec(BaseInterfaceInputSpec):
+    mask = File(exists=True, mandatory=True, desc="brain mask of the template")
+    transform = File(
+        exists=True, mandatory=True, desc="ITK .h5, template to built-in template, points"
+    )
+
+
+class _TissueMapsOutputSpec(TraitedSpec):
+    csf = File(exists=True, desc="probability of cerebrospinal fluid")
+    gm = File(exists=True, desc="probability of grey matter")
+    wm = File(exists=True, desc="probability of white matter")
+
+
+class TissueMaps(SimpleInterface):
+    """Bring the tissue maps of the built-in template to another one."""
+
+    input_spec = _TissueMapsInputSpec
+    output_spec = _TissueMapsOutputSpec
+
+    def _run_interface(self, runtime):
+        from bids_fcnreg.io import image
+        from bids_fcnreg.study.template import tissue_maps
+
+        maps = tissue_maps(read_chain([self.inputs.transform]), image.read(self.inputs.mask))
+        for name, values in maps.items():
+            path = Path(runtime.cwd) / f"{name}.nii.gz"
+            self._results[name] = str(image.write(path, values, space=image.TEMPLATE))
+        return runtime

@@ -1,0 +1,169 @@
+"""Displacement fields stored as images, as ANTs and ITK write them: vectors in LPS+ mm.
+
+Fields of other software look alike and mean something else; those that can be told are refused.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import SimpleITK as sitk
+
+from bids_fcnreg.errors import InputError
+from bids_fcnreg.resources import available_memory_gb
+
+#: What the names of images end in.
+ENDINGS = (".nii", ".nii.gz", ".img", ".hdr", ".nrrd", ".nhdr", ".mha", ".mhd")
+
+#: Intent codes of NIfTI: displacements, which ITK turns from RAS+ to LPS+, and vectors, in LPS+.
+DISPLACEMENTS, VECTORS = 1006, 1007
+
+#: Intent codes of FSL's warps and coefficients.
+FSL = range(2006, 2019)
+
+#: Intent names of vector images that follow another convention.
+OTHERS = {"NREG_TRANS": "a transform of NiftyReg", "Mapping": "a deformation of SPM"}
+
+#: Distance of two matrices (Frobenius) below which a field is taken for one of positions.
+POSITIONS = 0.8
+
+_CONVERT = "convert it to a displacement field of ITK first"
+
+
+def is_field(path: Path) -> bool:
+    """Whether a file is an image, by its name."""
+    return path.name.lower().endswith(ENDINGS)
+
+
+def read_field(path: Path) -> sitk.Image:
+    """Read a displacement field.
+
+    Parameters
+    ----------
+    path : Path
+        NIfTI, NRRD or MetaImage.
+
+    Returns
+    -------
+    SimpleITK.Image
+        3D, vectors of three components in LPS+ mm, float32.
+
+    Raises
+    ------
+    InputError
+        If it is no displacement field, follows another convention, or is too large for memory.
+    Exception
+        Of nibabel and SimpleITK, if it cannot be read.
+    """
+    nifti = None
+    if path.name.lower().endswith((".nii", ".nii.gz", ".img", ".hdr")):
+        nifti = nib.load(path)
+        _check_nifti(nifti, path)
+    elif path.name.lower().endswith((".nrrd", ".nhdr")):
+        _check_nrrd(path)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    _check_information(reader, path)
+    if nifti is None:
+        reader.SetOutputPixelType(sitk.sitkVectorFloat32)
+        field = reader.Execute()
+    else:
+        field = _vectors(nifti, reader)
+    if _holds_positions(field):
+        raise InputError(f"{path} holds positions, not displacements: {_CONVERT}.")
+    return field
+
+
+def _vectors(nifti: nib.Nifti1Pair, reader: sitk.ImageFileReader) -> sitk.Image:
+    """Vectors of a NIfTI file on ITK's grid.
+
+    ITK itself reads NaN, and what is missing of a truncated file, as zero.
+    """
+    values = np.asarray(nifti.dataobj, dtype=np.float32)[:, :, :, 0]
+    if int(nifti.header["intent_code"]) == DISPLACEMENTS:
+        values = values * np.float32([-1, -1, 1])
+    field = sitk.GetImageFromArray(np.ascontiguousarray(values.transpose(2, 1, 0, 3)), True)
+    field.SetOrigin(reader.GetOrigin())
+    field.SetSpacing(reader.GetSpacing())
+    field.SetDirection(reader.GetDirection())
+    return field
+
+
+def _check_nrrd(path: Path) -> None:
+    """Refuse another space than LPS+, and a field for points of the image."""
+    with open(path, "rb") as stream:
+        header = stream.read(2**16).replace(b"\r", b"").partition(b"\n\n")[0].decode("latin1")
+    said = dict(re.findall(r"^([\w ]+):=? *(.*?) *$", header, re.MULTILINE))
+    space = said.get("space", "LPS")
+    if space.lower() not in ("left-posterior-superior", "lps"):
+        raise InputError(f"{path} is in the space {space}, not LPS: {_CONVERT}.")
+    if said.get("displacement field type") == "modeling":
+        raise InputError(f"{path} maps from the image to the reference: give its inverse.")
+
+
+def _check_nifti(image: nib.spatialimages.SpatialImage, path: Path) -> None:
+    """Refuse what the header says is no displacement field of ITK."""
+    header, shape = image.header, image.shape
+    code = int(header["intent_code"]) if isinstance(image, nib.Nifti1Pair) else 0
+    name = str(header.get_intent()[2]).strip() if code in (DISPLACEMENTS, VECTORS) else ""
+    if code in FSL:
+        raise InputError(
+            f"{path} is a warp of FSL (intent code {code}), whose displacements mean something "
+            f"else: {_CONVERT}, for instance with wb_command -convert-warpfield."
+        )
+    if name in OTHERS:
+        raise InputError(f"{path} is {OTHERS[name]}, not a displacement field of ITK: {_CONVERT}.")
+    if len(shape) != 5 or shape[3:] != (1, 3) or code not in (DISPLACEMENTS, VECTORS):
+        raise InputError(
+            f"{path} is not a displacement field of ITK or ANTs, which has the shape (i, j, k, 1, "
+            f"3) and the intent code {VECTORS} (vector): its shape is {shape}, its code {code}. "
+            "Give a transform, or convert it."
+        )
+
+
+def _check_information(reader: sitk.ImageFileReader, path: Path) -> None:
+    """Refuse another number of axes or components, or too many voxels."""
+    dimension, components = reader.GetDimension(), reader.GetNumberOfComponents()
+    if dimension != 3 or components != 3:
+        raise InputError(
+            f"{path} is not a displacement field, which has 3 axes and 3 values a voxel: it has "
+            f"{dimension} and {components}."
+        )
+    # The field as it is stored, in single precision, and in voxels.
+    needed = 3 * 16.0 * np.prod(reader.GetSize(), dtype=float) / 1024**3
+    if needed > (there := available_memory_gb()):
+        raise InputError(
+            f"{path} claims a transform that takes {needed:.0f} GB of memory, more than the "
+            f"{there:.1f} GB there are: it is damaged, or was made on too fine a grid."
+        )
+
+
+def _holds_positions(field: sitk.Image) -> bool:
+    """Whether values are where points go to (RAS+ or LPS+), rather than how far they go.
+
+    Then they grow by about 1 mm with each mm; displacements hardly do.
+    """
+    steps = [max(1, n // 16) for n in field.GetSize()]
+    values = sitk.GetArrayViewFromImage(field)[:: steps[2], :: steps[1], :: steps[0]]
+    values = values.reshape(-1, 3)
+    finite = np.isfinite(values).all(axis=1)
+    if finite.sum() < 16:
+        return False
+    k, j, i = np.meshgrid(
+        *(
+            np.arange(0, n, step)
+            for n, step in zip(field.GetSize()[::-1], steps[::-1], strict=True)
+        ),
+        indexing="ij",
+    )
+    voxels = np.stack([i, j, k], axis=-1).reshape(-1, 3)
+    direction = np.reshape(field.GetDirection(), (3, 3)) * np.array(field.GetSpacing())
+    points = voxels @ direction.T + np.array(field.GetOrigin())
+    design = np.column_stack([points, np.ones(len(points))])[finite]
+    slope = np.linalg.lstsq(design, values[finite].astype(float), rcond=None)[0][:3].T
+    signs = (np.eye(3), np.diag([-1.0, -1.0, 1.0]))
+    return any(np.linalg.norm(slope - sign) < POSITIONS for sign in signs)

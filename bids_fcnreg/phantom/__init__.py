@@ -1,0 +1,1 @@
+"""Synthetic datasets whose deformations are known."""

@@ -1,0 +1,181 @@
+"""A BIDS dataset whose truth is known: the template brain, deformed, in heads of its own.
+
+Every participant is the built-in template seen through a random diffeomorphism and a random
+affine, with its own tissue contrast, scalp and skull, bias field, noise, voxel size and
+orientation. The truth lies in ``derivatives/truth``: the transforms, tissues and brain mask.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from bids_fcnreg import __version__
+from bids_fcnreg.bids.atlases import TISSUE, materialise_atlas, resolve_atlas, write_lookup
+from bids_fcnreg.bids.derivatives import BIDS_VERSION, NAME, write_json, write_tsv
+from bids_fcnreg.bids.templates import BUILTIN, materialise, resolve_template
+from bids_fcnreg.errors import InputError
+from bids_fcnreg.fcn.spatial.grid import Image
+from bids_fcnreg.fcn.spatial.transform import Transform
+from bids_fcnreg.io import image
+from bids_fcnreg.io.itk import write_transform
+from bids_fcnreg.phantom.head import Head, build
+from bids_fcnreg.phantom.scan import SCANS, Participant, simulate_sessions
+
+#: What a scan and its truth take on the disk.
+GB_PER_SCAN = 0.03
+
+
+def make_dataset(
+    folder: str | os.PathLike,
+    participants: int = 2,
+    seed: int = 0,
+    max_displacement: float = 10.0,
+    sessions: int = 1,
+) -> Path:
+    """Make a BIDS dataset of phantoms, with the truth in ``derivatives/truth``.
+
+    Parameters
+    ----------
+    folder : path
+        Where to; must not exist yet or be empty. It appears whole or not at all.
+    participants : int
+        How many. A participant is the same whatever their number.
+    seed : int
+        The same seed gives the same files, bit for bit.
+    max_displacement : float
+        Largest displacement by the diffeomorphism inside a brain, in mm; a participant's own
+        largest displacement is between 60 and 100 % of it.
+    sessions : int
+        Of each participant. With several, the ventricles grow and the left hippocampus shrinks
+        from session to session (`CHANGES`); each is scanned anew.
+
+    Returns
+    -------
+    pathlib.Path
+        `folder`.
+
+    Raises
+    ------
+    InputError
+        If there is something in `folder`, no participant or no session is wanted, or more than
+        the disk can hold.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is not an empty folder: name one that does not exist yet.")
+    if participants < 1:
+        raise InputError(f"{participants} participants cannot be simulated: ask for at least 1.")
+    if sessions < 1:
+        raise InputError(f"{sessions} sessions cannot be simulated: ask for at least 1.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    needed = participants * sessions * GB_PER_SCAN
+    there = shutil.disk_usage(folder.parent).free / 1024**3
+    if needed > there:
+        raise InputError(
+            f"{participants * sessions} scans take about {needed:.0f} GB, more than the "
+            f"{there:.0f} GB that are free at {folder}: ask for fewer."
+        )
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        staging.chmod(0o755)
+        head = template_head()
+        labels = [f"{number:02d}" for number in range(1, participants + 1)]
+        _write_dataset(staging, labels)
+        for number, label in enumerate(labels):
+            rng = np.random.default_rng([seed, number])
+            scan = SCANS[number % len(SCANS)]
+            scans = simulate_sessions(head, scan, max_displacement, rng, sessions)
+            for visit, participant in enumerate(scans, start=1):
+                session = f"ses-{visit}" if sessions > 1 else None
+                _write_participant(staging, f"sub-{label}", session, participant)
+        os.replace(staging, folder)
+    except BaseException:
+        shutil.rmtree(staging)
+        raise
+    return folder
+
+
+def template_head() -> Head:
+    """Anatomy of the built-in template."""
+    with tempfile.TemporaryDirectory() as folder:
+        template = materialise(resolve_template(BUILTIN), Path(folder))
+        atlas = materialise_atlas(resolve_atlas(TISSUE, template), template, Path(folder))
+        return build(*(image.read(path) for path in (template.t1w, template.mask, atlas.image)))
+
+
+def registration_error(truth: Transform, estimate: Transform, points: Tensor) -> Tensor:
+    """How far a registration is off, in native space.
+
+    Parameters
+    ----------
+    truth, estimate : Transform
+        Both take points of the template to points of the scan (``from-T1w_to-<template>``).
+    points : Tensor (..., 3)
+        Points of the template, RAS+ mm; `mask_points` gives those of the brain.
+
+    Returns
+    -------
+    Tensor (...)
+        Distances in mm between where both transforms take a point.
+    """
+    return (truth.map(points) - estimate.map(points)).norm(dim=-1)
+
+
+def mask_points(mask: Image) -> Tensor:
+    """Centres of the voxels of a mask, (n, 3), float64, RAS+ mm."""
+    return mask.grid.points()[mask.data[0, 0] > 0]
+
+
+def _write_participant(
+    folder: Path, subject: str, session: str | None, participant: Participant
+) -> None:
+    name = f"{subject}_{session}" if session else subject
+    place = Path(*name.split("_"), "anat")
+    raw = folder / place
+    image.write(raw / f"{name}_T1w.nii.gz", participant.t1w, "int16")
+    write_json(raw / f"{name}_T1w.json", {"Modality": "MR", "SeriesDescription": "simulated"})
+    truth = folder / "derivatives" / "truth" / place
+    image.write(truth / f"{name}_dseg.nii.gz", participant.dseg, "uint8")
+    image.write(truth / f"{name}_desc-brain_mask.nii.gz", participant.mask, "uint8")
+    for source, target, transform in (
+        ("T1w", BUILTIN, participant.forward),
+        (BUILTIN, "T1w", participant.inverse),
+    ):
+        file = f"{name}_from-{source}_to-{target}_mode-image_xfm.h5"
+        write_transform(truth / file, transform)
+
+
+def _write_dataset(folder: Path, labels: list[str]) -> None:
+    """Descriptions of the raw dataset and of its truth."""
+    made_by = [{"Name": NAME, "Version": __version__}]
+    common = {"BIDSVersion": BIDS_VERSION, "License": "CC0", "GeneratedBy": made_by}
+    write_json(
+        folder / "dataset_description.json",
+        {"Name": "Phantom heads", "DatasetType": "raw", **common},
+    )
+    (folder / "README.md").write_text(
+        "# Phantom heads\n\n"
+        f"Simulated T1-weighted scans: each is the {BUILTIN} brain after a random diffeomorphism\n"
+        "and affine, with skull and scalp, tissue contrast, bias field and noise of its own.\n"
+        "The transforms, tissues and brain masks that they were made from are in\n"
+        "`derivatives/truth`.\n"
+    )
+    write_tsv(folder / "participants.tsv", ["participant_id"], [[f"sub-{n}"] for n in labels])
+    truth = folder / "derivatives" / "truth"
+    write_json(
+        truth / "dataset_description.json",
+        {"Name": "Truth of the phantom heads", "DatasetType": "derivative", **common},
+    )
+    (truth / "README.md").write_text(
+        "# Truth of the phantom heads\n\n"
+        f"`from-T1w_to-{BUILTIN}` takes points of the template to points of the scan, which is\n"
+        "what resamples the scan onto the template; its inverse takes them back.\n"
+    )
+    (truth / ".bidsignore").write_text("*_xfm.h5\n")
+    write_lookup(truth / "dseg.tsv", resolve_atlas(TISSUE, resolve_template(BUILTIN)).labels)

@@ -1,0 +1,1 @@
+"""Brain masks, bias field, intensity scale, averages of runs, lesion masks."""

@@ -1,0 +1,1 @@
+"""Quality control: metrics, verdict, and left-right flips."""

@@ -1,0 +1,1 @@
+"""What is computed of a whole study: tables, mean images, outliers, figures, their page."""

@@ -1,0 +1,108 @@
+"""Mean images of a study, read one at a time, and how like them each scan is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import compress
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from bids_fcnreg.errors import InputError
+from bids_fcnreg.io import image
+from bids_fcnreg.study.statistics import RunningMoments, correlation, overlap
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and standard deviation over the scans of a study.
+
+    Attributes
+    ----------
+    mean, sd : nibabel.Nifti1Image
+        float32, on the template's grid.
+    """
+
+    mean: nib.Nifti1Image
+    sd: nib.Nifti1Image
+
+
+def image_moments(paths: Sequence[str | Path]) -> Moments:
+    """Mean and standard deviation of images on one grid, of which one is in memory at a time.
+
+    Raises
+    ------
+    InputError
+        If an image cannot be read, or lies on another grid than the first.
+    """
+    moments, first = RunningMoments(), None
+    for path in paths:
+        one = image.load(path)
+        first = one if first is None else first
+        _check_grid(one, path, first, paths[0])
+        moments.add(one.get_fdata(dtype=np.float32, caching="unchanged"))
+    return Moments(*(image.like(first, values) for values in (moments.mean, moments.sd)))
+
+
+def likeness(
+    t1w: Sequence[str | Path],
+    masks: Sequence[str | Path],
+    mean: nib.Nifti1Image,
+    counted: Sequence[bool] | None = None,
+) -> tuple[nib.Nifti1Image, list[tuple[float, float]]]:
+    """How like the study's mean each scan is.
+
+    Parameters
+    ----------
+    t1w, masks : sequence of path
+        Images and brain masks on the template's grid.
+    mean : nibabel.Nifti1Image
+        Mean of the images.
+    counted : sequence of bool, optional
+        Which of the masks the majority is of; by default, all.
+
+    Returns
+    -------
+    majority : nibabel.Nifti1Image
+        Mask, uint8: where at least half of the scans have brain.
+    scans : list of (float, float)
+        For each scan the correlation with the mean image in that mask, and the Dice coefficient
+        of its own mask with it.
+    """
+    shares = RunningMoments()
+    for path in masks if counted is None else compress(masks, counted):
+        shares.add(_mask(path))
+    majority = shares.mean >= 0.5
+    expected = mean.get_fdata(dtype=np.float32)[majority]
+    scans = [
+        (
+            correlation(image.load(path).get_fdata(dtype=np.float32)[majority], expected),
+            overlap(_mask(mask) > 0, majority),
+        )
+        for path, mask in zip(t1w, masks, strict=True)
+    ]
+    return image.like(mean, majority, "uint8"), scans
+
+
+def mask_volume(path: str | Path) -> float:
+    """Volume of a mask in mm³."""
+    nifti = nib.load(path)
+    voxel = abs(np.linalg.det(nifti.affine[:3, :3]))
+    return float(np.count_nonzero(np.asanyarray(nifti.dataobj)) * voxel)
+
+
+def _mask(path: str | Path) -> np.ndarray:
+    return (image.load(path).get_fdata(dtype=np.float32) > 0.5).astype(np.float32)
+
+
+def _check_grid(
+    one: nib.Nifti1Image, path: str | Path, first: nib.Nifti1Image, first_path: str | Path
+) -> None:
+    """Refuse images that cannot be averaged voxel by voxel."""
+    if one.shape != first.shape or not np.allclose(one.affine, first.affine, atol=1e-3):
+        raise InputError(
+            f"{path} is not on the grid of {first_path}: run the participant level again for "
+            "all participants, with one resolution of the template."
+        )

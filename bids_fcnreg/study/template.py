@@ -1,0 +1,160 @@
+"""A study template's mean image, and the folder it is laid out in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+
+from bids_fcnreg import __version__
+from bids_fcnreg.bids.derivatives import BIDS_VERSION, NAME
+from bids_fcnreg.bids.templates import nilearn_map
+from bids_fcnreg.config import Config
+from bids_fcnreg.fcn.groupwise import mirror, robust_mean, sharpen
+from bids_fcnreg.fcn.spatial.grid import Grid, Image
+from bids_fcnreg.fcn.spatial.transform import Transform
+from bids_fcnreg.io import image
+
+#: Values held in memory at a time while images are averaged.
+VALUES_AT_A_TIME = 30_000_000
+
+
+def average(
+    images: Sequence[str | Path],
+    masks: Sequence[str | Path],
+    weights: Sequence[float],
+    symmetric: bool,
+    sharpening: float,
+) -> tuple[Image, Image]:
+    """Robust mean of images on one grid, sharpened, and the brain mask most of them share.
+
+    The mean brain ends as sharply as a brain does, so that registering brains to it does not
+    move their borders.
+
+    Parameters
+    ----------
+    images, masks : sequence of path
+        Uncompressed NIfTI: only some planes of all of them are in memory at a time.
+    weights : sequence of float
+        How much each image counts.
+    symmetric : bool
+        Make both equal on the left and the right of the plane x = 0.
+    sharpening : float
+        Amount of unsharp masking.
+
+    Returns
+    -------
+    t1w, mask : Image (1, 1, i, j, k)
+    """
+    first = nib.load(images[0])
+    grid = Grid(first.shape[:3], first.affine)
+    share = _over_planes([masks], grid, lambda inside: np.average(inside, axis=0, weights=weights))
+    if symmetric:
+        share = (share + mirror(Image(share, grid)).data) / 2
+    mask = (share >= 0.5).float()
+
+    def reduce(values: np.ndarray, inside: np.ndarray, most: np.ndarray) -> np.ndarray:
+        # Where most have brain only brains are averaged, elsewhere only what is not: so the
+        # template's brain ends as sharply as a brain does.
+        return robust_mean(values, weights, (inside > 0.5) == (most > 0.5))
+
+    t1w = _over_planes([images, masks], grid, reduce, mask[0].numpy())
+    if symmetric:
+        t1w = (t1w + mirror(Image(t1w, grid)).data) / 2
+    return Image(sharpen(t1w, mask, sharpening), grid), Image(mask, grid)
+
+
+def _over_planes(
+    stacks: Sequence[Sequence[str | Path]],
+    grid: Grid,
+    reduce: Callable[..., np.ndarray],
+    *volumes: np.ndarray,
+) -> torch.Tensor:
+    """What a function makes of the values (n, i, j, planes) of stacks of images, plane by plane.
+
+    It is also given the planes of further `volumes` (1, i, j, k).
+    """
+    sources = [[nib.load(path).dataobj for path in paths] for paths in stacks]
+    size = sum(map(len, sources)) * grid.shape[0] * grid.shape[1]
+    step = max(1, VALUES_AT_A_TIME // size)
+    parts = []
+    for k in range(0, grid.shape[2], step):  # neighbours along k are farthest apart in a file
+        read = [
+            np.stack([np.asarray(source[..., k : k + step], np.float32) for source in stack])
+            for stack in sources
+        ]
+        parts.append(reduce(*read, *(volume[..., k : k + step] for volume in volumes)))
+    return torch.from_numpy(np.concatenate(parts, axis=-1).astype(np.float32))[None, None]
+
+
+def tissue_maps(transform: Transform, mask: Image) -> dict[str, Image]:
+    """Tissue maps of the built-in template on the grid of another one.
+
+    Parameters
+    ----------
+    transform : Transform
+        Points of the other template to points of the built-in one.
+    mask : Image (1, 1, i, j, k)
+        Brain mask of the other template.
+
+    Returns
+    -------
+    dict of str to Image
+        ``csf``, ``gm`` and ``wm``: probabilities that sum to 1 in the mask.
+    """
+    inside = (mask.data > 0.5).float()
+    # The maps hold 0 to 255 for probabilities of 0 to 1; fluid is what they leave to one.
+    gm, wm = (
+        transform.resample(image.read(nilearn_map(kind)), mask.grid).data / 255 * inside
+        for kind in ("gm", "wm")
+    )
+    both = (gm + wm).clamp(min=1.0)
+    maps = {"csf": (inside - gm - wm).clamp(min=0), "gm": gm / both, "wm": wm / both}
+    return {name: Image(values, mask.grid) for name, values in maps.items()}
+
+
+def change(before: Image, after: Image, mask: Image) -> float:
+    """RMS difference of two images in a mask, over the mean intensity; grids may differ."""
+    earlier = Transform(()).resample(before, after.grid).data
+    inside = mask.data > 0.5
+    difference = (after.data - earlier)[inside].square().mean().sqrt()
+    return float(difference / after.data[inside].mean())
+
+
+def describe(name: str, t1w: Path, scans: Sequence[str], config: Config) -> dict[str, Any]:
+    """Content of template_description.json, with the keys that TemplateFlow uses.
+
+    Parameters
+    ----------
+    name : str
+        Of the template.
+    t1w : Path
+        Its image.
+    scans : sequence of str
+        Labels of the scans it is the average of.
+    config : Config
+        How it was made.
+    """
+    nifti = nib.load(t1w)
+    shape = "symmetric" if config.template_symmetric else "asymmetric"
+    scale = " and scale" if config.template_anchored else ", but not scale,"
+    return {
+        "Identifier": name,
+        "Name": f"Study template {name}: nonlinear {shape} average of {len(scans)} scans",
+        "BIDSVersion": BIDS_VERSION,
+        "GeneratedBy": [{"Name": NAME, "Version": __version__}],
+        "Description": f"Robust average of the registered scans in their mean shape, sharpened; "
+        f"orientation{scale} of {config.templates[0]}.",
+        "Scans": list(scans),
+        "res": {
+            "01": {
+                "origin": nifti.affine[:3, 3].tolist(),
+                "shape": list(nifti.shape),
+                "zooms": [float(size) for size in nifti.header.get_zooms()],
+            }
+        },
+    }

@@ -1,0 +1,224 @@
+"""Images to train on: each is aligned to the template once, and kept in the work folder."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bids_fcnreg import __version__
+from bids_fcnreg.atomic import is_whole_archive, replacing
+from bids_fcnreg.bids.templates import Template, materialise
+from bids_fcnreg.bids.training_images import Brain
+from bids_fcnreg.errors import InputError
+from bids_fcnreg.fcn.foreground import foreground
+from bids_fcnreg.fcn.linear.align import align
+from bids_fcnreg.fcn.pair import Pair, make_pair
+from bids_fcnreg.fcn.spatial.grid import Image
+from bids_fcnreg.fcn.training_pairs import Cohort
+from bids_fcnreg.io import image
+from bids_fcnreg.preprocessing.brain import fits_a_brain, shown
+
+#: Fewer images than this make no cohort.
+FEWEST = 3
+
+#: From so many images on, some are held out without being asked for.
+HOLDS_OUT = 6
+
+
+@dataclass(frozen=True)
+class Aligner:
+    """Brings images onto the template, or finds them as an earlier run left them.
+
+    Parameters
+    ----------
+    template : Template
+        As it was found.
+    spacing : float
+        Voxel size in mm at which they are kept.
+    folder : Path
+        Where they are kept, and what the template lacks.
+    """
+
+    template: Template
+    spacing: float
+    folder: Path
+
+    @cached_property
+    def own(self) -> Pair:
+        """The template paired with itself."""
+        return make_pair(*[self._image] * 2, np.eye(4), *[self._mask] * 2).coarser(self.spacing)
+
+    @cached_property
+    def _ready(self) -> Template:
+        return materialise(self.template, self.folder)
+
+    @cached_property
+    def _image(self) -> Image:
+        return image.read(self._ready.t1w)
+
+    @cached_property
+    def _mask(self) -> Image:
+        return image.read(self._ready.mask)
+
+    def place(self, brain: Brain) -> Path:
+        """File that keeps an image; another one when anything changes that it is made from."""
+        template = Brain(self.template.t1w, self.template.mask).fingerprint
+        what = f"{brain.fingerprint};{template};{self.spacing};{__version__}"
+        return self.folder / f"{hashlib.sha256(what.encode()).hexdigest()[:24]}.pt"
+
+    def __call__(self, brain: Brain) -> Tensor:
+        """Align an image, and keep it.
+
+        Returns
+        -------
+        Tensor (1, 1, i, j, k), float16
+            On the grid of `own`; intensities of about 0 to 1, 0 outside the brain.
+
+        Raises
+        ------
+        InputError
+            If the image or its mask cannot be read, or does not fit.
+        """
+        place = self.place(brain)
+        if is_whole_archive(place):
+            return torch.load(place, weights_only=True)
+        nifti = image.load(brain.image)
+        moving = image.to_image(nifti)
+        if brain.mask is None:
+            inside = torch.from_numpy(foreground(np.asanyarray(nifti.dataobj)))
+            mask = Image(inside[None, None].float(), moving.grid)
+        else:
+            mask = image.read(brain.mask)
+        matrix = align(self._image, moving, fixed_mask=self._mask, moving_mask=mask)
+        pair = make_pair(self._image, moving, matrix, self._mask, mask).coarser(self.spacing)
+        with replacing(place) as temporary:
+            torch.save(pair.moving.half(), temporary)
+        return pair.moving.half()
+
+
+def refuse_heads(brains: Sequence[Brain], aligner: Aligner) -> None:
+    """Refuse images that show more than a brain, before any time is spent on them.
+
+    Raises
+    ------
+    InputError
+        If there are any.
+    """
+    heads = [
+        brain.image
+        for brain in brains
+        if brain.mask is None and not aligner.place(brain).exists() and _shows_more(brain.image)
+    ]
+    if heads:
+        others = f" and {len(heads) - 1} more" if len(heads) > 1 else ""
+        raise InputError(
+            f"{heads[0]}{others} of {len(brains)} images show more than a brain, and no brain "
+            "mask is beside them: run `bids_fcnreg BIDS_DIR OUTPUT_DIR participant` first and "
+            "give OUTPUT_DIR as the data."
+        )
+
+
+def _shows_more(path: Path) -> bool:
+    """Whether an image that can be read shows more than a brain."""
+    try:
+        nifti = image.load(path)
+    except InputError:  # aligning it will say why
+        return False
+    return not fits_a_brain(shown(np.asanyarray(nifti.dataobj)), nifti.affine)
+
+
+def align_all(
+    brains: Sequence[Brain], aligner: Aligner, say: Callable[[int, str], None]
+) -> tuple[list[Brain], Cohort]:
+    """Align all images; those that cannot be aligned are left out.
+
+    Parameters
+    ----------
+    brains : sequence of Brain
+        See `find_brains`.
+    aligner : Aligner
+        How.
+    say : callable
+        Is told how many images are done, and what there is to say of the last one, if anything.
+
+    Returns
+    -------
+    used : list of Brain
+        Those that could be aligned.
+    cohort : Cohort
+        The template, and `used` in their order, in half precision.
+
+    Raises
+    ------
+    InputError
+        If fewer than `FEWEST` are left.
+    """
+    used, images = [], [aligner.own.fixed.half()]
+    for done, brain in enumerate(brains, start=1):
+        started, kept = time.perf_counter(), aligner.place(brain).exists()
+        try:
+            images.append(aligner(brain))
+        except Exception as error:  # whatever one image does, the others go on
+            why = str(error).strip() or type(error).__name__
+            say(done, f"{brain.image.name} is left out: {why}")
+            continue
+        used.append(brain)
+        seconds = time.perf_counter() - started
+        say(done, "" if kept else f"{brain.image.name}: aligned in {seconds:.0f} s")
+    if len(used) < FEWEST:
+        raise InputError(
+            f"Only {len(used)} of {len(brains)} images could be aligned, and at least {FEWEST} "
+            "are needed: see above what was wrong with the others."
+        )
+    return used, Cohort(torch.cat(images), aligner.own.grid)
+
+
+def split(brains: Sequence[Brain], held_out: int | None, seed: int) -> tuple[list[int], list[int]]:
+    """Choose at random who judges the network and is never trained on.
+
+    Whole people are held out, with all their images, so that there can be more than asked for.
+
+    Parameters
+    ----------
+    brains : sequence of Brain
+        All images.
+    held_out : int or None
+        How many; None means a tenth, at least 2, or none of fewer than `HOLDS_OUT`.
+    seed : int
+        Of the choice.
+
+    Returns
+    -------
+    trained, held : list of int
+        Their places in `brains`, in order.
+
+    Raises
+    ------
+    InputError
+        If it is one, or not one is left to train on.
+    """
+    number = len(brains)
+    if held_out is None:
+        held_out = max(2, round(number / 10)) if number >= HOLDS_OUT else 0
+    if held_out == 1:
+        raise InputError("One held-out image makes no pair: give --held-out 0 or at least 2.")
+    people = list(dict.fromkeys(brain.person for brain in brains))
+    shuffled = torch.randperm(len(people), generator=torch.Generator().manual_seed(seed)).tolist()
+    held: list[int] = []
+    while len(held) < held_out and shuffled:
+        person = people[shuffled.pop()]
+        held += [n for n, brain in enumerate(brains) if brain.person == person]
+    if not shuffled:
+        raise InputError(
+            f"With {held_out} of {number} images (of {len(people)} people) held out none is left "
+            "to train on: give a smaller number with --held-out, or 0."
+        )
+    return [n for n in range(number) if n not in held], sorted(held)

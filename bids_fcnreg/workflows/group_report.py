@@ -1,0 +1,171 @@
+"""The group level's report: what the participant level left, brought together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nipype.interfaces import utility as niu
+from nipype.pipeline import engine as pe
+
+from bids_fcnreg.interfaces.group import (
+    Publish,
+    StudyImages,
+    StudyPage,
+    StudyQuality,
+    StudyVolumes,
+)
+from bids_fcnreg.study.tables import counted
+
+if TYPE_CHECKING:
+    from bids_fcnreg.bids.results import Result
+    from bids_fcnreg.config import Config
+    from bids_fcnreg.study.tables import Row
+
+#: Folder in the derivatives for what concerns the whole study.
+FOLDER = "group"
+
+
+def init_group_report_wf(
+    *,
+    config: Config,
+    dataset: str,
+    rows: Mapping[str, Sequence[Row]],
+    results: Sequence[Result],
+    name: str = "group_wf",
+) -> pe.Workflow:
+    """Bring together tables, mean images and quality of all scans.
+
+    Parameters
+    ----------
+    config : Config
+        Names the folder of derivatives and the work folder.
+    dataset : str
+        Name of the study.
+    rows : mapping of str to sequence of Row
+        All scans, done or not, by template space.
+    results : sequence of Result
+        Files of those that are done.
+    name : str
+        Name of the workflow.
+
+    Returns
+    -------
+    Workflow
+        Holds a workflow for each space. Writes ``group.html``, and into ``group/`` the tables
+        with their dictionaries and the mean images.
+    """
+    workflow = pe.Workflow(name=name, base_dir=str(config.work_dir))
+    page = pe.Node(StudyPage(dataset=dataset, spaces=list(rows)), name="page")
+    gathered = {}
+    for field in ("rows", "means", "distributions"):
+        gathered[field] = pe.Node(
+            niu.Merge(len(rows)), name=f"all_{field}", run_without_submitting=True
+        )
+        workflow.connect(gathered[field], "out", page, field)
+    for number, (space, theirs) in enumerate(rows.items(), start=1):
+        done = [result for result in results if result.space == space]
+        part = init_space_wf(
+            config=config,
+            space=space,
+            rows=theirs,
+            results=done,
+            name=f"{re.sub(r'[^a-zA-Z0-9]', '_', space)}_wf",
+        )
+        for field, merge in gathered.items():
+            workflow.connect(part, f"outputnode.{field}", merge, f"in{number}")
+    put = publish_node(config.output_dir / "group.html", "put_page")
+    workflow.connect(page, "page", put, "in_file")
+    return workflow
+
+
+def init_space_wf(
+    *, config: Config, space: str, rows: Sequence[Row], results: Sequence[Result], name: str
+) -> pe.Workflow:
+    """Tables, mean images and pictures of one template space.
+
+    Parameters are those of `init_group_report_wf`, for one space.
+
+    Outputs
+    -------
+    rows
+        JSON of the rows with their numbers and outliers.
+    means, distributions
+        Pictures.
+    """
+    workflow = pe.Workflow(name=name)
+    folder = config.output_dir / FOLDER
+    outputnode = pe.Node(
+        niu.IdentityInterface(fields=["rows", "means", "distributions"]), name="outputnode"
+    )
+    verdicts = {result.label: result.verdict for result in results}
+    said = [asdict(row) | {"verdict": verdicts.get(row.label)} for row in rows]
+    quality = pe.Node(
+        StudyQuality(rows=said, done=[result.label for result in results], space=space),
+        name="quality",
+        mem_gb=0.5,
+    )
+    _put_table(workflow, quality, folder / f"space-{space}_quality.tsv", "quality")
+    workflow.connect(quality, "rows", outputnode, "rows")
+    quality.inputs.quality = [str(result.quality) for result in results]
+    images = pe.Node(
+        StudyImages(
+            t1w=[str(result.t1w) for result in results],
+            masks=[str(result.mask) for result in results],
+            log_jacobian=[str(result.log_jacobian) for result in results],
+            counted=counted([result.verdict for result in results]),
+        ),
+        name="images",
+        mem_gb=2.0,
+    )
+    workflow.connect([
+        (images, quality, [("likeness", "likeness")]),
+        (images, outputnode, [("picture", "means")]),
+        (quality, outputnode, [("picture", "distributions")]),
+    ])  # fmt: skip
+    names = {
+        "t1w_mean": "desc-mean_T1w",
+        "t1w_sd": "desc-sd_T1w",
+        "log_jacobian_mean": "desc-mean_logjacobian",
+        "log_jacobian_sd": "desc-sd_logjacobian",
+        "mask": "desc-brain_mask",
+    }
+    for field, ending in names.items():
+        put = publish_node(folder / f"space-{space}_{ending}.nii.gz", f"put_{field}")
+        workflow.connect(images, field, put, "in_file")
+    for atlas in sorted({atlas for result in results for atlas in result.volumes}):
+        theirs = [result for result in results if atlas in result.volumes]
+        volumes = pe.Node(
+            StudyVolumes(
+                rows=said,
+                done=[result.label for result in theirs],
+                volumes=[str(result.volumes[atlas]) for result in theirs],
+                masks=[str(result.native_mask) for result in theirs],
+                atlas=atlas,
+                space=space,
+            ),
+            name=f"volumes_{atlas}",
+            mem_gb=0.5,
+        )
+        _put_table(
+            workflow, volumes, folder / f"space-{space}_atlas-{atlas}_volumes.tsv", volumes.name
+        )
+    return workflow
+
+
+def _put_table(workflow: pe.Workflow, made: pe.Node, path: Path, name: str) -> None:
+    """Put a table and its dictionary into the derivatives."""
+    table = publish_node(path, f"put_{name}_table")
+    dictionary = publish_node(path.with_suffix(".json"), f"put_{name}_dictionary")
+    workflow.connect([
+        (made, table, [("table", "in_file")]),
+        (made, dictionary, [("dictionary", "in_file")]),
+    ])  # fmt: skip
+
+
+def publish_node(path: Path, name: str) -> pe.Node:
+    """Node that puts a file into its place."""
+    return pe.Node(Publish(out_file=str(path)), name=name, run_without_submitting=True)

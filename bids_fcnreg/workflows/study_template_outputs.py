@@ -1,0 +1,138 @@
+"""What comes out of a study template: transforms of each scan, and those to known templates."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nipype.pipeline import engine as pe
+
+from bids_fcnreg.interfaces.study_template import FoldTransforms, TissueMaps
+from bids_fcnreg.workflows.group_report import publish_node
+from bids_fcnreg.workflows.outputs import sink
+from bids_fcnreg.workflows.register import init_estimate_node
+
+if TYPE_CHECKING:
+    from bids_fcnreg.bids.templates import Template
+    from bids_fcnreg.config import Config
+    from bids_fcnreg.workflows.study_template import Estimate, Member
+
+
+def init_transforms_wf(
+    *,
+    config: Config,
+    members: Sequence[Member],
+    estimate: Estimate,
+    space: str,
+    reference: Path,
+    base_dir: Path,
+) -> pe.Workflow:
+    """Write the transforms between each scan and the finished template.
+
+    Parameters
+    ----------
+    config, members, base_dir
+        As in `template.init_start_wf`.
+    estimate : Estimate
+        What the last iteration found.
+    space : str
+        Name of the template.
+    reference : Path
+        Its image.
+    """
+    workflow = pe.Workflow(name="transforms", base_dir=str(base_dir))
+    for member in members:
+        label = member.scan.label
+        part = pe.Workflow(name=member.wf_name)
+        fold = pe.Node(
+            FoldTransforms(
+                transforms=[str(estimate.update), str(estimate.transforms[label])],
+                inverses=[str(estimate.inverses[label]), str(estimate.inverse_update)],
+                reference=str(estimate.t1w),
+                num_threads=config.omp_nthreads,
+            ),
+            name="fold",
+            mem_gb=2.0,
+        )
+        naming = {"mode": "image", "suffix": "xfm"}
+        sources = [str(member.t1w), str(member.mask), str(reference)]
+        forward = sink(
+            config,
+            member.scan,
+            "ds_transform",
+            **{"from": "T1w", "to": space},
+            Description=f"Maps points of {space} to points of the T1w image",
+            **naming,
+        )
+        backward = sink(
+            config,
+            member.scan,
+            "ds_inverse",
+            **{"from": space, "to": "T1w"},
+            Description=f"Maps points of the T1w image to points of {space}",
+            **naming,
+        )
+        forward.inputs.sources = backward.inputs.sources = sources
+        part.connect([
+            (fold, forward, [("transform", "in_file")]),
+            (fold, backward, [("inverse", "in_file")]),
+        ])  # fmt: skip
+        workflow.add_nodes([part])
+    return workflow
+
+
+def init_finish_wf(
+    *,
+    config: Config,
+    template: Template,
+    anchors: Sequence[Template],
+    folder: Path,
+    base_dir: Path,
+) -> pe.Workflow:
+    """Register known templates to the finished one, and bring tissue maps from the built-in one.
+
+    Parameters
+    ----------
+    config, base_dir
+        As in `template.init_start_wf`.
+    template : Template
+        The finished one, without skull.
+    anchors : sequence of Template
+        The built-in template, and the one that gave the orientation if that is another.
+    folder : Path
+        ``tpl-NAME``, where files are put.
+    """
+    workflow = pe.Workflow(name="finish", base_dir=str(base_dir))
+    name = template.name
+    for anchor in anchors:
+        space = re.sub(r"\W", "_", anchor.space)
+        register = init_estimate_node(config, template, name=f"register_{space}")
+        register.inputs.moving = str(anchor.t1w)
+        register.inputs.moving_mask = str(anchor.mask)
+        ending = "mode-image_xfm.h5"
+        there = publish_node(
+            folder / f"tpl-{name}_from-{anchor.space}_{ending}", f"put_from_{space}"
+        )
+        back = publish_node(
+            folder / f"tpl-{name}_from-{name}_to-{anchor.space}_{ending}", f"put_to_{space}"
+        )
+        workflow.connect([
+            (register, there, [("transform", "in_file")]),
+            (register, back, [("inverse", "in_file")]),
+        ])  # fmt: skip
+        if not anchor.builtin:
+            continue
+        tissue = pe.Node(
+            TissueMaps(mask=str(template.mask)),
+            name="tissue",
+            mem_gb=1.0,
+        )
+        workflow.connect(register, "transform", tissue, "transform")
+        for label in ("CSF", "GM", "WM"):
+            put = publish_node(
+                folder / f"tpl-{name}_res-01_label-{label}_probseg.nii.gz", f"put_{label}"
+            )
+            workflow.connect(tissue, label.lower(), put, "in_file")
+    return workflow

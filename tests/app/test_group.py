@@ -1,0 +1,412 @@
+"""The group level as its user calls it, on coarse bodies whose shapes are known."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from bids_fcnreg.bids.templates import resolve_template
+from bids_fcnreg.io.itk import read_transform
+
+SHAPE, SPACING = (40, 46, 38), 6.0
+SPACE = "body"
+
+#: Size relative to the template of each participant.
+SIZES = {"01": 1.04, "02": 1.1, "03": 1.16, "04": 1.22}
+
+
+def body(size: float = 1.0, turn: float = 0.0, seed: int = 0) -> nib.Nifti1Image:
+    """A coarse lobed body with a dark core and texture, of known size, turned about z."""
+    affine = np.diag([SPACING] * 3 + [1.0])
+    affine[:3, 3] = [-SPACING * (n - 1) / 2 for n in SHAPE]
+    points = np.moveaxis(np.indices(SHAPE), 0, -1) * SPACING + affine[:3, 3]
+    cos, sin = np.cos(turn), np.sin(turn)
+    x, y, z = np.moveaxis(points @ np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]]), -1, 0)
+    x, y, z = x / size, y / size, z / size
+    lobes = 1 + 0.15 * np.sin(3 * np.arctan2(y, x)) + 0.1 * z / 60
+    radius = np.sqrt((x / 62) ** 2 + (y / 78) ** 2 + (z / 55) ** 2) / lobes
+    inside = np.clip((1 - radius) * 8, 0, 1)
+    core = np.clip((0.45 - np.hypot(radius, (x - 15) / 90)) * 10, 0, 1)
+    texture = 6 * np.sin(x / 9) * np.cos(y / 11) * np.sin(z / 10)
+    noise = np.random.default_rng(seed).normal(0, 0.5, SHAPE)
+    values = (100 * inside - 55 * core + texture * inside + noise) * (inside > 0.05)
+    return nib.Nifti1Image(values.clip(0).astype("float32"), affine)
+
+
+def volume(nifti: nib.Nifti1Image) -> float:
+    return float(np.count_nonzero(nifti.get_fdata()) * abs(np.linalg.det(nifti.affine)))
+
+
+def call(study: SimpleNamespace, level: str, *words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(study, level, *words), capture_output=True, text=True)
+
+
+def command(study: SimpleNamespace, level: str, *words: object) -> list[str]:
+    given = [study.bids, study.out, level, "-w", study.folder / "work", "--nprocs", 2, *words]
+    given += ["--omp-nthreads", 1, "--device", "cpu", "--skip-bids-validation"]
+    given += ["--template", study.template, "--mode", "predict"]
+    return [sys.executable, "-m", "bids_fcnreg", *map(str, given)]
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream, delimiter="\t"))
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> SimpleNamespace:
+    """Four bodies that are registered, a fifth that cannot be read, and one without a T1w."""
+    folder = tmp_path_factory.mktemp("group")
+    bids, out = folder / "bids", folder / "out"
+    for number, (label, size) in enumerate(SIZES.items()):
+        path = bids / f"sub-{label}" / "anat" / f"sub-{label}_T1w.nii.gz"
+        path.parent.mkdir(parents=True)
+        body(size, 0.2 * number - 0.3, seed=number).to_filename(path)
+    broken = bids / "sub-05" / "anat" / "sub-05_T1w.nii.gz"
+    broken.parent.mkdir(parents=True)
+    broken.write_text("no image")
+    (bids / "sub-06" / "anat").mkdir(parents=True)
+    (bids / "sub-06" / "anat" / "sub-06_T2w.nii.gz").touch()
+    people = "participant_id\tage\tsex\nsub-01\t31\tf\nsub-03\t42\tm\nsub-05\t50\tf\n"
+    (bids / "participants.tsv").write_text(people)
+    (bids / "dataset_description.json").write_text(
+        json.dumps({"Name": "Bodies & more", "BIDSVersion": "1.10.0"})
+    )
+    template = folder / f"{SPACE}.nii.gz"
+    body().to_filename(template)
+    labels = body().get_fdata()
+    atlas = nib.Nifti1Image((labels > 0).astype("int16") + (labels > 80), body().affine)
+    atlas.to_filename(folder / "atlas.nii.gz")
+    (folder / "atlas.tsv").write_text("index\tname\n1\tdark\n2\tbright\n")
+    study = SimpleNamespace(folder=folder, bids=bids, out=out, template=template)
+    done = call(study, "participant", "--atlas", folder / "atlas.nii.gz")
+    assert done.returncode == 1, done.stdout + done.stderr
+    return study
+
+
+@pytest.fixture(scope="module")
+def report(study) -> SimpleNamespace:
+    done = call(study, "group")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return SimpleNamespace(
+        group=study.out / "group",
+        printed=done.stdout,
+        page=(study.out / "group.html").read_text(encoding="utf-8"),
+        quality=table(study.out / "group" / f"space-{SPACE}_quality.tsv"),
+    )
+
+
+def test_everybody_is_in_the_quality_table(study, report):
+    rows = {row["participant_id"]: row for row in report.quality}
+    assert list(rows) == [f"sub-0{n}" for n in range(1, 7)]
+    assert [row["status"] for row in report.quality] == ["done"] * 4 + ["failed", "missing"]
+    assert "sub-05_T1w.nii.gz cannot be read" in rows["sub-05"]["reason"]
+    assert rows["sub-06"]["reason"] == "no T1w image"
+    assert (rows["sub-03"]["age"], rows["sub-03"]["sex"]) == ("42", "m")
+    assert rows["sub-02"]["age"] == "n/a"
+    for label in SIZES:
+        name = f"sub-{label}_from-T1w_to-{SPACE}_mode-image_desc-quality_xfm.json"
+        numbers = json.loads((study.out / f"sub-{label}" / "anat" / name).read_text())
+        assert float(rows[f"sub-{label}"]["similarity"]) == numbers["similarity"]
+        assert 0.8 < float(rows[f"sub-{label}"]["mean_correlation"]) <= 1
+        assert 0.9 < float(rows[f"sub-{label}"]["mask_overlap"]) <= 1
+
+
+def test_volumes_are_those_of_the_scans(study, report):
+    rows = table(report.group / f"space-{SPACE}_atlas-atlas_volumes.tsv")
+    for row in rows[:4]:
+        label = row["participant_id"]
+        own = study.out / label / "anat" / f"{label}_seg-atlas_desc-{SPACE}Volumes_dseg.tsv"
+        for region in table(own):
+            assert float(row[region["name"]]) == float(region["volume_mm3"])
+        mask = nib.load(study.out / label / "anat" / f"{label}_desc-brain_mask.nii.gz")
+        assert float(row["brain_mask"]) == pytest.approx(volume(mask), rel=1e-6)
+    assert [row["dark"] for row in rows[4:]] == ["n/a", "n/a"]
+    dictionary = json.loads((report.group / f"space-{SPACE}_atlas-atlas_volumes.json").read_text())
+    assert set(dictionary) == set(rows[0])
+
+
+def test_mean_images_are_those_of_all_scans(study, report):
+    for ending, mean in (("desc-preproc_T1w", "T1w"), ("logjacobian_xfm", "logjacobian")):
+        files = sorted(study.out.glob(f"sub-*/anat/*{SPACE}*{ending}.nii.gz"))
+        assert len(files) == 4
+        values = np.stack([nib.load(path).get_fdata() for path in files])
+        for what, expected in (("mean", values.mean(0)), ("sd", values.std(0, ddof=1))):
+            made = nib.load(report.group / f"space-{SPACE}_desc-{what}_{mean}.nii.gz")
+            np.testing.assert_allclose(made.get_fdata(), expected, atol=1e-3)
+
+
+@pytest.fixture
+def judged(study) -> dict[str, Path]:
+    """Quality files by label: sub-02 failed, sub-03 doubtful, the others good; for one test."""
+    name = f"from-T1w_to-{SPACE}_mode-image_desc-quality_xfm.json"
+    files = {label: study.out / f"sub-{label}/anat/sub-{label}_{name}" for label in SIZES}
+    before = {path: path.read_bytes() for path in files.values()}
+    for label, path in files.items():
+        verdict = {"02": "failed", "03": "doubtful"}.get(label, "good")
+        reason = None if verdict == "good" else f"made {verdict}"
+        content = json.loads(before[path]) | {"verdict": verdict, "verdict_reason": reason}
+        path.write_text(json.dumps(content))
+    yield files
+    for path, content in before.items():
+        path.write_bytes(content)
+
+
+def test_failed_registrations_are_left_out_of_the_means_and_named(study, report, judged):
+    done = call(study, "group")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 left out of the mean images (failed): sub-02" in done.stdout
+    assert "1 in the mean images (doubtful): sub-03" in done.stdout
+    page = (study.out / "group.html").read_text(encoding="utf-8")
+    assert "1 left out of the mean images (failed): sub-02" in page
+    files = sorted(study.out.glob(f"sub-*/anat/*{SPACE}*desc-preproc_T1w.nii.gz"))
+    values = [nib.load(path).get_fdata() for path in files if "sub-02" not in path.name]
+    made = nib.load(study.out / f"group/space-{SPACE}_desc-mean_T1w.nii.gz")
+    np.testing.assert_allclose(made.get_fdata(), np.mean(values, axis=0), atol=1e-3)
+    for name in ("atlas-atlas_volumes", "quality"):
+        rows = table(study.out / f"group/space-{SPACE}_{name}.tsv")
+        told = [row["verdict"] for row in rows]
+        assert told == ["good", "failed", "doubtful", "good", "n/a", "n/a"]
+
+
+def test_results_of_another_version_of_the_template_are_told(study, report, judged):
+    assert "different versions" not in report.printed
+    content = json.loads(judged["04"].read_text())
+    (uri,) = [uri for uri in content["SourcesSHA256"] if uri.endswith(study.template.name)]
+    for field in ("SourcesSHA256", "SourcesUncompressedSHA256"):
+        if uri in content.get(field, {}):
+            content[field][uri] = "0" * 64
+    judged["04"].write_text(json.dumps(content))
+    done = call(study, "group")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"different versions of {study.template.name}" in done.stdout
+    assert "version 1: sub-01, sub-02, sub-03; version 2: sub-04" in done.stdout
+
+
+def test_the_page_shows_all_and_links_to_what_is_there(study, report):
+    assert "<h1>Bodies &amp; more</h1>" in report.page
+    assert "4 of 6 scans registered" in report.page
+    assert "sub-05 (failed): " in report.page
+    assert "sub-06 (missing): no T1w image" in report.page
+    links = set(re.findall(r'href="([^"#]+)"', report.page))
+    assert links == {"group/", *(f"sub-{label}.html" for label in SIZES)}
+    assert all((study.out / link).exists() for link in links)
+    assert report.page.count("data:image/png;base64,") == 2
+    assert "1 missing (no T1w image): sub-06" in report.printed
+
+
+def test_a_scan_whose_results_are_damaged_is_left_out_of_the_report(study, report):
+    damaged = study.out / f"sub-02/anat/sub-02_space-{SPACE}_desc-preproc_T1w.nii.gz"
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[: len(content) // 2])
+    mask = study.out / f"sub-03/anat/sub-03_space-{SPACE}_desc-brain_mask.nii.gz"
+    nifti, whole = nib.load(mask), mask.read_bytes()
+    coarse = nifti.slicer[::2, ::2, ::2]
+    coarse.to_filename(mask)
+    done = call(study, "group")
+    damaged.write_bytes(content)
+    mask.write_bytes(whole)
+    sentence = f"{damaged} is damaged: run the participant level for it again"
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert f"1 failed ({sentence}): sub-02" in done.stdout
+    assert f"1 failed ({mask} is not on the grid of the others: run" in done.stdout
+    rows = table(study.out / "group" / f"space-{SPACE}_quality.tsv")
+    assert [row["status"] for row in rows[:4]] == ["done", "failed", "failed", "done"]
+    assert rows[1]["reason"] == sentence
+
+
+def test_the_validator_finds_no_error(study, report):
+    validator = Path(sys.executable).with_name("bids-validator-deno")
+    words = [str(validator), str(study.out), "--format", "json", "--ignoreWarnings"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    issues = json.loads(done.stdout)["issues"]["issues"]
+    assert [issue for issue in issues if issue.get("severity") == "error"] == []
+
+
+def test_a_template_that_nothing_was_registered_to_is_told(study):
+    words = command(study, "group")
+    words[words.index("--template") + 1] = "MNI152NLin2009aSym:res-1"
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert f"no results in the space of MNI152NLin2009aSym, only in {SPACE}" in done.stderr
+
+
+def test_without_the_participant_level_there_is_nothing_to_report(study, tmp_path):
+    empty = SimpleNamespace(**vars(study) | {"out": tmp_path / "out", "folder": tmp_path})
+    done = call(empty, "group")
+    assert done.returncode == 2
+    assert "holds no results of the participant level" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+WORDS = ["--group-task", "template", "--template-iterations", 3]
+
+
+@pytest.fixture(scope="module")
+def template(study) -> Path:
+    """The study template, killed on the way and gone on with."""
+    words = [*WORDS, "--template-name", "Bodies"]
+    started = subprocess.Popen(
+        command(study, "group", *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    begun = study.folder / "work" / "template_wf" / "Bodies" / "iteration_1" / "shape"
+    while not begun.exists():
+        assert started.poll() is None, started.communicate()
+        time.sleep(0.05)
+    started.send_signal(signal.SIGKILL)
+    started.communicate()
+    time.sleep(1)  # for the nodes that it leaves behind
+    kept = begun.parents[1] / "start" / "mean" / "T1w.nii.gz"
+    before = kept.stat().st_mtime_ns
+    done = call(study, "group", *words)
+    assert done.returncode == 1, done.stdout + done.stderr  # two scans are not there
+    assert "Not preprocessed, hence left out: sub-05, sub-06" in done.stdout
+    assert kept.stat().st_mtime_ns == before
+    return study.out / "tpl-Bodies"
+
+
+def test_a_study_template_is_a_template(study, template):
+    found = resolve_template(str(template))
+    assert found.name == found.space == "Bodies"
+    assert found.t1w.name == "tpl-Bodies_res-01_T1w.nii.gz"
+    assert found.mask == template / "tpl-Bodies_res-01_desc-brain_mask.nii.gz"
+    maps = [nib.load(template / f"tpl-Bodies_res-01_label-{k}_probseg.nii.gz") for k in TISSUES]
+    total = sum(one.get_fdata() for one in maps)
+    mask = nib.load(found.mask).get_fdata()
+    np.testing.assert_allclose(total[mask > 0], 1, atol=0.02)
+    assert not total[mask == 0].any()
+    description = json.loads((template / "template_description.json").read_text())
+    assert description["Identifier"] == "Bodies"
+    assert description["Scans"] == [f"sub-{label}" for label in SIZES]
+    rows = table(study.out / "group" / "tpl-Bodies_iterations.tsv")
+    # The linear start finds how much larger than the first template they are.
+    assert float(rows[0]["moved_mm"]) > 4
+    assert all(float(row["bias_mm"]) < 0.1 * SPACING for row in rows)
+    assert (study.out / "group" / "tpl-Bodies_iterations.png").exists()
+
+
+def test_the_validator_finds_no_error_beside_a_study_template(study, template):
+    validator = Path(sys.executable).with_name("bids-validator-deno")
+    done = subprocess.run(
+        [validator, study.out, "--ignoreWarnings"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+
+
+TISSUES = ("CSF", "GM", "WM")
+
+
+def test_its_size_is_the_mean_size_of_the_study(template):
+    mean = np.exp(np.mean(np.log(list(SIZES.values()))))
+    found = volume(nib.load(template / "tpl-Bodies_res-01_desc-brain_mask.nii.gz"))
+    assert found / volume(body()) == pytest.approx(mean**3, rel=0.1)  # 1.44
+
+
+def test_its_transforms_bring_every_scan_onto_it(study, template):
+    reference = template / "tpl-Bodies_res-01_T1w.nii.gz"
+    mask = nib.load(template / "tpl-Bodies_res-01_desc-brain_mask.nii.gz").get_fdata() > 0
+    average = nib.load(reference).get_fdata()[mask]
+    for label in SIZES:
+        anat = study.out / f"sub-{label}" / "anat"
+        forward = anat / f"sub-{label}_from-T1w_to-Bodies_mode-image_xfm.h5"
+        native = sitk.ReadImage(str(anat / f"sub-{label}_desc-preproc_T1w.nii.gz"))
+        warped = sitk.Resample(
+            sitk.Cast(native, sitk.sitkFloat32),
+            sitk.ReadImage(str(reference)),
+            sitk.ReadTransform(str(forward)),
+            sitk.sitkLinear,
+        )
+        values = sitk.GetArrayFromImage(warped).transpose(2, 1, 0)[mask]
+        assert np.corrcoef(values, average)[0, 1] > 0.9
+        inverse = anat / f"sub-{label}_from-Bodies_to-T1w_mode-image_xfm.h5"
+        points = (
+            np.argwhere(mask)[::40] @ np.diag([SPACING] * 3) + nib.load(reference).affine[:3, 3]
+        )
+        there = read_transform(forward).map(_tensor(points))
+        back = read_transform(inverse).map(there).numpy()
+        assert np.linalg.norm(back - points, axis=1).max() < 0.3 * SPACING
+
+
+def _tensor(points: np.ndarray):
+    import torch
+
+    return torch.as_tensor(points)
+
+
+def test_a_symmetric_template_that_keeps_its_scale(study):
+    words = [*WORDS, "--template-name", "Even", "--template-symmetric", "--template-anchored"]
+    done = call(study, "group", *words, "--participant-label", "01", "03", "04")
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = study.out / "tpl-Even"
+    shown = nib.load(folder / "tpl-Even_res-01_T1w.nii.gz")
+    values = shown.get_fdata()
+    assert shown.affine[0, 3] == pytest.approx(-SPACING * (values.shape[0] - 1) / 2)
+    np.testing.assert_allclose(values, values[::-1], atol=0.02 * values.max())
+    found = volume(nib.load(folder / "tpl-Even_res-01_desc-brain_mask.nii.gz"))
+    assert found / volume(body()) == pytest.approx(1, rel=0.1)
+
+
+def test_a_template_to_which_a_scan_is_added_goes_on_from_there(study, template):
+    words = [*WORDS[:2], "--template-iterations", 1, "--template-name", "More"]
+    given = command(study, "group", *words, "--template-warm-start")
+    given[given.index(str(study.template))] = str(template)
+    done = subprocess.run(given, capture_output=True, text=True)
+    assert done.returncode == 1, done.stdout + done.stderr  # two scans are not there
+    assert not (study.folder / "work" / "template_wf" / "More" / "start").exists()
+    start, end = table(study.out / "group" / "tpl-More_iterations.tsv")
+    assert start["bias_mm"] == start["change"] == "n/a"
+    # It was near the mean of these scans already.
+    linear = table(study.out / "group" / "tpl-Bodies_iterations.tsv")[0]
+    assert float(end["moved_mm"]) < 0.5 * float(linear["moved_mm"])
+    assert float(end["bias_mm"]) < 0.1 * SPACING
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--group-task", "template"], "needs a name"),
+        ([*WORDS, "--template-name", "a-b"], "letters and digits only"),
+        ([*WORDS, "--template-name", "A", "--template", "x.nii"], "give --template once"),
+    ],
+)
+def test_wrong_words_for_a_template(study, words, sentence):
+    done = call(study, "group", *words)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_training_on_the_study_registers_everybody_with_its_network(study):
+    out = study.folder / "trained"
+    shutil.copytree(study.out, out, ignore=shutil.ignore_patterns("tpl-*", "group*"))
+    own = SimpleNamespace(**vars(study) | {"out": out})
+    words = ["--group-task", "train", "--train-steps", 2, 1, 0]
+    done = call(own, "group", *words, "--participant-label", "01", "02", "03", "04")
+    assert done.returncode == 0, done.stdout + done.stderr
+    card = json.loads((out / "group" / "network.json").read_text())
+    assert card["images"] == {"trained_on": 4, "held_out": 0}
+    assert card["started_from"]
+    for label in SIZES:
+        name = f"sub-{label}_from-T1w_to-{SPACE}_mode-image_desc-quality_xfm.json"
+        assert (
+            json.loads((out / f"sub-{label}" / "anat" / name).read_text())["weights"]
+            == (card["sha256"])
+        )
+    again = call(own, "group", *words, "--participant-label", "01", "02", "03", "04")
+    assert "trained already" in again.stdout
+    assert os.path.exists(out / "group" / "network_curves.tsv")

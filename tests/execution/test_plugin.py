@@ -1,0 +1,258 @@
+"""Nodes run in processes of their own, so that one that dies takes nothing with it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from nipype import Function, Node, Workflow
+
+from bids_fcnreg.config import Config
+from bids_fcnreg.errors import InputError
+from bids_fcnreg.execution.cluster import read_plugin
+from bids_fcnreg.execution.plugin import IsolatedPlugin, make_plugin, visible_gpus
+
+
+def _add_one(value):
+    print("adding one")
+    return value + 1
+
+
+def _die(value):
+    import os
+    import signal
+
+    os.kill(os.getpid(), signal.SIGKILL)
+    return value
+
+
+def _refuse(value):
+    from bids_fcnreg.errors import InputError
+
+    raise InputError(f"The value {value} is wrong.")
+
+
+def _sleep(value):
+    import subprocess
+
+    subprocess.run(["sleep", "600"])
+    return value
+
+
+def chain(folder: Path, name: str, *functions) -> Workflow:
+    """Nodes one after the other, the first of which gets 1."""
+    workflow = Workflow(name, base_dir=str(folder))
+    before = None
+    for number, function in enumerate(functions):
+        node = Node(Function(function=function), f"step{number}")
+        if before is None:
+            node.inputs.value = 1
+            workflow.add_nodes([node])
+        else:
+            workflow.connect(before, "out", node, "value")
+        before = node
+    workflow.config["execution"] = {
+        "crashdump_dir": str(folder),
+        "crashfile_format": "txt",
+        "poll_sleep_duration": "0.05",
+    }
+    return workflow
+
+
+def plugin(folder: Path, seen: list | None = None) -> IsolatedPlugin:
+    made = IsolatedPlugin({"n_procs": 2, "memory_gb": 2}, log_file=folder / "log")
+    if seen is not None:
+        made._status_callback = lambda node, status: seen.append((node.name, status))
+    return made
+
+
+def test_results_travel_from_node_to_node_and_prints_go_to_the_log(tmp_path):
+    seen: list[tuple[str, str]] = []
+    graph = chain(tmp_path, "fine", _add_one, _add_one).run(plugin=plugin(tmp_path, seen))
+    assert {node.name: node.result.outputs.out for node in graph} == {"step0": 2, "step1": 3}
+    assert seen == [("step0", "start"), ("step0", "end"), ("step1", "start"), ("step1", "end")]
+    assert (tmp_path / "log").read_text().count("adding one") == 2
+
+
+def test_a_subject_is_finished_before_the_next_is_begun(tmp_path):
+    whole = Workflow("all", base_dir=str(tmp_path))
+    for name in "abc":
+        whole.add_nodes([chain(tmp_path, name, _add_one, _add_one)])
+    seen: list[str] = []
+    one_at_a_time = IsolatedPlugin({"n_procs": 1, "memory_gb": 2}, log_file=tmp_path / "log")
+    one_at_a_time._status_callback = lambda node, status: seen.append(node.fullname + status)
+    whole.run(plugin=one_at_a_time)
+    ends = [name.removesuffix("end") for name in seen if name.endswith("end")]
+    assert ends == [f"all.{name}.step{step}" for name in "abc" for step in (0, 1)]
+
+
+def test_a_rerun_takes_what_is_done(tmp_path):
+    chain(tmp_path, "fine", _add_one, _add_one).run(plugin=plugin(tmp_path))
+    seen: list[tuple[str, str]] = []
+    chain(tmp_path, "fine", _add_one, _add_one).run(plugin=plugin(tmp_path, seen))
+    assert seen == [("step0", "end"), ("step1", "end")]
+
+
+@pytest.mark.parametrize(
+    ("culprit", "words"),
+    [
+        (_die, "was killed, most likely because memory ran out"),
+        (_refuse, "bids_fcnreg.errors.InputError: The value 2 is wrong."),
+    ],
+)
+def test_a_node_that_fails_or_is_killed_stops_only_what_needs_it(tmp_path, culprit, words):
+    both = Workflow("both", base_dir=str(tmp_path))
+    bad = chain(tmp_path, "bad", _add_one, culprit, _add_one)
+    both.add_nodes([bad, chain(tmp_path, "good", _add_one, _add_one, _add_one)])
+    both.config["execution"] = bad.config["execution"]
+    seen: list[tuple[str, str]] = []
+    runner = plugin(tmp_path)
+    runner._status_callback = lambda node, status: seen.append((node.fullname, status))
+    with pytest.raises(RuntimeError):
+        both.run(plugin=runner)
+    assert ("both.good.step2", "end") in seen
+    assert ("both.bad.step1", "exception") in seen
+    assert not any(name == "both.bad.step2" for name, _ in seen)
+    (crash,) = tmp_path.glob("crash-*.txt")
+    assert crash.read_text().startswith("Node: both.bad.step1\n")
+    assert words in crash.read_text()
+
+
+def test_stopping_ends_nodes_and_what_they_started(tmp_path):
+    runner = plugin(tmp_path)
+    groups: list[int] = []
+
+    def interrupt(_number, _frame):
+        groups.extend(process.pid for process, _ in runner._task_obj.values())
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.alarm(6)
+        with pytest.raises(KeyboardInterrupt):
+            chain(tmp_path, "long", _sleep).run(plugin=runner)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert group_members(groups[0]) == 2
+    runner.stop()
+    assert wait_until(lambda: group_members(groups[0]) == 0)
+
+
+def wait_until(condition, seconds: float = 5.0) -> bool:
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.05)
+    return condition()
+
+
+def _visible(use_gpu):
+    import os
+    import time
+
+    time.sleep(1)
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def test_each_node_on_a_gpu_sees_one_that_is_free(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert visible_gpus() == ("3", "5")
+    both = Workflow("both", base_dir=str(tmp_path))
+    for name, use_gpu in [("a", True), ("b", True), ("c", True), ("d", False)]:
+        node = Node(Function(function=_visible), name)
+        node.inputs.use_gpu = use_gpu
+        both.add_nodes([node])
+    both.config["execution"] = {"poll_sleep_duration": "0.05"}
+    runner = IsolatedPlugin(
+        {"n_procs": 4, "memory_gb": 2, "n_gpu_procs": 2}, tmp_path / "log", visible_gpus()
+    )
+    seen = {node.name: node.result.outputs.out for node in both.run(plugin=runner).nodes}
+    assert sorted([seen["a"], seen["b"]]) == ["3", "5"]
+    assert seen["c"] in ("3", "5")
+    assert seen["d"] not in ("3", "5")
+
+
+def group_members(group: int) -> int:
+    """Number of living processes of a process group."""
+    count = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:  # it has just ended
+            continue
+        count += fields[0] != "Z" and int(fields[2]) == group
+    return count
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "plugin: Nonsense\n",
+        "plugin_args: {}\n",
+        "[]\n",
+        "a: b: c\n",
+        "plugin: Linear\nplugin_args: 3\n",
+        "plugin: Linear\nplugin_args: [1]\n",
+        "plugin: MultiProc\nplugin_args: {n_procs: x}\n",
+        "plugin: MultiProc\nplugin_args: {n_procs: -1}\n",
+        "plugin: SLURM\nplugin_args: {sbatch_args: 5}\n",
+        "plugin: IPython\n",
+    ],
+)
+def test_a_wrong_plugin_file_is_refused(tmp_path, text):
+    path = tmp_path / "plugin.yaml"
+    path.write_text(text)
+    config = Config(bids_dir=tmp_path, output_dir=tmp_path, plugin_file=path)
+    with pytest.raises(InputError, match=r"plugin\.yaml"):
+        make_plugin(config, tmp_path / "log", print)
+
+
+def test_a_cluster_that_cannot_be_handed_anything_is_refused(tmp_path, monkeypatch):
+    path, commands = tmp_path / "plugin.yaml", tmp_path / "bin"
+    path.write_text("plugin: SLURM\n")
+    with pytest.raises(InputError, match="needs the command sbatch"):
+        read_plugin(path, tmp_path)
+    commands.mkdir()
+    (commands / "sbatch").touch(0o755)
+    monkeypatch.setenv("PATH", str(commands), prepend=":")
+    assert type(read_plugin(path, tmp_path)).__name__ == "SLURMPlugin"
+    for name in ("my work", "a;touch b", "$(c)"):
+        with pytest.raises(InputError, match="give one of letters"):
+            read_plugin(path, tmp_path / name)
+
+
+def test_a_plugin_of_nipype_runs_with_its_arguments(tmp_path):
+    path = tmp_path / "plugin.yaml"
+    path.write_text("plugin: MultiProc\nplugin_args: {n_procs: 1, memory_gb: 1}\n")
+    config = Config(bids_dir=tmp_path, output_dir=tmp_path, plugin_file=path)
+    seen = []
+    made = make_plugin(config, tmp_path / "log", lambda node, status: seen.append(status))
+    chain(tmp_path, "theirs", _add_one).run(plugin=made)
+    assert made.processors == 1
+    assert seen == ["start", "end"]
+
+
+def test_a_folder_called_like_the_package_is_not_taken_for_it(tmp_path):
+    """As where the current folder holds a clone of the repository."""
+    (tmp_path / "here" / "bids_fcnreg").mkdir(parents=True)
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import multiprocessing\n"
+        "from bids_fcnreg.execution.plugin import start_server\n"
+        "def load():\n"
+        "    import bids_fcnreg\n"
+        "    print('version', bids_fcnreg.__version__)\n"
+        "if __name__ == '__main__':\n"
+        "    start_server()\n"
+        "    process = multiprocessing.get_context('forkserver').Process(target=load)\n"
+        "    process.start()\n"
+        "    process.join()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path / "here", capture_output=True, text=True
+    )
+    assert "version" in done.stdout, done.stderr

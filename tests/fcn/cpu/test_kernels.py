@@ -1,0 +1,278 @@
+"""Compiled kernels against PyTorch's way to the same results."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from bids_fcnreg.fcn.cpu import kernels
+from bids_fcnreg.fcn.losses.similarity import local_ncc_forces
+from bids_fcnreg.fcn.spatial.displacement import (
+    compose,
+    exponentiate,
+    identity,
+    invert,
+    jacobian_determinant,
+    sample,
+    warp,
+)
+from bids_fcnreg.fcn.spatial.filters import gaussian
+from bids_fcnreg.fcn.spatial.transform import vote
+
+pytest.importorskip("numba")
+
+#: More and fewer planes than a slab, rows longer than a chunk, axes shorter than filters.
+SHAPES = [(41, 43, 39), (7, 12, 19), (2, 3, 300), (30, 2, 2)]
+
+
+@pytest.fixture
+def both_ways(monkeypatch):
+    """Call a function with the kernels, and without them."""
+
+    def call(function, *arguments, **options):
+        results = []
+        for switch in ("1", "0"):
+            monkeypatch.setenv(kernels.SWITCH, switch)
+            results.append(function(*arguments, **options))
+        return results
+
+    assert kernels.usable(torch.zeros(1, 1, 2, 2, 2))
+    return call
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """Leave PyTorch the number of threads that it had."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def noise(shape: tuple[int, ...], channels: int = 1, seed: int = 0) -> torch.Tensor:
+    return torch.randn(1, channels, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+def smooth(shape: tuple[int, ...], channels: int = 1, seed: int = 0) -> torch.Tensor:
+    """Noise of a few voxels' width, in double precision first: not the kernel's own work."""
+    return gaussian(noise(shape, channels, seed).double(), 2.0).float()
+
+
+@pytest.mark.parametrize("sigma", [0.7, 1.7, (3.0, 0.0, 1.2), 40.0])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_gaussian(both_ways, shape, sigma):
+    fast, plain = both_ways(gaussian, noise(shape, 2), sigma)
+    torch.testing.assert_close(fast, plain, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_warp(both_ways, shape, channels):
+    field = 3 * noise(shape, 3)
+    fast, plain = both_ways(warp, noise(shape, channels, seed=1), field)
+    torch.testing.assert_close(fast, plain, atol=2e-4, rtol=0)
+
+
+def test_warp_fades_out_beyond_the_border(both_ways):
+    shift = torch.zeros(1, 3, 5, 6, 7)
+    for by in (-7.0, -1.0, -0.75, 0.25, 1.0, 7.0):
+        fast, plain = both_ways(warp, torch.ones(1, 1, 5, 6, 7), shift + by)
+        torch.testing.assert_close(fast, plain, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("padding", ["zeros", "border"])
+@pytest.mark.parametrize("places", [(41, 43, 39), (4, 1, 3), (1, 1, 1000)])
+def test_sample(both_ways, places, padding):
+    image = noise((9, 11, 13), 2)
+    coordinates = 5 + 8 * noise(places, 3, seed=1)
+    fast, plain = both_ways(sample, image, coordinates, padding=padding)
+    torch.testing.assert_close(fast, plain, atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("padding", ["zeros", "border"])
+def test_coordinates_that_are_nowhere_do_no_harm(padding):
+    coordinates = torch.full((1, 3, 1, 2, 3), 2.0)
+    coordinates[0, :, 0, 0] = torch.tensor([float("nan"), float("inf"), -1e30])
+    sampled = sample(torch.ones(1, 1, 5, 6, 7), coordinates, padding=padding)
+    assert (sampled[..., 1, :] == 1).all()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_vote(both_ways, shape):
+    labels = (3 * smooth(shape)).round()
+    places = identity(shape, labels) + 2 * noise(shape, 3)
+    fast, plain = both_ways(vote, labels, places)
+    # Sums of weights that are equal may differ in the last bit.
+    assert (fast != plain).double().mean() < 1e-3
+    assert set(fast.unique().tolist()) <= set(labels.unique().tolist())
+
+
+@pytest.mark.parametrize("make", [noise, smooth])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_compose(both_ways, shape, make):
+    fast, plain = both_ways(compose, 3 * make(shape, 3), make(shape, 3, seed=1))
+    torch.testing.assert_close(fast, plain, atol=2e-4, rtol=0)
+
+
+def test_invert(both_ways):
+    velocity = smooth((41, 43, 39), 3)
+    there = exponentiate(2 * velocity / velocity.abs().max())
+    one_step = both_ways(invert, there, 1e-3, iterations=1)
+    torch.testing.assert_close(*one_step, atol=1e-4, rtol=0)
+    for start in (None, one_step[0]):
+        fast, plain = both_ways(invert, there, 1e-3, start=start)
+        torch.testing.assert_close(fast, plain, atol=4e-3, rtol=0)
+        assert compose(fast, there).norm(dim=1).max() <= 1.001e-3
+
+
+def test_invert_shortens_steps(both_ways):
+    steep = torch.zeros(1, 3, 60, 4, 5)
+    i = torch.arange(60.0) - 30
+    steep[:, 0] = (-1.084 * i * torch.exp(-((i / 8) ** 2)))[:, None, None]
+    fast, plain = both_ways(invert, steep, 0.01, iterations=200)
+    torch.testing.assert_close(fast, plain, atol=0.2, rtol=0)
+    assert compose(fast, steep).norm(dim=1).max() <= 0.01001
+
+
+@pytest.mark.parametrize("make", [noise, smooth])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_jacobian(both_ways, shape, make):
+    fast, plain = both_ways(jacobian_determinant, make(shape, 3))
+    torch.testing.assert_close(fast, plain, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("radius", [1, 2, 5])
+@pytest.mark.parametrize("make", [noise, smooth])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_local_ncc_forces(both_ways, shape, make, radius):
+    first = make(shape)
+    second = first + 0.5 * make(shape, seed=1)
+    second[:, :, : shape[0] // 3] = 0  # flat windows
+    weight = noise(shape, seed=2).clamp(min=0)
+    weight[..., : shape[1] // 2, :] = 0  # rows to be skipped
+    fast, plain = both_ways(local_ncc_forces, first, second, radius, weight)
+    assert float(fast.value) == pytest.approx(float(plain.value), abs=1e-4)
+    for name in ("on_first", "on_second"):
+        expected = getattr(plain, name)
+        error = (getattr(fast, name) - expected).abs().max()
+        assert error <= 1e-3 * expected.abs().max()
+        assert not getattr(fast, name)[(weight == 0).expand_as(expected)].any()
+
+
+def test_local_ncc_forces_of_channels(both_ways):
+    images = smooth((20, 21, 22), 3), smooth((20, 21, 22), 3, seed=1)
+    weight = torch.ones(1, 1, 20, 21, 22)
+    fast, plain = both_ways(local_ncc_forces, *images, 2, weight, (0.5, 0.3, 0.2))
+    assert float(fast.value) == pytest.approx(float(plain.value), abs=1e-4)
+    error = (fast.on_first - plain.on_first).abs().max()
+    assert error <= 1e-3 * plain.on_first.abs().max()
+
+
+def test_local_ncc_forces_without_weight(both_ways):
+    images = smooth((20, 21, 22)), smooth((20, 21, 22), seed=1)
+    fast, plain = both_ways(local_ncc_forces, *images, 2)
+    assert float(fast.value) == pytest.approx(float(plain.value), abs=1e-4)
+    nothing = local_ncc_forces(*images, 2, torch.zeros_like(images[0]))
+    assert nothing.value == 0 and not nothing.on_first.any()
+
+
+def test_images_of_different_shapes_are_refused():
+    with pytest.raises(RuntimeError):
+        local_ncc_forces(noise((5, 6, 7)), noise((5, 6, 8)), 1)
+    with pytest.raises(RuntimeError):
+        invert(noise((5, 6, 7), 3), start=noise((5, 6, 8), 3))
+
+
+def test_memory_in_any_order_is_read(both_ways):
+    image = noise((12, 13, 14), 4)[:, ::2].transpose(2, 4)
+    field = noise((14, 13, 12), 3).flip(1)
+    torch.testing.assert_close(*both_ways(warp, image, field), atol=2e-4, rtol=0)
+    torch.testing.assert_close(*both_ways(gaussian, image, 1.0), atol=1e-5, rtol=0)
+    everywhere = torch.ones(1, 3, 1, 1, 1).expand(1, 3, 14, 13, 12)
+    torch.testing.assert_close(*both_ways(warp, image, everywhere), atol=2e-4, rtol=0)
+
+
+def test_results_do_not_depend_on_the_number_of_threads():
+    shape = SHAPES[0]
+    image, other, field = smooth(shape), smooth(shape, seed=1), smooth(shape, 3, seed=2)
+    results = []
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        forces = local_ncc_forces(image, other, 2)
+        results.append(
+            [
+                gaussian(field, 1.7),
+                warp(image, field),
+                sample(image, identity(shape, field) + field),
+                compose(field, field),
+                invert(field),
+                jacobian_determinant(field),
+                forces.value,
+                forces.on_first,
+                forces.on_second,
+            ]
+        )
+    for other_count in results[1:]:
+        assert all(map(torch.equal, results[0], other_count))
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.zeros(1, 3, 4, 4, 4, dtype=torch.float64),
+        torch.zeros(2, 3, 4, 4, 4),
+        torch.zeros(1, 3, 4, 4, 4, requires_grad=True),
+        torch.zeros(1, 3, 4, 4, 4, device="meta"),
+        torch.zeros(1, 3, 4, 4),
+        torch.zeros(1, 3, 4, 1, 4),
+    ],
+    ids=["double", "batch", "gradient", "device", "axes", "one voxel"],
+)
+def test_what_kernels_cannot_do_is_left_to_pytorch(tensor):
+    assert kernels.usable(torch.zeros(1, 3, 4, 4, 4))
+    assert not kernels.usable(tensor)
+    with torch.no_grad():
+        assert kernels.usable(tensor) == tensor.requires_grad
+
+
+def test_gradients_pass_as_before():
+    field = torch.zeros(1, 3, 6, 6, 6, requires_grad=True)
+    warp(noise((6, 6, 6)), compose(field, field)).sum().backward()
+    assert field.grad.any()
+
+
+def test_without_a_folder_for_the_cache(monkeypatch):
+    # What a read-only container amounts to: numba finds no place to write to.
+    monkeypatch.setattr("numba.core.caching.CacheImpl._locator_classes", [])
+
+    def double(value):
+        return value * 2
+
+    assert kernels.compiled(double)(2.5) == 5
+
+
+BLOCK_NUMBA = "sys.modules['numba'] = None"  # importing it fails
+
+
+@pytest.mark.parametrize("first", [BLOCK_NUMBA, f"os.environ['{kernels.SWITCH}'] = '0'"])
+def test_without_numba(first):
+    program = f"""
+import os, sys
+{first}
+import torch
+from bids_fcnreg.fcn.spatial.displacement import invert, warp
+shift = torch.ones(1, 3, 6, 6, 6)
+assert warp(shift, shift)[..., :5, :5, :5].eq(1).all()
+assert invert(shift).eq(-1).all()
+assert sys.modules.get("numba") is None
+"""
+    environment = {name: value for name, value in os.environ.items() if name != kernels.SWITCH}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment)
+
+
+def test_import_does_not_wait_for_numba():
+    program = "import sys, bids_fcnreg.fcn.register; assert 'numba' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,0 +1,136 @@
+"""Similarity and regularity: known values, and gradients against differences."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from bids_fcnreg.fcn.losses.objective import Objective
+from bids_fcnreg.fcn.losses.regularization import bending, diffusion, total_variation
+from bids_fcnreg.fcn.losses.similarity import FixedWindows, local_ncc, local_ncc_forces, ncc
+from bids_fcnreg.fcn.spatial.displacement import identity
+from bids_fcnreg.fcn.spatial.filters import gaussian
+
+
+@pytest.fixture
+def images() -> tuple[torch.Tensor, torch.Tensor]:
+    noise = torch.randn(2, 1, 1, 12, 13, 11, generator=torch.Generator().manual_seed(0)).double()
+    first, second = gaussian(noise[0], 1.0), gaussian(noise[1], 1.0)
+    return first, first + 0.7 * second
+
+
+@pytest.mark.parametrize("measure", [ncc, local_ncc])
+def test_linear_changes_of_intensity_do_not_count(images, measure):
+    fixed, _ = images
+    assert measure(fixed, 3 * fixed + 5) == pytest.approx(1, abs=1e-6)
+    assert measure(fixed, -2 * fixed + 1) == pytest.approx(-1, abs=1e-6)
+
+
+def test_ncc_is_the_correlation(images):
+    fixed, warped = images
+    expected = np.corrcoef(fixed.ravel(), warped.ravel())[0, 1]
+    assert float(ncc(fixed, warped)) == pytest.approx(expected)
+
+
+def test_ncc_leaves_out_what_has_no_weight(images):
+    fixed, warped = images
+    weight = torch.ones_like(fixed)
+    weight[..., :6] = 0
+    assert float(ncc(fixed, warped, weight)) == pytest.approx(
+        float(ncc(fixed[..., 6:], warped[..., 6:]))
+    )
+
+
+def test_local_ncc_is_the_signed_squared_correlation_of_windows(images):
+    fixed, warped = images
+    value = FixedWindows(fixed, 2).compare(warped).value
+    for i, j, k in [(2, 2, 2), (6, 7, 5), (9, 10, 8)]:
+        window = (0, 0, slice(i - 2, i + 3), slice(j - 2, j + 3), slice(k - 2, k + 3))
+        r = np.corrcoef(fixed[window].ravel(), warped[window].ravel())[0, 1]
+        assert float(value[0, 0, i, j, k]) == pytest.approx(r * abs(r), abs=1e-6)
+
+
+def test_local_ncc_of_flat_windows_is_zero():
+    flat = torch.zeros(1, 1, 12, 12, 12)
+    flat[..., 0] = torch.rand(12, 12)
+    assert FixedWindows(flat, 1).compare(flat).value[..., 4:].abs().max() == 0
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_gradients_are_those_of_differences(images, weighted):
+    fixed, warped = images
+    weight = torch.rand_like(fixed) if weighted else None
+    warped.requires_grad_()
+    for measure in (ncc, lambda a, b, w: local_ncc(a, b, 2, w)):
+        assert torch.autograd.gradcheck(
+            lambda w, m=measure: m(fixed, w, weight), warped, atol=1e-6
+        )
+
+
+def test_forces_are_those_of_each_window_on_its_centre(images):
+    first, second = images
+    weight = torch.rand(first.shape, generator=torch.Generator().manual_seed(1)).double()
+    forces = local_ncc_forces(first, second, 2, weight)
+    swapped = local_ncc_forces(second, first, 2, weight)
+    torch.testing.assert_close(swapped.on_second, forces.on_first)
+    torch.testing.assert_close(swapped.on_first, forces.on_second)
+
+    share = weight / weight.sum()
+    windows = FixedWindows(first, 2)
+    comparison = windows.compare(second)
+    assert float(forces.value) == pytest.approx(float((share * comparison.value).sum()))
+    gradient = torch.cat(torch.gradient(second, dim=(2, 3, 4)), dim=1)
+    slope = share * comparison.centre_force(windows, second)
+    torch.testing.assert_close(forces.on_second, slope * gradient)
+
+    voxel, count, small = (0, 0, 6, 7, 5), 5**3, 1e-5
+    lower, higher = second.clone(), second.clone()
+    lower[voxel] -= small
+    higher[voxel] += small
+    change = windows.compare(higher).value[voxel] - windows.compare(lower).value[voxel]
+    derivative = count * share[voxel] * change / (2 * small)
+    assert float(slope[voxel]) == pytest.approx(float(derivative), rel=1e-5)
+
+
+def test_forces_of_channels_add_up(images):
+    first, second = images
+    other = torch.rand(first.shape, generator=torch.Generator().manual_seed(2)).double()
+    shares = (0.75, 0.25)
+    both = local_ncc_forces(
+        torch.cat([first, other], dim=1), torch.cat([second, first], dim=1), 2, shares=shares
+    )
+    parts = [local_ncc_forces(first, second, 2), local_ncc_forces(other, first, 2)]
+    for name in ("value", "on_first", "on_second"):
+        expected = sum(
+            share * getattr(part, name) for share, part in zip(shares, parts, strict=True)
+        )
+        torch.testing.assert_close(getattr(both, name), expected)
+
+
+def test_regularities_of_known_displacements():
+    place = identity((9, 10, 11), torch.zeros(1).double())
+    field = torch.zeros_like(place)
+    field[:, 0] = 0.5 * place[:, 1]  # a shear: one first difference of 0.5
+    assert float(total_variation(field)) == pytest.approx(0.5)
+    assert float(diffusion(field)) == pytest.approx(0.25)
+    assert float(bending(field)) == pytest.approx(0, abs=1e-12)
+    field[:, 0] = 0.5 * place[:, 1] * place[:, 2]
+    assert float(bending(field)) == pytest.approx(2 * 0.25)
+    field[:, 0] = 0.5 * place[:, 2] ** 2
+    assert float(bending(field)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("regularity", ["tv", "diffusion", "bending"])
+@pytest.mark.parametrize("similarity", ["ncc", "local_ncc"])
+def test_objective_prefers_the_truth(similarity, regularity):
+    noise = torch.randn(1, 1, 24, 24, 24, generator=torch.Generator().manual_seed(3))
+    fixed = gaussian(noise, 2.0)
+    moving = fixed.roll(2, dims=2)
+    truth = torch.zeros(1, 3, 24, 24, 24)
+    truth[:, 0] = 2
+    objective = Objective(similarity, regularity=regularity)
+    rough = truth + 0.5 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(4))
+    right = objective(fixed, moving, truth)
+    assert right < objective(fixed, moving, torch.zeros_like(truth))
+    assert right < objective(fixed, moving, rough)

@@ -1,0 +1,105 @@
+"""The default network: symmetric, without folds, and useful before it is trained."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from bids_fcnreg.fcn.losses.objective import Objective
+from bids_fcnreg.fcn.nets.mdregnet import DiffeomorphicFCN
+from bids_fcnreg.fcn.pair import Pair
+from bids_fcnreg.fcn.spatial.displacement import jacobian_determinant
+from bids_fcnreg.fcn.spatial.midpoint import Halves
+
+OBJECTIVE = Objective(regularity="diffusion", strength=0.1)
+
+
+def small(**changes) -> DiffeomorphicFCN:
+    arguments = {"spacings": (2.0, 1.0), "passes": (2, 2), "widths": (8, 16)}
+    return DiffeomorphicFCN(**arguments | changes)
+
+
+def randomised() -> DiffeomorphicFCN:
+    """A network that moves things whatever it sees, as no training ever looked at it."""
+    torch.manual_seed(1)
+    network = small()
+    for level in network.levels:
+        torch.nn.init.normal_(level.regression.weight, std=0.05)
+        torch.nn.init.normal_(level.regression.bias, std=0.3)
+    return network
+
+
+@pytest.fixture(scope="module")
+def pair(make_pair) -> Pair:
+    return make_pair((25, 30, 27))
+
+
+@pytest.fixture(scope="module")
+def deformed(pair) -> tuple[Halves, Halves]:
+    """What a network gives for a pair, and for the pair with its images exchanged."""
+    network = randomised()
+    exchanged = replace(pair, fixed=pair.moving, moving=pair.fixed)
+    return network.deform(pair), network.deform(exchanged)
+
+
+def test_exchanging_the_images_exchanges_the_halves(deformed):
+    one, other = deformed
+    assert one.to_moving.abs().max() > 0.5
+    torch.testing.assert_close(one.to_fixed, other.to_moving, atol=1e-4, rtol=0)
+    torch.testing.assert_close(one.to_moving, other.to_fixed, atol=1e-4, rtol=0)
+
+
+def test_exchanging_the_images_inverts_the_whole(deformed):
+    """Away from the border, beyond which displacements are not known; in voxels."""
+    (forward, inverse), (other_forward, other_inverse) = (halves.join() for halves in deformed)
+    inside = (..., *[slice(3, -3)] * 3)
+    for one, other in ((forward, other_inverse), (inverse, other_forward)):
+        apart = (one.field - other.field)[inside].abs()
+        assert apart.max() < 0.1
+        assert apart.mean() < 0.01
+
+
+def test_no_folds_whatever_the_weights_and_images(make_pair):
+    network = randomised()
+    for seed in range(3):
+        noise = torch.rand(2, 1, 1, 25, 30, 27, generator=torch.Generator().manual_seed(seed))
+        pair = replace(make_pair((25, 30, 27)), fixed=noise[0], moving=noise[1])
+        halves = network.deform(pair)
+        for half in (halves.to_fixed, halves.to_moving):
+            assert jacobian_determinant(half).min() > 0
+
+
+@pytest.mark.parametrize("shape", [(17, 22, 13), (16, 16, 16), (33, 19, 21)])
+def test_any_size_will_do(make_pair, shape):
+    pair = make_pair(shape)
+    halves = small().deform(pair)
+    assert halves.grid.matches(pair.grid)
+    assert halves.to_fixed.shape == halves.to_moving.shape == (1, 3, *shape)
+
+
+def test_the_force_helps_before_any_training(pair):
+    torch.manual_seed(0)
+    network = small()
+    halves = network.deform(pair)
+    none = Halves.identity(pair.grid, pair.fixed)
+    before, after = (float(OBJECTIVE.halfway(pair, one)) for one in (none, halves))
+    assert after < before - 0.2
+
+
+def test_every_level_is_trained_in_its_own_stage(pair):
+    network = small()
+    for stage in range(2):
+        network.zero_grad(set_to_none=True)
+        network.cost(pair, OBJECTIVE, stage).backward()
+        for level, part in enumerate(network.levels):
+            gradients = [parameter.grad for parameter in part.parameters()]
+            assert all((g is not None) == (level == stage) for g in gradients)
+
+
+def test_what_is_excluded_does_not_count(pair):
+    everything = replace(pair, exclude=torch.ones_like(pair.fixed))
+    network = small(spacings=(1.0,), passes=(2,))
+    cost = network.cost(everything, replace(OBJECTIVE, strength=0.0), 0)
+    assert float(cost.detach()) == 0

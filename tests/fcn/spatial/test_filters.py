@@ -1,0 +1,55 @@
+"""Separable filters against scipy's."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from scipy import ndimage
+
+from bids_fcnreg.fcn.spatial.filters import box, box_transposed, dilate, gaussian
+
+SHAPE = (70, 33, 141)  # fewer and more voxels than a block of rows
+
+
+@pytest.fixture
+def volume() -> torch.Tensor:
+    return torch.rand(1, 2, *SHAPE, generator=torch.Generator().manual_seed(0)).double()
+
+
+@pytest.mark.parametrize("radius", [1, 3])
+def test_box_is_the_mean_of_what_is_in_the_window(volume, radius):
+    size = 2 * radius + 1
+    counted = ndimage.uniform_filter(torch.ones(SHAPE).double().numpy(), size, mode="constant")
+    for channel in range(2):
+        summed = ndimage.uniform_filter(volume[0, channel].numpy(), size, mode="constant")
+        expected = torch.from_numpy(summed / counted)
+        torch.testing.assert_close(box(volume, radius)[0, channel], expected)
+
+
+def test_box_transposed_is_the_adjoint(volume):
+    other = volume.flip(2)
+    torch.testing.assert_close(
+        (box(volume, 2) * other).sum(), (volume * box_transposed(other, 2)).sum()
+    )
+
+
+def test_gaussian_equals_scipy_inside(volume):
+    sigma = (1.5, 0.0, 2.0)
+    smooth = gaussian(volume, sigma)[0, 0]
+    expected = ndimage.gaussian_filter(volume[0, 0].numpy(), sigma, truncate=3)
+    inner = (slice(8, -8), slice(None), slice(8, -8))
+    torch.testing.assert_close(smooth[inner], torch.from_numpy(expected)[inner], atol=1e-3, rtol=0)
+
+
+def test_a_constant_stays_one():
+    constant = torch.full((1, 3, 20, 9, 11), 2.5)
+    torch.testing.assert_close(gaussian(constant, 2.0), constant)
+    torch.testing.assert_close(box(constant, 4), constant)
+
+
+@pytest.mark.parametrize("radius", [1, 3])
+def test_dilate_is_the_largest_in_the_window(volume, radius):
+    expected = ndimage.maximum_filter(volume[0, 1].numpy(), 2 * radius + 1)
+    assert torch.equal(dilate(volume, radius)[0, 1], torch.from_numpy(expected))
+    thin = volume[..., :1]
+    assert torch.equal(dilate(thin, 2)[..., 0], dilate(thin, 2).amax(-1))

@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+import torch
+
+from bids_fcnreg.errors import InputError
+from bids_fcnreg.fcn.nets import checkpoint
+from bids_fcnreg.fcn.nets.anatomy import (
+    STRUCTURES,
+    AnatomyFCN,
+    normalize_intensities,
+    segmentation_loss,
+)
+from bids_fcnreg.fcn.segment import segment
+from bids_fcnreg.fcn.spatial.grid import Grid, Image
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return AnatomyFCN(widths=(4, 8, 8)).eval()
+
+
+def bright_ball(shape, affine, centre=(0.0, 0.0, 0.0)):
+    grid = Grid(shape, affine)
+    distance = (grid.points() - torch.tensor(centre, dtype=torch.float64)).norm(dim=-1)
+    noise = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    return Image((100 * (distance < 40) + 5 * noise)[None, None].float(), grid)
+
+
+def test_normalized_intensities_do_not_depend_on_scale_and_offset():
+    image = bright_ball((40, 44, 48), np.diag([2.0, 2, 2, 1])).data
+    expected = normalize_intensities(image)
+    for scale, offset in ((0.01, 0.0), (1e4, 0.0), (1.0, -300.0), (3.0, 1e3)):
+        found = normalize_intensities(image * scale + offset)
+        assert torch.allclose(found, expected, atol=2e-3)
+
+
+def test_constant_image_has_normalized_intensities_of_zero():
+    assert not normalize_intensities(torch.full((1, 1, 8, 8, 8), 3.0)).any()
+
+
+def test_posteriors_add_up_to_one_around_the_scan(network):
+    affine = np.diag([1.5, 2.0, 3.0, 1.0])
+    affine[:3, 3] = (-50, -60, -70)
+    scan = bright_ball((61, 55, 47), affine)
+    anatomy = segment(scan, network)
+    assert anatomy.posteriors.shape == (1, len(STRUCTURES), *anatomy.grid.shape)
+    assert torch.allclose(anatomy.posteriors.sum(dim=1), torch.ones(()), atol=1e-4)
+    assert np.allclose(anatomy.grid.centre, scan.grid.centre, atol=2.0)
+    assert set(anatomy.labels(scan.grid).data.unique().tolist()) <= {*map(float, STRUCTURES)}
+
+
+def test_orientation_of_the_voxel_axes_does_not_matter(network):
+    scan = bright_ball((60, 64, 68), np.diag([2.0, 2, 2, 1]), centre=(50, 60, 70))
+    flip = np.diag([-1.0, 1, 1, 1])
+    flip[0, 3] = 59
+    turned = Image(
+        scan.data.flip(2).permute(0, 1, 4, 2, 3).contiguous(),
+        Grid((68, 60, 64), (scan.grid.affine @ flip)[:, [2, 0, 1, 3]]),
+    )
+    expected, found = segment(scan, network), segment(turned, network)
+    assert found.grid.matches(expected.grid)
+    assert torch.allclose(found.posteriors, expected.posteriors, atol=1e-3)
+
+
+def test_flipped_average_is_symmetric(network):
+    scan = bright_ball((64, 64, 64), np.diag([2.0, 2, 2, 1]), centre=(63, 60, 70))
+    mirrored = Image(scan.data.flip(2), scan.grid)
+    one, other = (segment(s, network, flip=True) for s in (scan, mirrored))
+    names = list(STRUCTURES.values())
+    left, right = names.index("Left-Thalamus"), names.index("Right-Thalamus")
+    assert torch.allclose(one.posteriors[:, left], other.posteriors[:, right].flip(1), atol=1e-4)
+
+
+def test_loss_is_lowest_for_the_truth_and_falls_with_training():
+    torch.manual_seed(0)
+    target = torch.randint(0, len(STRUCTURES), (500,))
+    weight = torch.ones(500)
+    right = 20 * torch.nn.functional.one_hot(target, len(STRUCTURES)).float()
+    wrong = right.roll(1, dims=1)
+    losses = [segmentation_loss(x, target, weight).item() for x in (right, right / 20, wrong)]
+    assert losses == sorted(losses)
+    assert losses[0] < 0.1
+
+
+def test_anatomy_weights_are_kept_and_refused_for_registration(network, tmp_path):
+    path = tmp_path / "anatomy.safetensors"
+    checkpoint.save(network, path)
+    loaded, _ = checkpoint.load(path, ["anatomy"])
+    image = torch.rand(1, 1, 16, 16, 16)
+    assert torch.allclose(loaded(image), network(image), atol=1e-5)
+    with pytest.raises(InputError, match="no network of ours"):
+        checkpoint.load(path)

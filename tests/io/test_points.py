@@ -1,0 +1,53 @@
+"""Tables of points."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from bids_fcnreg.errors import InputError
+from bids_fcnreg.io.points import read_points, write_points
+
+
+def test_other_columns_are_kept(tmp_path):
+    given = tmp_path / "in.csv"
+    given.write_bytes(b"\xef\xbb\xbfz,label,x,y\n3,A,1,2\n-3,B,-1,-2.5\n")  # as Excel writes it
+    table = read_points(given)
+    np.testing.assert_array_equal(table.points, [[1, 2, 3], [-1, -2.5, -3]])
+    out = write_points(tmp_path / "out.csv", table, table.points + 1)
+    assert out.read_text() == (
+        "z,label,x,y\n4.00000,A,2.00000,3.00000\n-2.00000,B,0.00000,-1.50000\n"
+    )
+
+
+def test_an_empty_table_stays_empty(tmp_path):
+    (tmp_path / "in.csv").write_text("x,y,z\n")
+    table = read_points(tmp_path / "in.csv")
+    assert table.points.shape == (0, 3)
+    assert write_points(tmp_path / "out.csv", table, table.points).read_text() == "x,y,z\n"
+
+
+def test_nobody_waits_at_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "in.csv")
+    with pytest.raises(InputError, match="it is not a file"):
+        read_points(tmp_path / "in.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("x,y\n1,2\n", "has no column z"),
+        ("", "has no column x"),
+        ("x,y,z\n1,2,3\n1,two,3\n", "Line 3 of .* has no number for y"),
+        ("x,x,y,z\n1,2,3,4\n", "two columns of one name"),
+        ("x,y,z\n1,2,3,4\n", "Line 2 of .* has more cells"),
+        ("x,y,z\n1,2\n", "Line 2 of .* has no number for z"),
+        ("x,y,z\n1,2,nan\n", "Line 2 of .* has no number for z"),
+    ],
+)
+def test_what_is_no_table_of_points(tmp_path, text, sentence):
+    (tmp_path / "in.csv").write_text(text)
+    with pytest.raises(InputError, match=sentence):
+        read_points(tmp_path / "in.csv")
