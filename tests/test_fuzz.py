@@ -21,8 +21,9 @@ from safetensors.torch import save_file
 
 from bids_fcnreg.app.summary import doubts
 from bids_fcnreg.bids.atlases import resolve_atlas
-from bids_fcnreg.bids.dataset import find_scans, read_description
+from bids_fcnreg.bids.dataset import find_scans
 from bids_fcnreg.bids.derivatives import other_dataset, prepare_output, strangers
+from bids_fcnreg.bids.description import read_description
 from bids_fcnreg.bids.filters import read_filter_file
 from bids_fcnreg.bids.participants import read_participants
 from bids_fcnreg.bids.results import find_results, read_volumes

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from bids_fcnreg.bids.dataset import Scan
     from bids_fcnreg.bids.results import Result
+    from bids_fcnreg.bids.scan import Scan
     from bids_fcnreg.study.tables import Row
 
 DONE, FAILED = 0, 1
@@ -115,7 +115,7 @@ def _make_report(
     `broken` is as for `study_rows`.
     """
     from bids_fcnreg.app.summary import read_failures
-    from bids_fcnreg.bids.dataset import read_description
+    from bids_fcnreg.bids.description import read_description
     from bids_fcnreg.execution.plugin import configure, run_workflow
     from bids_fcnreg.workflows.group_report import init_group_report_wf
 

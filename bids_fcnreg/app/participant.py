@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from nipype import Workflow
     from rich.console import Console
 
-    from bids_fcnreg.app.progress import Display
     from bids_fcnreg.app.summary import Failure
     from bids_fcnreg.bids.atlases import Atlas
-    from bids_fcnreg.bids.dataset import Scan
+    from bids_fcnreg.bids.scan import Scan
     from bids_fcnreg.bids.templates import Template
+    from bids_fcnreg.execution.progress import Display
 
 DONE, SUBJECT_FAILED = 0, 1
 

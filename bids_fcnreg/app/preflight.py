@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bids_fcnreg.bids.atlases import Atlas
-    from bids_fcnreg.bids.dataset import Scan
+    from bids_fcnreg.bids.scan import Scan
     from bids_fcnreg.bids.templates import Template
 
 #: Folder in the work folder for what templates lack.
@@ -40,8 +40,8 @@ def check_folders(config: Config, console: Console) -> None:
         See `bids_fcnreg.bids.dataset.check_raw` and
         `bids_fcnreg.bids.derivatives.check_output`.
     """
-    from bids_fcnreg.bids.dataset import check_raw
     from bids_fcnreg.bids.derivatives import check_output, other_dataset, strangers
+    from bids_fcnreg.bids.description import check_raw
 
     check_raw(config.bids_dir)
     check_output(config.output_dir, config.bids_dir)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from bids_fcnreg.app.summary import Failure
     from bids_fcnreg.bids.atlases import Atlas
-    from bids_fcnreg.bids.dataset import Scan
+    from bids_fcnreg.bids.scan import Scan
     from bids_fcnreg.bids.templates import Template
     from bids_fcnreg.config import Config
 

@@ -11,8 +11,8 @@ from bids_fcnreg.errors import InputError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from bids_fcnreg.bids.dataset import Scan
     from bids_fcnreg.bids.order import Reference
+    from bids_fcnreg.bids.scan import Scan
     from bids_fcnreg.config import Config
 
 #: Labels of participants that a message names at most.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nipype import Workflow
     from rich.console import Console
 
-    from bids_fcnreg.bids.dataset import Scan
+    from bids_fcnreg.bids.scan import Scan
     from bids_fcnreg.bids.templates import Template
     from bids_fcnreg.workflows.study_template import Estimate, Member
 

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 
 from bids_fcnreg.app import participant, preflight
 from bids_fcnreg.bids.training_images import Brain
-from bids_fcnreg.cli.train import fresh_network, with_steps
 from bids_fcnreg.config import Config
 from bids_fcnreg.errors import InputError
+from bids_fcnreg.training.recipe import fresh_network, with_steps
 
 if TYPE_CHECKING:
     import torch
     from rich.console import Console
     from torch import nn
 
-    from bids_fcnreg.bids.dataset import Scan
+    from bids_fcnreg.bids.scan import Scan
     from bids_fcnreg.fcn.train import Training
 
 #: Name of the network in the derivatives' folder of the study, without extension.

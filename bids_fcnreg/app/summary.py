@@ -12,10 +12,10 @@ from typing import Any
 
 from rich.console import Console
 
-from bids_fcnreg.app.progress import label_of, stage
 from bids_fcnreg.app.summary_table import ClosingRow, print_table
 from bids_fcnreg.atomic import read_json
 from bids_fcnreg.bids import results
+from bids_fcnreg.execution.progress import label_of, stage
 from bids_fcnreg.qc.verdict import LEVELS, formatted
 
 _OURS = re.compile(r"^\s*bids_fcnreg\.errors\.\w+: (.+)$", re.MULTILINE)

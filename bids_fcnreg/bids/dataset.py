@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bids_fcnreg.atomic import checksum, read_text
+from bids_fcnreg.bids.description import check_raw
 from bids_fcnreg.bids.filters import (
     QUERIES,
     Filters,
@@ -28,6 +27,7 @@ from bids_fcnreg.bids.notes import (
     notes_of_unused,
 )
 from bids_fcnreg.bids.order import natural_key, order_sessions
+from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.bids.selection import match_lesions, select, short_name
 from bids_fcnreg.errors import InputError
 
@@ -35,98 +35,6 @@ from bids_fcnreg.errors import InputError
 _LONGEST = 60
 
 _Who = tuple[str, str | None]
-
-
-def scan_label(participant: str, session: str | None) -> str:
-    """``sub-01`` or ``sub-01_ses-x``, from labels without their prefixes."""
-    return f"sub-{participant}" + (f"_ses-{session}" if session else "")
-
-
-@dataclass(frozen=True)
-class Scan:
-    """T1w images that make one anatomy: the runs of one participant in one session.
-
-    Attributes
-    ----------
-    participant : str
-        Label without ``sub-``.
-    session : str or None
-        Label without ``ses-``.
-    t1w : tuple of Path
-        The runs that are averaged, in the order of their names; empty if there is none.
-    lesions : tuple of Path
-        Lesion masks beside them.
-    problem : str
-        Why it has no T1w image, if there are images that cannot be used.
-    """
-
-    participant: str
-    session: str | None
-    t1w: tuple[Path, ...]
-    lesions: tuple[Path, ...] = ()
-    problem: str = ""
-
-    @property
-    def label(self) -> str:
-        """``sub-01`` or ``sub-01_ses-x``."""
-        return scan_label(self.participant, self.session)
-
-    @property
-    def sources(self) -> dict[str, str]:
-        """SHA-256 of each of its files that is there, by path."""
-        files = (path for path in (*self.t1w, *self.lesions) if path.is_file())
-        return {str(path): checksum(path) for path in files}
-
-
-def read_description(bids_dir: Path) -> dict[str, Any]:
-    """Content of a dataset's dataset_description.json.
-
-    Raises
-    ------
-    InputError
-        If the folder is not the root of a BIDS dataset.
-    """
-    if not bids_dir.is_dir():
-        raise InputError(f"{bids_dir} is not a folder: give the root of a BIDS dataset.")
-    description = bids_dir / "dataset_description.json"
-    if not description.exists():
-        raise InputError(
-            f"{bids_dir} has no dataset_description.json: give the root of a BIDS dataset, or "
-            'add that file with at least "Name" and "BIDSVersion".'
-        )
-    try:
-        content = json.loads(read_text(description))
-    except (OSError, ValueError, RecursionError) as why:
-        raise InputError(f"{description} is not readable JSON ({why}): repair it.") from why
-    known = content if isinstance(content, dict) else {}
-    missing = [key for key in ("Name", "BIDSVersion") if key not in known]
-    if missing:
-        raise InputError(f"{description} lacks {' and '.join(missing)}: add what BIDS requires.")
-    return content
-
-
-def check_raw(bids_dir: Path) -> None:
-    """Refuse derivatives in place of a raw dataset.
-
-    Raises
-    ------
-    InputError
-        As `read_description`, and if the dataset is a derivative.
-    """
-    description = read_description(bids_dir)
-    if is_derivative(description):
-        raise InputError(
-            f"{bids_dir} holds derivatives (dataset_description.json says so): give the raw BIDS "
-            "dataset that they were made from. To register one of these images, use "
-            "`fcnreg register`."
-        )
-
-
-def is_derivative(description: Mapping[str, Any]) -> bool:
-    """Whether dataset_description.json is that of derivatives."""
-    # PipelineDescription is what derivatives had before BIDS 1.4.
-    kind = str(description.get("DatasetType", "")).lower()
-    return kind.startswith("deriv") or "PipelineDescription" in description
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from bids_fcnreg.bids.filters import QUERIES, Filters, matches, name_some, unmat
 from bids_fcnreg.bids.layout import Layout
 
 if TYPE_CHECKING:
-    from bids_fcnreg.bids.dataset import Scan
+    from bids_fcnreg.bids.scan import Scan
 
 #: Images or scans that a note names at most.
 NAMED = 3

@@ -13,7 +13,7 @@ from bids_fcnreg.bids.session_labels import label_time
 from bids_fcnreg.errors import InputError
 
 if TYPE_CHECKING:
-    from bids_fcnreg.bids.dataset import Scan
+    from bids_fcnreg.bids.scan import Scan
 
 #: Option that names the reference session.
 OPTION = "--reference-session"

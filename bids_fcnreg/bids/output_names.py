@@ -13,7 +13,7 @@ from bids_fcnreg.errors import InputError
 
 if TYPE_CHECKING:
     from bids_fcnreg.bids.atlases import Atlas
-    from bids_fcnreg.bids.dataset import Scan
+    from bids_fcnreg.bids.scan import Scan
     from bids_fcnreg.bids.templates import Template
 
 #: Bytes of a file name at most, where the file system does not say.

@@ -12,9 +12,9 @@ from typing import Any
 import nibabel as nib
 
 from bids_fcnreg.atomic import read_json
-from bids_fcnreg.bids.dataset import Scan, scan_label
 from bids_fcnreg.bids.derivatives import read_tsv
 from bids_fcnreg.bids.order import natural_key
+from bids_fcnreg.bids.scan import Scan, scan_label
 from bids_fcnreg.bids.templates import mask_beside
 from bids_fcnreg.config import MODES
 from bids_fcnreg.errors import InputError

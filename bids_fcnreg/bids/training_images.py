@@ -9,7 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from bids_fcnreg.atomic import checksum, read_text
-from bids_fcnreg.bids.dataset import is_derivative, read_dataset, read_description
+from bids_fcnreg.bids.dataset import read_dataset
+from bids_fcnreg.bids.description import is_derivative, read_description
 from bids_fcnreg.bids.notes import summarize
 from bids_fcnreg.bids.templates import mask_beside
 from bids_fcnreg.errors import InputError

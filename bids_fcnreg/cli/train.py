@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_fcnreg.config import DEFAULT_TEMPLATE, convert
 from bids_fcnreg.errors import InputError
+from bids_fcnreg.training.recipe import fresh_network, with_steps
 
 if TYPE_CHECKING:
     from torch import nn
@@ -224,42 +225,3 @@ def _recipe(options: argparse.Namespace, network: nn.Module) -> Training:
         recipe = replace(recipe, learning_rate=options.learning_rate)
     recipe = replace(recipe, batch=options.batch or distributed.size())
     return with_steps(recipe, recipe.steps if options.steps is None else options.steps, "--steps")
-
-
-def fresh_network(kind: str, seed: int) -> nn.Module:
-    """A network with random weights."""
-    import torch
-
-    from bids_fcnreg.fcn.nets import checkpoint
-
-    torch.manual_seed(seed)
-    return checkpoint.NETWORKS[kind]().to(memory_format=torch.channels_last_3d)
-
-
-def with_steps(recipe: Training, steps: Sequence[int], flag: str) -> Training:
-    """The recipe of a network with other numbers of updates in its stages.
-
-    Parameters
-    ----------
-    recipe : Training
-        What is usual for the network.
-    steps : sequence of int
-        Updates in each stage.
-    flag : str
-        Where the user gives them.
-
-    Raises
-    ------
-    InputError
-        If there are too few or too many of them, or all are zero.
-    """
-    stages = len(recipe.steps)
-    if len(steps) != stages or not any(steps):
-        example = " ".join(map(str, recipe.steps))
-        raise InputError(
-            f"The network is trained in {stages} {'stage' if stages == 1 else 'stages'}: give "
-            f"{flag} so many numbers, not all of them zero, for instance {flag} {example}."
-        )
-    # A short training is looked at, too, some ten times in its longest stage.
-    often = max(1, min(recipe.check_every, max(steps) // 10))
-    return replace(recipe, steps=tuple(steps), check_every=often)

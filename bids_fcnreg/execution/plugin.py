@@ -24,11 +24,11 @@ from nipype.pipeline.plugins import SLURMPlugin
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin
 from nipype.utils.gpu_count import gpu_count
 
-from bids_fcnreg.app.progress import Display
 from bids_fcnreg.config import Config
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.execution.cluster import read_plugin, request_resources
 from bids_fcnreg.execution.node_cache import discard_damaged, remember
+from bids_fcnreg.execution.progress import Display
 from bids_fcnreg.fcn.memory import keep_freed_memory
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bids_fcnreg.bids.dataset import scan_label
+from bids_fcnreg.bids.scan import scan_label
 from bids_fcnreg.study.statistics import robust_distances
 
 #: Robust standard deviations beyond which a number is an outlier (Iglewicz & Hoaglin 1993).

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from nipype.pipeline import engine as pe
 
     from bids_fcnreg.bids.atlases import Atlas
-    from bids_fcnreg.bids.dataset import Scan
     from bids_fcnreg.bids.order import Reference
+    from bids_fcnreg.bids.scan import Scan
     from bids_fcnreg.bids.templates import Template
     from bids_fcnreg.config import Config
 

@@ -17,8 +17,8 @@ from bids_fcnreg.workflows.register import uses_gpu
 
 if TYPE_CHECKING:
     from bids_fcnreg.bids.atlases import Atlas
-    from bids_fcnreg.bids.dataset import Scan
     from bids_fcnreg.bids.order import Reference
+    from bids_fcnreg.bids.scan import Scan
     from bids_fcnreg.bids.templates import Template
     from bids_fcnreg.config import Config
 

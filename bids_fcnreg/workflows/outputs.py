@@ -13,7 +13,7 @@ from bids_fcnreg.atomic import checksum
 from bids_fcnreg.interfaces.outputs import DerivativesDataSink
 
 if TYPE_CHECKING:
-    from bids_fcnreg.bids.dataset import Scan
+    from bids_fcnreg.bids.scan import Scan
     from bids_fcnreg.bids.templates import Atlas, Template
     from bids_fcnreg.config import Config
 

@@ -18,7 +18,7 @@ from bids_fcnreg.workflows.register import init_estimate_node
 from bids_fcnreg.workflows.resources import RESAMPLE, sized_node, voxels_of
 
 if TYPE_CHECKING:
-    from bids_fcnreg.bids.dataset import Scan
+    from bids_fcnreg.bids.scan import Scan
     from bids_fcnreg.bids.templates import Template
     from bids_fcnreg.config import Config
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bids_fcnreg.bids.dataset import Scan, find_scans
+from bids_fcnreg.bids.dataset import find_scans
 from bids_fcnreg.bids.filters import read_filter_file
+from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.bids.validation import validate
 from bids_fcnreg.errors import InputError
 

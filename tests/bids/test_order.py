@@ -6,8 +6,9 @@ import random
 
 import pytest
 
-from bids_fcnreg.bids.dataset import Scan, find_scans
+from bids_fcnreg.bids.dataset import find_scans
 from bids_fcnreg.bids.order import choose_reference, natural_key, order_sessions
+from bids_fcnreg.bids.scan import Scan
 
 
 def scans(*sessions: str | None) -> list[Scan]:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from bids_fcnreg.bids.atlases import default_atlases
-from bids_fcnreg.bids.dataset import Scan
 from bids_fcnreg.bids.output_names import check_output_names, output_names
+from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.bids.templates import resolve_template
 from bids_fcnreg.errors import InputError
 

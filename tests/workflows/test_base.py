@@ -11,7 +11,7 @@ import pytest
 from nipype.pipeline.engine.utils import generate_expanded_graph
 
 from bids_fcnreg.bids.atlases import default_atlases, materialise_atlas
-from bids_fcnreg.bids.dataset import Scan
+from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.bids.templates import Template, materialise, resolve_template
 from bids_fcnreg.config import Config
 from bids_fcnreg.workflows.base import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bids_fcnreg.bids.dataset import Scan
+from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.config import Config
 from bids_fcnreg.workflows.report import run_reports
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bids_fcnreg.fcn.cpu.kernels import compiled
+from bids_fcnreg.fcn.cpu.compiler import compiled
 
 
 @compiled

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bids_fcnreg.fcn.cpu.kernels import compiled
+from bids_fcnreg.fcn.cpu.compiler import compiled
 
 #: Plain numbers would turn single into double precision.
 ZERO, ONE, TWO, HALF = np.float32(0), np.float32(1), np.float32(2), np.float32(0.5)

@@ -40,9 +40,6 @@ PLANES = 4
 #: Places in a slab of those that lie on no grid.
 PLACES = 2**16
 
-#: Freedoms of the compiler. It may reorder sums, but must know of NaN and infinity.
-FAST_MATH = frozenset({"contract", "reassoc", "nsz", "arcp"})
-
 
 def usable(volume: Tensor, *others: Tensor) -> bool:
     """Whether kernels can take these tensors.
@@ -86,17 +83,6 @@ def _has_numba() -> bool:
     except ImportError:  # also where it does not know this version of numpy
         return False
     return True
-
-
-def compiled(function: Callable) -> Callable:
-    """Compile a function on its first call, to run without holding Python's global lock."""
-    import numba
-
-    options = {"nogil": True, "error_model": "numpy", "fastmath": set(FAST_MATH)}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # no folder for the cache can be written
-        return numba.njit(**options)(function)
 
 
 def gaussian(data: Tensor, sigma: Sequence[float]) -> Tensor:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from bids_fcnreg.fcn.cpu import kernels
+from bids_fcnreg.fcn.cpu.compiler import compiled
 from bids_fcnreg.fcn.losses.similarity import local_ncc_forces
 from bids_fcnreg.fcn.spatial.displacement import (
     compose,
@@ -251,7 +252,7 @@ def test_without_a_folder_for_the_cache(monkeypatch):
     def double(value):
         return value * 2
 
-    assert kernels.compiled(double)(2.5) == 5
+    assert compiled(double)(2.5) == 5
 
 
 BLOCK_NUMBA = "sys.modules['numba'] = None"  # importing it fails

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 from rich.console import Console
 
-from bids_fcnreg.app.progress import Display, Subject, label_of, stage
+from bids_fcnreg.execution.progress import Display, Subject, label_of, stage
 
 WORKFLOWS = {"sub_01_wf": "sub-01", "sub_02_ses_x_wf": "sub-02_ses-x"}
 STEPS = ("preprocess_wf.conform", "register_MNI_wf.estimate", "outputs_wf.ds_mask")
@@ -94,7 +94,7 @@ def test_nodes_that_belong_to_nobody_are_harmless():
 def test_waiting_for_others_does_not_count_as_time(monkeypatch):
     clock = iter([0.0, 5.0, 100.0, 103.0, 104.0, 108.0])
     subject = Subject()
-    monkeypatch.setattr("bids_fcnreg.app.progress.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("bids_fcnreg.execution.progress.time.monotonic", lambda: next(clock))
     subject.started("a")
     subject.stopped("a")
     subject.started("b")
