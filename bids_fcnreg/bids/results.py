@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,8 @@ class Result:
         Brain mask in the scan's own space.
     volumes : dict of str to Path
         TSV of regional volumes by the atlas's name.
+    superseded : tuple of Path
+        Quality metrics of older results of the same scan, from another acquisition.
     """
 
     participant: str
@@ -64,6 +66,7 @@ class Result:
     log_jacobian: Path
     native_mask: Path
     volumes: dict[str, Path]
+    superseded: tuple[Path, ...] = ()
 
     @property
     def label(self) -> str:
@@ -111,14 +114,19 @@ def find_results(output_dir: Path, participant: str = "*") -> list[Result]:
     Returns
     -------
     list of Result
-        Sorted by scan and space, the newest of each. A scan of which a file is missing, or the
+        Sorted by scan and space, the newest of each: a scan of which several acquisitions were
+        registered has older ones. A scan of which a file is missing, or the
         quality numbers are damaged, has no complete result and is left out.
     """
     names = list(Path(output_dir).glob(f"sub-{participant}/**/anat/*_desc-quality_xfm.json"))
     names.sort(key=lambda path: path.stat().st_mtime)
     found = (_result(path, match) for path in names if (match := _QUALITY.fullmatch(path.name)))
-    # Of one scan with several acquisitions, the one registered last.
-    results = {(one.label, one.space): one for one in found if one is not None}
+    results: dict[tuple[str, str], Result] = {}
+    for one in found:
+        if one is not None:
+            older = results.get((one.label, one.space))
+            paths = (*older.superseded, older.quality) if older else ()
+            results[one.label, one.space] = replace(one, superseded=paths)
     return [results[key] for key in sorted(results, key=lambda key: tuple(map(natural_key, key)))]
 
 
