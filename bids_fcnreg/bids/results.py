@@ -19,7 +19,8 @@ from bids_fcnreg.bids.templates import mask_beside
 from bids_fcnreg.config import MODES
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.io import image
-from bids_fcnreg.qc.verdict import LEVELS, NUMBERS
+from bids_fcnreg.qc.metrics import OF_REGISTRATION
+from bids_fcnreg.qc.verdict import LEVELS
 
 _QUALITY = re.compile(
     r"(?P<prefix>sub-(?P<participant>[^_]+)(_ses-(?P<session>[^_]+))?(_[^_]+)*?)"
@@ -182,7 +183,7 @@ def read_quality(path: Path) -> dict[str, Any]:
     """Quality numbers as a registration left them; nothing if they are missing or damaged."""
     content = read_json(path)
     seconds = content.get("seconds")
-    numbers = [content[key] for key, _, _ in NUMBERS if key in content]
+    numbers = [content[one.key] for one in OF_REGISTRATION if one.key in content]
     sound = (
         content.get("mode") in MODES
         and content.get("verdict") in LEVELS
