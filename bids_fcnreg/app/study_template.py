@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from bids_fcnreg.app import preflight
 from bids_fcnreg.config import Config
 from bids_fcnreg.errors import FcnregError, InputError
+from bids_fcnreg.fcn.modes import MODES
 
 if TYPE_CHECKING:
     from nipype import Workflow
@@ -244,7 +245,7 @@ class Making:
 
         early = number <= min(PREDICTED, self.config.template_iterations - 1)
         rough = early and not self.config.template_warm_start
-        mode = "predict" if rough and self.config.mode == "refine" else self.config.mode
+        mode = "predict" if rough and MODES[self.config.mode].refines else self.config.mode
         self.console.print(f"Iteration {number}: {mode}")
         before = self._bare(self.history[-1].t1w, self.history[-1].mask)
         estimate = self._estimate(

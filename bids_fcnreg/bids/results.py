@@ -16,8 +16,8 @@ from bids_fcnreg.bids.derivatives import read_tsv
 from bids_fcnreg.bids.order import natural_key
 from bids_fcnreg.bids.scan import Scan, scan_label
 from bids_fcnreg.bids.templates import mask_beside
-from bids_fcnreg.config import MODES
 from bids_fcnreg.errors import InputError
+from bids_fcnreg.fcn.modes import MODES
 from bids_fcnreg.io import image
 from bids_fcnreg.qc.metrics import OF_REGISTRATION
 from bids_fcnreg.qc.verdict import LEVELS

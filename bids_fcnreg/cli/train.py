@@ -201,7 +201,7 @@ def _network(options: argparse.Namespace) -> tuple[nn.Module, str | None]:
     if options.start_from is None:
         return fresh_network(options.network or NETWORKS[0], options.seed), None
     if not options.start_from.is_file():
-        raise InputError(f"The file {options.start_from} given with --start-from does not exist.")
+        raise InputError(f"--start-from: {options.start_from} does not exist.")
     network, checksum = checkpoint.load(options.start_from)
     kind = checkpoint.kind_of(network)
     if options.network not in (None, kind):

@@ -18,6 +18,8 @@ from nipype.interfaces.base import (
     traits,
 )
 
+from bids_fcnreg.fcn.modes import MODES
+
 if TYPE_CHECKING:
     from bids_fcnreg.fcn.spatial.grid import Grid, Image
     from bids_fcnreg.fcn.spatial.transform import Transform
@@ -33,7 +35,7 @@ class _RegisterInputSpec(_ThreadsInputSpec):
     fixed_mask = File(exists=True, desc="brain mask of the template, on the grid of `fixed`")
     moving_mask = File(exists=True, desc="brain mask of the subject, on the grid of `moving`")
     moving_exclude = File(exists=True, desc="lesion mask of the subject: not compared")
-    mode = traits.Enum("refine", "predict", "optimize", usedefault=True, desc="way of use")
+    mode = traits.Enum(*MODES, usedefault=True, desc="how the deformation is found")
     network = traits.Enum("diffeomorphic", "2017", usedefault=True, desc="which network")
     model = File(exists=True, desc="trained weights, in place of those of the package")
     device = traits.Str("auto", usedefault=True, desc="auto, cpu, cuda or cuda:N")
