@@ -30,6 +30,7 @@ class _Store(argparse.Action):
         values: Any,
         option_string: str | None = None,
     ) -> None:
+        assert isinstance(parser, OneSentenceParser)  # no other registers this action
         given = parser.given.setdefault(self.dest, [])
         given.append(values)
         if isinstance(values, list):

@@ -169,8 +169,8 @@ def _register(options: argparse.Namespace) -> int:
     check_inputs(*given)
     results = ["warped.nii.gz", "xfm.h5", "inverse_xfm.h5"]
     results += ["labels.nii.gz"] * (options.labels is not None) + ["report.html"] * options.report
-    for name in results:
-        check_replaceable(Path(options.output + name), *given, options.labels, options.model)
+    for ending in results:
+        check_replaceable(Path(options.output + ending), *given, options.labels, options.model)
 
     from bids_fcnreg import api
     from bids_fcnreg.atomic import together

@@ -7,6 +7,7 @@ import os
 import re
 import typing
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +101,9 @@ def _number(setting: str, cast: Callable[[str], float]) -> Callable[[str], Any]:
     """An argparse type for a setting that is a number."""
 
     def read(word: str) -> Any:
-        try:
+        value: float | str = word
+        with suppress(ValueError):
             value = cast(word)
-        except ValueError:
-            value = word
         try:
             return convert(setting, value, "it")
         except InputError as error:

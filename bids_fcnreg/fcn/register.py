@@ -107,7 +107,8 @@ def register(
     def deform(where: torch.device) -> tuple[Displacement, Displacement]:
         quality.device = str(where)
         start = _Start(MODES[mode], network, model, seed)
-        return tuple(one.cpu() for one in _deform(pair.to(where), start, quality))
+        there, back = _deform(pair.to(where), start, quality)
+        return there.cpu(), back.cpu()
 
     with quality.timed("prepare"):
         fixed, fixed_mask = standardize(fixed, fixed_mask, "fixed")

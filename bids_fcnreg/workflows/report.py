@@ -26,9 +26,10 @@ from bids_fcnreg.workflows.resources import DEFORMATION, DRAW, sized_node, voxel
 if TYPE_CHECKING:
     from nireports.assembler.report import Report
 
+    from bids_fcnreg.bids.atlases import Atlas
     from bids_fcnreg.bids.order import Reference
     from bids_fcnreg.bids.scan import Scan
-    from bids_fcnreg.bids.templates import Atlas, Template
+    from bids_fcnreg.bids.templates import Template
     from bids_fcnreg.config import Config
 
 _DATA = Path(__file__).parents[1] / "data"

@@ -11,11 +11,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from nipype.pipeline import engine as pe
 
 from bids_fcnreg.fcn.modes import MODES
+from bids_fcnreg.io.spatial_image import open_image
 
 #: Libraries in the memory of a node that uses PyTorch, and of one that does not (GB).
 TORCH_GB, PLAIN_GB = 0.5, 0.3
@@ -115,7 +115,7 @@ def by_content(node: pe.Node) -> pe.Node:
 def voxels_of(path: Path | str) -> int:
     """Voxels of a volume of an image, as its header says."""
     try:
-        voxels = int(np.prod(nib.load(path).shape[:3], dtype=float))
+        voxels = int(np.prod(open_image(path).shape[:3], dtype=float))
     except Exception:  # nibabel raises many kinds
         return DEFAULT_VOXELS
     return min(voxels, MOST_VOXELS)
