@@ -21,6 +21,8 @@ test: $(VENV)/.installed ## the whole suite
 lint: $(VENV)/.installed ## what CI checks besides the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 docs: $(VENV)/.installed ## the documentation, from docs/ into build/docs
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs

@@ -92,7 +92,7 @@ class Registered:
         resampled = self.forward.resample(self.moving, self.fixed.grid)
         return image.to_nifti(resampled, space=self.codes)
 
-    def save(self, prefix: str | os.PathLike) -> list[Path]:
+    def save(self, prefix: str | os.PathLike[str]) -> list[Path]:
         """Write ``PREFIXwarped.nii.gz``, ``PREFIXxfm.h5`` and ``PREFIXinverse_xfm.h5``.
 
         Returns
@@ -118,7 +118,7 @@ def register(
     *,
     mode: str = "refine",
     network: str = "diffeomorphic",
-    model: str | os.PathLike | None = None,
+    model: str | os.PathLike[str] | None = None,
     fixed_mask: ImageLike | None = None,
     moving_mask: ImageLike | None = None,
     device: str = "auto",
@@ -363,7 +363,7 @@ def map_points(points: np.ndarray, transforms: Sequence[TransformLike]) -> np.nd
     return read_stack(transforms).map(torch.from_numpy(given)).numpy()
 
 
-def located(given: str | os.PathLike) -> Path:
+def located(given: str | os.PathLike[str]) -> Path:
     """File of an image; the name of the built-in template stands for its image."""
     return nilearn_map("t1") if os.fspath(given) == BUILTIN else Path(given)
 

@@ -30,7 +30,7 @@ YOUNG = 2.0
 
 
 @contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[Path]:
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary name beside `path`, to write to; it takes the place of `path` at the end.
 
     If the block raises, `path` is as it was.
@@ -67,7 +67,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
 
 @contextmanager
-def together(folder: str | os.PathLike) -> Iterator[Path]:
+def together(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary folder whose files appear in `folder` together, or not at all.
 
     If the block raises, or one of the files cannot take its place, `folder` is as it was.
@@ -129,7 +129,7 @@ def _try_to_lock(handle: int) -> bool:
     return True
 
 
-def make_folder(folder: str | os.PathLike) -> None:
+def make_folder(folder: str | os.PathLike[str]) -> None:
     """Make a folder, and make sure that files can be made in it: permissions do not tell all.
 
     Raises
@@ -141,14 +141,14 @@ def make_folder(folder: str | os.PathLike) -> None:
     tempfile.TemporaryFile(dir=os.fspath(folder)).close()
 
 
-def write_bytes(path: str | os.PathLike, payload: bytes) -> Path:
+def write_bytes(path: str | os.PathLike[str], payload: bytes) -> Path:
     """Write a file so that it appears whole or not at all; its folder is made."""
     with replacing(path) as temporary:
         temporary.write_bytes(payload)
     return Path(path)
 
 
-def read_text(path: str | os.PathLike) -> str:
+def read_text(path: str | os.PathLike[str]) -> str:
     """Text of a file in UTF-8, with or without its mark.
 
     Raises
@@ -163,7 +163,7 @@ def read_text(path: str | os.PathLike) -> str:
     return Path(path).read_text(encoding="utf-8-sig")
 
 
-def read_json(path: str | os.PathLike) -> dict[str, Any]:
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What a JSON file of ours says; nothing if it is missing or damaged: it is made again."""
     try:
         content = json.loads(read_text(path))
@@ -172,7 +172,7 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def is_whole_archive(path: str | os.PathLike) -> bool:
+def is_whole_archive(path: str | os.PathLike[str]) -> bool:
     """Whether a file that PyTorch saved is there and every part of it has its checksum."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -181,7 +181,7 @@ def is_whole_archive(path: str | os.PathLike) -> bool:
         return False
 
 
-def publish(made: str | os.PathLike, final: str | os.PathLike) -> Path:
+def publish(made: str | os.PathLike[str], final: str | os.PathLike[str]) -> Path:
     """Put a file into place, perhaps on another file system, never half of it visible.
 
     One that is there with the same content keeps its time, on which reuse of results depends.
@@ -192,7 +192,7 @@ def publish(made: str | os.PathLike, final: str | os.PathLike) -> Path:
     return final
 
 
-def checksum(path: str | os.PathLike) -> str:
+def checksum(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file's content, in hexadecimal digits.
 
     It is read once as long as it keeps its place, size and time.
@@ -207,7 +207,7 @@ def _read_checksum(path: str, *_state: int) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def uncompressed_checksum(path: str | os.PathLike) -> str:
+def uncompressed_checksum(path: str | os.PathLike[str]) -> str:
     """SHA-256 of what a file holds: of a ``.gz`` file, of what is compressed in it.
 
     It is the same for ``x.nii`` and ``x.nii.gz``, however that was compressed. One that cannot be

@@ -137,7 +137,7 @@ def other_dataset(output_dir: Path, bids_dir: Path) -> str | None:
     return known if known not in (None, Path(bids_dir).absolute().as_uri()) else None
 
 
-def bids_uri(path: str | os.PathLike, bids_dir: Path | None, output_dir: Path | None) -> str:
+def bids_uri(path: str | os.PathLike[str], bids_dir: Path | None, output_dir: Path | None) -> str:
     """Name a file the way BIDS does.
 
     Returns
@@ -174,7 +174,7 @@ def write_tsv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]
     return write_bytes(path, text.encode())
 
 
-def read_tsv(path: str | os.PathLike) -> list[dict[str, str]]:
+def read_tsv(path: str | os.PathLike[str]) -> list[dict[str, str]]:
     """Rows of a table with tabs, each by the names of the columns in its first line.
 
     Quotation marks have no meaning and are left out: an unbalanced one would swallow what follows,

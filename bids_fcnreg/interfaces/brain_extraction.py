@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -53,7 +54,7 @@ class BrainExtraction(SimpleInterface):
     input_spec = _BrainExtractionInputSpec
     output_spec = _BrainExtractionOutputSpec
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         from bids_fcnreg.fcn.foreground import foreground
         from bids_fcnreg.fcn.linear.pyramid import SMALLEST_MM3
         from bids_fcnreg.io import image

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from nipype.interfaces.base import (
     BaseInterfaceInputSpec,
@@ -42,7 +43,7 @@ class LongitudinalBase(SimpleInterface):
     input_spec = _BaseInputSpec
     output_spec = _BaseOutputSpec
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         import torch
 
         from bids_fcnreg.fcn.register import resolve_device
@@ -92,7 +93,7 @@ class ThroughBase(SimpleInterface):
     input_spec = _ThroughBaseInputSpec
     output_spec = _ThroughBaseOutputSpec
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         import torch
 
         from bids_fcnreg.fcn.quality import Quality
@@ -155,7 +156,7 @@ class RegionChange(SimpleInterface):
     input_spec = _RegionChangeInputSpec
     output_spec = _RegionChangeOutputSpec
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         from bids_fcnreg.bids.derivatives import write_tsv
         from bids_fcnreg.fcn.within_subject import warped_volumes
         from bids_fcnreg.io import image

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from nipype.interfaces.base import (
@@ -55,7 +55,7 @@ class Register(SimpleInterface):
     input_spec = _RegisterInputSpec
     output_spec = _RegisterOutputSpec
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         from bids_fcnreg.fcn.register import register
         from bids_fcnreg.io import image
         from bids_fcnreg.io.itk import write_transform
@@ -132,7 +132,7 @@ class Resample(SimpleInterface):
     input_spec = _ResampleInputSpec
     output_spec = _ResampleOutputSpec
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         import torch
 
         from bids_fcnreg.io import image
@@ -174,7 +174,7 @@ class ToTemplate(SimpleInterface):
     input_spec = _ToTemplateInputSpec
     output_spec = _ToTemplateOutputSpec
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         import torch
 
         from bids_fcnreg.fcn.spatial.displacement import jacobian_determinant

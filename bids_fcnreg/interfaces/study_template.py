@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from nipype.interfaces.base import (
     BaseInterfaceInputSpec,
@@ -38,7 +39,7 @@ class Align(SimpleInterface):
     input_spec = _AlignInputSpec
     output_spec = _TransformOutputSpec
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         import torch
 
         from bids_fcnreg.fcn.linear.align import align
@@ -85,7 +86,7 @@ class MeanShape(SimpleInterface):
     input_spec = _MeanShapeInputSpec
     output_spec = _MeanShapeOutputSpec
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         import torch
 
         from bids_fcnreg.fcn.groupwise import bias, mean_shape, room_for
@@ -135,7 +136,7 @@ class MeanImage(SimpleInterface):
     input_spec = _MeanImageInputSpec
     output_spec = _MeanImageOutputSpec
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         from bids_fcnreg.fcn.groupwise import sharpness
         from bids_fcnreg.io import image
         from bids_fcnreg.study.template import average, change
@@ -177,7 +178,7 @@ class FoldTransforms(SimpleInterface):
     input_spec = _FoldInputSpec
     output_spec = _FoldOutputSpec
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         import torch
 
         from bids_fcnreg.fcn.groupwise import fold, fold_inverse, linear_part
@@ -216,7 +217,7 @@ class TissueMaps(SimpleInterface):
     input_spec = _TissueMapsInputSpec
     output_spec = _TissueMapsOutputSpec
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         from bids_fcnreg.io import image
         from bids_fcnreg.study.template import tissue_maps
 

@@ -41,7 +41,7 @@ MOST_COMPRESSED = 1040
 BYTES_PER_VOXEL = 20
 
 #: What can be read as an image: a file, or an image in memory.
-Source = str | os.PathLike | nib.spatialimages.SpatialImage
+Source = str | os.PathLike[str] | nib.spatialimages.SpatialImage
 
 #: Values of a label image may be this share of themselves off (a scaling in single precision may
 #: have been fitted to 65535 in place of 65536 steps), and at most so much.
@@ -162,7 +162,7 @@ def opened(
 
 
 @contextmanager
-def _readable(name: str | os.PathLike) -> Iterator[None]:
+def _readable(name: str | os.PathLike[str]) -> Iterator[None]:
     """Turn whatever reading an image raises into one message."""
     try:
         yield
@@ -194,7 +194,7 @@ def finite_values(data: np.ndarray, dtype: str, name: str) -> np.ndarray:
     return converted
 
 
-def _open(path: str | os.PathLike, **options: bool) -> nib.spatialimages.SpatialImage:
+def _open(path: str | os.PathLike[str], **options: bool) -> nib.spatialimages.SpatialImage:
     """As `open_image`, which says on the terminal what it repairs of a header; this does not."""
     logger = nib.imageglobals.logger
     before, logger.disabled = logger.disabled, True
@@ -204,7 +204,7 @@ def _open(path: str | os.PathLike, **options: bool) -> nib.spatialimages.Spatial
         logger.disabled = before
 
 
-def is_whole(path: str | os.PathLike) -> bool:
+def is_whole(path: str | os.PathLike[str]) -> bool:
     """Whether a file is there and can be read as an image to its end."""
     try:
         load(path)
@@ -213,7 +213,7 @@ def is_whole(path: str | os.PathLike) -> bool:
     return True
 
 
-def doubt_about_place(path: str | os.PathLike) -> str | None:
+def doubt_about_place(path: str | os.PathLike[str]) -> str | None:
     """Return what a user must know of the orientation of an image file, or None.
 
     A file that cannot be read has nothing said of it: `load` refuses it.
@@ -307,7 +307,7 @@ def _check_size(image: nib.spatialimages.SpatialImage, name: str) -> None:
         )
 
 
-def check_memory(voxels: int, path: str | os.PathLike) -> None:
+def check_memory(voxels: int, path: str | os.PathLike[str]) -> None:
     """Refuse images that do not fit into memory, before any is taken for them.
 
     Parameters
@@ -379,7 +379,7 @@ def with_labels(image: Image, labels: np.ndarray, space: Codes = SCANNER) -> nib
     return nib.Nifti1Image(values, numbers.affine, numbers.header)
 
 
-def whole_numbers(path: str | os.PathLike) -> np.ndarray | None:
+def whole_numbers(path: str | os.PathLike[str]) -> np.ndarray | None:
     """Return the sorted values of a label image, without what its scaling has left on them.
 
     Returns
@@ -431,7 +431,7 @@ def like(reference: nib.Nifti1Image, data: np.ndarray, dtype: str = "float32") -
 
 
 def write(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     image: Image | nib.Nifti1Image,
     dtype: str | None = None,
     space: Codes = SCANNER,

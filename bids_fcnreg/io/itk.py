@@ -40,7 +40,7 @@ _FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])  # between RAS+ and LPS+, either way
 
 
 def write_transform(
-    path: str | os.PathLike, transform: Transform, over: Grid | None = None
+    path: str | os.PathLike[str], transform: Transform, over: Grid | None = None
 ) -> Path:
     """Write a transform as ITK composite.
 
@@ -144,7 +144,7 @@ def _write_displacement(part: h5py.Group, step: Displacement) -> None:
     )
 
 
-def read_transform(path: str | os.PathLike) -> Transform:
+def read_transform(path: str | os.PathLike[str]) -> Transform:
     """Read a transform that ITK or ANTs can read.
 
     Parameters

@@ -18,7 +18,7 @@ from bids_fcnreg.fcn.spatial.transform import Displacement, Transform
 from bids_fcnreg.io import itk
 
 #: What is taken as a transform: an ITK file, or a file and whether its inverse is meant.
-TransformLike = str | os.PathLike | tuple[str | os.PathLike, bool]
+TransformLike = str | os.PathLike[str] | tuple[str | os.PathLike[str], bool]
 
 #: Errors of an inverse up to this (mm) are not reported.
 INVERSE_ERROR_MM = 0.5

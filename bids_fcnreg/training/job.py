@@ -19,6 +19,7 @@ from bids_fcnreg.bids.training_images import Brain
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn import distributed
 from bids_fcnreg.fcn.nets import checkpoint
+from bids_fcnreg.fcn.pair import Pair
 from bids_fcnreg.fcn.train import Record, Trainer, Training, read_checkpoint
 from bids_fcnreg.fcn.training_pairs import Augmentation, Cohort
 from bids_fcnreg.training import model_card
@@ -262,11 +263,11 @@ class Job:
         judges = [level.subset([n + 1 for n in held]) for level in levels]
         augmentation = Augmentation()
 
-        def draw(stage: int, generator: torch.Generator):
+        def draw(stage: int, generator: torch.Generator) -> Pair:
             display.at(stage_name(stage, spacings), trainer.step, self.recipe.steps[stage])
             return members[stage].random_pair(augmentation, generator)
 
-        def judge(stage: int):
+        def judge(stage: int) -> list[Pair]:
             return list(judges[stage].all_pairs())
 
         self.network.to(self.device)

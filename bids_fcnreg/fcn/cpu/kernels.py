@@ -238,7 +238,9 @@ def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().contiguous().numpy()[0]
 
 
-def _in_slabs(kernel: Callable, count: int, *arguments: Any, size: int = PLANES) -> list:
+def _in_slabs(
+    kernel: Callable[..., Any], count: int, *arguments: Any, size: int = PLANES
+) -> list[Any]:
     """Call a kernel for the slabs of `size` out of `count` planes; its results in their order."""
 
     def run(first: int) -> Any:
