@@ -21,6 +21,7 @@ test: $(VENV)/.installed ## the whole suite
 lint: $(VENV)/.installed ## what CI checks besides the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell bids_fcnreg benchmarks docker docs tests README.md CHANGES setup.cfg
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
