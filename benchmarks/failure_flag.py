@@ -37,6 +37,7 @@ from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform, c
 from bids_fcnreg.io import image
 from bids_fcnreg.io.itk import read_transform
 from bids_fcnreg.qc.asymmetry import asymmetry, likeness, pattern, side_difference
+from bids_fcnreg.qc.metrics import JUDGED
 from bids_fcnreg.qc.verdict import LEVELS, judge
 
 SPACE = "MNI152NLin2009aSym"
@@ -44,9 +45,8 @@ SPACE = "MNI152NLin2009aSym"
 NEAR_MM = 3.0
 #: Part of the brain's height that a broken field of view leaves.
 KEPT = 0.6
-#: Numbers of which a bound is looked for; asymmetry has its own.
-JUDGED = ("similarity", "similarity_lowest", "brain_overlap", "sd_log_jacobian", "folds_percent",
-          "inverse_consistency_p95_mm")  # fmt: skip
+#: Metrics of which a bound is looked for; asymmetry has its own.
+FITTED = tuple(key for key in JUDGED if key != "asymmetry")
 #: Wrong registrations that a number has to tell from right ones to be judged.
 TOLD = 0.25
 #: Robust standard deviations from the median of right registrations to where doubt begins.
@@ -293,7 +293,7 @@ def fit(options: argparse.Namespace) -> None:
         theirs = [row for row in rows if row["mode"] == mode]
         right = [row for row in theirs if row["kind"] == "good"]
         wrong = [row for row in theirs if not row["right"] and row["kind"] != "flipped"]
-        bounds[mode] = {key: _bounds(key, right, wrong) for key in JUDGED}
+        bounds[mode] = {key: _bounds(key, right, wrong) for key in FITTED}
         bounds[mode]["asymmetry"] = _asymmetry_bounds(right)
         print(mode, len(right), "right,", len(wrong), "wrong", bounds[mode])
     # Refined, or trained on the pair alone, a deformation ends where one pass of a trained network

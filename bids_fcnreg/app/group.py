@@ -60,11 +60,12 @@ def report(config: Config, scans: Sequence[Scan], console: Console) -> int:
         When the participant level left nothing, or participants.tsv cannot be read.
     """
     from bids_fcnreg.bids.participants import read_participants
-    from bids_fcnreg.bids.versions import find_versions
+    from bids_fcnreg.bids.versions import find_superseded, find_versions
     from bids_fcnreg.workflows.group_report import FOLDER
 
     results = _in_spaces(config, _results(config, scans))
-    for doubt in (*read_participants(config.bids_dir).doubts, *find_versions(results)):
+    doubts = read_participants(config.bids_dir).doubts
+    for doubt in (*doubts, *find_versions(results), *find_superseded(results)):
         console.print(f"warning: {doubt}", soft_wrap=True, markup=False)
     run_dir = preflight.make_folders(config)
     preflight.remove_unfinished(config, config.output_dir / FOLDER)

@@ -16,7 +16,8 @@ from bids_fcnreg.app.summary_table import ClosingRow, print_table
 from bids_fcnreg.atomic import read_json
 from bids_fcnreg.bids import results
 from bids_fcnreg.execution.progress import label_of, stage
-from bids_fcnreg.qc.verdict import LEVELS, formatted
+from bids_fcnreg.qc.metrics import METRICS
+from bids_fcnreg.qc.verdict import LEVELS
 
 _OURS = re.compile(r"^\s*bids_fcnreg\.errors\.\w+: (.+)$", re.MULTILINE)
 _ANY = re.compile(r"^\s*(?:\w+\.)*(\w*(?:Error|Exception)): (.+)$", re.MULTILINE)
@@ -154,9 +155,9 @@ def closing_rows(
                 label,
                 template=space,
                 seconds=time,
-                before=formatted(quality, "similarity_initial", "{:.3f}"),
-                similarity=formatted(quality, "similarity", "{:.3f}"),
-                folds=formatted(quality, "folds_percent", "{:.4f}"),
+                before=METRICS["similarity_initial"].read(quality),
+                similarity=METRICS["similarity"].read(quality),
+                folds=METRICS["folds_percent"].read(quality),
                 verdict=quality.get("verdict", "–"),
                 files=folder,
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from bids_fcnreg.bids.templates import mask_beside
 from bids_fcnreg.config import MODES
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.io import image
-from bids_fcnreg.qc.verdict import LEVELS, NUMBERS
+from bids_fcnreg.qc.metrics import OF_REGISTRATION
+from bids_fcnreg.qc.verdict import LEVELS
 
 _QUALITY = re.compile(
     r"(?P<prefix>sub-(?P<participant>[^_]+)(_ses-(?P<session>[^_]+))?(_[^_]+)*?)"
@@ -53,6 +54,8 @@ class Result:
         Brain mask in the scan's own space.
     volumes : dict of str to Path
         TSV of regional volumes by the atlas's name.
+    superseded : tuple of Path
+        Quality metrics of older results of the same scan, from another acquisition.
     """
 
     participant: str
@@ -64,6 +67,7 @@ class Result:
     log_jacobian: Path
     native_mask: Path
     volumes: dict[str, Path]
+    superseded: tuple[Path, ...] = ()
 
     @property
     def label(self) -> str:
@@ -111,14 +115,19 @@ def find_results(output_dir: Path, participant: str = "*") -> list[Result]:
     Returns
     -------
     list of Result
-        Sorted by scan and space, the newest of each. A scan of which a file is missing, or the
+        Sorted by scan and space, the newest of each: a scan of which several acquisitions were
+        registered has older ones. A scan of which a file is missing, or the
         quality numbers are damaged, has no complete result and is left out.
     """
     names = list(Path(output_dir).glob(f"sub-{participant}/**/anat/*_desc-quality_xfm.json"))
     names.sort(key=lambda path: path.stat().st_mtime)
     found = (_result(path, match) for path in names if (match := _QUALITY.fullmatch(path.name)))
-    # Of one scan with several acquisitions, the one registered last.
-    results = {(one.label, one.space): one for one in found if one is not None}
+    results: dict[tuple[str, str], Result] = {}
+    for one in found:
+        if one is not None:
+            older = results.get((one.label, one.space))
+            paths = (*older.superseded, older.quality) if older else ()
+            results[one.label, one.space] = replace(one, superseded=paths)
     return [results[key] for key in sorted(results, key=lambda key: tuple(map(natural_key, key)))]
 
 
@@ -174,7 +183,7 @@ def read_quality(path: Path) -> dict[str, Any]:
     """Quality numbers as a registration left them; nothing if they are missing or damaged."""
     content = read_json(path)
     seconds = content.get("seconds")
-    numbers = [content[key] for key, _, _ in NUMBERS if key in content]
+    numbers = [content[one.key] for one in OF_REGISTRATION if one.key in content]
     sound = (
         content.get("mode") in MODES
         and content.get("verdict") in LEVELS

@@ -1,4 +1,4 @@
-"""Whether the results of a study were made from the same template, atlas and weights."""
+"""Check that the results of a study compare: one acquisition, template, atlas and model each."""
 
 from __future__ import annotations
 
@@ -39,6 +39,33 @@ def find_versions(results: Iterable[Result]) -> list[str]:
         for (space, name), scans in versions.items()
         if len(scans) > 1
     ]
+
+
+def find_superseded(results: Iterable[Result]) -> list[str]:
+    """Report scans of which several acquisitions were registered.
+
+    Parameters
+    ----------
+    results : iterable of Result
+        Of any spaces.
+
+    Returns
+    -------
+    list of str
+        A message for each scan and space, with the results that are used and those that are not.
+    """
+    return [
+        f"{one.label}: several acquisitions were registered to {one.space}. The newest result is "
+        f"used ({_acquisition(one.quality)}), not {name_some(older, _NAMED)}. Delete the results "
+        "that you do not want, or register the acquisition that you want again"
+        for one in results
+        if (older := [_acquisition(path) for path in one.superseded])
+    ]
+
+
+def _acquisition(quality: Path) -> str:
+    """Begin of the names of a result's files."""
+    return quality.name.partition("_from-")[0]
 
 
 def _groups(scans: Sequence[list[str]]) -> str:

@@ -231,13 +231,14 @@ def _report(
 
 
 def _print_quality(quality: dict[str, Any], ranges: bool) -> None:
-    from bids_fcnreg.qc.verdict import MEASURED_ON, NOTE, NUMBERS, formatted, reference
+    from bids_fcnreg.qc.metrics import OF_REGISTRATION
+    from bids_fcnreg.qc.verdict import MEASURED_ON, NOTE, reference
 
     usual = reference(quality["mode"]) if ranges else {}
-    for key, name, form in NUMBERS:
-        if key in quality:
-            note = f" ({usual[key].told(form)})" if key in usual else ""
-            print(f"{name}: {formatted(quality, key, form)}{note}")
+    for metric in OF_REGISTRATION:
+        if metric.key in quality:
+            note = f" ({usual[metric.key].describe(metric)})" if metric.key in usual else ""
+            print(f"{metric.title}: {metric.read(quality)}{note}")
     print(f"Mode: {quality['mode']}, device: {quality['device']}")
     print("Seconds:", ", ".join(f"{stage} {s:.1f}" for stage, s in quality["seconds"].items()))
     if ranges:

@@ -101,9 +101,9 @@ class StudyQuality(SimpleInterface):
     output_spec = _StudyQualityOutputSpec
 
     def _run_interface(self, runtime):
+        from bids_fcnreg.qc.metrics import COMPARED
         from bids_fcnreg.study.figures import draw_distributions
         from bids_fcnreg.study.tables import (
-            NUMBERS,
             Row,
             flag_outliers,
             quality_dictionary,
@@ -119,7 +119,7 @@ class StudyQuality(SimpleInterface):
             numbers = json.loads(Path(path).read_text())
             numbers |= {"mean_correlation": mean_correlation, "mask_overlap": mask_overlap}
             row = by_label[label]
-            row.numbers = {one.key: numbers[one.key] for one in NUMBERS if one.key in numbers}
+            row.numbers = {one.key: numbers[one.key] for one in COMPARED if one.key in numbers}
             row.mode = numbers.get("mode")
             row.verdict = numbers.get("verdict")
             row.verdict_reason = numbers.get("verdict_reason")

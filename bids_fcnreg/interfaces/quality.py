@@ -108,14 +108,15 @@ def quality_html(
     ranges : bool
         Whether to say what is usual.
     """
-    from bids_fcnreg.qc.verdict import NOTE, NUMBERS, formatted, reference
+    from bids_fcnreg.qc.metrics import OF_REGISTRATION
+    from bids_fcnreg.qc.verdict import NOTE, reference
 
     lines = ["<table>", _row(what, fixed)]
     usual = reference(quality["mode"]) if ranges else {}
-    for key, name, form in NUMBERS:
-        if key in quality:
-            note = usual[key].told(form) if key in usual else ""
-            lines.append(_row(name, formatted(quality, key, form), note))
+    for metric in OF_REGISTRATION:
+        if metric.key in quality:
+            note = usual[metric.key].describe(metric) if metric.key in usual else ""
+            lines.append(_row(metric.title, metric.read(quality), note))
     lines += [_row("Mode", quality["mode"]), _row("Device", quality["device"])]
     lines.append(_row("Weights (hash)", f"{quality['weights'] or 'none':.12}"))
     seconds = ", ".join(f"{stage} {s:.1f}" for stage, s in quality["seconds"].items())

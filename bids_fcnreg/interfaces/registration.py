@@ -154,32 +154,52 @@ class Resample(SimpleInterface):
         return runtime
 
 
-class _LogJacobianInputSpec(_ThreadsInputSpec):
-    transform = File(exists=True, mandatory=True, desc="ITK .h5: reference to subject, points")
-    reference = File(exists=True, mandatory=True, desc="image whose grid the map is made on")
+class _ToTemplateInputSpec(_ThreadsInputSpec):
+    preproc = File(exists=True, mandatory=True, desc="T1w image of the subject")
+    mask = File(exists=True, mandatory=True, desc="brain mask of the subject")
+    transform = File(exists=True, mandatory=True, desc="ITK .h5: template to subject, points")
+    reference = File(exists=True, mandatory=True, desc="image of the template")
 
 
-class LogJacobian(SimpleInterface):
-    """Map the logarithm of the local volume change (subject over template) of a transform."""
+class _ToTemplateOutputSpec(TraitedSpec):
+    preproc_std = File(exists=True, desc="preproc on the grid of the template, linear")
+    mask_std = File(exists=True, desc="mask on the grid of the template")
+    log_jacobian = File(exists=True, desc="log of the local volume, subject over template")
 
-    input_spec = _LogJacobianInputSpec
-    output_spec = _ResampleOutputSpec
+
+class ToTemplate(SimpleInterface):
+    """Resample a subject's image and mask onto a template, and map the change of volume."""
+
+    input_spec = _ToTemplateInputSpec
+    output_spec = _ToTemplateOutputSpec
 
     def _run_interface(self, runtime):
         import torch
 
+        from bids_fcnreg.fcn.spatial.displacement import jacobian_determinant
         from bids_fcnreg.fcn.spatial.grid import Image
+        from bids_fcnreg.fcn.spatial.transform import FOLDED, Transform
         from bids_fcnreg.io import image
         from bids_fcnreg.io.itk import read_transform
 
         torch.set_num_threads(self.inputs.num_threads)
         grid = grid_of(self.inputs.reference)
-        jacobian = read_transform(self.inputs.transform).log_jacobian(grid)
-        # Digits beyond the third say nothing and do not compress.
-        jacobian = (1000 * jacobian).round() / 1000
-        out_file = Path(runtime.cwd) / "log_jacobian.nii.gz"
-        image.write(out_file, Image(jacobian, grid), space=codes_on(self.inputs.reference, True))
-        self._results["out_file"] = str(out_file)
+        displacement = read_transform(self.inputs.transform).displacement(grid)
+        whole = Transform((displacement,))
+        preproc = whole.resample(image.read(self.inputs.preproc), grid)
+        mask = whole.resample(image.read(self.inputs.mask), grid, interpolation="label")
+        log_jacobian = jacobian_determinant(displacement.field).clamp(min=FOLDED).log()
+        # Digits beyond the third mean nothing and do not compress.
+        rounded = Image((1000 * log_jacobian).round() / 1000, grid)
+        space = codes_on(self.inputs.reference, True)
+        for name, made, dtype in (
+            ("preproc_std", preproc, "float32"),
+            ("mask_std", mask, "uint8"),
+            ("log_jacobian", rounded, "float32"),
+        ):
+            out_file = Path(runtime.cwd) / f"{name}.nii.gz"
+            image.write(out_file, made, dtype=dtype, space=space)
+            self._results[name] = str(out_file)
         return runtime
 
 

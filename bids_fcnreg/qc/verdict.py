@@ -7,39 +7,20 @@ purpose, and the range in which most of the successful ones lie. They come with 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from numbers import Real
 from typing import Any
 
 from bids_fcnreg.config import MODES
+from bids_fcnreg.qc.metrics import METRICS, Metric, as_number
 
 #: From best to worst. A registration whose metrics are not all there cannot be good.
 LEVELS = ("good", "unknown", "doubtful", "failed")
 
 #: Verdicts with which ``--fail-on-qc`` makes a run fail.
 UNFIT = ("failed", "unknown")
-
-#: Metrics that only some registrations have: asymmetry needs the built-in template.
-OPTIONAL = frozenset({"asymmetry"})
-
-#: Key of each quality number, what it is called in a table, and how its value is printed.
-NUMBERS = (
-    ("similarity_initial", "Similarity (local correlation) before", "{:.3f}"),
-    ("similarity_affine", "Similarity after the affine stage", "{:.3f}"),
-    ("similarity", "Similarity at the end", "{:.3f}"),
-    ("similarity_lowest", "Similarity in the least similar cube of 4 cm", "{:.3f}"),
-    ("brain_overlap", "Overlap of the brains (Dice)", "{:.3f}"),
-    ("folds_percent", "Folded voxels in the brain (%)", "{:.4f}"),
-    ("sd_log_jacobian", "Standard deviation of log-Jacobian", "{:.3f}"),
-    ("inverse_consistency_mm", "Inverse consistency error, mean (mm)", "{:.3f}"),
-    ("inverse_consistency_p95_mm", "Inverse consistency error, 95th percentile (mm)", "{:.3f}"),
-    ("asymmetry", "Likeness to the usual asymmetry of brains", "{:.3f}"),
-    ("excluded_percent", "Left out by lesion masks (% of the brain)", "{:.1f}"),
-)
 
 #: What the ranges and bounds come from.
 MEASURED_ON = "T1w brains of adults registered to the built-in template"
@@ -49,19 +30,6 @@ NOTE = (
     f"Usually: where 90 % of right registrations of {MEASURED_ON} lie. A number outside of it is "
     "no fault: the verdict goes by the bound called doubtful, and by a farther one for failed."
 )
-
-#: What a number beyond its bounds means, by its key.
-MEANINGS = {
-    "similarity": "the registered brain is not like {fixed}",
-    "similarity_lowest": "a part of the registered brain is not like {fixed}: it may be "
-    "missing, cut off, changed, or in the wrong place",
-    "brain_overlap": "the outlines of the registered brain and of that of {fixed} differ: a brain "
-    "mask or a field of view may be wrong",
-    "sd_log_jacobian": "the deformation is stronger than brains differ",
-    "folds_percent": "the deformation folds",
-    "inverse_consistency_p95_mm": "the transform and its inverse disagree",
-    "asymmetry": "left and right look swapped: check the header of the image",
-}
 
 
 @dataclass(frozen=True)
@@ -81,14 +49,14 @@ class Bounds:
     doubtful: float | None = None
     failed: float | None = None
 
-    def told(self, form: str) -> str:
-        """Range and bound in words, the numbers printed in a form such as ``{:.3f}``."""
-        ends = dict.fromkeys(map(form.format, (self.low, self.high)))
+    def describe(self, metric: Metric) -> str:
+        """Return the range and the bound of a metric as text."""
+        ends = dict.fromkeys(map(metric.format, (self.low, self.high)))
         usual = f"usually {' to '.join(ends)}"
         if self.doubtful is None:
             return usual
         side = "below" if self.doubtful < self.low else "above"
-        return f"{usual}, doubtful {side} {form.format(self.doubtful)}"
+        return f"{usual}, doubtful {side} {metric.format(self.doubtful)}"
 
     def judge(self, value: float) -> str:
         """Return the level of a finite value: good, doubtful or failed."""
@@ -160,28 +128,15 @@ inverse_consistency_p95_mm'
     for key, bounds in reference(mode).items():
         value = as_number(quality.get(key))
         if value is None:
-            if key not in OPTIONAL or quality.get(key) is not None:
+            if not METRICS[key].optional or quality.get(key) is not None:
                 missing.append(key)
             continue
         level = bounds.judge(value)
         if level != "good":
             usual = f"{bounds.low:.3g} to {bounds.high:.3g}"
-            meaning = MEANINGS[key].format(fixed=fixed)
+            meaning = METRICS[key].concern.format(fixed=fixed)
             found.append((level, f"{meaning} ({key} {value:.3g}, usually {usual})"))
     if missing:
         found.append(("unknown", f"metrics are missing: {', '.join(missing)}"))
     found.sort(key=lambda one: -LEVELS.index(one[0]))
     return Verdict(found[0][0] if found else "good", tuple(phrase for _, phrase in found))
-
-
-def as_number(value: Any) -> float | None:
-    """Return a value as a finite number, or None if it is none."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        return None
-    return float(value)
-
-
-def formatted(quality: Mapping[str, Any], key: str, form: str) -> str:
-    """Return a metric in a form such as ``{:.3f}``; a dash if it is missing."""
-    value = as_number(quality.get(key))
-    return "–" if value is None else form.format(value)

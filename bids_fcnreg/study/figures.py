@@ -15,7 +15,8 @@ from matplotlib import pyplot as plt
 from nilearn.plotting import plot_img
 
 from bids_fcnreg.figures.intensity_window import intensity_window
-from bids_fcnreg.study.tables import NUMBERS, OUTLYING, Row
+from bids_fcnreg.qc.metrics import COMPARED
+from bids_fcnreg.study.tables import OUTLYING, Row
 
 #: Slices of each mean image.
 CUTS = 9
@@ -102,28 +103,28 @@ def draw_distributions(rows: Sequence[Row], path: Path) -> Path:
     """
     scans = [row for row in rows if row.numbers]
     figure, panels = plt.subplots(
-        len(NUMBERS), 1, figsize=(8.5, 0.95 * len(NUMBERS)), layout="constrained"
+        len(COMPARED), 1, figsize=(8.5, 0.95 * len(COMPARED)), layout="constrained"
     )
     heights = np.random.default_rng(0).uniform(-0.25, 0.25, len(scans))
-    for number, panel in zip(NUMBERS, panels, strict=True):
+    for metric, panel in zip(COMPARED, panels, strict=True):
         for row, height in zip(scans, heights, strict=True):
-            value = row.numbers.get(number.key)
+            value = row.numbers.get(metric.key)
             if value is None:
                 continue
-            out = number.key in row.outlying
+            out = metric.key in row.outlying
             colour = "firebrick" if out else "steelblue"
             panel.plot(value, height, "o", color=colour, alpha=0.7, markersize=5)
             if out:
                 panel.annotate(row.label, (value, height), (4, 3), textcoords="offset points")
-        values = [row.numbers[number.key] for row in scans if number.key in row.numbers]
+        values = [row.numbers[metric.key] for row in scans if metric.key in row.numbers]
         if values:
             median = np.median(values)
             panel.axvline(median, color="grey", linewidth=0.8, zorder=0)
             # Differences that mean nothing are not to look large.
-            reach = OUTLYING * number.least_spread
+            reach = OUTLYING * metric.least_spread
             lower = median - reach if min(values) < 0 else max(median - reach, 0)
             panel.update_datalim([(lower, 0), (median + reach, 0)])
-        panel.set_title(number.title, fontsize=9, loc="left", pad=2)
+        panel.set_title(metric.title, fontsize=9, loc="left", pad=2)
         panel.set_yticks([])
         panel.margins(x=0.05)
         panel.autoscale_view()

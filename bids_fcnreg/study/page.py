@@ -12,9 +12,9 @@ from pathlib import Path
 from jinja2 import Environment
 
 from bids_fcnreg import __version__
+from bids_fcnreg.qc.metrics import COMPARED
 from bids_fcnreg.study.tables import (
     FEWEST_TO_JUDGE,
-    NUMBERS,
     OUTLYING,
     Row,
     absent,
@@ -60,7 +60,7 @@ def make_page(dataset: str, spaces: Sequence[SpacePart]) -> str:
         version=__version__,
         done=sum(row.status == "done" for row in rows),
         total=len(rows),
-        numbers=NUMBERS,
+        metrics=COMPARED,
         outlying=OUTLYING,
         fewest=FEWEST_TO_JUDGE,
         spaces=[_shown(space) for space in spaces],

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from bids_fcnreg.bids.scan import scan_label
+from bids_fcnreg.qc.metrics import COMPARED
 from bids_fcnreg.study.statistics import robust_distances
 
 #: Robust standard deviations beyond which a number is an outlier (Iglewicz & Hoaglin 1993).
@@ -18,48 +19,6 @@ OUTLYING = 3.5
 #: Fewer scans than this say nothing about what is usual.
 FEWEST_TO_JUDGE = 5
 
-
-@dataclass(frozen=True)
-class Number:
-    """A number that tells how good a registration is.
-
-    Attributes
-    ----------
-    key : str
-        Column of the table.
-    title : str
-        What it is.
-    bad : {"low", "high"}
-        On which side of the usual it is bad.
-    least_spread : float
-        Spread below which differences mean nothing.
-    """
-
-    key: str
-    title: str
-    bad: Literal["low", "high"]
-    least_spread: float
-
-
-NUMBERS = (
-    Number("similarity", "Local correlation with the template", "low", 0.005),
-    Number("similarity_affine", "Local correlation after the affine stage", "low", 0.005),
-    Number(
-        "similarity_lowest", "Local correlation in the least similar cube of 4 cm", "low", 0.005
-    ),
-    Number("brain_overlap", "Dice of the brain with that of the template", "low", 0.003),
-    Number("sd_log_jacobian", "Standard deviation of log-Jacobian in the brain", "high", 0.01),
-    Number("folds_percent", "Folded voxels in the brain (%)", "high", 1e-3),
-    Number("inverse_consistency_mm", "Inverse consistency error, mean (mm)", "high", 0.01),
-    Number(
-        "inverse_consistency_p95_mm",
-        "Inverse consistency error, 95th percentile (mm)",
-        "high",
-        0.02,
-    ),
-    Number("mean_correlation", "Correlation with the mean image of the study", "low", 0.005),
-    Number("mask_overlap", "Dice of the brain mask with that of most scans", "low", 0.003),
-)
 
 _OWN_COLUMNS = frozenset(
     (
@@ -73,7 +32,7 @@ _OWN_COLUMNS = frozenset(
         "outlier",
         "outlier_reason",
         "brain_mask",
-        *(number.key for number in NUMBERS),
+        *(metric.key for metric in COMPARED),
     )
 )
 
@@ -193,16 +152,16 @@ def flag_outliers(rows: Sequence[Row]) -> None:
     judged = [row for row in rows if row.numbers]
     if len(judged) < FEWEST_TO_JUDGE:
         return
-    for number in NUMBERS:
-        values = [row.numbers.get(number.key, math.nan) for row in judged]
-        distances = robust_distances(values, number.least_spread)
+    for metric in COMPARED:
+        values = [row.numbers.get(metric.key, math.nan) for row in judged]
+        distances = robust_distances(values, metric.least_spread)
         median = float(np.nanmedian(values)) if not np.isnan(values).all() else math.nan
         for row, value, distance in zip(judged, values, distances, strict=True):
-            away = -distance if number.bad == "low" else distance
+            away = -distance if metric.worse == "lower" else distance
             if away > OUTLYING:
-                side = "below" if number.bad == "low" else "above"
-                row.outlying[number.key] = (
-                    f"{number.key} {value:.3g} is {away:.1f} robust standard deviations {side} "
+                side = "below" if metric.worse == "lower" else "above"
+                row.outlying[metric.key] = (
+                    f"{metric.key} {value:.3g} is {away:.1f} robust standard deviations {side} "
                     f"the median ({median:.3g})"
                 )
 
@@ -210,7 +169,7 @@ def flag_outliers(rows: Sequence[Row]) -> None:
 def quality_table(rows: Sequence[Row]) -> tuple[list[str], list[list[object]]]:
     """Header and lines of the table of registration quality."""
     facts = _fact_columns(rows)
-    keys = [number.key for number in NUMBERS]
+    keys = [metric.key for metric in COMPARED]
     header = ["participant_id", "session_id", *facts, "status", "reason", "mode", *keys]
     lines = [
         [
@@ -250,7 +209,7 @@ def quality_dictionary(rows: Sequence[Row], space: str) -> dict[str, Any]:
         },
         "reason": {"Description": "Why there are no results"},
         "mode": {"Description": "How it was registered: predict, refine or optimize"},
-        **{number.key: {"Description": number.title} for number in NUMBERS},
+        **{metric.key: {"Description": metric.title} for metric in COMPARED},
         "verdict": _VERDICT,
         "verdict_reason": {"Description": "What the numbers say against it"},
         "outlier": {

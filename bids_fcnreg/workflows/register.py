@@ -10,9 +10,8 @@ from niworkflows.engine.workflows import LiterateWorkflow
 
 from bids_fcnreg.interfaces.longitudinal import ThroughBase
 from bids_fcnreg.interfaces.quality import Judge
-from bids_fcnreg.interfaces.registration import LogJacobian, Register, Resample
+from bids_fcnreg.interfaces.registration import Register, ToTemplate
 from bids_fcnreg.workflows.resources import (
-    JACOBIAN,
     PLAIN_GB,
     REGISTER,
     RESAMPLE,
@@ -118,45 +117,24 @@ def init_register_wf(
         workflow.connect([(inputnode, estimate, [(field, field) for field in through])])
     else:
         estimate = init_estimate_node(config, template)
-    preproc_std = sized_node(
-        Resample(reference=reference, onto_template=True, num_threads=threads),
-        "preproc_std",
-        RESAMPLE,
-        voxels,
-    )
-    mask_std = sized_node(
-        Resample(
-            reference=reference, interpolation="label", onto_template=True, num_threads=threads
-        ),
-        "mask_std",
-        RESAMPLE,
-        voxels,
-    )
-    log_jacobian = sized_node(
-        LogJacobian(reference=reference, num_threads=threads),
-        "log_jacobian",
-        JACOBIAN,
-        voxels,
+    to_template = sized_node(
+        ToTemplate(reference=reference, num_threads=threads), "to_template", RESAMPLE, voxels
     )
     judge = pe.Node(Judge(builtin=template.builtin), name="judge", mem_gb=PLAIN_GB)
     workflow.connect([
         (inputnode, estimate, [("brain", "moving"), ("mask", "moving_mask")]),
-        (inputnode, preproc_std, [("preproc", "in_file")]),
-        (inputnode, mask_std, [("mask", "in_file")]),
-        (estimate, preproc_std, [("transform", "transform")]),
-        (estimate, mask_std, [("transform", "transform")]),
-        (estimate, log_jacobian, [("transform", "transform")]),
+        (inputnode, to_template, [("preproc", "preproc"), ("mask", "mask")]),
+        (estimate, to_template, [("transform", "transform")]),
         (estimate, outputnode, [
             ("transform", "transform"),
             ("inverse", "inverse"),
         ]),
         (estimate, judge, [("quality", "quality")]),
-        (log_jacobian, judge, [("out_file", "log_jacobian")]),
-        (mask_std, judge, [("out_file", "mask")]),
+        (to_template, judge, [("log_jacobian", "log_jacobian"), ("mask_std", "mask")]),
         (judge, outputnode, [("quality", "quality")]),
-        (preproc_std, outputnode, [("out_file", "preproc_std")]),
-        (mask_std, outputnode, [("out_file", "mask_std")]),
-        (log_jacobian, outputnode, [("out_file", "log_jacobian")]),
+        (to_template, outputnode, [
+            (name, name) for name in ("preproc_std", "mask_std", "log_jacobian")
+        ]),
     ])  # fmt: skip
     if has_lesion and not longitudinal:
         workflow.connect(inputnode, "exclude", estimate, "moving_exclude")

@@ -63,7 +63,7 @@ REGISTER = {
     "refine": Demand(360, 12, base_seconds=7),
     "optimize": Demand(360, 45, base_seconds=7),
 }
-RESAMPLE, JACOBIAN, DEFORMATION = Demand(100, 0.5), Demand(110, 0.5), Demand(130, 0.7)
+RESAMPLE, DEFORMATION = Demand(130, 1.2), Demand(130, 0.7)
 
 #: Steps by the voxels of the scan; see also `average_of`. Brain extraction scales every head to
 #: one size.

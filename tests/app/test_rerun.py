@@ -202,8 +202,8 @@ def test_damaged_intermediate_results_are_made_again(study):
     files = study.out.glob("sub-01/anat/*")
     whole = {path: digest(path) for path in files if path.suffix != ".json"}
     picks = ("extract/result_*.pklz", "scale/preproc.nii.gz", "debias/result_*.pklz",
-             "estimate/forward.h5", "estimate/quality.json", "mask_std/*.nii.gz",
-             "log_jacobian")  # fmt: skip
+             "estimate/forward.h5", "estimate/quality.json", "to_template/mask_std.nii.gz",
+             "to_template")  # fmt: skip
     for number, pick in enumerate(picks):
         (path,) = study.folder.glob(f"work/fcnreg_wf/sub_01_wf/*/{pick}")
         if path.is_dir():

@@ -36,7 +36,7 @@ def show(events: list[tuple[str, str]], live: bool) -> tuple[Display, str]:
     ("node", "words"),
     [
         ("fcnreg_wf.sub_01_wf.register_MNI_wf.estimate", "registration"),
-        ("fcnreg_wf.sub_01_wf.register_MNI_wf.mask_std", "resampling"),
+        ("fcnreg_wf.sub_01_wf.register_MNI_wf.to_template", "resampling"),
         ("fcnreg_wf.sub_01_wf.preprocess_wf.conform", "preprocessing"),
         ("fcnreg_wf.sub_01_wf.propagate_MNI_tissue_wf.measure", "labels and volumes"),
         ("fcnreg_wf.sub_01_wf.outputs_MNI_wf.ds_mask", "writing results"),

@@ -16,7 +16,7 @@ from scipy import ndimage
 from bids_fcnreg import api
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
 from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform
-from bids_fcnreg.interfaces.registration import LogJacobian, Register, Resample
+from bids_fcnreg.interfaces.registration import Register, Resample, ToTemplate
 from bids_fcnreg.io import image
 from bids_fcnreg.io.itk import read_transform, write_transform
 
@@ -136,12 +136,43 @@ def test_large_and_scaled_labels_stay_what_they_are(folder, tmp_path, labels, dt
     np.testing.assert_array_equal(np.asanyarray(same.dataobj), found)
 
 
-def test_log_jacobian_of_affine_is_constant(folder, tmp_path):
+def test_everything_is_brought_to_the_template_as_by_itk(folder, tmp_path):
+    mask = nib.load(folder / "labels.nii.gz")
+    inside = (np.asarray(mask.dataobj) > 0).astype("uint8")
+    nib.Nifti1Image(inside, mask.affine).to_filename(folder / "mask.nii.gz")
+    outputs = run(
+        ToTemplate(
+            preproc=str(folder / "moving.nii.gz"),
+            mask=str(folder / "mask.nii.gz"),
+            reference=str(folder / "fixed.nii.gz"),
+            transform=str(folder / "forward.h5"),
+        ),
+        tmp_path,
+    )
+    truth = by_itk(folder, "moving.nii.gz", sitk.sitkLinear)
+    ours = nib.load(outputs.preproc_std)
+    within = ndimage.binary_erosion(truth != 0, iterations=2)
+    assert np.abs(ours.get_fdata() - truth)[within].max() < 0.5  # of a contrast of ±400
+    masked = np.asarray(nib.load(outputs.mask_std).dataobj)
+    assert masked.dtype == np.uint8 and set(np.unique(masked)) == {0, 1}
+    assert (masked == by_itk(folder, "mask.nii.gz", sitk.sitkNearestNeighbor)).mean() > 0.9
+    for path in (outputs.preproc_std, outputs.mask_std, outputs.log_jacobian):
+        assert int(nib.load(path).header["sform_code"]) == image.TEMPLATE
+        np.testing.assert_allclose(nib.load(path).affine, FIXED.affine, atol=1e-5)
+
+
+def test_log_jacobian_of_an_affine_is_constant(folder, tmp_path):
     transform = write_transform(tmp_path / "affine.h5", Transform((Affine(MATRIX),)))
     outputs = run(
-        LogJacobian(transform=str(transform), reference=str(folder / "fixed.nii.gz")), tmp_path
+        ToTemplate(
+            preproc=str(folder / "moving.nii.gz"),
+            mask=str(folder / "moving.nii.gz"),
+            transform=str(transform),
+            reference=str(folder / "fixed.nii.gz"),
+        ),
+        tmp_path,
     )
-    values = nib.load(outputs.out_file).get_fdata()
+    values = nib.load(outputs.log_jacobian).get_fdata()
     assert values.shape == FIXED.shape
     np.testing.assert_allclose(values, np.log(np.linalg.det(MATRIX[:3, :3])), atol=6e-4)
 

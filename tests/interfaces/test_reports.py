@@ -72,6 +72,6 @@ def judged(folder: Path, builtin: bool) -> dict:
 def test_the_verdict_joins_the_numbers(tmp_path):
     here, elsewhere = judged(tmp_path, builtin=True), judged(tmp_path, builtin=False)
     assert here["verdict"] == elsewhere["verdict"] == "failed"
-    assert "not like the template" in here["verdict_reason"]
+    assert "not similar to the template" in here["verdict_reason"]
     assert here["similarity"] == 0.1
     assert here["asymmetry"] == 0 and "asymmetry" not in elsewhere

@@ -11,7 +11,7 @@ import pytest
 import bids_fcnreg as fr
 from bids_fcnreg.fcn.spatial.transform import Affine, Transform
 from bids_fcnreg.interfaces.preprocess import AverageRuns, Conform
-from bids_fcnreg.interfaces.registration import LogJacobian, Resample
+from bids_fcnreg.interfaces.registration import Resample, ToTemplate
 from bids_fcnreg.io import image
 from bids_fcnreg.io.itk import write_transform
 from bids_fcnreg.io.orientation import codes_of
@@ -84,8 +84,11 @@ def test_what_is_on_a_grid_claims_what_the_reference_claims(tmp_path, sform, qfo
         )
         found = stored_codes(resample.run(cwd=tmp_path).outputs.out_file)
         assert found == ((4, 4) if onto_template and any(kept) else kept)
-    growth = LogJacobian(transform=str(stay), reference=str(path)).run(cwd=tmp_path)
-    assert stored_codes(growth.outputs.out_file) == ((4, 4) if any(kept) else (0, 0))
+    made = ToTemplate(
+        preproc=str(path), mask=str(path), transform=str(stay), reference=str(path)
+    ).run(cwd=tmp_path)
+    for output in (made.outputs.preproc_std, made.outputs.mask_std, made.outputs.log_jacobian):
+        assert stored_codes(output) == ((4, 4) if any(kept) else (0, 0))
 
 
 @pytest.mark.parametrize(("sform", "qform", "apart", "kept"), CASES)

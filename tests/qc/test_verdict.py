@@ -7,7 +7,8 @@ import pytest
 
 from bids_fcnreg.fcn.quality import Quality
 from bids_fcnreg.fcn.register import MODES
-from bids_fcnreg.qc.verdict import MEANINGS, OPTIONAL, Bounds, formatted, judge, reference
+from bids_fcnreg.qc.metrics import METRICS
+from bids_fcnreg.qc.verdict import Bounds, judge, reference
 
 
 def usual(mode: str) -> dict:
@@ -25,7 +26,7 @@ def test_usual_numbers_are_good_and_the_worst_number_decides(mode):
     assert judge(numbers | {"similarity": bounds.failed - 1e-3}).level == "failed"
     both = judge(numbers | {"similarity": 0.0, "asymmetry": -0.9})
     assert both.level == "failed"
-    assert both.reasons[0].startswith(MEANINGS["similarity"].format(fixed="the template"))
+    assert both.reasons[0].startswith(METRICS["similarity"].concern.format(fixed="the template"))
     assert "similarity 0," in both.reasons[0] and "left and right" in both.reasons[1]
 
 
@@ -53,7 +54,7 @@ MISSING = {
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("value", MISSING.values(), ids=MISSING)
 def test_without_a_metric_the_verdict_is_unknown(mode, value):
-    for key in (one for one in reference(mode) if one not in OPTIONAL):
+    for key in (one for one in reference(mode) if not METRICS[one].optional):
         found = judge(usual(mode) | {key: value})
         assert found.level == "unknown"
         assert found.reasons == (f"metrics are missing: {key}",)
@@ -85,9 +86,9 @@ def test_asymmetry_is_known_of_the_builtin_template_only():
 
 
 def test_missing_metrics_are_printed_as_a_dash():
-    assert formatted({"similarity": 0.5}, "similarity", "{:.2f}") == "0.50"
-    assert formatted({"similarity": None}, "similarity", "{:.2f}") == "–"
-    assert formatted({}, "similarity", "{:.2f}") == "–"
+    assert METRICS["similarity"].read({"similarity": 0.5}) == "0.500"
+    assert METRICS["similarity"].read({"similarity": None}) == "–"
+    assert METRICS["similarity"].read({}) == "–"
 
 
 def test_bounds_on_either_side():

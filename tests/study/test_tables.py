@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from bids_fcnreg.bids.results import read_volumes
+from bids_fcnreg.qc.metrics import COMPARED
 from bids_fcnreg.study.tables import (
-    NUMBERS,
     Row,
     absent,
     flag_outliers,
@@ -19,8 +19,8 @@ from bids_fcnreg.study.tables import (
 
 
 def usual(number: int) -> dict[str, float]:
-    noise = np.random.default_rng(number).normal(0, 0.01, len(NUMBERS))
-    return {n.key: 0.5 + x for n, x in zip(NUMBERS, noise, strict=True)}
+    noise = np.random.default_rng(number).normal(0, 0.01, len(COMPARED))
+    return {n.key: 0.5 + x for n, x in zip(COMPARED, noise, strict=True)}
 
 
 def study() -> list[Row]:

@@ -106,7 +106,7 @@ def test_sessions_go_to_the_template_by_way_of_their_base(config, builtin, tmp_p
             (base, "transform", "base_transform"),
             (base, "inverse", "base_inverse"),
         } <= sources
-        fed = {s for s, _, t, f in edges if t == f"{register}.preproc_std" and f == "transform"}
+        fed = {s for s, _, t, f in edges if t == f"{register}.to_template" and f == "transform"}
         assert fed == {f"{register}.estimate"}
     labels = workflow_labels(config, scans, whole)
     assert labels["sub_01_wf"] == "sub-01"
@@ -130,16 +130,14 @@ def test_everything_is_resampled_from_the_original_through_the_one_transform(
     register = f"{top}.register_MNI152NLin2009aSym_wf"
     resample = f"{top}.propagate_MNI152NLin2009aSym_{atlas.name}_wf.resample"
     uses = {
-        f"{register}.preproc_std": "transform",
-        f"{register}.mask_std": "transform",
-        f"{register}.log_jacobian": "transform",
+        f"{register}.to_template": "transform",
         resample: "inverse",
     }
     for node, output in uses.items():
         sources = {(s, o) for s, o, t, f in edges if t == node and f == "transform"}
         assert sources == {(f"{register}.estimate", output)}
-    for node in (f"{register}.preproc_std", f"{register}.mask_std"):
-        (source,) = {s for s, _, t, f in edges if t == node and f == "in_file"}
+    for field in ("preproc", "mask"):
+        (source,) = {s for s, _, t, f in edges if (t, f) == (f"{register}.to_template", field)}
         assert source.startswith(f"{top}.preprocess_wf.")
     to_report = {s for s, o, t, _ in edges if t.endswith("ds_contours")}
     assert to_report == {f"{top}.report_MNI152NLin2009aSym_wf.contours"}
