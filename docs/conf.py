@@ -14,7 +14,7 @@ import bids_fcnreg
 from bids_fcnreg.cli import fcnreg, options
 
 sys.path.insert(0, str(Path(__file__).parent))
-from draw_pictures import draw_all  # noqa: E402
+from draw_pictures import draw_all
 
 project = "bids_fcnreg"
 author = copyright = "The bids_fcnreg developers"
