@@ -29,9 +29,10 @@ import bids_fcnreg
 from bids_fcnreg.bids.derivatives import write_json
 from bids_fcnreg.bids.results import Result, find_results
 from bids_fcnreg.bids.templates import materialise, resolve_template
+from bids_fcnreg.fcn.modes import MODES
 from bids_fcnreg.fcn.pair import make_pair
 from bids_fcnreg.fcn.quality import Quality, assess, similarity
-from bids_fcnreg.fcn.register import MODES, Registration, register
+from bids_fcnreg.fcn.register import Registration, register
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
 from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform, change_grid
 from bids_fcnreg.io import image

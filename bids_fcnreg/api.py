@@ -36,6 +36,7 @@ from bids_fcnreg.atomic import together
 from bids_fcnreg.bids.templates import BUILTIN, nilearn_map
 from bids_fcnreg.config import INTERPOLATIONS
 from bids_fcnreg.errors import InputError
+from bids_fcnreg.fcn.foreground import shown
 from bids_fcnreg.fcn.register import register as register_images
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
 from bids_fcnreg.fcn.spatial.transform import FOLDED, Transform
@@ -43,8 +44,9 @@ from bids_fcnreg.io import image, itk
 from bids_fcnreg.io.orientation import SCANNER, Codes, codes_of, describe_doubt, set_codes
 from bids_fcnreg.io.resampling import resample_values
 from bids_fcnreg.io.series import open_series, volumes
+from bids_fcnreg.io.spatial_image import open_image
 from bids_fcnreg.io.transform_chain import TransformLike, read_stack
-from bids_fcnreg.preprocessing.brain import fits_a_brain, holds_labels, shown
+from bids_fcnreg.preprocessing.brain import fits_a_brain, holds_labels
 from bids_fcnreg.qc.verdict import judge
 
 #: What is taken as an image: a file, or nibabel's.
@@ -155,10 +157,9 @@ def register(
     """
     given = {"fixed": fixed, "moving": moving}
     masks = {"fixed_mask": fixed_mask, "moving_mask": moving_mask}
-    images = {
-        name: _image(one, f"{name} image" if name in given else name.replace("_", " "))
-        for name, one in (given | masks).items()
-        if one is not None or name in given
+    images = {name: _image(one, f"{name} image") for name, one in given.items()}
+    images |= {
+        name: _image(one, name.replace("_", " ")) for name, one in masks.items() if one is not None
     }
     _warn_of_place(*given.values(), fixed_mask, moving_mask)
     for name, mask in (("fixed", fixed_mask), ("moving", moving_mask)):
@@ -171,7 +172,10 @@ def register(
                 stacklevel=2,
             )
     found = register_images(
-        **images,
+        images["fixed"],
+        images["moving"],
+        fixed_mask=images.get("fixed_mask"),
+        moving_mask=images.get("moving_mask"),
         mode=mode,
         network=network,
         model=None if model is None else Path(model),
@@ -350,9 +354,8 @@ def map_points(points: np.ndarray, transforms: Sequence[TransformLike]) -> np.nd
         antsApplyTransformsToPoints, points go the other way than images.
     """
     try:
-        given = np.asarray(points)
-        real = given.dtype.kind in "iufO"
-        given = given.astype(np.float64) if real else None
+        array = np.asarray(points)
+        given = array.astype(np.float64) if array.dtype.kind in "iufO" else None
     except (TypeError, ValueError):
         given = None
     if given is None or given.shape[-1:] != (3,) or not np.isfinite(given).all():
@@ -385,8 +388,9 @@ def _image(given: ImageLike, role: str = "image") -> Image:
 
 def _codes(given: ImageLike) -> tuple[int, int]:
     """Space codes of a file or an image."""
-    opened = isinstance(given, nib.spatialimages.SpatialImage)
-    return codes_of(given if opened else nib.load(located(given)))
+    if isinstance(given, nib.spatialimages.SpatialImage):
+        return codes_of(given)
+    return codes_of(open_image(located(given)))
 
 
 def _warn_of_place(*given: ImageLike | None) -> None:

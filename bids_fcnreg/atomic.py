@@ -138,7 +138,7 @@ def make_folder(folder: str | os.PathLike) -> None:
         If one of the two is not possible.
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
-    tempfile.TemporaryFile(dir=folder).close()
+    tempfile.TemporaryFile(dir=os.fspath(folder)).close()
 
 
 def write_bytes(path: str | os.PathLike, payload: bytes) -> Path:

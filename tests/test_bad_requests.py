@@ -167,7 +167,7 @@ CASES: dict[str, tuple[Case, str]] = {
         written("f.json", '{"t1w": {"run": 9223372036854775808}}', "--bids-filter-file"),
         "neither a text, a number of at most 18 digits",
     ),
-    "filter is a pipe": (piped("f.json", "--bids-filter-file"), "--bids-filter-file is not a"),
+    "filter is a pipe": (piped("f.json", "--bids-filter-file"), "f.json is not a"),
     "settings are a pipe": (piped("c.toml", "--config-file"), "c.toml cannot be read"),
     "description is a pipe": (piped(DESCRIPTION), "it is not a file"),
     "filter with a path": (
@@ -199,7 +199,7 @@ CASES: dict[str, tuple[Case, str]] = {
     "weights are PyTorch's pickle": (torch_pickled, "cannot be read"),
     "weights and optimize": (
         written("m.safetensors", "no", "--mode", "optimize", "--model"),
-        "leave --model away",
+        "cannot be used with --mode optimize",
     ),
     "network without weights": (said("--network", "2017"), "No trained weights"),
     "device unknown": (said("--device", "tpu"), "--device must be one of"),
@@ -225,9 +225,9 @@ CASES: dict[str, tuple[Case, str]] = {
         written("p.yml", "!!python/object/apply:os.mkdir [exploded]", "--use-plugin"),
         "is not usable",
     ),
-    "two that exclude each other": (
+    "two that are mutually exclusive": (
         written("c.toml", "dry_run = true", "--reports-only", "--config-file"),
-        "--dry-run and --reports-only exclude each other",
+        "--dry-run and --reports-only are mutually exclusive",
     ),
     "weights without numbers": (numberless, "does not hold what a network"),
     "seed too large": (said("--random-seed", 2**64), "of at most"),

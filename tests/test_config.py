@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bids_fcnreg.config import MODES, Config, load, read_settings
+from bids_fcnreg.config import Config, load, read_settings
 from bids_fcnreg.errors import InputError
+from bids_fcnreg.fcn.modes import MODES
 from bids_fcnreg.resources import available_memory_gb
 
 
@@ -137,9 +138,3 @@ def test_settings_cannot_be_changed_in_place():
     with pytest.raises(AttributeError):
         config.nprocs = 1
     assert replace(config, nprocs=1).nprocs == 1
-
-
-def test_modes_are_those_of_the_engine():
-    from bids_fcnreg.fcn import register
-
-    assert register.MODES == MODES

@@ -144,8 +144,8 @@ def _unusable(
                 check_output_names(scan, templates, atlases, config.output_dir)
         except InputError as why:
             found[scan.label] = Failure(str(why))
-        if path := _in_the_way(config, scan):
-            found[scan.label] = Failure(f"{path} is no folder: move it, for results belong there.")
+        if file := _in_the_way(config, scan):
+            found[scan.label] = Failure(f"{file} is no folder: move it, for results belong there.")
     return found
 
 

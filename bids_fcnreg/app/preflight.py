@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from bids_fcnreg.config import Config
 from bids_fcnreg.errors import FcnregError, InputError, told
+from bids_fcnreg.fcn.modes import MODES
 
 if TYPE_CHECKING:
     from nipype import Workflow
@@ -96,7 +97,7 @@ def check_weights(config: Config) -> None:
     InputError
         See `bids_fcnreg.fcn.nets.checkpoint`.
     """
-    if config.mode != "optimize":
+    if MODES[config.mode].trained:
         from bids_fcnreg.fcn.nets.checkpoint import load, shipped
 
         if config.model is None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bids_fcnreg.atomic import checksum, read_json, uncompressed_checksum
 from bids_fcnreg.bids.derivatives import CHECKSUMS, UNCOMPRESSED
 from bids_fcnreg.bids.results import Result, find_preprocessed, find_results, read_quality
+from bids_fcnreg.fcn.modes import MODES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from bids_fcnreg.bids.atlases import Atlas
     from bids_fcnreg.bids.scan import Scan
     from bids_fcnreg.bids.templates import Template
-    from bids_fcnreg.config import Config
+from bids_fcnreg.config import Config
 
 
 def list_all(
@@ -118,7 +119,7 @@ def _sidecar_of_labels(result: Result, atlas: Atlas) -> Path:
 
 def _other_weights(config: Config, result: Result) -> bool:
     """Whether the package came with other weights when it made a result in the same mode."""
-    if config.model is not None or config.mode == "optimize" or result.mode != config.mode:
+    if config.model is not None or not MODES[config.mode].trained or result.mode != config.mode:
         return False
     return read_quality(result.quality).get("weights") != _checksum_of_shipped(config.network)
 

@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bids_fcnreg.app import preflight
 from bids_fcnreg.config import Config
 from bids_fcnreg.errors import FcnregError, InputError
+from bids_fcnreg.fcn.modes import MODES
 
 if TYPE_CHECKING:
     from nipype import Workflow
@@ -87,7 +88,7 @@ def _make(
         anchors[BUILTIN] = materialise(resolve_template(BUILTIN), cache)
     if config.template_symmetric:
         _check_midline(anchors[anchor.name])
-    making = Making(config, console, run_dir, log_file, members)
+    making = Making(config, console, run_dir, log_file, list(members))
     making.run(list(anchors.values()))
     if making.left_out:
         console.print(f"Left out: {', '.join(making.left_out)}")
@@ -111,7 +112,7 @@ def _check_midline(anchor: Template) -> None:
     from bids_fcnreg.io import image
     from bids_fcnreg.study.statistics import overlap
 
-    mask = image.read(anchor.mask)
+    mask = image.read(anchor.brain_mask)
     if overlap((mask.data > 0.5).numpy(), (mirror(mask).data > 0.5).numpy()) < 0.8:
         raise InputError(
             f"--template-symmetric needs a template whose midline is at x = 0, which that of "
@@ -130,7 +131,7 @@ def _as_estimate(template: Template) -> Estimate:
     from bids_fcnreg.workflows.study_template import Estimate
 
     t1w = template.found[0]
-    mask = template.mask
+    mask = template.brain_mask
     return Estimate(t1w, mask, sharpness(image.read(t1w), image.read(mask).data))
 
 
@@ -204,7 +205,7 @@ class Making:
         from bids_fcnreg.workflows.study_template import init_start_wf
         from bids_fcnreg.workflows.study_template_outputs import init_finish_wf, init_transforms_wf
 
-        common = {"config": self.config, "base_dir": self.base_dir}
+        common: dict[str, Any] = {"config": self.config, "base_dir": self.base_dir}
         count = len(self.members)
         if self.config.template_warm_start:
             self.console.print(f"Start: {anchors[0].name}, to which {count} scans are registered")
@@ -244,7 +245,7 @@ class Making:
 
         early = number <= min(PREDICTED, self.config.template_iterations - 1)
         rough = early and not self.config.template_warm_start
-        mode = "predict" if rough and self.config.mode == "refine" else self.config.mode
+        mode = "predict" if rough and MODES[self.config.mode].refines else self.config.mode
         self.console.print(f"Iteration {number}: {mode}")
         before = self._bare(self.history[-1].t1w, self.history[-1].mask)
         estimate = self._estimate(
@@ -257,6 +258,7 @@ class Making:
                 base_dir=self.base_dir,
             )
         )
+        assert estimate.change is not None  # from the template before
         self.console.print(
             f"  it changed by {100 * estimate.change:.1f} %, its shape is {estimate.bias_mm:.3f} "
             f"mm from the mean, sharpness {estimate.sharpness:.4f} per mm"

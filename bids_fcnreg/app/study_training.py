@@ -19,9 +19,9 @@ from bids_fcnreg.training.recipe import fresh_network, with_steps
 if TYPE_CHECKING:
     import torch
     from rich.console import Console
-    from torch import nn
 
     from bids_fcnreg.bids.scan import Scan
+    from bids_fcnreg.fcn.nets.checkpoint import RegistrationNetwork
     from bids_fcnreg.fcn.train import Training
 
 #: Name of the network in the derivatives' folder of the study, without extension.
@@ -136,7 +136,7 @@ def _digest(config: Config, brains: Sequence[Brain], start: str | None) -> str:
     return hashlib.sha256("\n".join(what).encode()).hexdigest()[:12]
 
 
-def _network(config: Config) -> tuple[nn.Module, str | None]:
+def _network(config: Config) -> tuple[RegistrationNetwork, str | None]:
     """The network as it is before training, and the checksum of the weights it starts from."""
     from bids_fcnreg.fcn.nets import checkpoint
 
@@ -148,7 +148,7 @@ def _network(config: Config) -> tuple[nn.Module, str | None]:
     return network.train(), checksum
 
 
-def _recipe(config: Config, network: nn.Module, start: str | None) -> Training:
+def _recipe(config: Config, network: RegistrationNetwork, start: str | None) -> Training:
     """How to train."""
     from bids_fcnreg.fcn import distributed
     from bids_fcnreg.fcn.nets.checkpoint import kind_of

@@ -72,7 +72,9 @@ def read_failures(run_dir: Path, workflows: Mapping[str, str]) -> dict[str, Fail
 
 def _node_of(text: str, workflows: Mapping[str, str]) -> str:
     """Full name of the node that a crash file is of."""
-    node, directory = re.match(r"Node: (.*)\n(?:Working directory: (.*)\n)?", text).groups()
+    head = re.match(r"Node: (.*)\n(?:Working directory: (.*)\n)?", text)
+    assert head is not None  # Nipype writes these lines
+    node, directory = head.groups()
     if label_of(node, workflows) is not None or directory is None:
         return node
     # One of several runs has a short name, in a folder that tells all.

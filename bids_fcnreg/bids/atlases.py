@@ -70,6 +70,13 @@ class Atlas:
     doubts: tuple[str, ...] = ()
 
     @property
+    def label_image(self) -> Path:
+        """Its label image, of an atlas from `materialise_atlas`."""
+        if self.image is None:
+            raise ValueError(f"The atlas {self.name} has no label image yet.")
+        return self.image
+
+    @property
     def sources(self) -> dict[str, str]:
         """Path or URL of each file it is made from, with its SHA-256."""
         if self.builtin:
@@ -129,7 +136,7 @@ def materialise_atlas(atlas: Atlas, template: Template, folder: Path) -> Atlas:
     grey_path, white_path = nilearn_map("gm"), nilearn_map("wm")
     path = cached(folder, template.t1w, f"seg-{TISSUE}_dseg", grey_path, white_path)
     if not image.is_whole(path):
-        brain = image.load(materialise(template, folder).mask)
+        brain = image.load(materialise(template, folder).brain_mask)
         grey = image.load(grey_path).get_fdata()
         white = image.load(white_path).get_fdata()
         # The maps hold 0 to 255 for probabilities of 0 to 1.

@@ -163,10 +163,10 @@ def read_layout(
                 layout.unused[name].append(unused)
             else:
                 layout.images[name].append(RawImage(bids_dir.joinpath(*parts), entities))
-    for found in (*layout.images.values(), *layout.unused.values()):
-        found.sort(
-            key=lambda one: natural_key(one.path if isinstance(one, RawImage) else one.name)
-        )
+    for images in layout.images.values():
+        images.sort(key=lambda one: natural_key(one.path))
+    for unused_images in layout.unused.values():
+        unused_images.sort(key=lambda one: natural_key(one.name))
     return layout
 
 

@@ -128,9 +128,10 @@ def _by_label(scan: Scan) -> tuple[object, ...]:
 
 def _certainly_first(scans: Sequence[Scan]) -> Scan | None:
     """The session that was before all others as far as labels tell, if there is one."""
-    if any(scan.session is None for scan in scans):
+    labels = [scan.session for scan in scans if scan.session is not None]
+    if len(labels) < len(scans):
         return None
-    times = [label_time(scan.session) for scan in scans]
+    times = [label_time(label) for label in labels]
     for scan, time in zip(scans, times, strict=True):
         if all(other is time or time.precedes(other) for other in times):
             return scan

@@ -9,16 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
-
 from bids_fcnreg.atomic import read_json
 from bids_fcnreg.bids.derivatives import read_tsv
 from bids_fcnreg.bids.order import natural_key
 from bids_fcnreg.bids.scan import Scan, scan_label
 from bids_fcnreg.bids.templates import mask_beside
-from bids_fcnreg.config import MODES
 from bids_fcnreg.errors import InputError
+from bids_fcnreg.fcn.modes import MODES
 from bids_fcnreg.io import image
+from bids_fcnreg.io.spatial_image import open_image
 from bids_fcnreg.qc.metrics import OF_REGISTRATION
 from bids_fcnreg.qc.verdict import LEVELS
 
@@ -139,8 +138,10 @@ def _result(quality: Path, match: re.Match[str]) -> Result | None:
     ending = "_desc-quality_xfm.json"
     log_jacobian = folder / f"{quality.name.removesuffix(ending)}_desc-logjacobian_xfm.nii.gz"
     native_mask = folder / f"{prefix}_desc-brain_mask.nii.gz"
+    if t1w is None or mask is None:
+        return None
     files = (t1w, mask, log_jacobian, native_mask)
-    if not all(path and path.exists() for path in files) or not read_quality(quality):
+    if not all(path.exists() for path in files) or not read_quality(quality):
         return None
     tables = ((path, _VOLUMES.search(path.name)) for path in sorted(folder.glob(f"{prefix}_seg*")))
     volumes = {found["atlas"]: path for path, found in tables if found and found["space"] == space}
@@ -173,9 +174,9 @@ def find_damaged(results: Sequence[Result]) -> dict[tuple[str, str], tuple[Path,
     return found
 
 
-def _grid(path: Path) -> tuple:
+def _grid(path: Path) -> tuple[tuple[int, ...], tuple[float, ...]]:
     """Shape and, rounded, affine of an image."""
-    nifti = nib.load(path)
+    nifti = open_image(path)
     return nifti.shape, tuple((nifti.affine.round(3) + 0.0).ravel())
 
 

@@ -7,8 +7,13 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bids_fcnreg.errors import InputError
+
+if TYPE_CHECKING:
+    from templateflow.client import TemplateFlowClient
+    from templateflow.conf.bids import Layout
 
 BUILTIN = "MNI152NLin2009aSym"
 _DOWNLOAD_SECONDS = 10
@@ -152,9 +157,11 @@ def fetch(entry: Entry) -> Path:
     home = templateflow_home()
     why = "it is not part of TemplateFlow"
     if path.is_relative_to(home):
-        query = {_NAMES[key]: value for key, value in entry.entities.items() if key in _NAMES}
-        query |= {key: int(query[key]) for key in ("resolution", "cohort") if key in query}
-        query |= {key: None for key in _NAMES.values() if key not in query}
+        query: dict[str, str | int | None] = {
+            name: entry.entities.get(key) for key, name in _NAMES.items()
+        }
+        numbers = {"resolution": entry.entities.get("res"), "cohort": entry.entities.get("cohort")}
+        query |= {name: int(number) for name, number in numbers.items() if number is not None}
         try:
             client = _client(home)
             client.cache.layout = _layout_of(home, entry.entities["tpl"])
@@ -185,7 +192,7 @@ _NAMES = {
 }
 
 
-def _client(home: Path):
+def _client(home: Path) -> TemplateFlowClient:
     """TemplateFlow's client on a folder, with a short patience.
 
     Importing templateflow fills the folder that TEMPLATEFLOW_HOME names if it is empty; it does
@@ -196,7 +203,7 @@ def _client(home: Path):
     return TemplateFlowClient(root=home, timeout=_DOWNLOAD_SECONDS)
 
 
-def _layout_of(home: Path, name: str):
+def _layout_of(home: Path, name: str) -> Layout:
     """TemplateFlow's index of one template: that of all of them takes ten seconds."""
     from bids.layout import BIDSLayoutIndexer
     from templateflow.conf.bids import Layout

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 
 from bids_fcnreg.bids.template_archive import Entry, fetch
 from bids_fcnreg.errors import InputError
+from bids_fcnreg.io.spatial_image import open_image
 
 _NIFTI = (".nii.gz", ".nii")
 
@@ -73,9 +73,9 @@ def select(
     heads = [e for e in files if e.suffix == "T1w" and e.only()]
     brains = [e for e in files if e.suffix == "T1w" and e.only("desc") and _is_brain(e)]
     masks = [e for e in files if e.suffix == "mask" and e.only("desc", "label") and _is_brain(e)]
-    image = _first((heads or brains) if masks else (brains or heads), spec)
-    mask = _first(masks, spec)
-    return TemplateFiles(fetch(image), mask and fetch(mask), cohort)
+    image = _only((heads or brains) if masks else (brains or heads), spec)
+    mask = _only(masks, spec) if masks else None
+    return TemplateFiles(fetch(image), fetch(mask) if mask else None, cohort)
 
 
 def _advice(name: str, folder: Path | None) -> str:
@@ -117,7 +117,8 @@ def _choose_resolution(
 def _voxel_volume(path: Path) -> float:
     """Volume of a voxel in mm³; infinite if the file cannot be read: `image.load` says why."""
     try:
-        return float(np.prod(np.round(nib.load(path).header.get_zooms()[:3], 3)))
+        zooms = np.array(open_image(path).header.get_zooms()[:3])
+        return float(np.prod(np.round(zooms, 3)))
     except Exception:  # nibabel raises many kinds
         return float("inf")
 
@@ -134,7 +135,7 @@ def _is_brain(entry: Entry) -> bool:
     return entry.entities.get("desc", entry.entities.get("label")) == "brain"
 
 
-def _first(found: Sequence[Entry], spec: str) -> Entry | None:
+def _only(found: Sequence[Entry], spec: str) -> Entry:
     """The first of several files; two that differ in nothing but their extension are refused."""
     same = [e for e in found if e.entities == found[0].entities]
     if len(same) > 1:
@@ -142,4 +143,4 @@ def _first(found: Sequence[Entry], spec: str) -> Entry | None:
             f"The template {spec} is ambiguous: it has {same[0].path} and {same[1].path}. "
             "Remove one of them."
         )
-    return found[0] if found else None
+    return found[0]

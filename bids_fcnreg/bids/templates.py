@@ -28,7 +28,6 @@ from bids_fcnreg.bids.template_archive import (
 from bids_fcnreg.bids.template_files import select
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.foreground import foreground
-from bids_fcnreg.fcn.spatial.grid import Grid
 from bids_fcnreg.io import image
 from bids_fcnreg.preprocessing.brain import fits_a_brain
 
@@ -80,6 +79,13 @@ class Template:
     def space(self) -> str:
         """Label in file names: the name, with ``+`` and the cohort as sMRIPrep writes it."""
         return f"{self.name}+{self.cohort}" if self.cohort else self.name
+
+    @property
+    def brain_mask(self) -> Path:
+        """Its brain mask, of a template from `materialise`."""
+        if self.mask is None:
+            raise ValueError(f"The template {self.name} has no brain mask yet.")
+        return self.mask
 
     @property
     def reference(self) -> str:
@@ -207,13 +213,12 @@ def materialise(template: Template, folder: Path) -> Template:
             source = image.load(template.t1w)
             image.write(mask_path, image.like(source, foreground(source.get_fdata()), "uint8"))
         template = replace(template, mask=mask_path)
-    brain_path = cached(folder, template.t1w, "desc-brain_T1w", template.mask)
+    brain_path = cached(folder, template.t1w, "desc-brain_T1w", template.brain_mask)
     bare = replace(template, t1w=brain_path)
     if image.is_whole(brain_path):
         return bare
-    source, mask = image.load(template.t1w), image.load(template.mask)
-    grids = (Grid(one.shape, one.affine) for one in (source, mask))
-    if difference := next(grids).mismatch(next(grids)):
+    source, mask = image.load(template.t1w), image.load(template.brain_mask)
+    if difference := image.grid_of(source).mismatch(image.grid_of(mask)):
         raise InputError(
             f"The brain mask {template.mask} is not on the grid of {template.t1w} (they "
             f"{difference}): resample it."
@@ -303,9 +308,10 @@ def _from_file(path: Path) -> Template:
     """Template from a NIfTI file and, if it is there, the mask beside it."""
     _check_contrast(path)
     entry = parse(path)
-    named = entry.entities.get("tpl") if entry else None
+    entities = entry.entities if entry else {}
+    named = entities.get("tpl")
     name = make_label(named, path) if named else plain(path)
-    cohort = entry.entities.get("cohort") if named else None
+    cohort = entities.get("cohort") if named else None
     cohort = cohort and make_label(cohort, path)
     mask = mask_beside(path)
     if mask is None:

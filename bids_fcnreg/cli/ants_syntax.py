@@ -36,7 +36,7 @@ class TransformList(argparse.Action):
         self,
         parser: argparse.ArgumentParser,
         namespace: argparse.Namespace,
-        values: Sequence[str],
+        values: Any,
         option_string: str | None = None,
     ) -> None:
         listed = list(getattr(namespace, self.dest) or [])

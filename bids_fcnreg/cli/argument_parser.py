@@ -30,13 +30,15 @@ class _Store(argparse.Action):
         values: Any,
         option_string: str | None = None,
     ) -> None:
+        assert isinstance(parser, OneSentenceParser)  # no other registers this action
         given = parser.given.setdefault(self.dest, [])
         given.append(values)
         if isinstance(values, list):
             values = [value for each in given for value in each]
         elif option_string is not None and values != given[0]:
+            flag = next((one for one in self.option_strings if one[:2] == "--"), option_string)
             print(
-                f"{parser.prog}: warning: {self.option_strings[-1]} is given several times with "
+                f"{parser.prog}: warning: {flag} is given several times with "
                 f"different values: the last, {values}, is used.",
                 file=sys.stderr,
             )

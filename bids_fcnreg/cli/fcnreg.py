@@ -18,9 +18,10 @@ from bids_fcnreg.cli.argument_parser import OneSentenceParser
 from bids_fcnreg.cli.fcnreg_apply import add_apply, add_jacobian
 from bids_fcnreg.cli.paths import check_inputs, check_replaceable
 from bids_fcnreg.cli.train import add_train
-from bids_fcnreg.config import DEFAULT_TEMPLATE, MODES, NETWORKS, convert
+from bids_fcnreg.config import DEFAULT_TEMPLATE, NETWORKS, Config, convert
 from bids_fcnreg.errors import FcnregError, InputError, told
 from bids_fcnreg.fcn.memory import keep_freed_memory
+from bids_fcnreg.fcn.modes import MODES
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -103,7 +104,12 @@ def _add_register(commands: Any) -> None:
         required=True,
         help="what the names of the results begin with, such as out/sub-01_",
     )
-    command.add_argument("--mode", choices=MODES, default=MODES[0], help="(default: %(default)s)")
+    command.add_argument(
+        "--mode",
+        choices=MODES,
+        default=Config.mode,
+        help=f"{Config.option('mode').help} (default: %(default)s)",
+    )
     command.add_argument(
         "--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)"
     )
@@ -158,13 +164,13 @@ def _register(options: argparse.Namespace) -> int:
     device = convert("device", options.device, "--device")
     seed = convert("seed", options.seed, "--seed")
     if options.model is not None and not options.model.is_file():
-        raise InputError(f"The file {options.model} given with --model does not exist.")
+        raise InputError(f"--model: {options.model} does not exist.")
     given = (options.fixed, options.moving, options.fixed_mask, options.moving_mask)
     check_inputs(*given)
     results = ["warped.nii.gz", "xfm.h5", "inverse_xfm.h5"]
     results += ["labels.nii.gz"] * (options.labels is not None) + ["report.html"] * options.report
-    for name in results:
-        check_replaceable(Path(options.output + name), *given, options.labels, options.model)
+    for ending in results:
+        check_replaceable(Path(options.output + ending), *given, options.labels, options.model)
 
     from bids_fcnreg import api
     from bids_fcnreg.atomic import together

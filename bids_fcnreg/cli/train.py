@@ -13,8 +13,7 @@ from bids_fcnreg.errors import InputError
 from bids_fcnreg.training.recipe import fresh_network, with_steps
 
 if TYPE_CHECKING:
-    from torch import nn
-
+    from bids_fcnreg.fcn.nets.checkpoint import RegistrationNetwork
     from bids_fcnreg.fcn.train import Training
 
 NETWORKS = ("diffeomorphic", "2017")
@@ -194,14 +193,14 @@ def train(options: argparse.Namespace) -> None:
             raise KeyboardInterrupt(job.how_to_go_on()) from None
 
 
-def _network(options: argparse.Namespace) -> tuple[nn.Module, str | None]:
+def _network(options: argparse.Namespace) -> tuple[RegistrationNetwork, str | None]:
     """The network as it is before training, and the checksum of the weights it starts from."""
     from bids_fcnreg.fcn.nets import checkpoint
 
     if options.start_from is None:
         return fresh_network(options.network or NETWORKS[0], options.seed), None
     if not options.start_from.is_file():
-        raise InputError(f"The file {options.start_from} given with --start-from does not exist.")
+        raise InputError(f"--start-from: {options.start_from} does not exist.")
     network, checksum = checkpoint.load(options.start_from)
     kind = checkpoint.kind_of(network)
     if options.network not in (None, kind):
@@ -212,7 +211,7 @@ def _network(options: argparse.Namespace) -> tuple[nn.Module, str | None]:
     return network.train(), checksum
 
 
-def _recipe(options: argparse.Namespace, network: nn.Module) -> Training:
+def _recipe(options: argparse.Namespace, network: RegistrationNetwork) -> Training:
     """How to train: what was asked for, else what is usual for the network."""
     from bids_fcnreg.fcn import distributed
     from bids_fcnreg.fcn.nets.checkpoint import kind_of

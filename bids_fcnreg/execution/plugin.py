@@ -79,7 +79,7 @@ def stop_server() -> None:
 
     Still loading libraries, it would hold the terminal, and start a node after all.
     """
-    server = forkserver._forkserver
+    server: Any = forkserver._forkserver  # what is asked of it is not public
     if server._forkserver_pid is not None:
         with suppress(ProcessLookupError):
             os.kill(server._forkserver_pid, signal.SIGKILL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,7 +77,7 @@ class Pair:
     def _changed(self, change: Callable[[Tensor], Tensor], grid: Grid) -> Pair:
         """The same pair, each of its volumes changed."""
         volumes = {one.name: getattr(self, one.name) for one in fields(self)}
-        changed = {
+        changed: dict[str, Any] = {
             name: change(volume) for name, volume in volumes.items() if isinstance(volume, Tensor)
         }
         return replace(self, grid=grid, **changed)

@@ -129,7 +129,7 @@ def _optimise_level(
         excluded = dilate(level.exclude, settings.radius)
     history: list[float] = []
     best = halves
-    drives: list[Tensor | float] = [0.0, 0.0]
+    drives = [torch.zeros(()), torch.zeros(())]
     flat = None
     for _ in range(settings.steps[number]):
         weight = level.weight
@@ -175,7 +175,7 @@ def _flat(first: Tensor, second: Tensor, weight: Tensor, flatness: float) -> Ten
     -------
     Tensor (1, 1, i, j, k)
     """
-    structure = 1.0
+    structure = torch.ones(())
     for image in (first, second):
         slopes = torch.cat(torch.gradient(image[:, :1], dim=(2, 3, 4)), dim=1)
         slopes = slopes.square().sum(dim=1, keepdim=True) * (weight > 0)

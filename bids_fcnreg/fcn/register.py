@@ -12,6 +12,7 @@ from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.intensity import standardize
 from bids_fcnreg.fcn.linear.align import align
 from bids_fcnreg.fcn.memory import keep_freed_memory
+from bids_fcnreg.fcn.modes import MODES, Mode
 from bids_fcnreg.fcn.nets.checkpoint import NETWORKS, load, shipped
 from bids_fcnreg.fcn.out_of_memory import with_fallback
 from bids_fcnreg.fcn.pair import Pair, make_pair, with_moving
@@ -21,8 +22,6 @@ from bids_fcnreg.fcn.spatial.grid import Image
 from bids_fcnreg.fcn.spatial.midpoint import Halves
 from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform
 from bids_fcnreg.fcn.train import RECIPES, optimize
-
-MODES = ("refine", "predict", "optimize")
 
 
 @dataclass(frozen=True)
@@ -97,8 +96,8 @@ def register(
         raise InputError(f"There is no mode {mode!r}: choose one of {', '.join(MODES)}.")
     if network not in NETWORKS:
         raise InputError(f"There is no network {network!r}: choose one of {', '.join(NETWORKS)}.")
-    if mode == "optimize" and model is not None:
-        raise InputError("The mode optimize starts from no weights: leave the model away.")
+    if model is not None and not MODES[mode].trained:
+        raise InputError(f"The mode {mode} trains a network from scratch: omit the model.")
     place = resolve_device(device)
     keep_freed_memory()
     if threads is not None:
@@ -107,8 +106,9 @@ def register(
 
     def deform(where: torch.device) -> tuple[Displacement, Displacement]:
         quality.device = str(where)
-        start = _Start(mode, network, model, seed)
-        return tuple(one.cpu() for one in _deform(pair.to(where), start, quality))
+        start = _Start(MODES[mode], network, model, seed)
+        there, back = _deform(pair.to(where), start, quality)
+        return there.cpu(), back.cpu()
 
     with quality.timed("prepare"):
         fixed, fixed_mask = standardize(fixed, fixed_mask, "fixed")
@@ -135,7 +135,7 @@ def register(
 class _Start:
     """How a deformation is found: words of `register`."""
 
-    mode: str
+    mode: Mode
     network: str
     model: Path | None
     seed: int
@@ -146,7 +146,7 @@ def _deform(pair: Pair, start: _Start, quality: Quality) -> tuple[Displacement, 
     place = pair.fixed.device
 
     def ask_network(where: torch.device) -> Halves:
-        if start.mode == "optimize":
+        if not start.mode.trained:
             torch.manual_seed(start.seed)
             network = NETWORKS[start.network]().to(where)
             return optimize(network, pair.to(where), RECIPES[start.network])
@@ -155,7 +155,7 @@ def _deform(pair: Pair, start: _Start, quality: Quality) -> tuple[Displacement, 
 
     with quality.timed("network"):
         halves = with_fallback(ask_network, place, "the network").to(place)
-    if start.mode == "refine":
+    if start.mode.refines:
         with quality.timed("refine"):
             halves = refine(pair, halves)
     with quality.timed("inverse"):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -23,9 +23,13 @@ from bids_fcnreg.fcn.spatial.midpoint import Halves
 
 
 class Network(Protocol):
-    """What both networks offer: stages to be trained in turn, and a deformation in the end."""
+    """What both networks offer: stages to be trained in turn, and a deformation in the end.
 
-    spacings: Sequence[float]
+    Beside that, they are modules of PyTorch.
+    """
+
+    @property
+    def spacings(self) -> Sequence[float]: ...
 
     def cost(self, pair: Pair, objective: Objective, stage: int) -> Tensor: ...
 
@@ -35,7 +39,11 @@ class Network(Protocol):
 
     def follows(self, stage: int) -> bool: ...
 
-    def parameters(self): ...
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -119,7 +127,7 @@ class Record:
 class _Cost(nn.Module):
     """A network whose forward pass is the cost of a pair: what runs on several processes."""
 
-    def __init__(self, network: nn.Module, objective: Objective) -> None:
+    def __init__(self, network: Network, objective: Objective) -> None:
         super().__init__()
         self.network = network
         self.objective = objective
@@ -138,7 +146,7 @@ class Trainer:
 
     Parameters
     ----------
-    network : nn.Module
+    network : Network
         Trained in place, from the weights it has.
     settings : Training
         How.
@@ -157,7 +165,7 @@ class Trainer:
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Network,
         settings: Training,
         draw: Callable[[int, torch.Generator], Pair],
         held_out: Callable[[int], Sequence[Pair]] | None = None,
@@ -168,7 +176,7 @@ class Trainer:
         self.anew = [fresh or network.follows(stage) for stage in range(len(settings.steps))]
         self.draw, self.held_out = draw, held_out
         self.seed = seed
-        self.cost = _Cost(network, settings.objective)
+        self.cost: _Cost | DistributedDataParallel = _Cost(network, settings.objective)
         if distributed.size() > 1:
             # Each stage trains one level of the network: the others get no gradient.
             self.cost = DistributedDataParallel(self.cost, find_unused_parameters=True)
@@ -334,7 +342,7 @@ class Trainer:
         self.records = [Record(**record) for record in state["records"]]
 
 
-def read_checkpoint(path: Path) -> dict:
+def read_checkpoint(path: Path) -> dict[str, Any]:
     """State of a training as `Trainer.save` wrote it.
 
     Raises
@@ -347,12 +355,12 @@ def read_checkpoint(path: Path) -> dict:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def optimize(network: nn.Module, pair: Pair, settings: Training) -> Halves:
+def optimize(network: Network, pair: Pair, settings: Training) -> Halves:
     """Train a network on one pair alone, and return the deformation it ends with.
 
     Parameters
     ----------
-    network : nn.Module
+    network : Network
         On the device of the pair.
     pair : Pair
         The images after the linear stage.

@@ -188,9 +188,10 @@ def _average(
     brains, values = torch.cat(inside).numpy() > 0.5, torch.cat(seen).numpy()
     most = brains.mean(axis=0) >= 0.5
     mean = robust_mean(values, [1.0] * len(images), brains == most)
-    return tuple(
+    base, mask = (
         Image(torch.from_numpy(data.astype(np.float32))[None], grid) for data in (mean, most)
     )
+    return base, mask
 
 
 def through_base(
@@ -231,7 +232,7 @@ def through_base(
         inverse = fold_inverse(back, matrix, pair.grid)
     with quality.timed("quality"):
         quality.similarity_initial = base.quality.similarity_initial
-        assess(quality, pair, forward.steps[0], inverse.steps[1])
+        assess(quality, pair, forward.displacements[0], inverse.displacements[0])
     return Registration(forward, inverse, quality)
 
 

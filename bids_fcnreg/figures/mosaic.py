@@ -37,6 +37,9 @@ _LEGEND_HEIGHT = 32
 
 _QUALITY = 92
 
+#: Lines of one colour (see `Mosaic.contours`), the colour, and their width in points.
+Lines = tuple[list[np.ndarray], str, float]
+
 
 class Mosaic:
     """A row of coronal, of sagittal and of axial slices; left is on the left.
@@ -94,12 +97,12 @@ class Mosaic:
             slices.append(np.nan_to_num(values, nan=fill, posinf=fill, neginf=fill))
         return slices
 
-    def grey(self, image: nib.Nifti1Image, inside: np.ndarray) -> np.ndarray:
+    def grey(self, image: nib.spatialimages.SpatialImage, inside: np.ndarray) -> np.ndarray:
         """Return the slices of an image as one picture, windowed by the brain's intensities.
 
         Parameters
         ----------
-        image : nibabel.Nifti1Image
+        image : nibabel image
         inside : ndarray (i, j, k) of bool
             Brain mask on the image's grid.
 
@@ -139,11 +142,13 @@ class Mosaic:
         """
         from contourpy import contour_generator
 
-        lines, top = [], 0
+        lines: list[np.ndarray] = []
+        top = 0
         for axes, row in zip(_ROWS, self.sample(data, affine, fill=fill), strict=True):
             _, height, width = row.shape
             for number, cut in enumerate(row if "xyz"[axes[2]] != across else ()):
-                found = contour_generator(z=np.ma.masked_invalid(cut))
+                # Annotated with all that it may return; by default each line is an array.
+                found: Any = contour_generator(z=np.ma.masked_invalid(cut))
                 shift = number * width, top
                 lines += [line + shift for level in levels for line in found.lines(level)]
             top += height
@@ -153,7 +158,7 @@ class Mosaic:
         self,
         picture: np.ndarray,
         path: Path,
-        contours: Iterable[tuple[list[np.ndarray], str, float]] = (),
+        contours: Iterable[Lines] = (),
         legend: Mapping[str, Any] | None = None,
     ) -> Path:
         """Write a picture as PNG, with positions of the slices in mm and the side that is left.

@@ -18,6 +18,7 @@ from nipype.interfaces.base import (
 )
 
 from bids_fcnreg.errors import InputError
+from bids_fcnreg.io.spatial_image import open_image
 
 
 class _BrainExtractionInputSpec(BaseInterfaceInputSpec):
@@ -61,7 +62,7 @@ class BrainExtraction(SimpleInterface):
         path, mode = Path(self.inputs.in_file), self.inputs.mode
         nifti = image.load(path)
         data = np.asanyarray(nifti.dataobj)
-        stripped, mask = True, None
+        stripped = True
         if mode != "skip":
             mask = self._extract(nifti, path, Path(runtime.cwd))
             stripped = mode == "auto" and is_extracted(data, mask, nifti.header.get_zooms())
@@ -127,4 +128,4 @@ def _synthstrip(path: Path, folder: Path, threads: int) -> np.ndarray:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"mri_synthstrip failed on {path}: {done.stderr.strip()}")
-    return np.asanyarray(nib.load(out_file).dataobj) > 0
+    return np.asanyarray(open_image(out_file).dataobj) > 0

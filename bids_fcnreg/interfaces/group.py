@@ -66,8 +66,9 @@ class StudyImages(SimpleInterface):
             self._results[name] = str(image.write(folder / f"{name}.nii.gz", nifti))
         (folder / "likeness.json").write_text(json.dumps(scans))
         self._results["likeness"] = str(folder / "likeness.json")
-        moments = ((m.mean, m.sd) for m in (t1w, log_jacobian))
-        self._results["picture"] = str(draw_means(*moments, mask, folder / "means.png"))
+        of_t1w, of_growth = ((m.mean, m.sd) for m in (t1w, log_jacobian))
+        picture = draw_means(of_t1w, of_growth, mask, folder / "means.png")
+        self._results["picture"] = str(picture)
         return runtime
 
 

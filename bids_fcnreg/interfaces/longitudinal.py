@@ -105,12 +105,20 @@ class ThroughBase(SimpleInterface):
         torch.set_num_threads(inputs.num_threads)
         names = ("fixed", "fixed_mask", "moving", "moving_mask")
         transforms = ("base_transform", "base_inverse", "within_transform", "within_inverse")
-        there, back, *within = (read_chain([getattr(inputs, name)]) for name in transforms)
+        there, back, to_session, to_base = (
+            read_chain([getattr(inputs, name)]) for name in transforms
+        )
+        fixed, fixed_mask, moving, moving_mask = (
+            image.read(getattr(inputs, name)) for name in names
+        )
         quality = Quality(**json.loads(Path(inputs.base_quality).read_text()))
         result = through_base(
-            *(image.read(getattr(inputs, name)) for name in names),
+            fixed,
+            fixed_mask,
+            moving,
+            moving_mask,
             Registration(there, back, quality),
-            tuple(within),
+            (to_session, to_base),
         )
         folder, grid = Path(runtime.cwd), grid_of(inputs.fixed)
         (folder / "quality.json").write_text(json.dumps(result.quality.as_dict(), indent=2) + "\n")

@@ -34,10 +34,10 @@ import os
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import nibabel as nib
 from nipype.interfaces.base import (
     Directory,
     File,
@@ -52,6 +52,7 @@ from bids_fcnreg import __version__
 from bids_fcnreg.atomic import checksum, publish, uncompressed_checksum
 from bids_fcnreg.bids.derivatives import CHECKSUMS, NAME, UNCOMPRESSED, bids_uri, write_json
 from bids_fcnreg.bids.template_archive import templateflow_home
+from bids_fcnreg.io.spatial_image import open_image
 
 _SPEC = json.loads((Path(__file__).parents[1] / "data" / "io_spec.json").read_text())
 
@@ -85,7 +86,10 @@ def _import_niworkflows() -> Any:
     return bids
 
 
-_niworkflows = _import_niworkflows()
+if TYPE_CHECKING:
+    from niworkflows.interfaces import bids as _niworkflows
+else:
+    _niworkflows = _import_niworkflows()
 
 
 class _DerivativesDataSinkInputSpec(_niworkflows._PrepareDerivativeInputSpec):
@@ -139,7 +143,9 @@ class DerivativesDataSink(_niworkflows.PrepareDerivative):
     _config_entities = frozenset(entity["name"] for entity in _config_entities_dict)
     _file_patterns = tuple(_SPEC["patterns"])
     _standard_spaces = ()
-    _default_dtypes: ClassVar = defaultdict(type(None))  # no suffix changes the data type
+    # No suffix changes the data type.
+    _default_dtypes: ClassVar[Mapping[str, Any]] = defaultdict(type(None))
+    _results: dict[str, Any]
 
     def _run_interface(self, runtime):
         runtime = super()._run_interface(runtime)
@@ -163,7 +169,9 @@ class DerivativesDataSink(_niworkflows.PrepareDerivative):
             return {}
         sources = self.inputs.sources if isdefined(self.inputs.sources) else None
         bids_dir = self.inputs.bids_dir if isdefined(self.inputs.bids_dir) else None
-        uris, checksums, inside = [], {}, {}
+        uris: list[str] = []
+        checksums: dict[str, str] = {}
+        inside: dict[str, str] = {}
         for path in sources or self.inputs.source_file:
             uris.append(bids_uri(path, bids_dir, target))
             known = self.inputs.checksums.get(path)
@@ -177,7 +185,7 @@ class DerivativesDataSink(_niworkflows.PrepareDerivative):
         metadata = {"Sources": uris, CHECKSUMS: checksums, **compressed, "GeneratedBy": made_by}
         metadata |= given
         if isdefined(self.inputs.resolution):
-            size = " × ".join(f"{zoom:g}" for zoom in nib.load(in_file).header.get_zooms()[:3])
+            size = " × ".join(f"{zoom:g}" for zoom in open_image(in_file).header.get_zooms()[:3])
             metadata["Resolution"] = f"Voxels of {size} mm, as template {self.inputs.space}"
         return metadata
 

@@ -56,14 +56,15 @@ class Slices(SimpleInterface):
     output_spec = _PictureOutputSpec
 
     def _run_interface(self, runtime):
-        import nibabel as nib
+        from bids_fcnreg.figures.mosaic import Lines, Mosaic, overlay
+        from bids_fcnreg.io.spatial_image import open_image
 
-        from bids_fcnreg.figures.mosaic import Mosaic, overlay
-
-        mask, background = nib.load(self.inputs.mask), nib.load(self.inputs.background)
+        mask, background = open_image(self.inputs.mask), open_image(self.inputs.background)
         inside = np.asanyarray(mask.dataobj) > 0
         mosaic = Mosaic(inside, mask.affine)
-        picture, legend, lines = mosaic.grey(background, inside), {}, []
+        picture = mosaic.grey(background, inside)
+        legend: dict[str, Any] = {}
+        lines: list[Lines] = []
         outline = mosaic.contours(inside.astype(np.float32), mask.affine, [0.5])
         if isdefined(self.inputs.labels):
             colours, legend = self._paint(mosaic)
@@ -72,7 +73,7 @@ class Slices(SimpleInterface):
         else:
             lines.append((outline, "deepskyblue", 0.9))
         if isdefined(self.inputs.contours_of):
-            brain = nib.load(self.inputs.contours_of)
+            brain = open_image(self.inputs.contours_of)
             data = np.asanyarray(brain.dataobj, dtype=np.float32)
             level = white_matter_level(data, inside)
             lines.append((mosaic.contours(data, brain.affine, [level]), "red", 0.5))
@@ -83,11 +84,11 @@ class Slices(SimpleInterface):
     def _paint(self, mosaic: Mosaic) -> tuple[np.ndarray, dict[str, Any]]:
         """Colours (row, column, RGBA) of the labels, and their names if they are few."""
         import matplotlib
-        import nibabel as nib
 
         from bids_fcnreg.figures.mosaic import join
+        from bids_fcnreg.io.spatial_image import open_image
 
-        nifti = nib.load(self.inputs.labels)
+        nifti = open_image(self.inputs.labels)
         data = np.asanyarray(nifti.dataobj)
         indices = [int(index) for index in np.unique(data) if index]
         # Numbered 1, 2, 3, … so that colours are spread evenly.
@@ -121,19 +122,19 @@ class Flicker(SimpleInterface):
     output_spec = _PictureOutputSpec
 
     def _run_interface(self, runtime):
-        import nibabel as nib
-
         from bids_fcnreg.figures.mosaic import Mosaic, write_flicker
+        from bids_fcnreg.io.spatial_image import open_image
 
-        mask = nib.load(self.inputs.mask)
+        mask = open_image(self.inputs.mask)
         inside = np.asanyarray(mask.dataobj) > 0
         mosaic = Mosaic(inside, mask.affine)
-        pictures = [
-            mosaic.grey(nib.load(path), inside) for path in (self.inputs.before, self.inputs.after)
-        ]
+        before, after = (
+            mosaic.grey(open_image(path), inside)
+            for path in (self.inputs.before, self.inputs.after)
+        )
         names = self.inputs.before_label, self.inputs.after_label
         out_file = Path(runtime.cwd) / "flicker.svg"
-        self._results["out_file"] = str(write_flicker(out_file, *pictures, names))
+        self._results["out_file"] = str(write_flicker(out_file, before, after, names))
         return runtime
 
 
@@ -152,21 +153,20 @@ class Deformation(SimpleInterface):
 
     def _run_interface(self, runtime):
         import matplotlib
-        import nibabel as nib
         import torch
 
-        from bids_fcnreg.fcn.spatial.grid import Grid
-        from bids_fcnreg.fcn.spatial.transform import Displacement, Transform
-        from bids_fcnreg.figures.mosaic import Mosaic, join, overlay
+        from bids_fcnreg.fcn.spatial.transform import Transform
+        from bids_fcnreg.figures.mosaic import Lines, Mosaic, join, overlay
+        from bids_fcnreg.io.image import grid_of
         from bids_fcnreg.io.itk import read_transform
+        from bids_fcnreg.io.spatial_image import open_image
 
         torch.set_num_threads(self.inputs.num_threads)
-        mask, background = nib.load(self.inputs.mask), nib.load(self.inputs.background)
+        mask, background = open_image(self.inputs.mask), open_image(self.inputs.background)
         inside = np.asanyarray(mask.dataobj) > 0
         mosaic = Mosaic(inside, mask.affine)
-        steps = read_transform(self.inputs.transform).steps
-        bent = Transform(tuple(step for step in steps if isinstance(step, Displacement)))
-        full = Grid(mask.shape, mask.affine)
+        bent = Transform(read_transform(self.inputs.transform).displacements)
+        full = grid_of(mask)
         grid = full.with_spacing(np.maximum(FINEST_MM, full.spacing))
         change = join(mosaic.sample(bent.log_jacobian(grid)[0, 0].numpy(), grid.affine))
         within = join(mosaic.sample(inside.astype(np.float32), mask.affine)) > 0.5
@@ -174,7 +174,7 @@ class Deformation(SimpleInterface):
         colours = matplotlib.colormaps["RdBu_r"]((change / top + 1) / 2)
         colours[..., 3] = _OPACITY_OF_CHANGES * within
         # Where every voxel comes from: lines of equal coordinates are the deformed grid.
-        lines = []
+        lines: list[Lines] = []
         for axis, places in zip("xyz", bent.map(grid.points()).float().unbind(-1), strict=True):
             levels = np.arange(float(places.min()), float(places.max()), LINES_MM).tolist()
             found = mosaic.contours(places.numpy(), grid.affine, levels, axis, fill=np.nan)

@@ -167,7 +167,6 @@ class UniteLesions(SimpleInterface):
 
     def _run_interface(self, runtime):
         from bids_fcnreg.errors import InputError
-        from bids_fcnreg.fcn.spatial.grid import Grid
         from bids_fcnreg.io import image
         from bids_fcnreg.preprocessing.brain import mask_onto
         from bids_fcnreg.preprocessing.lesions import check_share, read_lesion
@@ -181,7 +180,7 @@ class UniteLesions(SimpleInterface):
             mask = read_lesion(path)
             if mask is None:
                 continue
-            lesion = mask_onto(mask, Grid(nifti.shape, nifti.affine))
+            lesion = mask_onto(mask, image.grid_of(nifti))
             if not lesion.any():
                 raise InputError(
                     f"The lesion mask {path} lies outside its T1w image: check that its affine "

@@ -41,15 +41,14 @@ class Judge(SimpleInterface):
     output_spec = _JudgeOutputSpec
 
     def _run_interface(self, runtime):
-        import nibabel as nib
-
+        from bids_fcnreg.io.spatial_image import open_image
         from bids_fcnreg.qc.asymmetry import asymmetry
         from bids_fcnreg.qc.verdict import judge
 
         quality = json.loads(Path(self.inputs.quality).read_text())
         if self.inputs.builtin:
-            log_jacobian = nib.load(self.inputs.log_jacobian).get_fdata(dtype="float32")
-            mask = nib.load(self.inputs.mask).get_fdata(dtype="float32")
+            log_jacobian = open_image(self.inputs.log_jacobian).get_fdata(dtype="float32")
+            mask = open_image(self.inputs.mask).get_fdata(dtype="float32")
             quality["asymmetry"] = asymmetry(log_jacobian, mask)
         quality |= judge(quality).as_dict()
         out_file = Path(runtime.cwd) / "quality.json"

@@ -59,11 +59,10 @@ class RegionVolumes(SimpleInterface):
     output_spec = _RegionVolumesOutputSpec
 
     def _run_interface(self, runtime):
-        import nibabel as nib
-
         from bids_fcnreg.bids.derivatives import write_tsv
+        from bids_fcnreg.io.spatial_image import open_image
 
-        nifti = nib.load(self.inputs.labels)
+        nifti = open_image(self.inputs.labels)
         rows = region_volumes(np.asanyarray(nifti.dataobj), nifti.affine, self.inputs.table)
         volumes = [(index, name, f"{volume:.3f}") for index, name, volume in rows]
         folder = Path(runtime.cwd)

@@ -18,6 +18,8 @@ from nipype.interfaces.base import (
     traits,
 )
 
+from bids_fcnreg.fcn.modes import MODES
+
 if TYPE_CHECKING:
     from bids_fcnreg.fcn.spatial.grid import Grid, Image
     from bids_fcnreg.fcn.spatial.transform import Transform
@@ -33,7 +35,7 @@ class _RegisterInputSpec(_ThreadsInputSpec):
     fixed_mask = File(exists=True, desc="brain mask of the template, on the grid of `fixed`")
     moving_mask = File(exists=True, desc="brain mask of the subject, on the grid of `moving`")
     moving_exclude = File(exists=True, desc="lesion mask of the subject: not compared")
-    mode = traits.Enum("refine", "predict", "optimize", usedefault=True, desc="way of use")
+    mode = traits.Enum(*MODES, usedefault=True, desc="how the deformation is found")
     network = traits.Enum("diffeomorphic", "2017", usedefault=True, desc="which network")
     model = File(exists=True, desc="trained weights, in place of those of the package")
     device = traits.Str("auto", usedefault=True, desc="auto, cpu, cuda or cuda:N")
@@ -54,17 +56,16 @@ class Register(SimpleInterface):
     output_spec = _RegisterOutputSpec
 
     def _run_interface(self, runtime):
-        import nibabel as nib
-
         from bids_fcnreg.fcn.register import register
         from bids_fcnreg.io import image
         from bids_fcnreg.io.itk import write_transform
+        from bids_fcnreg.io.spatial_image import open_image
 
         names = ("fixed_mask", "moving_mask", "moving_exclude")
         files = {name: getattr(self.inputs, name) for name in names}
         files = {name: path for name, path in files.items() if isdefined(path)}
         excludes = "moving_exclude" in files
-        if excludes and not np.asanyarray(nib.load(files["moving_exclude"]).dataobj).any():
+        if excludes and not np.asanyarray(open_image(files["moving_exclude"]).dataobj).any():
             del files["moving_exclude"]  # the participant has no lesion
         masks = {name: image.read(path) for name, path in files.items()}
         fixed = image.read(self.inputs.fixed)
@@ -213,28 +214,25 @@ def read_chain(paths: Sequence[str]) -> Transform:
 
 def grid_of(path: str) -> Grid:
     """Grid of an image file, without reading its voxels."""
-    import nibabel as nib
+    from bids_fcnreg.io import image
+    from bids_fcnreg.io.spatial_image import open_image
 
-    from bids_fcnreg.fcn.spatial.grid import Grid
-
-    nifti = nib.load(path)
-    return Grid(nifti.shape[:3], nifti.affine)
+    return image.grid_of(open_image(path))
 
 
 def codes_on(reference: str, template: bool) -> int | tuple[int, int]:
     """Space codes of what is resampled onto an image, which may be in a template's space."""
-    import nibabel as nib
-
     from bids_fcnreg.io.orientation import codes_of, template_code
+    from bids_fcnreg.io.spatial_image import open_image
 
-    nifti = nib.load(reference)
+    nifti = open_image(reference)
     return template_code(nifti) if template else codes_of(nifti)
 
 
 def _integer_type(path: str, labels: np.ndarray) -> str:
     """Data type for labels: that of their image file if it holds them, else int32."""
-    import nibabel as nib
+    from bids_fcnreg.io.spatial_image import open_image
 
-    dtype = nib.load(path).get_data_dtype()
+    dtype = open_image(path).get_data_dtype()
     fits = dtype.kind in "iu" and labels.max() <= np.iinfo(dtype).max
     return dtype.name if fits else "int32"

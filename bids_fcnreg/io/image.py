@@ -26,6 +26,7 @@ from bids_fcnreg.io.orientation import (
     set_codes,
     template_code,
 )
+from bids_fcnreg.io.spatial_image import open_image
 from bids_fcnreg.resources import available_memory_gb
 
 __all__ = ["SCANNER", "TEMPLATE"]
@@ -126,7 +127,13 @@ def read_grid(source: Source, role: str = "image") -> Grid:
         _check_size(image, name)
         check_memory(math.prod(image.shape[:3]), name)
     _check_geometry(image, name)
-    return Grid(image.shape[:3], image.affine)
+    return grid_of(image)
+
+
+def grid_of(image: nib.spatialimages.SpatialImage) -> Grid:
+    """Grid of an image, or of a volume of a series."""
+    i, j, k = image.shape[:3]
+    return Grid((i, j, k), image.affine)
 
 
 def opened(
@@ -151,8 +158,6 @@ def opened(
     check_file(Path(source))
     with _readable(source):
         image = _open(source, **options)
-        if not isinstance(image, nib.spatialimages.SpatialImage):
-            raise InputError(f"{source} is a {type(image).__name__}: give a NIfTI file of voxels.")
     return image, os.fspath(source)
 
 
@@ -190,11 +195,11 @@ def finite_values(data: np.ndarray, dtype: str, name: str) -> np.ndarray:
 
 
 def _open(path: str | os.PathLike, **options: bool) -> nib.spatialimages.SpatialImage:
-    """As `nibabel.load`, which says on the terminal what it repairs of a header; this does not."""
+    """As `open_image`, which says on the terminal what it repairs of a header; this does not."""
     logger = nib.imageglobals.logger
     before, logger.disabled = logger.disabled, True
     try:
-        return nib.load(path, **options)
+        return open_image(path, **options)
     finally:
         logger.disabled = before
 
@@ -250,7 +255,7 @@ def _says_zero(image: nib.spatialimages.SpatialImage) -> bool:
     file = _file_of(image)
     if file is None or not isinstance(image, nib.Nifti1Pair) or image.header["sform_code"] > 0:
         return False
-    with nib.openers.ImageOpener(file) as stream:
+    with nib.openers.ImageOpener(os.fspath(file)) as stream:
         stored = type(image.header).from_fileobj(stream, check=False)
     return not stored["pixdim"][1:4].all()
 
@@ -258,8 +263,9 @@ def _says_zero(image: nib.spatialimages.SpatialImage) -> bool:
 def _file_of(image: nib.spatialimages.SpatialImage) -> Path | None:
     """The file that an image reads its values from when they are needed."""
     name = image.get_filename()
-    stored = name is not None and nib.is_proxy(image.dataobj) and Path(name).is_file()
-    return Path(name) if stored else None
+    if name is None or not nib.is_proxy(image.dataobj) or not Path(name).is_file():
+        return None
+    return Path(name)
 
 
 def _check_header(image: nib.spatialimages.SpatialImage, name: str) -> None:
@@ -280,7 +286,7 @@ def _check_type(image: nib.spatialimages.SpatialImage, name: str) -> None:
     """Refuse colours, complex numbers and the like."""
     dtype = image.get_data_dtype()
     if not nib.is_proxy(image.dataobj):
-        dtype = image.dataobj.dtype  # in memory, the header may say something else
+        dtype = np.asanyarray(image.dataobj).dtype  # the header may say something else
     if dtype.kind not in "iufb":
         kind = "colours" if dtype.names else f"{dtype} values"
         raise InputError(f"{name} stores {kind}: one real number a voxel is needed.")
@@ -289,9 +295,9 @@ def _check_type(image: nib.spatialimages.SpatialImage, name: str) -> None:
 def _check_size(image: nib.spatialimages.SpatialImage, name: str) -> None:
     """Refuse a header that claims more than the file can hold."""
     file = _file_of(image)
-    compression = file and {".gz": MOST_COMPRESSED, ".nii": 1}.get(file.suffix)
-    if not compression:
+    if file is None or file.suffix not in (".gz", ".nii"):
         return
+    compression = MOST_COMPRESSED if file.suffix == ".gz" else 1
     claimed = np.prod(image.shape, dtype=float) * image.get_data_dtype().itemsize
     if claimed > file.stat().st_size * compression:
         size = "×".join(map(str, image.shape))
@@ -327,7 +333,7 @@ def check_memory(voxels: int, path: str | os.PathLike) -> None:
 def to_image(nifti: nib.spatialimages.SpatialImage) -> Image:
     """Three-dimensional nibabel image as an engine image (1, 1, i, j, k), float32."""
     data = np.ascontiguousarray(nifti.get_fdata(dtype=np.float32))
-    return Image(torch.from_numpy(data)[None, None], Grid(nifti.shape[:3], nifti.affine))
+    return Image(torch.from_numpy(data)[None, None], grid_of(nifti))
 
 
 def read(source: Source, role: str = "image") -> Image:
@@ -389,8 +395,9 @@ def whole_numbers(path: str | os.PathLike) -> np.ndarray | None:
     """
     values = np.unique(load(path, dtype="float64").get_fdata())
     stored = _open(path)
-    scaled = stored.get_data_dtype().kind in "iu" and getattr(stored.dataobj, "slope", 1) != 1
-    step = abs(float(stored.dataobj.slope)) if scaled else 0.0
+    slope = getattr(stored.dataobj, "slope", 1)
+    scaled = stored.get_data_dtype().kind in "iu" and slope != 1
+    step = abs(float(slope)) if scaled else 0.0
     nearest = np.rint(values)
     allowed = np.maximum(step / 2, LABEL_TOLERANCE * np.maximum(1, np.abs(values)))
     if (np.abs(values - nearest) > np.minimum(allowed, MOST_OFF)).any():

@@ -173,7 +173,7 @@ def read_transform(path: str | os.PathLike) -> Transform:
     try:
         with _quiet():
             if stored_as_image:
-                steps = [_displacement(read_field(path), path)]
+                steps: list[Affine | Displacement] = [_displacement(read_field(path), path)]
             else:
                 _check_kinds(_kinds(path), path)
                 steps = _steps(sitk.ReadTransform(str(path)), path)

@@ -13,6 +13,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from bids_fcnreg.errors import InputError
+from bids_fcnreg.io.spatial_image import open_image
 from bids_fcnreg.resources import available_memory_gb
 
 #: What the names of images end in.
@@ -60,8 +61,7 @@ def read_field(path: Path) -> sitk.Image:
     """
     nifti = None
     if path.name.lower().endswith((".nii", ".nii.gz", ".img", ".hdr")):
-        nifti = nib.load(path)
-        _check_nifti(nifti, path)
+        nifti = _checked_nifti(open_image(path), path)
     elif path.name.lower().endswith((".nrrd", ".nhdr")):
         _check_nrrd(path)
     reader = sitk.ImageFileReader()
@@ -85,7 +85,7 @@ def _vectors(nifti: nib.Nifti1Pair, reader: sitk.ImageFileReader) -> sitk.Image:
     """
     values = np.asarray(nifti.dataobj, dtype=np.float32)[:, :, :, 0]
     if int(nifti.header["intent_code"]) == DISPLACEMENTS:
-        values = values * np.float32([-1, -1, 1])
+        values = values * np.array([-1, -1, 1], np.float32)
     field = sitk.GetImageFromArray(np.ascontiguousarray(values.transpose(2, 1, 0, 3)), True)
     field.SetOrigin(reader.GetOrigin())
     field.SetSpacing(reader.GetSpacing())
@@ -105,11 +105,13 @@ def _check_nrrd(path: Path) -> None:
         raise InputError(f"{path} maps from the image to the reference: give its inverse.")
 
 
-def _check_nifti(image: nib.spatialimages.SpatialImage, path: Path) -> None:
-    """Refuse what the header says is no displacement field of ITK."""
-    header, shape = image.header, image.shape
-    code = int(header["intent_code"]) if isinstance(image, nib.Nifti1Pair) else 0
-    name = str(header.get_intent()[2]).strip() if code in (DISPLACEMENTS, VECTORS) else ""
+def _checked_nifti(image: nib.spatialimages.SpatialImage, path: Path) -> nib.Nifti1Pair:
+    """The image; what the header says is no displacement field of ITK is refused."""
+    shape, code, name = image.shape, 0, ""
+    if isinstance(image, nib.Nifti1Pair):
+        code = int(image.header["intent_code"])
+        if code in (DISPLACEMENTS, VECTORS):
+            name = str(image.header.get_intent()[2]).strip()
     if code in FSL:
         raise InputError(
             f"{path} is a warp of FSL (intent code {code}), whose displacements mean something "
@@ -117,12 +119,14 @@ def _check_nifti(image: nib.spatialimages.SpatialImage, path: Path) -> None:
         )
     if name in OTHERS:
         raise InputError(f"{path} is {OTHERS[name]}, not a displacement field of ITK: {_CONVERT}.")
-    if len(shape) != 5 or shape[3:] != (1, 3) or code not in (DISPLACEMENTS, VECTORS):
+    fits = len(shape) == 5 and shape[3:] == (1, 3) and code in (DISPLACEMENTS, VECTORS)
+    if not isinstance(image, nib.Nifti1Pair) or not fits:
         raise InputError(
             f"{path} is not a displacement field of ITK or ANTs, which has the shape (i, j, k, 1, "
             f"3) and the intent code {VECTORS} (vector): its shape is {shape}, its code {code}. "
             "Give a transform, or convert it."
         )
+    return image
 
 
 def _check_information(reader: sitk.ImageFileReader, path: Path) -> None:

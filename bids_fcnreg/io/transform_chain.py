@@ -113,7 +113,7 @@ def _inverted(transform: Transform, path: str) -> Transform:
     """The inverse; a field that cannot be inverted accurately is reported."""
     inverse = transform.inverse()
     for step, back in zip(transform.steps, reversed(inverse.steps), strict=True):
-        if not isinstance(step, Displacement):
+        if not isinstance(step, Displacement) or not isinstance(back, Displacement):
             continue
         error = inverse_error(step, back)
         largest, wrong = float(error.max()), float((error > INVERSE_ERROR_MM).double().mean())

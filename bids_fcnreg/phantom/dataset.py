@@ -106,7 +106,8 @@ def template_head() -> Head:
     with tempfile.TemporaryDirectory() as folder:
         template = materialise(resolve_template(BUILTIN), Path(folder))
         atlas = materialise_atlas(resolve_atlas(TISSUE, template), template, Path(folder))
-        return build(*(image.read(path) for path in (template.t1w, template.mask, atlas.image)))
+        files = (template.t1w, template.brain_mask, atlas.label_image)
+        return build(*(image.read(path) for path in files))
 
 
 def registration_error(truth: Transform, estimate: Transform, points: Tensor) -> Tensor:

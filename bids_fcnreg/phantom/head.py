@@ -117,7 +117,7 @@ def build(t1w: Image, mask: Image, dseg: Image) -> Head:
     inside = _extend(mask, lower, grid.shape) > 0
     brain = np.where(inside, _extend(t1w, lower, grid.shape), 0).astype(np.float32)
     labels = np.where(inside, _extend(dseg, lower, grid.shape), 0).astype(np.uint8)
-    tissues = tuple(float(np.median(brain[labels == n])) for n in (1, 2, 3))
+    csf, grey, white = (float(np.median(brain[labels == n])) for n in (1, 2, 3))
     organs = np.zeros(grid.shape, dtype=np.uint8)
     for number, (centre, radii, _) in enumerate(ORGANS, start=1):
         organs[_ellipsoid(grid.shape, 1, centre, radii) < 0] = number
@@ -137,7 +137,7 @@ def build(t1w: Image, mask: Image, dseg: Image) -> Head:
         brain,
         ndimage.gaussian_filter(inside.astype(np.float32), 0.5),
         labels,
-        tissues,
+        (csf, grey, white),
         organs,
         *(_refine(field, grid.shape) for field in (gap, hull, depth)),
     )

@@ -135,11 +135,11 @@ def _scan(
     # The tissue with the largest share of a voxel, where the brain has most of it.
     brain = seen[1:].sum(axis=0) > 0.5
     dseg = np.where(brain, seen[1:].argmax(axis=0) + 1, 0)
-    images = (
+    t1w, tissues, mask = (
         Image(torch.from_numpy(data.astype(np.float32))[None, None], grid)
         for data in (_acquire(seen[0], rng), dseg, brain)
     )
-    return Participant(*images, forward, inverse)
+    return Participant(t1w, tissues, mask, forward, inverse)
 
 
 def change(grid: Grid, amount: float) -> tuple[Displacement, Displacement]:
@@ -167,7 +167,8 @@ def change(grid: Grid, amount: float) -> tuple[Displacement, Displacement]:
         velocity += amount * np.log1p(growth) / 3 * away * near
     to_voxels = torch.from_numpy(np.linalg.inv(coarse.affine[:3, :3])).float()
     flow = torch.einsum("cw,ijkw->cijk", to_voxels, velocity)[None]
-    return tuple(Displacement(coarse, displacement.exponentiate(part)) for part in (flow, -flow))
+    there, back = (Displacement(coarse, displacement.exponentiate(part)) for part in (flow, -flow))
+    return there, back
 
 
 def random_move(matrix: np.ndarray, rng: np.random.Generator) -> np.ndarray:

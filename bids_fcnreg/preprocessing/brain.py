@@ -163,7 +163,7 @@ def bias_field(data: np.ndarray, mask: np.ndarray, spacing: Sequence[float]) -> 
     every = tuple(slice(None, None, n) for n in step)
 
     def sampled(array: np.ndarray, dtype: type) -> sitk.Image:
-        samples = np.pad(array[box], excess)[every].astype(dtype)
+        samples: np.ndarray = np.pad(array[box], excess)[every].astype(dtype)
         image = sitk.GetImageFromArray(samples.T)
         image.SetSpacing(np.multiply(spacing, step).tolist())
         return image

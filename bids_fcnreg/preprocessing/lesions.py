@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import torch
 
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.fcn.spatial.grid import Grid, Image
+from bids_fcnreg.fcn.spatial.grid import Image
 from bids_fcnreg.io import image
+from bids_fcnreg.io.spatial_image import open_image
 
 #: Whole numbers up to this are labels, each of a lesion.
 MOST_LABELS = 20
@@ -36,7 +36,7 @@ def read_lesion(path: str | os.PathLike) -> Image | None:
     InputError
         If it cannot be read, or holds values below zero that interpolation does not explain.
     """
-    if not np.nan_to_num(np.asanyarray(nib.load(path).dataobj)).any():
+    if not np.nan_to_num(np.asanyarray(open_image(path).dataobj)).any():
         return None
     loaded = image.load(path)
     data = np.asarray(loaded.dataobj)
@@ -46,7 +46,7 @@ def read_lesion(path: str | os.PathLike) -> Image | None:
             "elsewhere."
         )
     inside = torch.from_numpy(data >= threshold(data)).float()
-    return Image(inside[None, None], Grid(loaded.shape, loaded.affine))
+    return Image(inside[None, None], image.grid_of(loaded))
 
 
 def threshold(data: np.ndarray) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -103,16 +104,16 @@ def average(images: Sequence[Image]) -> Average:
         total += values * (mean(first.data[signal]) / mean(values[signal]))
         count += covered
     if len(comparisons) > 1 and all(one.similarity < LEAST_SIMILARITY for one in comparisons):
-        values = ", ".join(f"{one.similarity:.2f}" for one in comparisons)
+        found = ", ".join(f"{one.similarity:.2f}" for one in comparisons)
         raise InputError(
-            f"None of the other runs is similar to the first (similarity {values}, at least "
+            f"None of the other runs is similar to the first (similarity {found}, at least "
             f"{LEAST_SIMILARITY:g} in runs of one person). Check whose images they are, and "
             "remove those that do not belong to this participant."
         )
     return Average(Image(total / count, first.grid), tuple(comparisons))
 
 
-def describe(found: Average, names: Sequence[str]) -> dict[str, dict]:
+def describe(found: Average, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Describe in fields of a sidecar what was averaged.
 
     Parameters
@@ -129,7 +130,9 @@ def describe(found: Average, names: Sequence[str]) -> dict[str, dict]:
         the name of the run, if there are any.
     """
     pairs = list(zip(names[1:], found.comparisons, strict=True))
-    fields = {"RunSimilarity": {name: round(one.similarity, 3) for name, one in pairs}}
+    fields: dict[str, dict[str, Any]] = {
+        "RunSimilarity": {name: round(one.similarity, 3) for name, one in pairs}
+    }
     if left_out := {name: one.reason for name, one in pairs if one.reason is not None}:
         fields["RunsLeftOut"] = left_out
     return fields

@@ -13,7 +13,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from bids_fcnreg.config import MODES
+from bids_fcnreg.fcn.modes import MODES
 from bids_fcnreg.qc.metrics import METRICS, Metric, as_number
 
 #: From best to worst. A registration whose metrics are not all there cannot be good.

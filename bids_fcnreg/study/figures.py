@@ -15,6 +15,7 @@ from matplotlib import pyplot as plt
 from nilearn.plotting import plot_img
 
 from bids_fcnreg.figures.intensity_window import intensity_window
+from bids_fcnreg.io.spatial_image import open_image
 from bids_fcnreg.qc.metrics import COMPARED
 from bids_fcnreg.study.tables import OUTLYING, Row
 
@@ -147,7 +148,7 @@ def draw_iterations(images: Sequence[Path], path: Path) -> Path:
         PNG to write.
     """
     figure = plt.figure(figsize=(10, 2.6 * len(images)), facecolor="black")
-    darkest, brightest = intensity_window(nib.load(images[-1]).get_fdata())
+    darkest, brightest = intensity_window(open_image(images[-1]).get_fdata())
     for number, shown in enumerate(images):
         display = plot_img(
             shown,

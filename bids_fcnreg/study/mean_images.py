@@ -12,6 +12,7 @@ import numpy as np
 
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.io import image
+from bids_fcnreg.io.spatial_image import open_image
 from bids_fcnreg.study.statistics import RunningMoments, correlation, overlap
 
 
@@ -37,10 +38,9 @@ def image_moments(paths: Sequence[str | Path]) -> Moments:
     InputError
         If an image cannot be read, or lies on another grid than the first.
     """
-    moments, first = RunningMoments(), None
+    moments, first = RunningMoments(), image.load(paths[0])
     for path in paths:
-        one = image.load(path)
-        first = one if first is None else first
+        one = first if path == paths[0] else image.load(path)
         _check_grid(one, path, first, paths[0])
         moments.add(one.get_fdata(dtype=np.float32, caching="unchanged"))
     return Moments(*(image.like(first, values) for values in (moments.mean, moments.sd)))
@@ -88,7 +88,7 @@ def likeness(
 
 def mask_volume(path: str | Path) -> float:
     """Volume of a mask in mm³."""
-    nifti = nib.load(path)
+    nifti = open_image(path)
     voxel = abs(np.linalg.det(nifti.affine[:3, :3]))
     return float(np.count_nonzero(np.asanyarray(nifti.dataobj)) * voxel)
 

@@ -74,12 +74,12 @@ def robust_distances(values: Sequence[float], least_spread: float) -> np.ndarray
     >>> robust_distances([1.0, 2.0, 3.0, 4.0, 90.0], 0.1).round(1).tolist()
     [-1.3, -0.7, 0.0, 0.7, 58.7]
     """
-    values = np.asarray(values, dtype=float)
-    if np.isnan(values).all():
-        return values
-    median = np.nanmedian(values)
-    spread = median_abs_deviation(values, scale="normal", nan_policy="omit")
-    return (values - median) / max(spread, least_spread)
+    given = np.asarray(values, dtype=float)
+    if np.isnan(given).all():
+        return given
+    median = np.nanmedian(given)
+    spread = median_abs_deviation(given, scale="normal", nan_policy="omit")
+    return (given - median) / max(spread, least_spread)
 
 
 def overlap(one: np.ndarray, other: np.ndarray) -> float:

@@ -171,7 +171,7 @@ def quality_table(rows: Sequence[Row]) -> tuple[list[str], list[list[object]]]:
     facts = _fact_columns(rows)
     keys = [metric.key for metric in COMPARED]
     header = ["participant_id", "session_id", *facts, "status", "reason", "mode", *keys]
-    lines = [
+    lines: list[list[object]] = [
         [
             *_identity(row),
             *(row.facts.get(column) for column in facts),
@@ -242,7 +242,7 @@ def volumes_table(
     facts, regions = _fact_columns(rows), _regions(volumes)
     header = ["participant_id", "session_id", *facts, "verdict", "brain_mask"]
     header += [_region_column(name, header) for name in regions]
-    lines = [
+    lines: list[list[object]] = [
         [
             *_identity(row),
             *(row.facts.get(column) for column in facts),

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
 
@@ -18,6 +17,7 @@ from bids_fcnreg.fcn.groupwise import mirror, robust_mean, sharpen
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
 from bids_fcnreg.fcn.spatial.transform import Transform
 from bids_fcnreg.io import image
+from bids_fcnreg.io.spatial_image import open_image
 
 #: Values held in memory at a time while images are averaged.
 VALUES_AT_A_TIME = 30_000_000
@@ -50,8 +50,7 @@ def average(
     -------
     t1w, mask : Image (1, 1, i, j, k)
     """
-    first = nib.load(images[0])
-    grid = Grid(first.shape[:3], first.affine)
+    grid = image.grid_of(open_image(images[0]))
     share = _over_planes([masks], grid, lambda inside: np.average(inside, axis=0, weights=weights))
     if symmetric:
         share = (share + mirror(Image(share, grid)).data) / 2
@@ -78,7 +77,7 @@ def _over_planes(
 
     It is also given the planes of further `volumes` (1, i, j, k).
     """
-    sources = [[nib.load(path).dataobj for path in paths] for paths in stacks]
+    sources = [[open_image(path).dataobj for path in paths] for paths in stacks]
     size = sum(map(len, sources)) * grid.shape[0] * grid.shape[1]
     step = max(1, VALUES_AT_A_TIME // size)
     parts = []
@@ -139,7 +138,7 @@ def describe(name: str, t1w: Path, scans: Sequence[str], config: Config) -> dict
     config : Config
         How it was made.
     """
-    nifti = nib.load(t1w)
+    nifti = open_image(t1w)
     shape = "symmetric" if config.template_symmetric else "asymmetric"
     scale = " and scale" if config.template_anchored else ", but not scale,"
     return {

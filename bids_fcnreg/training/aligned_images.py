@@ -18,13 +18,13 @@ from bids_fcnreg.atomic import is_whole_archive, replacing
 from bids_fcnreg.bids.templates import Template, materialise
 from bids_fcnreg.bids.training_images import Brain
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.fcn.foreground import foreground
+from bids_fcnreg.fcn.foreground import foreground, shown
 from bids_fcnreg.fcn.linear.align import align
 from bids_fcnreg.fcn.pair import Pair, make_pair
 from bids_fcnreg.fcn.spatial.grid import Image
 from bids_fcnreg.fcn.training_pairs import Cohort
 from bids_fcnreg.io import image
-from bids_fcnreg.preprocessing.brain import fits_a_brain, shown
+from bids_fcnreg.preprocessing.brain import fits_a_brain
 
 #: Fewer images than this make no cohort.
 FEWEST = 3
@@ -54,7 +54,8 @@ class Aligner:
     @cached_property
     def own(self) -> Pair:
         """The template paired with itself."""
-        return make_pair(*[self._image] * 2, np.eye(4), *[self._mask] * 2).coarser(self.spacing)
+        pair = make_pair(self._image, self._image, np.eye(4), self._mask, self._mask)
+        return pair.coarser(self.spacing)
 
     @cached_property
     def _ready(self) -> Template:
@@ -66,7 +67,7 @@ class Aligner:
 
     @cached_property
     def _mask(self) -> Image:
-        return image.read(self._ready.mask)
+        return image.read(self._ready.brain_mask)
 
     def place(self, brain: Brain) -> Path:
         """File that keeps an image; another one when anything changes that it is made from."""

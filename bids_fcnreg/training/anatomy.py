@@ -88,7 +88,7 @@ def train(
     torch.manual_seed(seed)
     done = json.loads(weights.with_suffix(".json").read_text())["steps"] if weights else 0
     network = load(weights, ["anatomy"])[0].train() if weights else AnatomyFCN()
-    network = network.to(memory_format=torch.channels_last_3d)
+    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # not in stubs
     average = copy.deepcopy(network)
     optimizer = torch.optim.Adam(network.parameters(), lr=rate)
     schedule = Schedule(steps, rate, done)

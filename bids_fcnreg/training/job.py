@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from bids_fcnreg import __version__
 from bids_fcnreg.atomic import read_json, remove_leftovers
@@ -101,7 +100,7 @@ class Job:
     ----------
     places : Places
         Where its files are.
-    network : nn.Module
+    network : RegistrationNetwork
         As it is before training.
     recipe : Training
         How it is trained.
@@ -120,7 +119,7 @@ class Job:
     """
 
     places: Places
-    network: nn.Module
+    network: checkpoint.RegistrationNetwork
     recipe: Training
     start_from: str | None
     template: Template

@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING
 from bids_fcnreg.errors import InputError
 
 if TYPE_CHECKING:
-    from torch import nn
-
+    from bids_fcnreg.fcn.nets.checkpoint import RegistrationNetwork
     from bids_fcnreg.fcn.train import Training
 
 
-def fresh_network(kind: str, seed: int) -> nn.Module:
+def fresh_network(kind: str, seed: int) -> RegistrationNetwork:
     """A network with random weights."""
     import torch
 
     from bids_fcnreg.fcn.nets import checkpoint
 
     torch.manual_seed(seed)
-    return checkpoint.NETWORKS[kind]().to(memory_format=torch.channels_last_3d)
+    network = checkpoint.NETWORKS[kind]()
+    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # not in stubs
+    return network
 
 
 def with_steps(recipe: Training, steps: Sequence[int], flag: str) -> Training:

@@ -23,6 +23,7 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from bids_fcnreg.fcn.nets.anatomy import SPACING, STRUCTURES
+from bids_fcnreg.io.spatial_image import open_image
 
 #: Labels of the maps that are part of a structure under another label.
 MERGED = {
@@ -96,7 +97,7 @@ class LabelMap:
     @classmethod
     def read(cls, path: Path) -> LabelMap:
         """Read a label map of 1 mm voxels and bring it to RAS+ orientation."""
-        image = nib.as_closest_canonical(nib.load(path))
+        image = nib.as_closest_canonical(open_image(path))
         labels, indices = np.unique(
             np.asarray(image.dataobj).astype(np.int64), return_inverse=True
         )
@@ -406,7 +407,7 @@ def _outside_random_box(shape: Sequence[int], rng: np.random.Generator) -> np.nd
     """Part outside of a field of view that is cut at one or two of its six faces."""
     outside = np.zeros(shape, dtype=bool)
     for _ in range(rng.integers(1, 3)):
-        axis = rng.integers(3)
+        axis = int(rng.integers(3))
         cut = round(shape[axis] * rng.uniform(0.05, 0.4))
         part = [slice(None)] * 3
         part[axis] = slice(cut) if rng.random() < 0.5 else slice(shape[axis] - cut, None)

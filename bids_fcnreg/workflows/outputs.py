@@ -13,8 +13,9 @@ from bids_fcnreg.atomic import checksum
 from bids_fcnreg.interfaces.outputs import DerivativesDataSink
 
 if TYPE_CHECKING:
+    from bids_fcnreg.bids.atlases import Atlas
     from bids_fcnreg.bids.scan import Scan
-    from bids_fcnreg.bids.templates import Atlas, Template
+    from bids_fcnreg.bids.templates import Template
     from bids_fcnreg.config import Config
 
 
@@ -23,6 +24,7 @@ def sink(
     scan: Scan,
     name: str,
     sources: Mapping[str, str] | None = None,
+    /,
     **naming: Any,
 ) -> pe.Node:
     """Node that puts a file into the derivatives.

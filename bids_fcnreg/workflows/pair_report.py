@@ -20,6 +20,7 @@ from bids_fcnreg.figures.intensity_window import intensity_window
 from bids_fcnreg.interfaces.pictures import Deformation, Flicker, Slices
 from bids_fcnreg.interfaces.quality import quality_html, verdict_html
 from bids_fcnreg.io import image
+from bids_fcnreg.io.spatial_image import open_image
 from bids_fcnreg.qc.verdict import MEASURED_ON
 from bids_fcnreg.workflows.report import PAGE
 
@@ -93,10 +94,10 @@ def _pictures(
     folder: str, fixed: Path, mask: Path, warped: Path, transform: Path
 ) -> dict[str, Any]:
     """Interfaces that draw the brain alone, by the heading of what they draw."""
-    inside = np.asanyarray(nib.load(mask).dataobj) > 0
+    inside = np.asanyarray(open_image(mask).dataobj) > 0
     bare = {}
     for name, path in (("fixed", fixed), ("warped", warped)):
-        nifti = nib.load(path)
+        nifti = open_image(path)
         brain = nib.Nifti1Image(_bare(nifti.get_fdata(dtype="float32"), inside), nifti.affine)
         bare[name] = str(image.write(Path(folder) / f"{name}.nii", brain))
     images = {"background": bare["warped"], "mask": str(mask)}

@@ -13,7 +13,8 @@ from bids_fcnreg.interfaces.registration import Resample
 from bids_fcnreg.workflows.resources import DEFAULT_VOXELS, PLAIN_GB, PROPAGATE, sized_node
 
 if TYPE_CHECKING:
-    from bids_fcnreg.bids.templates import Atlas, Template
+    from bids_fcnreg.bids.atlases import Atlas
+    from bids_fcnreg.bids.templates import Template
 
 
 def init_propagate_wf(

@@ -8,14 +8,15 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
+from bids_fcnreg.fcn.modes import MODES
 from bids_fcnreg.interfaces.longitudinal import ThroughBase
 from bids_fcnreg.interfaces.quality import Judge
 from bids_fcnreg.interfaces.registration import Register, ToTemplate
 from bids_fcnreg.workflows.resources import (
     PLAIN_GB,
-    REGISTER,
     RESAMPLE,
     by_content,
+    register_of,
     sized_node,
     voxels_of,
 )
@@ -23,13 +24,6 @@ from bids_fcnreg.workflows.resources import (
 if TYPE_CHECKING:
     from bids_fcnreg.bids.templates import Template
     from bids_fcnreg.config import Config
-
-DESCRIPTIONS = {
-    "refine": "predicted by a trained fully convolutional network {network} and then improved by "
-    "symmetric optimisation of local cross-correlation at increasing resolution [@syn]",
-    "predict": "predicted by one forward pass of a trained fully convolutional network {network}",
-    "optimize": "by a fully convolutional network {network} optimised on the pair of images",
-}
 
 
 def init_register_wf(
@@ -111,7 +105,7 @@ def init_register_wf(
         estimate = sized_node(
             ThroughBase(fixed=reference, fixed_mask=str(template.mask), num_threads=threads),
             "estimate",
-            REGISTER[config.mode],
+            register_of(config.mode),
             voxels,
         )
         workflow.connect([(inputnode, estimate, [(field, field) for field in through])])
@@ -171,9 +165,9 @@ def init_estimate_node(
         # Nipype takes as many GPU slots as processors.
         num_threads=1 if on_gpu else config.omp_nthreads,
     )
-    if register.inputs.mode != "optimize":
+    if MODES[register.inputs.mode].trained:
         register.inputs.model = str(config.model or shipped(config.network))
-    node = sized_node(register, name, REGISTER[register.inputs.mode], voxels_of(template.t1w))
+    node = sized_node(register, name, register_of(register.inputs.mode), voxels_of(template.t1w))
     return by_content(node)
 
 
@@ -190,4 +184,4 @@ def uses_gpu(device: str) -> bool:
 def _description(config: Config) -> str:
     """How the deformation is found, for the methods text."""
     cited = {"diffeomorphic": "[@mdregnet]", "2017": "[@fcn2017]"}[config.network]
-    return DESCRIPTIONS[config.mode].format(network=cited)
+    return MODES[config.mode].methods.format(network=cited)

@@ -16,6 +16,7 @@ from niworkflows.engine.workflows import LiterateWorkflow
 from bids_fcnreg import __version__
 from bids_fcnreg.atomic import replacing
 from bids_fcnreg.bids.order import natural_key
+from bids_fcnreg.fcn.modes import MODES
 from bids_fcnreg.interfaces.pictures import Deformation, Flicker, Slices
 from bids_fcnreg.interfaces.quality import QualityTable
 from bids_fcnreg.interfaces.reports import Summary, write_errors
@@ -25,9 +26,10 @@ from bids_fcnreg.workflows.resources import DEFORMATION, DRAW, sized_node, voxel
 if TYPE_CHECKING:
     from nireports.assembler.report import Report
 
+    from bids_fcnreg.bids.atlases import Atlas
     from bids_fcnreg.bids.order import Reference
     from bids_fcnreg.bids.scan import Scan
-    from bids_fcnreg.bids.templates import Atlas, Template
+    from bids_fcnreg.bids.templates import Template
     from bids_fcnreg.config import Config
 
 _DATA = Path(__file__).parents[1] / "data"
@@ -287,7 +289,7 @@ def _leave_out(report: Report, title: str) -> None:
 
 def _weights(config: Config) -> str:
     """What the network of a run starts from, in words."""
-    if config.mode == "optimize":
+    if not MODES[config.mode].trained:
         return f"{config.network}, new for each pair of images"
     return str(config.model) if config.model else f"{config.network}, as it comes with the package"
 

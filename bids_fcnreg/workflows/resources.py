@@ -11,9 +11,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from nipype.pipeline import engine as pe
+
+from bids_fcnreg.fcn.modes import MODES
+from bids_fcnreg.io.spatial_image import open_image
 
 #: Libraries in the memory of a node that uses PyTorch, and of one that does not (GB).
 TORCH_GB, PLAIN_GB = 0.5, 0.3
@@ -57,12 +59,7 @@ class Demand:
         return self.base_seconds + self.seconds_per_million * voxels / 1e6 / threads
 
 
-#: Steps by the voxels of the template; a registration by its mode, on the CPU.
-REGISTER = {
-    "predict": Demand(360, 2.5, base_seconds=7),
-    "refine": Demand(360, 12, base_seconds=7),
-    "optimize": Demand(360, 45, base_seconds=7),
-}
+#: Steps by the voxels of the template; see also `register_of`.
 RESAMPLE, DEFORMATION = Demand(130, 1.2), Demand(130, 0.7)
 
 #: Steps by the voxels of the scan; see also `average_of`. Brain extraction scales every head to
@@ -70,6 +67,11 @@ RESAMPLE, DEFORMATION = Demand(130, 1.2), Demand(130, 0.7)
 PREPROCESS = Demand(30, 0.4, base_gb=PLAIN_GB, base_seconds=1)
 EXTRACT = Demand(40, 0.3, base_gb=TORCH_GB + 0.5, base_seconds=10)
 PROPAGATE, DRAW = Demand(75, 0.5, base_gb=0.75), Demand(40, 0.4, base_seconds=5)
+
+
+def register_of(mode: str) -> Demand:
+    """What a registration takes on a CPU, by the voxels of the template."""
+    return Demand(360, MODES[mode].seconds_per_million, base_seconds=7)
 
 
 def average_of(runs: int) -> Demand:
@@ -113,7 +115,7 @@ def by_content(node: pe.Node) -> pe.Node:
 def voxels_of(path: Path | str) -> int:
     """Voxels of a volume of an image, as its header says."""
     try:
-        voxels = int(np.prod(nib.load(path).shape[:3], dtype=float))
+        voxels = int(np.prod(open_image(path).shape[:3], dtype=float))
     except Exception:  # nibabel raises many kinds
         return DEFAULT_VOXELS
     return min(voxels, MOST_VOXELS)

@@ -117,7 +117,7 @@ def init_start_wf(
         each member.
     """
     workflow = pe.Workflow(name=START, base_dir=str(base_dir))
-    shape, mean = _shape_and_mean(config, members, anchor.mask, make_room=True)
+    shape, mean = _shape_and_mean(config, members, anchor.brain_mask, make_room=True)
     threads = config.omp_nthreads
     for member in members:
         part = pe.Workflow(name=member.wf_name)
@@ -166,7 +166,7 @@ def init_iteration_wf(
         As `init_start_wf`; ``mean`` also tells how much the template changed.
     """
     workflow = pe.Workflow(name=f"iteration_{number}", base_dir=str(base_dir))
-    shape, mean = _shape_and_mean(config, members, template.mask, make_room=False)
+    shape, mean = _shape_and_mean(config, members, template.brain_mask, make_room=False)
     mean.inputs.before = str(template.found[0])
     for member in members:
         part = pe.Workflow(name=member.wf_name)

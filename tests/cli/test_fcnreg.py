@@ -262,7 +262,7 @@ def test_jacobian_says_how_volumes_change(tmp_path):
         ("register none.nii.gz none.nii.gz -o x_", "none.nii.gz does not exist"),
         ("register MNI152NLin2009cAsym b.nii.gz -o x_", "only MNI152NLin2009aSym is known here"),
         ("register a.nii.gz b.nii.gz -o x_ --device tpu", "--device must be one of"),
-        ("register a.nii.gz b.nii.gz -o x_ --model no", "no given with --model does not exist"),
+        ("register a.nii.gz b.nii.gz -o x_ --model no", "no does not exist"),
         ("apply -i text.nii.gz -r text.nii.gz -t a.h5 -o o.nii.gz", "text.nii.gz cannot be read"),
         ("apply -i text.nii.gz -t a.h5 -o o.nii.gz", "give an image with --reference"),
         ("apply -i . -r text.nii.gz -t a.h5 -o o.nii.gz", ". is a folder"),

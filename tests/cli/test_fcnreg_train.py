@@ -318,7 +318,7 @@ def test_the_network_of_2017_without_held_out_images(folder, capsys):
         ("--steps 0 0 0", "not all of them zero"),
         ("--held-out 1", "One held-out image makes no pair"),
         ("--held-out 5", "none is left to train on"),
-        ("--start-from none.safetensors", "none.safetensors given with --start-from does not exi"),
+        ("--start-from none.safetensors", "none.safetensors does not exist"),
         ("--device tpu", "--device must be one of"),
         ("--template none.nii.gz", "none.nii.gz does not exist"),
         ("--start-from MODEL --network 2017", "holds the network diffeomorphic"),

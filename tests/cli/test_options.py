@@ -70,7 +70,8 @@ def parsed(command: argparse.ArgumentParser, action: argparse.Action, *more: str
 
 @pytest.mark.parametrize(("command", "action"), OPTIONS)
 def test_an_option_given_twice_is_never_half_ignored(command, action, capsys):
-    flag = action.option_strings[-1]
+    flag = next((one for one in action.option_strings if one[:2] == "--"), "")
+    flag = flag or action.option_strings[-1]
     if action.nargs == 0:  # a switch: twice is as good as once, or more of it
         once, twice = (parsed(command, action, *[flag] * n) for n in (1, 2))
         assert twice == once or isinstance(action, argparse._CountAction)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bids_fcnreg.fcn.modes import MODES
 from bids_fcnreg.fcn.quality import Quality
-from bids_fcnreg.fcn.register import MODES
 from bids_fcnreg.qc.metrics import METRICS
 from bids_fcnreg.qc.verdict import Bounds, judge, reference
 

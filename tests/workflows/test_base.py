@@ -167,7 +167,7 @@ def test_methods_text_is_the_same_for_one_and_many_subjects(config, builtin):
     two = init_fcnreg_wf(config, [first, second], [builtin], {}).visit_desc()
     assert one == two
     assert (
-        "MNI152NLin2009aSym" in one and "symmetric optimisation of local cross-correlation" in one
+        "MNI152NLin2009aSym" in one and "symmetric optimization of local cross-correlation" in one
     )
 
 

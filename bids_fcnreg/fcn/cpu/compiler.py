@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 #: Freedoms of the compiler. It may reorder sums, but must know of NaN and infinity.
 FAST_MATH = frozenset({"contract", "reassoc", "nsz", "arcp"})
 
 
-def compiled(function: Callable) -> Callable:
+def compiled(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
     """Compile a function on its first call, to run without holding Python's global lock."""
     import numba
 
-    options = {"nogil": True, "error_model": "numpy", "fastmath": set(FAST_MATH)}
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": set(FAST_MATH)}
     try:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # no folder for the cache can be written

@@ -11,7 +11,14 @@ from bids_fcnreg.fcn.cpu.compiler import compiled
 
 
 @compiled
-def gaussian(first, stop, data, weights, scales, smooth):
+def gaussian(
+    first: int,
+    stop: int,
+    data: np.ndarray,
+    weights: tuple[np.ndarray, np.ndarray, np.ndarray],
+    scales: tuple[np.ndarray, np.ndarray, np.ndarray],
+    smooth: np.ndarray,
+) -> None:
     """Smooth planes of a volume along i, j and k.
 
     A plane is smoothed along i into memory that fits the cache, and its rows from there along j
@@ -60,7 +67,15 @@ def gaussian(first, stop, data, weights, scales, smooth):
 
 
 @compiled
-def _blend(target, rows, centre, stride, before, after, weights):
+def _blend(
+    target: np.ndarray,
+    rows: np.ndarray,
+    centre: int,
+    stride: int,
+    before: int,
+    after: int,
+    weights: np.ndarray,
+) -> None:
     """Sum of weighted rows around a centre.
 
     Parameters

@@ -14,7 +14,9 @@ ZERO, ONE, TWO, HALF = np.float32(0), np.float32(1), np.float32(2), np.float32(0
 
 
 @compiled
-def jacobian_determinant(first, stop, field, determinant):
+def jacobian_determinant(
+    first: int, stop: int, field: np.ndarray, determinant: np.ndarray
+) -> None:
     """Determinant of the Jacobian of ``x -> x + u(x)``.
 
     Parameters
@@ -42,18 +44,18 @@ def jacobian_determinant(first, stop, field, determinant):
 
 @compiled
 def local_ncc_forces(
-    first,
-    stop,
-    one,
-    other,
-    weight,
-    radius,
-    flat_one,
-    flat_other,
-    scale,
-    on_one,
-    on_other,
-):
+    first: int,
+    stop: int,
+    one: np.ndarray,
+    other: np.ndarray,
+    weight: np.ndarray,
+    radius: int,
+    flat_one: np.float32,
+    flat_other: np.float32,
+    scale: np.float32,
+    on_one: np.ndarray,
+    on_other: np.ndarray,
+) -> float:
     """Local correlation of two images, and the force of each window on its centre.
 
     Forces are added to what is there, so that those of several contrasts make one.
@@ -148,7 +150,7 @@ def local_ncc_forces(
 
 
 @compiled
-def _any(weights):
+def _any(weights: np.ndarray) -> np.bool_:
     """Whether any of a row's weights is not zero."""
     largest = ZERO
     for k in range(weights.size):
@@ -157,7 +159,9 @@ def _any(weights):
 
 
 @compiled
-def _sums_along_i(sums, one, other, low, high, j):
+def _sums_along_i(
+    sums: np.ndarray, one: np.ndarray, other: np.ndarray, low: int, high: int, j: int
+) -> None:
     """Sums over the planes from `low` to before `high` of a row of two images: (5, k)."""
     for quantity in range(5):
         _clear(sums[quantity])
@@ -171,7 +175,7 @@ def _sums_along_i(sums, one, other, low, high, j):
 
 
 @compiled
-def _gradient(rows, volume, i, j):
+def _gradient(rows: np.ndarray, volume: np.ndarray, i: int, j: int) -> None:
     """Gradient along a row of a volume: (3, k), by central differences, one-sided at borders."""
     size_i, size_j, size_k = volume.shape
     low_i, high_i = max(i - 1, 0), min(i + 1, size_i - 1)
@@ -185,24 +189,24 @@ def _gradient(rows, volume, i, j):
 
 
 @compiled
-def _difference(target, low, high, factor):
+def _difference(target: np.ndarray, low: np.ndarray, high: np.ndarray, factor: np.float32) -> None:
     for k in range(target.size):
         target[k] = factor * (high[k] - low[k])
 
 
 @compiled
-def _clear(target):
+def _clear(target: np.ndarray) -> None:
     for k in range(target.size):
         target[k] = ZERO
 
 
 @compiled
-def _add(target, row):
+def _add(target: np.ndarray, row: np.ndarray) -> None:
     for k in range(target.size):
         target[k] += row[k]
 
 
 @compiled
-def _add_product(target, row, other):
+def _add_product(target: np.ndarray, row: np.ndarray, other: np.ndarray) -> None:
     for k in range(target.size):
         target[k] += row[k] * other[k]

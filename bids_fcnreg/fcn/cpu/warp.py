@@ -19,9 +19,19 @@ ZERO, ONE, HALF, LONGER = np.float32(0), np.float32(1), np.float32(0.5), np.floa
 #: Places that are looked up at a time, if they are not a row of a grid.
 CHUNK = 256
 
+#: Components along i, j, k.
+_Vector = tuple[np.float32, np.float32, np.float32]
+
 
 @compiled
-def sample(first, stop, image, coordinates, border, sampled):
+def sample(
+    first: int,
+    stop: int,
+    image: np.ndarray,
+    coordinates: np.ndarray,
+    border: bool,
+    sampled: np.ndarray,
+) -> None:
     """Values of an image at arbitrary places.
 
     Parameters
@@ -53,7 +63,9 @@ def sample(first, stop, image, coordinates, border, sampled):
 
 
 @compiled
-def vote(first, stop, labels, coordinates, winners):
+def vote(
+    first: int, stop: int, labels: np.ndarray, coordinates: np.ndarray, winners: np.ndarray
+) -> None:
     """Label with the largest sum of trilinear weights among eight neighbours, the first of equals.
 
     Parameters
@@ -97,7 +109,7 @@ def vote(first, stop, labels, coordinates, winners):
 
 
 @compiled
-def warp(first, stop, image, field, warped):
+def warp(first: int, stop: int, image: np.ndarray, field: np.ndarray, warped: np.ndarray) -> None:
     """Pull an image back: ``warped(x) = image(x + u(x))``, zero outside.
 
     Parameters
@@ -125,7 +137,9 @@ def warp(first, stop, image, field, warped):
 
 
 @compiled
-def compose(first, stop, before, after, both):
+def compose(
+    first: int, stop: int, before: np.ndarray, after: np.ndarray, both: np.ndarray
+) -> None:
     """Displacement ``before(x) + after(x + before(x))``.
 
     Parameters
@@ -151,7 +165,14 @@ def compose(first, stop, before, after, both):
 
 
 @compiled
-def invert(first, stop, field, inverse, tolerance, iterations):
+def invert(
+    first: int,
+    stop: int,
+    field: np.ndarray,
+    inverse: np.ndarray,
+    tolerance: np.float32,
+    iterations: int,
+) -> None:
     """Inverse of a displacement u: v with ``v(y) = -u(y + v(y))``.
 
     Parameters
@@ -195,7 +216,9 @@ def invert(first, stop, field, inverse, tolerance, iterations):
 
 
 @compiled
-def _residual(values, shape, voxel, guess):
+def _residual(
+    values: np.ndarray, shape: tuple[int, int, int], voxel: _Vector, guess: _Vector
+) -> _Vector:
     """``v(y) + u(y + v(y))`` at one voxel, with all of u in a row and the shape of its grid."""
     cell_i, part_i, _ = _split(voxel[0] + guess[0], shape[0])
     cell_j, part_j, _ = _split(voxel[1] + guess[1], shape[1])
@@ -210,19 +233,19 @@ def _residual(values, shape, voxel, guess):
 
 
 @compiled
-def _square(vector):
+def _square(vector: _Vector) -> np.float32:
     return vector[0] * vector[0] + vector[1] * vector[1] + vector[2] * vector[2]
 
 
 @compiled
-def _row_of_places(count):
+def _row_of_places(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Memory for places, and for what `_locate` finds out about them."""
     places, parts = np.zeros((3, count), np.float32), np.empty((3, count), np.float32)
     return places, np.empty(count, np.int64), parts, np.empty(count, np.float32)
 
 
 @compiled
-def _displace(places, field, i, j):
+def _displace(places: np.ndarray, field: np.ndarray, i: int, j: int) -> None:
     """Where the voxels of a row go: (3, k), in voxels."""
     for k in range(places.shape[1]):
         places[0, k] = np.float32(i) + field[0, i, j, k]
@@ -231,7 +254,13 @@ def _displace(places, field, i, j):
 
 
 @compiled
-def _locate(places, shape, cells, parts, fade):
+def _locate(
+    places: np.ndarray,
+    shape: tuple[int, ...],
+    cells: np.ndarray,
+    parts: np.ndarray,
+    fade: np.ndarray,
+) -> None:
     """Find the eight voxels around each place.
 
     Parameters
@@ -259,7 +288,7 @@ def _locate(places, shape, cells, parts, fade):
 
 
 @compiled
-def _split(place, size):
+def _split(place: np.float32, size: int) -> tuple[np.int32, np.float32, np.float32]:
     """Voxel below a place along one axis, the part of the way to the next, distance outside."""
     # In this order a place that is not a number becomes 0: no voxel outside is ever looked up.
     inside = place if place > ZERO else ZERO
@@ -269,7 +298,7 @@ def _split(place, size):
 
 
 @compiled
-def _look_up(target, volume, cells, parts):
+def _look_up(target: np.ndarray, volume: np.ndarray, cells: np.ndarray, parts: np.ndarray) -> None:
     """Values of a volume at places that `_locate` found."""
     values = volume.reshape(-1)
     for n in range(target.size):
@@ -277,7 +306,14 @@ def _look_up(target, volume, cells, parts):
 
 
 @compiled
-def _mix(values, shape, cell, part_i, part_j, part_k):
+def _mix(
+    values: np.ndarray,
+    shape: tuple[int, ...],
+    cell: np.integer,
+    part_i: np.float32,
+    part_j: np.float32,
+    part_k: np.float32,
+) -> np.float32:
     """Linear interpolation between eight voxels, the lowest at `cell` of the values in memory."""
     above_k = np.uint64(1)  # unsigned: an index below zero would count from the end
     above_j = np.uint64(shape[2])

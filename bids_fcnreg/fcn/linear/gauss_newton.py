@@ -108,7 +108,7 @@ class Match:
             fixed = self.fixed.expand(len(sampled), -1, -1)
             rows = torch.cat([torch.ones_like(fixed[:, :1]), sampled[:, :-1], fixed], 1)
             gram = _gram(rows, sampled[:, -1] * self.weight)
-            score = 0.0
+            score = np.zeros(len(sampled))
             for channel, share in enumerate(self.shares):
                 pick = [0, 1 + channel, 1 + channels + channel]
                 score = score + share * _correlation(gram[:, pick][:, :, pick])
@@ -131,7 +131,9 @@ class Match:
         local = torch.cat([local, torch.ones_like(local[:, :1])], 1)
         basis = generators(dof)[:, :3] * [LENGTH_MM, LENGTH_MM, LENGTH_MM, 1.0]
         basis = basis.reshape(-1, 12)
-        score, gradient, curvature = 0.0, 0.0, 0.0
+        count, size = len(matrices), DOF[dof]
+        score, gradient = np.zeros(count), np.zeros((count, size))
+        curvature = np.zeros((count, size, size))
         for channel, share in enumerate(self.shares):
             first = channels + 3 * channel
             slopes = sampled[:, first : first + 3]
@@ -146,8 +148,8 @@ class Match:
         return score * self._overlap(sampled[:, -1]), gradient, curvature, centre
 
     def _overlap(self, known: Tensor) -> np.ndarray:
-        shared = torch.stack([total(one) for one in known * self.object_weight])
-        shared = shared.double().cpu().numpy()
+        sums = torch.stack([total(one) for one in known * self.object_weight])
+        shared = sums.double().cpu().numpy()
         return np.minimum(1.0, shared / (NEEDED_OVERLAP * self.object_volume))
 
     def _sample(self, volume: Tensor, matrices: np.ndarray) -> Tensor:

@@ -6,6 +6,10 @@ its weight does not depend on the size of the image.
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Iterable
+from functools import reduce
+
 from torch import Tensor
 
 from bids_fcnreg.fcn.reproducible import mean
@@ -27,7 +31,7 @@ def total_variation(displacement: Tensor) -> Tensor:
     ----------
     Li & Fan, arXiv:1709.00799.
     """
-    return sum(3 * mean(displacement.diff(dim=axis).abs()) for axis in (2, 3, 4))
+    return _sum(3 * mean(displacement.diff(dim=axis).abs()) for axis in (2, 3, 4))
 
 
 def diffusion(displacement: Tensor) -> Tensor:
@@ -42,7 +46,7 @@ def diffusion(displacement: Tensor) -> Tensor:
     -------
     Tensor ()
     """
-    return sum(3 * mean(displacement.diff(dim=axis).square()) for axis in (2, 3, 4))
+    return _sum(3 * mean(displacement.diff(dim=axis).square()) for axis in (2, 3, 4))
 
 
 def bending(displacement: Tensor) -> Tensor:
@@ -63,10 +67,15 @@ def bending(displacement: Tensor) -> Tensor:
     ----------
     Rueckert et al., Nonrigid registration using free-form deformations, IEEE TMI 18(8), 1999.
     """
-    total = 0.0
+    terms = []
     for first in (2, 3, 4):
         slope = displacement.diff(dim=first)
         for second in range(first, 5):
             share = 3 if second == first else 6  # three components; mixed terms count twice
-            total = total + share * mean(slope.diff(dim=second).square())
-    return total
+            terms.append(share * mean(slope.diff(dim=second).square()))
+    return _sum(terms)
+
+
+def _sum(terms: Iterable[Tensor]) -> Tensor:
+    """Sum of at least one tensor."""
+    return reduce(operator.add, terms)

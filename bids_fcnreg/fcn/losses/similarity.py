@@ -6,8 +6,11 @@ form: cheaper than automatic differentiation, in time and in memory.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -216,7 +219,10 @@ def local_ncc_forces(
         _channel_forces(one, other, radius, share * weight)
         for one, other, share in zip(first.split(1, 1), second.split(1, 1), shares, strict=True)
     ]
-    return Forces(*map(sum, zip(*parts, strict=True)))
+    value, on_first, on_second = (
+        reduce(operator.add, terms) for terms in zip(*parts, strict=True)
+    )
+    return Forces(value, on_first, on_second)
 
 
 def _channel_forces(
@@ -239,7 +245,9 @@ class _LocalNCC(torch.autograd.Function):
     """Local NCC with its gradient in closed form."""
 
     @staticmethod
-    def forward(ctx, warped, fixed, radius, weight):
+    def forward(
+        ctx: Any, warped: Tensor, fixed: Tensor, radius: int, weight: Tensor | None
+    ) -> Tensor:
         windows = FixedWindows(fixed, radius)
         comparison = windows.compare(warped)
         share = _normalised(weight, comparison.value)
@@ -248,7 +256,7 @@ class _LocalNCC(torch.autograd.Function):
         return total(share * comparison.value)
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         (derivative,) = ctx.saved_tensors
         return gradient * derivative, None, None, None
 

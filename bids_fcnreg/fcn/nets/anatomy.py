@@ -116,7 +116,8 @@ class AnatomyFCN(nn.Module):
             features = down(features)
             features = features + encode(features)
         for level in reversed(range(len(skipped))):
-            direct = nnf.leaky_relu(self.direct(features), 0.1) if level == 0 else None
+            if level == 0:
+                direct = nnf.leaky_relu(self.direct(features), 0.1)
             features = self.up[level](features) + skipped[level]
             features = features + self.decode[level](features)
         fine, coarse = (

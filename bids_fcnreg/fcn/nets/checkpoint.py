@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any, Literal, overload
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,11 +19,20 @@ from bids_fcnreg.fcn.nets.anatomy import AnatomyFCN
 from bids_fcnreg.fcn.nets.li_fan_2017 import FCN2017
 from bids_fcnreg.fcn.nets.mdregnet import DiffeomorphicFCN
 
+#: A network that registers a pair.
+RegistrationNetwork = DiffeomorphicFCN | FCN2017
+
 #: Networks that register a pair.
-NETWORKS = {"diffeomorphic": DiffeomorphicFCN, "2017": FCN2017}
+NETWORKS: dict[str, type[DiffeomorphicFCN] | type[FCN2017]] = {
+    "diffeomorphic": DiffeomorphicFCN,
+    "2017": FCN2017,
+}
 
 #: All networks that a file can hold.
-ARCHITECTURES = {**NETWORKS, "anatomy": AnatomyFCN}
+ARCHITECTURES: dict[str, type[DiffeomorphicFCN] | type[FCN2017] | type[AnatomyFCN]] = {
+    **NETWORKS,
+    "anatomy": AnatomyFCN,
+}
 
 #: Under this name a file says what its weights are.
 _FACTS = "fcnreg"
@@ -53,17 +63,17 @@ def shipped(network: str) -> Path:
     return path
 
 
-def kind_of(network: DiffeomorphicFCN | FCN2017) -> str:
+def kind_of(network: RegistrationNetwork | AnatomyFCN) -> str:
     """Name in `ARCHITECTURES` of what a network is."""
     return next(name for name, made in ARCHITECTURES.items() if type(network) is made)
 
 
-def save(network: DiffeomorphicFCN | FCN2017, path: Path) -> None:
+def save(network: RegistrationNetwork | AnatomyFCN, path: Path) -> None:
     """Write a network to a file that `load` can make it anew from.
 
     Parameters
     ----------
-    network : DiffeomorphicFCN or FCN2017
+    network : nn.Module
         On any device.
     path : path
         Ends in .safetensors.
@@ -79,9 +89,17 @@ def save(network: DiffeomorphicFCN | FCN2017, path: Path) -> None:
         save_file(tensors, temporary, metadata={_FACTS: json.dumps(facts)})
 
 
+@overload
+def load(path: Path) -> tuple[RegistrationNetwork, str]: ...
+
+
+@overload
+def load(path: Path, networks: Collection[Literal["anatomy"]]) -> tuple[AnatomyFCN, str]: ...
+
+
 def load(
     path: Path, networks: Collection[str] = tuple(NETWORKS)
-) -> tuple[DiffeomorphicFCN | FCN2017 | AnatomyFCN, str]:
+) -> tuple[RegistrationNetwork | AnatomyFCN, str]:
     """Read a network from a file, and make sure that it is as it was written.
 
     Parameters
@@ -127,7 +145,8 @@ def load(
             f"The model {path} does not hold what a network {facts['network']} consists of (was "
             "it made by another version?): train one with fcnreg train."
         )
-    return network.to(memory_format=torch.channels_last_3d).eval(), facts["sha256"]
+    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # not in stubs
+    return network.eval(), facts["sha256"]
 
 
 def is_whole(path: Path) -> bool:
@@ -139,7 +158,7 @@ def is_whole(path: Path) -> bool:
     return True
 
 
-def _facts(metadata: dict[str, str] | None) -> dict | None:
+def _facts(metadata: dict[str, str] | None) -> dict[str, Any] | None:
     """What a file says of its weights; None if it was not written by `save`."""
     try:
         facts = json.loads((metadata or {})[_FACTS])
@@ -150,8 +169,10 @@ def _facts(metadata: dict[str, str] | None) -> dict | None:
 
 
 def _assembled(
-    kind: type[DiffeomorphicFCN | FCN2017], arguments: dict, tensors: dict[str, Tensor]
-) -> DiffeomorphicFCN | FCN2017 | None:
+    kind: type[DiffeomorphicFCN] | type[FCN2017] | type[AnatomyFCN],
+    arguments: dict[str, Any],
+    tensors: dict[str, Tensor],
+) -> RegistrationNetwork | AnatomyFCN | None:
     """Network of these weights; None if they do not fit."""
     try:
         # Arguments cannot make it larger than the weights are, before any of it is made.

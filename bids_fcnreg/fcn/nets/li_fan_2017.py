@@ -183,5 +183,6 @@ def _regression(inputs: int) -> nn.Conv3d:
     """Displacement from features; starts close to none at all."""
     layer = nn.Conv3d(inputs, 3, 3, padding=1)
     nn.init.normal_(layer.weight, std=1e-4)
+    assert layer.bias is not None  # by default it has one
     nn.init.zeros_(layer.bias)
     return layer

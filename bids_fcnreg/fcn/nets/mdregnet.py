@@ -14,7 +14,10 @@ networks with deep self-supervision, Human Brain Mapping 43(7), 2022, doi 10.100
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Sequence
+from functools import reduce
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +68,7 @@ class VelocityFCN(nn.Module):
         self.decode = nn.ModuleList(map(_convolution, self.widths))
         self.regression = nn.Conv3d(self.widths[0], 3, 3, padding=1)
         nn.init.normal_(self.regression.weight, std=1e-3)
+        assert self.regression.bias is not None  # by default it has one
         nn.init.zeros_(self.regression.bias)
         self.gain = nn.Parameter(torch.tensor(INITIAL_GAIN))
 
@@ -174,9 +178,8 @@ class DiffeomorphicFCN(nn.Module):
         """
         level = pair.coarser(self.spacings[stage])
         start = self.deform(pair, stage) if stage > 0 else None
-        return sum(
-            objective.halfway(level, halves) for halves in self.descend(stage, level, start)
-        )
+        costs = (objective.halfway(level, halves) for halves in self.descend(stage, level, start))
+        return reduce(operator.add, costs)
 
     def deform(self, pair: Pair, levels: int | None = None) -> Halves:
         """Deformation of a pair, without gradients.
@@ -193,10 +196,11 @@ class DiffeomorphicFCN(nn.Module):
         Halves
             On the grid of the finest of them.
         """
-        halves = None
+        halves: Halves | None = None
         with torch.no_grad():
             for level in range(len(self.levels) if levels is None else levels):
                 *_, halves = self.descend(level, pair, halves)
+        assert halves is not None  # there is a level, and a pass through it
         return halves
 
     def descend(self, level: int, pair: Pair, start: Halves | None) -> Iterator[Halves]:
@@ -217,7 +221,8 @@ class DiffeomorphicFCN(nn.Module):
         halves = start.on(pair.grid) if start else Halves.identity(pair.grid, pair.fixed)
         for _ in range(self.passes[level]):
             halves = Halves(halves.grid, halves.to_fixed.detach(), halves.to_moving.detach())
-            velocity = self._velocity(self.levels[level], pair, halves)
+            network = cast(VelocityFCN, self.levels[level])  # to type checkers, any module
+            velocity = self._velocity(network, pair, halves)
             halves = halves.moved(*(self._step(part, pair) for part in (-velocity, velocity)))
             yield halves
 

@@ -7,6 +7,8 @@ i, j, k; it maps a voxel x of the fixed grid to x + u(x), and pulls images back:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as nnf
@@ -15,12 +17,12 @@ from bids_fcnreg.fcn.cpu import kernels
 from bids_fcnreg.fcn.reproducible import mean
 
 
-def identity(shape: tuple[int, int, int], like: Tensor) -> Tensor:
+def identity(shape: Sequence[int], like: Tensor) -> Tensor:
     """Coordinates of every voxel.
 
     Parameters
     ----------
-    shape : tuple of 3 int
+    shape : sequence of 3 int
         Grid size.
     like : Tensor
         Gives dtype and device.
@@ -96,7 +98,7 @@ def warp(image: Tensor, displacement: Tensor, mode: str = "linear") -> Tensor:
     """
     if mode == "linear" and kernels.usable(image, displacement):
         return kernels.warp(image, displacement)
-    coordinates = identity(tuple(displacement.shape[2:]), displacement) + displacement
+    coordinates = identity(displacement.shape[2:], displacement) + displacement
     return sample(image, coordinates, mode)
 
 
@@ -115,7 +117,7 @@ def compose(first: Tensor, second: Tensor) -> Tensor:
     """
     if kernels.usable(second, first):
         return kernels.compose(first, second)
-    coordinates = identity(tuple(first.shape[2:]), first) + first
+    coordinates = identity(first.shape[2:], first) + first
     return first + sample(second, coordinates, padding="border")
 
 
@@ -231,7 +233,7 @@ def invert(
         return kernels.invert(displacement, tolerance, iterations, start)
     inverse = start.reshape(3, -1).clone()
     active = torch.arange(inverse.shape[1], device=inverse.device)
-    places = identity(tuple(displacement.shape[2:]), displacement).reshape(3, -1)
+    places = identity(displacement.shape[2:], displacement).reshape(3, -1)
 
     def residual_of(guess: Tensor) -> Tensor:
         moved = (places + guess).reshape(1, 3, 1, 1, -1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,7 +23,7 @@ BLOCK = 64
 _Banded = tuple[tuple[Tensor, int, int], ...]
 
 
-def gaussian(data: Tensor, sigma: float | Sequence[float]) -> Tensor:
+def gaussian(data: Tensor, sigma: float | Sequence[float] | np.ndarray) -> Tensor:
     """Smooth by a Gaussian.
 
     Parameters

@@ -82,7 +82,7 @@ class Halves:
             ),
         )
 
-    def smoothed(self, sigma: float | Sequence[float]) -> Halves:
+    def smoothed(self, sigma: float | Sequence[float] | np.ndarray) -> Halves:
         """The same deformation, both halves smoothed by a Gaussian of `sigma` voxels."""
         return Halves(self.grid, gaussian(self.to_fixed, sigma), gaussian(self.to_moving, sigma))
 

@@ -146,6 +146,11 @@ class Transform:
         """Transform from the moving space to the fixed space; see `Displacement.inverse`."""
         return Transform(tuple(step.inverse() for step in reversed(self.steps)))
 
+    @property
+    def displacements(self) -> tuple[Displacement, ...]:
+        """Its steps that are no affines."""
+        return tuple(step for step in self.steps if isinstance(step, Displacement))
+
     def then(self, other: Transform) -> Transform:
         """Transform that takes a point through this one first, then through the other."""
         return Transform(self.steps + other.steps)
@@ -340,12 +345,12 @@ def vote(labels: Tensor, places: Tensor) -> Tensor:
     # Only where neighbours differ is there anything to vote on.
     mixed = ~uniform.reshape(-1)[corner]
     corner, fraction = corner[mixed], (coordinates - base)[:, mixed]
-    candidates, weights = [], []
+    values, products = [], []
     for offsets in np.ndindex(2, 2, 2):
-        candidates.append(flat[corner + int((torch.tensor(offsets) * strides).sum())])
+        values.append(flat[corner + int((torch.tensor(offsets) * strides).sum())])
         shares = [fraction[d] if offset else 1 - fraction[d] for d, offset in enumerate(offsets)]
-        weights.append(shares[0] * shares[1] * shares[2])
-    candidates, weights = torch.stack(candidates), torch.stack(weights)
+        products.append(shares[0] * shares[1] * shares[2])
+    candidates, weights = torch.stack(values), torch.stack(products)
     votes = torch.stack([(weights * (candidates == label)).sum(dim=0) for label in candidates])
     winners[mixed] = candidates.gather(0, votes.argmax(dim=0, keepdim=True))[0]
     return winners.reshape(1, 1, *places.shape[2:])

@@ -1,0 +1,65 @@
+"""The modes of registration: one table of what each does, needs and costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How the deformation between two images is found.
+
+    Attributes
+    ----------
+    name : str
+    summary : str
+        For help texts.
+    methods : str
+        For the methods section of a paper, after "was"; ``{network}`` is cited.
+    trained : bool
+        Whether it starts from a trained network; else the network is trained on the pair.
+    refines : bool
+        Whether the deformation is optimized after the network.
+    seconds_per_million : float
+        Processor seconds of a registration on a CPU, per million voxels of the fixed image.
+    """
+
+    name: str
+    summary: str
+    methods: str
+    trained: bool
+    refines: bool
+    seconds_per_million: float
+
+
+_MODES = (
+    Mode(
+        "refine",
+        "predict, then optimize the deformation of each pair",
+        "predicted by a trained fully convolutional network {network} and then improved by "
+        "symmetric optimization of local cross-correlation at increasing resolution [@syn]",
+        trained=True,
+        refines=True,
+        seconds_per_million=12,
+    ),
+    Mode(
+        "predict",
+        "one forward pass of a trained network",
+        "predicted by one forward pass of a trained fully convolutional network {network}",
+        trained=True,
+        refines=False,
+        seconds_per_million=2.5,
+    ),
+    Mode(
+        "optimize",
+        "train a new network on each pair",
+        "found by a fully convolutional network {network} that was optimized on the pair of "
+        "images",
+        trained=False,
+        refines=False,
+        seconds_per_million=45,
+    ),
+)
+
+#: All modes by their name; the first is the default.
+MODES = {mode.name: mode for mode in _MODES}
