@@ -36,21 +36,27 @@ from bids_fcnreg.atomic import together
 from bids_fcnreg.bids.templates import BUILTIN, nilearn_map
 from bids_fcnreg.config import INTERPOLATIONS
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.fcn.foreground import shown
+from bids_fcnreg.fcn.foreground import non_background
 from bids_fcnreg.fcn.register import register as register_images
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
-from bids_fcnreg.fcn.spatial.transform import FOLDED, Transform
+from bids_fcnreg.fcn.spatial.transform import MIN_JACOBIAN, Transform
 from bids_fcnreg.io import image, itk
-from bids_fcnreg.io.orientation import SCANNER, Codes, codes_of, describe_doubt, set_codes
+from bids_fcnreg.io.orientation import (
+    SCANNER,
+    Codes,
+    codes_of,
+    describe_orientation_problem,
+    set_codes,
+)
 from bids_fcnreg.io.resampling import resample_values
 from bids_fcnreg.io.series import open_series, volumes
 from bids_fcnreg.io.spatial_image import open_image
-from bids_fcnreg.io.transform_chain import TransformLike, read_stack
+from bids_fcnreg.io.transform_chain import TransformLike, read_transforms
 from bids_fcnreg.preprocessing.brain import fits_a_brain, holds_labels
 from bids_fcnreg.qc.verdict import judge
 
 #: What is taken as an image: a file, or nibabel's.
-ImageLike = image.Source
+ImageLike = image.ImageSource
 
 #: Volumes of a series that are resampled together: where they come from is computed once.
 VOLUMES_AT_ONCE = 8
@@ -233,8 +239,11 @@ def apply(
         raise InputError(
             f"There is no interpolation {interpolation!r}: choose {', '.join(INTERPOLATIONS)}."
         )
-    source, name = image.opened(_located(moving), "moving image")
-    grid, chain = image.read_grid(_located(reference), "reference image"), read_stack(transforms)
+    source, name = image.open_source(_located(moving), "moving image")
+    grid, chain = (
+        image.read_grid(_located(reference), "reference image"),
+        read_transforms(transforms),
+    )
     _warn_of_place(moving, reference)
     series = open_series(_located(moving), "moving image")
     parts = _parts(moving, series, grid, interpolation)
@@ -323,17 +332,20 @@ def jacobian(
         If the logarithm is wanted of a transform that folds, or a field cannot be inverted
         accurately.
     """
-    chain, grid = read_stack(transforms), image.read_grid(_located(reference), "reference image")
+    chain, grid = (
+        read_transforms(transforms),
+        image.read_grid(_located(reference), "reference image"),
+    )
     _warn_of_place(reference)
     values = chain.jacobian(grid)
     folded = int((values <= 0).sum())
     if log and folded:
         warnings.warn(
             f"The transform folds at {folded} of {values.numel()} voxels, where the determinant "
-            f"is not positive and has no logarithm: they have that of {FOLDED:g}.",
+            f"is not positive and has no logarithm: they have that of {MIN_JACOBIAN:g}.",
             stacklevel=2,
         )
-    values = values.clamp(min=FOLDED).log() if log else values
+    values = values.clamp(min=MIN_JACOBIAN).log() if log else values
     return image.to_nifti(Image(values, grid), space=_codes(reference))
 
 
@@ -360,7 +372,7 @@ def map_points(points: np.ndarray, transforms: Sequence[TransformLike]) -> np.nd
         given = None
     if given is None or given.shape[-1:] != (3,) or not np.isfinite(given).all():
         raise InputError("Points are an array (n, 3) of finite numbers: x, y and z in RAS+ mm.")
-    return read_stack(transforms).map(torch.from_numpy(given)).numpy()
+    return read_transforms(transforms).map(torch.from_numpy(given)).numpy()
 
 
 def located(given: str | os.PathLike[str]) -> Path:
@@ -370,7 +382,7 @@ def located(given: str | os.PathLike[str]) -> Path:
 
 def _refuse_head(name: str, given: ImageLike, shown_image: Image) -> None:
     """Refuse an image without mask that shows more than a brain."""
-    seen = shown(shown_image.data[0, 0].numpy())
+    seen = non_background(shown_image.data[0, 0].numpy())
     if not fits_a_brain(seen, shown_image.grid.affine):
         litres = float(seen.sum() * np.prod(shown_image.grid.spacing)) / 1e6
         file = f" {given}" if isinstance(given, str | os.PathLike) else ""
@@ -399,9 +411,9 @@ def _warn_of_place(*given: ImageLike | None) -> None:
         if one is None:
             continue
         if isinstance(one, nib.spatialimages.SpatialImage):
-            doubt = describe_doubt(one, one.get_filename() or "The image")
+            doubt = describe_orientation_problem(one, one.get_filename() or "The image")
         else:
-            doubt = image.doubt_about_place(located(one))
+            doubt = image.orientation_warning(located(one))
         if doubt:
             warnings.warn(doubt, stacklevel=3)
 

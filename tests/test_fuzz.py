@@ -66,7 +66,7 @@ def test_headers_of_images(tmp_path, changes):
         content[start : start + len(new)] = new
     path = tmp_path / "x.nii.gz"
     path.write_bytes(gzip.compress(bytes(content)))
-    image.doubt_about_place(path)
+    image.orientation_warning(path)
     try:
         read = image.load(path)
     except FcnregError as why:

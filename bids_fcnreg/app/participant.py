@@ -164,17 +164,17 @@ def _tell_of_doubts(
     console: Console,
 ) -> None:
     """Warn of doubtful places of images, values of lesion masks, and names of atlas labels."""
-    from bids_fcnreg.io.image import doubt_about_place
-    from bids_fcnreg.preprocessing.lesions import doubt_about_values
+    from bids_fcnreg.io.image import orientation_warning
+    from bids_fcnreg.preprocessing.lesions import lesion_value_warning
 
     paths = [path for scan in scans for path in (*scan.t1w, *scan.lesions)]
     paths += [path for template in templates for path in template.found]
     paths += [atlas.image for one in atlases.values() for atlas in one if atlas.image]
     for path in dict.fromkeys(paths):
-        if doubt := doubt_about_place(path):
+        if doubt := orientation_warning(path):
             console.print(f"warning: {doubt}", soft_wrap=True)
     for path in dict.fromkeys(path for scan in scans for path in scan.lesions):
-        if doubt := doubt_about_values(path):
+        if doubt := lesion_value_warning(path):
             console.print(f"warning: {doubt}", soft_wrap=True)
     doubts = [doubt for one in atlases.values() for atlas in one for doubt in atlas.doubts]
     for doubt in dict.fromkeys(doubts):

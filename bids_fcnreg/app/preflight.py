@@ -98,10 +98,10 @@ def check_weights(config: Config) -> None:
         See `bids_fcnreg.fcn.nets.checkpoint`.
     """
     if MODES[config.mode].trained:
-        from bids_fcnreg.fcn.nets.checkpoint import load, shipped
+        from bids_fcnreg.fcn.nets.checkpoint import load, packaged_weights
 
         if config.model is None:
-            shipped(config.network)
+            packaged_weights(config.network)
         else:
             load(config.model)
 

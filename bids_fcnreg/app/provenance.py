@@ -126,9 +126,9 @@ def _other_weights(config: Config, result: Result) -> bool:
 
 @cache
 def _checksum_of_shipped(network: str) -> str:
-    from bids_fcnreg.fcn.nets.checkpoint import load, shipped
+    from bids_fcnreg.fcn.nets.checkpoint import load, packaged_weights
 
-    return load(shipped(network))[1]
+    return load(packaged_weights(network))[1]
 
 
 def _differences(sidecar: Path, now: Mapping[str, str]) -> set[str]:

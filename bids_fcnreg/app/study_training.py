@@ -52,12 +52,12 @@ def train(config: Config, scans: Sequence[Scan], console: Console) -> int:
     from bids_fcnreg.fcn.register import resolve_device
 
     preflight.find_templates(config)  # what is wrong with them is said before hours of training
-    with distributed.group(resolve_device(config.device)) as device, ExitStack() as alone:
+    with distributed.process_group(resolve_device(config.device)) as device, ExitStack() as alone:
         leads = distributed.rank() == 0
         if leads:
             preflight.make_folders(config)
             alone.enter_context(preflight.work_alone(config, ["a training"], console))
-        distributed.wait()
+        distributed.barrier()
         trained = _trained(config, scans, device, console)
     if not leads:
         return participant.DONE
@@ -89,7 +89,7 @@ def _trained(
     places = replace(
         Places.of(folder / f"{NETWORK}.safetensors", folder), aligned=work / "aligned"
     )
-    if distributed.agreed(places.are_done()):
+    if distributed.broadcast(places.are_done()):
         console.print("The network is trained already on these scans.")
         return places.model
     job = Job(
@@ -140,7 +140,7 @@ def _network(config: Config) -> tuple[RegistrationNetwork, str | None]:
     """The network as it is before training, and the checksum of the weights it starts from."""
     from bids_fcnreg.fcn.nets import checkpoint
 
-    shipped = checkpoint.SHIPPED / f"{config.network}.safetensors"
+    shipped = checkpoint.PACKAGED_WEIGHTS / f"{config.network}.safetensors"
     start = config.model or (shipped if shipped.is_file() else None)
     if config.train_from_scratch or start is None:
         return fresh_network(config.network, config.seed), None
@@ -151,14 +151,14 @@ def _network(config: Config) -> tuple[RegistrationNetwork, str | None]:
 def _recipe(config: Config, network: RegistrationNetwork, start: str | None) -> Training:
     """How to train."""
     from bids_fcnreg.fcn import distributed
-    from bids_fcnreg.fcn.nets.checkpoint import kind_of
+    from bids_fcnreg.fcn.nets.checkpoint import architecture_of
     from bids_fcnreg.fcn.train import COHORT_RECIPES
 
-    kind = kind_of(network)
+    kind = architecture_of(network)
     recipe = COHORT_RECIPES[kind]
     usual = recipe.steps if start is None else FINE_TUNING_STEPS[kind]
     steps = tuple(map(int, config.train_steps)) or usual
-    return with_steps(replace(recipe, batch=distributed.size()), steps, "--train-steps")
+    return with_steps(replace(recipe, batch=distributed.world_size()), steps, "--train-steps")
 
 
 def _publish(trained: Path, output_dir: Path) -> Path:

@@ -183,7 +183,7 @@ def _register(options: argparse.Namespace) -> int:
     if options.labels is not None:
         # Refused now rather than after the registration.
         check_labels(image.load(options.labels, "float64").get_fdata(), str(options.labels))
-        if doubt := image.doubt_about_place(options.labels):
+        if doubt := image.orientation_warning(options.labels):
             warnings.warn(doubt, stacklevel=1)
     result = api.register(
         options.fixed,

@@ -171,7 +171,7 @@ def train(options: argparse.Namespace) -> None:
     place = resolve_device(device)
     if options.nthreads is not None:
         torch.set_num_threads(options.nthreads)
-    with distributed.group(place) as own:
+    with distributed.process_group(place) as own:
         network, start = _network(options)
         job = Job(
             places=Places.of(options.output, options.work_dir),
@@ -202,7 +202,7 @@ def _network(options: argparse.Namespace) -> tuple[RegistrationNetwork, str | No
     if not options.start_from.is_file():
         raise InputError(f"--start-from: {options.start_from} does not exist.")
     network, checksum = checkpoint.load(options.start_from)
-    kind = checkpoint.kind_of(network)
+    kind = checkpoint.architecture_of(network)
     if options.network not in (None, kind):
         raise InputError(
             f"{options.start_from} holds the network {kind}: leave --network {options.network} "
@@ -214,13 +214,13 @@ def _network(options: argparse.Namespace) -> tuple[RegistrationNetwork, str | No
 def _recipe(options: argparse.Namespace, network: RegistrationNetwork) -> Training:
     """How to train: what was asked for, else what is usual for the network."""
     from bids_fcnreg.fcn import distributed
-    from bids_fcnreg.fcn.nets.checkpoint import kind_of
+    from bids_fcnreg.fcn.nets.checkpoint import architecture_of
     from bids_fcnreg.fcn.train import COHORT_RECIPES
 
-    recipe = COHORT_RECIPES[kind_of(network)]
+    recipe = COHORT_RECIPES[architecture_of(network)]
     if options.strength is not None:
         recipe = replace(recipe, objective=replace(recipe.objective, strength=options.strength))
     if options.learning_rate is not None:
         recipe = replace(recipe, learning_rate=options.learning_rate)
-    recipe = replace(recipe, batch=options.batch or distributed.size())
+    recipe = replace(recipe, batch=options.batch or distributed.world_size())
     return with_steps(recipe, recipe.steps if options.steps is None else options.steps, "--steps")

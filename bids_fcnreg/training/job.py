@@ -67,7 +67,7 @@ class Places:
 
     def are_done(self) -> bool:
         """Whether trained weights, which are whole, and what is to be known of them are there."""
-        return self.card.exists() and checkpoint.is_whole(self.model)
+        return self.card.exists() and checkpoint.is_intact(self.model)
 
     def make(self) -> None:
         """Make the folders.
@@ -142,10 +142,10 @@ class Job:
         if len(self.brains) < FEWEST:
             raise InputError(f"{len(self.brains)} images are too few: give at least {FEWEST}.")
         split(self.brains, self.held_out, self.seed)  # refuses a wrong number early
-        if self.recipe.batch % distributed.size():
+        if self.recipe.batch % distributed.world_size():
             raise InputError(
-                f"{distributed.size()} processes cannot share {self.recipe.batch} pairs evenly: "
-                "give a --batch that is a multiple of their number."
+                f"{distributed.world_size()} processes cannot share {self.recipe.batch} pairs "
+                "evenly: give a --batch that is a multiple of their number."
             )
         self._refuse_other(self._settings())
         if self._is_done():
@@ -157,7 +157,7 @@ class Job:
         left_out = [brain.image.name for brain in self.brains if brain not in used]
         settings = self._settings() | {"images left out": left_out}
         self._refuse_other(settings)
-        distributed.wait()  # until all have read the settings there were
+        distributed.barrier()  # until all have read the settings there were
         if distributed.rank() == 0:
             write_json(self.places.settings, settings)
         trained, held = split(used, self.held_out, self.seed)
@@ -169,7 +169,7 @@ class Job:
         self._train(trainer, display)
         if distributed.rank() == 0:
             self._finish(trainer, used, {"trained_on": len(trained), "held_out": len(held)})
-        distributed.wait()
+        distributed.barrier()
         display.say(f"Trained weights: {self.places.model}; about them: {self.places.card}")
 
     def how_to_go_on(self) -> str:
@@ -184,7 +184,7 @@ class Job:
         recipe = {name.replace("_", " "): value for name, value in asdict(self.recipe).items()}
         recipe |= recipe.pop("objective")
         settings = {
-            "network": checkpoint.kind_of(self.network),
+            "network": checkpoint.architecture_of(self.network),
             "network's arguments": self.network.arguments,
             **recipe,
             "augmentation": asdict(Augmentation()),
@@ -244,12 +244,12 @@ class Job:
         kept = sum(aligner.place(brain).exists() for brain in self.brains)
         display.say(f"{len(self.brains)} images, {kept} of them aligned by an earlier run")
         refuse_heads(self.brains, aligner)
-        if distributed.size() > 1:
+        if distributed.world_size() > 1:
             # Each process aligns some; then all find all of them.
-            for brain in self.brains[distributed.rank() :: distributed.size()]:
+            for brain in self.brains[distributed.rank() :: distributed.world_size()]:
                 with suppress(Exception):  # it is said when it is tried again
                     aligner(brain)
-            distributed.wait()
+            distributed.barrier()
         return align_all(self.brains, aligner, say)
 
     def _trainer(
@@ -277,7 +277,7 @@ class Job:
             draw,
             judge if held else None,
             self.seed,
-            fresh=self.start_from is None,
+            reinitialize=self.start_from is None,
         )
         return trainer
 
@@ -306,7 +306,7 @@ class Job:
         card = {
             "name": self.places.model.stem,
             "sha256": checksum,
-            "network": checkpoint.kind_of(self.network),
+            "network": checkpoint.architecture_of(self.network),
             "arguments": self.network.arguments,
             "data": model_card.describe_data(used),
             "images": images,

@@ -234,7 +234,7 @@ def test_a_model_that_is_damaged_is_written_again(folder, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "sentence"),
-    [("settings.json", "is missing or damaged"), ("checkpoint.pt", "is damaged: delete")],
+    [("settings.json", "is missing or damaged"), ("checkpoint.pt", "is damaged. Delete")],
 )
 def test_a_damaged_training_is_told(folder, tmp_path, capsys, name, sentence):
     shutil.copytree(folder / ".whole-work", tmp_path / ".again-work")

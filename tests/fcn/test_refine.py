@@ -10,9 +10,9 @@ from bids_fcnreg.fcn.refine import Refinement, refine
 SETTINGS = Refinement(spacings=(4.0, 2.0, 1.0), steps=(3, 3, 3))
 
 
-def test_one_level_may_be_computed_elsewhere(make_pair, monkeypatch):
+def test_one_level_may_be_computed_elsewhere(make_random_pair, monkeypatch):
     """Every level is a part of its own, and gives the same wherever it is computed."""
-    pair = make_pair((40, 40, 40))
+    pair = make_random_pair((40, 40, 40))
     whole = refine(pair, settings=SETTINGS)
     parts = []
 
