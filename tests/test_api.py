@@ -15,6 +15,8 @@ from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.spatial.transform import Affine, Transform
 from bids_fcnreg.io.itk import write_transform
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (40, 44, 36)
 
 

@@ -38,6 +38,8 @@ from bids_fcnreg.io import image
 from bids_fcnreg.io.itk import read_transform, write_transform
 from bids_fcnreg.io.points import read_points
 
+pytestmark = pytest.mark.slow
+
 fuzzed = settings(
     max_examples=int(os.environ.get("BIDS_FCNREG_FUZZ", "60")),
     deadline=None,

@@ -80,7 +80,7 @@ def inverse_error(field: Displacement, inverse: Displacement) -> torch.Tensor:
 
 def _is_pair(given: Sequence[Any]) -> bool:
     """Return whether this is a pair of a file and a flag for its inverse."""
-    return len(given) == 2 and isinstance(given[0], str | os.PathLike[str]) and _is_flag(given[1])
+    return len(given) == 2 and isinstance(given[0], str | os.PathLike) and _is_flag(given[1])
 
 
 def _is_flag(given: Any) -> bool:

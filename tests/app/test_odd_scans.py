@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from nibabel.affines import apply_affine
 
+pytestmark = pytest.mark.slow
+
 
 def write(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,8 @@ import pytest
 
 from bids_fcnreg.fcn.nets.checkpoint import load, packaged_weights
 
+pytestmark = pytest.mark.slow
+
 CHANGED = "Results are replaced, for what they were made from has changed"
 
 

@@ -18,6 +18,8 @@ import pytest
 from bids_fcnreg.bids.templates import nilearn_map
 from bids_fcnreg.config import load
 
+pytestmark = pytest.mark.slow
+
 COMMAND = [sys.executable, "-m", "bids_fcnreg"]
 
 

@@ -24,6 +24,8 @@ from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.nets.checkpoint import load, save
 from bids_fcnreg.training.aligned_images import split
 
+pytestmark = pytest.mark.slow
+
 SHAPE, SPACING = (26, 30, 24), 8.0
 STEPS = {
     "--held-out": [2],

@@ -24,6 +24,8 @@ from bids_fcnreg.fcn.spatial.filters import gaussian
 from bids_fcnreg.fcn.spatial.grid import Grid, Image, apply_affine
 from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform
 
+pytestmark = pytest.mark.slow
+
 GRID = Grid(
     (36, 40, 32), np.array([[-2, 0, 0, 35], [0, 2, 0, -40], [0, 0, 2, -30], [0, 0, 0, 1.0]])
 )

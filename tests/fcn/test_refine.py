@@ -7,6 +7,8 @@ import torch
 from bids_fcnreg.fcn import refine as module
 from bids_fcnreg.fcn.refine import Refinement, refine
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = Refinement(spacings=(4.0, 2.0, 1.0), steps=(3, 3, 3))
 
 

@@ -20,6 +20,8 @@ from bids_fcnreg.fcn.spatial.grid import Grid, Image
 from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform
 from bids_fcnreg.io import image
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def fixed() -> Image:

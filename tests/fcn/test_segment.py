@@ -13,6 +13,8 @@ from bids_fcnreg.fcn.nets.anatomy import (
 from bids_fcnreg.fcn.segment import segment
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def network():

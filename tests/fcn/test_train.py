@@ -14,6 +14,8 @@ from bids_fcnreg.fcn.nets.li_fan_2017 import FCN2017
 from bids_fcnreg.fcn.nets.mdregnet import DiffeomorphicFCN
 from bids_fcnreg.fcn.train import Trainer, Training, optimize
 
+pytestmark = pytest.mark.slow
+
 SMOOTH = Objective(regularity="diffusion", strength=0.1)
 
 

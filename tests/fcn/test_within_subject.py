@@ -20,6 +20,8 @@ from bids_fcnreg.fcn.within_subject import (
     warped_volumes,
 )
 
+pytestmark = pytest.mark.slow
+
 SPACING = 3.0
 GRID = Grid(
     (56, 64, 52),

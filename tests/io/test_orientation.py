@@ -16,6 +16,8 @@ from bids_fcnreg.io import image
 from bids_fcnreg.io.itk import write_transform
 from bids_fcnreg.io.orientation import codes_of
 
+pytestmark = pytest.mark.slow
+
 SHIFTED = np.diag([2.0, 2.0, 2.0, 1.0])
 SHIFTED[:3, 3] = -10, -12, -14
 SHEARED = SHIFTED.copy()

@@ -18,6 +18,8 @@ from bids_fcnreg.fcn.linear.initialization import rotations
 from bids_fcnreg.fcn.spatial.grid import Grid, Image, apply_affine
 from bids_fcnreg.fcn.spatial.transform import Affine, Transform
 
+pytestmark = pytest.mark.slow
+
 HEAD = Grid(
     (58, 66, 54), np.array([[3.0, 0, 0, -85], [0, 3, 0, -98], [0, 0, 3, -80], [0, 0, 0, 1]])
 )
