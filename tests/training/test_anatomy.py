@@ -1,6 +1,7 @@
 import json
 
 import nibabel as nib
+import pytest
 import torch
 
 from bids_fcnreg.fcn.nets import checkpoint
