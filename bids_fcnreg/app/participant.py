@@ -268,7 +268,7 @@ def _conclude(
     from bids_fcnreg.app.summary import doubts, show
     from bids_fcnreg.bids.derivatives import write_json
     from bids_fcnreg.bids.results import FAILURES
-    from bids_fcnreg.qc.verdict import UNFIT
+    from bids_fcnreg.qc.verdict import UNUSABLE
     from bids_fcnreg.workflows.report import run_reports
 
     sentences = {label: failure.sentence for label, failure in failures.items()}
@@ -280,5 +280,5 @@ def _conclude(
     seconds = {label: subject.seconds for label, subject in display.subjects.items()}
     labels = [scan.label for scan in scans]
     show(console, labels, seconds, failures, config.output_dir, run_dir)
-    bad = config.fail_on_qc and any(doubts(config.output_dir, one, UNFIT) for one in labels)
+    bad = config.fail_on_qc and any(doubts(config.output_dir, one, UNUSABLE) for one in labels)
     return SUBJECT_FAILED if failures or bad else DONE

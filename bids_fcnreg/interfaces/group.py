@@ -22,7 +22,7 @@ class _StudyImagesInputSpec(BaseInterfaceInputSpec):
     t1w = InputMultiObject(File(exists=True), mandatory=True, desc="images of all scans")
     masks = InputMultiObject(File(exists=True), mandatory=True, desc="their brain masks")
     log_jacobian = InputMultiObject(File(exists=True), mandatory=True, desc="their maps")
-    counted = traits.List(
+    included = traits.List(
         traits.Bool, desc="which scans the means are of (default: all); all are compared with them"
     )
 
@@ -33,7 +33,9 @@ class _StudyImagesOutputSpec(TraitedSpec):
     log_jacobian_mean = File(exists=True, desc="mean log-Jacobian")
     log_jacobian_sd = File(exists=True, desc="standard deviation of the log-Jacobian")
     mask = File(exists=True, desc="where at least half of the scans have brain")
-    likeness = File(exists=True, desc="JSON: for each scan its likeness to the mean, its overlap")
+    similarity = File(
+        exists=True, desc="JSON: for each scan its similarity to the mean, its overlap"
+    )
     picture = File(exists=True, desc="the mean images (PNG)")
 
 
@@ -46,15 +48,15 @@ class StudyImages(SimpleInterface):
     def _run_interface(self, runtime):
         from bids_fcnreg.io import image
         from bids_fcnreg.study.figures import draw_means
-        from bids_fcnreg.study.mean_images import image_moments, likeness
+        from bids_fcnreg.study.mean_images import image_moments, similarity_to_mean
 
         folder = Path(runtime.cwd)
-        counted = [True] * len(self.inputs.t1w)
-        if isdefined(self.inputs.counted):
-            counted = self.inputs.counted
-        t1w = image_moments(list(compress(self.inputs.t1w, counted)))
-        log_jacobian = image_moments(list(compress(self.inputs.log_jacobian, counted)))
-        mask, scans = likeness(self.inputs.t1w, self.inputs.masks, t1w.mean, counted)
+        included = [True] * len(self.inputs.t1w)
+        if isdefined(self.inputs.included):
+            included = self.inputs.included
+        t1w = image_moments(list(compress(self.inputs.t1w, included)))
+        log_jacobian = image_moments(list(compress(self.inputs.log_jacobian, included)))
+        mask, scans = similarity_to_mean(self.inputs.t1w, self.inputs.masks, t1w.mean, included)
         made = {
             "t1w_mean": t1w.mean,
             "t1w_sd": t1w.sd,
@@ -64,8 +66,8 @@ class StudyImages(SimpleInterface):
         }
         for name, nifti in made.items():
             self._results[name] = str(image.write(folder / f"{name}.nii.gz", nifti))
-        (folder / "likeness.json").write_text(json.dumps(scans))
-        self._results["likeness"] = str(folder / "likeness.json")
+        (folder / "similarity.json").write_text(json.dumps(scans))
+        self._results["similarity"] = str(folder / "similarity.json")
         of_t1w, of_growth = ((m.mean, m.sd) for m in (t1w, log_jacobian))
         picture = draw_means(of_t1w, of_growth, mask, folder / "means.png")
         self._results["picture"] = str(picture)
@@ -87,7 +89,7 @@ class _StudyQualityInputSpec(_TableInputSpec):
     quality = InputMultiObject(
         File(exists=True), mandatory=True, desc="JSON of each scan that is done"
     )
-    likeness = File(exists=True, mandatory=True, desc="of `StudyImages`")
+    similarity = File(exists=True, mandatory=True, desc="of `StudyImages`")
 
 
 class _StudyQualityOutputSpec(_TableOutputSpec):
@@ -102,7 +104,7 @@ class StudyQuality(SimpleInterface):
     output_spec = _StudyQualityOutputSpec
 
     def _run_interface(self, runtime):
-        from bids_fcnreg.qc.metrics import COMPARED
+        from bids_fcnreg.qc.metrics import COMPARED_METRICS
         from bids_fcnreg.study.figures import draw_distributions
         from bids_fcnreg.study.tables import (
             Row,
@@ -114,13 +116,15 @@ class StudyQuality(SimpleInterface):
         folder = Path(runtime.cwd)
         rows = [Row(**fields) for fields in self.inputs.rows]
         by_label = {row.label: row for row in rows}
-        likeness = json.loads(Path(self.inputs.likeness).read_text())
-        files = zip(self.inputs.done, self.inputs.quality, likeness, strict=True)
+        similarity = json.loads(Path(self.inputs.similarity).read_text())
+        files = zip(self.inputs.done, self.inputs.quality, similarity, strict=True)
         for label, path, (mean_correlation, mask_overlap) in files:
             numbers = json.loads(Path(path).read_text())
             numbers |= {"mean_correlation": mean_correlation, "mask_overlap": mask_overlap}
             row = by_label[label]
-            row.numbers = {one.key: numbers[one.key] for one in COMPARED if one.key in numbers}
+            row.metrics = {
+                one.key: numbers[one.key] for one in COMPARED_METRICS if one.key in numbers
+            }
             row.mode = numbers.get("mode")
             row.verdict = numbers.get("verdict")
             row.verdict_reason = numbers.get("verdict_reason")

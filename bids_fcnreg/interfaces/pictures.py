@@ -85,14 +85,14 @@ class Slices(SimpleInterface):
         """Colours (row, column, RGBA) of the labels, and their names if they are few."""
         import matplotlib
 
-        from bids_fcnreg.figures.mosaic import join
+        from bids_fcnreg.figures.mosaic import tile
         from bids_fcnreg.io.spatial_image import open_image
 
         nifti = open_image(self.inputs.labels)
         data = np.asanyarray(nifti.dataobj)
         indices = [int(index) for index in np.unique(data) if index]
         # Numbered 1, 2, 3, … so that colours are spread evenly.
-        shown = join(mosaic.sample(data, nifti.affine, order=0))
+        shown = tile(mosaic.sample(data, nifti.affine, order=0))
         numbers = np.where(shown == 0, 0, np.searchsorted(indices, shown) + 1)
         hues = np.linspace(0, 1, len(indices) + 1)
         table = matplotlib.colormaps["gist_rainbow"](hues)
@@ -156,7 +156,7 @@ class Deformation(SimpleInterface):
         import torch
 
         from bids_fcnreg.fcn.spatial.transform import Transform
-        from bids_fcnreg.figures.mosaic import Lines, Mosaic, join, overlay
+        from bids_fcnreg.figures.mosaic import Lines, Mosaic, overlay, tile
         from bids_fcnreg.io.image import grid_of
         from bids_fcnreg.io.itk import read_transform
         from bids_fcnreg.io.spatial_image import open_image
@@ -168,8 +168,8 @@ class Deformation(SimpleInterface):
         bent = Transform(read_transform(self.inputs.transform).displacements)
         full = grid_of(mask)
         grid = full.with_spacing(np.maximum(FINEST_MM, full.spacing))
-        change = join(mosaic.sample(bent.log_jacobian(grid)[0, 0].numpy(), grid.affine))
-        within = join(mosaic.sample(inside.astype(np.float32), mask.affine)) > 0.5
+        change = tile(mosaic.sample(bent.log_jacobian(grid)[0, 0].numpy(), grid.affine))
+        within = tile(mosaic.sample(inside.astype(np.float32), mask.affine)) > 0.5
         top = (float(np.percentile(np.abs(change[within]), 99)) if within.any() else 0.0) or 1.0
         colours = matplotlib.colormaps["RdBu_r"]((change / top + 1) / 2)
         colours[..., 3] = _OPACITY_OF_CHANGES * within

@@ -86,12 +86,12 @@ class AverageRuns(SimpleInterface):
 
         from bids_fcnreg.io import image
         from bids_fcnreg.io.orientation import codes_of
-        from bids_fcnreg.preprocessing.runs import average, describe
+        from bids_fcnreg.preprocessing.runs import average_runs, describe_average
 
         torch.set_num_threads(self.inputs.num_threads)
-        found = average([image.read(path) for path in self.inputs.in_files])
+        found = average_runs([image.read(path) for path in self.inputs.in_files])
         names = self.inputs.names if isdefined(self.inputs.names) else self.inputs.in_files
-        self._results["runs"] = describe(found, names)
+        self._results["runs"] = describe_average(found, names)
         for name, why in self._results["runs"].get("RunsLeftOut", {}).items():
             logging.getLogger("nipype.interface").warning(
                 "%s is left out of the average: %s", name, why
@@ -114,10 +114,10 @@ class BiasCorrection(SimpleInterface):
     output_spec = _OutFileSpec
 
     def _run_interface(self, runtime):
-        from bids_fcnreg.preprocessing.brain import bias_field, positive
+        from bids_fcnreg.preprocessing.brain import bias_field, make_positive
 
         nifti, data, mask = _read_in_brain(self.inputs)
-        data = positive(data, mask)
+        data = make_positive(data, mask)
         spacing = nifti.header.get_zooms()[:3]
         data = data / bias_field(data, mask, spacing)
         self._results["out_file"] = _write_like(nifti, data, runtime, "corrected.nii")
@@ -138,10 +138,10 @@ class NormalizeIntensity(SimpleInterface):
     output_spec = _NormalizeIntensityOutputSpec
 
     def _run_interface(self, runtime):
-        from bids_fcnreg.preprocessing.brain import normalise
+        from bids_fcnreg.preprocessing.brain import normalize
 
         nifti, data, mask = _read_in_brain(self.inputs)
-        data = normalise(data, mask)
+        data = normalize(data, mask)
         self._results["out_file"] = _write_like(nifti, data, runtime, "preproc.nii.gz")
         brain = np.where(mask, data, np.float32(0))
         self._results["brain"] = _write_like(nifti, brain, runtime, "brain.nii.gz")
@@ -168,8 +168,8 @@ class UniteLesions(SimpleInterface):
     def _run_interface(self, runtime):
         from bids_fcnreg.errors import InputError
         from bids_fcnreg.io import image
-        from bids_fcnreg.preprocessing.brain import mask_onto
-        from bids_fcnreg.preprocessing.lesions import check_share, read_lesion
+        from bids_fcnreg.preprocessing.brain import resample_mask
+        from bids_fcnreg.preprocessing.lesions import check_lesion_size, read_lesion
 
         nifti = image.load(self.inputs.reference)
         united = np.zeros(nifti.shape, bool)
@@ -180,15 +180,15 @@ class UniteLesions(SimpleInterface):
             mask = read_lesion(path)
             if mask is None:
                 continue
-            lesion = mask_onto(mask, image.grid_of(nifti))
+            lesion = resample_mask(mask, image.grid_of(nifti))
             if not lesion.any():
                 raise InputError(
                     f"The lesion mask {path} lies outside its T1w image: check that its affine "
                     "is that of the image it was drawn on."
                 )
-            check_share(lesion, brain, [path])
+            check_lesion_size(lesion, brain, [path])
             united = united | lesion
-        check_share(united, brain, self.inputs.in_files)
+        check_lesion_size(united, brain, self.inputs.in_files)
         united = united.astype(np.uint8)
         self._results["out_file"] = _write_like(nifti, united, runtime, "exclude.nii.gz")
         return runtime

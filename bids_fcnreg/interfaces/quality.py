@@ -107,12 +107,12 @@ def quality_html(
     ranges : bool
         Whether to say what is usual.
     """
-    from bids_fcnreg.qc.metrics import OF_REGISTRATION
-    from bids_fcnreg.qc.verdict import NOTE, reference
+    from bids_fcnreg.qc.metrics import REGISTRATION_METRICS
+    from bids_fcnreg.qc.verdict import EXPLANATION, reference_bounds
 
     lines = ["<table>", _row(what, fixed)]
-    usual = reference(quality["mode"]) if ranges else {}
-    for metric in OF_REGISTRATION:
+    usual = reference_bounds(quality["mode"]) if ranges else {}
+    for metric in REGISTRATION_METRICS:
         if metric.key in quality:
             note = usual[metric.key].describe(metric) if metric.key in usual else ""
             lines.append(_row(metric.title, metric.read(quality), note))
@@ -121,7 +121,7 @@ def quality_html(
     seconds = ", ".join(f"{stage} {s:.1f}" for stage, s in quality["seconds"].items())
     lines += [_row("Seconds", seconds), "</table>"]
     if ranges:
-        lines.append(f"<p class='elem-caption'>{NOTE}</p>")
+        lines.append(f"<p class='elem-caption'>{EXPLANATION}</p>")
     return "\n".join(lines) + "\n"
 
 

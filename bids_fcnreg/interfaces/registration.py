@@ -97,14 +97,14 @@ class Register(SimpleInterface):
 
 def _excluded_percent(masks: Mapping[str, Image]) -> float | None:
     """How much of the subject's brain is lesion; None without a brain mask."""
-    from bids_fcnreg.preprocessing.lesions import share_of
+    from bids_fcnreg.preprocessing.lesions import lesion_fraction
 
     if "moving_exclude" not in masks:
         return 0.0
     if "moving_mask" not in masks:
         return None
     lesion, brain = (masks[f"moving_{name}"].data.numpy() > 0.5 for name in ("exclude", "mask"))
-    return 100 * share_of(lesion, brain)
+    return 100 * lesion_fraction(lesion, brain)
 
 
 class _ResampleInputSpec(_ThreadsInputSpec):

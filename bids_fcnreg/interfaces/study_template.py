@@ -138,10 +138,10 @@ class MeanImage(SimpleInterface):
     def _run_interface(self, runtime):
         from bids_fcnreg.fcn.groupwise import sharpness
         from bids_fcnreg.io import image
-        from bids_fcnreg.study.template import average, change
+        from bids_fcnreg.study.template import relative_change, robust_average
 
         inputs = self.inputs
-        t1w, mask = average(
+        t1w, mask = robust_average(
             inputs.images, inputs.masks, inputs.weights, inputs.symmetric, inputs.sharpening
         )
         folder = Path(runtime.cwd)
@@ -151,7 +151,7 @@ class MeanImage(SimpleInterface):
             "sharpness": sharpness(t1w, mask.data),
         }
         if isdefined(inputs.before):
-            self._results["change"] = change(image.read(inputs.before), t1w, mask)
+            self._results["change"] = relative_change(image.read(inputs.before), t1w, mask)
         return runtime
 
 

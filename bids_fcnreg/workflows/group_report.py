@@ -18,7 +18,7 @@ from bids_fcnreg.interfaces.group import (
     StudyQuality,
     StudyVolumes,
 )
-from bids_fcnreg.study.tables import counted
+from bids_fcnreg.study.tables import included_in_mean
 
 if TYPE_CHECKING:
     from bids_fcnreg.bids.results import Result
@@ -116,13 +116,13 @@ def init_space_wf(
             t1w=[str(result.t1w) for result in results],
             masks=[str(result.mask) for result in results],
             log_jacobian=[str(result.log_jacobian) for result in results],
-            counted=counted([result.verdict for result in results]),
+            included=included_in_mean([result.verdict for result in results]),
         ),
         name="images",
         mem_gb=2.0,
     )
     workflow.connect([
-        (images, quality, [("likeness", "likeness")]),
+        (images, quality, [("similarity", "similarity")]),
         (images, outputnode, [("picture", "means")]),
         (quality, outputnode, [("picture", "distributions")]),
     ])  # fmt: skip

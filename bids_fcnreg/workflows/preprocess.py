@@ -85,7 +85,7 @@ def init_preprocess_wf(
         Whether the T1w was brain-extracted already.
     runs
         Fields of the sidecar that say which runs were averaged; see
-        `bids_fcnreg.preprocessing.runs.describe`.
+        `bids_fcnreg.preprocessing.runs.describe_average`.
     """
     workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = _description(n_runs, skull_strip, has_lesion, extractor)

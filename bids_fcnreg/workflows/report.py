@@ -67,7 +67,7 @@ def init_anat_report_wf(
     skull_stripped
         Whether the T1w came without skull.
     runs
-        Which runs were averaged; see `bids_fcnreg.preprocessing.runs.describe`.
+        Which runs were averaged; see `bids_fcnreg.preprocessing.runs.describe_average`.
     """
     workflow = LiterateWorkflow(name=name)
     inputnode = _identity("preproc", "mask", "skull_stripped", "runs")

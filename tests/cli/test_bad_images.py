@@ -83,7 +83,7 @@ BAD: dict[str, tuple[Make, str]] = {
     "empty": (lambda path: path.write_bytes(b""), "cannot be read as a NIfTI image .*Empty file"),
     "text": (lambda path: path.write_text("hello"), "cannot be read as a NIfTI image"),
     "compressed text": (lambda p: p.write_bytes(gzip.compress(b"hi")), "cannot be read as a NIf"),
-    "half": (half, "cannot be read as a NIfTI image .*is it complete"),
+    "half": (half, "cannot be read as a NIfTI image .*may be incomplete"),
     "scrambled": (scrambled, "cannot be read as a NIfTI image"),
     "wrong magic": (patched((MAGIC, "4s", (b"xxxx",))), "cannot be read as a NIfTI image"),
     "10^13 voxels": (
@@ -100,7 +100,10 @@ BAD: dict[str, tuple[Make, str]] = {
         saved(np.zeros(DATA.shape, [("R", "u1"), ("G", "u1"), ("B", "u1")])),
         "Convert it to one real number per voxel",
     ),
-    "complex numbers": (saved(DATA.astype(np.complex64)), "Convert it to one real number per voxel"),
+    "complex numbers": (
+        saved(DATA.astype(np.complex64)),
+        "Convert it to one real number per voxel",
+    ),
     "zeros": (saved(np.zeros_like(DATA)), "contains only zeros"),
     "not a number": (
         saved(np.full(DATA.shape, np.nan, np.float32)),
@@ -111,7 +114,10 @@ BAD: dict[str, tuple[Make, str]] = {
         "only zeros, infinite values and NaN",
     ),
     "too large values": (saved(DATA * 1e300), "contains values up to .*e.302.*Rescale it"),
-    "too large a slope": (patched((SLOPE, "<f", (1e37,))), "contains values up to .*e.39.*Rescale it"),
+    "too large a slope": (
+        patched((SLOPE, "<f", (1e37,))),
+        "contains values up to .*e.39.*Rescale it",
+    ),
     "voxels of size zero": (
         patched((QFORM, "<2h", (1, 0)), (ZOOMS, "<3f", (0, 0, 0))),
         "has a singular affine",

@@ -78,8 +78,14 @@ def _changed(path: Path, facts: str) -> Path:
         ("[1]", "was not written by `fcnreg train`"),
         ("[" * 100_000, "was not written by `fcnreg train`"),
         ('{"network": "2017"}', "was not written by `fcnreg train`"),
-        ('{"network": ["2017"], "arguments": {}, "sha256": "SHA"}', "was not written by `fcnreg train`"),
-        ('{"network": "other", "arguments": {}, "sha256": "SHA"}', "was not written by `fcnreg train`"),
+        (
+            '{"network": ["2017"], "arguments": {}, "sha256": "SHA"}',
+            "was not written by `fcnreg train`",
+        ),
+        (
+            '{"network": "other", "arguments": {}, "sha256": "SHA"}',
+            "was not written by `fcnreg train`",
+        ),
         ('{"network": "2017", "arguments": {"widths": [4, 8]}, "sha256": 1}', "is damaged"),
         ('{"network": "2017", "arguments": {}, "sha256": "SHA"}', "does not match the network"),
         (
