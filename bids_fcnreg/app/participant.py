@@ -77,11 +77,11 @@ def run(config: Config, console: Console) -> int:
 
 def _check_lesions(config: Config, scans: Sequence[Scan]) -> None:
     """Refuse lesion masks where they would not be used."""
-    from bids_fcnreg.workflows.base import grouped
+    from bids_fcnreg.workflows.base import group_scans
 
     if not config.longitudinal:
         return
-    several = [scan for theirs in grouped(config, scans) if len(theirs) > 1 for scan in theirs]
+    several = [scan for theirs in group_scans(config, scans) if len(theirs) > 1 for scan in theirs]
     lesions = [scan.label for scan in several if scan.lesions]
     if lesions:
         raise InputError(
