@@ -27,7 +27,7 @@ def test_summary_escapes_and_names_everything(tmp_path):
     text = Path(
         pe.Node(interface, name="node", base_dir=str(tmp_path)).run().outputs.out_file
     ).read_text()
-    assert "sub-01_T1w.nii.gz" in text and "already done" in text and "A&amp;B" in text
+    assert "sub-01_T1w.nii.gz" in text and "already skull-stripped" in text and "A&amp;B" in text
     assert all(word in text for word in ("before", "mine", "cpu", "torch 9.8"))
 
 

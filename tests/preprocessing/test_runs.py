@@ -91,7 +91,7 @@ def test_a_part_of_the_same_head_is_averaged(heads):
 
 def test_another_person_is_left_out(heads):
     found = average_runs([heads[0], heads[1]])
-    assert "does not look like the first run" in found.comparisons[0].reason
+    assert "is not similar to the first run" in found.comparisons[0].reason
     torch.testing.assert_close(found.image.data, heads[0].data)
 
 
@@ -100,7 +100,7 @@ def test_other_people_are_left_out_of_brains_too(heads, stripped, phantom_datase
     mask = np.asarray(nib.load(path).dataobj)[::STEP, ::STEP, ::STEP] > 0
     other = _like(heads[1], np.where(mask, heads[1].data[0, 0].numpy(), 0))
     assert _reasons(stripped, _again(stripped)) == [None]
-    assert "does not look like the first run" in _reasons(stripped, other)[0]
+    assert "is not similar to the first run" in _reasons(stripped, other)[0]
 
 
 def test_noise_and_a_head_blurred_by_motion_are_left_out(heads):
@@ -134,7 +134,7 @@ def test_heads_and_brains_are_not_mixed(heads, stripped):
 
 
 def test_a_first_run_that_is_like_no_other_is_refused(heads):
-    with pytest.raises(InputError, match="None of the other runs is similar to the first"):
+    with pytest.raises(InputError, match="No other run is similar to the first"):
         average_runs([heads[1], heads[0], _again(heads[0])])
 
 

@@ -120,7 +120,7 @@ def test_verdicts_but_good_ones_are_told_with_what_they_mean_for_the_mean():
     rows += [Row("4", verdict="good"), Row("5", status="missing")]
     assert describe_verdicts(rows) == [
         "1 in the mean images (doubtful): sub-2",
-        "1 left out of the mean images (failed): sub-1",
+        "1 excluded from the mean images (failed): sub-1",
         "1 in the mean images (unknown): sub-3",
     ]
     assert describe_verdicts(rows[3:]) == []
