@@ -52,7 +52,7 @@ from bids_fcnreg.io.resampling import resample_values
 from bids_fcnreg.io.series import open_series, volumes
 from bids_fcnreg.io.spatial_image import open_image
 from bids_fcnreg.io.transform_chain import TransformLike, read_transforms
-from bids_fcnreg.preprocessing.brain import fits_a_brain, holds_labels
+from bids_fcnreg.preprocessing.brain import is_label_image, may_be_brain_only
 from bids_fcnreg.qc.verdict import judge
 
 #: What is taken as an image: a file, or nibabel's.
@@ -171,7 +171,7 @@ def register(
     for name, mask in (("fixed", fixed_mask), ("moving", moving_mask)):
         if mask is None:
             _refuse_head(name, given[name], images[name])
-        if holds_labels(images[name].data[0, 0].numpy()):
+        if is_label_image(images[name].data[0, 0].numpy()):
             warnings.warn(
                 f"The {name} image looks like labels: register the images that they are of, and "
                 "take the labels through the transform.",
@@ -248,7 +248,7 @@ def apply(
     series = open_series(_located(moving), "moving image")
     parts = _parts(moving, series, grid, interpolation)
     first = next(parts)
-    if interpolation == "linear" and holds_labels(first[..., 0]):
+    if interpolation == "linear" and is_label_image(first[..., 0]):
         warnings.warn(
             "The image looks like labels, and linear interpolation mixes their values: give "
             "--interpolation label (in Python interpolation='label').",
@@ -383,7 +383,7 @@ def located(given: str | os.PathLike[str]) -> Path:
 def _refuse_head(name: str, given: ImageLike, shown_image: Image) -> None:
     """Refuse an image without mask that shows more than a brain."""
     seen = non_background(shown_image.data[0, 0].numpy())
-    if not fits_a_brain(seen, shown_image.grid.affine):
+    if not may_be_brain_only(seen, shown_image.grid.affine):
         litres = float(seen.sum() * np.prod(shown_image.grid.spacing)) / 1e6
         file = f" {given}" if isinstance(given, str | os.PathLike) else ""
         raise InputError(

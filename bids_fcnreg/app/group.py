@@ -201,7 +201,7 @@ def study_rows(
     """
     from bids_fcnreg.bids.participants import read_participants
     from bids_fcnreg.bids.results import read_failures
-    from bids_fcnreg.study.tables import Row, without_clashes
+    from bids_fcnreg.study.tables import Row, rename_clashing_columns
 
     people = read_participants(config.bids_dir)
     failures = read_failures(config.output_dir)
@@ -223,7 +223,7 @@ def study_rows(
             scan.participant,
             scan.session,
             *status(scan),
-            facts=without_clashes(people.find(scan.participant, scan.session)),
+            facts=rename_clashing_columns(people.find(scan.participant, scan.session)),
         )
         for scan in scans
     ]
@@ -236,19 +236,19 @@ def _tell(
     console: Console,
 ) -> None:
     """Say who is not in the tables, and where everything is."""
-    from bids_fcnreg.study.tables import absent, tell_verdicts
+    from bids_fcnreg.study.tables import describe_verdicts, group_missing
     from bids_fcnreg.workflows.group_report import FOLDER
 
     for space, theirs in rows.items():
         done = sum(row.status == "done" for row in theirs)
         console.print(f"{space}: {done} of {len(theirs)} scans")
-        for status, reason, labels in absent(theirs):
+        for status, reason, labels in group_missing(theirs):
             console.print(
                 f"  {len(labels)} {status} ({reason}): {', '.join(labels)}", soft_wrap=True
             )
         verdicts = {one.label: one.verdict for one in results if one.space == space}
         told = [replace(row, verdict=verdicts.get(row.label)) for row in theirs]
-        for sentence in tell_verdicts(told):
+        for sentence in describe_verdicts(told):
             console.print(f"  {sentence}", soft_wrap=True, markup=False)
         modes = Counter(one.mode for one in results if one.space == space)
         if len(modes) > 1:

@@ -77,11 +77,11 @@ def run(config: Config, console: Console) -> int:
 
 def _check_lesions(config: Config, scans: Sequence[Scan]) -> None:
     """Refuse lesion masks where they would not be used."""
-    from bids_fcnreg.workflows.base import grouped
+    from bids_fcnreg.workflows.base import group_scans
 
     if not config.longitudinal:
         return
-    several = [scan for theirs in grouped(config, scans) if len(theirs) > 1 for scan in theirs]
+    several = [scan for theirs in group_scans(config, scans) if len(theirs) > 1 for scan in theirs]
     lesions = [scan.label for scan in several if scan.lesions]
     if lesions:
         raise InputError(
@@ -268,7 +268,7 @@ def _conclude(
     from bids_fcnreg.app.summary import doubts, show
     from bids_fcnreg.bids.derivatives import write_json
     from bids_fcnreg.bids.results import FAILURES
-    from bids_fcnreg.qc.verdict import UNFIT
+    from bids_fcnreg.qc.verdict import UNUSABLE
     from bids_fcnreg.workflows.report import run_reports
 
     sentences = {label: failure.sentence for label, failure in failures.items()}
@@ -280,5 +280,5 @@ def _conclude(
     seconds = {label: subject.seconds for label, subject in display.subjects.items()}
     labels = [scan.label for scan in scans]
     show(console, labels, seconds, failures, config.output_dir, run_dir)
-    bad = config.fail_on_qc and any(doubts(config.output_dir, one, UNFIT) for one in labels)
+    bad = config.fail_on_qc and any(doubts(config.output_dir, one, UNUSABLE) for one in labels)
     return SUBJECT_FAILED if failures or bad else DONE

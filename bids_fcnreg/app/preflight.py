@@ -249,7 +249,7 @@ def write_methods(config: Config, workflow: Workflow, scans: Iterable[Scan] = ()
 
     from bids_fcnreg.atomic import read_json, write_bytes
     from bids_fcnreg.bids.results import find_preprocessed
-    from bids_fcnreg.workflows.preprocess import tell_extraction
+    from bids_fcnreg.workflows.preprocess import describe_extraction
 
     folder = config.output_dir / "logs"
     references = files("bids_fcnreg").joinpath("data", "references.bib").read_bytes()
@@ -258,7 +258,7 @@ def write_methods(config: Config, workflow: Workflow, scans: Iterable[Scan] = ()
     sidecars = (preproc.with_name(f"{preproc.name[:-7]}.json") for _, preproc, _ in made)
     said = [read_json(sidecar).get("SkullStripped") for sidecar in sidecars]
     stripped = [one for one in said if one is not None]
-    text = tell_extraction(workflow.visit_desc().strip(), stripped)
+    text = describe_extraction(workflow.visit_desc().strip(), stripped)
     path = write_bytes(folder / "CITATION.md", f"{text}\n".encode())
     # Names without folders, which pandoc may not be able to spell in this language.
     filled = ["--standalone", "--citeproc", "--bibliography", bibliography.name]

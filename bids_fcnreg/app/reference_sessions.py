@@ -28,7 +28,7 @@ def tell_references(config: Config, scans: Sequence[Scan], console: Console) -> 
         If a reference session was chosen that no participant has, or that is not used.
     """
     from bids_fcnreg.bids.order import choose_reference, natural_key
-    from bids_fcnreg.workflows.base import grouped
+    from bids_fcnreg.workflows.base import group_scans
 
     if not config.longitudinal:
         if config.reference_session is not None:
@@ -42,7 +42,7 @@ def tell_references(config: Config, scans: Sequence[Scan], console: Console) -> 
             f"{', '.join(sorted(known, key=natural_key)) or 'none'}."
         )
     found: dict[Reference, list[str]] = {}
-    for theirs in grouped(config, scans):
+    for theirs in group_scans(config, scans):
         if len(theirs) > 1:
             reference = choose_reference(config.bids_dir, theirs, wanted)
             found.setdefault(reference, []).append(f"sub-{theirs[0].participant}")

@@ -328,14 +328,14 @@ class Making:
         from bids_fcnreg.atomic import publish
         from bids_fcnreg.bids.derivatives import write_json, write_tsv
         from bids_fcnreg.study.figures import draw_iterations
-        from bids_fcnreg.study.template import describe
+        from bids_fcnreg.study.template import describe_template
         from bids_fcnreg.workflows.group_report import FOLDER
 
         last = self.history[-1]
         publish(last.t1w, self._file("T1w.nii.gz"))
         publish(last.mask, self._file("desc-brain_mask.nii.gz"))
         labels = [member.scan.label for member in self.members]
-        description = describe(self.name, self._file("T1w.nii.gz"), labels, self.config)
+        description = describe_template(self.name, self._file("T1w.nii.gz"), labels, self.config)
         write_json(self.folder / "template_description.json", description)
         record = self.config.output_dir / FOLDER / f"tpl-{self.name}_iterations.tsv"
         write_tsv(

@@ -18,7 +18,7 @@ from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.modes import MODES
 from bids_fcnreg.io import image
 from bids_fcnreg.io.spatial_image import open_image
-from bids_fcnreg.qc.metrics import OF_REGISTRATION
+from bids_fcnreg.qc.metrics import REGISTRATION_METRICS
 from bids_fcnreg.qc.verdict import LEVELS
 
 _QUALITY = re.compile(
@@ -184,7 +184,7 @@ def read_quality(path: Path) -> dict[str, Any]:
     """Quality numbers as a registration left them; nothing if they are missing or damaged."""
     content = read_json(path)
     seconds = content.get("seconds")
-    numbers = [content[one.key] for one in OF_REGISTRATION if one.key in content]
+    numbers = [content[one.key] for one in REGISTRATION_METRICS if one.key in content]
     sound = (
         content.get("mode") in MODES
         and content.get("verdict") in LEVELS

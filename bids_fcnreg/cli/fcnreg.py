@@ -176,7 +176,7 @@ def _register(options: argparse.Namespace) -> int:
     from bids_fcnreg.atomic import together
     from bids_fcnreg.io import image
     from bids_fcnreg.io.resampling import check_labels
-    from bids_fcnreg.qc.verdict import UNFIT
+    from bids_fcnreg.qc.verdict import UNUSABLE
 
     name = str(options.fixed) if str(options.fixed) == DEFAULT_TEMPLATE else None
     options.fixed = api.located(options.fixed)
@@ -208,7 +208,7 @@ def _register(options: argparse.Namespace) -> int:
             written.append(_report(options, page, warped, xfm, result.quality, name))
     _print_quality(result.quality, ranges=name is not None)
     print("written:", ", ".join(str(Path(folder) / path.name) for path in written))
-    return int(options.fail_on_qc and result.quality["verdict"] in UNFIT)
+    return int(options.fail_on_qc and result.quality["verdict"] in UNUSABLE)
 
 
 def _report(
@@ -237,18 +237,18 @@ def _report(
 
 
 def _print_quality(quality: dict[str, Any], ranges: bool) -> None:
-    from bids_fcnreg.qc.metrics import OF_REGISTRATION
-    from bids_fcnreg.qc.verdict import MEASURED_ON, NOTE, reference
+    from bids_fcnreg.qc.metrics import REGISTRATION_METRICS
+    from bids_fcnreg.qc.verdict import EXPLANATION, MEASURED_ON, reference_bounds
 
-    usual = reference(quality["mode"]) if ranges else {}
-    for metric in OF_REGISTRATION:
+    usual = reference_bounds(quality["mode"]) if ranges else {}
+    for metric in REGISTRATION_METRICS:
         if metric.key in quality:
             note = f" ({usual[metric.key].describe(metric)})" if metric.key in usual else ""
             print(f"{metric.title}: {metric.read(quality)}{note}")
     print(f"Mode: {quality['mode']}, device: {quality['device']}")
     print("Seconds:", ", ".join(f"{stage} {s:.1f}" for stage, s in quality["seconds"].items()))
     if ranges:
-        print(NOTE)
+        print(EXPLANATION)
     reason = f": {quality['verdict_reason']}" if quality["verdict_reason"] else ""
     print(f"Verdict, by bounds for {MEASURED_ON}: {quality['verdict']}{reason}")
 

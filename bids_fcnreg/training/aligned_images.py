@@ -24,7 +24,7 @@ from bids_fcnreg.fcn.pair import Pair, make_pair
 from bids_fcnreg.fcn.spatial.grid import Image
 from bids_fcnreg.fcn.training_pairs import Cohort
 from bids_fcnreg.io import image
-from bids_fcnreg.preprocessing.brain import fits_a_brain
+from bids_fcnreg.preprocessing.brain import may_be_brain_only
 
 #: Fewer images than this make no cohort.
 FEWEST = 3
@@ -133,7 +133,7 @@ def _shows_more(path: Path) -> bool:
         nifti = image.load(path)
     except InputError:  # aligning it will say why
         return False
-    return not fits_a_brain(non_background(np.asanyarray(nifti.dataobj)), nifti.affine)
+    return not may_be_brain_only(non_background(np.asanyarray(nifti.dataobj)), nifti.affine)
 
 
 def align_all(
