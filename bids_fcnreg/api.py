@@ -32,7 +32,7 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from bids_fcnreg.atomic import together
+from bids_fcnreg.atomic import replacing_files
 from bids_fcnreg.bids.templates import BUILTIN, nilearn_map
 from bids_fcnreg.config import INTERPOLATIONS
 from bids_fcnreg.errors import InputError
@@ -102,7 +102,7 @@ class Registered:
             appear, or, if one cannot be written, none.
         """
         folder, start = os.path.split(os.fspath(prefix))
-        with together(folder or ".") as new:
+        with replacing_files(folder or ".") as new:
             grid = self.fixed.grid
             made = [
                 image.write(new / f"{start}warped.nii.gz", self.warped),
@@ -161,7 +161,7 @@ def register(
     images |= {
         name: _image(one, name.replace("_", " ")) for name, one in masks.items() if one is not None
     }
-    _warn_of_place(*given.values(), fixed_mask, moving_mask)
+    _warn_of_orientation(*given.values(), fixed_mask, moving_mask)
     for name, mask in (("fixed", fixed_mask), ("moving", moving_mask)):
         if mask is None:
             _refuse_head(name, given[name], images[name])
@@ -233,10 +233,13 @@ def apply(
         raise InputError(
             f"There is no interpolation {interpolation!r}: choose {', '.join(INTERPOLATIONS)}."
         )
-    source, name = image.opened(_located(moving), "moving image")
-    grid, chain = image.read_grid(_located(reference), "reference image"), read_stack(transforms)
-    _warn_of_place(moving, reference)
-    series = open_series(_located(moving), "moving image")
+    source, name = image.opened(_resolve_name(moving), "moving image")
+    grid, chain = (
+        image.read_grid(_resolve_name(reference), "reference image"),
+        read_stack(transforms),
+    )
+    _warn_of_orientation(moving, reference)
+    series = open_series(_resolve_name(moving), "moving image")
     parts = _parts(moving, series, grid, interpolation)
     first = next(parts)
     if interpolation == "linear" and holds_labels(first[..., 0]):
@@ -268,7 +271,7 @@ def _parts(
     """Values (i, j, k, n) of an image, or of a few volumes of a series at a time."""
     dtype = "float32" if interpolation == "linear" else "float64"  # labels may be large
     if series is None:
-        whole = image.load(_located(moving), dtype, "moving image")
+        whole = image.load(_resolve_name(moving), dtype, "moving image")
         yield np.asarray(whole.dataobj)[..., None]
         return
     name = series.get_filename() or "The moving image"
@@ -323,8 +326,11 @@ def jacobian(
         If the logarithm is wanted of a transform that folds, or a field cannot be inverted
         accurately.
     """
-    chain, grid = read_stack(transforms), image.read_grid(_located(reference), "reference image")
-    _warn_of_place(reference)
+    chain, grid = (
+        read_stack(transforms),
+        image.read_grid(_resolve_name(reference), "reference image"),
+    )
+    _warn_of_orientation(reference)
     values = chain.jacobian(grid)
     folded = int((values <= 0).sum())
     if log and folded:
@@ -363,7 +369,7 @@ def map_points(points: np.ndarray, transforms: Sequence[TransformLike]) -> np.nd
     return read_stack(transforms).map(torch.from_numpy(given)).numpy()
 
 
-def located(given: str | os.PathLike) -> Path:
+def image_path(given: str | os.PathLike) -> Path:
     """File of an image; the name of the built-in template stands for its image."""
     return nilearn_map("t1") if os.fspath(given) == BUILTIN else Path(given)
 
@@ -383,17 +389,17 @@ def _refuse_head(name: str, given: ImageLike, shown_image: Image) -> None:
 
 def _image(given: ImageLike, role: str = "image") -> Image:
     """Read an image of a registration; files and images in memory pass the same checks."""
-    return image.read(_located(given), role)
+    return image.read(_resolve_name(given), role)
 
 
 def _codes(given: ImageLike) -> tuple[int, int]:
     """Space codes of a file or an image."""
     if isinstance(given, nib.spatialimages.SpatialImage):
         return codes_of(given)
-    return codes_of(open_image(located(given)))
+    return codes_of(open_image(image_path(given)))
 
 
-def _warn_of_place(*given: ImageLike | None) -> None:
+def _warn_of_orientation(*given: ImageLike | None) -> None:
     """Warn of images whose orientation is in doubt."""
     for one in given:
         if one is None:
@@ -401,11 +407,11 @@ def _warn_of_place(*given: ImageLike | None) -> None:
         if isinstance(one, nib.spatialimages.SpatialImage):
             doubt = describe_doubt(one, one.get_filename() or "The image")
         else:
-            doubt = image.doubt_about_place(located(one))
+            doubt = image.doubt_about_place(image_path(one))
         if doubt:
             warnings.warn(doubt, stacklevel=3)
 
 
-def _located(given: ImageLike) -> ImageLike:
+def _resolve_name(given: ImageLike) -> ImageLike:
     """The same with the file of the built-in template in place of its name."""
-    return located(given) if isinstance(given, str | os.PathLike) else given
+    return image_path(given) if isinstance(given, str | os.PathLike) else given

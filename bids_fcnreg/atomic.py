@@ -26,7 +26,7 @@ _TEMPORARY = re.compile(
 )
 
 #: A file that is being written may not be locked yet so many seconds after it was begun.
-YOUNG = 2.0
+LOCK_DELAY_SECONDS = 2.0
 
 
 @contextmanager
@@ -67,7 +67,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
 
 @contextmanager
-def together(folder: str | os.PathLike) -> Iterator[Path]:
+def replacing_files(folder: str | os.PathLike) -> Iterator[Path]:
     """A temporary folder whose files appear in `folder` together, or not at all.
 
     If the block raises, or one of the files cannot take its place, `folder` is as it was.
@@ -99,7 +99,7 @@ def together(folder: str | os.PathLike) -> Iterator[Path]:
             os.replace(made, final)
 
 
-def remove_leftovers(files: Iterable[Path]) -> None:
+def remove_stale_temporaries(files: Iterable[Path]) -> None:
     """Remove what a process that was killed left of `replacing`, and nobody is writing now.
 
     Parameters
@@ -113,7 +113,7 @@ def remove_leftovers(files: Iterable[Path]) -> None:
         with suppress(OSError):  # it is gone, or not ours
             handle = os.open(path, os.O_RDWR)
             try:
-                young = time.time() - os.fstat(handle).st_mtime < YOUNG
+                young = time.time() - os.fstat(handle).st_mtime < LOCK_DELAY_SECONDS
                 if not young and _try_to_lock(handle):
                     path.unlink()
             finally:
@@ -172,7 +172,7 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def is_whole_archive(path: str | os.PathLike) -> bool:
+def is_intact_archive(path: str | os.PathLike) -> bool:
     """Whether a file that PyTorch saved is there and every part of it has its checksum."""
     try:
         with zipfile.ZipFile(path) as archive:

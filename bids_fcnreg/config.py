@@ -51,7 +51,7 @@ class Option:
         Legal values; empty if there are others.
     least, most : float or None
         Range of a number.
-    only : bool
+    exclusive : bool
         Whether it replaces most of what is done otherwise: one of such options may be given.
     """
 
@@ -63,7 +63,7 @@ class Option:
     choices: tuple[str, ...] = ()
     least: float | None = None
     most: float | None = None
-    only: bool = False
+    exclusive: bool = False
 
 
 def _setting(help: str, group: str = "", /, default: Any = MISSING, **option: Any) -> Any:
@@ -311,19 +311,19 @@ class Config:
         "only write the text for the methods section to logs/CITATION.md",
         _SUBSETS,
         default=False,
-        only=True,
+        exclusive=True,
     )
     dry_run: bool = _setting(
         "only list what would be registered to what, and which results are there already",
         _SUBSETS,
         default=False,
-        only=True,
+        exclusive=True,
     )
     reports_only: bool = _setting(
         "only make the visual reports, from existing results",
         _SUBSETS,
         default=False,
-        only=True,
+        exclusive=True,
     )
 
     work_dir: Path = _setting(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bids_fcnreg.bids.atlases import Atlas, default_atlases, resolve_atlas
-from bids_fcnreg.bids.template_archive import Entry, parse
+from bids_fcnreg.bids.template_archive import Entry, parse_file_name
 from bids_fcnreg.bids.templates import Template
 from bids_fcnreg.errors import InputError
 
@@ -52,7 +52,7 @@ def _resolve(spec: str, templates: Sequence[Template]) -> list[tuple[Template, A
     """The templates an atlas belongs to, with the atlas."""
     file = spec.partition(".nii")[0] if ".nii" in spec else None
     if file is not None and len(templates) > 1:
-        entry = parse(Path(f"{file}.nii.gz"))
+        entry = parse_file_name(Path(f"{file}.nii.gz"))
         templates = _named(entry, templates) if entry else []
         if not templates:
             raise InputError(

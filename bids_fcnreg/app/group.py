@@ -43,7 +43,7 @@ def run(config: Config, console: Console) -> int:
     from bids_fcnreg.app.study_training import train
 
     task = {"report": report, "template": make_template, "train": train}[config.group_task]
-    return task(config, preflight.find_input(config, console), console)
+    return task(config, preflight.read_input_dataset(config, console), console)
 
 
 def report(config: Config, scans: Sequence[Scan], console: Console) -> int:
@@ -60,20 +60,20 @@ def report(config: Config, scans: Sequence[Scan], console: Console) -> int:
         When the participant level left nothing, or participants.tsv cannot be read.
     """
     from bids_fcnreg.bids.participants import read_participants
-    from bids_fcnreg.bids.versions import find_superseded, find_versions
+    from bids_fcnreg.bids.versions import find_superseded, find_version_conflicts
     from bids_fcnreg.workflows.group_report import FOLDER
 
     results = _in_spaces(config, _results(config, scans))
     doubts = read_participants(config.bids_dir).doubts
-    for doubt in (*doubts, *find_versions(results), *find_superseded(results)):
+    for doubt in (*doubts, *find_version_conflicts(results), *find_superseded(results)):
         console.print(f"warning: {doubt}", soft_wrap=True, markup=False)
     run_dir = preflight.make_folders(config)
-    preflight.remove_unfinished(config, config.output_dir / FOLDER)
-    with preflight.work_alone(config, ["the report"], console):
-        return _report_of_whole(config, scans, results, run_dir, console)
+    preflight.remove_stale_files(config, config.output_dir / FOLDER)
+    with preflight.locked_work_dir(config, ["the report"], console):
+        return _report_intact_results(config, scans, results, run_dir, console)
 
 
-def _report_of_whole(
+def _report_intact_results(
     config: Config,
     scans: Sequence[Scan],
     results: Sequence[Result],
@@ -82,18 +82,18 @@ def _report_of_whole(
 ) -> int:
     """Make the report of all results or, if some are damaged and it fails, of the others."""
     why = _make_report(config, scans, results, {}, run_dir, console)
-    broken = _find_broken(results) if why else {}
-    whole = [one for one in results if (one.label, one.space) not in broken]
-    if broken and whole:
+    damaged = _find_damaged(results) if why else {}
+    whole = [one for one in results if (one.label, one.space) not in damaged]
+    if damaged and whole:
         again = run_dir / "again"
         again.mkdir()
-        why = _make_report(config, scans, whole, broken, again, console)
+        why = _make_report(config, scans, whole, damaged, again, console)
     if why:
         console.print(f"The report of the study failed: {why}")
-    return FAILED if why or broken else DONE
+    return FAILED if why or damaged else DONE
 
 
-def _find_broken(results: Sequence[Result]) -> dict[tuple[str, str], str]:
+def _find_damaged(results: Sequence[Result]) -> dict[tuple[str, str], str]:
     """What is wrong with those results that cannot be read, by label and space."""
     from bids_fcnreg.bids.results import find_damaged
 
@@ -107,30 +107,30 @@ def _make_report(
     config: Config,
     scans: Sequence[Scan],
     results: Sequence[Result],
-    broken: Mapping[tuple[str, str], str],
+    damaged: Mapping[tuple[str, str], str],
     run_dir: Path,
     console: Console,
 ) -> str | None:
     """Make the report of these results, and say what is in it; returns why it failed, if it did.
 
-    `broken` is as for `study_rows`.
+    `damaged` is as for `study_rows`.
     """
-    from bids_fcnreg.app.summary import read_failures
+    from bids_fcnreg.app.summary import read_crash_files
     from bids_fcnreg.bids.description import read_description
     from bids_fcnreg.execution.plugin import configure, run_workflow
     from bids_fcnreg.workflows.group_report import init_group_report_wf
 
     spaces = sorted({result.space for result in results})
-    rows = {space: study_rows(config, scans, results, space, broken) for space in spaces}
+    rows = {space: study_rows(config, scans, results, space, damaged) for space in spaces}
     log_file = configure(config, run_dir)
     name = str(read_description(config.bids_dir)["Name"])
     workflow = init_group_report_wf(config=config, dataset=name, rows=rows, results=results)
     labels = {workflow.name: STUDY}
     _, stopped = run_workflow(config, workflow, labels, log_file, console)
-    failures = read_failures(run_dir, labels)
+    failures = read_crash_files(run_dir, labels)
     if STUDY in failures or stopped is not None:
-        return failures[STUDY].sentence if STUDY in failures else str(stopped)
-    _tell(config, rows, results, console)
+        return failures[STUDY].message if STUDY in failures else str(stopped)
+    _print_summary(config, rows, results, console)
     return None
 
 
@@ -182,7 +182,7 @@ def study_rows(
     scans: Sequence[Scan],
     results: Sequence[Result],
     space: str,
-    broken: Mapping[tuple[str, str], str],
+    damaged: Mapping[tuple[str, str], str],
 ) -> list[Row]:
     """What is known of every scan of the study before its results are looked at.
 
@@ -196,7 +196,7 @@ def study_rows(
         Those that are there.
     space : str
         Of the template.
-    broken : mapping of (str, str) to str
+    damaged : mapping of (str, str) to str
         Why results of a scan are none, by its label and the space.
     """
     from bids_fcnreg.bids.participants import read_participants
@@ -210,8 +210,8 @@ def study_rows(
     def status(scan: Scan) -> tuple[str, str | None]:
         if scan.label in done:
             return "done", None
-        if (scan.label, space) in broken:
-            return "failed", broken[scan.label, space]
+        if (scan.label, space) in damaged:
+            return "failed", damaged[scan.label, space]
         if not scan.t1w:
             return "missing", scan.problem or "no T1w image"
         if scan.label in failures:
@@ -229,7 +229,7 @@ def study_rows(
     ]
 
 
-def _tell(
+def _print_summary(
     config: Config,
     rows: Mapping[str, Sequence[Row]],
     results: Sequence[Result],
@@ -248,8 +248,8 @@ def _tell(
             )
         verdicts = {one.label: one.verdict for one in results if one.space == space}
         told = [replace(row, verdict=verdicts.get(row.label)) for row in theirs]
-        for sentence in tell_verdicts(told):
-            console.print(f"  {sentence}", soft_wrap=True, markup=False)
+        for message in tell_verdicts(told):
+            console.print(f"  {message}", soft_wrap=True, markup=False)
         modes = Counter(one.mode for one in results if one.space == space)
         if len(modes) > 1:
             listed = ", ".join(f"{count} {mode}" for mode, count in sorted(modes.items()))

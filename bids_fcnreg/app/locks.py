@@ -21,7 +21,7 @@ _WHOLE = 2**32
 
 
 @contextmanager
-def alone(
+def lock_work_dir(
     work_dir: Path, parts: Iterable[str], console: Console, whole: bool = False
 ) -> Iterator[None]:
     """Keep other runs from parts of a work folder, having waited for those that are there.

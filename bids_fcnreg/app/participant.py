@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bids_fcnreg.bids.atlases import Atlas
     from bids_fcnreg.bids.scan import Scan
     from bids_fcnreg.bids.templates import Template
-    from bids_fcnreg.execution.progress import Display
+    from bids_fcnreg.execution.progress import ProgressDisplay
 
 DONE, SUBJECT_FAILED = 0, 1
 
@@ -38,27 +38,29 @@ def run(config: Config, console: Console) -> int:
     FcnregError
         When nothing can be run.
     """
-    from bids_fcnreg.app.provenance import list_all, tell_replaced
-    from bids_fcnreg.app.reference_sessions import tell_references
+    from bids_fcnreg.app.provenance import list_planned, report_replaced
+    from bids_fcnreg.app.reference_sessions import report_reference_sessions
 
     if not config.reports_only:
         preflight.check_weights(config)
         preflight.check_device(config)
-    scans = preflight.find_input(config, console)
+    scans = preflight.read_input_dataset(config, console)
     _check_lesions(config, scans)
     if config.reports_only:
         return _make_reports(config, scans, console)
     templates, atlases = preflight.find_templates(config)
-    unusable = _unusable(config, scans, templates, atlases)
-    tell_references(config, [scan for scan in scans if scan.label not in unusable], console)
-    _tell_of_doubts(scans, templates, atlases, console)
+    unusable = _find_unusable(config, scans, templates, atlases)
+    report_reference_sessions(
+        config, [scan for scan in scans if scan.label not in unusable], console
+    )
+    _warn_of_doubts(scans, templates, atlases, console)
     if config.dry_run:
-        list_all(config, scans, templates, atlases, unusable, console)
+        list_planned(config, scans, templates, atlases, unusable, console)
         return DONE
-    tell_replaced(config, scans, templates, atlases, unusable, console)
+    report_replaced(config, scans, templates, atlases, unusable, console)
     run_dir = preflight.make_folders(config)
     people = {f"sub-{scan.participant}" for scan in scans}
-    preflight.remove_unfinished(config, *(config.output_dir / person for person in people))
+    preflight.remove_stale_files(config, *(config.output_dir / person for person in people))
 
     from bids_fcnreg.execution.plugin import configure, start_server, stop_server
 
@@ -67,7 +69,7 @@ def run(config: Config, console: Console) -> int:
         start_server()  # early: it takes seconds, which this process can use
     parts = () if config.boilerplate_only else people
     try:
-        with preflight.work_alone(config, parts, console):
+        with preflight.locked_work_dir(config, parts, console):
             return _process(
                 config, scans, unusable, templates, atlases, run_dir, log_file, console
             )
@@ -109,7 +111,7 @@ def _process(
         preflight.validate_input(config, run_dir, console)
     usable = [scan for scan in scans if scan.label not in unusable]
     if not any(scan.t1w for scan in usable):
-        raise InputError(next(iter(unusable.values())).sentence)
+        raise InputError(next(iter(unusable.values())).message)
     workflow = preflight.build_workflow(config, usable, templates, atlases)
     methods = preflight.write_methods(config, workflow)
     if config.write_graph:
@@ -119,12 +121,12 @@ def _process(
         return DONE
     labels = workflow_labels(config, usable, workflow)
     display, stopped = run_workflow(config, workflow, labels, log_file, console)
-    failures = {**_failures(config, scans, display, stopped, run_dir), **unusable}
+    failures = {**_collect_failures(config, scans, display, stopped, run_dir), **unusable}
     preflight.write_methods(config, workflow, [one for one in scans if one.label not in failures])
-    return _conclude(config, scans, display, failures, run_dir, console)
+    return _report_outcome(config, scans, display, failures, run_dir, console)
 
 
-def _unusable(
+def _find_unusable(
     config: Config,
     scans: Sequence[Scan],
     templates: Sequence[Template],
@@ -144,12 +146,12 @@ def _unusable(
                 check_output_names(scan, templates, atlases, config.output_dir)
         except InputError as why:
             found[scan.label] = Failure(str(why))
-        if file := _in_the_way(config, scan):
+        if file := _conflicting_file(config, scan):
             found[scan.label] = Failure(f"{file} is no folder: move it, for results belong there.")
     return found
 
 
-def _in_the_way(config: Config, scan: Scan) -> Path | None:
+def _conflicting_file(config: Config, scan: Scan) -> Path | None:
     """What is no folder where the results of a scan belong."""
     folder = config.output_dir.joinpath(*scan.label.split("_"), "anat")
     figures = config.output_dir / f"sub-{scan.participant}" / "figures"
@@ -157,7 +159,7 @@ def _in_the_way(config: Config, scan: Scan) -> Path | None:
     return next((path for path in places if os.path.lexists(path) and not path.is_dir()), None)
 
 
-def _tell_of_doubts(
+def _warn_of_doubts(
     scans: Sequence[Scan],
     templates: Sequence[Template],
     atlases: Mapping[str, Sequence[Atlas]],
@@ -183,10 +185,10 @@ def _tell_of_doubts(
 
 def _make_reports(config: Config, scans: Sequence[Scan], console: Console) -> int:
     """Make the reports of those who have results."""
-    from bids_fcnreg.app.summary import read_quality
+    from bids_fcnreg.app.summary import read_quality_by_space
     from bids_fcnreg.workflows.report import run_reports
 
-    done = [scan for scan in scans if read_quality(config.output_dir, scan.label)]
+    done = [scan for scan in scans if read_quality_by_space(config.output_dir, scan.label)]
     for report in run_reports(config, done):
         console.print(f"Report: {report}")
     without = [scan.label for scan in scans if scan not in done]
@@ -203,17 +205,17 @@ def _write_graph(workflow: Workflow, console: Console) -> None:
     console.print(f"Graph: {graph if graph.exists() else graph.with_suffix('.dot')}")
 
 
-def _failures(
+def _collect_failures(
     config: Config,
     scans: Sequence[Scan],
-    display: Display,
+    display: ProgressDisplay,
     stopped: Exception | None,
     run_dir: Path,
 ) -> dict[str, Failure]:
     """Why subjects have no results, by label."""
-    from bids_fcnreg.app.summary import Failure, read_failures
+    from bids_fcnreg.app.summary import Failure, read_crash_files
 
-    failures = read_failures(run_dir, display.workflows)
+    failures = read_crash_files(run_dir, display.workflows)
     ours = {scan.label for scan in scans}
     for label, subject in display.subjects.items():
         if label in failures:
@@ -248,7 +250,7 @@ def _related(label: str, failures: Mapping[str, Failure]) -> Failure | None:
     if not others:
         return None
     first = failures[others[0]]
-    return Failure(f"It waited for {others[0]}, which failed: {first.sentence}", first.crash_file)
+    return Failure(f"It waited for {others[0]}, which failed: {first.message}", first.crash_file)
 
 
 def _last_line(error: Exception) -> str:
@@ -256,29 +258,31 @@ def _last_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
 
 
-def _conclude(
+def _report_outcome(
     config: Config,
     scans: Sequence[Scan],
-    display: Display,
+    display: ProgressDisplay,
     failures: Mapping[str, Failure],
     run_dir: Path,
     console: Console,
 ) -> int:
     """Make the reports and say how each subject ended."""
-    from bids_fcnreg.app.summary import doubts, show
+    from bids_fcnreg.app.summary import print_summary, quality_warnings
     from bids_fcnreg.bids.derivatives import write_json
     from bids_fcnreg.bids.results import FAILURES
     from bids_fcnreg.qc.verdict import UNFIT
     from bids_fcnreg.workflows.report import run_reports
 
-    sentences = {label: failure.sentence for label, failure in failures.items()}
-    if sentences:
-        write_json(run_dir / FAILURES, sentences)
+    messages = {label: failure.message for label, failure in failures.items()}
+    if messages:
+        write_json(run_dir / FAILURES, messages)
     accounts = {label: f.crash_file for label, f in failures.items() if f.crash_file}
-    reported = [scan for scan in scans if scan.t1w and not _in_the_way(config, scan)]
-    run_reports(config, reported, sentences, accounts)
+    reported = [scan for scan in scans if scan.t1w and not _conflicting_file(config, scan)]
+    run_reports(config, reported, messages, accounts)
     seconds = {label: subject.seconds for label, subject in display.subjects.items()}
     labels = [scan.label for scan in scans]
-    show(console, labels, seconds, failures, config.output_dir, run_dir)
-    bad = config.fail_on_qc and any(doubts(config.output_dir, one, UNFIT) for one in labels)
+    print_summary(console, labels, seconds, failures, config.output_dir, run_dir)
+    bad = config.fail_on_qc and any(
+        quality_warnings(config.output_dir, one, UNFIT) for one in labels
+    )
     return SUBJECT_FAILED if failures or bad else DONE

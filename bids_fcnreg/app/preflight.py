@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bids_fcnreg.config import Config
-from bids_fcnreg.errors import FcnregError, InputError, told
+from bids_fcnreg.errors import FcnregError, InputError, describe_os_error
 from bids_fcnreg.fcn.modes import MODES
 
 if TYPE_CHECKING:
@@ -41,25 +41,25 @@ def check_folders(config: Config, console: Console) -> None:
         See `bids_fcnreg.bids.dataset.check_raw` and
         `bids_fcnreg.bids.derivatives.check_output`.
     """
-    from bids_fcnreg.bids.derivatives import check_output, other_dataset, strangers
+    from bids_fcnreg.bids.derivatives import check_output, other_source_dataset, unrelated_files
     from bids_fcnreg.bids.description import check_raw
 
     check_raw(config.bids_dir)
     check_output(config.output_dir, config.bids_dir)
-    if others := strangers(config.output_dir, config.work_dir):
+    if others := unrelated_files(config.output_dir, config.work_dir):
         more = ", …" if len(others) > 3 else ""
         console.print(
             f"warning: the output folder {config.output_dir} holds other things already "
             f"({', '.join(others[:3])}{more}): results are put beside them"
         )
-    if other := other_dataset(config.output_dir, config.bids_dir):
+    if other := other_source_dataset(config.output_dir, config.bids_dir):
         console.print(
             f"warning: the output folder {config.output_dir} holds results of {other}; unless "
             "that is this dataset in another place, give each its own output folder"
         )
 
 
-def find_input(config: Config, console: Console) -> list[Scan]:
+def read_input_dataset(config: Config, console: Console) -> list[Scan]:
     """Find what there is to register, and print it with what looks like it and is not used.
 
     Raises
@@ -150,7 +150,7 @@ def make_folders(config: Config) -> Path:
         (config.work_dir / TEMPLATES).mkdir(parents=True, exist_ok=True)
         reason = None if os.access(config.work_dir, os.W_OK) else "no permission to write"
     except OSError as error:
-        reason = told(error)
+        reason = describe_os_error(error)
     if reason is not None:
         raise InputError(
             f"The work folder {config.work_dir} cannot be used ({reason}); give another with -w."
@@ -160,21 +160,21 @@ def make_folders(config: Config) -> Path:
 
 
 @contextmanager
-def work_alone(config: Config, parts: Iterable[str], console: Console) -> Iterator[None]:
+def locked_work_dir(config: Config, parts: Iterable[str], console: Console) -> Iterator[None]:
     """Keep other runs from these parts of the work folder, which is cleaned if that is asked for.
 
-    Parameters are those of `bids_fcnreg.app.locks.alone`.
+    Parameters are those of `bids_fcnreg.app.locks.lock_work_dir`.
     """
-    from bids_fcnreg.app.locks import alone
+    from bids_fcnreg.app.locks import lock_work_dir
 
-    with alone(config.work_dir, parts, console, whole=config.clean_workdir):
+    with lock_work_dir(config.work_dir, parts, console, whole=config.clean_workdir):
         if config.clean_workdir:
             for name in _OURS:
                 shutil.rmtree(config.work_dir / name, ignore_errors=True)
         yield
 
 
-def remove_unfinished(config: Config, *folders: Path) -> None:
+def remove_stale_files(config: Config, *folders: Path) -> None:
     """Remove what runs that were killed left half-written in the output folder.
 
     Parameters
@@ -184,12 +184,12 @@ def remove_unfinished(config: Config, *folders: Path) -> None:
     *folders : Path
         Those in it of which all is removed.
     """
-    from bids_fcnreg.atomic import remove_leftovers
+    from bids_fcnreg.atomic import remove_stale_temporaries
 
-    remove_leftovers(config.output_dir.glob(".*"))
-    remove_leftovers((config.output_dir / "logs").glob(".*"))
+    remove_stale_temporaries(config.output_dir.glob(".*"))
+    remove_stale_temporaries((config.output_dir / "logs").glob(".*"))
     for folder in folders:
-        remove_leftovers(folder.rglob(".*"))
+        remove_stale_temporaries(folder.rglob(".*"))
 
 
 def validate_input(config: Config, run_dir: Path, console: Console) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 from bids_fcnreg.config import Config
 
 
-def list_all(
+def list_planned(
     config: Config,
     scans: Sequence[Scan],
     templates: Sequence[Template],
@@ -35,7 +35,7 @@ def list_all(
         if not scan.t1w:
             console.print(f"{scan.label}: {scan.problem or 'it has no T1w image'}", soft_wrap=True)
         if scan.label in unreadable:
-            console.print(f"{scan.label}: {unreadable[scan.label].sentence}")
+            console.print(f"{scan.label}: {unreadable[scan.label].message}")
         usable = scan.t1w and scan.label not in unreadable
         modes = _modes(config, scan)
         changed = _changed(config, scan, templates, atlases) if usable and modes else []
@@ -51,7 +51,7 @@ def list_all(
                 console.print(f"{scan.label}: {words}", soft_wrap=True)
 
 
-def tell_replaced(
+def report_replaced(
     config: Config,
     scans: Sequence[Scan],
     templates: Sequence[Template],

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bids_fcnreg.bids.order import OPTION
+from bids_fcnreg.bids.order import REFERENCE_OPTION
 from bids_fcnreg.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from bids_fcnreg.bids.order import Reference
+    from bids_fcnreg.bids.order import ReferenceSession
     from bids_fcnreg.bids.scan import Scan
     from bids_fcnreg.config import Config
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _NAMED = 10
 
 
-def tell_references(config: Config, scans: Sequence[Scan], console: Console) -> None:
+def report_reference_sessions(config: Config, scans: Sequence[Scan], console: Console) -> None:
     """Print the reference session of all participants with several, and warn of doubtful ones.
 
     Raises
@@ -32,16 +32,18 @@ def tell_references(config: Config, scans: Sequence[Scan], console: Console) -> 
 
     if not config.longitudinal:
         if config.reference_session is not None:
-            raise InputError(f"{OPTION} is used with --longitudinal only: add that option.")
+            raise InputError(
+                f"{REFERENCE_OPTION} is used with --longitudinal only: add that option."
+            )
         return
     wanted = config.reference_session
     known = {scan.session for scan in scans if scan.session}
     if wanted is not None and wanted not in known:
         raise InputError(
-            f"{OPTION}: no session {wanted!r} is processed; choose from "
+            f"{REFERENCE_OPTION}: no session {wanted!r} is processed; choose from "
             f"{', '.join(sorted(known, key=natural_key)) or 'none'}."
         )
-    found: dict[Reference, list[str]] = {}
+    found: dict[ReferenceSession, list[str]] = {}
     for theirs in grouped(config, scans):
         if len(theirs) > 1:
             reference = choose_reference(config.bids_dir, theirs, wanted)
@@ -50,15 +52,15 @@ def tell_references(config: Config, scans: Sequence[Scan], console: Console) -> 
         console.print(_sentence(reference, people), soft_wrap=True, markup=False)
 
 
-def _sentence(reference: Reference, people: Sequence[str]) -> str:
+def _sentence(reference: ReferenceSession, people: Sequence[str]) -> str:
     """What is said of participants with the same reference session."""
     more = f" and {len(people) - _NAMED} more" if len(people) > _NAMED else ""
     start = f"{', '.join(people[:_NAMED])}{more}: changes"
     if reference.missing:
         return f"warning: {start} are not computed; {reference.reason}"
     if reference.certain:
-        return f"{start} are relative to {reference.told}"
+        return f"{start} are relative to {reference.description}"
     return (
-        f"warning: {start} are relative to {reference.told}; if that is wrong, set "
-        f"{OPTION} or acq_time in sessions.tsv"
+        f"warning: {start} are relative to {reference.description}; if that is wrong, set "
+        f"{REFERENCE_OPTION} or acq_time in sessions.tsv"
     )

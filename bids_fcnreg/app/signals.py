@@ -22,7 +22,7 @@ class Terminated(BaseException):
         self.exit_code = 128 + number
 
 
-def listen() -> None:
+def install_handlers() -> None:
     """Raise `Terminated` on request; `nohup` has SIGHUP ignored, and that stays."""
     if threading.current_thread() is not threading.main_thread():
         return

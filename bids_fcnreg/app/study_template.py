@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from bids_fcnreg.workflows.study_template import Estimate, Member
 
 #: A template has converged when it changed so little (RMS over mean intensity).
-CHANGE = 0.02
+CONVERGED_CHANGE = 0.02
 
 #: The first iterations show a blurred average: a network's prediction is good enough for it.
-PREDICTED = 2
+ROUGH_ITERATIONS = 2
 
 #: Fewer scans make no average.
-FEWEST = 2
+MIN_SCANS = 2
 
 DONE, FAILED = 0, 1
 
@@ -52,11 +52,11 @@ def make_template(config: Config, scans: Sequence[Scan], console: Console) -> in
     without = [s.label for s in scans if s.label not in {m.scan.label for m in members}]
     if without:
         console.print(f"Not preprocessed, hence left out: {', '.join(without)}")
-    if len(members) < FEWEST:
+    if len(members) < MIN_SCANS:
         raise InputError(
-            f"{config.output_dir} holds {len(members)} preprocessed T1w images, and a template "
-            f"needs {FEWEST}: run `bids_fcnreg {config.bids_dir} {config.output_dir} participant` "
-            "first."
+            f"{config.output_dir} holds {len(members)} preprocessed T1w images, but a template "
+            f"needs at least {MIN_SCANS}. Run `bids_fcnreg {config.bids_dir} {config.output_dir} "
+            "participant` first."
         )
     anchor = resolve_template(config.templates[0])
     _check_name(config, {anchor.name, BUILTIN})
@@ -66,7 +66,7 @@ def make_template(config: Config, scans: Sequence[Scan], console: Console) -> in
     from bids_fcnreg.execution.plugin import configure
 
     log_file = configure(config, run_dir)
-    with preflight.work_alone(config, [f"the template {config.template_name}"], console):
+    with preflight.locked_work_dir(config, [f"the template {config.template_name}"], console):
         left_out = _make(config, anchor, members, run_dir, log_file, console)
     return FAILED if left_out or without else DONE
 
@@ -88,11 +88,11 @@ def _make(
         anchors[BUILTIN] = materialise(resolve_template(BUILTIN), cache)
     if config.template_symmetric:
         _check_midline(anchors[anchor.name])
-    making = Making(config, console, run_dir, log_file, list(members))
-    making.run(list(anchors.values()))
-    if making.left_out:
-        console.print(f"Left out: {', '.join(making.left_out)}")
-    return making.left_out
+    construction = TemplateConstruction(config, console, run_dir, log_file, list(members))
+    construction.run(list(anchors.values()))
+    if construction.left_out:
+        console.print(f"Left out: {', '.join(construction.left_out)}")
+    return construction.left_out
 
 
 def _check_name(config: Config, taken: set[str]) -> None:
@@ -159,8 +159,8 @@ def weighted(members: Sequence[Member]) -> list[Member]:
 
 
 @dataclass
-class Making:
-    """A study template in the making.
+class TemplateConstruction:
+    """A study template in the construction.
 
     Attributes
     ----------
@@ -212,7 +212,7 @@ class Making:
             self.history.append(_as_estimate(anchors[0]))
         else:
             self.console.print(f"Start: {count} scans aligned to {anchors[0].name}")
-            self._estimate(
+            self._run_estimate(
                 lambda: init_start_wf(members=self.members, anchor=anchors[0], **common)
             )
         for number in range(1, self.config.template_iterations + 1):
@@ -222,7 +222,7 @@ class Making:
             self.console.print("It still changes a little: more --template-iterations would help.")
         self._write()
         last = self.history[-1]
-        self._attempt(
+        self._run_workflow(
             lambda: init_transforms_wf(
                 members=self.members,
                 estimate=last,
@@ -231,8 +231,10 @@ class Making:
                 **common,
             )
         )
-        finished = self._bare(self._file("T1w.nii.gz"), self._file("desc-brain_mask.nii.gz"))
-        self._attempt(
+        finished = self._as_template(
+            self._file("T1w.nii.gz"), self._file("desc-brain_mask.nii.gz")
+        )
+        self._run_workflow(
             lambda: init_finish_wf(
                 template=finished, anchors=anchors, folder=self.folder, **common
             )
@@ -243,12 +245,12 @@ class Making:
         """Register all scans to the latest estimate and average them; whether that is the end."""
         from bids_fcnreg.workflows.study_template import init_iteration_wf
 
-        early = number <= min(PREDICTED, self.config.template_iterations - 1)
+        early = number <= min(ROUGH_ITERATIONS, self.config.template_iterations - 1)
         rough = early and not self.config.template_warm_start
         mode = "predict" if rough and MODES[self.config.mode].refines else self.config.mode
         self.console.print(f"Iteration {number}: {mode}")
-        before = self._bare(self.history[-1].t1w, self.history[-1].mask)
-        estimate = self._estimate(
+        before = self._as_template(self.history[-1].t1w, self.history[-1].mask)
+        estimate = self._run_estimate(
             lambda: init_iteration_wf(
                 config=self.config,
                 members=self.members,
@@ -263,17 +265,17 @@ class Making:
             f"  it changed by {100 * estimate.change:.1f} %, its shape is {estimate.bias_mm:.3f} "
             f"mm from the mean, sharpness {estimate.sharpness:.4f} per mm"
         )
-        return estimate.change < CHANGE and mode == self.config.mode
+        return estimate.change < CONVERGED_CHANGE and mode == self.config.mode
 
-    def _estimate(self, build: Callable[[], Workflow]) -> Estimate:
+    def _run_estimate(self, build: Callable[[], Workflow]) -> Estimate:
         """Run a workflow that makes a template, and remember what it found."""
         from bids_fcnreg.workflows.study_template import read_estimate
 
-        workflow = self._attempt(build)
+        workflow = self._run_workflow(build)
         self.history.append(read_estimate(workflow, self.members))
         return self.history[-1]
 
-    def _attempt(self, build: Callable[[], Workflow]) -> Workflow:
+    def _run_workflow(self, build: Callable[[], Workflow]) -> Workflow:
         """Run a workflow of all members; without those that fail, until none does.
 
         Raises
@@ -281,7 +283,7 @@ class Making:
         FcnregError
             When something else fails, or too few are left.
         """
-        from bids_fcnreg.app.summary import read_failures
+        from bids_fcnreg.app.summary import read_crash_files
         from bids_fcnreg.execution.plugin import run_workflow
 
         while True:
@@ -294,25 +296,25 @@ class Making:
             labels[workflow.name] = f"template {self.name}"
             _, stopped = run_workflow(self.config, workflow, labels, self.log_file, self.console)
             # Crash files of those left out earlier are still there, and are still theirs.
-            failures = read_failures(self.run_dir, self._labels_before | labels)
+            failures = read_crash_files(self.run_dir, self._labels_before | labels)
             failed = [m.scan.label for m in self.members if m.scan.label in failures]
             for label in failed:
-                self.console.print(f"{label} is left out: {failures[label].sentence}")
+                self.console.print(f"{label} is left out: {failures[label].message}")
             self.left_out += failed
             self._labels_before |= labels
             self.members = weighted([m for m in self.members if m.scan.label not in failed])
-            if len(self.members) < FEWEST:
+            if len(self.members) < MIN_SCANS:
                 raise FcnregError(f"No template can be made of {len(self.members)} scan.")
             if failed:
                 continue
             if stopped is not None:
                 own = failures.get(labels[workflow.name])
                 raise FcnregError(
-                    f"The template could not be made: {own.sentence if own else stopped}"
+                    f"The template could not be made: {own.message if own else stopped}"
                 )
             return workflow
 
-    def _bare(self, t1w: Path, mask: Path) -> Template:
+    def _as_template(self, t1w: Path, mask: Path) -> Template:
         """An image and its mask as a template without skull."""
         from bids_fcnreg.bids.templates import Template, materialise
 

@@ -14,7 +14,7 @@ from bids_fcnreg.app import participant, preflight
 from bids_fcnreg.bids.training_images import Brain
 from bids_fcnreg.config import Config
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.training.recipe import fresh_network, with_steps
+from bids_fcnreg.training.recipe import untrained_network, with_steps
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +56,7 @@ def train(config: Config, scans: Sequence[Scan], console: Console) -> int:
         leads = distributed.rank() == 0
         if leads:
             preflight.make_folders(config)
-            alone.enter_context(preflight.work_alone(config, ["a training"], console))
+            alone.enter_context(preflight.locked_work_dir(config, ["a training"], console))
         distributed.wait()
         trained = _trained(config, scans, device, console)
     if not leads:
@@ -77,23 +77,23 @@ def _trained(
 
     from bids_fcnreg.bids.templates import resolve_template
     from bids_fcnreg.fcn import distributed
-    from bids_fcnreg.training.job import Job, Places
+    from bids_fcnreg.training.job import Job, TrainingFiles
     from bids_fcnreg.training.progress import TrainingDisplay
 
     torch.set_num_threads(config.omp_nthreads)
-    brains = find_brains(config, scans)
+    brains = preprocessed_brains(config, scans)
     template = resolve_template(config.templates[0])
     network, start = _network(config)
     work = config.work_dir / "train_wf"
     folder = work / _digest(config, [*brains, Brain(template.t1w, template.mask)], start)
-    places = replace(
-        Places.of(folder / f"{NETWORK}.safetensors", folder), aligned=work / "aligned"
+    files = replace(
+        TrainingFiles.of(folder / f"{NETWORK}.safetensors", folder), aligned=work / "aligned"
     )
-    if distributed.agreed(places.are_done()):
+    if distributed.agreed(files.are_complete()):
         console.print("The network is trained already on these scans.")
-        return places.model
+        return files.model
     job = Job(
-        places=places,
+        files=files,
         network=network,
         recipe=_recipe(config, network, start),
         start_from=start,
@@ -105,10 +105,10 @@ def _trained(
     )
     with TrainingDisplay(console) as display:
         job.run(display)
-    return places.model
+    return files.model
 
 
-def find_brains(config: Config, scans: Sequence[Scan]) -> tuple[Brain, ...]:
+def preprocessed_brains(config: Config, scans: Sequence[Scan]) -> tuple[Brain, ...]:
     """Preprocessed images of the scans.
 
     Raises
@@ -117,14 +117,14 @@ def find_brains(config: Config, scans: Sequence[Scan]) -> tuple[Brain, ...]:
         When there are too few.
     """
     from bids_fcnreg.bids.results import find_preprocessed
-    from bids_fcnreg.training.aligned_images import FEWEST
+    from bids_fcnreg.training.aligned_images import MIN_IMAGES
 
     found = find_preprocessed(config.output_dir, scans)
-    if len(found) < FEWEST:
+    if len(found) < MIN_IMAGES:
         raise InputError(
-            f"{config.output_dir} holds {len(found)} preprocessed T1w images, and a training "
-            f"needs {FEWEST}: run `bids_fcnreg {config.bids_dir} {config.output_dir} participant` "
-            "first."
+            f"{config.output_dir} holds {len(found)} preprocessed T1w images, but training needs "
+            f"at least {MIN_IMAGES}. Run `bids_fcnreg {config.bids_dir} {config.output_dir} "
+            "participant` first."
         )
     return tuple(Brain(t1w, mask) for _, t1w, mask in found)
 
@@ -143,7 +143,7 @@ def _network(config: Config) -> tuple[RegistrationNetwork, str | None]:
     shipped = checkpoint.SHIPPED / f"{config.network}.safetensors"
     start = config.model or (shipped if shipped.is_file() else None)
     if config.train_from_scratch or start is None:
-        return fresh_network(config.network, config.seed), None
+        return untrained_network(config.network, config.seed), None
     network, checksum = checkpoint.load(start)
     return network.train(), checksum
 

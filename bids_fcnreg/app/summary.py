@@ -1,4 +1,4 @@
-"""How a run ended: what became of each subject, in a table and one sentence per failure."""
+"""How a run ended: what became of each subject, in a table and one message per failure."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 
 from rich.console import Console
 
-from bids_fcnreg.app.summary_table import ClosingRow, print_table
+from bids_fcnreg.app.summary_table import SummaryRow, print_table
 from bids_fcnreg.atomic import read_json
 from bids_fcnreg.bids import results
-from bids_fcnreg.execution.progress import label_of, stage
+from bids_fcnreg.execution.progress import stage_name, subject_label
 from bids_fcnreg.qc.metrics import METRICS
 from bids_fcnreg.qc.verdict import LEVELS
 
@@ -35,17 +35,17 @@ class Failure:
 
     Attributes
     ----------
-    sentence : str
+    message : str
         What is told to the user.
     crash_file : Path or None
         Nipype's account of it, where a node failed for a reason that we have no words for.
     """
 
-    sentence: str
+    message: str
     crash_file: Path | None = None
 
 
-def read_failures(run_dir: Path, workflows: Mapping[str, str]) -> dict[str, Failure]:
+def read_crash_files(run_dir: Path, workflows: Mapping[str, str]) -> dict[str, Failure]:
     """Recover why subjects failed from the crash files of a run.
 
     Parameters
@@ -64,7 +64,7 @@ def read_failures(run_dir: Path, workflows: Mapping[str, str]) -> dict[str, Fail
     for path in sorted(run_dir.glob("crash-*.txt"), key=lambda p: p.stat().st_mtime):
         text = path.read_text(errors="replace")
         node = _node_of(text, workflows)
-        label = label_of(node, workflows)
+        label = subject_label(node, workflows)
         if label is not None and label not in failures:
             failures[label] = _explain(text, node, path)
     return failures
@@ -75,7 +75,7 @@ def _node_of(text: str, workflows: Mapping[str, str]) -> str:
     head = re.match(r"Node: (.*)\n(?:Working directory: (.*)\n)?", text)
     assert head is not None  # Nipype writes these lines
     node, directory = head.groups()
-    if label_of(node, workflows) is not None or directory is None:
+    if subject_label(node, workflows) is not None or directory is None:
         return node
     # One of several runs has a short name, in a folder that tells all.
     parts = Path(directory).parts
@@ -84,7 +84,7 @@ def _node_of(text: str, workflows: Mapping[str, str]) -> str:
 
 
 def _explain(text: str, node: str, path: Path) -> Failure:
-    """One sentence from the text of a crash file."""
+    """One message from the text of a crash file."""
     ours = _OURS.findall(text)
     if ours:
         return Failure(ours[-1].strip())
@@ -92,10 +92,12 @@ def _explain(text: str, node: str, path: Path) -> Failure:
         return Failure(_NO_SPACE, path)
     others = _ANY.findall(text)
     reason = f" ({': '.join(others[-1]).strip().rstrip('.')})" if others else ""
-    return Failure(f"The stage '{stage(node)}' failed{reason}; the details are in {path}.", path)
+    return Failure(
+        f"The stage '{stage_name(node)}' failed{reason}; the details are in {path}.", path
+    )
 
 
-def read_quality(output_dir: Path, label: str) -> dict[str, dict[str, Any]]:
+def read_quality_by_space(output_dir: Path, label: str) -> dict[str, dict[str, Any]]:
     """Quality numbers of a subject or session by the space it was registered to.
 
     Parameters
@@ -116,17 +118,19 @@ def read_quality(output_dir: Path, label: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def doubts(output_dir: Path, label: str, levels: Container[str] = LEVELS[1:]) -> list[str]:
-    """A sentence for each registration of a subject or session whose verdict is in `levels`."""
+def quality_warnings(
+    output_dir: Path, label: str, levels: Container[str] = LEVELS[1:]
+) -> list[str]:
+    """A message for each registration of a subject or session whose verdict is in `levels`."""
     return [
         f"{label} to {space} is {quality['verdict']}: {quality['verdict_reason']}"
-        for space, quality in read_quality(output_dir, label).items()
+        for space, quality in read_quality_by_space(output_dir, label).items()
         if quality.get("verdict") in levels
     ]
 
 
-def left_out(output_dir: Path, label: str) -> list[str]:
-    """A sentence for each run that was left out of the average of a subject or session."""
+def excluded_run_warnings(output_dir: Path, label: str) -> list[str]:
+    """A message for each run that was left out of the average of a subject or session."""
     folder = output_dir.joinpath(*label.split("_"), "anat")
     paths = folder.glob(f"{label}*_desc-preproc_T1w.json")
     native = [path for path in paths if "_space-" not in path.name]
@@ -138,22 +142,22 @@ def left_out(output_dir: Path, label: str) -> list[str]:
     ]
 
 
-def closing_rows(
+def summary_rows(
     labels: Sequence[str],
     seconds: Mapping[str, float],
     failures: Mapping[str, Failure],
     output_dir: Path,
-) -> list[ClosingRow]:
+) -> list[SummaryRow]:
     """A row of the closing table for each subject or session and template."""
     rows = []
     for label in labels:
         time = f"{seconds[label]:.0f}" if label in seconds else "–"
         if label in failures:
-            rows.append(ClosingRow(label, seconds=time))
+            rows.append(SummaryRow(label, seconds=time))
             continue
         folder = "/".join([*label.split("_"), "anat"])
         rows += [
-            ClosingRow(
+            SummaryRow(
                 label,
                 template=space,
                 seconds=time,
@@ -163,12 +167,12 @@ def closing_rows(
                 verdict=quality.get("verdict", "–"),
                 files=folder,
             )
-            for space, quality in read_quality(output_dir, label).items()
+            for space, quality in read_quality_by_space(output_dir, label).items()
         ]
     return rows
 
 
-def show(
+def print_summary(
     console: Console,
     labels: list[str],
     seconds: Mapping[str, float],
@@ -177,13 +181,13 @@ def show(
     run_dir: Path,
 ) -> None:
     """Print the closing table, what is doubtful or failed and why, and where everything is."""
-    print_table(console, closing_rows(labels, seconds, failures, output_dir))
+    print_table(console, summary_rows(labels, seconds, failures, output_dir))
     for label, failure in failures.items():
-        console.print(f"{label} failed: {failure.sentence}", soft_wrap=True, markup=False)
+        console.print(f"{label} failed: {failure.message}", soft_wrap=True, markup=False)
     for label in labels:
-        told = [*left_out(output_dir, label), *doubts(output_dir, label)]
-        for sentence in () if label in failures else told:
-            console.print(sentence, soft_wrap=True, markup=False)
+        told = [*excluded_run_warnings(output_dir, label), *quality_warnings(output_dir, label)]
+        for message in () if label in failures else told:
+            console.print(message, soft_wrap=True, markup=False)
     done = sum(label not in failures for label in labels)
     console.print(
         f"{done} of {len(labels)} done. Results and reports: {output_dir}; log: {run_dir}",

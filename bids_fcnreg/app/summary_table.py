@@ -16,7 +16,7 @@ _DISPENSABLE = ("Files", "Seconds", "Before", "Folds %")
 
 
 @dataclass(frozen=True)
-class ClosingRow:
+class SummaryRow:
     """How one registration ended; a dash for what there is not.
 
     Attributes
@@ -57,7 +57,7 @@ class ClosingRow:
         return {title: cell for title, cell in cells.items() if title not in without}
 
 
-def print_table(console: Console, rows: Sequence[ClosingRow]) -> None:
+def print_table(console: Console, rows: Sequence[SummaryRow]) -> None:
     """Print a table that fits the console, or a list where no table does.
 
     No label and no name of a template is ever broken.
@@ -85,7 +85,7 @@ def _table(rows: Sequence[dict[str, str]]) -> Table:
     return table
 
 
-def _lines(row: ClosingRow, width: int) -> list[str]:
+def _lines(row: SummaryRow, width: int) -> list[str]:
     """A row as lines, broken between its parts only."""
     if row.template == "–":
         parts = [row.verdict, f"{row.seconds} s"]

@@ -13,15 +13,21 @@ from bids_fcnreg.atomic import checksum
 from bids_fcnreg.bids.derivatives import write_tsv
 from bids_fcnreg.bids.lookup_tables import check_lookup, read_lookup
 from bids_fcnreg.bids.space_labels import make_label
-from bids_fcnreg.bids.template_archive import Entry, entries, fetch, parse, templateflow_entries
+from bids_fcnreg.bids.template_archive import (
+    Entry,
+    fetch,
+    list_entries,
+    list_templateflow_entries,
+    parse_file_name,
+)
 from bids_fcnreg.bids.templates import (
     Template,
-    cached,
+    cache_path,
+    label_of_file,
     materialise,
     nilearn_map,
     nilearn_url,
     parse_modifiers,
-    plain,
 )
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.foreground import foreground
@@ -134,7 +140,7 @@ def materialise_atlas(atlas: Atlas, template: Template, folder: Path) -> Atlas:
     if atlas.image is not None:
         return atlas
     grey_path, white_path = nilearn_map("gm"), nilearn_map("wm")
-    path = cached(folder, template.t1w, f"seg-{TISSUE}_dseg", grey_path, white_path)
+    path = cache_path(folder, template.t1w, f"seg-{TISSUE}_dseg", grey_path, white_path)
     if not image.is_whole(path):
         brain = image.load(materialise(template, folder).brain_mask)
         grey = image.load(grey_path).get_fdata()
@@ -192,9 +198,9 @@ def _from_archive(spec: str, template: Template) -> Atlas:
 def _archive_of(template: Template, spec: str) -> list[Entry]:
     """Files among which the atlases of a template are."""
     if template.folder is not None:
-        return entries(template.folder)
+        return list_entries(template.folder)
     try:
-        return templateflow_entries(template.name)
+        return list_templateflow_entries(template.name)
     except InputError as why:
         raise InputError(
             f"There is no atlas {spec} for the template {template.space}, which is not one of "
@@ -220,10 +226,10 @@ def _spec_of(entry: Entry) -> str:
 
 def _name_of(path: Path) -> str:
     """Label of an atlas file: what its entities say, or else its name."""
-    entry = parse(path)
+    entry = parse_file_name(path)
     entities = entry.entities if entry else {}
     parts = [entities[key] for key in ("atlas", "seg", "desc") if key in entities]
-    return make_label("".join(parts), path) if parts else plain(path)
+    return make_label("".join(parts), path) if parts else label_of_file(path)
 
 
 def _from_file(path: Path, table: Path | None, name: str) -> Atlas:

@@ -12,9 +12,9 @@ from bids_fcnreg.bids.description import check_raw
 from bids_fcnreg.bids.filters import (
     QUERIES,
     Filters,
+    abbreviated_list,
     matches,
-    name_some,
-    similar,
+    similar_labels,
     values_of,
 )
 from bids_fcnreg.bids.layout import Layout, RawImage, UnusedImage, find_participants, read_layout
@@ -28,7 +28,7 @@ from bids_fcnreg.bids.notes import (
 )
 from bids_fcnreg.bids.order import natural_key, order_sessions
 from bids_fcnreg.bids.scan import Scan
-from bids_fcnreg.bids.selection import match_lesions, select, short_name
+from bids_fcnreg.bids.selection import match_lesions, select_images, short_name
 from bids_fcnreg.errors import InputError
 
 #: Letters of a label that a message shows at most.
@@ -132,8 +132,8 @@ def _check_participants(bids_dir: Path, wanted: tuple[str, ...]) -> list[str]:
         )
     if asked := [label for label in wanted if label in excluded]:
         raise InputError(
-            f"Participant {name_some(asked)} is excluded by {bids_dir / '.bidsignore'}: remove "
-            "that line, or choose another participant."
+            f"Participant {abbreviated_list(asked)} is excluded by {bids_dir / '.bidsignore'}. "
+            "Remove that line, or choose another participant."
         )
     for label in wanted:
         if os.path.isdir(bids_dir / f"sub-{label}") and label not in there:
@@ -210,7 +210,7 @@ def _scan(
     who: _Who, images: Sequence[RawImage], masks: Sequence[RawImage]
 ) -> tuple[Scan, list[str]]:
     """The scan of one participant and session, and what is to be said of it."""
-    selection = select(images)
+    selection = select_images(images)
     chosen, lesions, others = match_lesions(selection.images, masks)
     texts = list(selection.texts)
     if chosen and others:
@@ -276,9 +276,9 @@ def _check_known(what: str, wanted: tuple[str, ...], there: list[str], bids_dir:
         raise InputError(f"{sentence}, which has no {what.lower()}s: leave {option} away.")
     if any("," in label for label in unknown):
         raise InputError(f"{sentence}: put spaces between labels, not commas.")
-    if close := [match for label in unknown for match in similar(label, there)]:
+    if close := [match for label in unknown for match in similar_labels(label, there)]:
         raise InputError(f"{sentence}: did you mean {', '.join(dict.fromkeys(close))}?")
-    raise InputError(f"{sentence}: choose from {name_some(there)}.")
+    raise InputError(f"{sentence}: choose from {abbreviated_list(there)}.")
 
 
 def _labels(labels: Iterable[str], prefix: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from bids_fcnreg import __version__
 from bids_fcnreg.atomic import make_folder, read_json, read_text, write_bytes
-from bids_fcnreg.errors import InputError, told
+from bids_fcnreg.errors import InputError, describe_os_error
 
 NAME = "bids_fcnreg"
 BIDS_VERSION = "1.10.0"
@@ -80,8 +80,8 @@ def prepare_output(output_dir: Path, bids_dir: Path) -> None:
             write_bytes(output_dir / "README.md", _README.encode())
     except OSError as why:
         raise InputError(
-            f"The output folder {output_dir} cannot be written ({told(why)}): choose another, or "
-            "repair it."
+            f"The output folder {output_dir} cannot be written ({describe_os_error(why)}). Choose "
+            "another one with write permission."
         ) from why
 
 
@@ -119,7 +119,7 @@ def check_output(output_dir: Path, bids_dir: Path) -> None:
         )
 
 
-def strangers(output_dir: Path, *known: Path) -> list[str]:
+def unrelated_files(output_dir: Path, *known: Path) -> list[str]:
     """What lies in a folder that holds no derivatives of ours, but for hidden and known things."""
     if not output_dir.is_dir() or _makers(output_dir) is not None:
         return []
@@ -130,7 +130,7 @@ def strangers(output_dir: Path, *known: Path) -> list[str]:
     )
 
 
-def other_dataset(output_dir: Path, bids_dir: Path) -> str | None:
+def other_source_dataset(output_dir: Path, bids_dir: Path) -> str | None:
     """URI of the dataset that our results in a folder were made from, if it is another."""
     links = read_json(output_dir / "dataset_description.json").get("DatasetLinks")
     known = links.get("raw") if isinstance(links, dict) else None

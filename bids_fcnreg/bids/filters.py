@@ -73,10 +73,10 @@ def read_filter_file(path: Path) -> dict[str, dict[str, Any]]:
 
 def _read_query(path: Path, query: str, content: Mapping[str, Any]) -> dict[str, Any]:
     """One query of a filter file, its words for absent and present replaced."""
-    strange = sorted(set(content) - set(KEYS) - set(_PROPERTIES))
-    if strange:
-        meant = [NAMES[key] for key in strange if key in NAMES]
-        meant += [one for key in strange for one in difflib.get_close_matches(key, KEYS, n=1)]
+    unknown = sorted(set(content) - set(KEYS) - set(_PROPERTIES))
+    if unknown:
+        meant = [NAMES[key] for key in unknown if key in NAMES]
+        meant += [one for key in unknown for one in difflib.get_close_matches(key, KEYS, n=1)]
         advice = (
             f"did you mean {', '.join(dict.fromkeys(meant))}?"
             if meant
@@ -84,7 +84,7 @@ def _read_query(path: Path, query: str, content: Mapping[str, Any]) -> dict[str,
         )
         raise InputError(
             f"The BIDS filter file {path} has in {query} the unknown entity "
-            f"{', '.join(strange)}: {advice}"
+            f"{', '.join(unknown)}: {advice}"
         )
     special = {None: Query.NONE, "*": Query.ANY}
     special |= {f"Query.{name}": value for name, value in Query.__members__.items()}
@@ -138,7 +138,9 @@ def _agrees(entity: str, label: str | None, asked: object) -> bool:
     return label == str(asked)
 
 
-def unmatched(images: Sequence[Mapping[str, str]], query: Mapping[str, Any]) -> Iterator[str]:
+def unmatched_values(
+    images: Sequence[Mapping[str, str]], query: Mapping[str, Any]
+) -> Iterator[str]:
     """Say of each value of a query that no image has, which values there are.
 
     Parameters
@@ -167,12 +169,12 @@ def _hint(entity: str, asked: object, there: list[str]) -> str:
         return f"none has {entity}"
     if not isinstance(asked, Query):
         bare = str(asked).removeprefix(f"{KEYS.get(entity)}-")
-        if close := similar(bare, there):
+        if close := similar_labels(bare, there):
             return f"did you mean {', '.join(close)}?"
-    return f"they have {name_some(there)}"
+    return f"they have {abbreviated_list(there)}"
 
 
-def similar(label: str, there: Iterable[str]) -> list[str]:
+def similar_labels(label: str, there: Iterable[str]) -> list[str]:
     """Labels that are written nearly like this one: 05 for 5, or a letter that differs."""
     there = list(there)
     for form in (str, str.lower, lambda one: one.lower().lstrip("0")):
@@ -181,7 +183,7 @@ def similar(label: str, there: Iterable[str]) -> list[str]:
     return difflib.get_close_matches(label, there, n=3, cutoff=0.75)
 
 
-def name_some(labels: Sequence[str], most: int = _NAMED) -> str:
+def abbreviated_list(labels: Sequence[str], most: int = _NAMED) -> str:
     """Labels in a row, and how many there are beyond the first."""
     more = f" and {len(labels) - most} more" if len(labels) > most else ""
     return ", ".join(labels[:most]) + more

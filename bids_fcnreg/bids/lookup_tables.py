@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bids_fcnreg.bids.derivatives import read_tsv
-from bids_fcnreg.bids.filters import name_some
+from bids_fcnreg.bids.filters import abbreviated_list
 from bids_fcnreg.errors import InputError
 
 #: What label 0 is called where it is the background.
@@ -142,4 +142,4 @@ def _is_background(name: str) -> bool:
 
 def _some(labels: Collection[int]) -> str:
     """Name the first of some labels."""
-    return name_some(list(map(str, sorted(labels))), _NAMED) or "none"
+    return abbreviated_list(list(map(str, sorted(labels))), _NAMED) or "none"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bids_fcnreg.bids.filters import QUERIES, Filters, matches, name_some, unmatched
+from bids_fcnreg.bids.filters import QUERIES, Filters, abbreviated_list, matches, unmatched_values
 from bids_fcnreg.bids.layout import Layout
 
 if TYPE_CHECKING:
@@ -57,7 +57,9 @@ def summarize(notes: Iterable[Note], most: int = NAMED) -> list[str]:
         if note.about and note.about not in names:
             names.append(note.about)
     return [
-        ("warning: " if warning else "") + (f"{name_some(names, most)}: " if names else "") + text
+        ("warning: " if warning else "")
+        + (f"{abbreviated_list(names, most)}: " if names else "")
+        + text
         for (text, warning), names in about.items()
     ]
 
@@ -117,7 +119,9 @@ def notes_of_filters(layout: Layout, filters: Filters) -> list[Note]:
     for name, query in filters.items():
         entities = [image.entities for image in layout.images[name]]
         asked = {entity: value for entity, value in query.items() if entity != "subject"}
-        notes += [Note(f"BIDS filter {name}: {text}") for text in unmatched(entities, asked)]
+        notes += [
+            Note(f"BIDS filter {name}: {text}") for text in unmatched_values(entities, asked)
+        ]
         if asked != query:
             text = f"BIDS filter {name}: subject has no effect, use --participant-label"
             notes.append(Note(text))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bids_fcnreg.bids.scan import Scan
 
 #: Option that names the reference session.
-OPTION = "--reference-session"
+REFERENCE_OPTION = "--reference-session"
 
 
 def natural_key(text: object) -> tuple[object, ...]:
@@ -34,7 +34,7 @@ def natural_key(text: object) -> tuple[object, ...]:
 
 
 @dataclass(frozen=True)
-class Reference:
+class ReferenceSession:
     """The session to which the others of a participant are compared.
 
     Attributes
@@ -55,7 +55,7 @@ class Reference:
     missing: bool = False
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """Which it is, and why."""
         if self.missing:
             return f"none ({self.reason})"
@@ -78,7 +78,7 @@ def order_sessions(bids_dir: Path, scans: Iterable[Scan]) -> list[Scan]:
 
 def choose_reference(
     bids_dir: Path, scans: Sequence[Scan], wanted: str | None = None
-) -> Reference:
+) -> ReferenceSession:
     """Choose the session that others are compared to, and say why.
 
     Parameters
@@ -92,9 +92,12 @@ def choose_reference(
     """
     if wanted is not None:
         if any(scan.session == wanted for scan in scans):
-            return Reference(wanted, f"chosen with {OPTION}")
-        return Reference(
-            None, f"ses-{wanted}, chosen with {OPTION}, is missing", certain=False, missing=True
+            return ReferenceSession(wanted, f"chosen with {REFERENCE_OPTION}")
+        return ReferenceSession(
+            None,
+            f"ses-{wanted}, chosen with {REFERENCE_OPTION}, is missing",
+            certain=False,
+            missing=True,
         )
     dates = _acquisition_times(bids_dir, scans)
     source, times = _complete(dates, len(scans))
@@ -103,11 +106,11 @@ def choose_reference(
     if times:
         reason = f"earliest acq_time in {source}"
         if by_label is None or by_label.session == first:
-            return Reference(first, reason)
+            return ReferenceSession(first, reason)
         reason += f", although the labels suggest ses-{by_label.session}"
-        return Reference(first, reason, certain=False)
+        return ReferenceSession(first, reason, certain=False)
     if by_label is None:
-        return Reference(
+        return ReferenceSession(
             first,
             "first in alphabetical order; neither acq_time nor the labels tell which was first",
             certain=False,
@@ -115,8 +118,8 @@ def choose_reference(
     for source, times in dates.items():
         if first in times and min(times.values()) < times[first]:
             reason = f"first by session label, although acq_time in {source} suggests another"
-            return Reference(first, reason, certain=False)
-    return Reference(first, "first by session label")
+            return ReferenceSession(first, reason, certain=False)
+    return ReferenceSession(first, "first by session label")
 
 
 def _by_label(scan: Scan) -> tuple[object, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bids_fcnreg.bids.derivatives import read_tsv
-from bids_fcnreg.bids.filters import name_some
+from bids_fcnreg.bids.filters import abbreviated_list
 from bids_fcnreg.bids.order import natural_key
 from bids_fcnreg.errors import InputError
 
@@ -91,8 +91,8 @@ def _say_twice(
         if not by_session:
             advice += ", or name the session of each in a column session_id"
         yield (
-            f"{path} has several rows with different values for {name_some(names, _NAMED)}: "
-            f"none of them is used. {advice}"
+            f"{path} has conflicting rows for {abbreviated_list(names, _NAMED)}: none of them is "
+            f"used. {advice}"
         )
 
 
@@ -103,12 +103,12 @@ def _compare(path: Path, labels: set[str]) -> Iterable[str]:
     if alone:
         hints = [_with_hint(label, without) for label in alone]
         yield (
-            f"{path} names participants without a folder: {name_some(hints, _NAMED)}. "
+            f"{path} names participants without a folder: {abbreviated_list(hints, _NAMED)}. "
             "Write the labels as in the names of the folders"
         )
     if without:
         names = [f"sub-{label}" for label in sorted(without, key=natural_key)]
-        yield f"{path} has no row for {name_some(names, _NAMED)}"
+        yield f"{path} has no row for {abbreviated_list(names, _NAMED)}"
 
 
 def _with_hint(label: str, folders: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from bids_fcnreg.atomic import read_json
 from bids_fcnreg.bids.derivatives import read_tsv
 from bids_fcnreg.bids.order import natural_key
 from bids_fcnreg.bids.scan import Scan, scan_label
-from bids_fcnreg.bids.templates import mask_beside
+from bids_fcnreg.bids.templates import find_brain_mask
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.modes import MODES
 from bids_fcnreg.io import image
@@ -217,7 +217,7 @@ def find_preprocessed(output_dir: Path, scans: Iterable[Scan]) -> list[tuple[Sca
         images = sorted(folder.glob(f"{scan.label}*_desc-preproc_T1w.nii.gz"))
         native = [path for path in images if "_space-" not in path.name]
         newest = max(native, key=lambda path: path.stat().st_mtime, default=None)
-        if newest and (mask := mask_beside(newest)):
+        if newest and (mask := find_brain_mask(newest)):
             found.append((scan, newest, mask))
     return found
 

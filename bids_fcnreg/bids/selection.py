@@ -40,7 +40,7 @@ class Selection:
     problem: str = ""
 
 
-def select(images: Sequence[RawImage]) -> Selection:
+def select_images(images: Sequence[RawImage]) -> Selection:
     """Choose among all images of a scan.
 
     Runs are averaged. Images that differ in any other entity never are: those without ``ce-``

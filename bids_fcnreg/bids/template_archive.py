@@ -41,7 +41,7 @@ class Entry:
         return set(self.entities) <= {"tpl", "cohort", "res", *keys}
 
 
-def parse(path: Path, template: str | None = None) -> Entry | None:
+def parse_file_name(path: Path, template: str | None = None) -> Entry | None:
     """Take a file name apart.
 
     Parameters
@@ -58,9 +58,9 @@ def parse(path: Path, template: str | None = None) -> Entry | None:
 
     Examples
     --------
-    >>> parse(Path("tpl-Kids_cohort-1_res-02_T1w.nii.gz")).entities
+    >>> parse_file_name(Path("tpl-Kids_cohort-1_res-02_T1w.nii.gz")).entities
     {'tpl': 'Kids', 'cohort': '1', 'res': '2'}
-    >>> parse(Path("tpl-My_Study_T1w.nii.gz")).entities
+    >>> parse_file_name(Path("tpl-My_Study_T1w.nii.gz")).entities
     {'tpl': 'My_Study'}
     """
     name, start = path.name, f"tpl-{template}_"
@@ -85,7 +85,7 @@ def templateflow_home() -> Path:
     return Path(os.environ.get("TEMPLATEFLOW_HOME") or user_cache_dir("templateflow")).absolute()
 
 
-def entries(folder: Path) -> list[Entry]:
+def list_entries(folder: Path) -> list[Entry]:
     """Files of one template, in ``tpl-NAME/`` and ``tpl-NAME/cohort-N/``, sorted by path.
 
     Raises
@@ -95,7 +95,7 @@ def entries(folder: Path) -> list[Entry]:
     """
     found = []
     for path in sorted((*folder.glob("tpl-*"), *folder.glob("cohort-*/tpl-*"))):
-        entry = None if path.is_dir() else parse(path, folder.name.removeprefix("tpl-"))
+        entry = None if path.is_dir() else parse_file_name(path, folder.name.removeprefix("tpl-"))
         if entry is None:
             continue
         if path.parent != folder:
@@ -108,7 +108,7 @@ def entries(folder: Path) -> list[Entry]:
     return found
 
 
-def templateflow_entries(name: str) -> list[Entry]:
+def list_templateflow_entries(name: str) -> list[Entry]:
     """Files that TemplateFlow knows of one template, those not downloaded yet included.
 
     Raises
@@ -126,13 +126,13 @@ def templateflow_entries(name: str) -> list[Entry]:
                 f"empty and cannot be written ({why.strerror or why}): set it to a folder that "
                 f"holds it, or use the built-in {BUILTIN}, which needs no download."
             ) from why
-    found = entries(home / f"tpl-{name}")
+    found = list_entries(home / f"tpl-{name}")
     if not found:
         known = sorted(p.name[4:] for p in home.glob("tpl-*"))
-        alike = difflib.get_close_matches(name, [*known, BUILTIN], n=3, cutoff=0.8)
+        similar = difflib.get_close_matches(name, [*known, BUILTIN], n=3, cutoff=0.8)
         advice = (
-            f"did you mean {' or '.join(alike)}?"
-            if alike
+            f"did you mean {' or '.join(similar)}?"
+            if similar
             else f"check the name (known: {', '.join(known) or 'none'}), or use the built-in "
             f"{BUILTIN}, which needs no download."
         )

@@ -34,7 +34,7 @@ class TemplateFiles:
     cohort: str | None
 
 
-def select(
+def select_template_files(
     files: Sequence[Entry], name: str, modifiers: dict[str, str], folder: Path | None
 ) -> TemplateFiles:
     """Choose the image and the mask that a name and its modifiers mean.

@@ -20,12 +20,12 @@ from bids_fcnreg.bids.space_labels import make_label
 from bids_fcnreg.bids.template_archive import (
     BUILTIN,
     Entry,
-    entries,
-    parse,
-    templateflow_entries,
+    list_entries,
+    list_templateflow_entries,
+    parse_file_name,
     templateflow_home,
 )
-from bids_fcnreg.bids.template_files import select
+from bids_fcnreg.bids.template_files import select_template_files
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.foreground import foreground
 from bids_fcnreg.io import image
@@ -146,7 +146,9 @@ def resolve_template(spec: str) -> Template:
     """
     if (own := _own_folder(spec)) is not None:
         folder, modifiers = own
-        return _from_entries(entries(folder), folder.name.removeprefix("tpl-"), modifiers, folder)
+        return _from_entries(
+            list_entries(folder), folder.name.removeprefix("tpl-"), modifiers, folder
+        )
     path = Path(spec).expanduser()
     if spec.endswith((".nii", ".nii.gz")):
         return _from_file(path.absolute())
@@ -158,7 +160,7 @@ def resolve_template(spec: str) -> Template:
     name, modifiers = parse_modifiers(spec, ("cohort", "res"))
     if name == BUILTIN and modifiers in ({}, {"res": "1"}):
         return Template(BUILTIN, None, modifiers.get("res"), nilearn_map("t1"), None, True)
-    return _from_entries(templateflow_entries(name), name, modifiers)
+    return _from_entries(list_templateflow_entries(name), name, modifiers)
 
 
 def _own_folder(spec: str) -> tuple[Path, dict[str, str]] | None:
@@ -183,7 +185,7 @@ def _from_entries(
 ) -> Template:
     """Template from the files of an archive, TemplateFlow's or the user's own folder."""
     label = make_label(name, folder or name)
-    found = select(files, name, modifiers, folder)
+    found = select_template_files(files, name, modifiers, folder)
     if found.mask is None:
         _check_extracted(found.t1w)
     return Template(
@@ -208,12 +210,12 @@ def materialise(template: Template, folder: Path) -> Template:
     """
     template = replace(template, originals=template.found)
     if template.mask is None:
-        mask_path = cached(folder, template.t1w, "desc-brain_mask")
+        mask_path = cache_path(folder, template.t1w, "desc-brain_mask")
         if not image.is_whole(mask_path):
             source = image.load(template.t1w)
             image.write(mask_path, image.like(source, foreground(source.get_fdata()), "uint8"))
         template = replace(template, mask=mask_path)
-    brain_path = cached(folder, template.t1w, "desc-brain_T1w", template.brain_mask)
+    brain_path = cache_path(folder, template.t1w, "desc-brain_T1w", template.brain_mask)
     bare = replace(template, t1w=brain_path)
     if image.is_whole(brain_path):
         return bare
@@ -290,7 +292,7 @@ def read_modifiers(
     return modifiers
 
 
-def cached(folder: Path, source: Path, ending: str, *also: Path) -> Path:
+def cache_path(folder: Path, source: Path, ending: str, *also: Path) -> Path:
     """Name in the cache of what is made from these files: it changes when one of them does."""
     digest = hashlib.sha256()
     for path in (source, *also):
@@ -299,7 +301,7 @@ def cached(folder: Path, source: Path, ending: str, *also: Path) -> Path:
     return Path(folder) / f"{name}{digest.hexdigest()[:12]}_{ending}.nii.gz"
 
 
-def plain(path: Path) -> str:
+def label_of_file(path: Path) -> str:
     """Letters and digits of a file's name without its extensions; see `make_label`."""
     return make_label(re.sub(r"\.nii(\.gz)?$", "", path.name), path)
 
@@ -307,19 +309,19 @@ def plain(path: Path) -> str:
 def _from_file(path: Path) -> Template:
     """Template from a NIfTI file and, if it is there, the mask beside it."""
     _check_contrast(path)
-    entry = parse(path)
+    entry = parse_file_name(path)
     entities = entry.entities if entry else {}
     named = entities.get("tpl")
-    name = make_label(named, path) if named else plain(path)
+    name = make_label(named, path) if named else label_of_file(path)
     cohort = entities.get("cohort") if named else None
     cohort = cohort and make_label(cohort, path)
-    mask = mask_beside(path)
+    mask = find_brain_mask(path)
     if mask is None:
         _check_extracted(path)
     return Template(name, cohort, None, path, mask)
 
 
-def mask_beside(path: Path) -> Path | None:
+def find_brain_mask(path: Path) -> Path | None:
     """Brain mask ``…_desc-brain_mask.nii[.gz]`` beside ``…[_desc-x]_T1w.nii[.gz]``, if any."""
     stem = re.sub(r"(_desc-[a-zA-Z0-9]+)?(_T1w)?\.nii(\.gz)?$", "", path.name)
     beside = [path.with_name(f"{stem}_desc-brain_mask{end}") for end in (".nii.gz", ".nii")]

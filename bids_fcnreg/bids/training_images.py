@@ -12,7 +12,7 @@ from bids_fcnreg.atomic import checksum, read_text
 from bids_fcnreg.bids.dataset import read_dataset
 from bids_fcnreg.bids.description import is_derivative, read_description
 from bids_fcnreg.bids.notes import summarize
-from bids_fcnreg.bids.templates import mask_beside
+from bids_fcnreg.bids.templates import find_brain_mask
 from bids_fcnreg.errors import InputError
 
 _NIFTI = (".nii", ".nii.gz")
@@ -20,7 +20,7 @@ _PREPROCESSED = "sub-*/**/anat/*_desc-preproc_T1w.nii*"
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceDataset:
     """Where images come from, as far as that is said.
 
     Attributes
@@ -57,10 +57,10 @@ class Brain:
         return str(_subject_folder(self.image) or self.image)
 
     @property
-    def source(self) -> Source:
+    def source(self) -> SourceDataset:
         """Dataset that the image is in."""
         folder = _subject_folder(self.image)
-        return _source(folder.parent) if folder else Source("image files")
+        return _source(folder.parent) if folder else SourceDataset("image files")
 
     @property
     def fingerprint(self) -> str:
@@ -133,7 +133,7 @@ def _brains_in(folder: Path, tell: Callable[[str], object]) -> Iterator[Brain]:
             "*_desc-preproc_T1w.nii.gz): give a BIDS dataset or what the participant level wrote."
         )
     for path in native:
-        yield Brain(path, mask_beside(path))
+        yield Brain(path, find_brain_mask(path))
 
 
 def _listed(path: Path) -> Iterator[Brain]:
@@ -157,7 +157,7 @@ def _brain(path: Path, where: str) -> Brain:
         raise InputError(f"{path}, named in {where}, is no image: it must end in .nii or .nii.gz.")
     if not path.exists():
         raise InputError(f"{path}, named in {where}, does not exist: check the path.")
-    return Brain(path, mask_beside(path))
+    return Brain(path, find_brain_mask(path))
 
 
 def _subject_folder(path: Path) -> Path | None:
@@ -166,15 +166,15 @@ def _subject_folder(path: Path) -> Path | None:
 
 
 @lru_cache(maxsize=64)
-def _source(root: Path) -> Source:
+def _source(root: Path) -> SourceDataset:
     """What a dataset says about itself."""
     try:
         description = read_description(root)
     except InputError:
-        return Source("image files")
+        return SourceDataset("image files")
     made_from = [one for one in description.get("SourceDatasets") or [] if isinstance(one, dict)]
     dois = [description.get("DatasetDOI"), *(one.get("DOI") for one in made_from)]
     doi = next((str(doi) for doi in dois if doi), None)
     if doi:
         doi = "doi:" + doi.removeprefix("https://doi.org/").removeprefix("doi:")
-    return Source(str(description["Name"]), doi, description.get("License"))
+    return SourceDataset(str(description["Name"]), doi, description.get("License"))

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from bids_fcnreg.atomic import read_json
 from bids_fcnreg.bids.derivatives import CHECKSUMS, UNCOMPRESSED
-from bids_fcnreg.bids.filters import name_some
+from bids_fcnreg.bids.filters import abbreviated_list
 from bids_fcnreg.bids.results import Result
 
 #: Scans that a warning names.
 _NAMED = 3
 
 
-def find_versions(results: Iterable[Result]) -> list[str]:
+def find_version_conflicts(results: Iterable[Result]) -> list[str]:
     """Find files of one name and different content from which results of a space were made.
 
     Parameters
@@ -56,8 +56,8 @@ def find_superseded(results: Iterable[Result]) -> list[str]:
     """
     return [
         f"{one.label}: several acquisitions were registered to {one.space}. The newest result is "
-        f"used ({_acquisition(one.quality)}), not {name_some(older, _NAMED)}. Delete the results "
-        "that you do not want, or register the acquisition that you want again"
+        f"used ({_acquisition(one.quality)}), not {abbreviated_list(older, _NAMED)}. Delete the "
+        "results that you do not want, or register the acquisition that you want again"
         for one in results
         if (older := [_acquisition(path) for path in one.superseded])
     ]
@@ -71,7 +71,7 @@ def _acquisition(quality: Path) -> str:
 def _groups(scans: Sequence[list[str]]) -> str:
     """Name the scans of each version."""
     return "; ".join(
-        f"version {n}: {name_some(labels, _NAMED)}" for n, labels in enumerate(scans, 1)
+        f"version {n}: {abbreviated_list(labels, _NAMED)}" for n, labels in enumerate(scans, 1)
     )
 
 

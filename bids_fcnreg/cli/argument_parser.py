@@ -30,7 +30,7 @@ class _Store(argparse.Action):
         values: Any,
         option_string: str | None = None,
     ) -> None:
-        assert isinstance(parser, OneSentenceParser)  # no other registers this action
+        assert isinstance(parser, ConciseArgumentParser)  # no other registers this action
         given = parser.given.setdefault(self.dest, [])
         given.append(values)
         if isinstance(values, list):
@@ -45,7 +45,7 @@ class _Store(argparse.Action):
         setattr(namespace, self.dest, values)
 
 
-class OneSentenceParser(argparse.ArgumentParser):
+class ConciseArgumentParser(argparse.ArgumentParser):
     """Argument parser whose errors are one sentence, without the usage before it."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 
 from bids_fcnreg.app import preflight, signals
-from bids_fcnreg.cli.options import parse
+from bids_fcnreg.cli.options import parse_arguments
 from bids_fcnreg.config import Config
-from bids_fcnreg.errors import FcnregError, InputError, told
+from bids_fcnreg.errors import FcnregError, InputError, describe_os_error
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 _GOES_ON = "the same command goes on with what is done"
@@ -29,18 +29,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit code: 0 all done; 1 something failed; 2 wrong input or words, nothing was run;
         130 after an interrupt, 143 after a request to end, 129 when the terminal was closed.
     """
-    signals.listen()
+    signals.install_handlers()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal may not know all letters
             stream.reconfigure(errors="replace")
     try:
-        return run(parse(argv))
+        return run(parse_arguments(argv))
     except InputError as error:
         return _leave(f"error: {error}", BAD_INPUT)
     except FcnregError as error:
         return _leave(f"error: {error}", FAILED)
     except OSError as error:  # for instance: no space left
-        return _leave(f"error: {told(error)}; {_GOES_ON}.", FAILED)
+        return _leave(f"error: {describe_os_error(error)}; {_GOES_ON}.", FAILED)
     except KeyboardInterrupt:
         return _leave(f"stopped by the user; {_GOES_ON}.", INTERRUPTED)
     except signals.Terminated as request:

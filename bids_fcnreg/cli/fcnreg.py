@@ -14,12 +14,12 @@ from typing import Any
 
 from bids_fcnreg import __version__
 from bids_fcnreg.app import signals
-from bids_fcnreg.cli.argument_parser import OneSentenceParser
+from bids_fcnreg.cli.argument_parser import ConciseArgumentParser
 from bids_fcnreg.cli.fcnreg_apply import add_apply, add_jacobian
 from bids_fcnreg.cli.paths import check_inputs, check_replaceable
 from bids_fcnreg.cli.train import add_train
 from bids_fcnreg.config import DEFAULT_TEMPLATE, NETWORKS, Config, convert
-from bids_fcnreg.errors import FcnregError, InputError, told
+from bids_fcnreg.errors import FcnregError, InputError, describe_os_error
 from bids_fcnreg.fcn.memory import keep_freed_memory
 from bids_fcnreg.fcn.modes import MODES
 
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         its quality numbers and --fail-on-qc was given; 2 when the input or a word is wrong; 130
         after an interrupt, 143 after a request to end, 129 when the terminal was closed.
     """
-    signals.listen()
+    signals.install_handlers()
     parser = build_parser()
     options = parser.parse_args(argv)
     # Before PyTorch is loaded: its threads must not keep the cores that other processes need.
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"fcnreg: error: {error}", file=sys.stderr)
         return 2
     except OSError as error:  # for instance: no space left
-        print(f"fcnreg: error: {told(error)}.", file=sys.stderr)
+        print(f"fcnreg: error: {describe_os_error(error)}.", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
         advice = f"; {stop}" if str(stop) else ""
@@ -69,7 +69,7 @@ def _show_warning(
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `fcnreg` and its commands."""
-    parser = OneSentenceParser(
+    parser = ConciseArgumentParser(
         prog="fcnreg",
         description="Register two brain images, apply transforms, train networks, make test data.",
         allow_abbrev=False,
@@ -173,13 +173,13 @@ def _register(options: argparse.Namespace) -> int:
         check_replaceable(Path(options.output + ending), *given, options.labels, options.model)
 
     from bids_fcnreg import api
-    from bids_fcnreg.atomic import together
+    from bids_fcnreg.atomic import replacing_files
     from bids_fcnreg.io import image
     from bids_fcnreg.io.resampling import check_labels
     from bids_fcnreg.qc.verdict import UNFIT
 
     name = str(options.fixed) if str(options.fixed) == DEFAULT_TEMPLATE else None
-    options.fixed = api.located(options.fixed)
+    options.fixed = api.image_path(options.fixed)
     if options.labels is not None:
         # Refused now rather than after the registration.
         check_labels(image.load(options.labels, "float64").get_fdata(), str(options.labels))
@@ -197,7 +197,7 @@ def _register(options: argparse.Namespace) -> int:
         seed=seed,
     )
     folder, prefix = os.path.split(options.output)
-    with together(folder or ".") as new:
+    with replacing_files(folder or ".") as new:
         written = result.save(new / prefix if prefix else f"{new}/")
         warped, xfm, _ = written
         if options.labels is not None:

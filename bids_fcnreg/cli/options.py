@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from bids_fcnreg import __version__
-from bids_fcnreg.cli.argument_parser import OneSentenceParser
+from bids_fcnreg.cli.argument_parser import ConciseArgumentParser
 from bids_fcnreg.cli.group_options import check_group, check_participant
 from bids_fcnreg.config import Config, convert, read_settings
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.modes import MODES
 
 
-def parse(argv: Sequence[str] | None = None) -> Config:
-    """Read the words of `bids_fcnreg`.
+def parse_arguments(argv: Sequence[str] | None = None) -> Config:
+    """Read the arguments of `bids_fcnreg`.
 
     Words win over what `--config-file` says, and that over the defaults.
 
@@ -33,16 +33,16 @@ def parse(argv: Sequence[str] | None = None) -> Config:
         os.getcwd()  # relative paths start there
     except FileNotFoundError as error:
         raise InputError("The current folder has been deleted: change to another.") from error
-    words = vars(build_parser().parse_args(argv))
-    config_file = words.pop("config_file", None)
+    arguments = vars(build_parser().parse_args(argv))
+    config_file = arguments.pop("config_file", None)
     settings = read_settings(config_file) if config_file else {}
-    settings |= {key: convert(key, value, Config.flag(key)) for key, value in words.items()}
+    settings |= {key: convert(key, value, Config.flag(key)) for key, value in arguments.items()}
     config = Config(**settings)
-    check(config)
+    check_settings(config)
     return config
 
 
-def check(config: Config) -> None:
+def check_settings(config: Config) -> None:
     """Refuse settings that cannot work together, before anything heavy is loaded.
 
     Raises
@@ -50,9 +50,11 @@ def check(config: Config) -> None:
     InputError
         With one sentence that says what to change.
     """
-    only = [name for name in vars(config) if Config.option(name).only and getattr(config, name)]
-    if len(only) > 1:
-        names = " and ".join(Config.flag(name) for name in only[:2])
+    exclusive = [
+        name for name in vars(config) if Config.option(name).exclusive and getattr(config, name)
+    ]
+    if len(exclusive) > 1:
+        names = " and ".join(Config.flag(name) for name in exclusive[:2])
         raise InputError(f"{names} are mutually exclusive: choose one.")
     for name, path in vars(config).items():
         if isinstance(path, Path):
@@ -114,7 +116,7 @@ def _number(setting: str, cast: Callable[[str], float]) -> Callable[[str], Any]:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of `bids_fcnreg`; options that are not given leave no trace."""
-    parser = OneSentenceParser(
+    parser = ConciseArgumentParser(
         prog="bids_fcnreg",
         description="Brain image registration with fully convolutional networks, as a BIDS App.",
         argument_default=argparse.SUPPRESS,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bids_fcnreg.config import DEFAULT_TEMPLATE, convert
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.training.recipe import fresh_network, with_steps
+from bids_fcnreg.training.recipe import untrained_network, with_steps
 
 if TYPE_CHECKING:
     from bids_fcnreg.fcn.nets.checkpoint import RegistrationNetwork
@@ -165,7 +165,7 @@ def train(options: argparse.Namespace) -> None:
     from bids_fcnreg.bids.training_images import find_brains
     from bids_fcnreg.fcn import distributed
     from bids_fcnreg.fcn.register import resolve_device
-    from bids_fcnreg.training.job import Job, Places
+    from bids_fcnreg.training.job import Job, TrainingFiles
     from bids_fcnreg.training.progress import TrainingDisplay
 
     place = resolve_device(device)
@@ -174,7 +174,7 @@ def train(options: argparse.Namespace) -> None:
     with distributed.group(place) as own:
         network, start = _network(options)
         job = Job(
-            places=Places.of(options.output, options.work_dir),
+            files=TrainingFiles.of(options.output, options.work_dir),
             network=network,
             recipe=_recipe(options, network),
             start_from=start,
@@ -190,7 +190,7 @@ def train(options: argparse.Namespace) -> None:
             with TrainingDisplay(console) as display:
                 job.run(display)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(job.how_to_go_on()) from None
+            raise KeyboardInterrupt(job.resume_hint()) from None
 
 
 def _network(options: argparse.Namespace) -> tuple[RegistrationNetwork, str | None]:
@@ -198,7 +198,7 @@ def _network(options: argparse.Namespace) -> tuple[RegistrationNetwork, str | No
     from bids_fcnreg.fcn.nets import checkpoint
 
     if options.start_from is None:
-        return fresh_network(options.network or NETWORKS[0], options.seed), None
+        return untrained_network(options.network or NETWORKS[0], options.seed), None
     if not options.start_from.is_file():
         raise InputError(f"--start-from: {options.start_from} does not exist.")
     network, checksum = checkpoint.load(options.start_from)

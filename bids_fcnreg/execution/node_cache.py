@@ -18,7 +18,7 @@ _CHECKSUMS = "checksums.json"
 _PIECE = 2**20
 
 
-def remember(node: Any) -> None:
+def store_checksums(node: Any) -> None:
     """Note checksums of the files that a step of Nipype's has just made."""
     folder = Path(node.output_dir())
     with suppress(OSError):  # it can be done without

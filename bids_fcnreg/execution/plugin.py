@@ -27,8 +27,8 @@ from nipype.utils.gpu_count import gpu_count
 from bids_fcnreg.config import Config
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.execution.cluster import read_plugin, request_resources
-from bids_fcnreg.execution.node_cache import discard_damaged, remember
-from bids_fcnreg.execution.progress import Display
+from bids_fcnreg.execution.node_cache import discard_damaged, store_checksums
+from bids_fcnreg.execution.progress import ProgressDisplay
 from bids_fcnreg.fcn.memory import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class IsolatedPlugin(MultiProcPlugin):
             return receiver.recv()
         except EOFError:
             process.join()
-            return {"result": None, "traceback": [_death(process.exitcode)]}
+            return {"result": None, "traceback": [_describe_exit(process.exitcode)]}
 
     def _clear_task(self, taskid: int) -> None:
         process, receiver = self._task_obj.pop(taskid)
@@ -185,7 +185,7 @@ def _run_node(
     outcome: dict[str, Any] = {"result": None, "traceback": None}
     try:
         outcome["result"] = node.run(updatehash=updatehash)
-        remember(node)
+        store_checksums(node)
     except Exception:
         outcome["traceback"] = format_exception(*sys.exc_info())
         with suppress(Exception):  # there may be no result yet
@@ -203,7 +203,7 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _death(exitcode: int | None) -> str:
+def _describe_exit(exitcode: int | None) -> str:
     """What to say of a process that ended without a result."""
     if exitcode == -signal.SIGKILL:
         why = "was killed, most likely because memory ran out; give --mem or a smaller --nprocs"
@@ -337,7 +337,7 @@ def run_workflow(
     labels: Mapping[str, str],
     log_file: Path,
     console: Console,
-) -> tuple[Display, Exception | None]:
+) -> tuple[ProgressDisplay, Exception | None]:
     """Run a workflow and show how it goes.
 
     Parameters
@@ -352,7 +352,7 @@ def run_workflow(
 
     Returns
     -------
-    Display
+    ProgressDisplay
         What was seen.
     Exception or None
         What Nipype raised in the end.
@@ -362,7 +362,7 @@ def run_workflow(
         for name in workflow.list_node_names()
         if not isinstance(workflow.get_node(name).interface, IdentityInterface)
     ]
-    display = Display(nodes, labels, console, live=False if config.verbose else None)
+    display = ProgressDisplay(nodes, labels, console, live=False if config.verbose else None)
     plugin = make_plugin(config, log_file, display)
     if isinstance(plugin, SLURMPlugin):
         request_resources(workflow, plugin._sbatch_args or "")

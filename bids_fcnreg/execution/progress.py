@@ -18,13 +18,13 @@ from rich.progress import (
 )
 
 #: Words for nodes that are stages of their own, and for the parts of a subject's workflow.
-NODES = {
+NODE_STAGES = {
     "extract": "brain mask",
     "debias": "bias correction",
     "estimate": "registration",
     "sessions": "registration of sessions",
 }
-PARTS = {
+WORKFLOW_STAGES = {
     "preprocess": "preprocessing",
     "register": "resampling",
     "propagate": "labels and volumes",
@@ -35,7 +35,7 @@ PARTS = {
 }
 
 
-def stage(node: str) -> str:
+def stage_name(node: str) -> str:
     """The stage a node belongs to, in words.
 
     Parameters
@@ -44,25 +44,25 @@ def stage(node: str) -> str:
         Full name, such as ``fcnreg_wf.sub_01_wf.register_MNI_wf.estimate``.
     """
     *parts, name = node.split(".")
-    if name in NODES:
-        return NODES[name]
+    if name in NODE_STAGES:
+        return NODE_STAGES[name]
     part = f"_{parts[2]}" if len(parts) > 2 else ""
-    words = (words for key, words in PARTS.items() if f"_{key}_" in f"{part}_")
+    words = (words for key, words in WORKFLOW_STAGES.items() if f"_{key}_" in f"{part}_")
     return next(words, name.replace("_", " "))
 
 
-def label_of(node: str, workflows: Mapping[str, str]) -> str | None:
+def subject_label(node: str, workflows: Mapping[str, str]) -> str | None:
     """The subject whose workflow, the innermost one, a node (its full name) is part of."""
     parts = reversed(node.split("."))
     return next((workflows[part] for part in parts if part in workflows), None)
 
 
-def duration(seconds: float) -> str:
+def format_remaining(seconds: float) -> str:
     """A time as people say it.
 
     Examples
     --------
-    >>> duration(50), duration(200), duration(8000)
+    >>> format_remaining(50), format_remaining(200), format_remaining(8000)
     ('1 min', '3 min', '2 h 13 min')
     """
     hours, minutes = divmod(max(round(seconds / 60), 1), 60)
@@ -70,7 +70,7 @@ def duration(seconds: float) -> str:
 
 
 @dataclass
-class Subject:
+class SubjectProgress:
     """Where one subject (or session) stands.
 
     Attributes
@@ -112,7 +112,7 @@ class Subject:
         self.running.discard(node)
 
 
-class Display:
+class ProgressDisplay:
     """Follows the nodes of a workflow and shows where each subject is.
 
     A context manager, and the ``status_callback`` of Nipype's plugins. On a terminal it keeps a
@@ -138,9 +138,9 @@ class Display:
         live: bool | None = None,
     ) -> None:
         self.workflows = workflows
-        self.subjects = {label: Subject() for label in workflows.values()}
+        self.subjects = {label: SubjectProgress() for label in workflows.values()}
         for node in nodes:
-            label = label_of(node, workflows)
+            label = subject_label(node, workflows)
             if label is not None:
                 self.subjects[label].waiting.add(node)
                 self.subjects[label].total += 1
@@ -160,7 +160,7 @@ class Display:
         self._begun = time.monotonic()
         self._whole: TaskID | None = None
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> ProgressDisplay:
         self._lines.start()
         return self
 
@@ -169,7 +169,7 @@ class Display:
 
     def __call__(self, node: Any, status: str) -> None:
         """Take note that a node has started, ended, or failed (``exception``)."""
-        label = label_of(node.fullname, self.workflows)
+        label = subject_label(node.fullname, self.workflows)
         if label is None:
             return
         subject = self.subjects[label]
@@ -178,13 +178,13 @@ class Display:
         else:
             subject.stopped(node.fullname)
         if status == "start":
-            self._enter_stage(label, subject, stage(node.fullname))
+            self._enter_stage(label, subject, stage_name(node.fullname))
         elif status == "exception":
-            self._fail(label, subject, stage(node.fullname))
+            self._fail(label, subject, stage_name(node.fullname))
         else:
             self._finish_node(label, subject, node.fullname)
 
-    def _enter_stage(self, label: str, subject: Subject, words: str) -> None:
+    def _enter_stage(self, label: str, subject: SubjectProgress, words: str) -> None:
         if words not in subject.stages:
             subject.stages.append(words)
             if not self._live:
@@ -196,12 +196,12 @@ class Display:
             )
         self._lines.update(self._lines_of[label], stage=words)
 
-    def _fail(self, label: str, subject: Subject, words: str) -> None:
+    def _fail(self, label: str, subject: SubjectProgress, words: str) -> None:
         if subject.failed_stage is None:
             subject.failed_stage = words
             self._say(f"{label}: failed in {words}")
 
-    def _finish_node(self, label: str, subject: Subject, name: str) -> None:
+    def _finish_node(self, label: str, subject: SubjectProgress, name: str) -> None:
         if name not in subject.waiting:  # one of the parts that Nipype makes of a node
             return
         subject.waiting.remove(name)
@@ -218,13 +218,15 @@ class Display:
         if ended < 2 or left == 0:
             return ""
         seconds = left * (time.monotonic() - self._begun) / ended
-        words = f"{ended} of {ended + left}, about {duration(seconds)} left"
+        words = f"{ended} of {ended + left}, about {format_remaining(seconds)} left"
         if self._whole is None:
             self._whole = self._lines.add_task("all", total=ended + left, stage="")
-        self._lines.update(self._whole, completed=ended, stage=f"about {duration(seconds)} left")
+        self._lines.update(
+            self._whole, completed=ended, stage=f"about {format_remaining(seconds)} left"
+        )
         return f" ({words})"
 
-    def _several(self) -> list[Subject]:
+    def _several(self) -> list[SubjectProgress]:
         """Subjects that have nodes."""
         return [one for one in self.subjects.values() if one.total]
 
@@ -233,5 +235,5 @@ class Display:
         if task is not None:
             self._lines.remove_task(task)
 
-    def _say(self, sentence: str) -> None:
-        self._console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+    def _say(self, message: str) -> None:
+        self._console.print(message, markup=False, highlight=False, soft_wrap=True)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bids_fcnreg import __version__
-from bids_fcnreg.atomic import is_whole_archive, replacing
+from bids_fcnreg.atomic import is_intact_archive, replacing
 from bids_fcnreg.bids.templates import Template, materialise
 from bids_fcnreg.bids.training_images import Brain
 from bids_fcnreg.errors import InputError
@@ -27,10 +27,10 @@ from bids_fcnreg.io import image
 from bids_fcnreg.preprocessing.brain import fits_a_brain
 
 #: Fewer images than this make no cohort.
-FEWEST = 3
+MIN_IMAGES = 3
 
 #: From so many images on, some are held out without being asked for.
-HOLDS_OUT = 6
+MIN_IMAGES_FOR_HELD_OUT = 6
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Aligner:
     folder: Path
 
     @cached_property
-    def own(self) -> Pair:
+    def template_pair(self) -> Pair:
         """The template paired with itself."""
         pair = make_pair(self._image, self._image, np.eye(4), self._mask, self._mask)
         return pair.coarser(self.spacing)
@@ -69,7 +69,7 @@ class Aligner:
     def _mask(self) -> Image:
         return image.read(self._ready.brain_mask)
 
-    def place(self, brain: Brain) -> Path:
+    def cache_file(self, brain: Brain) -> Path:
         """File that keeps an image; another one when anything changes that it is made from."""
         template = Brain(self.template.t1w, self.template.mask).fingerprint
         what = f"{brain.fingerprint};{template};{self.spacing};{__version__}"
@@ -81,16 +81,16 @@ class Aligner:
         Returns
         -------
         Tensor (1, 1, i, j, k), float16
-            On the grid of `own`; intensities of about 0 to 1, 0 outside the brain.
+            On the grid of `template_pair`; intensities of about 0 to 1, 0 outside the brain.
 
         Raises
         ------
         InputError
             If the image or its mask cannot be read, or does not fit.
         """
-        place = self.place(brain)
-        if is_whole_archive(place):
-            return torch.load(place, weights_only=True)
+        cached = self.cache_file(brain)
+        if is_intact_archive(cached):
+            return torch.load(cached, weights_only=True)
         nifti = image.load(brain.image)
         moving = image.to_image(nifti)
         if brain.mask is None:
@@ -100,12 +100,12 @@ class Aligner:
             mask = image.read(brain.mask)
         matrix = align(self._image, moving, fixed_mask=self._mask, moving_mask=mask)
         pair = make_pair(self._image, moving, matrix, self._mask, mask).coarser(self.spacing)
-        with replacing(place) as temporary:
+        with replacing(cached) as temporary:
             torch.save(pair.moving.half(), temporary)
         return pair.moving.half()
 
 
-def refuse_heads(brains: Sequence[Brain], aligner: Aligner) -> None:
+def check_skull_stripped(brains: Sequence[Brain], aligner: Aligner) -> None:
     """Refuse images that show more than a brain, before any time is spent on them.
 
     Raises
@@ -116,7 +116,9 @@ def refuse_heads(brains: Sequence[Brain], aligner: Aligner) -> None:
     heads = [
         brain.image
         for brain in brains
-        if brain.mask is None and not aligner.place(brain).exists() and _shows_more(brain.image)
+        if brain.mask is None
+        and not aligner.cache_file(brain).exists()
+        and _shows_more(brain.image)
     ]
     if heads:
         others = f" and {len(heads) - 1} more" if len(heads) > 1 else ""
@@ -160,11 +162,11 @@ def align_all(
     Raises
     ------
     InputError
-        If fewer than `FEWEST` are left.
+        If fewer than `MIN_IMAGES` are left.
     """
-    used, images = [], [aligner.own.fixed.half()]
+    used, images = [], [aligner.template_pair.fixed.half()]
     for done, brain in enumerate(brains, start=1):
-        started, kept = time.perf_counter(), aligner.place(brain).exists()
+        started, kept = time.perf_counter(), aligner.cache_file(brain).exists()
         try:
             images.append(aligner(brain))
         except Exception as error:  # whatever one image does, the others go on
@@ -174,15 +176,17 @@ def align_all(
         used.append(brain)
         seconds = time.perf_counter() - started
         say(done, "" if kept else f"{brain.image.name}: aligned in {seconds:.0f} s")
-    if len(used) < FEWEST:
+    if len(used) < MIN_IMAGES:
         raise InputError(
-            f"Only {len(used)} of {len(brains)} images could be aligned, and at least {FEWEST} "
-            "are needed: see above what was wrong with the others."
+            f"Only {len(used)} of {len(brains)} images could be aligned, but at least "
+            f"{MIN_IMAGES} are needed. See the messages above."
         )
-    return used, Cohort(torch.cat(images), aligner.own.grid)
+    return used, Cohort(torch.cat(images), aligner.template_pair.grid)
 
 
-def split(brains: Sequence[Brain], held_out: int | None, seed: int) -> tuple[list[int], list[int]]:
+def split_held_out(
+    brains: Sequence[Brain], held_out: int | None, seed: int
+) -> tuple[list[int], list[int]]:
     """Choose at random who judges the network and is never trained on.
 
     Whole people are held out, with all their images, so that there can be more than asked for.
@@ -192,7 +196,8 @@ def split(brains: Sequence[Brain], held_out: int | None, seed: int) -> tuple[lis
     brains : sequence of Brain
         All images.
     held_out : int or None
-        How many; None means a tenth, at least 2, or none of fewer than `HOLDS_OUT`.
+        Number of images to hold out. None means a tenth, at least 2, or 0 if there are fewer than
+        `MIN_IMAGES_FOR_HELD_OUT`.
     seed : int
         Of the choice.
 
@@ -208,7 +213,7 @@ def split(brains: Sequence[Brain], held_out: int | None, seed: int) -> tuple[lis
     """
     number = len(brains)
     if held_out is None:
-        held_out = max(2, round(number / 10)) if number >= HOLDS_OUT else 0
+        held_out = max(2, round(number / 10)) if number >= MIN_IMAGES_FOR_HELD_OUT else 0
     if held_out == 1:
         raise InputError("One held-out image makes no pair: give --held-out 0 or at least 2.")
     people = list(dict.fromkeys(brain.person for brain in brains))

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from bids_fcnreg import __version__
-from bids_fcnreg.atomic import read_json, remove_leftovers
+from bids_fcnreg.atomic import read_json, remove_stale_temporaries
 from bids_fcnreg.bids.derivatives import write_json
 from bids_fcnreg.bids.templates import Template
 from bids_fcnreg.bids.training_images import Brain
@@ -22,13 +22,19 @@ from bids_fcnreg.fcn.nets import checkpoint
 from bids_fcnreg.fcn.train import Record, Trainer, Training, read_checkpoint
 from bids_fcnreg.fcn.training_pairs import Augmentation, Cohort
 from bids_fcnreg.training import model_card
-from bids_fcnreg.training.aligned_images import FEWEST, Aligner, align_all, refuse_heads, split
+from bids_fcnreg.training.aligned_images import (
+    MIN_IMAGES,
+    Aligner,
+    align_all,
+    check_skull_stripped,
+    split_held_out,
+)
 from bids_fcnreg.training.learning_curves import write_curves
-from bids_fcnreg.training.progress import TrainingDisplay, stage_name
+from bids_fcnreg.training.progress import TrainingDisplay, stage_title
 
 
 @dataclass(frozen=True)
-class Places:
+class TrainingFiles:
     """Where the files of one training are.
 
     Attributes
@@ -49,7 +55,7 @@ class Places:
     aligned: Path
 
     @classmethod
-    def of(cls, model: Path, work: Path | None = None) -> Places:
+    def of(cls, model: Path, work: Path | None = None) -> TrainingFiles:
         """All of them from the name of the weights; by default `work` is a folder beside them."""
         model = model.expanduser().absolute()
         work = (work or model.with_name(f".{model.stem}-work")).expanduser().absolute()
@@ -64,11 +70,11 @@ class Places:
             work / "aligned",
         )
 
-    def are_done(self) -> bool:
+    def are_complete(self) -> bool:
         """Whether trained weights, which are whole, and what is to be known of them are there."""
         return self.card.exists() and checkpoint.is_whole(self.model)
 
-    def make(self) -> None:
+    def make_directories(self) -> None:
         """Make the folders.
 
         Raises
@@ -85,11 +91,11 @@ class Places:
             if reason is not None:
                 raise InputError(f"The folder {folder} cannot be used: {reason}.")
 
-    def remove_unfinished(self) -> None:
+    def remove_stale_files(self) -> None:
         """Remove what a training that was killed left half-written."""
-        remove_leftovers(self.model.parent.glob(f".{self.model.stem}*"))
-        remove_leftovers(self.work.rglob(".*"))
-        remove_leftovers(self.aligned.glob(".*"))
+        remove_stale_temporaries(self.model.parent.glob(f".{self.model.stem}*"))
+        remove_stale_temporaries(self.work.rglob(".*"))
+        remove_stale_temporaries(self.aligned.glob(".*"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +104,7 @@ class Job:
 
     Parameters
     ----------
-    places : Places
+    files : TrainingFiles
         Where its files are.
     network : RegistrationNetwork
         As it is before training.
@@ -111,14 +117,14 @@ class Job:
     brains : tuple of Brain
         The images.
     held_out : int or None
-        See `split`.
+        See `split_held_out`.
     seed : int
         Of everything random.
     device : torch.device
         Where to compute.
     """
 
-    places: Places
+    files: TrainingFiles
     network: checkpoint.RegistrationNetwork
     recipe: Training
     start_from: str | None
@@ -138,9 +144,9 @@ class Job:
             training with other settings is under way in the work folder, or if the weights would
             replace others.
         """
-        if len(self.brains) < FEWEST:
-            raise InputError(f"{len(self.brains)} images are too few: give at least {FEWEST}.")
-        split(self.brains, self.held_out, self.seed)  # refuses a wrong number early
+        if len(self.brains) < MIN_IMAGES:
+            raise InputError(f"{len(self.brains)} images are too few: give at least {MIN_IMAGES}.")
+        split_held_out(self.brains, self.held_out, self.seed)  # refuses a wrong number early
         if self.recipe.batch % distributed.size():
             raise InputError(
                 f"{distributed.size()} processes cannot share {self.recipe.batch} pairs evenly: "
@@ -148,18 +154,18 @@ class Job:
             )
         self._refuse_other(self._settings())
         if self._is_done():
-            display.say(f"{self.places.model} is trained already, like this: nothing to do.")
+            display.say(f"{self.files.model} is trained already, like this: nothing to do.")
             return
-        self.places.make()
-        self.places.remove_unfinished()
+        self.files.make_directories()
+        self.files.remove_stale_files()
         used, cohort = self._align(display)
         left_out = [brain.image.name for brain in self.brains if brain not in used]
         settings = self._settings() | {"images left out": left_out}
         self._refuse_other(settings)
         distributed.wait()  # until all have read the settings there were
         if distributed.rank() == 0:
-            write_json(self.places.settings, settings)
-        trained, held = split(used, self.held_out, self.seed)
+            write_json(self.files.settings, settings)
+        trained, held = split_held_out(used, self.held_out, self.seed)
         if held:
             display.say(f"Held out: {', '.join(used[n].image.name for n in held)}")
         else:
@@ -169,13 +175,13 @@ class Job:
         if distributed.rank() == 0:
             self._finish(trainer, used, {"trained_on": len(trained), "held_out": len(held)})
         distributed.wait()
-        display.say(f"Trained weights: {self.places.model}; about them: {self.places.card}")
+        display.say(f"Trained weights: {self.files.model}; about them: {self.files.card}")
 
-    def how_to_go_on(self) -> str:
+    def resume_hint(self) -> str:
         """What the same command would do now."""
-        if not self.places.checkpoint.exists():
+        if not self.files.checkpoint.exists():
             return "the same command begins anew, with the images that are aligned already"
-        stage, step, *_ = read_checkpoint(self.places.checkpoint)["place"]
+        stage, step, *_ = read_checkpoint(self.files.checkpoint)["place"]
         return f"the same command goes on from update {step} of stage {stage + 1}"
 
     def _settings(self) -> dict[str, Any]:
@@ -198,12 +204,12 @@ class Job:
 
     def _refuse_other(self, settings: dict[str, Any]) -> None:
         """Refuse to go on with what was begun with other settings."""
-        if not self.places.checkpoint.exists():
+        if not self.files.checkpoint.exists():
             return
-        begun = read_json(self.places.settings)
+        begun = read_json(self.files.settings)
         if not begun:
             raise InputError(
-                f"{self.places.settings} is missing or damaged, so that nobody knows how the "
+                f"{self.files.settings} is missing or damaged, so that nobody knows how the "
                 "training there was begun: delete that folder to train anew."
             )
         other = [
@@ -211,38 +217,38 @@ class Job:
         ]
         if other:
             raise InputError(
-                f"The training in {self.places.work} was begun with other settings "
+                f"The training in {self.files.work} was begun with other settings "
                 f"({', '.join(other)}): give those again to go on with it, or delete that folder "
                 "to train anew."
             )
 
     def _is_done(self) -> bool:
         """Whether the results are there; weights that come from elsewhere are not overwritten."""
-        if not self.places.model.exists():
+        if not self.files.model.exists():
             return False
         ended = False
-        if self.places.checkpoint.exists():
-            stage, *_ = read_checkpoint(self.places.checkpoint)["place"]
+        if self.files.checkpoint.exists():
+            stage, *_ = read_checkpoint(self.files.checkpoint)["place"]
             ended = stage >= len(self.recipe.steps)
         if not ended:
             raise InputError(
-                f"{self.places.model} exists already, and the training in {self.places.work} has "
+                f"{self.files.model} exists already, and the training in {self.files.work} has "
                 "not come to its end: delete the file, or give another name with -o."
             )
-        return self.places.are_done()
+        return self.files.are_complete()
 
     def _align(self, display: TrainingDisplay) -> tuple[list[Brain], Cohort]:
         """Align all images, and tell how that goes."""
-        aligner = Aligner(self.template, min(self.network.spacings), self.places.aligned)
+        aligner = Aligner(self.template, min(self.network.spacings), self.files.aligned)
 
-        def say(done: int, sentence: str) -> None:
+        def say(done: int, message: str) -> None:
             display.at("Aligning images", done, len(self.brains))
-            if sentence:
-                display.say(sentence)
+            if message:
+                display.say(message)
 
-        kept = sum(aligner.place(brain).exists() for brain in self.brains)
+        kept = sum(aligner.cache_file(brain).exists() for brain in self.brains)
         display.say(f"{len(self.brains)} images, {kept} of them aligned by an earlier run")
-        refuse_heads(self.brains, aligner)
+        check_skull_stripped(self.brains, aligner)
         if distributed.size() > 1:
             # Each process aligns some; then all find all of them.
             for brain in self.brains[distributed.rank() :: distributed.size()]:
@@ -263,7 +269,7 @@ class Job:
         augmentation = Augmentation()
 
         def draw(stage: int, generator: torch.Generator):
-            display.at(stage_name(stage, spacings), trainer.step, self.recipe.steps[stage])
+            display.at(stage_title(stage, spacings), trainer.step, self.recipe.steps[stage])
             return members[stage].random_pair(augmentation, generator)
 
         def judge(stage: int):
@@ -284,7 +290,7 @@ class Job:
         """Train, and keep the curves up to date."""
 
         def keep_curves() -> None:
-            table, picture = self.places.table, self.places.picture
+            table, picture = self.files.table, self.files.picture
             write_curves(table, picture, trainer.records, self.network.spacings)
 
         def report(record: Record) -> None:
@@ -292,18 +298,18 @@ class Job:
             if distributed.rank() == 0:
                 keep_curves()
 
-        if self.places.checkpoint.exists():
-            display.say(f"Goes on from {self.places.checkpoint}")
-        trainer.run(report, self.places.checkpoint)
+        if self.files.checkpoint.exists():
+            display.say(f"Goes on from {self.files.checkpoint}")
+        trainer.run(report, self.files.checkpoint)
         if distributed.rank() == 0:
             keep_curves()
 
     def _finish(self, trainer: Trainer, used: list[Brain], images: dict[str, int]) -> None:
         """Write the weights and what is to be known about them."""
-        checkpoint.save(self.network, self.places.model)
-        _, checksum = checkpoint.load(self.places.model)
+        checkpoint.save(self.network, self.files.model)
+        _, checksum = checkpoint.load(self.files.model)
         card = {
-            "name": self.places.model.stem,
+            "name": self.files.model.stem,
             "sha256": checksum,
             "network": checkpoint.kind_of(self.network),
             "arguments": self.network.arguments,
@@ -318,4 +324,4 @@ class Job:
             "software": model_card.describe_software(),
             "hardware": model_card.describe_hardware(self.device),
         }
-        write_json(self.places.card, card)
+        write_json(self.files.card, card)

@@ -53,9 +53,9 @@ class TrainingDisplay:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def say(self, sentence: str) -> None:
-        """Print a sentence."""
-        self._console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+    def say(self, message: str) -> None:
+        """Print a message."""
+        self._console.print(message, markup=False, highlight=False, soft_wrap=True)
 
     def at(self, what: str, done: int, total: int) -> None:
         """So much of something is done."""
@@ -70,18 +70,18 @@ class TrainingDisplay:
         costs = {"cost": record.cost, "held-out cost": record.held_out}
         words = [f"{name} {cost:.4f}" for name, cost in costs.items() if not math.isnan(cost)]
         self.say(
-            f"{stage_name(record.stage, spacings)}: update {record.step} of "
+            f"{stage_title(record.stage, spacings)}: update {record.step} of "
             f"{steps[record.stage]}, {', '.join(words or ['no cost'])}, "
-            f"{duration(record.seconds)} in all"
+            f"{format_elapsed(record.seconds)} in all"
         )
 
 
-def stage_name(stage: int, spacings: Sequence[float]) -> str:
+def stage_title(stage: int, spacings: Sequence[float]) -> str:
     """A stage in words."""
     return f"Stage {stage + 1} of {len(spacings)} ({spacings[stage]:g} mm)"
 
 
-def duration(seconds: float) -> str:
+def format_elapsed(seconds: float) -> str:
     """Seconds, minutes or hours, as reads best."""
     if seconds < 100:
         return f"{seconds:.0f} s"

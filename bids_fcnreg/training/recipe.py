@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bids_fcnreg.fcn.train import Training
 
 
-def fresh_network(kind: str, seed: int) -> RegistrationNetwork:
+def untrained_network(kind: str, seed: int) -> RegistrationNetwork:
     """A network with random weights."""
     import torch
 

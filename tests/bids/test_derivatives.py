@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from bids_fcnreg import __version__
-from bids_fcnreg.bids.derivatives import bids_uri, prepare_output, strangers
+from bids_fcnreg.bids.derivatives import bids_uri, prepare_output, unrelated_files
 from bids_fcnreg.errors import InputError
 
 
@@ -75,12 +75,12 @@ def test_several_at_once(raw, tmp_path):
 
 def test_other_things_in_the_folder_are_told_until_it_is_ours(raw, tmp_path):
     out = tmp_path / "out"
-    assert strangers(out) == []
+    assert unrelated_files(out) == []
     for name in ("holiday", "work", "logs", ".cache"):
         (out / name).mkdir(parents=True)
-    assert strangers(out, out / "work") == ["holiday/"]
+    assert unrelated_files(out, out / "work") == ["holiday/"]
     prepare_output(out, raw)
-    assert strangers(out) == []
+    assert unrelated_files(out) == []
 
 
 def test_derivatives_given_in_place_of_the_dataset(raw, tmp_path):

@@ -22,7 +22,7 @@ from bids_fcnreg.bids.training_images import Brain
 from bids_fcnreg.cli.fcnreg import main
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.nets.checkpoint import load, save
-from bids_fcnreg.training.aligned_images import split
+from bids_fcnreg.training.aligned_images import split_held_out
 
 SHAPE, SPACING = (26, 30, 24), 8.0
 STEPS = {
@@ -258,7 +258,7 @@ def test_a_damaged_training_is_told(folder, tmp_path, capsys, name, sentence):
     ],
 )
 def test_other_settings_are_refused(folder, capsys, more, named):
-    assert main(words(folder, "whole.safetensors", *more.split())) == 2
+    assert main(words(folder, "whole.safetensors", *more.split_held_out())) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert (
@@ -325,7 +325,9 @@ def test_the_network_of_2017_without_held_out_images(folder, capsys):
     ],
 )
 def test_wrong_words_get_one_sentence_and_2(folder, capsys, more, sentence):
-    more = [str(folder / "whole.safetensors") if w == "MODEL" else w for w in more.split()]
+    more = [
+        str(folder / "whole.safetensors") if w == "MODEL" else w for w in more.split_held_out()
+    ]
     assert main(words(folder, "new.safetensors", *more)) == 2
     error = capsys.readouterr().err
     assert error.startswith("fcnreg: error: ") and error.count("\n") == 1
@@ -336,7 +338,7 @@ def test_wrong_words_get_one_sentence_and_2(folder, capsys, more, sentence):
 @pytest.mark.parametrize("more", ["--steps -1 2", "--learning-rate 0", "--nthreads 0", "--fast"])
 def test_wrong_numbers_get_one_line_and_2(folder, capsys, more):
     with pytest.raises(SystemExit) as stop:
-        main(words(folder, "new.safetensors", *more.split()))
+        main(words(folder, "new.safetensors", *more.split_held_out()))
     assert stop.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
 
@@ -367,16 +369,16 @@ def test_too_few_images_and_whole_heads_are_refused(folder, tmp_path, capsys):
 def test_people_are_held_out_with_all_their_images():
     brains = [Brain(Path(f"/d/sub-{p}/anat/{n}.nii")) for p in "abcdefgh" for n in range(3)]
     for seed in range(5):
-        trained, held = split(brains, None, seed)
+        trained, held = split_held_out(brains, None, seed)
         assert sorted(trained + held) == list(range(24))
         assert 2 <= len(held) <= 4
         assert not {brains[n].person for n in trained} & {brains[n].person for n in held}
-        assert (trained, held) == split(brains, None, seed)
-    assert len({tuple(split(brains, None, seed)[1]) for seed in range(5)}) > 1
-    assert split(brains[:5], None, 0)[1] == []
-    assert len(split(brains, 6, 0)[1]) == 6
+        assert (trained, held) == split_held_out(brains, None, seed)
+    assert len({tuple(split_held_out(brains, None, seed)[1]) for seed in range(5)}) > 1
+    assert split_held_out(brains[:5], None, 0)[1] == []
+    assert len(split_held_out(brains, 6, 0)[1]) == 6
     with pytest.raises(InputError, match="none is left"):
-        split(brains[:9], 7, 0)
+        split_held_out(brains[:9], 7, 0)
 
 
 def test_a_network_on_disk_is_the_one_that_was_written(folder, tmp_path):
