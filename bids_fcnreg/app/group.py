@@ -1,4 +1,4 @@
-"""The group level: what is done with what the participant level left."""
+"""The group level: report, study template or training from participant-level results."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 
 DONE, FAILED = 0, 1
 
-#: What the whole study is called where a participant level names subjects.
+#: Label of the whole study, in place of a subject's.
 STUDY = "study"
 
 
 def run(config: Config, console: Console) -> int:
-    """Do one of the tasks of the group level.
+    """Run the group task of the settings.
 
     Returns
     -------
     int
-        0, or 1 when a part of it failed.
+        0, or 1 if a part of it failed.
 
     Raises
     ------
     FcnregError
-        When nothing can be run.
+        If nothing can be run.
     """
     from bids_fcnreg.app.study_template import make_template
     from bids_fcnreg.app.study_training import train
@@ -47,17 +47,17 @@ def run(config: Config, console: Console) -> int:
 
 
 def report(config: Config, scans: Sequence[Scan], console: Console) -> int:
-    """Bring together tables, mean images and quality of the study, and make its page.
+    """Write tables, mean images and the report of the study.
 
     Returns
     -------
     int
-        0, or 1 when a part of it failed.
+        0, or 1 if a part of it failed.
 
     Raises
     ------
     InputError
-        When the participant level left nothing, or participants.tsv cannot be read.
+        If there are no participant-level results, or participants.tsv cannot be read.
     """
     from bids_fcnreg.bids.participants import read_participants
     from bids_fcnreg.bids.versions import find_superseded, find_version_conflicts
@@ -80,7 +80,7 @@ def _report_intact_results(
     run_dir: Path,
     console: Console,
 ) -> int:
-    """Make the report of all results or, if some are damaged and it fails, of the others."""
+    """Write the report of all results; if damaged ones make it fail, of the intact ones."""
     why = _make_report(config, scans, results, {}, run_dir, console)
     damaged = _find_damaged(results) if why else {}
     whole = [one for one in results if (one.label, one.space) not in damaged]
@@ -94,11 +94,11 @@ def _report_intact_results(
 
 
 def _find_damaged(results: Sequence[Result]) -> dict[tuple[str, str], str]:
-    """What is wrong with those results that cannot be read, by label and space."""
+    """Describe the results that cannot be read, by label and space."""
     from bids_fcnreg.bids.results import find_damaged
 
     return {
-        key: f"{path} {what}: run the participant level for it again"
+        key: f"{path} {what}. Run the participant level for it again"
         for key, (path, what) in find_damaged(results).items()
     }
 
@@ -111,7 +111,7 @@ def _make_report(
     run_dir: Path,
     console: Console,
 ) -> str | None:
-    """Make the report of these results, and say what is in it; returns why it failed, if it did.
+    """Write the report of these results and print a summary; return the error message, if any.
 
     `damaged` is as for `study_rows`.
     """
@@ -135,12 +135,12 @@ def _make_report(
 
 
 def _results(config: Config, scans: Sequence[Scan]) -> list[Result]:
-    """Complete results of the scans, in all spaces.
+    """Find the complete results of the scans, in all spaces.
 
     Raises
     ------
     InputError
-        When there is none.
+        If there are none.
     """
     from bids_fcnreg.bids.results import find_results
 
@@ -148,19 +148,19 @@ def _results(config: Config, scans: Sequence[Scan]) -> list[Result]:
     results = [one for one in find_results(config.output_dir) if one.label in wanted]
     if not results:
         raise InputError(
-            f"{config.output_dir} holds no results of the participant level: run "
+            f"{config.output_dir} holds no participant-level results. Run "
             f"`bids_fcnreg {config.bids_dir} {config.output_dir} participant` first."
         )
     return results
 
 
 def _in_spaces(config: Config, results: Sequence[Result]) -> list[Result]:
-    """Results in the spaces of the templates that were asked for; all, if none was.
+    """Keep the results in the spaces of ``--template``; all, if the option is not given.
 
     Raises
     ------
     InputError
-        When nothing was registered to one of them.
+        If there are no results in one of the spaces.
     """
     if config.templates == (DEFAULT_TEMPLATE,):
         return list(results)
@@ -172,7 +172,7 @@ def _in_spaces(config: Config, results: Sequence[Result]) -> list[Result]:
         if space not in known:
             raise InputError(
                 f"{config.output_dir} holds no results in the space of {space}, only in "
-                f"{', '.join(known)}: choose from these with --template, or leave it out for all."
+                f"{', '.join(known)}. Choose from these with --template, or omit it for all."
             )
     return [one for one in results if one.space in wanted]
 
@@ -184,20 +184,20 @@ def study_rows(
     space: str,
     damaged: Mapping[tuple[str, str], str],
 ) -> list[Row]:
-    """What is known of every scan of the study before its results are looked at.
+    """Return a table row with the status of every scan of the study.
 
     Parameters
     ----------
     config : Config
-        Names the dataset and the derivatives.
+        Settings, with the paths of dataset and derivatives.
     scans : sequence of Scan
         All scans of the study.
     results : sequence of Result
-        Those that are there.
+        Results that exist.
     space : str
-        Of the template.
+        Space of the template.
     damaged : mapping of (str, str) to str
-        Why results of a scan are none, by its label and the space.
+        What is wrong with a damaged result, by the label of the scan and the space.
     """
     from bids_fcnreg.bids.participants import read_participants
     from bids_fcnreg.bids.results import read_failures
@@ -216,7 +216,7 @@ def study_rows(
             return "missing", scan.problem or "no T1w image"
         if scan.label in failures:
             return "failed", failures[scan.label]
-        return "missing", "no results of the participant level, or not all"
+        return "missing", "no complete participant-level results"
 
     return [
         Row(
@@ -235,7 +235,7 @@ def _print_summary(
     results: Sequence[Result],
     console: Console,
 ) -> None:
-    """Say who is not in the tables, and where everything is."""
+    """Print which scans are not in the tables, and where the results are."""
     from bids_fcnreg.study.tables import absent, tell_verdicts
     from bids_fcnreg.workflows.group_report import FOLDER
 
@@ -247,16 +247,16 @@ def _print_summary(
                 f"  {len(labels)} {status} ({reason}): {', '.join(labels)}", soft_wrap=True
             )
         verdicts = {one.label: one.verdict for one in results if one.space == space}
-        told = [replace(row, verdict=verdicts.get(row.label)) for row in theirs]
-        for message in tell_verdicts(told):
+        judged = [replace(row, verdict=verdicts.get(row.label)) for row in theirs]
+        for message in tell_verdicts(judged):
             console.print(f"  {message}", soft_wrap=True, markup=False)
         modes = Counter(one.mode for one in results if one.space == space)
         if len(modes) > 1:
             listed = ", ".join(f"{count} {mode}" for mode, count in sorted(modes.items()))
             console.print(
-                f"  registered in several modes ({listed}): their numbers do not compare; run the "
-                "participant level again in one mode",
+                f"  registered in several modes ({listed}): their metrics are not comparable. "
+                "Rerun the participant level in one mode",
                 soft_wrap=True,
             )
     page = config.output_dir / "group.html"
-    console.print(f"Page: {page}; tables and images: {config.output_dir / FOLDER}")
+    console.print(f"Report: {page}; tables and images: {config.output_dir / FOLDER}")

@@ -1,4 +1,4 @@
-"""The participant level: every scan to every template."""
+"""The participant level: register every scan to every template."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def run(config: Config, console: Console) -> int:
     Returns
     -------
     int
-        0, or 1 when some subject failed.
+        0, or 1 if a subject failed.
 
     Raises
     ------
     FcnregError
-        When nothing can be run.
+        If nothing can be run.
     """
     from bids_fcnreg.app.provenance import list_planned, report_replaced
     from bids_fcnreg.app.reference_sessions import report_reference_sessions
@@ -66,7 +66,7 @@ def run(config: Config, console: Console) -> int:
 
     log_file = configure(config, run_dir)
     if config.plugin_file is None and not config.boilerplate_only:
-        start_server()  # early: it takes seconds, which this process can use
+        start_server()  # starting takes seconds, during which this process continues
     parts = () if config.boilerplate_only else people
     try:
         with preflight.locked_work_dir(config, parts, console):
@@ -78,7 +78,7 @@ def run(config: Config, console: Console) -> int:
 
 
 def _check_lesions(config: Config, scans: Sequence[Scan]) -> None:
-    """Refuse lesion masks where they would not be used."""
+    """Refuse lesion masks with --longitudinal, where they would be ignored."""
     from bids_fcnreg.workflows.base import grouped
 
     if not config.longitudinal:
@@ -87,9 +87,8 @@ def _check_lesions(config: Config, scans: Sequence[Scan]) -> None:
     lesions = [scan.label for scan in several if scan.lesions]
     if lesions:
         raise InputError(
-            f"{', '.join(lesions)} has a lesion mask, which is not used where sessions are "
-            "registered to each other: run without --longitudinal, or leave out these "
-            "participants."
+            f"Lesion masks are not supported with --longitudinal ({', '.join(lesions)}). Run "
+            "without --longitudinal, or exclude these participants."
         )
 
 
@@ -103,7 +102,7 @@ def _process(
     log_file: Path,
     console: Console,
 ) -> int:
-    """Build the workflow of what was found, run it and conclude."""
+    """Build the workflow, run it and report the outcome."""
     from bids_fcnreg.execution.plugin import run_workflow
     from bids_fcnreg.workflows.base import workflow_labels
 
@@ -132,7 +131,7 @@ def _find_unusable(
     templates: Sequence[Template],
     atlases: Mapping[str, Sequence[Atlas]],
 ) -> dict[str, Failure]:
-    """Scans that cannot be read, or stored, and why; the others are run without them."""
+    """Find the scans that cannot be read, or whose results cannot be written, and why."""
     from bids_fcnreg.app.summary import Failure
     from bids_fcnreg.bids.output_names import check_output_names
     from bids_fcnreg.io.image import check_file
@@ -147,16 +146,18 @@ def _find_unusable(
         except InputError as why:
             found[scan.label] = Failure(str(why))
         if file := _conflicting_file(config, scan):
-            found[scan.label] = Failure(f"{file} is no folder: move it, for results belong there.")
+            found[scan.label] = Failure(
+                f"{file} conflicts with the directory of the results. Move it."
+            )
     return found
 
 
 def _conflicting_file(config: Config, scan: Scan) -> Path | None:
-    """What is no folder where the results of a scan belong."""
+    """Return a file whose path is that of a directory for the results of a scan, if any."""
     folder = config.output_dir.joinpath(*scan.label.split("_"), "anat")
     figures = config.output_dir / f"sub-{scan.participant}" / "figures"
-    places = (folder, figures, *folder.parents)
-    return next((path for path in places if os.path.lexists(path) and not path.is_dir()), None)
+    folders = (folder, figures, *folder.parents)
+    return next((path for path in folders if os.path.lexists(path) and not path.is_dir()), None)
 
 
 def _warn_of_doubts(
@@ -165,7 +166,7 @@ def _warn_of_doubts(
     atlases: Mapping[str, Sequence[Atlas]],
     console: Console,
 ) -> None:
-    """Warn of doubtful places of images, values of lesion masks, and names of atlas labels."""
+    """Warn of doubtful orientations of images, lesion mask values and names of atlas labels."""
     from bids_fcnreg.io.image import doubt_about_place
     from bids_fcnreg.preprocessing.lesions import doubt_about_values
 
@@ -184,7 +185,7 @@ def _warn_of_doubts(
 
 
 def _make_reports(config: Config, scans: Sequence[Scan], console: Console) -> int:
-    """Make the reports of those who have results."""
+    """Write the reports of the scans that have results."""
     from bids_fcnreg.app.summary import read_quality_by_space
     from bids_fcnreg.workflows.report import run_reports
 
@@ -193,13 +194,13 @@ def _make_reports(config: Config, scans: Sequence[Scan], console: Console) -> in
         console.print(f"Report: {report}")
     without = [scan.label for scan in scans if scan not in done]
     if without:
-        console.print(f"No results, hence no report: {', '.join(without)}")
+        console.print(f"Skipped, no results: {', '.join(without)}")
     return SUBJECT_FAILED if without else DONE
 
 
 def _write_graph(workflow: Workflow, console: Console) -> None:
-    """Draw the workflow, or, without Graphviz, leave its description in Graphviz's language."""
-    with contextlib.suppress(OSError):  # raised when there is no `dot`, after the .dot is written
+    """Write the graph of the workflow as SVG or, without Graphviz, as a .dot file."""
+    with contextlib.suppress(OSError):  # `dot` is not installed; the .dot file is written
         workflow.write_graph(graph2use="colored", format="svg", simple_form=True)
     graph = Path(workflow.base_dir) / workflow.name / "graph.svg"
     console.print(f"Graph: {graph if graph.exists() else graph.with_suffix('.dot')}")
@@ -212,7 +213,7 @@ def _collect_failures(
     stopped: Exception | None,
     run_dir: Path,
 ) -> dict[str, Failure]:
-    """Why subjects have no results, by label."""
+    """Return why subjects have no results, by label."""
     from bids_fcnreg.app.summary import Failure, read_crash_files
 
     failures = read_crash_files(run_dir, display.workflows)
@@ -221,28 +222,26 @@ def _collect_failures(
         if label in failures:
             continue
         if subject.failed_stage is not None:
-            failures[label] = Failure(f"The stage '{subject.failed_stage}' failed; see {run_dir}.")
+            failures[label] = Failure(f"The stage '{subject.failed_stage}' failed. See {run_dir}.")
     for label, subject in display.subjects.items():
         if label not in failures and subject.waiting:
-            why = "the plugin did not wait for it" if stopped is None else _last_line(stopped)
+            why = "the plugin did not wait" if stopped is None else _last_line(stopped)
             related = _related(label, failures) if config.longitudinal else None
             if related and label not in ours:
-                continue  # what the sessions have in common: they say it themselves
-            failures[label] = related or Failure(
-                f"It was not finished when the run ended ({why})."
-            )
+                continue  # the base of several sessions, which report it themselves
+            failures[label] = related or Failure(f"Not finished when the run ended ({why}).")
     for scan in scans:
         if not scan.t1w:
             failures[scan.label] = Failure(
                 scan.problem
-                or "It has no T1w image: add one, or name the other participants "
+                or "No T1w image. Add one, or select the other participants "
                 "with --participant-label."
             )
     return failures
 
 
 def _related(label: str, failures: Mapping[str, Failure]) -> Failure | None:
-    """Failure of what a session was to be registered through: the base, or another session."""
+    """Return the failure of the base or session that a session depends on, if any."""
     from bids_fcnreg.app.summary import Failure
 
     participant = label.partition("_")[0]
@@ -250,11 +249,11 @@ def _related(label: str, failures: Mapping[str, Failure]) -> Failure | None:
     if not others:
         return None
     first = failures[others[0]]
-    return Failure(f"It waited for {others[0]}, which failed: {first.message}", first.crash_file)
+    return Failure(f"Skipped: {others[0]} failed. {first.message}", first.crash_file)
 
 
 def _last_line(error: Exception) -> str:
-    """What an exception says in the end."""
+    """Return the last line of the message of an exception."""
     return (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
 
 
@@ -266,7 +265,7 @@ def _report_outcome(
     run_dir: Path,
     console: Console,
 ) -> int:
-    """Make the reports and say how each subject ended."""
+    """Write the reports and print how each subject ended."""
     from bids_fcnreg.app.summary import print_summary, quality_warnings
     from bids_fcnreg.bids.derivatives import write_json
     from bids_fcnreg.bids.results import FAILURES
@@ -276,9 +275,9 @@ def _report_outcome(
     messages = {label: failure.message for label, failure in failures.items()}
     if messages:
         write_json(run_dir / FAILURES, messages)
-    accounts = {label: f.crash_file for label, f in failures.items() if f.crash_file}
+    crash_files = {label: f.crash_file for label, f in failures.items() if f.crash_file}
     reported = [scan for scan in scans if scan.t1w and not _conflicting_file(config, scan)]
-    run_reports(config, reported, messages, accounts)
+    run_reports(config, reported, messages, crash_files)
     seconds = {label: subject.seconds for label, subject in display.subjects.items()}
     labels = [scan.label for scan in scans]
     print_summary(console, labels, seconds, failures, config.output_dir, run_dir)

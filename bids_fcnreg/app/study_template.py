@@ -1,4 +1,4 @@
-"""The group task `template`: iterations until the study template does not change any more."""
+"""The group task `template`: iterate until the study template has converged."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ if TYPE_CHECKING:
     from bids_fcnreg.bids.templates import Template
     from bids_fcnreg.workflows.study_template import Estimate, Member
 
-#: A template has converged when it changed so little (RMS over mean intensity).
+#: Change of a converged template (RMS difference over mean intensity) in an iteration.
 CONVERGED_CHANGE = 0.02
 
-#: The first iterations show a blurred average: a network's prediction is good enough for it.
+#: First iterations that only predict: the average is still too blurred for refinement.
 ROUGH_ITERATIONS = 2
 
-#: Fewer scans make no average.
+#: Minimum number of scans for a template.
 MIN_SCANS = 2
 
 DONE, FAILED = 0, 1
 
 
 def make_template(config: Config, scans: Sequence[Scan], console: Console) -> int:
-    """Make an unbiased template of the scans that the participant level has preprocessed.
+    """Make an unbiased template from the preprocessed scans.
 
     Returns
     -------
     int
-        0, or 1 when some scan could not be used.
+        0, or 1 if a scan could not be used.
 
     Raises
     ------
     FcnregError
-        When no template can be made.
+        If no template can be made.
     """
     from bids_fcnreg.bids.templates import BUILTIN, resolve_template
 
     members = find_members(config.output_dir, scans)
     without = [s.label for s in scans if s.label not in {m.scan.label for m in members}]
     if without:
-        console.print(f"Not preprocessed, hence left out: {', '.join(without)}")
+        console.print(f"Skipped, not preprocessed: {', '.join(without)}")
     if len(members) < MIN_SCANS:
         raise InputError(
             f"{config.output_dir} holds {len(members)} preprocessed T1w images, but a template "
@@ -79,7 +79,7 @@ def _make(
     log_file: Path,
     console: Console,
 ) -> list[str]:
-    """Make the template of these members; returns who was left out."""
+    """Make the template of these members; return the labels of the scans left out."""
     from bids_fcnreg.bids.templates import BUILTIN, materialise, resolve_template
 
     cache = config.work_dir / preflight.TEMPLATES
@@ -96,18 +96,18 @@ def _make(
 
 
 def _check_name(config: Config, taken: set[str]) -> None:
-    """Refuse a name under which there are other transforms already."""
+    """Refuse a name for which transforms to another template exist."""
     name = str(config.template_name)
     registered = config.output_dir.glob(f"sub-*/**/*_to-{name}_*_desc-quality_xfm.json")
     if name in taken or next(registered, None):
         raise InputError(
-            f"There is a template called {name} already that scans are registered to: choose "
-            "another --template-name."
+            f"Scans are already registered to another template named {name}. Choose another "
+            "--template-name."
         )
 
 
 def _check_midline(anchor: Template) -> None:
-    """Refuse a template whose left and right do not lie on either side of x = 0."""
+    """Refuse a template whose midline is not at x = 0."""
     from bids_fcnreg.fcn.groupwise import mirror
     from bids_fcnreg.io import image
     from bids_fcnreg.study.statistics import overlap
@@ -115,8 +115,8 @@ def _check_midline(anchor: Template) -> None:
     mask = image.read(anchor.brain_mask)
     if overlap((mask.data > 0.5).numpy(), (mirror(mask).data > 0.5).numpy()) < 0.8:
         raise InputError(
-            f"--template-symmetric needs a template whose midline is at x = 0, which that of "
-            f"{anchor.name} is not: move its origin there, or give another --template."
+            f"--template-symmetric requires a template whose midline is at x = 0, unlike "
+            f"{anchor.name}. Move its origin, or choose another --template."
         )
 
 
@@ -125,7 +125,7 @@ def _rounded(value: float | None) -> str | None:
 
 
 def _as_estimate(template: Template) -> Estimate:
-    """A finished template as the start of another one."""
+    """Return a finished template as the initial estimate of another one."""
     from bids_fcnreg.fcn.groupwise import sharpness
     from bids_fcnreg.io import image
     from bids_fcnreg.workflows.study_template import Estimate
@@ -136,14 +136,14 @@ def _as_estimate(template: Template) -> Estimate:
 
 
 def find_members(output_dir: Path, scans: Sequence[Scan]) -> list[Member]:
-    """Preprocessed images of the scans; all sessions of a participant count as one.
+    """Find the preprocessed images of the scans, weighted per participant.
 
     Parameters
     ----------
     output_dir : Path
-        The derivatives.
+        Directory of the derivatives.
     scans : sequence of Scan
-        Those wanted.
+        Scans to find.
     """
     from bids_fcnreg.bids.results import find_preprocessed
     from bids_fcnreg.workflows.study_template import Member
@@ -153,27 +153,27 @@ def find_members(output_dir: Path, scans: Sequence[Scan]) -> list[Member]:
 
 
 def weighted(members: Sequence[Member]) -> list[Member]:
-    """The members with weights that give each participant the same."""
+    """Weight the members so that each participant has the same total weight."""
     sessions = Counter(member.scan.participant for member in members)
     return [replace(m, weight=1 / sessions[m.scan.participant]) for m in members]
 
 
 @dataclass
 class TemplateConstruction:
-    """A study template in the construction.
+    """Iterative construction of a study template.
 
     Attributes
     ----------
     config : Config
     console : rich.console.Console
     run_dir, log_file : Path
-        Of this run.
+        Log directory and log file of this run.
     members : list of Member
-        The scans; those that fail leave.
+        The scans; scans that fail are removed.
     left_out : list of str
-        Labels of those that failed.
+        Labels of the scans that failed.
     history : list of Estimate
-        What it started from, and what each iteration found.
+        Initial estimate, and the estimate of each iteration.
     """
 
     config: Config
@@ -187,21 +187,21 @@ class TemplateConstruction:
 
     @property
     def name(self) -> str:
-        """Of the template."""
+        """Name of the template."""
         return str(self.config.template_name)
 
     @property
     def base_dir(self) -> Path:
-        """Where intermediate results go."""
+        """Directory of the intermediate results."""
         return self.config.work_dir / "template_wf" / self.name
 
     @property
     def folder(self) -> Path:
-        """Where the template goes."""
+        """Directory of the template."""
         return self.config.output_dir / f"tpl-{self.name}"
 
     def run(self, anchors: Sequence[Template]) -> None:
-        """Make the template, starting from the first of the anchors, and all that goes with it."""
+        """Make the template, starting from the first of the anchors, and its transforms."""
         from bids_fcnreg.workflows.study_template import init_start_wf
         from bids_fcnreg.workflows.study_template_outputs import init_finish_wf, init_transforms_wf
 
@@ -219,7 +219,7 @@ class TemplateConstruction:
             if self._iterate(number):
                 break
         else:
-            self.console.print("It still changes a little: more --template-iterations would help.")
+            self.console.print("Not converged. Increase --template-iterations to refine it.")
         self._write()
         last = self.history[-1]
         self._run_workflow(
@@ -239,10 +239,10 @@ class TemplateConstruction:
                 template=finished, anchors=anchors, folder=self.folder, **common
             )
         )
-        self.console.print(f"Template: {self.folder} (give it as --template)")
+        self.console.print(f"Template: {self.folder} (use it with --template)")
 
     def _iterate(self, number: int) -> bool:
-        """Register all scans to the latest estimate and average them; whether that is the end."""
+        """Register all scans to the latest estimate and average them; return if converged."""
         from bids_fcnreg.workflows.study_template import init_iteration_wf
 
         early = number <= min(ROUGH_ITERATIONS, self.config.template_iterations - 1)
@@ -260,15 +260,15 @@ class TemplateConstruction:
                 base_dir=self.base_dir,
             )
         )
-        assert estimate.change is not None  # from the template before
+        assert estimate.change is not None  # from the previous estimate
         self.console.print(
-            f"  it changed by {100 * estimate.change:.1f} %, its shape is {estimate.bias_mm:.3f} "
-            f"mm from the mean, sharpness {estimate.sharpness:.4f} per mm"
+            f"  change {100 * estimate.change:.1f} %, distance from the mean shape "
+            f"{estimate.bias_mm:.3f} mm, sharpness {estimate.sharpness:.4f} per mm"
         )
         return estimate.change < CONVERGED_CHANGE and mode == self.config.mode
 
     def _run_estimate(self, build: Callable[[], Workflow]) -> Estimate:
-        """Run a workflow that makes a template, and remember what it found."""
+        """Run a workflow that makes a template, and append its estimate to the history."""
         from bids_fcnreg.workflows.study_template import read_estimate
 
         workflow = self._run_workflow(build)
@@ -276,12 +276,12 @@ class TemplateConstruction:
         return self.history[-1]
 
     def _run_workflow(self, build: Callable[[], Workflow]) -> Workflow:
-        """Run a workflow of all members; without those that fail, until none does.
+        """Run a workflow of all members, and rerun it without members that failed.
 
         Raises
         ------
         FcnregError
-            When something else fails, or too few are left.
+            If another part fails, or too few members are left.
         """
         from bids_fcnreg.app.summary import read_crash_files
         from bids_fcnreg.execution.plugin import run_workflow
@@ -295,7 +295,7 @@ class TemplateConstruction:
             }
             labels[workflow.name] = f"template {self.name}"
             _, stopped = run_workflow(self.config, workflow, labels, self.log_file, self.console)
-            # Crash files of those left out earlier are still there, and are still theirs.
+            # Crash files of members removed earlier still exist.
             failures = read_crash_files(self.run_dir, self._labels_before | labels)
             failed = [m.scan.label for m in self.members if m.scan.label in failures]
             for label in failed:
@@ -304,7 +304,10 @@ class TemplateConstruction:
             self._labels_before |= labels
             self.members = weighted([m for m in self.members if m.scan.label not in failed])
             if len(self.members) < MIN_SCANS:
-                raise FcnregError(f"No template can be made of {len(self.members)} scan.")
+                raise FcnregError(
+                    f"A template needs at least {MIN_SCANS} scans, but only {len(self.members)} "
+                    "could be used."
+                )
             if failed:
                 continue
             if stopped is not None:
@@ -315,18 +318,18 @@ class TemplateConstruction:
             return workflow
 
     def _as_template(self, t1w: Path, mask: Path) -> Template:
-        """An image and its mask as a template without skull."""
+        """Return an image and its mask as a skull-stripped template."""
         from bids_fcnreg.bids.templates import Template, materialise
 
         cache = self.config.work_dir / preflight.TEMPLATES
         return materialise(Template(self.name, None, None, t1w, mask), cache)
 
     def _file(self, ending: str) -> Path:
-        """A file of the finished template."""
+        """Return the path of a file of the finished template."""
         return self.folder / f"tpl-{self.name}_res-01_{ending}"
 
     def _write(self) -> None:
-        """Put the template into its folder, and the record of the iterations beside the tables."""
+        """Write the template, and the table and figure of the iterations."""
         from bids_fcnreg.atomic import publish
         from bids_fcnreg.bids.derivatives import write_json, write_tsv
         from bids_fcnreg.study.figures import draw_iterations

@@ -1,4 +1,4 @@
-"""The group task `train`: registering the cohort trains the network, which registers all."""
+"""The group task `train`: train a network on the cohort and register every scan with it."""
 
 from __future__ import annotations
 
@@ -24,55 +24,55 @@ if TYPE_CHECKING:
     from bids_fcnreg.fcn.nets.checkpoint import RegistrationNetwork
     from bids_fcnreg.fcn.train import Training
 
-#: Name of the network in the derivatives' folder of the study, without extension.
+#: Name of the network in the group directory of the derivatives, without extension.
 NETWORK = "network"
 
-#: Updates in each stage where trained weights are the start: they are near already.
+#: Updates in each stage when training starts from trained weights.
 FINE_TUNING_STEPS = {"diffeomorphic": (100, 200, 0), "2017": (1000,)}
 
 
 def train(config: Config, scans: Sequence[Scan], console: Console) -> int:
-    """Train a network on the study's brains, and register every scan with it.
+    """Train a network on the brains of the study, and register every scan with it.
 
-    The processes that `torchrun` starts share the training; the first one goes on alone.
+    Processes started by `torchrun` share the training; only rank 0 registers.
 
     Returns
     -------
     int
-        0, or 1 when some scan could not be registered.
+        0, or 1 if a scan could not be registered.
 
     Raises
     ------
     FcnregError
-        When the network cannot be trained, or nothing could be registered with it.
+        If the network cannot be trained, or no scan could be registered with it.
     """
     import torch
 
     from bids_fcnreg.fcn import distributed
     from bids_fcnreg.fcn.register import resolve_device
 
-    preflight.find_templates(config)  # what is wrong with them is said before hours of training
-    with distributed.group(resolve_device(config.device)) as device, ExitStack() as alone:
+    preflight.find_templates(config)  # report errors before hours of training
+    with distributed.group(resolve_device(config.device)) as device, ExitStack() as lock:
         leads = distributed.rank() == 0
         if leads:
             preflight.make_folders(config)
-            alone.enter_context(preflight.locked_work_dir(config, ["a training"], console))
+            lock.enter_context(preflight.locked_work_dir(config, ["a training"], console))
         distributed.wait()
         trained = _trained(config, scans, device, console)
     if not leads:
         return participant.DONE
     gc.collect()
-    torch.cuda.empty_cache()  # other processes need that memory now
+    torch.cuda.empty_cache()  # the node processes need the memory
     model = _publish(trained, config.output_dir)
-    console.print(f"Network: {model}; now every scan is registered with it")
-    registering = replace(config, level="participant", model=model, clean_workdir=False)
-    return participant.run(registering, console)
+    console.print(f"Network: {model}. Registering every scan with it")
+    participant_config = replace(config, level="participant", model=model, clean_workdir=False)
+    return participant.run(participant_config, console)
 
 
 def _trained(
     config: Config, scans: Sequence[Scan], device: torch.device, console: Console
 ) -> Path:
-    """File of the trained weights, in the work folder."""
+    """Train the network; return the file of the weights, in the work directory."""
     import torch
 
     from bids_fcnreg.bids.templates import resolve_template
@@ -90,7 +90,7 @@ def _trained(
         TrainingFiles.of(folder / f"{NETWORK}.safetensors", folder), aligned=work / "aligned"
     )
     if distributed.agreed(files.are_complete()):
-        console.print("The network is trained already on these scans.")
+        console.print("The network has already been trained on these scans.")
         return files.model
     job = Job(
         files=files,
@@ -109,12 +109,12 @@ def _trained(
 
 
 def preprocessed_brains(config: Config, scans: Sequence[Scan]) -> tuple[Brain, ...]:
-    """Preprocessed images of the scans.
+    """Find the preprocessed images of the scans.
 
     Raises
     ------
     InputError
-        When there are too few.
+        If there are too few.
     """
     from bids_fcnreg.bids.results import find_preprocessed
     from bids_fcnreg.training.aligned_images import MIN_IMAGES
@@ -130,14 +130,14 @@ def preprocessed_brains(config: Config, scans: Sequence[Scan]) -> tuple[Brain, .
 
 
 def _digest(config: Config, brains: Sequence[Brain], start: str | None) -> str:
-    """Changes when the images, what the network starts from, or the wishes do."""
-    wishes = (start, config.network, config.train_steps, config.seed)
-    what = [*(brain.fingerprint for brain in brains), *map(str, wishes)]
-    return hashlib.sha256("\n".join(what).encode()).hexdigest()[:12]
+    """Return a hash of the images, the initial weights and the settings."""
+    settings = (start, config.network, config.train_steps, config.seed)
+    hashed = [*(brain.fingerprint for brain in brains), *map(str, settings)]
+    return hashlib.sha256("\n".join(hashed).encode()).hexdigest()[:12]
 
 
 def _network(config: Config) -> tuple[RegistrationNetwork, str | None]:
-    """The network as it is before training, and the checksum of the weights it starts from."""
+    """Return the network before training, and the checksum of its initial weights."""
     from bids_fcnreg.fcn.nets import checkpoint
 
     shipped = checkpoint.SHIPPED / f"{config.network}.safetensors"
@@ -149,20 +149,20 @@ def _network(config: Config) -> tuple[RegistrationNetwork, str | None]:
 
 
 def _recipe(config: Config, network: RegistrationNetwork, start: str | None) -> Training:
-    """How to train."""
+    """Return the recipe of the training."""
     from bids_fcnreg.fcn import distributed
     from bids_fcnreg.fcn.nets.checkpoint import kind_of
     from bids_fcnreg.fcn.train import COHORT_RECIPES
 
     kind = kind_of(network)
     recipe = COHORT_RECIPES[kind]
-    usual = recipe.steps if start is None else FINE_TUNING_STEPS[kind]
-    steps = tuple(map(int, config.train_steps)) or usual
+    default = recipe.steps if start is None else FINE_TUNING_STEPS[kind]
+    steps = tuple(map(int, config.train_steps)) or default
     return with_steps(replace(recipe, batch=distributed.size()), steps, "--train-steps")
 
 
 def _publish(trained: Path, output_dir: Path) -> Path:
-    """Put the network, its card and its curves into the derivatives."""
+    """Copy the network, its model card and its learning curves to the derivatives."""
     from bids_fcnreg.atomic import publish
     from bids_fcnreg.workflows.group_report import FOLDER
 

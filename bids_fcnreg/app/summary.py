@@ -1,4 +1,4 @@
-"""How a run ended: what became of each subject, in a table and one message per failure."""
+"""Summary of a run: a table of the registrations, and one message per failure."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from bids_fcnreg.execution.progress import stage_name, subject_label
 from bids_fcnreg.qc.metrics import METRICS
 from bids_fcnreg.qc.verdict import LEVELS
 
-_OURS = re.compile(r"^\s*bids_fcnreg\.errors\.\w+: (.+)$", re.MULTILINE)
-_ANY = re.compile(r"^\s*(?:\w+\.)*(\w*(?:Error|Exception)): (.+)$", re.MULTILINE)
+_OWN_ERROR = re.compile(r"^\s*bids_fcnreg\.errors\.\w+: (.+)$", re.MULTILINE)
+_ANY_ERROR = re.compile(r"^\s*(?:\w+\.)*(\w*(?:Error|Exception)): (.+)$", re.MULTILINE)
 
 
 _NO_SPACE = (
-    "The disk was full: make room where the work folder and the output folder lie, or give "
-    "another work folder with -w; the same command goes on with what is done."
+    "No space left on device. Free some space in the work and output directories, or choose "
+    "another work directory with -w, then rerun the command to resume."
 )
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a subject has no results.
+    """Reason why a subject has no results.
 
     Attributes
     ----------
     message : str
-        What is told to the user.
+        Message for the user.
     crash_file : Path or None
-        Nipype's account of it, where a node failed for a reason that we have no words for.
+        Nipype's crash file, if a node failed with an unexpected error.
     """
 
     message: str
@@ -46,19 +46,19 @@ class Failure:
 
 
 def read_crash_files(run_dir: Path, workflows: Mapping[str, str]) -> dict[str, Failure]:
-    """Recover why subjects failed from the crash files of a run.
+    """Read why subjects failed from the crash files of a run.
 
     Parameters
     ----------
     run_dir : Path
-        Folder with Nipype's crash files (txt) of this run only.
+        Directory with Nipype's crash files (txt) of this run only.
     workflows : mapping of str to str
-        Label of the subject for the name of its workflow.
+        Labels of subjects by the name of their workflow.
 
     Returns
     -------
     dict
-        The first failure of each subject that has one.
+        The first failure of each failed subject, by label.
     """
     failures: dict[str, Failure] = {}
     for path in sorted(run_dir.glob("crash-*.txt"), key=lambda p: p.stat().st_mtime):
@@ -71,41 +71,39 @@ def read_crash_files(run_dir: Path, workflows: Mapping[str, str]) -> dict[str, F
 
 
 def _node_of(text: str, workflows: Mapping[str, str]) -> str:
-    """Full name of the node that a crash file is of."""
+    """Return the full name of the node of a crash file."""
     head = re.match(r"Node: (.*)\n(?:Working directory: (.*)\n)?", text)
     assert head is not None  # Nipype writes these lines
     node, directory = head.groups()
     if subject_label(node, workflows) is not None or directory is None:
         return node
-    # One of several runs has a short name, in a folder that tells all.
+    # A node inside a MapNode has a short name; its working directory has the full one.
     parts = Path(directory).parts
     first = next((n for n, part in enumerate(parts) if part in workflows), 1)
     return ".".join(parts[first - 1 :])
 
 
 def _explain(text: str, node: str, path: Path) -> Failure:
-    """One message from the text of a crash file."""
-    ours = _OURS.findall(text)
-    if ours:
-        return Failure(ours[-1].strip())
+    """Return the failure described in a crash file."""
+    own = _OWN_ERROR.findall(text)
+    if own:
+        return Failure(own[-1].strip())
     if os.strerror(errno.ENOSPC) in text:
         return Failure(_NO_SPACE, path)
-    others = _ANY.findall(text)
+    others = _ANY_ERROR.findall(text)
     reason = f" ({': '.join(others[-1]).strip().rstrip('.')})" if others else ""
-    return Failure(
-        f"The stage '{stage_name(node)}' failed{reason}; the details are in {path}.", path
-    )
+    return Failure(f"The stage '{stage_name(node)}' failed{reason}. See {path} for details.", path)
 
 
 def read_quality_by_space(output_dir: Path, label: str) -> dict[str, dict[str, Any]]:
-    """Quality numbers of a subject or session by the space it was registered to.
+    """Read the quality metrics of a subject or session, by the space it was registered to.
 
     Parameters
     ----------
     output_dir : Path
-        The derivatives.
+        Directory of the derivatives.
     label : str
-        Such as ``sub-01`` or ``sub-01_ses-x``.
+        Label such as ``sub-01`` or ``sub-01_ses-x``.
     """
     folder = output_dir.joinpath(*label.split("_"), "anat")
     found = {}
@@ -121,7 +119,7 @@ def read_quality_by_space(output_dir: Path, label: str) -> dict[str, dict[str, A
 def quality_warnings(
     output_dir: Path, label: str, levels: Container[str] = LEVELS[1:]
 ) -> list[str]:
-    """A message for each registration of a subject or session whose verdict is in `levels`."""
+    """Return a message for each registration of a scan whose verdict is in `levels`."""
     return [
         f"{label} to {space} is {quality['verdict']}: {quality['verdict_reason']}"
         for space, quality in read_quality_by_space(output_dir, label).items()
@@ -130,7 +128,7 @@ def quality_warnings(
 
 
 def excluded_run_warnings(output_dir: Path, label: str) -> list[str]:
-    """A message for each run that was left out of the average of a subject or session."""
+    """Return a message for each run that was left out of the average of a scan."""
     folder = output_dir.joinpath(*label.split("_"), "anat")
     paths = folder.glob(f"{label}*_desc-preproc_T1w.json")
     native = [path for path in paths if "_space-" not in path.name]
@@ -148,7 +146,7 @@ def summary_rows(
     failures: Mapping[str, Failure],
     output_dir: Path,
 ) -> list[SummaryRow]:
-    """A row of the closing table for each subject or session and template."""
+    """Return a row of the summary table for each scan and template."""
     rows = []
     for label in labels:
         time = f"{seconds[label]:.0f}" if label in seconds else "–"
@@ -180,13 +178,17 @@ def print_summary(
     output_dir: Path,
     run_dir: Path,
 ) -> None:
-    """Print the closing table, what is doubtful or failed and why, and where everything is."""
+    """Print the summary table, failures and doubtful registrations, and the paths of results."""
     print_table(console, summary_rows(labels, seconds, failures, output_dir))
     for label, failure in failures.items():
         console.print(f"{label} failed: {failure.message}", soft_wrap=True, markup=False)
     for label in labels:
-        told = [*excluded_run_warnings(output_dir, label), *quality_warnings(output_dir, label)]
-        for message in () if label in failures else told:
+        if label in failures:
+            continue
+        for message in (
+            *excluded_run_warnings(output_dir, label),
+            *quality_warnings(output_dir, label),
+        ):
             console.print(message, soft_wrap=True, markup=False)
     done = sum(label not in failures for label in labels)
     console.print(

@@ -1,4 +1,4 @@
-"""One training from images to weights: begun, gone on with, refused, or found to be done."""
+"""A training job: from images to weights, with checkpoints from which it resumes."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ from bids_fcnreg.training.progress import TrainingDisplay, stage_title
 
 @dataclass(frozen=True)
 class TrainingFiles:
-    """Where the files of one training are.
+    """Paths of the files of one training.
 
     Attributes
     ----------
-    model, card, table, picture : Path
-        The results: weights, what is to be known about them, curves.
+    model, card, table, figure : Path
+        Results: weights, model card, table and figure of the learning curves.
     work, checkpoint, settings, aligned : Path
-        The folder of what is needed to go on, and what is in it.
+        Work directory; checkpoint, settings and aligned images in it.
     """
 
     model: Path
     card: Path
     table: Path
-    picture: Path
+    figure: Path
     work: Path
     checkpoint: Path
     settings: Path
@@ -56,7 +56,7 @@ class TrainingFiles:
 
     @classmethod
     def of(cls, model: Path, work: Path | None = None) -> TrainingFiles:
-        """All of them from the name of the weights; by default `work` is a folder beside them."""
+        """Return all paths for a file of weights; by default, `work` is a directory beside it."""
         model = model.expanduser().absolute()
         work = (work or model.with_name(f".{model.stem}-work")).expanduser().absolute()
         return cls(
@@ -71,11 +71,11 @@ class TrainingFiles:
         )
 
     def are_complete(self) -> bool:
-        """Whether trained weights, which are whole, and what is to be known of them are there."""
+        """Return whether intact weights and their model card exist."""
         return self.card.exists() and checkpoint.is_whole(self.model)
 
     def make_directories(self) -> None:
-        """Make the folders.
+        """Create the directories.
 
         Raises
         ------
@@ -89,10 +89,12 @@ class TrainingFiles:
             except OSError as error:
                 reason = error.strerror
             if reason is not None:
-                raise InputError(f"The folder {folder} cannot be used: {reason}.")
+                raise InputError(
+                    f"The directory {folder} cannot be used ({reason}). Choose another one."
+                )
 
     def remove_stale_files(self) -> None:
-        """Remove what a training that was killed left half-written."""
+        """Remove temporary files of a killed training."""
         remove_stale_temporaries(self.model.parent.glob(f".{self.model.stem}*"))
         remove_stale_temporaries(self.work.rglob(".*"))
         remove_stale_temporaries(self.aligned.glob(".*"))
@@ -100,28 +102,28 @@ class TrainingFiles:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What to train, on what, and how.
+    """Network, data and recipe of a training.
 
     Parameters
     ----------
     files : TrainingFiles
-        Where its files are.
+        Paths of its files.
     network : RegistrationNetwork
-        As it is before training.
+        Network before training.
     recipe : Training
-        How it is trained.
+        Recipe of the training.
     start_from : str or None
-        Checksum of the weights that the network has, if they were trained before.
+        Checksum of the initial weights; None if they are random.
     template : Template
-        To which all images are aligned.
+        Template to which all images are aligned.
     brains : tuple of Brain
-        The images.
+        Images.
     held_out : int or None
-        See `split_held_out`.
+        Number of held-out images, see `split_held_out`.
     seed : int
-        Of everything random.
+        Seed of all random numbers.
     device : torch.device
-        Where to compute.
+        Device to train on.
     """
 
     files: TrainingFiles
@@ -135,57 +137,61 @@ class Job:
     device: torch.device
 
     def run(self, display: TrainingDisplay) -> None:
-        """Train, or go on with it, and write the results; nothing is done twice.
+        """Train, or resume the training, and write the results.
 
         Raises
         ------
         InputError
-            If the images are too few or whole heads, if processes cannot share a batch, if a
-            training with other settings is under way in the work folder, or if the weights would
-            replace others.
+            If there are too few images or whole heads, if processes cannot share a batch, if the
+            work directory holds a training with other settings, or if the weights would overwrite
+            others.
         """
         if len(self.brains) < MIN_IMAGES:
-            raise InputError(f"{len(self.brains)} images are too few: give at least {MIN_IMAGES}.")
-        split_held_out(self.brains, self.held_out, self.seed)  # refuses a wrong number early
+            raise InputError(
+                f"{len(self.brains)} images are too few. Provide at least {MIN_IMAGES}."
+            )
+        split_held_out(self.brains, self.held_out, self.seed)  # check the number early
         if self.recipe.batch % distributed.size():
             raise InputError(
-                f"{distributed.size()} processes cannot share {self.recipe.batch} pairs evenly: "
-                "give a --batch that is a multiple of their number."
+                f"{distributed.size()} processes cannot share {self.recipe.batch} pairs evenly. "
+                "Set --batch to a multiple of the number of processes."
             )
-        self._refuse_other(self._settings())
+        self._check_resumable(self._settings())
         if self._is_done():
-            display.say(f"{self.files.model} is trained already, like this: nothing to do.")
+            display.say(f"{self.files.model} has already been trained with these settings.")
             return
         self.files.make_directories()
         self.files.remove_stale_files()
         used, cohort = self._align(display)
         left_out = [brain.image.name for brain in self.brains if brain not in used]
         settings = self._settings() | {"images left out": left_out}
-        self._refuse_other(settings)
-        distributed.wait()  # until all have read the settings there were
+        self._check_resumable(settings)
+        distributed.wait()  # until all processes have read the previous settings
         if distributed.rank() == 0:
             write_json(self.files.settings, settings)
         trained, held = split_held_out(used, self.held_out, self.seed)
         if held:
             display.say(f"Held out: {', '.join(used[n].image.name for n in held)}")
         else:
-            display.say("No images are held out: no stage ends before its last update.")
+            display.say("No images are held out. Stages do not stop early.")
         trainer = self._trainer(cohort, trained, held, display)
         self._train(trainer, display)
         if distributed.rank() == 0:
             self._finish(trainer, used, {"trained_on": len(trained), "held_out": len(held)})
         distributed.wait()
-        display.say(f"Trained weights: {self.files.model}; about them: {self.files.card}")
+        display.say(f"Trained weights: {self.files.model}; model card: {self.files.card}")
 
     def resume_hint(self) -> str:
-        """What the same command would do now."""
+        """Describe how the same command would resume."""
         if not self.files.checkpoint.exists():
-            return "the same command begins anew, with the images that are aligned already"
+            return (
+                "Run the same command again to reuse the aligned images and restart from scratch"
+            )
         stage, step, *_ = read_checkpoint(self.files.checkpoint)["place"]
-        return f"the same command goes on from update {step} of stage {stage + 1}"
+        return f"Run the same command again to resume from update {step} of stage {stage + 1}"
 
     def _settings(self) -> dict[str, Any]:
-        """All that decides about the weights, by words a user knows; as JSON gives it back."""
+        """Return all settings that determine the weights, by readable names, as JSON values."""
         recipe = {name.replace("_", " "): value for name, value in asdict(self.recipe).items()}
         recipe |= recipe.pop("objective")
         settings = {
@@ -202,28 +208,30 @@ class Job:
         }
         return json.loads(json.dumps(settings))
 
-    def _refuse_other(self, settings: dict[str, Any]) -> None:
-        """Refuse to go on with what was begun with other settings."""
+    def _check_resumable(self, settings: dict[str, Any]) -> None:
+        """Refuse to resume a training with other settings."""
         if not self.files.checkpoint.exists():
             return
-        begun = read_json(self.files.settings)
-        if not begun:
+        previous = read_json(self.files.settings)
+        if not previous:
             raise InputError(
-                f"{self.files.settings} is missing or damaged, so that nobody knows how the "
-                "training there was begun: delete that folder to train anew."
+                f"{self.files.settings} is missing or damaged. Delete its directory to restart "
+                "the training from scratch."
             )
         other = [
-            name for name, value in settings.items() if name not in begun or begun[name] != value
+            name
+            for name, value in settings.items()
+            if name not in previous or previous[name] != value
         ]
         if other:
             raise InputError(
-                f"The training in {self.files.work} was begun with other settings "
-                f"({', '.join(other)}): give those again to go on with it, or delete that folder "
-                "to train anew."
+                f"The training in {self.files.work} was started with other settings "
+                f"({', '.join(other)}). Use the same settings to resume it, or delete the "
+                "directory to restart from scratch."
             )
 
     def _is_done(self) -> bool:
-        """Whether the results are there; weights that come from elsewhere are not overwritten."""
+        """Return whether the results exist; refuse to overwrite weights of other origin."""
         if not self.files.model.exists():
             return False
         ended = False
@@ -232,80 +240,80 @@ class Job:
             ended = stage >= len(self.recipe.steps)
         if not ended:
             raise InputError(
-                f"{self.files.model} exists already, and the training in {self.files.work} has "
-                "not come to its end: delete the file, or give another name with -o."
+                f"{self.files.model} already exists, but the training in {self.files.work} is "
+                "not complete. Delete the file, or choose another name with -o."
             )
         return self.files.are_complete()
 
     def _align(self, display: TrainingDisplay) -> tuple[list[Brain], Cohort]:
-        """Align all images, and tell how that goes."""
+        """Align all images and report the progress."""
         aligner = Aligner(self.template, min(self.network.spacings), self.files.aligned)
 
-        def say(done: int, message: str) -> None:
-            display.at("Aligning images", done, len(self.brains))
+        def report(done: int, message: str) -> None:
+            display.update("Aligning images", done, len(self.brains))
             if message:
                 display.say(message)
 
-        kept = sum(aligner.cache_file(brain).exists() for brain in self.brains)
-        display.say(f"{len(self.brains)} images, {kept} of them aligned by an earlier run")
+        cached = sum(aligner.cache_file(brain).exists() for brain in self.brains)
+        display.say(f"{len(self.brains)} images, {cached} of them aligned by a previous run")
         check_skull_stripped(self.brains, aligner)
         if distributed.size() > 1:
-            # Each process aligns some; then all find all of them.
+            # Each process aligns some images; then all processes read all of them.
             for brain in self.brains[distributed.rank() :: distributed.size()]:
-                with suppress(Exception):  # it is said when it is tried again
+                with suppress(Exception):  # reported when it is tried again
                     aligner(brain)
             distributed.wait()
-        return align_all(self.brains, aligner, say)
+        return align_all(self.brains, aligner, report)
 
     def _trainer(
         self, cohort: Cohort, trained: list[int], held: list[int], display: TrainingDisplay
     ) -> Trainer:
-        """Training on the template and some of the images, judged by the others."""
+        """Return the trainer on the template and training images, validated on the others."""
         spacings = self.network.spacings
         levels = [cohort.coarser(spacing).to(self.device) for spacing in spacings]
         # The template comes first in the cohort.
         members = [level.subset([0, *(n + 1 for n in trained)]) for level in levels]
-        judges = [level.subset([n + 1 for n in held]) for level in levels]
+        validation = [level.subset([n + 1 for n in held]) for level in levels]
         augmentation = Augmentation()
 
         def draw(stage: int, generator: torch.Generator):
-            display.at(stage_title(stage, spacings), trainer.step, self.recipe.steps[stage])
+            display.update(stage_title(stage, spacings), trainer.step, self.recipe.steps[stage])
             return members[stage].random_pair(augmentation, generator)
 
-        def judge(stage: int):
-            return list(judges[stage].all_pairs())
+        def held_out_pairs(stage: int):
+            return list(validation[stage].all_pairs())
 
         self.network.to(self.device)
         trainer = Trainer(
             self.network,
             self.recipe,
             draw,
-            judge if held else None,
+            held_out_pairs if held else None,
             self.seed,
             fresh=self.start_from is None,
         )
         return trainer
 
     def _train(self, trainer: Trainer, display: TrainingDisplay) -> None:
-        """Train, and keep the curves up to date."""
+        """Train, and update the learning curves."""
 
-        def keep_curves() -> None:
-            table, picture = self.files.table, self.files.picture
-            write_curves(table, picture, trainer.records, self.network.spacings)
+        def update_curves() -> None:
+            table, figure = self.files.table, self.files.figure
+            write_curves(table, figure, trainer.records, self.network.spacings)
 
         def report(record: Record) -> None:
             display.record(record, self.network.spacings, self.recipe.steps)
             if distributed.rank() == 0:
-                keep_curves()
+                update_curves()
 
         if self.files.checkpoint.exists():
-            display.say(f"Goes on from {self.files.checkpoint}")
+            display.say(f"Resuming from {self.files.checkpoint}")
         trainer.run(report, self.files.checkpoint)
         if distributed.rank() == 0:
-            keep_curves()
+            update_curves()
 
     def _finish(self, trainer: Trainer, used: list[Brain], images: dict[str, int]) -> None:
-        """Write the weights and what is to be known about them."""
+        """Write the weights and the model card."""
         checkpoint.save(self.network, self.files.model)
         _, checksum = checkpoint.load(self.files.model)
         card = {

@@ -1,4 +1,4 @@
-"""Recipes: how a network is trained, from what is asked for and what is usual."""
+"""Recipes of trainings, and networks before training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def untrained_network(kind: str, seed: int) -> RegistrationNetwork:
-    """A network with random weights."""
+    """Return a network with random weights."""
     import torch
 
     from bids_fcnreg.fcn.nets import checkpoint
@@ -26,16 +26,16 @@ def untrained_network(kind: str, seed: int) -> RegistrationNetwork:
 
 
 def with_steps(recipe: Training, steps: Sequence[int], flag: str) -> Training:
-    """The recipe of a network with other numbers of updates in its stages.
+    """Replace the numbers of updates in a recipe.
 
     Parameters
     ----------
     recipe : Training
-        What is usual for the network.
+        Default recipe of the network.
     steps : sequence of int
         Updates in each stage.
     flag : str
-        Where the user gives them.
+        Option with which the user sets them.
 
     Raises
     ------
@@ -46,9 +46,10 @@ def with_steps(recipe: Training, steps: Sequence[int], flag: str) -> Training:
     if len(steps) != stages or not any(steps):
         example = " ".join(map(str, recipe.steps))
         raise InputError(
-            f"The network is trained in {stages} {'stage' if stages == 1 else 'stages'}: give "
-            f"{flag} so many numbers, not all of them zero, for instance {flag} {example}."
+            f"{flag}: this network is trained in {stages} "
+            f"{'stage' if stages == 1 else 'stages'}. Provide one number per stage, not all zero, "
+            f"for example {flag} {example}."
         )
-    # A short training is looked at, too, some ten times in its longest stage.
-    often = max(1, min(recipe.check_every, max(steps) // 10))
-    return replace(recipe, steps=tuple(steps), check_every=often)
+    # A short training is validated about ten times in its longest stage.
+    check_every = max(1, min(recipe.check_every, max(steps) // 10))
+    return replace(recipe, steps=tuple(steps), check_every=check_every)
