@@ -13,6 +13,8 @@ from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import tomli_w
+
 from bids_fcnreg.atomic import read_text, write_bytes
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.modes import MODES
@@ -380,8 +382,6 @@ class Config:
 
     def save(self, path: str | Path) -> Path:
         """Write all settings as TOML, atomically; `read_settings` reads them back."""
-        import tomli_w
-
         values = {key: _plain(value) for key, value in dataclasses.asdict(self).items()}
         text = tomli_w.dumps({key: value for key, value in values.items() if value is not None})
         return write_bytes(path, text.encode())

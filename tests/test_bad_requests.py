@@ -190,9 +190,12 @@ CASES: dict[str, tuple[Case, str]] = {
     "atlas below zero": (atlas(lambda labels: -labels), "not whole numbers"),
     "atlas of a million labels": (atlas(many), "different values and has no table"),
     "atlas of nothing": (atlas(np.zeros_like), "holds nothing but zeros"),
-    "table without columns": (atlas(np.copy, "a\tb\n1\tx\n"), "no column named index"),
+    "table without columns": (atlas(np.copy, "a\tb\n1\tx\n"), "no column index"),
     "table with a label twice": (atlas(np.copy, "index\tname\n1\ta\n1\tb\n"), "index 1 twice"),
-    "table with a word": (atlas(np.copy, "index\tname\nx\ta\n"), "has the index 'x': it must"),
+    "table with a word": (
+        atlas(np.copy, "index\tname\nx\ta\n"),
+        "has the index 'x', which is not a whole number",
+    ),
     "weights are text": (written("m.safetensors", "no", "--model"), "cannot be read"),
     "weights of something else": (foreign, "no network of ours"),
     "weights are a pickle": (pickled, "cannot be read"),
@@ -235,7 +238,7 @@ CASES: dict[str, tuple[Case, str]] = {
         written("p.yml", "plugin: OAR", "--use-plugin"),
         "needs the command oarsub",
     ),
-    "templates in the work folder are a file": (
+    "templates in the work directory are a file": (
         lambda folder: [*written("w/templates", "x")(folder), "-w", folder / "w"],
         "File exists",
     ),
@@ -243,8 +246,11 @@ CASES: dict[str, tuple[Case, str]] = {
     "endless memory": (said("--mem", "inf"), "--mem"),
     "memory without number": (said("--mem", "nan"), "--mem"),
     "no memory": (said("--mem", "-1"), "--mem"),
-    "work folder in the dataset": (lambda folder: ["-w", folder / "in/work"], "inside the BIDS"),
-    "work folder is a file": (written("w", "x", "-w"), "is a file"),
+    "work directory in the dataset": (
+        lambda folder: ["-w", folder / "in/work"],
+        "inside the BIDS",
+    ),
+    "work directory is a file": (written("w", "x", "-w"), "is a file"),
 }
 
 
@@ -293,7 +299,7 @@ def test_an_output_folder_that_cannot_be(out, study, capsys):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["group"], "holds no results of the participant level"),
+        (["group"], "holds no participant-level results"),
         (["group", "--group-task", "template"], "--template-name"),
         (["group", "--group-task", "template", "--template-name", "../x"], "template-name"),
         (["nobody"], "invalid choice"),

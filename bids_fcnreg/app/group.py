@@ -5,20 +5,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+
+from rich.console import Console
 
 from bids_fcnreg.app import preflight
+from bids_fcnreg.app.study_template import make_template
+from bids_fcnreg.app.study_training import train
+from bids_fcnreg.app.summary import read_crash_files
+from bids_fcnreg.bids.description import read_description
+from bids_fcnreg.bids.participants import read_participants
+from bids_fcnreg.bids.results import Result, find_damaged, find_results, read_failures
+from bids_fcnreg.bids.scan import Scan
+from bids_fcnreg.bids.templates import resolve_templates
+from bids_fcnreg.bids.versions import find_superseded, find_version_conflicts
 from bids_fcnreg.config import DEFAULT_TEMPLATE, Config
 from bids_fcnreg.errors import InputError
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from rich.console import Console
-
-    from bids_fcnreg.bids.results import Result
-    from bids_fcnreg.bids.scan import Scan
-    from bids_fcnreg.study.tables import Row
+from bids_fcnreg.execution.plugin import configure, run_workflow
+from bids_fcnreg.study.tables import Row, absent, tell_verdicts, without_clashes
+from bids_fcnreg.workflows.group_report import FOLDER, init_group_report_wf
 
 DONE, FAILED = 0, 1
 
@@ -39,9 +44,6 @@ def run(config: Config, console: Console) -> int:
     FcnregError
         If nothing can be run.
     """
-    from bids_fcnreg.app.study_template import make_template
-    from bids_fcnreg.app.study_training import train
-
     task = {"report": report, "template": make_template, "train": train}[config.group_task]
     return task(config, preflight.read_input_dataset(config, console), console)
 
@@ -59,10 +61,6 @@ def report(config: Config, scans: Sequence[Scan], console: Console) -> int:
     InputError
         If there are no participant-level results, or participants.tsv cannot be read.
     """
-    from bids_fcnreg.bids.participants import read_participants
-    from bids_fcnreg.bids.versions import find_superseded, find_version_conflicts
-    from bids_fcnreg.workflows.group_report import FOLDER
-
     results = _in_spaces(config, _results(config, scans))
     doubts = read_participants(config.bids_dir).doubts
     for doubt in (*doubts, *find_version_conflicts(results), *find_superseded(results)):
@@ -95,8 +93,6 @@ def _report_intact_results(
 
 def _find_damaged(results: Sequence[Result]) -> dict[tuple[str, str], str]:
     """Describe the results that cannot be read, by label and space."""
-    from bids_fcnreg.bids.results import find_damaged
-
     return {
         key: f"{path} {what}. Run the participant level for it again"
         for key, (path, what) in find_damaged(results).items()
@@ -115,11 +111,6 @@ def _make_report(
 
     `damaged` is as for `study_rows`.
     """
-    from bids_fcnreg.app.summary import read_crash_files
-    from bids_fcnreg.bids.description import read_description
-    from bids_fcnreg.execution.plugin import configure, run_workflow
-    from bids_fcnreg.workflows.group_report import init_group_report_wf
-
     spaces = sorted({result.space for result in results})
     rows = {space: study_rows(config, scans, results, space, damaged) for space in spaces}
     log_file = configure(config, run_dir)
@@ -142,8 +133,6 @@ def _results(config: Config, scans: Sequence[Scan]) -> list[Result]:
     InputError
         If there are none.
     """
-    from bids_fcnreg.bids.results import find_results
-
     wanted = {scan.label for scan in scans}
     results = [one for one in find_results(config.output_dir) if one.label in wanted]
     if not results:
@@ -164,8 +153,6 @@ def _in_spaces(config: Config, results: Sequence[Result]) -> list[Result]:
     """
     if config.templates == (DEFAULT_TEMPLATE,):
         return list(results)
-    from bids_fcnreg.bids.templates import resolve_templates
-
     wanted = [template.space for template in resolve_templates(config.templates)]
     known = sorted({one.space for one in results})
     for space in wanted:
@@ -199,10 +186,6 @@ def study_rows(
     damaged : mapping of (str, str) to str
         What is wrong with a damaged result, by the label of the scan and the space.
     """
-    from bids_fcnreg.bids.participants import read_participants
-    from bids_fcnreg.bids.results import read_failures
-    from bids_fcnreg.study.tables import Row, without_clashes
-
     people = read_participants(config.bids_dir)
     failures = read_failures(config.output_dir)
     done = {result.label for result in results if result.space == space}
@@ -236,9 +219,6 @@ def _print_summary(
     console: Console,
 ) -> None:
     """Print which scans are not in the tables, and where the results are."""
-    from bids_fcnreg.study.tables import absent, tell_verdicts
-    from bids_fcnreg.workflows.group_report import FOLDER
-
     for space, theirs in rows.items():
         done = sum(row.status == "done" for row in theirs)
         console.print(f"{space}: {done} of {len(theirs)} scans")

@@ -8,10 +8,8 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from rich.console import Console
 
 #: File whose bytes are locked; a lock is released when its process ends.
 _LOCK_FILE = ".locks"

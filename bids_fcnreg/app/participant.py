@@ -6,21 +6,35 @@ import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from nipype import Workflow
+from rich.console import Console
 
 from bids_fcnreg.app import preflight
+from bids_fcnreg.app.provenance import list_planned, report_replaced
+from bids_fcnreg.app.reference_sessions import report_reference_sessions
+from bids_fcnreg.app.summary import (
+    Failure,
+    print_summary,
+    quality_warnings,
+    read_crash_files,
+    read_quality_by_space,
+)
+from bids_fcnreg.bids.atlases import Atlas
+from bids_fcnreg.bids.derivatives import write_json
+from bids_fcnreg.bids.output_names import check_output_names
+from bids_fcnreg.bids.results import FAILURES
+from bids_fcnreg.bids.scan import Scan
+from bids_fcnreg.bids.templates import Template
 from bids_fcnreg.config import Config
 from bids_fcnreg.errors import InputError
-
-if TYPE_CHECKING:
-    from nipype import Workflow
-    from rich.console import Console
-
-    from bids_fcnreg.app.summary import Failure
-    from bids_fcnreg.bids.atlases import Atlas
-    from bids_fcnreg.bids.scan import Scan
-    from bids_fcnreg.bids.templates import Template
-    from bids_fcnreg.execution.progress import ProgressDisplay
+from bids_fcnreg.execution.plugin import configure, run_workflow, start_server, stop_server
+from bids_fcnreg.execution.progress import ProgressDisplay
+from bids_fcnreg.io.image import check_file, doubt_about_place
+from bids_fcnreg.preprocessing.lesions import doubt_about_values
+from bids_fcnreg.qc.verdict import UNFIT
+from bids_fcnreg.workflows.base import grouped, workflow_labels
+from bids_fcnreg.workflows.report import run_reports
 
 DONE, SUBJECT_FAILED = 0, 1
 
@@ -38,9 +52,6 @@ def run(config: Config, console: Console) -> int:
     FcnregError
         If nothing can be run.
     """
-    from bids_fcnreg.app.provenance import list_planned, report_replaced
-    from bids_fcnreg.app.reference_sessions import report_reference_sessions
-
     if not config.reports_only:
         preflight.check_weights(config)
         preflight.check_device(config)
@@ -62,8 +73,6 @@ def run(config: Config, console: Console) -> int:
     people = {f"sub-{scan.participant}" for scan in scans}
     preflight.remove_stale_files(config, *(config.output_dir / person for person in people))
 
-    from bids_fcnreg.execution.plugin import configure, start_server, stop_server
-
     log_file = configure(config, run_dir)
     if config.plugin_file is None and not config.boilerplate_only:
         start_server()  # starting takes seconds, during which this process continues
@@ -79,8 +88,6 @@ def run(config: Config, console: Console) -> int:
 
 def _check_lesions(config: Config, scans: Sequence[Scan]) -> None:
     """Refuse lesion masks with --longitudinal, where they would be ignored."""
-    from bids_fcnreg.workflows.base import grouped
-
     if not config.longitudinal:
         return
     several = [scan for theirs in grouped(config, scans) if len(theirs) > 1 for scan in theirs]
@@ -103,9 +110,6 @@ def _process(
     console: Console,
 ) -> int:
     """Build the workflow, run it and report the outcome."""
-    from bids_fcnreg.execution.plugin import run_workflow
-    from bids_fcnreg.workflows.base import workflow_labels
-
     if not (config.skip_validation or config.boilerplate_only):
         preflight.validate_input(config, run_dir, console)
     usable = [scan for scan in scans if scan.label not in unusable]
@@ -132,10 +136,6 @@ def _find_unusable(
     atlases: Mapping[str, Sequence[Atlas]],
 ) -> dict[str, Failure]:
     """Find the scans that cannot be read, or whose results cannot be written, and why."""
-    from bids_fcnreg.app.summary import Failure
-    from bids_fcnreg.bids.output_names import check_output_names
-    from bids_fcnreg.io.image import check_file
-
     found = {}
     for scan in scans:
         try:
@@ -167,9 +167,6 @@ def _warn_of_doubts(
     console: Console,
 ) -> None:
     """Warn of doubtful orientations of images, lesion mask values and names of atlas labels."""
-    from bids_fcnreg.io.image import doubt_about_place
-    from bids_fcnreg.preprocessing.lesions import doubt_about_values
-
     paths = [path for scan in scans for path in (*scan.t1w, *scan.lesions)]
     paths += [path for template in templates for path in template.found]
     paths += [atlas.image for one in atlases.values() for atlas in one if atlas.image]
@@ -186,9 +183,6 @@ def _warn_of_doubts(
 
 def _make_reports(config: Config, scans: Sequence[Scan], console: Console) -> int:
     """Write the reports of the scans that have results."""
-    from bids_fcnreg.app.summary import read_quality_by_space
-    from bids_fcnreg.workflows.report import run_reports
-
     done = [scan for scan in scans if read_quality_by_space(config.output_dir, scan.label)]
     for report in run_reports(config, done):
         console.print(f"Report: {report}")
@@ -214,8 +208,6 @@ def _collect_failures(
     run_dir: Path,
 ) -> dict[str, Failure]:
     """Return why subjects have no results, by label."""
-    from bids_fcnreg.app.summary import Failure, read_crash_files
-
     failures = read_crash_files(run_dir, display.workflows)
     ours = {scan.label for scan in scans}
     for label, subject in display.subjects.items():
@@ -242,8 +234,6 @@ def _collect_failures(
 
 def _related(label: str, failures: Mapping[str, Failure]) -> Failure | None:
     """Return the failure of the base or session that a session depends on, if any."""
-    from bids_fcnreg.app.summary import Failure
-
     participant = label.partition("_")[0]
     others = [other for other in failures if other.partition("_")[0] == participant]
     if not others:
@@ -266,12 +256,6 @@ def _report_outcome(
     console: Console,
 ) -> int:
     """Write the reports and print how each subject ended."""
-    from bids_fcnreg.app.summary import print_summary, quality_warnings
-    from bids_fcnreg.bids.derivatives import write_json
-    from bids_fcnreg.bids.results import FAILURES
-    from bids_fcnreg.qc.verdict import UNFIT
-    from bids_fcnreg.workflows.report import run_reports
-
     messages = {label: failure.message for label, failure in failures.items()}
     if messages:
         write_json(run_dir / FAILURES, messages)

@@ -11,52 +11,36 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import pypandoc
+from nipype import Workflow
+from rich.console import Console
+
+from bids_fcnreg.app.atlases import choose_atlases
+from bids_fcnreg.app.locks import lock_work_dir
+from bids_fcnreg.atomic import read_json, remove_stale_temporaries, write_bytes
+from bids_fcnreg.bids.atlases import Atlas, materialise_atlas
+from bids_fcnreg.bids.dataset import read_dataset
+from bids_fcnreg.bids.derivatives import prepare_output
+from bids_fcnreg.bids.filters import read_filter_file
+from bids_fcnreg.bids.notes import MAX_NAMED, summarize
+from bids_fcnreg.bids.results import find_preprocessed
+from bids_fcnreg.bids.scan import Scan
+from bids_fcnreg.bids.templates import Template, materialise, resolve_templates
+from bids_fcnreg.bids.validation import validate
 from bids_fcnreg.config import Config
 from bids_fcnreg.errors import FcnregError, InputError, describe_os_error
 from bids_fcnreg.fcn.modes import MODES
-
-if TYPE_CHECKING:
-    from nipype import Workflow
-    from rich.console import Console
-
-    from bids_fcnreg.bids.atlases import Atlas
-    from bids_fcnreg.bids.scan import Scan
-    from bids_fcnreg.bids.templates import Template
+from bids_fcnreg.fcn.nets.checkpoint import load, shipped
+from bids_fcnreg.fcn.register import resolve_device
+from bids_fcnreg.workflows.base import init_fcnreg_wf
+from bids_fcnreg.workflows.preprocess import tell_extraction
 
 #: Directory in the work directory for masks and images derived from templates.
 TEMPLATES = "templates"
 
 #: Directories that runs create in the work directory.
 _WORK_FOLDERS = (TEMPLATES, "fcnreg_wf", "group_wf", "template_wf", "train_wf")
-
-
-def check_folders(config: Config, console: Console) -> None:
-    """Refuse unsuitable directories, and warn of unrelated files in the output directory.
-
-    Raises
-    ------
-    InputError
-        See `bids_fcnreg.bids.dataset.check_raw` and
-        `bids_fcnreg.bids.derivatives.check_output`.
-    """
-    from bids_fcnreg.bids.derivatives import check_output, other_source_dataset, unrelated_files
-    from bids_fcnreg.bids.description import check_raw
-
-    check_raw(config.bids_dir)
-    check_output(config.output_dir, config.bids_dir)
-    if others := unrelated_files(config.output_dir, config.work_dir):
-        more = ", …" if len(others) > 3 else ""
-        console.print(
-            f"warning: the output directory {config.output_dir} contains unrelated files "
-            f"({', '.join(others[:3])}{more})"
-        )
-    if other := other_source_dataset(config.output_dir, config.bids_dir):
-        console.print(
-            f"warning: the output directory {config.output_dir} holds results of {other}. Use one "
-            "output directory per dataset, unless this is the same dataset under another path"
-        )
 
 
 def read_input_dataset(config: Config, console: Console) -> list[Scan]:
@@ -67,10 +51,6 @@ def read_input_dataset(config: Config, console: Console) -> list[Scan]:
     InputError
         See `bids_fcnreg.bids.dataset.read_dataset`.
     """
-    from bids_fcnreg.bids.dataset import read_dataset
-    from bids_fcnreg.bids.filters import read_filter_file
-    from bids_fcnreg.bids.notes import MAX_NAMED, summarize
-
     filters = read_filter_file(config.filter_file) if config.filter_file else None
     dataset = read_dataset(config.bids_dir, config.participants, config.sessions, filters)
     if config.database_dir is not None:
@@ -98,8 +78,6 @@ def check_weights(config: Config) -> None:
         See `bids_fcnreg.fcn.nets.checkpoint`.
     """
     if MODES[config.mode].trained:
-        from bids_fcnreg.fcn.nets.checkpoint import load, shipped
-
         if config.model is None:
             shipped(config.network)
         else:
@@ -115,8 +93,6 @@ def check_device(config: Config) -> None:
         See `bids_fcnreg.fcn.register.resolve_device`.
     """
     if config.plugin_file is None:
-        from bids_fcnreg.fcn.register import resolve_device
-
         resolve_device(config.device)
 
 
@@ -128,9 +104,6 @@ def find_templates(config: Config) -> tuple[list[Template], dict[str, list[Atlas
     InputError
         If one of them does not exist or cannot be used.
     """
-    from bids_fcnreg.app.atlases import choose_atlases
-    from bids_fcnreg.bids.templates import resolve_templates
-
     templates = resolve_templates(config.templates)
     return templates, choose_atlases(config.atlases, templates)
 
@@ -143,8 +116,6 @@ def make_folders(config: Config) -> Path:
     InputError
         If one of them cannot be written.
     """
-    from bids_fcnreg.bids.derivatives import prepare_output
-
     prepare_output(config.output_dir, config.bids_dir)
     try:
         (config.work_dir / TEMPLATES).mkdir(parents=True, exist_ok=True)
@@ -166,8 +137,6 @@ def locked_work_dir(config: Config, parts: Iterable[str], console: Console) -> I
 
     Parameters are those of `bids_fcnreg.app.locks.lock_work_dir`.
     """
-    from bids_fcnreg.app.locks import lock_work_dir
-
     with lock_work_dir(config.work_dir, parts, console, whole=config.clean_workdir):
         if config.clean_workdir:
             for name in _WORK_FOLDERS:
@@ -185,8 +154,6 @@ def remove_stale_files(config: Config, *folders: Path) -> None:
     *folders : Path
         Directories in it to clean recursively.
     """
-    from bids_fcnreg.atomic import remove_stale_temporaries
-
     remove_stale_temporaries(config.output_dir.glob(".*"))
     remove_stale_temporaries((config.output_dir / "logs").glob(".*"))
     for folder in folders:
@@ -195,8 +162,6 @@ def remove_stale_files(config: Config, *folders: Path) -> None:
 
 def validate_input(config: Config, run_dir: Path, console: Console) -> None:
     """Run the BIDS validator and report its errors, which do not stop the run."""
-    from bids_fcnreg.bids.validation import validate
-
     try:
         problems = validate(config.bids_dir)
     except FcnregError as why:  # the registration does not depend on it
@@ -216,10 +181,6 @@ def build_workflow(
     atlases: Mapping[str, Sequence[Atlas]],
 ) -> Workflow:
     """Create missing files of templates and atlases, and build the workflow."""
-    from bids_fcnreg.bids.atlases import materialise_atlas
-    from bids_fcnreg.bids.templates import materialise
-    from bids_fcnreg.workflows.base import init_fcnreg_wf
-
     cache = config.work_dir / TEMPLATES
     ready_atlases = {
         template.space: [
@@ -251,12 +212,6 @@ def write_methods(config: Config, workflow: Workflow, scans: Iterable[Scan] = ()
     Path
         ``CITATION.md``.
     """
-    import pypandoc
-
-    from bids_fcnreg.atomic import read_json, write_bytes
-    from bids_fcnreg.bids.results import find_preprocessed
-    from bids_fcnreg.workflows.preprocess import tell_extraction
-
     folder = config.output_dir / "logs"
     references = files("bids_fcnreg").joinpath("data", "references.bib").read_bytes()
     bibliography = write_bytes(folder / "CITATION.bib", references)

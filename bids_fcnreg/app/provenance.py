@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from rich.console import Console
+
+from bids_fcnreg.app.summary import Failure
 from bids_fcnreg.atomic import checksum, read_json, uncompressed_checksum
+from bids_fcnreg.bids.atlases import Atlas
 from bids_fcnreg.bids.derivatives import CHECKSUMS, UNCOMPRESSED
 from bids_fcnreg.bids.results import Result, find_preprocessed, find_results, read_quality
-from bids_fcnreg.fcn.modes import MODES
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from bids_fcnreg.app.summary import Failure
-    from bids_fcnreg.bids.atlases import Atlas
-    from bids_fcnreg.bids.scan import Scan
-    from bids_fcnreg.bids.templates import Template
+from bids_fcnreg.bids.scan import Scan
+from bids_fcnreg.bids.templates import Template
 from bids_fcnreg.config import Config
+from bids_fcnreg.fcn.modes import MODES
+from bids_fcnreg.fcn.nets.checkpoint import load, shipped
 
 
 def list_planned(
@@ -126,8 +125,6 @@ def _other_weights(config: Config, result: Result) -> bool:
 
 @cache
 def _checksum_of_shipped(network: str) -> str:
-    from bids_fcnreg.fcn.nets.checkpoint import load, shipped
-
     return load(shipped(network))[1]
 
 

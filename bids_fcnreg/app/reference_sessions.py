@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from bids_fcnreg.bids.order import REFERENCE_OPTION
+from rich.console import Console
+
+from bids_fcnreg.bids.order import (
+    REFERENCE_OPTION,
+    ReferenceSession,
+    choose_reference,
+    natural_key,
+)
+from bids_fcnreg.bids.scan import Scan
+from bids_fcnreg.config import Config
 from bids_fcnreg.errors import InputError
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from bids_fcnreg.bids.order import ReferenceSession
-    from bids_fcnreg.bids.scan import Scan
-    from bids_fcnreg.config import Config
+from bids_fcnreg.workflows.base import grouped
 
 #: Maximum number of participants in a message.
 _MAX_NAMED = 10
@@ -27,9 +29,6 @@ def report_reference_sessions(config: Config, scans: Sequence[Scan], console: Co
     InputError
         If the chosen reference session does not exist, or ``--longitudinal`` is missing.
     """
-    from bids_fcnreg.bids.order import choose_reference, natural_key
-    from bids_fcnreg.workflows.base import grouped
-
     if not config.longitudinal:
         if config.reference_session is not None:
             raise InputError(f"{REFERENCE_OPTION} requires --longitudinal. Add that option.")

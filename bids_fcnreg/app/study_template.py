@@ -6,20 +6,36 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from nipype import Workflow
+from rich.console import Console
 
 from bids_fcnreg.app import preflight
+from bids_fcnreg.app.summary import read_crash_files
+from bids_fcnreg.atomic import publish
+from bids_fcnreg.bids.derivatives import write_json, write_tsv
+from bids_fcnreg.bids.results import find_preprocessed
+from bids_fcnreg.bids.scan import Scan
+from bids_fcnreg.bids.templates import BUILTIN, Template, materialise, resolve_template
 from bids_fcnreg.config import Config
 from bids_fcnreg.errors import FcnregError, InputError
+from bids_fcnreg.execution.plugin import configure, run_workflow
+from bids_fcnreg.fcn.groupwise import mirror, sharpness
 from bids_fcnreg.fcn.modes import MODES
-
-if TYPE_CHECKING:
-    from nipype import Workflow
-    from rich.console import Console
-
-    from bids_fcnreg.bids.scan import Scan
-    from bids_fcnreg.bids.templates import Template
-    from bids_fcnreg.workflows.study_template import Estimate, Member
+from bids_fcnreg.io import image
+from bids_fcnreg.study.figures import draw_iterations
+from bids_fcnreg.study.statistics import overlap
+from bids_fcnreg.study.template import describe
+from bids_fcnreg.workflows.group_report import FOLDER
+from bids_fcnreg.workflows.study_template import (
+    Estimate,
+    Member,
+    init_iteration_wf,
+    init_start_wf,
+    read_estimate,
+)
+from bids_fcnreg.workflows.study_template_outputs import init_finish_wf, init_transforms_wf
 
 #: Change of a converged template (RMS difference over mean intensity) in an iteration.
 CONVERGED_CHANGE = 0.02
@@ -46,8 +62,6 @@ def make_template(config: Config, scans: Sequence[Scan], console: Console) -> in
     FcnregError
         If no template can be made.
     """
-    from bids_fcnreg.bids.templates import BUILTIN, resolve_template
-
     members = find_members(config.output_dir, scans)
     without = [s.label for s in scans if s.label not in {m.scan.label for m in members}]
     if without:
@@ -62,8 +76,6 @@ def make_template(config: Config, scans: Sequence[Scan], console: Console) -> in
     _check_name(config, {anchor.name, BUILTIN})
     preflight.check_device(config)
     run_dir = preflight.make_folders(config)
-
-    from bids_fcnreg.execution.plugin import configure
 
     log_file = configure(config, run_dir)
     with preflight.locked_work_dir(config, [f"the template {config.template_name}"], console):
@@ -80,8 +92,6 @@ def _make(
     console: Console,
 ) -> list[str]:
     """Make the template of these members; return the labels of the scans left out."""
-    from bids_fcnreg.bids.templates import BUILTIN, materialise, resolve_template
-
     cache = config.work_dir / preflight.TEMPLATES
     anchors = {anchor.name: materialise(anchor, cache)}
     if BUILTIN not in anchors:
@@ -108,10 +118,6 @@ def _check_name(config: Config, taken: set[str]) -> None:
 
 def _check_midline(anchor: Template) -> None:
     """Refuse a template whose midline is not at x = 0."""
-    from bids_fcnreg.fcn.groupwise import mirror
-    from bids_fcnreg.io import image
-    from bids_fcnreg.study.statistics import overlap
-
     mask = image.read(anchor.brain_mask)
     if overlap((mask.data > 0.5).numpy(), (mirror(mask).data > 0.5).numpy()) < 0.8:
         raise InputError(
@@ -126,10 +132,6 @@ def _rounded(value: float | None) -> str | None:
 
 def _as_estimate(template: Template) -> Estimate:
     """Return a finished template as the initial estimate of another one."""
-    from bids_fcnreg.fcn.groupwise import sharpness
-    from bids_fcnreg.io import image
-    from bids_fcnreg.workflows.study_template import Estimate
-
     t1w = template.found[0]
     mask = template.brain_mask
     return Estimate(t1w, mask, sharpness(image.read(t1w), image.read(mask).data))
@@ -145,9 +147,6 @@ def find_members(output_dir: Path, scans: Sequence[Scan]) -> list[Member]:
     scans : sequence of Scan
         Scans to find.
     """
-    from bids_fcnreg.bids.results import find_preprocessed
-    from bids_fcnreg.workflows.study_template import Member
-
     found = find_preprocessed(output_dir, scans)
     return weighted([Member(*one) for one in found])
 
@@ -202,9 +201,6 @@ class TemplateConstruction:
 
     def run(self, anchors: Sequence[Template]) -> None:
         """Make the template, starting from the first of the anchors, and its transforms."""
-        from bids_fcnreg.workflows.study_template import init_start_wf
-        from bids_fcnreg.workflows.study_template_outputs import init_finish_wf, init_transforms_wf
-
         common: dict[str, Any] = {"config": self.config, "base_dir": self.base_dir}
         count = len(self.members)
         if self.config.template_warm_start:
@@ -243,8 +239,6 @@ class TemplateConstruction:
 
     def _iterate(self, number: int) -> bool:
         """Register all scans to the latest estimate and average them; return if converged."""
-        from bids_fcnreg.workflows.study_template import init_iteration_wf
-
         early = number <= min(ROUGH_ITERATIONS, self.config.template_iterations - 1)
         rough = early and not self.config.template_warm_start
         mode = "predict" if rough and MODES[self.config.mode].refines else self.config.mode
@@ -269,8 +263,6 @@ class TemplateConstruction:
 
     def _run_estimate(self, build: Callable[[], Workflow]) -> Estimate:
         """Run a workflow that makes a template, and append its estimate to the history."""
-        from bids_fcnreg.workflows.study_template import read_estimate
-
         workflow = self._run_workflow(build)
         self.history.append(read_estimate(workflow, self.members))
         return self.history[-1]
@@ -283,9 +275,6 @@ class TemplateConstruction:
         FcnregError
             If another part fails, or too few members are left.
         """
-        from bids_fcnreg.app.summary import read_crash_files
-        from bids_fcnreg.execution.plugin import run_workflow
-
         while True:
             workflow = build()
             labels = {
@@ -319,8 +308,6 @@ class TemplateConstruction:
 
     def _as_template(self, t1w: Path, mask: Path) -> Template:
         """Return an image and its mask as a skull-stripped template."""
-        from bids_fcnreg.bids.templates import Template, materialise
-
         cache = self.config.work_dir / preflight.TEMPLATES
         return materialise(Template(self.name, None, None, t1w, mask), cache)
 
@@ -330,12 +317,6 @@ class TemplateConstruction:
 
     def _write(self) -> None:
         """Write the template, and the table and figure of the iterations."""
-        from bids_fcnreg.atomic import publish
-        from bids_fcnreg.bids.derivatives import write_json, write_tsv
-        from bids_fcnreg.study.figures import draw_iterations
-        from bids_fcnreg.study.template import describe
-        from bids_fcnreg.workflows.group_report import FOLDER
-
         last = self.history[-1]
         publish(last.t1w, self._file("T1w.nii.gz"))
         publish(last.mask, self._file("desc-brain_mask.nii.gz"))

@@ -8,21 +8,28 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
+from rich.console import Console
 
 from bids_fcnreg.app import participant, preflight
+from bids_fcnreg.atomic import publish
+from bids_fcnreg.bids.results import find_preprocessed
+from bids_fcnreg.bids.scan import Scan
+from bids_fcnreg.bids.templates import resolve_template
 from bids_fcnreg.bids.training_images import Brain
 from bids_fcnreg.config import Config
 from bids_fcnreg.errors import InputError
+from bids_fcnreg.fcn import distributed
+from bids_fcnreg.fcn.nets import checkpoint
+from bids_fcnreg.fcn.nets.checkpoint import RegistrationNetwork, kind_of
+from bids_fcnreg.fcn.register import resolve_device
+from bids_fcnreg.fcn.train import COHORT_RECIPES, Training
+from bids_fcnreg.training.aligned_images import MIN_IMAGES
+from bids_fcnreg.training.job import Job, TrainingFiles
+from bids_fcnreg.training.progress import TrainingDisplay
 from bids_fcnreg.training.recipe import untrained_network, with_steps
-
-if TYPE_CHECKING:
-    import torch
-    from rich.console import Console
-
-    from bids_fcnreg.bids.scan import Scan
-    from bids_fcnreg.fcn.nets.checkpoint import RegistrationNetwork
-    from bids_fcnreg.fcn.train import Training
+from bids_fcnreg.workflows.group_report import FOLDER
 
 #: Name of the network in the group directory of the derivatives, without extension.
 NETWORK = "network"
@@ -46,11 +53,6 @@ def train(config: Config, scans: Sequence[Scan], console: Console) -> int:
     FcnregError
         If the network cannot be trained, or no scan could be registered with it.
     """
-    import torch
-
-    from bids_fcnreg.fcn import distributed
-    from bids_fcnreg.fcn.register import resolve_device
-
     preflight.find_templates(config)  # report errors before hours of training
     with distributed.group(resolve_device(config.device)) as device, ExitStack() as lock:
         leads = distributed.rank() == 0
@@ -73,13 +75,6 @@ def _trained(
     config: Config, scans: Sequence[Scan], device: torch.device, console: Console
 ) -> Path:
     """Train the network; return the file of the weights, in the work directory."""
-    import torch
-
-    from bids_fcnreg.bids.templates import resolve_template
-    from bids_fcnreg.fcn import distributed
-    from bids_fcnreg.training.job import Job, TrainingFiles
-    from bids_fcnreg.training.progress import TrainingDisplay
-
     torch.set_num_threads(config.omp_nthreads)
     brains = preprocessed_brains(config, scans)
     template = resolve_template(config.templates[0])
@@ -116,9 +111,6 @@ def preprocessed_brains(config: Config, scans: Sequence[Scan]) -> tuple[Brain, .
     InputError
         If there are too few.
     """
-    from bids_fcnreg.bids.results import find_preprocessed
-    from bids_fcnreg.training.aligned_images import MIN_IMAGES
-
     found = find_preprocessed(config.output_dir, scans)
     if len(found) < MIN_IMAGES:
         raise InputError(
@@ -138,8 +130,6 @@ def _digest(config: Config, brains: Sequence[Brain], start: str | None) -> str:
 
 def _network(config: Config) -> tuple[RegistrationNetwork, str | None]:
     """Return the network before training, and the checksum of its initial weights."""
-    from bids_fcnreg.fcn.nets import checkpoint
-
     shipped = checkpoint.SHIPPED / f"{config.network}.safetensors"
     start = config.model or (shipped if shipped.is_file() else None)
     if config.train_from_scratch or start is None:
@@ -150,10 +140,6 @@ def _network(config: Config) -> tuple[RegistrationNetwork, str | None]:
 
 def _recipe(config: Config, network: RegistrationNetwork, start: str | None) -> Training:
     """Return the recipe of the training."""
-    from bids_fcnreg.fcn import distributed
-    from bids_fcnreg.fcn.nets.checkpoint import kind_of
-    from bids_fcnreg.fcn.train import COHORT_RECIPES
-
     kind = kind_of(network)
     recipe = COHORT_RECIPES[kind]
     default = recipe.steps if start is None else FINE_TUNING_STEPS[kind]
@@ -163,9 +149,6 @@ def _recipe(config: Config, network: RegistrationNetwork, start: str | None) -> 
 
 def _publish(trained: Path, output_dir: Path) -> Path:
     """Copy the network, its model card and its learning curves to the derivatives."""
-    from bids_fcnreg.atomic import publish
-    from bids_fcnreg.workflows.group_report import FOLDER
-
     endings = (".safetensors", ".json", "_curves.tsv", "_curves.png")
     folder = output_dir / FOLDER
     for ending in endings:

@@ -13,6 +13,7 @@ from typing import Any
 
 from bids_fcnreg import __version__
 from bids_fcnreg.atomic import make_folder, read_json, read_text, write_bytes
+from bids_fcnreg.bids.template_archive import templateflow_home
 from bids_fcnreg.errors import InputError, describe_os_error
 
 NAME = "bids_fcnreg"
@@ -146,8 +147,6 @@ def bids_uri(path: str | os.PathLike, bids_dir: Path | None, output_dir: Path | 
         ``bids:templateflow:…`` in TemplateFlow's directory, ``file://…`` elsewhere; the links are
         in dataset_description.json. URIs are returned unchanged.
     """
-    from bids_fcnreg.bids.templates import templateflow_home
-
     if ":" in str(path).split("/", 1)[0]:
         return str(path)
     path = Path(path).absolute()

@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bids_fcnreg.bids.filters import QUERIES, Filters, abbreviated_list, matches, unmatched_values
 from bids_fcnreg.bids.layout import Layout
-
-if TYPE_CHECKING:
-    from bids_fcnreg.bids.scan import Scan
+from bids_fcnreg.bids.scan import Scan
 
 #: Maximum number of images or scans in a note.
 MAX_NAMED = 3

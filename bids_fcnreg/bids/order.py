@@ -7,13 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from bids_fcnreg.bids.derivatives import read_tsv
+from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.bids.session_labels import label_time
 from bids_fcnreg.errors import InputError
-
-if TYPE_CHECKING:
-    from bids_fcnreg.bids.scan import Scan
 
 #: Option for the reference session.
 REFERENCE_OPTION = "--reference-session"
@@ -192,8 +190,6 @@ def _scan_time(folder: Path, scan: Scan) -> datetime | None:
 
 def _rows(table: Path) -> list[dict[str, str]]:
     """Read the rows of a table; none if it does not exist or cannot be read."""
-    from bids_fcnreg.bids.derivatives import read_tsv
-
     try:
         return read_tsv(table) if table.is_file() else []
     except InputError:

@@ -185,7 +185,7 @@ def read_quality(path: Path) -> dict[str, Any]:
     seconds = content.get("seconds")
     metrics = [content[one.key] for one in OF_REGISTRATION if one.key in content]
     valid = (
-        content.get("mode") in MODES
+        content.get("mode") in tuple(MODES)
         and content.get("verdict") in LEVELS
         and isinstance(content.get("verdict_reason"), str | None)
         and isinstance(seconds, dict)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from platformdirs import user_cache_dir
+
 from bids_fcnreg.errors import InputError
 
 if TYPE_CHECKING:
@@ -80,8 +82,6 @@ def parse_file_name(path: Path, template: str | None = None) -> Entry | None:
 
 def templateflow_home() -> Path:
     """Return TemplateFlow's directory: ``TEMPLATEFLOW_HOME``, or that in the user's cache."""
-    from platformdirs import user_cache_dir
-
     return Path(os.environ.get("TEMPLATEFLOW_HOME") or user_cache_dir("templateflow")).absolute()
 
 

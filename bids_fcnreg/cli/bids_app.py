@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from bids_fcnreg.app import preflight, signals
+from bids_fcnreg.app import signals
 from bids_fcnreg.cli.options import parse_arguments
 from bids_fcnreg.config import Config
 from bids_fcnreg.errors import FcnregError, InputError, describe_os_error
@@ -69,10 +69,13 @@ def run(config: Config) -> int:
     os.environ["NO_ET"] = os.environ["NIPYPE_NO_ET"] = "1"  # no usage reports by libraries
     from rich.console import Console
 
-    from bids_fcnreg.app import group, participant
+    from bids_fcnreg.app.directories import check_directories
 
     console = Console(highlight=False, soft_wrap=True, markup=False, quiet=not _is_main_process())
-    preflight.check_folders(config, console)
+    check_directories(config, console)
+
+    from bids_fcnreg.app import group, participant
+
     level = {"participant": participant, "group": group}[config.level]
     return level.run(config, console)
 

@@ -4,19 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from bids_fcnreg.config import DEFAULT_TEMPLATE, convert
+from bids_fcnreg.config import DEFAULT_TEMPLATE, NETWORKS, convert
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.training.recipe import untrained_network, with_steps
-
-if TYPE_CHECKING:
-    from bids_fcnreg.fcn.nets.checkpoint import RegistrationNetwork
-    from bids_fcnreg.fcn.train import Training
-
-NETWORKS = ("diffeomorphic", "2017")
 
 _EPILOG = """\
 DATA is any mix of BIDS datasets, derivatives of the participant level, NIfTI files, and text files
@@ -124,7 +116,7 @@ def add_train(commands: Any) -> None:
         metavar="DIR",
         help="directory for aligned images and the checkpoint (default: .MODEL-work beside MODEL)",
     )
-    command.set_defaults(run=train)
+    command.set_defaults(run=_train)
 
 
 def _number(kind: type, least: float, included: bool = True) -> Callable[[str], Any]:
@@ -144,83 +136,12 @@ def _number(kind: type, least: float, included: bool = True) -> Callable[[str], 
     return read
 
 
-def train(options: argparse.Namespace) -> None:
-    """Train a network with the options of the command line.
-
-    Raises
-    ------
-    InputError
-        If an input is missing or invalid, or belongs to another training.
-    KeyboardInterrupt
-        If the user interrupts the training; the message says how to resume.
-    """
-    device = convert("device", options.device, "--device")
+def _train(options: argparse.Namespace) -> None:
+    options.device = convert("device", options.device, "--device")
     options.seed = convert("seed", options.seed, "--random-seed")
     if options.output.suffix != ".safetensors":
         raise InputError(f"The output {options.output} must end in .safetensors.")
 
-    import torch
-    from rich.console import Console
+    from bids_fcnreg.app.network_training import train
 
-    from bids_fcnreg.bids.templates import resolve_template
-    from bids_fcnreg.bids.training_images import find_brains
-    from bids_fcnreg.fcn import distributed
-    from bids_fcnreg.fcn.register import resolve_device
-    from bids_fcnreg.training.job import Job, TrainingFiles
-    from bids_fcnreg.training.progress import TrainingDisplay
-
-    if options.nthreads is not None:
-        torch.set_num_threads(options.nthreads)
-    with distributed.group(resolve_device(device)) as process_device:
-        network, start = _network(options)
-        job = Job(
-            files=TrainingFiles.of(options.output, options.work_dir),
-            network=network,
-            recipe=_recipe(options, network),
-            start_from=start,
-            template=resolve_template(options.template),
-            brains=tuple(find_brains(options.data, print if distributed.rank() == 0 else str)),
-            held_out=options.held_out,
-            seed=options.seed,
-            device=process_device,
-        )
-        quiet = distributed.rank() > 0
-        console = Console(highlight=False, soft_wrap=True, markup=False, quiet=quiet)
-        try:
-            with TrainingDisplay(console) as display:
-                job.run(display)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(job.resume_hint()) from None
-
-
-def _network(options: argparse.Namespace) -> tuple[RegistrationNetwork, str | None]:
-    """Return the network before training, and the checksum of its initial weights."""
-    from bids_fcnreg.fcn.nets import checkpoint
-
-    if options.start_from is None:
-        return untrained_network(options.network or NETWORKS[0], options.seed), None
-    if not options.start_from.is_file():
-        raise InputError(f"--start-from: {options.start_from} does not exist.")
-    network, checksum = checkpoint.load(options.start_from)
-    kind = checkpoint.kind_of(network)
-    if options.network not in (None, kind):
-        raise InputError(
-            f"{options.start_from} holds weights of the network {kind}. Omit --network "
-            f"{options.network}, or start from another model."
-        )
-    return network.train(), checksum
-
-
-def _recipe(options: argparse.Namespace, network: RegistrationNetwork) -> Training:
-    """Return the recipe of the network, with the options of the command line."""
-    from bids_fcnreg.fcn import distributed
-    from bids_fcnreg.fcn.nets.checkpoint import kind_of
-    from bids_fcnreg.fcn.train import COHORT_RECIPES
-
-    recipe = COHORT_RECIPES[kind_of(network)]
-    if options.strength is not None:
-        recipe = replace(recipe, objective=replace(recipe.objective, strength=options.strength))
-    if options.learning_rate is not None:
-        recipe = replace(recipe, learning_rate=options.learning_rate)
-    recipe = replace(recipe, batch=options.batch or distributed.size())
-    return with_steps(recipe, recipe.steps if options.steps is None else options.steps, "--steps")
+    train(options)

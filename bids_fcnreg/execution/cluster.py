@@ -7,15 +7,14 @@ import re
 import shlex
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import yaml
+from nipype import Workflow
 from nipype.pipeline import plugins
 
 from bids_fcnreg.atomic import read_text
 from bids_fcnreg.errors import InputError
-
-if TYPE_CHECKING:
-    from nipype import Workflow
 
 #: Submission commands, by the prefix of the name of the plugin.
 _COMMANDS = {
@@ -44,8 +43,6 @@ def read_plugin(path: Path, work_dir: Path) -> Any:
         If the file does not name a Nipype plugin, its arguments are invalid, the submission
         command is not installed, or it cannot handle the path of the work directory.
     """
-    import yaml
-
     example = "It must contain 'plugin: SLURM' (a Nipype plugin) and may contain 'plugin_args'"
     try:
         settings = yaml.safe_load(read_text(path))

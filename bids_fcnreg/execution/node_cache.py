@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from nipype.pipeline.engine.utils import load_resultfile
+
 from bids_fcnreg.atomic import read_json
 
 #: File beside the results of a node with the checksums of its files.
@@ -37,8 +39,6 @@ def discard_damaged(node: Any) -> None:
 
 def _is_whole(folder: Path) -> bool:
     """Return whether the results of a node can be read, and its files are unchanged."""
-    from nipype.pipeline.engine.utils import load_resultfile
-
     try:
         if any(load_resultfile(path).outputs is None for path in folder.glob("result_*.pklz")):
             return False  # the node failed

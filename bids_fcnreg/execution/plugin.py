@@ -15,14 +15,16 @@ from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
 from pathlib import Path
 from traceback import format_exception
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from nipype import Workflow
 from nipype import config as nipype_config
 from nipype import logging as nipype_logging
 from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline.plugins import SLURMPlugin
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin
 from nipype.utils.gpu_count import gpu_count
+from rich.console import Console
 
 from bids_fcnreg.config import Config
 from bids_fcnreg.errors import InputError
@@ -30,10 +32,6 @@ from bids_fcnreg.execution.cluster import read_plugin, request_resources
 from bids_fcnreg.execution.node_cache import discard_damaged, store_checksums
 from bids_fcnreg.execution.progress import ProgressDisplay
 from bids_fcnreg.fcn.memory import keep_freed_memory
-
-if TYPE_CHECKING:
-    from nipype import Workflow
-    from rich.console import Console
 
 #: Constant of Linux' sys/prctl.h.
 _PR_SET_PDEATHSIG = 1

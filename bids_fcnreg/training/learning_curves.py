@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from bids_fcnreg.atomic import replacing
 from bids_fcnreg.bids.derivatives import write_tsv
 from bids_fcnreg.fcn.train import Record
@@ -45,8 +47,6 @@ def _row(record: Record, spacings: Sequence[float]) -> tuple[object, ...]:
 def _draw(path: Path, records: Sequence[Record], spacings: Sequence[float]) -> None:
     """Plot the costs against the updates."""
     # Without pyplot: no display is needed, and no figure stays open.
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(4.5 * len(spacings), 3.4), layout="constrained")
     panels = figure.subplots(1, len(spacings), squeeze=False)[0]
     for stage, (panel, spacing) in enumerate(zip(panels, spacings, strict=True)):

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+
+import torch
 
 from bids_fcnreg.errors import InputError
-
-if TYPE_CHECKING:
-    from bids_fcnreg.fcn.nets.checkpoint import RegistrationNetwork
-    from bids_fcnreg.fcn.train import Training
+from bids_fcnreg.fcn.nets import checkpoint
+from bids_fcnreg.fcn.nets.checkpoint import RegistrationNetwork
+from bids_fcnreg.fcn.train import Training
 
 
 def untrained_network(kind: str, seed: int) -> RegistrationNetwork:
     """Return a network with random weights."""
-    import torch
-
-    from bids_fcnreg.fcn.nets import checkpoint
-
     torch.manual_seed(seed)
     network = checkpoint.NETWORKS[kind]()
     network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # not in stubs

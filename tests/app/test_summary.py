@@ -12,10 +12,10 @@ from rich.console import Console
 
 from bids_fcnreg.app.summary import (
     Failure,
-    doubts,
+    print_summary,
+    quality_warnings,
     read_crash_files,
     read_quality_by_space,
-    show,
     summary_rows,
 )
 from bids_fcnreg.app.summary_table import print_table
@@ -102,8 +102,8 @@ def test_registrations_that_are_not_good_are_found(tmp_path):
         quality_file(tmp_path / "sub-01" / "anat", "sub-01", space,
                      verdict=verdict, verdict_reason=reason)  # fmt: skip
     both = ["sub-01 to B is failed: Why.", "sub-01 to C is doubtful: Why."]
-    assert doubts(tmp_path, "sub-01") == both
-    assert doubts(tmp_path, "sub-01", ("failed",)) == both[:1]
+    assert quality_warnings(tmp_path, "sub-01") == both
+    assert quality_warnings(tmp_path, "sub-01", ("failed",)) == both[:1]
 
 
 def test_the_closing_table_tells_everything(tmp_path):
@@ -111,7 +111,7 @@ def test_the_closing_table_tells_everything(tmp_path):
                  similarity_initial=0.1, similarity=0.75, folds_percent=0.00041,
                  verdict="doubtful", verdict_reason="It is upside down.")  # fmt: skip
     written = io.StringIO()
-    show(
+    print_summary(
         Console(file=written, width=120),
         ["sub-01", "sub-02"],
         {"sub-01": 63.2},
@@ -121,12 +121,12 @@ def test_the_closing_table_tells_everything(tmp_path):
     )
     text = written.getvalue()
     narrow = io.StringIO()
-    show(Console(file=narrow, width=70), ["sub-01"], {}, {}, tmp_path, tmp_path)
+    print_summary(Console(file=narrow, width=70), ["sub-01"], {}, {}, tmp_path, tmp_path)
     assert "sub-01/anat" not in narrow.getvalue() and "doubtful" in narrow.getvalue()
     assert "0.100 → 0.750" in narrow.getvalue()
     for words in ("sub-01", "MNI", "63", "0.100 → 0.750", "0.0004", "sub-01/anat"):
         assert words in text
-    assert "sub-02 failed: It has no T1w image." in text
+    assert "sub-02 failed: No T1w image." in text
     assert "sub-01 to MNI is doubtful: It is upside down." in text
     assert f"1 of 2 done. Results and reports: {tmp_path}" in text
 
@@ -136,10 +136,10 @@ def test_partial_quality_is_shown_as_far_as_it_goes(tmp_path):
                  similarity_initial=float("nan"), verdict="unknown",
                  verdict_reason="metrics are missing: folds_percent")  # fmt: skip
     written = io.StringIO()
-    show(Console(file=written, width=120), ["sub-01"], {}, {}, tmp_path, tmp_path)
+    print_summary(Console(file=written, width=120), ["sub-01"], {}, {}, tmp_path, tmp_path)
     assert "– → 0.750" in written.getvalue()
     assert "sub-01 to MNI is unknown: metrics are missing" in written.getvalue()
-    assert doubts(tmp_path, "sub-01", UNFIT)
+    assert quality_warnings(tmp_path, "sub-01", UNFIT)
 
 
 TEMPLATES = ("MNI152NLin2009cAsym", "MNIPediatricAsym+3", "MyOwnStudyTemplateOfTheYear2026Part2")

@@ -114,7 +114,7 @@ def test_what_is_wrong_is_said(raw, tmp_path):
     (tmp_path / "folder").mkdir()
     for word, sentence in (
         ("missing", "missing does not exist"),
-        ("missing.nii.gz", "missing.nii.gz, named in the data, does not exist"),
+        ("missing.nii.gz", "missing.nii.gz, listed in the data, does not exist"),
         ("empty", "has no T1w image in its own space"),
         ("nothing.txt", "lists no image"),
         ("gone.txt", "gone.nii.gz, named in .*gone.txt, does not exist"),

@@ -314,7 +314,7 @@ def test_asked_to_end_it_leaves_nothing_half_made(tmp_path):
         assert process.poll() is None
         time.sleep(0.01)
     process.terminate()
-    assert process.communicate()[1] == "fcnreg: was asked to end.\n"
+    assert process.communicate()[1] == "fcnreg: terminated by a signal.\n"
     assert process.returncode == 143
     assert list(tmp_path.iterdir()) == []
 

@@ -159,12 +159,14 @@ def test_stopped_and_killed_it_ends_with_the_same_weights(folder):
         assert not model.exists(), (number, printed, complaint)
         if number == signal.SIGINT:
             assert process.returncode == 130
-            assert complaint.startswith("fcnreg: stopped by the user; the same command goes on fr")
+            assert complaint.startswith(
+                "fcnreg: interrupted by the user; Run the same command again to resume fr"
+            )
             assert complaint.count("\n") == 1
     process = start(words(folder, model.name))
     printed, complaint = process.communicate(timeout=300)
     assert process.returncode == 0, complaint
-    assert f"Goes on from {folder / '.again-work' / 'checkpoint.pt'}" in printed
+    assert f"Resuming from {folder / '.again-work' / 'checkpoint.pt'}" in printed
     assert "update 1 of 4" not in printed
     assert model.read_bytes() == (folder / "whole.safetensors").read_bytes()
     for one, other in zip(curves(table), curves(folder / "whole_curves.tsv"), strict=True):
@@ -280,7 +282,7 @@ def test_weights_of_others_are_not_overwritten(folder, tmp_path, capsys):
     model = tmp_path / "mine.safetensors"
     shutil.copy(folder / "whole.safetensors", model)
     assert main(words(folder, "x.safetensors", "-o", model)) == 2
-    assert f"{model} exists already" in capsys.readouterr().err
+    assert f"{model} already exists" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [model]
 
 
@@ -347,7 +349,7 @@ def test_too_few_images_and_whole_heads_are_refused(folder, tmp_path, capsys):
     data = [str(path) for path in sorted((folder / "dataset").glob("sub-*/anat/*.nii.gz"))]
     output = ["-o", str(tmp_path / "new.safetensors"), "--template", f"{folder}/template.nii.gz"]
     assert main(["train", *data[:2], *output]) == 2
-    assert "2 images are too few: give at least 3" in capsys.readouterr().err
+    assert "2 images are too few: Provide at least 3" in capsys.readouterr().err
     # Cut open: a body that fills the volume, not all of it equally bright.
     head = brain(size=2.5)
     shades = head.get_fdata() * np.linspace(0.8, 1.2, SHAPE[0])[:, None, None]

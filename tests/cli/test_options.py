@@ -95,7 +95,7 @@ def test_an_option_given_twice_is_never_half_ignored(command, action, capsys):
         assert parsed(command, action, flag, first, other, last) == wanted
         message = capsys.readouterr().err
         assert f"warning: {flag} is given several times" in message
-        assert f"the last, {wanted}, is used" in message and message.count("\n") == 1
+        assert f"The last one, {wanted}, is used" in message and message.count("\n") == 1
 
 
 def test_values_of_one_call_do_not_reach_the_next():

@@ -99,7 +99,7 @@ def test_a_value_that_does_not_fit(words, options, sentence):
 
 
 def test_the_work_folder_may_not_lie_in_the_dataset(words):
-    with pytest.raises(InputError, match="lies inside the BIDS folder"):
+    with pytest.raises(InputError, match="is inside the BIDS directory"):
         parse_arguments([*words, "-w", f"{words[0]}/work"])
 
 
@@ -180,7 +180,7 @@ def test_the_shell_completes_words(tmp_path, module, typed, word):
     [
         (["--partcipant-label", "05"], "did you mean --participant-label?"),
         (["--output-spaces", "T1w"], "did you mean --template?"),
-        (["--zzz"], "see `bids_fcnreg --help`"),
+        (["--zzz"], "See `bids_fcnreg --help`"),
     ],
 )
 def test_a_misspelt_option_is_guessed(words, extra, advice, capsys):
@@ -192,16 +192,16 @@ def test_a_misspelt_option_is_guessed(words, extra, advice, capsys):
 def test_options_before_the_folders_are_told(tmp_path, capsys):
     with pytest.raises(SystemExit):
         parse_arguments(["--participant-label", "05", str(tmp_path), "out", "participant"])
-    assert "come first, in this order" in capsys.readouterr().err
+    assert "first, in this order" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("order", "advice"),
     [
-        (["in", "participant"], "BIDS_DIR OUTPUT_DIR participant (or group) come first"),
-        (["in", "participant", "out"], "BIDS_DIR OUTPUT_DIR participant (or group) come first"),
+        (["in", "participant"], "BIDS_DIR OUTPUT_DIR participant (or group) first"),
+        (["in", "participant", "out"], "BIDS_DIR OUTPUT_DIR participant (or group) first"),
         (["in", "out", "participants"], "did you mean participant?"),
-        (["in", "out", "--participant-label", "01", "participant"], "come first"),
+        (["in", "out", "--participant-label", "01", "participant"], "first, in this order"),
     ],
 )
 def test_arguments_that_are_missing_or_misplaced_are_told(order, advice, capsys):
@@ -215,7 +215,7 @@ def test_arguments_that_are_missing_or_misplaced_are_told(order, advice, capsys)
     [
         (["--train-steps", "3"], "--train-steps is an option of the group level"),
         (["--template-name", "X"], "--template-name is an option of the group level"),
-        (["-w", "file"], "is a file: give another with -w"),
+        (["-w", "file"], "is a file. Choose another one with -w"),
     ],
 )
 def test_what_the_participant_level_cannot_use(words, options, sentence, tmp_path, monkeypatch):

@@ -114,7 +114,7 @@ def test_what_is_left_is_told_once_two_subjects_have_ended():
     nodes = [f"fcnreg_wf.{part}.{STEPS[0]}" for part in workflows]
     written = io.StringIO()
     with ProgressDisplay(nodes, workflows, Console(file=written, width=100)) as display:
-        display._begun -= 600  # it has run for ten minutes
+        display._started -= 600  # it has run for ten minutes
         for name, status in zip(nodes, ("end", "exception", "end", "end"), strict=True):
             display(Node(name), "start")
             display(Node(name), status)
