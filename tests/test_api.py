@@ -92,7 +92,7 @@ def test_slips_are_understood_or_told(moved):
     one, many = (fr.apply(brain(), brain(), given) for given in (moved, [moved]))
     np.testing.assert_array_equal(one.get_fdata(), many.get_fdata())
     with pytest.raises(
-        InputError, match="no interpolation 'NearestNeighbor'. Choose one of linear"
+        InputError, match=r"no interpolation 'NearestNeighbor'. Choose one of linear"
     ):
         fr.apply(brain(), brain(), [moved], interpolation="NearestNeighbor")
 
@@ -124,7 +124,7 @@ def test_labels_that_would_be_mixed_are_told(moved):
 
 def test_a_head_needs_its_mask():
     head = nib.Nifti1Image(np.random.default_rng(0).uniform(1, 2, (20, 20, 20)), np.eye(4) * 10)
-    with pytest.raises(InputError, match="moving image .*is not skull-stripped"):
+    with pytest.raises(InputError, match=r"moving image .*is not skull-stripped"):
         fr.register(brain(), head)
 
 

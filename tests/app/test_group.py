@@ -379,9 +379,9 @@ def test_a_template_to_which_a_scan_is_added_goes_on_from_there(study, template)
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--group-task", "template"], "needs a name"),
+        (["--group-task", "template"], "requires a name"),
         ([*WORDS, "--template-name", "a-b"], "letters and digits only"),
-        ([*WORDS, "--template-name", "A", "--template", "x.nii"], "give --template once"),
+        ([*WORDS, "--template-name", "A", "--template", "x.nii"], "Use --template once"),
     ],
 )
 def test_wrong_words_for_a_template(study, words, sentence):

@@ -19,7 +19,7 @@ import pytest
 
 from bids_fcnreg.fcn.nets.checkpoint import load, shipped
 
-CHANGED = "Results are replaced, for what they were made from has changed"
+CHANGED = "Results are replaced, because their sources have changed"
 
 
 @pytest.fixture(scope="module")

@@ -156,7 +156,7 @@ def test_labels_elsewhere_are_refused(template, tmp_path):
     affine = np.eye(4)
     affine[:3, 3] = 50
     nib.save(nib.Nifti1Image(LABELS.astype("float32"), affine), tmp_path / "far.nii.gz")
-    with pytest.raises(InputError, match="100% of the atlas .* lie outside the brain of Kids"):
+    with pytest.raises(InputError, match=r"100% of the atlas .* lie outside the brain of Kids"):
         resolve_atlas(str(tmp_path / "far.nii.gz"), template)
 
 

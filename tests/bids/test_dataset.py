@@ -166,14 +166,14 @@ def test_not_a_dataset(tmp_path, dataset):
     with pytest.raises(InputError, match=r"no dataset_description\.json"):
         find_scans(tmp_path)
     description = dataset / "dataset_description.json"
-    for content, words in (("{", "not readable JSON"), ('{"Name": "x"}', "lacks BIDSVersion")):
+    for content, words in (("{", "not valid JSON"), ('{"Name": "x"}', "lacks BIDSVersion")):
         description.write_text(content)
         with pytest.raises(InputError, match=words):
             find_scans(dataset)
     empty = tmp_path / "empty"
     empty.mkdir()
     (empty / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.8.0"}')
-    with pytest.raises(InputError, match=r"no sub-\* folders"):
+    with pytest.raises(InputError, match=r"no sub-\* directories"):
         find_scans(empty)
 
 

@@ -121,7 +121,7 @@ def test_two_files_of_the_same_entities(tmp_path, one, other, same):
         assert "because it is a copy of" in summarize(dataset.notes)[0]
     else:
         with pytest.raises(
-            InputError, match="have the same entities but different content. Remove one"
+            InputError, match=r"have the same entities but different content. Remove one"
         ):
             read_dataset(tmp_path)
 

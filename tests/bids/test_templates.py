@@ -262,7 +262,7 @@ def test_own_folder_with_cohorts_and_resolutions(tmp_path):
         resolve_template(str(folder))
     advised = str(caught.value).rpartition(": ")[2].rstrip(".").split(", ")
     assert [resolve_template(spec).space for spec in advised] == ["Own+1", "Own+2"]
-    with pytest.raises(InputError, match="no such resolution. Available: res-1, res-2"):
+    with pytest.raises(InputError, match=r"no such resolution. Available: res-1, res-2"):
         resolve_template(f"{folder}:cohort-1:res-3")
     with pytest.raises(InputError, match="modifier 'size-3' is invalid"):
         resolve_template(f"{folder}:size-3")
@@ -320,7 +320,7 @@ def test_files_of_another_template_or_in_other_folders_are_not_used(tmp_path):
     folder = study(tmp_path / "tpl-Own", "old/")
     study(tmp_path / "tpl-Other", "")
     (tmp_path / "tpl-Other/tpl-Other_T1w.nii.gz").rename(folder / "tpl-Other_T1w.nii.gz")
-    with pytest.raises(InputError, match="no T1w image. Name its files tpl-Own_…_T1w"):
+    with pytest.raises(InputError, match=r"no T1w image. Name its files tpl-Own_…_T1w"):
         resolve_template(str(folder))
 
 

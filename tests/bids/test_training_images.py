@@ -115,7 +115,7 @@ def test_what_is_wrong_is_said(raw, tmp_path):
     for word, sentence in (
         ("missing", "missing does not exist"),
         ("missing.nii.gz", "missing.nii.gz, listed in the data, does not exist"),
-        ("empty", "has no T1w image in its own space"),
+        ("empty", "has no T1w image in native space"),
         ("nothing.txt", "lists no image"),
         ("gone.txt", "gone.nii.gz, named in .*gone.txt, does not exist"),
         ("other.txt", "is no image"),

@@ -264,7 +264,7 @@ def test_other_settings_are_refused(folder, capsys, more, named):
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert (
-        f"The training in {folder / '.whole-work'} was begun with other settings {named}"[
+        f"The training in {folder / '.whole-work'} was started with other settings {named}"[
             : -len(named) or None
         ]
         in error
@@ -317,8 +317,8 @@ def test_the_network_of_2017_without_held_out_images(folder, capsys):
     [
         ("-o model.pt", "The output model.pt must end in .safetensors."),
         ("--steps 5", "The network is trained in 3 stages: give --steps so many numbers"),
-        ("--steps 0 0 0", "not all of them zero"),
-        ("--held-out 1", "One held-out image makes no pair"),
+        ("--steps 0 0 0", "not all zero"),
+        ("--held-out 1", "--held-out 1 is too few for a pair"),
         ("--held-out 5", "none is left to train on"),
         ("--start-from none.safetensors", "none.safetensors does not exist"),
         ("--device tpu", "--device must be one of"),

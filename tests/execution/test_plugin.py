@@ -100,7 +100,7 @@ def test_a_rerun_takes_what_is_done(tmp_path):
 @pytest.mark.parametrize(
     ("culprit", "words"),
     [
-        (_die, "was killed, most likely because memory ran out"),
+        (_die, "was killed, most likely out of memory"),
         (_refuse, "bids_fcnreg.errors.InputError: The value 2 is wrong."),
     ],
 )
