@@ -21,7 +21,7 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    """What `bids_fcnreg.api` offers, loaded when it is asked for: PyTorch takes seconds."""
+    """Return a function of `bids_fcnreg.api`, imported on demand: PyTorch takes seconds."""
     if name in __all__:
         from bids_fcnreg import api
 

@@ -32,7 +32,7 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from bids_fcnreg.atomic import together
+from bids_fcnreg.atomic import replacing_files
 from bids_fcnreg.bids.templates import BUILTIN, nilearn_map
 from bids_fcnreg.config import INTERPOLATIONS
 from bids_fcnreg.errors import InputError
@@ -55,10 +55,10 @@ from bids_fcnreg.io.transform_chain import TransformLike, read_transforms
 from bids_fcnreg.preprocessing.brain import is_label_image, may_be_brain_only
 from bids_fcnreg.qc.verdict import judge
 
-#: What is taken as an image: a file, or nibabel's.
+#: An image: a file, or an image of nibabel.
 ImageLike = image.ImageSource
 
-#: Volumes of a series that are resampled together: where they come from is computed once.
+#: Volumes of a series that are resampled together, with the same sampling points.
 VOLUMES_AT_ONCE = 8
 
 
@@ -69,15 +69,15 @@ class Registered:
     Attributes
     ----------
     fixed, moving : Image (1, 1, i, j, k)
-        The images.
+        Fixed and moving image.
     forward, inverse : Transform
-        Points of the fixed space to the moving one, which resamples the moving image onto the
-        fixed one; and back. RAS+ mm.
+        Maps of points of the fixed space to the moving space (which resamples the moving image
+        onto the fixed grid), and back. RAS+ mm.
     quality : dict
-        Quality metrics by name, and what they say (``verdict``: good, doubtful, failed or
-        unknown), by bounds fitted on T1w brains registered to the built-in template.
+        Quality metrics by name, and the ``verdict`` (good, doubtful, failed or unknown), by
+        bounds fitted on T1w brains registered to the built-in template.
     codes : int or (int, int)
-        NIfTI codes of the space of the fixed image, which the warped image has, too.
+        NIfTI space codes of the fixed image, which are also those of the warped image.
     """
 
     fixed: Image
@@ -94,7 +94,7 @@ class Registered:
 
     @property
     def warped(self) -> nib.Nifti1Image:
-        """The moving image on the grid of the fixed one."""
+        """Moving image resampled onto the grid of the fixed image."""
         resampled = self.forward.resample(self.moving, self.fixed.grid)
         return image.to_nifti(resampled, space=self.codes)
 
@@ -104,11 +104,11 @@ class Registered:
         Returns
         -------
         list of Path
-            The three files; other tools that read ITK's transforms read these. All of them
-            appear, or, if one cannot be written, none.
+            The three files; the transforms are in ITK's format. If one cannot be written, none
+            is.
         """
         folder, start = os.path.split(os.fspath(prefix))
-        with together(folder or ".") as new:
+        with replacing_files(folder or ".") as new:
             grid = self.fixed.grid
             made = [
                 image.write(new / f"{start}warped.nii.gz", self.warped),
@@ -135,13 +135,13 @@ def register(
     Parameters
     ----------
     fixed, moving : path or nibabel image
-        Brains without skull; any orientation, voxel size and intensity. The name
-        ``MNI152NLin2009aSym`` stands for the built-in template.
+        Skull-stripped images of any orientation, voxel size and intensity.
+        ``MNI152NLin2009aSym`` is the name of the built-in template.
     mode : {"refine", "predict", "optimize"}
-        What a trained network predicts, improved for this pair; one pass of the network alone; or
-        a new network trained on this pair.
+        ``refine``: prediction of a trained network, refined for this pair; ``predict``: one pass
+        of the network; ``optimize``: a new network trained on this pair.
     network : {"diffeomorphic", "2017"}
-        Which network; that of `model`, if there is one.
+        Network; ignored if `model` is given.
     model : path, optional
         Weights made by ``fcnreg train``; by default those of the package.
     fixed_mask, moving_mask : path or nibabel image, optional
@@ -149,7 +149,7 @@ def register(
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     seed : int
-        Of everything random.
+        Seed of all random numbers.
 
     Returns
     -------
@@ -158,8 +158,8 @@ def register(
     Raises
     ------
     InputError
-        If a file cannot be read, an image has no contrast or, without a mask, shows more than a
-        brain, or a word is none of those above.
+        If a file cannot be read, an image has no contrast or, without a mask, is not
+        skull-stripped, or an option is invalid.
     """
     given = {"fixed": fixed, "moving": moving}
     masks = {"fixed_mask": fixed_mask, "moving_mask": moving_mask}
@@ -167,14 +167,14 @@ def register(
     images |= {
         name: _image(one, name.replace("_", " ")) for name, one in masks.items() if one is not None
     }
-    _warn_of_place(*given.values(), fixed_mask, moving_mask)
+    _warn_of_orientation(*given.values(), fixed_mask, moving_mask)
     for name, mask in (("fixed", fixed_mask), ("moving", moving_mask)):
         if mask is None:
-            _refuse_head(name, given[name], images[name])
+            _check_skull_stripped(name, given[name], images[name])
         if is_label_image(images[name].data[0, 0].numpy()):
             warnings.warn(
-                f"The {name} image looks like labels: register the images that they are of, and "
-                "take the labels through the transform.",
+                f"The {name} image looks like a label image. Register the corresponding intensity "
+                "images, and apply the transform to the labels.",
                 stacklevel=2,
             )
     found = register_images(
@@ -202,32 +202,32 @@ def apply(
     interpolation: str = "linear",
     default_value: float = 0.0,
 ) -> nib.Nifti1Image:
-    """Resample an image, or each volume of a series, through transforms, interpolated once.
+    """Resample an image, or each volume of a series, through transforms, with one interpolation.
 
     Parameters
     ----------
     moving : path or nibabel image (i, j, k) or (i, j, k, n)
         Image to resample.
     reference : path or nibabel image
-        Gives the grid; what its voxels hold does not matter. A series gives that of a volume.
+        Image or series that defines the grid; its values are ignored.
     transforms : sequence of path, or path
         ITK transforms and displacement fields as a stack, as in antsApplyTransforms: the first
-        listed moves the points of the reference first, the last listed reaches the image.
-        ``(path, True)`` is the inverse, ``"identity"`` moves nothing.
+        one maps points of the reference first, the last one maps them to the image.
+        ``(path, True)`` is the inverse, ``"identity"`` the identity transform.
     interpolation : {"linear", "nearest", "label"}
-        The latter two for label images.
+        ``nearest`` and ``label`` are for label images.
     default_value : float
         Value outside the image.
 
     Returns
     -------
     nibabel.Nifti1Image
-        float32; int32 if values that are whole numbers are not mixed.
+        float32; int32 for whole numbers that are not interpolated linearly.
 
     Raises
     ------
     InputError
-        If a file cannot be read, holds no transform, or an image cannot be used.
+        If a file cannot be read, is not a transform, or an image is unsuitable.
 
     Warns
     -----
@@ -237,20 +237,21 @@ def apply(
     """
     if interpolation not in INTERPOLATIONS:
         raise InputError(
-            f"There is no interpolation {interpolation!r}: choose {', '.join(INTERPOLATIONS)}."
+            f"There is no interpolation {interpolation!r}. Choose one of "
+            f"{', '.join(INTERPOLATIONS)}."
         )
-    source, name = image.open_source(_located(moving), "moving image")
+    source, name = image.open_source(_resolve_name(moving), "moving image")
     grid, chain = (
-        image.read_grid(_located(reference), "reference image"),
+        image.read_grid(_resolve_name(reference), "reference image"),
         read_transforms(transforms),
     )
-    _warn_of_place(moving, reference)
-    series = open_series(_located(moving), "moving image")
+    _warn_of_orientation(moving, reference)
+    series = open_series(_resolve_name(moving), "moving image")
     parts = _parts(moving, series, grid, interpolation)
     first = next(parts)
     if interpolation == "linear" and is_label_image(first[..., 0]):
         warnings.warn(
-            "The image looks like labels, and linear interpolation mixes their values: give "
+            "The image looks like a label image, whose values linear interpolation mixes. Use "
             "--interpolation label (in Python interpolation='label').",
             stacklevel=2,
         )
@@ -261,8 +262,8 @@ def apply(
     values = np.concatenate(found, axis=3)
     if (values == values.dtype.type(default_value)).all():
         warnings.warn(
-            "Nothing of the image lies on the grid of the reference after this transform, so "
-            "that the result is empty: were they made for each other?",
+            "The result is empty: the image lies outside the grid of the reference after this "
+            "transform. Check that the image, the reference and the transforms belong together.",
             stacklevel=2,
         )
     return _nifti(values, grid, _codes(reference), series)
@@ -274,10 +275,10 @@ def _parts(
     grid: Grid,
     interpolation: str,
 ) -> Iterator[np.ndarray]:
-    """Values (i, j, k, n) of an image, or of a few volumes of a series at a time."""
+    """Yield the values (i, j, k, n) of an image, or of a few volumes of a series at a time."""
     dtype = "float32" if interpolation == "linear" else "float64"  # labels may be large
     if series is None:
-        whole = image.load(_located(moving), dtype, "moving image")
+        whole = image.load(_resolve_name(moving), dtype, "moving image")
         yield np.asarray(whole.dataobj)[..., None]
         return
     name = series.get_filename() or "The moving image"
@@ -291,7 +292,7 @@ def _nifti(
     codes: Codes,
     series: nib.spatialimages.SpatialImage | None,
 ) -> nib.Nifti1Image:
-    """Values (i, j, k, n) on a grid; with the time unit and step of a series."""
+    """Return values (i, j, k, n) as a NIfTI image, with the time unit and step of a series."""
     made = nib.Nifti1Image(values[..., 0] if series is None else values, grid.affine)
     set_codes(made, codes)
     if isinstance(series, nib.Nifti1Pair):
@@ -303,46 +304,46 @@ def _nifti(
 def jacobian(
     transforms: Sequence[TransformLike], reference: ImageLike, *, log: bool = False
 ) -> nib.Nifti1Image:
-    """How much transforms change the volume of each voxel.
+    """Compute the Jacobian determinant of transforms in each voxel.
 
     Parameters
     ----------
     transforms : sequence of path
         As for `apply`.
     reference : path or nibabel image
-        Gives the grid, in the space the transforms start from.
+        Image that defines the grid, in the space of the reference.
     log : bool
-        The logarithm: 0 where nothing changes, negative where the reference's volume is larger
-        than the image's.
+        Return the logarithm: 0 where volumes are equal, negative where the volume in the
+        reference is larger than in the image.
 
     Returns
     -------
     nibabel.Nifti1Image
-        Jacobian determinant, not positive where the transform folds; or its logarithm, which is
-        there that of 0.001.
+        Jacobian determinant, which is not positive in folded voxels; or its logarithm, which is
+        log(0.001) in folded voxels.
 
     Raises
     ------
     InputError
-        If a file cannot be read, or holds no transform.
+        If a file cannot be read, or is not a transform.
 
     Warns
     -----
     UserWarning
-        If the logarithm is wanted of a transform that folds, or a field cannot be inverted
+        If the logarithm of a folded transform is computed, or a field cannot be inverted
         accurately.
     """
     chain, grid = (
         read_transforms(transforms),
-        image.read_grid(_located(reference), "reference image"),
+        image.read_grid(_resolve_name(reference), "reference image"),
     )
-    _warn_of_place(reference)
+    _warn_of_orientation(reference)
     values = chain.jacobian(grid)
     folded = int((values <= 0).sum())
     if log and folded:
         warnings.warn(
-            f"The transform folds at {folded} of {values.numel()} voxels, where the determinant "
-            f"is not positive and has no logarithm: they have that of {MIN_JACOBIAN:g}.",
+            f"The transform folds in {folded} of {values.numel()} voxels, where the determinant "
+            f"is not positive. They are set to the logarithm of {MIN_JACOBIAN:g}.",
             stacklevel=2,
         )
     values = values.clamp(min=MIN_JACOBIAN).log() if log else values
@@ -350,20 +351,20 @@ def jacobian(
 
 
 def map_points(points: np.ndarray, transforms: Sequence[TransformLike]) -> np.ndarray:
-    """Take points to where transforms take them.
+    """Map points through transforms.
 
     Parameters
     ----------
     points : ndarray (n, 3)
-        In the space of the reference, RAS+ mm.
+        Points in the space of the reference, RAS+ mm.
     transforms : sequence of path
         As for `apply`.
 
     Returns
     -------
     ndarray (n, 3)
-        In the space of the image that `apply` would resample, RAS+ mm: as in
-        antsApplyTransformsToPoints, points go the other way than images.
+        Points in the space of the image that `apply` would resample, RAS+ mm. As in
+        antsApplyTransformsToPoints, points are mapped in the direction opposite to images.
     """
     try:
         array = np.asarray(points)
@@ -371,53 +372,53 @@ def map_points(points: np.ndarray, transforms: Sequence[TransformLike]) -> np.nd
     except (TypeError, ValueError):
         given = None
     if given is None or given.shape[-1:] != (3,) or not np.isfinite(given).all():
-        raise InputError("Points are an array (n, 3) of finite numbers: x, y and z in RAS+ mm.")
+        raise InputError("Points must be an array (n, 3) of finite x, y and z in RAS+ mm.")
     return read_transforms(transforms).map(torch.from_numpy(given)).numpy()
 
 
-def located(given: str | os.PathLike[str]) -> Path:
-    """File of an image; the name of the built-in template stands for its image."""
+def image_path(given: str | os.PathLike[str]) -> Path:
+    """Return the file of an image, which may be the name of the built-in template."""
     return nilearn_map("t1") if os.fspath(given) == BUILTIN else Path(given)
 
 
-def _refuse_head(name: str, given: ImageLike, shown_image: Image) -> None:
-    """Refuse an image without mask that shows more than a brain."""
-    seen = non_background(shown_image.data[0, 0].numpy())
-    if not may_be_brain_only(seen, shown_image.grid.affine):
-        litres = float(seen.sum() * np.prod(shown_image.grid.spacing)) / 1e6
+def _check_skull_stripped(name: str, given: ImageLike, loaded: Image) -> None:
+    """Refuse an image without a mask that is not skull-stripped."""
+    visible = non_background(loaded.data[0, 0].numpy())
+    if not may_be_brain_only(visible, loaded.grid.affine):
+        litres = float(visible.sum() * np.prod(loaded.grid.spacing)) / 1e6
         file = f" {given}" if isinstance(given, str | os.PathLike) else ""
         raise InputError(
-            f"The {name} image{file} shows more than a brain ({litres:.1f} litres that are not "
-            f"background): give its brain mask with --{name}-mask (in Python {name}_mask), or an "
-            "image without skull."
+            f"The {name} image{file} is not skull-stripped (its foreground is {litres:.1f} "
+            f"litres). Provide its brain mask with --{name}-mask (in Python {name}_mask), or a "
+            "skull-stripped image."
         )
 
 
 def _image(given: ImageLike, role: str = "image") -> Image:
-    """Read an image of a registration; files and images in memory pass the same checks."""
-    return image.read(_located(given), role)
+    """Read and check an image of a registration, from a file or in memory."""
+    return image.read(_resolve_name(given), role)
 
 
 def _codes(given: ImageLike) -> tuple[int, int]:
-    """Space codes of a file or an image."""
+    """Return the NIfTI space codes of a file or an image."""
     if isinstance(given, nib.spatialimages.SpatialImage):
         return codes_of(given)
-    return codes_of(open_image(located(given)))
+    return codes_of(open_image(image_path(given)))
 
 
-def _warn_of_place(*given: ImageLike | None) -> None:
-    """Warn of images whose orientation is in doubt."""
+def _warn_of_orientation(*given: ImageLike | None) -> None:
+    """Warn of images whose orientation is doubtful."""
     for one in given:
         if one is None:
             continue
         if isinstance(one, nib.spatialimages.SpatialImage):
             doubt = describe_orientation_problem(one, one.get_filename() or "The image")
         else:
-            doubt = image.orientation_warning(located(one))
+            doubt = image.orientation_warning(image_path(one))
         if doubt:
             warnings.warn(doubt, stacklevel=3)
 
 
-def _located(given: ImageLike) -> ImageLike:
-    """The same with the file of the built-in template in place of its name."""
-    return located(given) if isinstance(given, str | os.PathLike) else given
+def _resolve_name(given: ImageLike) -> ImageLike:
+    """Replace the name of the built-in template by its file."""
+    return image_path(given) if isinstance(given, str | os.PathLike) else given

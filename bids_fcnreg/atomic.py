@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writing of files, checksums, and removal of stale temporary files."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-#: Names of files that are being written.
+#: Names of the temporary files of `replacing`.
 _TEMPORARY = re.compile(
     r"\.[^.]+\.\w{8}\.(nii|nii\.gz|h5|json|tsv|html|md|bib|tex|png|svg|toml|safetensors|pt|sqlite)"
 )
 
-#: A file that is being written may not be locked yet so many seconds after it was begun.
-YOUNG = 2.0
+#: Seconds within which a new temporary file may not be locked yet.
+LOCK_DELAY_SECONDS = 2.0
 
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary name beside `path`, to write to; it takes the place of `path` at the end.
+    """Write a temporary file that replaces `path` atomically when the block ends.
 
-    If the block raises, `path` is as it was.
+    If the block raises, `path` is unchanged.
 
     Parameters
     ----------
     path : path
-        Its folder is made.
+        Final path. Its directory is created.
 
     Yields
     ------
     pathlib.Path
-        An empty file with the same extension, in the same folder.
+        An empty file with the same extension, in the same directory.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,25 +67,25 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def together(folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary folder whose files appear in `folder` together, or not at all.
+def replacing_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """Write files to a temporary directory, from which all are moved when the block ends.
 
-    If the block raises, or one of the files cannot take its place, `folder` is as it was.
+    If the block raises, or one of the files cannot be moved, `folder` is unchanged.
 
     Parameters
     ----------
     folder : path
-        It is made.
+        Final directory, which is created.
 
     Yields
     ------
     pathlib.Path
-        An empty folder on the same file system.
+        An empty directory on the same file system.
 
     Raises
     ------
     OSError
-        If one of the files cannot be written, or a folder has its name.
+        If a file cannot be written, or a directory with its name exists.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -94,67 +94,67 @@ def together(folder: str | os.PathLike[str]) -> Iterator[Path]:
         moves = [(made, folder / made.name) for made in sorted(Path(name).iterdir())]
         for _, final in moves:
             if final.is_dir():
-                raise IsADirectoryError(errno.EISDIR, "it is a folder", str(final))
+                raise IsADirectoryError(errno.EISDIR, "it is a directory", str(final))
         for made, final in moves:
             os.replace(made, final)
 
 
-def remove_leftovers(files: Iterable[Path]) -> None:
-    """Remove what a process that was killed left of `replacing`, and nobody is writing now.
+def remove_stale_temporaries(files: Iterable[Path]) -> None:
+    """Remove temporary files of `replacing` whose process was killed.
 
     Parameters
     ----------
     files : iterable of Path
-        Those of other names are left alone.
+        Files to check; files with other names, or that are being written, are kept.
     """
     for path in files:
         if not _TEMPORARY.fullmatch(path.name):
             continue
-        with suppress(OSError):  # it is gone, or not ours
+        with suppress(OSError):  # removed meanwhile, or without permission
             handle = os.open(path, os.O_RDWR)
             try:
-                young = time.time() - os.fstat(handle).st_mtime < YOUNG
-                if not young and _try_to_lock(handle):
+                new = time.time() - os.fstat(handle).st_mtime < LOCK_DELAY_SECONDS
+                if not new and _try_to_lock(handle):
                     path.unlink()
             finally:
                 os.close(handle)
 
 
 def _try_to_lock(handle: int) -> bool:
-    """Whether a lock on an open file was free, and now is ours until it is closed."""
+    """Try to lock an open file until it is closed; return whether that succeeded."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # somebody has it, or the file system knows no locks
+    except OSError:  # locked by another process, or not supported by the file system
         return False
     return True
 
 
 def make_folder(folder: str | os.PathLike[str]) -> None:
-    """Make a folder, and make sure that files can be made in it: permissions do not tell all.
+    """Create a directory, and check that files can be created in it by creating one.
 
     Raises
     ------
     OSError
-        If one of the two is not possible.
+        If either fails.
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=os.fspath(folder)).close()
 
 
 def write_bytes(path: str | os.PathLike[str], payload: bytes) -> Path:
-    """Write a file so that it appears whole or not at all; its folder is made."""
+    """Write a file atomically; create its directory."""
     with replacing(path) as temporary:
         temporary.write_bytes(payload)
     return Path(path)
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    """Text of a file in UTF-8, with or without its mark.
+    """Read a text file in UTF-8, with or without a byte order mark.
 
     Raises
     ------
     OSError
-        If it cannot be read, or is something else, such as a pipe, at which one might wait.
+        If it cannot be read, or is not a regular file (a pipe could block).
     UnicodeDecodeError
         If it is not in UTF-8.
     """
@@ -164,7 +164,7 @@ def read_text(path: str | os.PathLike[str]) -> str:
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a JSON file of ours says; nothing if it is missing or damaged: it is made again."""
+    """Read a JSON object; return an empty one if the file is missing or damaged."""
     try:
         content = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError):
@@ -172,19 +172,19 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def is_whole_archive(path: str | os.PathLike[str]) -> bool:
-    """Whether a file that PyTorch saved is there and every part of it has its checksum."""
+def is_intact_archive(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file saved by PyTorch exists and all its checksums are correct."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
-    except Exception:  # a damaged one raises nearly any kind
+    except Exception:  # damaged archives raise many types of exceptions
         return False
 
 
 def publish(made: str | os.PathLike[str], final: str | os.PathLike[str]) -> Path:
-    """Put a file into place, perhaps on another file system, never half of it visible.
+    """Copy a file atomically, also to another file system.
 
-    One that is there with the same content keeps its time, on which reuse of results depends.
+    A file with the same content keeps its modification time, on which caching depends.
     """
     made, final = Path(made), Path(final)
     if not (final.exists() and filecmp.cmp(made, final, shallow=False)):
@@ -193,9 +193,9 @@ def publish(made: str | os.PathLike[str], final: str | os.PathLike[str]) -> Path
 
 
 def checksum(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file's content, in hexadecimal digits.
+    """Return the SHA-256 of a file in hexadecimal digits.
 
-    It is read once as long as it keeps its place, size and time.
+    It is cached by path, inode, size and modification time.
     """
     state = os.stat(path)
     return _read_checksum(os.fspath(path), state.st_ino, state.st_size, state.st_mtime_ns)
@@ -208,10 +208,10 @@ def _read_checksum(path: str, *_state: int) -> str:
 
 
 def uncompressed_checksum(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of what a file holds: of a ``.gz`` file, of what is compressed in it.
+    """Return the SHA-256 of the content of a file, decompressed if it ends in ``.gz``.
 
-    It is the same for ``x.nii`` and ``x.nii.gz``, however that was compressed. One that cannot be
-    decompressed has its `checksum`.
+    It is the same for ``x.nii`` and ``x.nii.gz``. A file that cannot be decompressed has its
+    `checksum`.
     """
     if not os.fspath(path).endswith(".gz"):
         return checksum(path)
@@ -232,7 +232,7 @@ def _read_uncompressed(path: str, *_state: int) -> str:
 
 
 def _umask() -> int:
-    """Permission bits that the user wants off for new files."""
+    """Return the umask of the process."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -1,4 +1,4 @@
-"""Settings of a run: their types, options, help texts and ranges, and how they are stored."""
+"""Settings of a run: types, options, help texts, ranges and serialization."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import tomli_w
+
 from bids_fcnreg.atomic import read_text, write_bytes
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.modes import MODES
@@ -23,36 +25,36 @@ GROUP_TASKS = ("report", "template", "train")
 NETWORKS = ("diffeomorphic", "2017")
 SKULL_STRIP = ("auto", "force", "skip")
 INTERPOLATIONS = ("linear", "nearest", "label")
-#: Keyword of the transform that moves nothing, in place of a file.
+#: Keyword of the identity transform, in place of a file.
 IDENTITY = "identity"
 DEFAULT_TEMPLATE = "MNI152NLin2009aSym"
 MAX_OMP_NTHREADS = 8
 
-_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text",
-          Path: "a path", tuple: "a list of texts"}  # fmt: skip
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a string",
+          Path: "a path", tuple: "a list of strings"}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Option:
-    """How a setting is given on the command line.
+    """Command-line option of a setting.
 
     Attributes
     ----------
     help : str
-        What it does, without the default.
+        Help text, without the default.
     group : str
         Heading in the help text; empty for positional arguments.
     flags : tuple of str
-        The first long one names it in messages; by default the name of the setting.
+        Flags, of which messages use the first long one; by default the name of the setting.
     default : str
-        The default in words; by default its value.
+        Description of the default; by default its value.
     metavar : str or None
     choices : tuple of str
-        Legal values; empty if there are others.
+        Allowed values; empty if not restricted.
     least, most : float or None
         Range of a number.
-    only : bool
-        Whether it replaces most of what is done otherwise: one of such options may be given.
+    exclusive : bool
+        Whether the option is mutually exclusive with the other exclusive ones.
     """
 
     help: str
@@ -63,13 +65,13 @@ class Option:
     choices: tuple[str, ...] = ()
     least: float | None = None
     most: float | None = None
-    only: bool = False
+    exclusive: bool = False
 
 
 def _setting(help: str, group: str = "", /, default: Any = MISSING, **option: Any) -> Any:
-    """A field of `Config`; a default that is a function is called for each configuration."""
-    words = {"default": option.pop("shown")} if "shown" in option else {}
-    metadata = {"option": Option(help, group, **option, **words)}
+    """Return a field of `Config`; a callable default is a default factory."""
+    described = {"default": option.pop("shown")} if "shown" in option else {}
+    metadata = {"option": Option(help, group, **option, **described)}
     if callable(default):
         return field(default_factory=default, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -87,12 +89,12 @@ _OTHER = "Other options"
 class Config:
     """Settings of one run.
 
-    Each is an option of the command line and a key of the configuration file; ``Config.option``
-    says what it does.
+    Each is an option of the command line, described by ``Config.option``, and a key of the
+    configuration file.
     """
 
-    bids_dir: Path = _setting("root folder of a BIDS dataset")
-    output_dir: Path = _setting("folder for the derivatives")
+    bids_dir: Path = _setting("root directory of a BIDS dataset")
+    output_dir: Path = _setting("directory for the derivatives")
     level: str = _setting(
         "stage of the analysis: participant (register every subject) or group",
         default="participant",
@@ -130,8 +132,8 @@ class Config:
         metavar="FILE",
     )
     database_dir: Path | None = _setting(
-        "accepted as in fMRIPrep, without effect: the dataset itself is read, so that an outdated "
-        "database cannot mislead",
+        "accepted for compatibility with fMRIPrep, without effect: the dataset itself is read, so "
+        "that the input is never outdated",
         _FILTERS,
         default=None,
         flags=("--bids-database-dir",),
@@ -140,7 +142,7 @@ class Config:
 
     templates: tuple[str, ...] = _setting(
         "template to register to: a TemplateFlow name with modifiers such as "
-        "MNIPediatricAsym:cohort-3:res-1, a NIfTI file, or the folder tpl-NAME of a study "
+        "MNIPediatricAsym:cohort-3:res-1, a NIfTI file, or the directory tpl-NAME of a study "
         "template; one or several",
         _REGISTRATION,
         default=(DEFAULT_TEMPLATE,),
@@ -149,8 +151,8 @@ class Config:
         shown=f"{DEFAULT_TEMPLATE}, which needs no download",
     )
     atlases: tuple[str, ...] = _setting(
-        "atlas of the template to bring into each subject's space: a TemplateFlow atlas or desc "
-        "name, or a NIfTI file, with a lookup TSV beside it if there is one; one or several",
+        "atlas of the template to resample to the space of each subject: a TemplateFlow atlas or "
+        "desc name, or a NIfTI file, optionally with a lookup TSV beside it; one or several",
         _REGISTRATION,
         default=(),
         flags=("--atlas",),
@@ -164,7 +166,7 @@ class Config:
         choices=tuple(MODES),
     )
     network: str = _setting(
-        "the multi-resolution diffeomorphic network or that of Li & Fan 2017",
+        "network: the multi-resolution diffeomorphic network, or that of Li & Fan 2017",
         _REGISTRATION,
         default=NETWORKS[0],
         choices=NETWORKS,
@@ -176,15 +178,15 @@ class Config:
         metavar="FILE",
     )
     device: str = _setting(
-        "where the registration is computed",
+        "device of the registration",
         _REGISTRATION,
         default="auto",
         metavar="{auto,cpu,cuda,cuda:N}",
         shown="auto, a GPU if there is one",
     )
     longitudinal: bool = _setting(
-        "register the sessions of a participant to each other first, in an unbiased space in "
-        "their middle, and to the template through their mean image",
+        "register the sessions of a participant to each other first, in an unbiased midpoint "
+        "space, and to the template through their mean image",
         _REGISTRATION,
         default=False,
     )
@@ -197,8 +199,8 @@ class Config:
         shown="the first session, by acq_time or else by label",
     )
     skull_strip: str = _setting(
-        "auto: extract the brain unless the image shows a brain only; force: always; skip: the "
-        "input is brain-extracted",
+        "auto: skull-strip the image unless it is skull-stripped; force: always skull-strip; "
+        "skip: never skull-strip",
         _REGISTRATION,
         default=SKULL_STRIP[0],
         flags=("--skull-strip-t1w",),
@@ -233,19 +235,19 @@ class Config:
         "make the study template left-right symmetric", _GROUP, default=False
     )
     template_anchored: bool = _setting(
-        "keep the scale of the template given with --template, whose orientation is kept in any "
-        "case; else the study template has the mean size of the study's brains",
+        "keep the scale of --template, whose orientation is always kept; otherwise the study "
+        "template has the mean size of the brains of the study",
         _GROUP,
         default=False,
     )
     template_warm_start: bool = _setting(
-        "start from the template given with --template, a study template of nearly the same "
-        "scans, without the linear start and the first, rough iterations",
+        "start from --template, a study template of nearly the same scans, and skip the linear "
+        "alignment and the first, rough iterations",
         _GROUP,
         default=False,
     )
     template_iterations: int = _setting(
-        "stop after so many iterations, even if the study template still changes",
+        "maximum number of iterations of the study template",
         _GROUP,
         default=5,
         metavar="N",
@@ -256,14 +258,14 @@ class Config:
         _GROUP,
         default=(),
         metavar="N",
-        shown="what suits some dozens of scans",
+        shown="suited to some dozens of scans",
     )
     train_from_scratch: bool = _setting(
-        "start from random weights, not from those of the package", _GROUP, default=False
+        "start from random weights instead of those of the package", _GROUP, default=False
     )
 
     nprocs: int = _setting(
-        "processors for all processes together",
+        "total number of CPUs",
         _PERFORMANCE,
         default=available_cpus,
         flags=("--nprocs", "--n-cpus", "--nthreads"),
@@ -272,22 +274,22 @@ class Config:
         shown="all available",
     )
     omp_nthreads: int = _setting(
-        "threads of one process",
+        "threads per process",
         _PERFORMANCE,
         default=0,
         metavar="N",
         least=1,
-        shown=f"nprocs, at most {MAX_OMP_NTHREADS}; 1 with --mode optimize, whose result depends "
-        "on it in the last digits",
+        shown=f"nprocs, at most {MAX_OMP_NTHREADS}; 1 with --mode optimize, whose last digits "
+        "depend on it",
     )
     mem_gb: float = _setting(
-        "memory for all processes together",
+        "total memory in GB",
         _PERFORMANCE,
         default=available_memory_gb,
         flags=("--mem",),
         metavar="GB",
         least=0.1,
-        shown="nine tenths of what is available",
+        shown="nine tenths of the available memory",
     )
     low_mem: bool = _setting(
         "use less memory: one multi-threaded step at a time, whatever --nprocs",
@@ -295,14 +297,14 @@ class Config:
         default=False,
     )
     plugin_file: Path | None = _setting(
-        "YAML file with 'plugin' and 'plugin_args' of Nipype, for instance for SLURM",
+        "YAML file with 'plugin' and 'plugin_args' of Nipype, for example for SLURM",
         _PERFORMANCE,
         default=None,
         flags=("--use-plugin",),
         metavar="FILE",
     )
     resource_monitor: bool = _setting(
-        "record memory and processor use of every node in the work folder",
+        "record memory and CPU usage of every node in the work directory",
         _PERFORMANCE,
         default=False,
     )
@@ -311,23 +313,23 @@ class Config:
         "only write the text for the methods section to logs/CITATION.md",
         _SUBSETS,
         default=False,
-        only=True,
+        exclusive=True,
     )
     dry_run: bool = _setting(
-        "only list what would be registered to what, and which results are there already",
+        "only list which scans would be registered to which template, and which results exist",
         _SUBSETS,
         default=False,
-        only=True,
+        exclusive=True,
     )
     reports_only: bool = _setting(
         "only make the visual reports, from existing results",
         _SUBSETS,
         default=False,
-        only=True,
+        exclusive=True,
     )
 
     work_dir: Path = _setting(
-        "folder for intermediate results, which a rerun reuses",
+        "directory for intermediate results, which are reused when a run is resumed",
         _OTHER,
         default=lambda: Path("work").absolute(),
         flags=("-w", "--work-dir"),
@@ -335,7 +337,7 @@ class Config:
         shown="./work",
     )
     clean_workdir: bool = _setting(
-        "remove earlier intermediate results from the work folder first", _OTHER, default=False
+        "remove earlier intermediate results from the work directory first", _OTHER, default=False
     )
     stop_on_first_crash: bool = _setting(
         "stop all subjects as soon as one fails", _OTHER, default=False
@@ -346,7 +348,7 @@ class Config:
         default=False,
     )
     write_graph: bool = _setting(
-        "write the graph of the workflow to the work folder", _OTHER, default=False
+        "write the graph of the workflow to the work directory", _OTHER, default=False
     )
     verbose: int = _setting(
         "print Nipype's messages; twice for debugging",
@@ -359,12 +361,12 @@ class Config:
 
     @staticmethod
     def option(name: str) -> Option:
-        """Return how a setting is given on the command line."""
+        """Return the command-line option of a setting."""
         return Config.__dataclass_fields__[name].metadata["option"]
 
     @staticmethod
     def flag(name: str) -> str:
-        """Return the word under which users know a setting, such as ``--participant-label``."""
+        """Return the name of a setting in messages, such as ``--participant-label``."""
         option = Config.option(name)
         if not option.group:
             return option.metavar or name
@@ -373,41 +375,40 @@ class Config:
 
     def __post_init__(self) -> None:
         if not self.omp_nthreads:
-            # What `optimize` finds depends on the number of threads; not on that of processors.
+            # The result of `optimize` depends on the number of threads: keep it independent of
+            # the number of CPUs.
             threads = min(self.nprocs, MAX_OMP_NTHREADS) if MODES[self.mode].trained else 1
             object.__setattr__(self, "omp_nthreads", threads)
 
     def save(self, path: str | Path) -> Path:
-        """Write all settings as TOML, whole or not at all; `read_settings` reads them back."""
-        import tomli_w
-
+        """Write all settings as TOML, atomically; `read_settings` reads them back."""
         values = {key: _plain(value) for key, value in dataclasses.asdict(self).items()}
         text = tomli_w.dumps({key: value for key, value in values.items() if value is not None})
         return write_bytes(path, text.encode())
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
-    """Settings named in a TOML file, checked and converted; what it leaves out is left out.
+    """Read and check the settings in a TOML file.
 
     Parameters
     ----------
     path : path
-        TOML file whose keys are names of `Config`'s attributes.
+        TOML file whose keys are attributes of `Config`.
 
     Returns
     -------
     dict
-        Values for `Config`'s constructor; relative paths start at the current folder.
+        Arguments of `Config`; relative paths start at the current directory.
 
     Raises
     ------
     InputError
-        When the file cannot be read, a key is not known, or a value does not fit its key.
+        If the file cannot be read, a key is unknown, or a value is invalid.
     """
     try:
         values = tomllib.loads(read_text(path))
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
+        reason = getattr(error, "strerror", None) or "not text in UTF-8"
         raise InputError(f"The configuration file {path} cannot be read: {reason}.") from error
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"The configuration file {path} is not valid TOML: {error}.") from error
@@ -415,20 +416,20 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     for key in values:
         if key not in known:
             raise InputError(
-                f"The configuration file {path} has the unknown key '{key}'; "
-                f"the known ones are {', '.join(known)}."
+                f"The configuration file {path} has the unknown key '{key}'. "
+                f"Known keys are {', '.join(known)}."
             )
     where = f"In the configuration file {path}, the key"
     return {key: convert(key, value, f"{where} '{key}'") for key, value in values.items()}
 
 
 def load(path: str | Path) -> Config:
-    """Settings of a run as `Config.save` wrote them.
+    """Read the settings of a run, as written by `Config.save`.
 
     Raises
     ------
     InputError
-        As `read_settings`, and when the file names no input or no output folder.
+        As `read_settings`, and if the input or output directory is missing.
     """
     values = read_settings(path)
     for key in ("bids_dir", "output_dir"):
@@ -438,26 +439,26 @@ def load(path: str | Path) -> Config:
 
 
 def settings_names() -> tuple[str, ...]:
-    """Names of all settings."""
+    """Return the names of all settings."""
     return tuple(f.name for f in dataclasses.fields(Config))
 
 
 def convert(key: str, value: Any, where: str) -> Any:
-    """Turn a value as TOML or a command line gives it into what `Config` holds under `key`.
+    """Convert a value from a TOML file or the command line to the type of a setting.
 
     Parameters
     ----------
     key : str
         Name of the setting.
     value : object
-        A TOML value.
+        TOML value.
     where : str
-        Names the place of the value and begins the sentence of an error.
+        Subject of the error message, such as the option.
 
     Raises
     ------
     InputError
-        When type or range do not fit.
+        If the type or range is wrong.
     """
     hint = typing.get_type_hints(Config)[key]
     kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
@@ -480,7 +481,7 @@ def convert(key: str, value: Any, where: str) -> Any:
 
 
 def _cast(kind: type, value: Any) -> tuple[bool, Any]:
-    """Whether a TOML value is of a kind, and the value in that kind."""
+    """Return whether a TOML value has a type, and the value converted to it."""
     if kind is tuple:
         return isinstance(value, list | tuple) and all(isinstance(v, str) for v in value), (
             tuple(value) if isinstance(value, Iterable) else value
@@ -489,7 +490,7 @@ def _cast(kind: type, value: Any) -> tuple[bool, Any]:
         try:
             fits = isinstance(value, str | Path) and str(value) != ""
             return fits, Path(os.path.abspath(Path(value).expanduser())) if fits else value
-        except RuntimeError:  # the home folder of somebody who is not known
+        except RuntimeError:  # the home directory of an unknown user
             return False, value
     if kind is float:
         fits = isinstance(value, int | float) and not isinstance(value, bool)
@@ -500,7 +501,7 @@ def _cast(kind: type, value: Any) -> tuple[bool, Any]:
 
 
 def _labels(key: str, value: Any) -> Any:
-    """Participants and sessions without prefix, each once, in the order given."""
+    """Remove the prefixes and duplicates of participant and session labels."""
     prefix = {"participants": "sub-", "sessions": "ses-", "reference_session": "ses-"}.get(key)
     if prefix is None or value is None:
         return value
@@ -516,7 +517,7 @@ def _is_device(name: str) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """A value as TOML knows it."""
+    """Convert a value to a type of TOML."""
     if isinstance(value, Path):
         return str(value)
     return list(value) if isinstance(value, tuple) else value

@@ -1,34 +1,34 @@
-"""What the software says to its user when it cannot go on."""
+"""User-facing exceptions."""
 
 from __future__ import annotations
 
 import errno
 
-#: Letters of a sentence at most: it may quote a file.
-LONGEST = 3000
+#: Maximum number of characters of a message, which may quote a file.
+MAX_CHARACTERS = 3000
 
 
 class FcnregError(Exception):
-    """Anything that is told to the user in one sentence, without a traceback.
+    """An error reported to the user as one line, without a traceback.
 
     Parameters
     ----------
-    sentence : str
-        Line breaks in it, such as in the name of a file, are written as ``\\n``.
+    message : str
+        Line breaks, such as in the name of a file, are escaped as ``\\n``.
     """
 
-    def __init__(self, sentence: str) -> None:
-        line = "\\n".join(sentence.splitlines())
-        super().__init__(line if len(line) <= LONGEST else f"{line[:LONGEST]}…")
+    def __init__(self, message: str) -> None:
+        line = "\\n".join(message.splitlines())
+        super().__init__(line if len(line) <= MAX_CHARACTERS else f"{line[:MAX_CHARACTERS]}…")
 
 
 class InputError(FcnregError):
-    """A file or an option given by the user is wrong: the sentence says which, why, what to do."""
+    """A wrong file or option: the message says which, why, and what to do."""
 
 
-def told(error: OSError) -> str:
-    """What the system says, and of which file."""
+def describe_os_error(error: OSError) -> str:
+    """Return the file and the reason of an operating system error."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "the disk is full: make room where the results and the work folder lie"
+        return "No space left on device. Free some space in the output and work directories"
     reason = error.strerror or str(error)
     return f"{error.filename}: {reason}" if error.filename else reason

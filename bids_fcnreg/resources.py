@@ -1,4 +1,4 @@
-"""What this process may use of the machine: what a scheduler, a container or `taskset` left it."""
+"""CPUs and memory available to this process, as limited by cgroups and CPU affinity."""
 
 from __future__ import annotations
 
@@ -12,33 +12,34 @@ _MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def available_cpus() -> int:
-    """Processors that this process may use, at least 1."""
+    """Return the number of CPUs that this process may use, at least 1."""
     count = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
         count = len(os.sched_getaffinity(0))
-    for group in _groups("cpu"):
-        quota, period = _numbers(group / "cpu.max") or (
-            _numbers(group / "cpu.cfs_quota_us") + _numbers(group / "cpu.cfs_period_us")
-        ) or (-1, -1)  # fmt: skip
+    for group in _cgroups("cpu"):
+        version_1 = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+        limit = _read_integers(group / "cpu.max")
+        limit = limit or [n for name in version_1 for n in _read_integers(group / name)]
+        quota, period = limit or (-1, -1)
         if quota > 0 and period > 0:
             count = min(count, math.ceil(quota / period))
     return max(count, 1)
 
 
 def available_memory_gb() -> float:
-    """Nine tenths of the memory (GB) of this machine, or of what its control groups leave it."""
+    """Return 90 % of the memory in GB of this machine or of the tightest cgroup limit."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for group in _groups("memory"):
+    for group in _cgroups("memory"):
         for name in ("memory.max", "memory.limit_in_bytes"):
-            total = min([total, *_numbers(group / name)])
+            total = min([total, *_read_integers(group / name)])
     return round(0.9 * total / 1024**3, 2)
 
 
-def _groups(controller: str) -> Iterator[Path]:
-    """Folders of the control groups that this process lives in, each and those around it.
+def _cgroups(controller: str) -> Iterator[Path]:
+    """Yield the directories of the cgroups of this process and of their parents.
 
-    Both kinds are known: version 2 has one tree, version 1 a tree for each controller. Inside a
-    container the root of the tree is that of the container.
+    Version 2 has one tree, version 1 a tree per controller. Inside a container, the root of the
+    tree is that of the container.
     """
     try:
         lines = _MEMBERSHIP.read_text().splitlines()
@@ -58,10 +59,10 @@ def _groups(controller: str) -> Iterator[Path]:
                 yield group
 
 
-def _numbers(path: Path) -> list[int]:
-    """Whole numbers of a line; empty if it says ``max``, or there is no such file."""
+def _read_integers(path: Path) -> list[int]:
+    """Read the integers of a line; return none if it holds ``max`` or the file is missing."""
     try:
-        words = path.read_text().split()
+        fields = path.read_text().split()
     except OSError:
         return []
-    return [int(word) for word in words] if all(w.lstrip("-").isdigit() for w in words) else []
+    return [int(one) for one in fields] if all(f.lstrip("-").isdigit() for f in fields) else []

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes debian:bookworm-slim from Debian's packages, for machines that reach no image registry.
-#   docker/base.sh FOLDER      needs root, debootstrap and podman
+# Builds debian:bookworm-slim from Debian's packages, for machines without access to a registry.
+#   docker/base.sh DIR      requires root, debootstrap and podman
 set -euo pipefail
 debootstrap --variant=minbase bookworm "$1" "${DEBIAN_MIRROR:-http://deb.debian.org/debian}"
 rm -rf "$1"/var/cache/apt/* "$1"/var/lib/apt/lists/* "$1"/var/log/*

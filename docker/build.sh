@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds the image bids_fcnreg:VERSION, also called bids_fcnreg:latest.
+# Builds the image bids_fcnreg:VERSION, also tagged bids_fcnreg:latest.
 #   docker/build.sh [options of `docker build`, such as --build-arg TORCH_INDEX=…]
-# ENGINE is docker, or podman.
+# ENGINE is docker (default) or podman.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' bids_fcnreg/__init__.py)

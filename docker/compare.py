@@ -1,9 +1,9 @@
-"""Whether two folders of derivatives hold the same results: `python compare.py ONE OTHER`.
+"""Compare two directories of derivatives: `python compare.py ONE OTHER`.
 
-Numbers are compared with a tolerance, which is printed: two machines, or two builds of a library,
-round differently. `--exact` compares bit for bit, which is promised on one machine in one
-environment only. Logs, and what files tell of time, place and software, are left out; so are
-figures and pages. Exits with 1 if something differs.
+Numbers are compared with a tolerance, which is printed: rounding differs between machines and
+builds of libraries. `--exact` compares bit for bit, which holds only on one machine with one
+environment. Logs, figures, reports, and metadata about time, paths and software are ignored. The
+exit code is 1 if something differs.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ import nibabel as nib
 import numpy as np
 from safetensors import safe_open
 
-#: Keys of JSON files, and columns of tables, that tell when, where and on what they were made.
+#: Keys of JSON files, and columns of tables, about time, paths and software.
 CIRCUMSTANCES = {"seconds", "hours", "GeneratedBy", "SourceDatasets", "DatasetLinks"}
 
-#: A dataset of a transform with more numbers than this is a displacement field.
-_PARAMETERS = 100
+#: Maximum number of parameters of a linear transform; larger datasets are displacement fields.
+_MAX_PARAMETERS = 100
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far apart equal results may be.
+    """Tolerance of the comparison.
 
     Attributes
     ----------
     relative : float
-        Of a number to its size, of a voxel to the largest of its image.
+        Relative tolerance of a number, or of a voxel relative to the maximum of its image.
     absolute : float
-        Of any number, besides.
+        Additional absolute tolerance of any number.
     field_mm : float
-        Of a displacement (mm): two of the steps to which they are rounded.
+        Tolerance of a displacement in mm: two rounding steps.
     share : float
-        Share of the labelled voxels whose label may differ: those at a border.
+        Share of the labelled voxels whose label may differ (at borders).
     """
 
     relative: float = 1e-3
@@ -53,34 +53,34 @@ class Tolerance:
 
     def __str__(self) -> str:
         return (
-            f"numbers within {self.relative:g} of their size or {self.absolute:g}, displacements "
-            f"within {self.field_mm:g} mm, labels but for {self.share:g} of their voxels"
+            f"numbers within {self.relative:g} (relative) or {self.absolute:g} (absolute), "
+            f"displacements within {self.field_mm:g} mm, labels except {self.share:g} of voxels"
         )
 
 
-#: The same bits.
+#: Bitwise comparison.
 EXACT = Tolerance(0, 0, 0, 0)
 
-#: What differs, or None.
+#: Description of a difference; None if there is none.
 Difference = str | None
 
 
-def images(one: Path, other: Path, tolerance: Tolerance) -> Difference:
+def compare_images(one: Path, other: Path, tolerance: Tolerance) -> Difference:
     """Compare shape, data type, affine (to 1e-5) and every voxel."""
     first, second = nib.load(one), nib.load(other)
     if first.get_data_dtype() != second.get_data_dtype():
         return f"data type {first.get_data_dtype()}, {second.get_data_dtype()}"
     small = 0 if tolerance == EXACT else 1e-5
-    if found := arrays(first.affine, second.affine, small):
+    if found := compare_arrays(first.affine, second.affine, small):
         return f"affine {found}"
     voxels = [np.asanyarray(nifti.dataobj) for nifti in (first, second)]
     if tolerance != EXACT and all(v.dtype.kind in "iub" for v in voxels):
-        return labels(*voxels, tolerance.share)
+        return compare_labels(*voxels, tolerance.share)
     largest = max((float(np.abs(v[np.isfinite(v)]).max(initial=0)) for v in voxels), default=0)
-    return arrays(*voxels, tolerance.absolute + tolerance.relative * largest)
+    return compare_arrays(*voxels, tolerance.absolute + tolerance.relative * largest)
 
 
-def labels(one: np.ndarray, other: np.ndarray, share: float) -> Difference:
+def compare_labels(one: np.ndarray, other: np.ndarray, share: float) -> Difference:
     """Compare label images or masks: the share of differing voxels among those with a label."""
     if one.shape != other.shape:
         return f"shape {one.shape}, {other.shape}"
@@ -88,8 +88,8 @@ def labels(one: np.ndarray, other: np.ndarray, share: float) -> Difference:
     return f"{count} of {labelled} labelled voxels" if count > share * labelled else None
 
 
-def arrays(one: np.ndarray, other: np.ndarray, allowed: float | np.ndarray) -> Difference:
-    """Compare arrays of numbers or of texts; with no difference allowed, bit for bit."""
+def compare_arrays(one: np.ndarray, other: np.ndarray, allowed: float | np.ndarray) -> Difference:
+    """Compare arrays of numbers or strings; without tolerance, bit for bit."""
     if one.shape != other.shape:
         return f"shape {one.shape}, {other.shape}"
     if one.dtype.kind not in "fiub" or other.dtype.kind not in "fiub":
@@ -106,23 +106,23 @@ def arrays(one: np.ndarray, other: np.ndarray, allowed: float | np.ndarray) -> D
     return f"by up to {apart.max():.3g}" if (apart > allowed).any() else None
 
 
-def transforms(one: Path, other: Path, tolerance: Tolerance) -> Difference:
+def compare_transforms(one: Path, other: Path, tolerance: Tolerance) -> Difference:
     """Compare every dataset of two HDF5 files."""
     first, second = _datasets(one), _datasets(other)
     if first.keys() != second.keys():
         return f"only one has {', '.join(sorted(first.keys() ^ second.keys()))}"
     for name, value in first.items():
         if value.dtype.kind == "f" and tolerance != EXACT:
-            allowed = tolerance.field_mm if value.size > _PARAMETERS else 1e-5
+            allowed = tolerance.field_mm if value.size > _MAX_PARAMETERS else 1e-5
         else:
             allowed = 0
-        if found := arrays(value, second[name], allowed):
+        if found := compare_arrays(value, second[name], allowed):
             return f"{name} {found}"
     return None
 
 
 def _datasets(path: Path) -> dict[str, np.ndarray]:
-    """Datasets of an HDF5 file but those in which ITK notes its version and the system's."""
+    """Read the datasets of an HDF5 file, without the versions of ITK and the system."""
     found: dict[str, np.ndarray] = {}
 
     def take(name: str, node: h5py.Dataset | h5py.Group) -> None:
@@ -135,14 +135,14 @@ def _datasets(path: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def documents(one: Path, other: Path, tolerance: Tolerance) -> Difference:
-    """Compare JSON files but for `CIRCUMSTANCES`."""
+def compare_json(one: Path, other: Path, tolerance: Tolerance) -> Difference:
+    """Compare JSON files without `CIRCUMSTANCES`."""
     first, second = (json.loads(path.read_text(encoding="utf-8")) for path in (one, other))
     return next(_unequal(first, second, tolerance, "top"), None)
 
 
 def _unequal(one: Any, other: Any, tolerance: Tolerance, where: str) -> Iterator[str]:
-    """Places where two values of JSON differ."""
+    """Yield the differences between two JSON values."""
     if isinstance(one, dict) and isinstance(other, dict):
         for key in [*one, *(key for key in other if key not in one)]:
             if key in CIRCUMSTANCES:
@@ -161,7 +161,7 @@ def _unequal(one: Any, other: Any, tolerance: Tolerance, where: str) -> Iterator
 
 
 def _same_value(one: Any, other: Any, tolerance: Tolerance) -> bool:
-    """Whether two values are equal: real numbers within the tolerance, all else exactly."""
+    """Return whether two values are equal: floats within the tolerance, others exactly."""
     if isinstance(one, float) or isinstance(other, float):
         if isinstance(one, bool) or isinstance(other, bool):
             return False
@@ -173,8 +173,8 @@ def _same_value(one: Any, other: Any, tolerance: Tolerance) -> bool:
     return type(one) is type(other) and one == other
 
 
-def tables(one: Path, other: Path, tolerance: Tolerance) -> Difference:
-    """Compare every cell of tables but those of `CIRCUMSTANCES`."""
+def compare_tables(one: Path, other: Path, tolerance: Tolerance) -> Difference:
+    """Compare all cells of tables without `CIRCUMSTANCES`."""
     first, second = _cells(one), _cells(other)
     if len(first) != len(second):
         return f"{len(first)} and {len(second)} lines"
@@ -198,7 +198,7 @@ def _cells(path: Path) -> list[list[str]]:
 
 
 def _number(cell: str) -> int | float | str:
-    """What a cell holds."""
+    """Convert a cell to a number, if possible."""
     for kind in (int, float):
         try:
             return kind(cell)
@@ -207,33 +207,33 @@ def _number(cell: str) -> int | float | str:
     return cell
 
 
-def weights(one: Path, other: Path, tolerance: Tolerance) -> Difference:
+def compare_weights(one: Path, other: Path, tolerance: Tolerance) -> Difference:
     """Compare the weights of networks."""
     if tolerance == EXACT:
         return None if one.read_bytes() == other.read_bytes() else "bits"
     with safe_open(one, "numpy") as first, safe_open(other, "numpy") as second:
         if set(first.keys()) != set(second.keys()):
             return "names of weights"
-        for name in first.keys():  # noqa: SIM118  (it is no dict)
+        for name in first.keys():  # noqa: SIM118  (not a dict)
             mine, theirs = first.get_tensor(name), second.get_tensor(name)
             allowed = tolerance.absolute + tolerance.relative * float(np.abs(mine).max(initial=0))
-            if found := arrays(mine, theirs, allowed):
+            if found := compare_arrays(mine, theirs, allowed):
                 return f"{name} {found}"
     return None
 
 
 KINDS: dict[str, Callable[[Path, Path, Tolerance], Difference]] = {
-    ".nii.gz": images,
-    ".nii": images,
-    ".h5": transforms,
-    ".json": documents,
-    ".tsv": tables,
-    ".safetensors": weights,
+    ".nii.gz": compare_images,
+    ".nii": compare_images,
+    ".h5": compare_transforms,
+    ".json": compare_json,
+    ".tsv": compare_tables,
+    ".safetensors": compare_weights,
 }
 
 
-def difference(one: Path, other: Path, tolerance: Tolerance) -> Difference:
-    """What differs between two files of a kind that is compared."""
+def compare_files(one: Path, other: Path, tolerance: Tolerance) -> Difference:
+    """Compare two files of the same kind."""
     kind = next(end for end in KINDS if one.name.endswith(end))
     try:
         return KINDS[kind](one, other, tolerance)
@@ -241,8 +241,8 @@ def difference(one: Path, other: Path, tolerance: Tolerance) -> Difference:
         return f"cannot be read ({why})"
 
 
-def files(folder: Path) -> set[Path]:
-    """Names of all files but logs, from the folder on."""
+def list_files(folder: Path) -> set[Path]:
+    """Return the relative paths of all files except logs."""
     found = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
     return {name for name in found if name.parts[0] != "logs"}
 
@@ -254,21 +254,21 @@ def main() -> int:
     parser.add_argument("--exact", action="store_true", help="compare bit for bit")
     options = parser.parse_args()
     tolerance = EXACT if options.exact else Tolerance()
-    here, there = files(options.one), files(options.other)
-    wrong = 0
-    for folder, names in ((options.one, here - there), (options.other, there - here)):
+    first, second = list_files(options.one), list_files(options.other)
+    differences = 0
+    for folder, names in ((options.one, first - second), (options.other, second - first)):
         for name in sorted(names):
             print(f"only in {folder}: {name}")
-            wrong += 1
-    compared = [name for name in sorted(here & there) if name.name.endswith(tuple(KINDS))]
+            differences += 1
+    compared = [name for name in sorted(first & second) if name.name.endswith(tuple(KINDS))]
     for name in compared:
-        found = difference(options.one / name, options.other / name, tolerance)
+        found = compare_files(options.one / name, options.other / name, tolerance)
         if found is not None:
             print(f"differs: {name}: {found}")
-            wrong += 1
-    print(f"{len(here & there)} files in both, {len(compared)} compared, {wrong} differ")
+            differences += 1
+    print(f"{len(first & second)} files in both, {len(compared)} compared, {differences} differ")
     print(f"Compared: {'bit for bit' if options.exact else tolerance}")
-    return int(wrong > 0)
+    return int(differences > 0)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
 #!/bin/sh
-# Runs the app, or, where the first word is its name, `fcnreg`.
+# Runs `bids_fcnreg`, or `fcnreg` if that is the first argument.
 set -eu
 
-# As another user than the image's, or with a read-only root, there may be no home to write to.
-# What libraries keep for the next time goes to the temporary folder then.
+# As another user, or with a read-only root, the home directory may not be writable: then the
+# caches of libraries go to the temporary directory.
 if [ ! -d "${HOME:-}" ] || [ ! -w "${HOME}" ]; then
     HOME=$(mktemp -d "${TMPDIR:-/tmp}/home.XXXXXXXX")
     export HOME
 fi
-# A user id without a name has none to be found.
+# Some libraries require a user name.
 export USER="${USER:-user}" LOGNAME="${LOGNAME:-user}"
 
 if [ "${1:-}" = fcnreg ]; then

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Builds the image with podman, runs the demo in it as clusters run containers, and compares the
-# results with those of the same run outside.
-#   docker/test.sh [FOLDER]            default: build/docker
-# Needs podman; debootstrap, where no registry of images is reached. VENV is the environment to run
-# in outside of the container. More words for podman are BUILD_OPTIONS and RUN_OPTIONS.
+# Builds the image with podman, runs the demo in it as on a cluster, and compares the results with
+# those of the same run outside of the container.
+#   docker/test.sh [DIR]            default: build/docker
+# Requires podman, and debootstrap without access to a registry. VENV is the virtual environment
+# for the run outside. BUILD_OPTIONS and RUN_OPTIONS are additional options of podman.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=$(realpath --canonicalize-missing "${1:-build/docker}")
@@ -16,7 +16,7 @@ base=docker.io/library/debian:bookworm-slim
 podman image exists "$base" || podman pull --quiet "$base" ||
     docker/base.sh "$(mktemp -d "$folder/base.XXXX")/debian"
 
-# This machine's ways to Python packages are those of the build, too.
+# The build uses pip's configuration of this machine.
 build=(--isolation chroot --network host)
 curl --silent --fail --max-time 20 --output /dev/null https://download.pytorch.org/whl/cpu/ ||
     build+=(--build-arg TORCH_INDEX=)
@@ -34,45 +34,45 @@ ENGINE=podman docker/build.sh "${build[@]}" ${BUILD_OPTIONS:-}
 podman history --format '{{.Size}}\t{{.CreatedBy}}' bids_fcnreg:latest
 podman image inspect --format '{{.Size}} bytes' bids_fcnreg:latest
 
-# What Singularity and clusters do to a container: a read-only root, no network, a user id without
-# name or home; only the output, the work folder and /tmp can be written.
+# Restrictions of Singularity and clusters: a read-only root, no network, a user id without name or
+# home directory; only the output directory, the work directory and /tmp are writable.
 data=$folder/bids out=$folder/out work=$folder/work
 rm -rf "$data" "$out" "$work" "$folder/outside" "$folder/outside-work"
 mkdir -p "$out" "$work" && chmod 777 "$out" "$work" "$folder"
 run=(--rm --read-only --network none --user 4321:4321)
-run+=(--ulimit nofile=1024:1024 --ulimit nproc=1000:1000) # as little as anybody has
+run+=(--ulimit nofile=1024:1024 --ulimit nproc=1000:1000) # low limits
 if [ -x "$(command -v runc)" ]; then run+=(--runtime runc); fi
-boxed() {
+in_container() {
     # shellcheck disable=SC2086
     podman run "${run[@]}" ${RUN_OPTIONS:-} "$@"
 }
 
-say "Phantoms, made in the container"
-boxed -v "$folder:$folder" bids_fcnreg fcnreg phantom "$data" --participants 2 --seed 3
-words=(participant --skip-bids-validation --nprocs 2 --omp-nthreads 2)
+say "Simulate phantoms in the container"
+in_container -v "$folder:$folder" bids_fcnreg fcnreg phantom "$data" --participants 2 --seed 3
+arguments=(participant --skip-bids-validation --nprocs 2 --omp-nthreads 2)
 
-say "In the container"
-boxed -v "$data:/data:ro" -v "$out:/out" -v "$work:/work" bids_fcnreg \
-    /data /out "${words[@]}" -w /work
-boxed -v "$data:/data:ro" -v "$out:/out" -v "$work:/work" bids_fcnreg /data /out group -w /work
+say "Run in the container"
+in_container -v "$data:/data:ro" -v "$out:/out" -v "$work:/work" bids_fcnreg \
+    /data /out "${arguments[@]}" -w /work
+in_container -v "$data:/data:ro" -v "$out:/out" -v "$work:/work" bids_fcnreg /data /out group -w /work
 
-say "Outside"
-"$bin/bids_fcnreg" "$data" "$folder/outside" "${words[@]}" -w "$folder/outside-work"
+say "Run outside of the container"
+"$bin/bids_fcnreg" "$data" "$folder/outside" "${arguments[@]}" -w "$folder/outside-work"
 "$bin/bids_fcnreg" "$data" "$folder/outside" group -w "$folder/outside-work"
 
-say "The same?"
+say "Compare the results"
 "$bin/python" docker/compare.py "$out" "$folder/outside"
 
-say "What it says when something is missing (exit code after each)"
-tell() { "$@" || echo "exit code $?"; }
-tell boxed -v "$data:/data:ro" -v "$out:/out" -v "$work:/work" bids_fcnreg \
+say "Error messages (each followed by the exit code)"
+show_error() { "$@" || echo "exit code $?"; }
+show_error in_container -v "$data:/data:ro" -v "$out:/out" -v "$work:/work" bids_fcnreg \
     /data /out participant -w /work --device cuda
-tell boxed -v "$data:/data:ro" -v "$out:/out" -v "$work:/work" bids_fcnreg \
+show_error in_container -v "$data:/data:ro" -v "$out:/out" -v "$work:/work" bids_fcnreg \
     /data /out participant -w /work --template MNI152NLin2009cAsym
-tell boxed -v "$data:/data:ro" -v "$out:/out:ro" -v "$work:/work" bids_fcnreg \
+show_error in_container -v "$data:/data:ro" -v "$out:/out:ro" -v "$work:/work" bids_fcnreg \
     /data /out participant -w /work
 mkdir -p --mode=755 "$folder/others"
-tell boxed -v "$data:/data:ro" -v "$folder/others:/out" -v "$work:/work" bids_fcnreg \
+show_error in_container -v "$data:/data:ro" -v "$folder/others:/out" -v "$work:/work" bids_fcnreg \
     /data /out participant
-tell boxed -v "$data:/data:ro" -v "$out:/out" --tmpfs /work:size=20m,mode=1777 bids_fcnreg \
+show_error in_container -v "$data:/data:ro" -v "$out:/out" --tmpfs /work:size=20m,mode=1777 bids_fcnreg \
     /data /out participant -w /work --skip-bids-validation --participant-label 01

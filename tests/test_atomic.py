@@ -13,7 +13,12 @@ import time
 import pytest
 
 from bids_fcnreg import atomic
-from bids_fcnreg.atomic import remove_leftovers, replacing, together, uncompressed_checksum
+from bids_fcnreg.atomic import (
+    remove_stale_temporaries,
+    replacing,
+    replacing_files,
+    uncompressed_checksum,
+)
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
@@ -32,18 +37,18 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
 
 def test_files_appear_together_or_not_at_all(tmp_path):
     (tmp_path / "a.txt").write_text("before")
-    with pytest.raises(KeyError), together(tmp_path) as new:
+    with pytest.raises(KeyError), replacing_files(tmp_path) as new:
         (new / "a.txt").write_text("after")
         (new / "b.txt").write_text("after")
         raise KeyError
     assert [one.name for one in tmp_path.iterdir()] == ["a.txt"]
     (tmp_path / "b.txt").mkdir()
-    with pytest.raises(IsADirectoryError), together(tmp_path) as new:
+    with pytest.raises(IsADirectoryError), replacing_files(tmp_path) as new:
         for name in ("a.txt", "b.txt"):
             (new / name).write_text("after")
     assert (tmp_path / "a.txt").read_text() == "before"
     (tmp_path / "b.txt").rmdir()
-    with together(tmp_path) as new:
+    with replacing_files(tmp_path) as new:
         for name in ("a.txt", "b.txt"):
             (new / name).write_text("after")
     assert {one.name: one.read_text() for one in tmp_path.iterdir()} == {
@@ -93,13 +98,15 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path, monkey
     killed.wait()
     for name in (".bidsignore", ".hidden.nii.gz", "visible.nii.gz"):
         (tmp_path / name).touch()
-    remove_leftovers(tmp_path.iterdir())  # too young: who made them may not have locked them yet
+    remove_stale_temporaries(
+        tmp_path.iterdir()
+    )  # too young: who made them may not have locked them yet
     assert len(list(tmp_path.glob(".killed.*"))) == 1
-    monkeypatch.setattr(atomic, "YOUNG", 0.0)
+    monkeypatch.setattr(atomic, "LOCK_DELAY_SECONDS", 0.0)
     long_ago = time.time() - 60
     for path in tmp_path.iterdir():
         os.utime(path, (long_ago, long_ago))
-    remove_leftovers(tmp_path.iterdir())
+    remove_stale_temporaries(tmp_path.iterdir())
     left = sorted(path.name for path in tmp_path.iterdir())
     assert left[:2] == [".bidsignore", ".hidden.nii.gz"]
     assert left[2].startswith(".running.") and left[3:] == ["visible.nii.gz"]

@@ -142,7 +142,7 @@ DESCRIPTION = "in/dataset_description.json"
 
 CASES: dict[str, tuple[Case, str]] = {
     "no description": (removed(DESCRIPTION), "no dataset_description.json"),
-    "description is no JSON": (written(DESCRIPTION, "{"), "not readable JSON"),
+    "description is no JSON": (written(DESCRIPTION, "{"), "not valid JSON"),
     "description is a list": (written(DESCRIPTION, "[]"), "dataset_description.json"),
     "description without version": (written(DESCRIPTION, '{"Name": "x"}'), "lacks BIDSVersion"),
     "names are not of BIDS": (misnamed, "no T1w image"),
@@ -150,7 +150,7 @@ CASES: dict[str, tuple[Case, str]] = {
     "participant unknown": (said("--participant-label", "77"), "Participant 77 is not in"),
     "participant with a path": (said("--participant-label", "../01"), "is not in"),
     "participant of 5000": (said("--participant-label", "a" * 5000), "aaa… is not in"),
-    "participant with commas": (said("--participant-label", "01,02"), "put spaces between"),
+    "participant with commas": (said("--participant-label", "01,02"), "Separate labels by spaces"),
     "participant empty": (said("--participant-label", ""), "Participant '' is not in"),
     "session unknown": (said("--session-label", "z"), "Session z is not in"),
     "session with a path": (said("--session-label", "../z"), "is not in"),
@@ -165,7 +165,7 @@ CASES: dict[str, tuple[Case, str]] = {
     ),
     "filter of a huge number": (
         written("f.json", '{"t1w": {"run": 9223372036854775808}}', "--bids-filter-file"),
-        "neither a text, a number of at most 18 digits",
+        "must be a string, a number of at most 18 digits",
     ),
     "filter is a pipe": (piped("f.json", "--bids-filter-file"), "f.json is not a"),
     "settings are a pipe": (piped("c.toml", "--config-file"), "c.toml cannot be read"),
@@ -179,20 +179,26 @@ CASES: dict[str, tuple[Case, str]] = {
     "template is text": (written("tpl-X_T1w.nii.gz", "no", "--template"), "cannot be read"),
     "template is flat": (template(HEAD[:, :, 3]), "three-dimensional"),
     "template has another mask": (template(HEAD, HEAD[:9], 3), "is not on the grid"),
-    "template of one value": (template(np.full_like(HEAD, 7)), "give the image, not its mask"),
-    "template without a name": (template(HEAD, name="脳.nii.gz"), "gives its name to results"),
+    "template of one value": (template(np.full_like(HEAD, 7)), "Provide the image, not its mask"),
+    "template without a name": (
+        template(HEAD, name="脳.nii.gz"),
+        "cannot be used as a label in output names",
+    ),
     "template of a long name": (
         template(HEAD, name=f"{'a' * 150}.nii.gz"),
-        "gives its name to results",
+        "cannot be used as a label in output names",
     ),
     "atlas unknown": (said("--atlas", "NoSuchAtlas"), "NoSuchAtlas"),
     "atlas of fractions": (atlas(lambda labels: labels / 2), "not whole numbers"),
     "atlas below zero": (atlas(lambda labels: -labels), "not whole numbers"),
-    "atlas of a million labels": (atlas(many), "different values and has no table"),
-    "atlas of nothing": (atlas(np.zeros_like), "contains only zeros"),
-    "table without columns": (atlas(np.copy, "a\tb\n1\tx\n"), "no column named index"),
+    "atlas of a million labels": (atlas(many), "different values but has no lookup table"),
+    "atlas of nothing": (atlas(np.zeros_like), "holds nothing but zeros"),
+    "table without columns": (atlas(np.copy, "a\tb\n1\tx\n"), "no column index"),
     "table with a label twice": (atlas(np.copy, "index\tname\n1\ta\n1\tb\n"), "index 1 twice"),
-    "table with a word": (atlas(np.copy, "index\tname\nx\ta\n"), "has the index 'x': it must"),
+    "table with a word": (
+        atlas(np.copy, "index\tname\nx\ta\n"),
+        "has the index 'x', which is not a whole number",
+    ),
     "weights are text": (written("m.safetensors", "no", "--model"), "cannot be read"),
     "weights of something else": (foreign, "was not written by `fcnreg train`"),
     "weights are a pickle": (pickled, "cannot be read"),
@@ -223,7 +229,7 @@ CASES: dict[str, tuple[Case, str]] = {
     "plugin file is text": (written("p.yml", "just text", "--use-plugin"), "plugin"),
     "plugin file with code": (
         written("p.yml", "!!python/object/apply:os.mkdir [exploded]", "--use-plugin"),
-        "is not usable",
+        "is invalid",
     ),
     "two that are mutually exclusive": (
         written("c.toml", "dry_run = true", "--reports-only", "--config-file"),
@@ -235,7 +241,7 @@ CASES: dict[str, tuple[Case, str]] = {
         written("p.yml", "plugin: OAR", "--use-plugin"),
         "needs the command oarsub",
     ),
-    "templates in the work folder are a file": (
+    "templates in the work directory are a file": (
         lambda folder: [*written("w/templates", "x")(folder), "-w", folder / "w"],
         "File exists",
     ),
@@ -243,8 +249,11 @@ CASES: dict[str, tuple[Case, str]] = {
     "endless memory": (said("--mem", "inf"), "--mem"),
     "memory without number": (said("--mem", "nan"), "--mem"),
     "no memory": (said("--mem", "-1"), "--mem"),
-    "work folder in the dataset": (lambda folder: ["-w", folder / "in/work"], "inside the BIDS"),
-    "work folder is a file": (written("w", "x", "-w"), "is a file"),
+    "work directory in the dataset": (
+        lambda folder: ["-w", folder / "in/work"],
+        "inside the BIDS",
+    ),
+    "work directory is a file": (written("w", "x", "-w"), "is a file"),
 }
 
 
@@ -293,7 +302,7 @@ def test_an_output_folder_that_cannot_be(out, study, capsys):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["group"], "holds no results of the participant level"),
+        (["group"], "holds no participant-level results"),
         (["group", "--group-task", "template"], "--template-name"),
         (["group", "--group-task", "template", "--template-name", "../x"], "template-name"),
         (["nobody"], "invalid choice"),

@@ -22,13 +22,13 @@ from safetensors.torch import save_file
 from bids_fcnreg.app.summary import doubts
 from bids_fcnreg.bids.atlases import resolve_atlas
 from bids_fcnreg.bids.dataset import find_scans
-from bids_fcnreg.bids.derivatives import other_dataset, prepare_output, strangers
+from bids_fcnreg.bids.derivatives import other_source_dataset, prepare_output, unrelated_files
 from bids_fcnreg.bids.description import read_description
 from bids_fcnreg.bids.filters import read_filter_file
 from bids_fcnreg.bids.participants import read_participants
 from bids_fcnreg.bids.results import find_results, read_volumes
 from bids_fcnreg.bids.templates import resolve_template
-from bids_fcnreg.cli.options import parse
+from bids_fcnreg.cli.options import parse_arguments
 from bids_fcnreg.config import read_settings, settings_names
 from bids_fcnreg.errors import FcnregError
 from bids_fcnreg.fcn.nets import checkpoint
@@ -246,8 +246,8 @@ def test_descriptions_of_datasets(tmp_path, content, raw):
         (folder / "dataset_description.json").write_text(json.dumps(said))
     try:
         read_description(given_dir)
-        strangers(out)
-        other_dataset(out, given_dir)
+        unrelated_files(out)
+        other_source_dataset(out, given_dir)
         prepare_output(out, given_dir)
     except FcnregError as why:
         assert "\n" not in str(why)
@@ -327,7 +327,7 @@ WORDS = st.sampled_from(SAID.split())
 def test_command_lines(tmp_path, monkeypatch, capsys, words):
     monkeypatch.chdir(tmp_path)
     try:
-        parse(["in", "out", "participant", *words])
+        parse_arguments(["in", "out", "participant", *words])
     except FcnregError as why:
         assert str(why)
     except SystemExit as stop:

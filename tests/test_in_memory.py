@@ -216,7 +216,7 @@ def test_the_image_that_is_given_stays_as_it_is(xfm):
     ],
 )  # fmt: skip
 def test_points_that_are_none_are_refused(points, xfm):
-    with pytest.raises(InputError, match="Points are an array"):
+    with pytest.raises(InputError, match="Points must be an array"):
         fr.map_points(points, [xfm])
 
 

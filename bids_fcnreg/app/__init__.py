@@ -1,1 +1,1 @@
-"""What a run does, step by step: participant level, group level, and what they share."""
+"""Steps of a run: participant level, group level, and what they share."""

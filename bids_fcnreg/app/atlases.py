@@ -1,4 +1,4 @@
-"""Which atlas goes with which template."""
+"""Match atlases to templates."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bids_fcnreg.bids.atlases import Atlas, default_atlases, resolve_atlas
-from bids_fcnreg.bids.template_archive import Entry, parse
+from bids_fcnreg.bids.template_archive import Entry, parse_file_name
 from bids_fcnreg.bids.templates import Template
 from bids_fcnreg.errors import InputError
 
 
 def choose_atlases(specs: Sequence[str], templates: Sequence[Template]) -> dict[str, list[Atlas]]:
-    """Atlases of each template of a run.
+    """Find the atlases of each template of a run.
 
     Parameters
     ----------
     specs : sequence of str
-        As given by the user; none means those that come with a template.
+        Values of ``--atlas``; if empty, the atlas built into each template.
     templates : sequence of Template
         Templates of the run.
 
     Returns
     -------
     dict
-        By `Template.space`. With several templates a named atlas goes with those that have it,
-        and a file with the one that its name says (``tpl-NAME_…``).
+        Atlases by `Template.space`. With several templates, a named atlas belongs to those that
+        have it, and a file to the template in its name (``tpl-NAME_…``).
 
     Raises
     ------
     InputError
-        When an atlas belongs to none of the templates.
+        If an atlas belongs to none of the templates.
     """
     if not specs:
         return {template.space: default_atlases(template) for template in templates}
@@ -41,7 +41,7 @@ def choose_atlases(specs: Sequence[str], templates: Sequence[Template]) -> dict[
             names = {other.name.lower() for other in chosen[template.space]}
             if atlas.name.lower() in names:
                 raise InputError(
-                    f"Two of the atlases are called {atlas.name} ({spec} is one of them): give "
+                    f"Two of the atlases are called {atlas.name} ({spec} is one of them). Omit "
                     "one of them, or rename its file."
                 )
             chosen[template.space].append(atlas)
@@ -49,15 +49,15 @@ def choose_atlases(specs: Sequence[str], templates: Sequence[Template]) -> dict[
 
 
 def _resolve(spec: str, templates: Sequence[Template]) -> list[tuple[Template, Atlas]]:
-    """The templates an atlas belongs to, with the atlas."""
+    """Return the templates that an atlas belongs to, each with the atlas."""
     file = spec.partition(".nii")[0] if ".nii" in spec else None
     if file is not None and len(templates) > 1:
-        entry = parse(Path(f"{file}.nii.gz"))
+        entry = parse_file_name(Path(f"{file}.nii.gz"))
         templates = _named(entry, templates) if entry else []
         if not templates:
             raise InputError(
-                f"The name of the atlas file {spec} does not say to which of the templates it "
-                "belongs (tpl-NAME_…): rename it, or run one template at a time."
+                f"The name of the atlas file {spec} does not contain the name of one of the "
+                "templates (tpl-NAME_…). Rename it, or run one template at a time."
             )
     found, refused = [], None
     for template in templates:
@@ -71,7 +71,7 @@ def _resolve(spec: str, templates: Sequence[Template]) -> list[tuple[Template, A
 
 
 def _named(entry: Entry, templates: Sequence[Template]) -> list[Template]:
-    """Templates to which an atlas file belongs by its name; none if it leaves the cohort open."""
+    """Return the templates in the name of an atlas file; none if its cohort is ambiguous."""
     name = re.sub(r"[^a-zA-Z0-9+]", "", entry.entities.get("tpl", ""))
     cohort = entry.entities.get("cohort")
     found = [one for one in templates if name in (one.name, one.space)]

@@ -1,104 +1,100 @@
-"""The group level: what is done with what the participant level left."""
+"""The group level: report, study template or training from participant-level results."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+
+from rich.console import Console
 
 from bids_fcnreg.app import preflight
+from bids_fcnreg.app.study_template import make_template
+from bids_fcnreg.app.study_training import train
+from bids_fcnreg.app.summary import read_crash_files
+from bids_fcnreg.bids.description import read_description
+from bids_fcnreg.bids.participants import read_participants
+from bids_fcnreg.bids.results import Result, find_damaged, find_results, read_failures
+from bids_fcnreg.bids.scan import Scan
+from bids_fcnreg.bids.templates import resolve_templates
+from bids_fcnreg.bids.versions import find_superseded, find_version_conflicts
 from bids_fcnreg.config import DEFAULT_TEMPLATE, Config
 from bids_fcnreg.errors import InputError
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from rich.console import Console
-
-    from bids_fcnreg.bids.results import Result
-    from bids_fcnreg.bids.scan import Scan
-    from bids_fcnreg.study.tables import Row
+from bids_fcnreg.execution.plugin import configure, run_workflow
+from bids_fcnreg.study.tables import Row, describe_verdicts, group_missing, rename_clashing_columns
+from bids_fcnreg.workflows.group_report import FOLDER, init_group_report_wf
 
 DONE, FAILED = 0, 1
 
-#: What the whole study is called where a participant level names subjects.
+#: Label of the whole study, in place of a subject's.
 STUDY = "study"
 
 
 def run(config: Config, console: Console) -> int:
-    """Do one of the tasks of the group level.
+    """Run the group task of the settings.
 
     Returns
     -------
     int
-        0, or 1 when a part of it failed.
+        0, or 1 if a part of it failed.
 
     Raises
     ------
     FcnregError
-        When nothing can be run.
+        If nothing can be run.
     """
-    from bids_fcnreg.app.study_template import make_template
-    from bids_fcnreg.app.study_training import train
-
     task = {"report": report, "template": make_template, "train": train}[config.group_task]
-    return task(config, preflight.find_input(config, console), console)
+    return task(config, preflight.read_input_dataset(config, console), console)
 
 
 def report(config: Config, scans: Sequence[Scan], console: Console) -> int:
-    """Bring together tables, mean images and quality of the study, and make its page.
+    """Write tables, mean images and the report of the study.
 
     Returns
     -------
     int
-        0, or 1 when a part of it failed.
+        0, or 1 if a part of it failed.
 
     Raises
     ------
     InputError
-        When the participant level left nothing, or participants.tsv cannot be read.
+        If there are no participant-level results, or participants.tsv cannot be read.
     """
-    from bids_fcnreg.bids.participants import read_participants
-    from bids_fcnreg.bids.versions import find_superseded, find_versions
-    from bids_fcnreg.workflows.group_report import FOLDER
-
     results = _in_spaces(config, _results(config, scans))
     doubts = read_participants(config.bids_dir).doubts
-    for doubt in (*doubts, *find_versions(results), *find_superseded(results)):
+    for doubt in (*doubts, *find_version_conflicts(results), *find_superseded(results)):
         console.print(f"warning: {doubt}", soft_wrap=True, markup=False)
     run_dir = preflight.make_folders(config)
-    preflight.remove_unfinished(config, config.output_dir / FOLDER)
-    with preflight.work_alone(config, ["the report"], console):
-        return _report_of_whole(config, scans, results, run_dir, console)
+    preflight.remove_stale_files(config, config.output_dir / FOLDER)
+    with preflight.locked_work_dir(config, ["the report"], console):
+        return _report_intact_results(config, scans, results, run_dir, console)
 
 
-def _report_of_whole(
+def _report_intact_results(
     config: Config,
     scans: Sequence[Scan],
     results: Sequence[Result],
     run_dir: Path,
     console: Console,
 ) -> int:
-    """Make the report of all results or, if some are damaged and it fails, of the others."""
+    """Write the report of all results; if damaged ones make it fail, of the intact ones."""
     why = _make_report(config, scans, results, {}, run_dir, console)
-    broken = _find_broken(results) if why else {}
-    whole = [one for one in results if (one.label, one.space) not in broken]
-    if broken and whole:
+    damaged = _find_damaged(results) if why else {}
+    whole = [one for one in results if (one.label, one.space) not in damaged]
+    if damaged and whole:
         again = run_dir / "again"
         again.mkdir()
-        why = _make_report(config, scans, whole, broken, again, console)
+        why = _make_report(config, scans, whole, damaged, again, console)
     if why:
         console.print(f"The report of the study failed: {why}")
-    return FAILED if why or broken else DONE
+    return FAILED if why or damaged else DONE
 
 
-def _find_broken(results: Sequence[Result]) -> dict[tuple[str, str], str]:
-    """What is wrong with those results that cannot be read, by label and space."""
-    from bids_fcnreg.bids.results import find_damaged
-
+def _find_damaged(results: Sequence[Result]) -> dict[tuple[str, str], str]:
+    """Describe the results that cannot be read, by label and space."""
     return {
-        key: f"{path} {what}: run the participant level for it again"
+        key: f"{path} {what}. Run the participant level for it again"
         for key, (path, what) in find_damaged(results).items()
     }
 
@@ -107,72 +103,63 @@ def _make_report(
     config: Config,
     scans: Sequence[Scan],
     results: Sequence[Result],
-    broken: Mapping[tuple[str, str], str],
+    damaged: Mapping[tuple[str, str], str],
     run_dir: Path,
     console: Console,
 ) -> str | None:
-    """Make the report of these results, and say what is in it; returns why it failed, if it did.
+    """Write the report of these results and print a summary; return the error message, if any.
 
-    `broken` is as for `study_rows`.
+    `damaged` is as for `study_rows`.
     """
-    from bids_fcnreg.app.summary import read_failures
-    from bids_fcnreg.bids.description import read_description
-    from bids_fcnreg.execution.plugin import configure, run_workflow
-    from bids_fcnreg.workflows.group_report import init_group_report_wf
-
     spaces = sorted({result.space for result in results})
-    rows = {space: study_rows(config, scans, results, space, broken) for space in spaces}
+    rows = {space: study_rows(config, scans, results, space, damaged) for space in spaces}
     log_file = configure(config, run_dir)
     name = str(read_description(config.bids_dir)["Name"])
     workflow = init_group_report_wf(config=config, dataset=name, rows=rows, results=results)
     labels = {workflow.name: STUDY}
     _, stopped = run_workflow(config, workflow, labels, log_file, console)
-    failures = read_failures(run_dir, labels)
+    failures = read_crash_files(run_dir, labels)
     if STUDY in failures or stopped is not None:
-        return failures[STUDY].sentence if STUDY in failures else str(stopped)
-    _tell(config, rows, results, console)
+        return failures[STUDY].message if STUDY in failures else str(stopped)
+    _print_summary(config, rows, results, console)
     return None
 
 
 def _results(config: Config, scans: Sequence[Scan]) -> list[Result]:
-    """Complete results of the scans, in all spaces.
+    """Find the complete results of the scans, in all spaces.
 
     Raises
     ------
     InputError
-        When there is none.
+        If there are none.
     """
-    from bids_fcnreg.bids.results import find_results
-
     wanted = {scan.label for scan in scans}
     results = [one for one in find_results(config.output_dir) if one.label in wanted]
     if not results:
         raise InputError(
-            f"{config.output_dir} holds no results of the participant level: run "
+            f"{config.output_dir} holds no participant-level results. Run "
             f"`bids_fcnreg {config.bids_dir} {config.output_dir} participant` first."
         )
     return results
 
 
 def _in_spaces(config: Config, results: Sequence[Result]) -> list[Result]:
-    """Results in the spaces of the templates that were asked for; all, if none was.
+    """Keep the results in the spaces of ``--template``; all, if the option is not given.
 
     Raises
     ------
     InputError
-        When nothing was registered to one of them.
+        If there are no results in one of the spaces.
     """
     if config.templates == (DEFAULT_TEMPLATE,):
         return list(results)
-    from bids_fcnreg.bids.templates import resolve_templates
-
     wanted = [template.space for template in resolve_templates(config.templates)]
     known = sorted({one.space for one in results})
     for space in wanted:
         if space not in known:
             raise InputError(
                 f"{config.output_dir} holds no results in the space of {space}, only in "
-                f"{', '.join(known)}: choose from these with --template, or leave it out for all."
+                f"{', '.join(known)}. Choose from these with --template, or omit it for all."
             )
     return [one for one in results if one.space in wanted]
 
@@ -182,27 +169,23 @@ def study_rows(
     scans: Sequence[Scan],
     results: Sequence[Result],
     space: str,
-    broken: Mapping[tuple[str, str], str],
+    damaged: Mapping[tuple[str, str], str],
 ) -> list[Row]:
-    """What is known of every scan of the study before its results are looked at.
+    """Return a table row with the status of every scan of the study.
 
     Parameters
     ----------
     config : Config
-        Names the dataset and the derivatives.
+        Settings, with the paths of dataset and derivatives.
     scans : sequence of Scan
         All scans of the study.
     results : sequence of Result
-        Those that are there.
+        Results that exist.
     space : str
-        Of the template.
-    broken : mapping of (str, str) to str
-        Why results of a scan are none, by its label and the space.
+        Space of the template.
+    damaged : mapping of (str, str) to str
+        What is wrong with a damaged result, by the label of the scan and the space.
     """
-    from bids_fcnreg.bids.participants import read_participants
-    from bids_fcnreg.bids.results import read_failures
-    from bids_fcnreg.study.tables import Row, rename_clashing_columns
-
     people = read_participants(config.bids_dir)
     failures = read_failures(config.output_dir)
     done = {result.label for result in results if result.space == space}
@@ -210,13 +193,13 @@ def study_rows(
     def status(scan: Scan) -> tuple[str, str | None]:
         if scan.label in done:
             return "done", None
-        if (scan.label, space) in broken:
-            return "failed", broken[scan.label, space]
+        if (scan.label, space) in damaged:
+            return "failed", damaged[scan.label, space]
         if not scan.t1w:
             return "missing", scan.problem or "no T1w image"
         if scan.label in failures:
             return "failed", failures[scan.label]
-        return "missing", "no results of the participant level, or not all"
+        return "missing", "no complete participant-level results"
 
     return [
         Row(
@@ -229,16 +212,13 @@ def study_rows(
     ]
 
 
-def _tell(
+def _print_summary(
     config: Config,
     rows: Mapping[str, Sequence[Row]],
     results: Sequence[Result],
     console: Console,
 ) -> None:
-    """Say who is not in the tables, and where everything is."""
-    from bids_fcnreg.study.tables import describe_verdicts, group_missing
-    from bids_fcnreg.workflows.group_report import FOLDER
-
+    """Print which scans are not in the tables, and where the results are."""
     for space, theirs in rows.items():
         done = sum(row.status == "done" for row in theirs)
         console.print(f"{space}: {done} of {len(theirs)} scans")
@@ -247,16 +227,16 @@ def _tell(
                 f"  {len(labels)} {status} ({reason}): {', '.join(labels)}", soft_wrap=True
             )
         verdicts = {one.label: one.verdict for one in results if one.space == space}
-        told = [replace(row, verdict=verdicts.get(row.label)) for row in theirs]
-        for sentence in describe_verdicts(told):
-            console.print(f"  {sentence}", soft_wrap=True, markup=False)
+        judged = [replace(row, verdict=verdicts.get(row.label)) for row in theirs]
+        for message in describe_verdicts(judged):
+            console.print(f"  {message}", soft_wrap=True, markup=False)
         modes = Counter(one.mode for one in results if one.space == space)
         if len(modes) > 1:
             listed = ", ".join(f"{count} {mode}" for mode, count in sorted(modes.items()))
             console.print(
-                f"  registered in several modes ({listed}): their numbers do not compare; run the "
-                "participant level again in one mode",
+                f"  registered in several modes ({listed}): their metrics are not comparable. "
+                "Rerun the participant level in one mode",
                 soft_wrap=True,
             )
     page = config.output_dir / "group.html"
-    console.print(f"Page: {page}; tables and images: {config.output_dir / FOLDER}")
+    console.print(f"Report: {page}; tables and images: {config.output_dir / FOLDER}")

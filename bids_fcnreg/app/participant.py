@@ -1,4 +1,4 @@
-"""The participant level: every scan to every template."""
+"""The participant level: register every scan to every template."""
 
 from __future__ import annotations
 
@@ -6,21 +6,35 @@ import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from nipype import Workflow
+from rich.console import Console
 
 from bids_fcnreg.app import preflight
+from bids_fcnreg.app.provenance import list_planned, report_replaced
+from bids_fcnreg.app.reference_sessions import report_reference_sessions
+from bids_fcnreg.app.summary import (
+    Failure,
+    print_summary,
+    quality_warnings,
+    read_crash_files,
+    read_quality_by_space,
+)
+from bids_fcnreg.bids.atlases import Atlas
+from bids_fcnreg.bids.derivatives import write_json
+from bids_fcnreg.bids.output_names import check_output_names
+from bids_fcnreg.bids.results import FAILURES
+from bids_fcnreg.bids.scan import Scan
+from bids_fcnreg.bids.templates import Template
 from bids_fcnreg.config import Config
 from bids_fcnreg.errors import InputError
-
-if TYPE_CHECKING:
-    from nipype import Workflow
-    from rich.console import Console
-
-    from bids_fcnreg.app.summary import Failure
-    from bids_fcnreg.bids.atlases import Atlas
-    from bids_fcnreg.bids.scan import Scan
-    from bids_fcnreg.bids.templates import Template
-    from bids_fcnreg.execution.progress import Display
+from bids_fcnreg.execution.plugin import configure, run_workflow, start_server, stop_server
+from bids_fcnreg.execution.progress import ProgressDisplay
+from bids_fcnreg.io.image import check_file, orientation_warning
+from bids_fcnreg.preprocessing.lesions import lesion_value_warning
+from bids_fcnreg.qc.verdict import UNUSABLE
+from bids_fcnreg.workflows.base import group_scans, workflow_labels
+from bids_fcnreg.workflows.report import run_reports
 
 DONE, SUBJECT_FAILED = 0, 1
 
@@ -31,43 +45,40 @@ def run(config: Config, console: Console) -> int:
     Returns
     -------
     int
-        0, or 1 when some subject failed.
+        0, or 1 if a subject failed.
 
     Raises
     ------
     FcnregError
-        When nothing can be run.
+        If nothing can be run.
     """
-    from bids_fcnreg.app.provenance import list_all, tell_replaced
-    from bids_fcnreg.app.reference_sessions import tell_references
-
     if not config.reports_only:
         preflight.check_weights(config)
         preflight.check_device(config)
-    scans = preflight.find_input(config, console)
+    scans = preflight.read_input_dataset(config, console)
     _check_lesions(config, scans)
     if config.reports_only:
         return _make_reports(config, scans, console)
     templates, atlases = preflight.find_templates(config)
-    unusable = _unusable(config, scans, templates, atlases)
-    tell_references(config, [scan for scan in scans if scan.label not in unusable], console)
-    _tell_of_doubts(scans, templates, atlases, console)
+    unusable = _find_unusable(config, scans, templates, atlases)
+    report_reference_sessions(
+        config, [scan for scan in scans if scan.label not in unusable], console
+    )
+    _warn_of_doubts(scans, templates, atlases, console)
     if config.dry_run:
-        list_all(config, scans, templates, atlases, unusable, console)
+        list_planned(config, scans, templates, atlases, unusable, console)
         return DONE
-    tell_replaced(config, scans, templates, atlases, unusable, console)
+    report_replaced(config, scans, templates, atlases, unusable, console)
     run_dir = preflight.make_folders(config)
     people = {f"sub-{scan.participant}" for scan in scans}
-    preflight.remove_unfinished(config, *(config.output_dir / person for person in people))
-
-    from bids_fcnreg.execution.plugin import configure, start_server, stop_server
+    preflight.remove_stale_files(config, *(config.output_dir / person for person in people))
 
     log_file = configure(config, run_dir)
     if config.plugin_file is None and not config.boilerplate_only:
-        start_server()  # early: it takes seconds, which this process can use
+        start_server()  # starting takes seconds, during which this process continues
     parts = () if config.boilerplate_only else people
     try:
-        with preflight.work_alone(config, parts, console):
+        with preflight.locked_work_dir(config, parts, console):
             return _process(
                 config, scans, unusable, templates, atlases, run_dir, log_file, console
             )
@@ -76,18 +87,15 @@ def run(config: Config, console: Console) -> int:
 
 
 def _check_lesions(config: Config, scans: Sequence[Scan]) -> None:
-    """Refuse lesion masks where they would not be used."""
-    from bids_fcnreg.workflows.base import group_scans
-
+    """Refuse lesion masks with --longitudinal, where they would be ignored."""
     if not config.longitudinal:
         return
     several = [scan for theirs in group_scans(config, scans) if len(theirs) > 1 for scan in theirs]
     lesions = [scan.label for scan in several if scan.lesions]
     if lesions:
         raise InputError(
-            f"{', '.join(lesions)} has a lesion mask, which is not used where sessions are "
-            "registered to each other: run without --longitudinal, or leave out these "
-            "participants."
+            f"Lesion masks are not supported with --longitudinal ({', '.join(lesions)}). Run "
+            "without --longitudinal, or exclude these participants."
         )
 
 
@@ -101,15 +109,12 @@ def _process(
     log_file: Path,
     console: Console,
 ) -> int:
-    """Build the workflow of what was found, run it and conclude."""
-    from bids_fcnreg.execution.plugin import run_workflow
-    from bids_fcnreg.workflows.base import workflow_labels
-
+    """Build the workflow, run it and report the outcome."""
     if not (config.skip_validation or config.boilerplate_only):
         preflight.validate_input(config, run_dir, console)
     usable = [scan for scan in scans if scan.label not in unusable]
     if not any(scan.t1w for scan in usable):
-        raise InputError(next(iter(unusable.values())).sentence)
+        raise InputError(next(iter(unusable.values())).message)
     workflow = preflight.build_workflow(config, usable, templates, atlases)
     methods = preflight.write_methods(config, workflow)
     if config.write_graph:
@@ -119,22 +124,18 @@ def _process(
         return DONE
     labels = workflow_labels(config, usable, workflow)
     display, stopped = run_workflow(config, workflow, labels, log_file, console)
-    failures = {**_failures(config, scans, display, stopped, run_dir), **unusable}
+    failures = {**_collect_failures(config, scans, display, stopped, run_dir), **unusable}
     preflight.write_methods(config, workflow, [one for one in scans if one.label not in failures])
-    return _conclude(config, scans, display, failures, run_dir, console)
+    return _report_outcome(config, scans, display, failures, run_dir, console)
 
 
-def _unusable(
+def _find_unusable(
     config: Config,
     scans: Sequence[Scan],
     templates: Sequence[Template],
     atlases: Mapping[str, Sequence[Atlas]],
 ) -> dict[str, Failure]:
-    """Scans that cannot be read, or stored, and why; the others are run without them."""
-    from bids_fcnreg.app.summary import Failure
-    from bids_fcnreg.bids.output_names import check_output_names
-    from bids_fcnreg.io.image import check_file
-
+    """Find the scans that cannot be read, or whose results cannot be written, and why."""
     found = {}
     for scan in scans:
         try:
@@ -144,29 +145,28 @@ def _unusable(
                 check_output_names(scan, templates, atlases, config.output_dir)
         except InputError as why:
             found[scan.label] = Failure(str(why))
-        if file := _in_the_way(config, scan):
-            found[scan.label] = Failure(f"{file} is no folder: move it, for results belong there.")
+        if file := _conflicting_file(config, scan):
+            found[scan.label] = Failure(
+                f"{file} conflicts with the directory of the results. Move it."
+            )
     return found
 
 
-def _in_the_way(config: Config, scan: Scan) -> Path | None:
-    """What is no folder where the results of a scan belong."""
+def _conflicting_file(config: Config, scan: Scan) -> Path | None:
+    """Return a file whose path is that of a directory for the results of a scan, if any."""
     folder = config.output_dir.joinpath(*scan.label.split("_"), "anat")
     figures = config.output_dir / f"sub-{scan.participant}" / "figures"
-    places = (folder, figures, *folder.parents)
-    return next((path for path in places if os.path.lexists(path) and not path.is_dir()), None)
+    folders = (folder, figures, *folder.parents)
+    return next((path for path in folders if os.path.lexists(path) and not path.is_dir()), None)
 
 
-def _tell_of_doubts(
+def _warn_of_doubts(
     scans: Sequence[Scan],
     templates: Sequence[Template],
     atlases: Mapping[str, Sequence[Atlas]],
     console: Console,
 ) -> None:
-    """Warn of doubtful places of images, values of lesion masks, and names of atlas labels."""
-    from bids_fcnreg.io.image import orientation_warning
-    from bids_fcnreg.preprocessing.lesions import lesion_value_warning
-
+    """Warn of doubtful orientations of images, lesion mask values and names of atlas labels."""
     paths = [path for scan in scans for path in (*scan.t1w, *scan.lesions)]
     paths += [path for template in templates for path in template.found]
     paths += [atlas.image for one in atlases.values() for atlas in one if atlas.image]
@@ -182,103 +182,90 @@ def _tell_of_doubts(
 
 
 def _make_reports(config: Config, scans: Sequence[Scan], console: Console) -> int:
-    """Make the reports of those who have results."""
-    from bids_fcnreg.app.summary import read_quality
-    from bids_fcnreg.workflows.report import run_reports
-
-    done = [scan for scan in scans if read_quality(config.output_dir, scan.label)]
+    """Write the reports of the scans that have results."""
+    done = [scan for scan in scans if read_quality_by_space(config.output_dir, scan.label)]
     for report in run_reports(config, done):
         console.print(f"Report: {report}")
     without = [scan.label for scan in scans if scan not in done]
     if without:
-        console.print(f"No results, hence no report: {', '.join(without)}")
+        console.print(f"Skipped, no results: {', '.join(without)}")
     return SUBJECT_FAILED if without else DONE
 
 
 def _write_graph(workflow: Workflow, console: Console) -> None:
-    """Draw the workflow, or, without Graphviz, leave its description in Graphviz's language."""
-    with contextlib.suppress(OSError):  # raised when there is no `dot`, after the .dot is written
+    """Write the graph of the workflow as SVG or, without Graphviz, as a .dot file."""
+    with contextlib.suppress(OSError):  # `dot` is not installed; the .dot file is written
         workflow.write_graph(graph2use="colored", format="svg", simple_form=True)
     graph = Path(workflow.base_dir) / workflow.name / "graph.svg"
     console.print(f"Graph: {graph if graph.exists() else graph.with_suffix('.dot')}")
 
 
-def _failures(
+def _collect_failures(
     config: Config,
     scans: Sequence[Scan],
-    display: Display,
+    display: ProgressDisplay,
     stopped: Exception | None,
     run_dir: Path,
 ) -> dict[str, Failure]:
-    """Why subjects have no results, by label."""
-    from bids_fcnreg.app.summary import Failure, read_failures
-
-    failures = read_failures(run_dir, display.workflows)
+    """Return why subjects have no results, by label."""
+    failures = read_crash_files(run_dir, display.workflows)
     ours = {scan.label for scan in scans}
     for label, subject in display.subjects.items():
         if label in failures:
             continue
         if subject.failed_stage is not None:
-            failures[label] = Failure(f"The stage '{subject.failed_stage}' failed; see {run_dir}.")
+            failures[label] = Failure(f"The stage '{subject.failed_stage}' failed. See {run_dir}.")
     for label, subject in display.subjects.items():
         if label not in failures and subject.waiting:
-            why = "the plugin did not wait for it" if stopped is None else _last_line(stopped)
+            why = "the plugin did not wait" if stopped is None else _last_line(stopped)
             related = _related(label, failures) if config.longitudinal else None
             if related and label not in ours:
-                continue  # what the sessions have in common: they say it themselves
-            failures[label] = related or Failure(
-                f"It was not finished when the run ended ({why})."
-            )
+                continue  # the base of several sessions, which report it themselves
+            failures[label] = related or Failure(f"Not finished when the run ended ({why}).")
     for scan in scans:
         if not scan.t1w:
             failures[scan.label] = Failure(
                 scan.problem
-                or "It has no T1w image: add one, or name the other participants "
+                or "No T1w image. Add one, or select the other participants "
                 "with --participant-label."
             )
     return failures
 
 
 def _related(label: str, failures: Mapping[str, Failure]) -> Failure | None:
-    """Failure of what a session was to be registered through: the base, or another session."""
-    from bids_fcnreg.app.summary import Failure
-
+    """Return the failure of the base or session that a session depends on, if any."""
     participant = label.partition("_")[0]
     others = [other for other in failures if other.partition("_")[0] == participant]
     if not others:
         return None
     first = failures[others[0]]
-    return Failure(f"It waited for {others[0]}, which failed: {first.sentence}", first.crash_file)
+    return Failure(f"Skipped: {others[0]} failed. {first.message}", first.crash_file)
 
 
 def _last_line(error: Exception) -> str:
-    """What an exception says in the end."""
+    """Return the last line of the message of an exception."""
     return (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
 
 
-def _conclude(
+def _report_outcome(
     config: Config,
     scans: Sequence[Scan],
-    display: Display,
+    display: ProgressDisplay,
     failures: Mapping[str, Failure],
     run_dir: Path,
     console: Console,
 ) -> int:
-    """Make the reports and say how each subject ended."""
-    from bids_fcnreg.app.summary import doubts, show
-    from bids_fcnreg.bids.derivatives import write_json
-    from bids_fcnreg.bids.results import FAILURES
-    from bids_fcnreg.qc.verdict import UNUSABLE
-    from bids_fcnreg.workflows.report import run_reports
-
-    sentences = {label: failure.sentence for label, failure in failures.items()}
-    if sentences:
-        write_json(run_dir / FAILURES, sentences)
-    accounts = {label: f.crash_file for label, f in failures.items() if f.crash_file}
-    reported = [scan for scan in scans if scan.t1w and not _in_the_way(config, scan)]
-    run_reports(config, reported, sentences, accounts)
+    """Write the reports and print how each subject ended."""
+    messages = {label: failure.message for label, failure in failures.items()}
+    if messages:
+        write_json(run_dir / FAILURES, messages)
+    crash_files = {label: f.crash_file for label, f in failures.items() if f.crash_file}
+    reported = [scan for scan in scans if scan.t1w and not _conflicting_file(config, scan)]
+    run_reports(config, reported, messages, crash_files)
     seconds = {label: subject.seconds for label, subject in display.subjects.items()}
     labels = [scan.label for scan in scans]
-    show(console, labels, seconds, failures, config.output_dir, run_dir)
-    bad = config.fail_on_qc and any(doubts(config.output_dir, one, UNUSABLE) for one in labels)
+    print_summary(console, labels, seconds, failures, config.output_dir, run_dir)
+    bad = config.fail_on_qc and any(
+        quality_warnings(config.output_dir, one, UNUSABLE) for one in labels
+    )
     return SUBJECT_FAILED if failures or bad else DONE

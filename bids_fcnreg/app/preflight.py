@@ -1,4 +1,4 @@
-"""Everything between the settings and a workflow that can be run."""
+"""Preflight: validate inputs and build the workflow."""
 
 from __future__ import annotations
 
@@ -11,72 +11,52 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import pypandoc
+from nipype import Workflow
+from rich.console import Console
+
+from bids_fcnreg.app.atlases import choose_atlases
+from bids_fcnreg.app.locks import lock_work_dir
+from bids_fcnreg.atomic import read_json, remove_stale_temporaries, write_bytes
+from bids_fcnreg.bids.atlases import Atlas, materialise_atlas
+from bids_fcnreg.bids.dataset import read_dataset
+from bids_fcnreg.bids.derivatives import prepare_output
+from bids_fcnreg.bids.filters import read_filter_file
+from bids_fcnreg.bids.notes import MAX_NAMED, summarize
+from bids_fcnreg.bids.results import find_preprocessed
+from bids_fcnreg.bids.scan import Scan
+from bids_fcnreg.bids.templates import Template, materialise, resolve_templates
+from bids_fcnreg.bids.validation import validate
 from bids_fcnreg.config import Config
-from bids_fcnreg.errors import FcnregError, InputError, told
+from bids_fcnreg.errors import FcnregError, InputError, describe_os_error
 from bids_fcnreg.fcn.modes import MODES
+from bids_fcnreg.fcn.nets.checkpoint import load, packaged_weights
+from bids_fcnreg.fcn.register import resolve_device
+from bids_fcnreg.workflows.base import init_fcnreg_wf
+from bids_fcnreg.workflows.preprocess import describe_extraction
 
-if TYPE_CHECKING:
-    from nipype import Workflow
-    from rich.console import Console
-
-    from bids_fcnreg.bids.atlases import Atlas
-    from bids_fcnreg.bids.scan import Scan
-    from bids_fcnreg.bids.templates import Template
-
-#: Folder in the work folder for what templates lack.
+#: Directory in the work directory for masks and images derived from templates.
 TEMPLATES = "templates"
 
-#: What we make in the work folder.
-_OURS = (TEMPLATES, "fcnreg_wf", "group_wf", "template_wf", "train_wf")
+#: Directories that runs create in the work directory.
+_WORK_FOLDERS = (TEMPLATES, "fcnreg_wf", "group_wf", "template_wf", "train_wf")
 
 
-def check_folders(config: Config, console: Console) -> None:
-    """Refuse folders that cannot be right, and say what else the output folder holds.
-
-    Raises
-    ------
-    InputError
-        See `bids_fcnreg.bids.dataset.check_raw` and
-        `bids_fcnreg.bids.derivatives.check_output`.
-    """
-    from bids_fcnreg.bids.derivatives import check_output, other_dataset, strangers
-    from bids_fcnreg.bids.description import check_raw
-
-    check_raw(config.bids_dir)
-    check_output(config.output_dir, config.bids_dir)
-    if others := strangers(config.output_dir, config.work_dir):
-        more = ", …" if len(others) > 3 else ""
-        console.print(
-            f"warning: the output folder {config.output_dir} holds other things already "
-            f"({', '.join(others[:3])}{more}): results are put beside them"
-        )
-    if other := other_dataset(config.output_dir, config.bids_dir):
-        console.print(
-            f"warning: the output folder {config.output_dir} holds results of {other}; unless "
-            "that is this dataset in another place, give each its own output folder"
-        )
-
-
-def find_input(config: Config, console: Console) -> list[Scan]:
-    """Find what there is to register, and print it with what looks like it and is not used.
+def read_input_dataset(config: Config, console: Console) -> list[Scan]:
+    """Find the scans to register, and report them and the images that are not used.
 
     Raises
     ------
     InputError
         See `bids_fcnreg.bids.dataset.read_dataset`.
     """
-    from bids_fcnreg.bids.dataset import read_dataset
-    from bids_fcnreg.bids.filters import read_filter_file
-    from bids_fcnreg.bids.notes import NAMED, summarize
-
     filters = read_filter_file(config.filter_file) if config.filter_file else None
     dataset = read_dataset(config.bids_dir, config.participants, config.sessions, filters)
     if config.database_dir is not None:
         console.print(
-            "note: --bids-database-dir has no effect: the dataset itself is read, which takes "
-            "less time than a database"
+            "note: --bids-database-dir has no effect. The dataset itself is read, which is faster "
+            "than a database"
         )
     scans = dataset.scans
     people = len({scan.participant for scan in scans})
@@ -84,13 +64,13 @@ def find_input(config: Config, console: Console) -> list[Scan]:
         f"{config.bids_dir}: {_count(people, 'participant')}, "
         f"{_count(sum(bool(scan.t1w) for scan in scans), 'anatomy', 'anatomies')}"
     )
-    for line in summarize(dataset.notes, sys.maxsize if config.verbose else NAMED):
+    for line in summarize(dataset.notes, sys.maxsize if config.verbose else MAX_NAMED):
         console.print(line, soft_wrap=True)
     return scans
 
 
 def check_weights(config: Config) -> None:
-    """Refuse weights that are not there, or are none, where they are needed.
+    """Refuse missing or unreadable weights, if the mode needs weights.
 
     Raises
     ------
@@ -98,8 +78,6 @@ def check_weights(config: Config) -> None:
         See `bids_fcnreg.fcn.nets.checkpoint`.
     """
     if MODES[config.mode].trained:
-        from bids_fcnreg.fcn.nets.checkpoint import load, packaged_weights
-
         if config.model is None:
             packaged_weights(config.network)
         else:
@@ -107,7 +85,7 @@ def check_weights(config: Config) -> None:
 
 
 def check_device(config: Config) -> None:
-    """Refuse a device that this machine lacks, if it is this machine that computes.
+    """Refuse a device that this machine lacks, unless a plugin computes on other machines.
 
     Raises
     ------
@@ -115,97 +93,85 @@ def check_device(config: Config) -> None:
         See `bids_fcnreg.fcn.register.resolve_device`.
     """
     if config.plugin_file is None:
-        from bids_fcnreg.fcn.register import resolve_device
-
         resolve_device(config.device)
 
 
 def find_templates(config: Config) -> tuple[list[Template], dict[str, list[Atlas]]]:
-    """Templates, and the atlases of each by its ``space``.
+    """Find the templates, and the atlases of each by its ``space``.
 
     Raises
     ------
     InputError
-        When one is not there or cannot be used.
+        If one of them does not exist or cannot be used.
     """
-    from bids_fcnreg.app.atlases import choose_atlases
-    from bids_fcnreg.bids.templates import resolve_templates
-
     templates = resolve_templates(config.templates)
     return templates, choose_atlases(config.atlases, templates)
 
 
 def make_folders(config: Config) -> Path:
-    """Make the output and work folders; returns the folder of this run's settings and logs.
+    """Create the output and work directories; return the directory of this run's logs.
 
     Raises
     ------
     InputError
-        When one of them cannot be written.
+        If one of them cannot be written.
     """
-    from bids_fcnreg.bids.derivatives import prepare_output
-
     prepare_output(config.output_dir, config.bids_dir)
     try:
         (config.work_dir / TEMPLATES).mkdir(parents=True, exist_ok=True)
         reason = None if os.access(config.work_dir, os.W_OK) else "no permission to write"
     except OSError as error:
-        reason = told(error)
+        reason = describe_os_error(error)
     if reason is not None:
         raise InputError(
-            f"The work folder {config.work_dir} cannot be used ({reason}); give another with -w."
+            f"The work directory {config.work_dir} cannot be used ({reason}). Choose another one "
+            "with -w."
         )
     name = f"{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4().hex[:8]}"
     return config.save(config.output_dir / "logs" / name / "config.toml").parent
 
 
 @contextmanager
-def work_alone(config: Config, parts: Iterable[str], console: Console) -> Iterator[None]:
-    """Keep other runs from these parts of the work folder, which is cleaned if that is asked for.
+def locked_work_dir(config: Config, parts: Iterable[str], console: Console) -> Iterator[None]:
+    """Lock parts of the work directory, and clean it if the settings say so.
 
-    Parameters are those of `bids_fcnreg.app.locks.alone`.
+    Parameters are those of `bids_fcnreg.app.locks.lock_work_dir`.
     """
-    from bids_fcnreg.app.locks import alone
-
-    with alone(config.work_dir, parts, console, whole=config.clean_workdir):
+    with lock_work_dir(config.work_dir, parts, console, whole=config.clean_workdir):
         if config.clean_workdir:
-            for name in _OURS:
+            for name in _WORK_FOLDERS:
                 shutil.rmtree(config.work_dir / name, ignore_errors=True)
         yield
 
 
-def remove_unfinished(config: Config, *folders: Path) -> None:
-    """Remove what runs that were killed left half-written in the output folder.
+def remove_stale_files(config: Config, *folders: Path) -> None:
+    """Remove temporary files of killed runs from the output directory.
 
     Parameters
     ----------
     config : Config
-        Names the output folder; what lies in itself and in ``logs/`` is removed.
+        Settings; the output directory itself and its ``logs/`` are cleaned.
     *folders : Path
-        Those in it of which all is removed.
+        Directories in it to clean recursively.
     """
-    from bids_fcnreg.atomic import remove_leftovers
-
-    remove_leftovers(config.output_dir.glob(".*"))
-    remove_leftovers((config.output_dir / "logs").glob(".*"))
+    remove_stale_temporaries(config.output_dir.glob(".*"))
+    remove_stale_temporaries((config.output_dir / "logs").glob(".*"))
     for folder in folders:
-        remove_leftovers(folder.rglob(".*"))
+        remove_stale_temporaries(folder.rglob(".*"))
 
 
 def validate_input(config: Config, run_dir: Path, console: Console) -> None:
-    """Report what the BIDS validator finds; files that are read are checked when they are."""
-    from bids_fcnreg.bids.validation import validate
-
+    """Run the BIDS validator and report its errors, which do not stop the run."""
     try:
         problems = validate(config.bids_dir)
-    except FcnregError as why:  # nothing that is registered depends on it
+    except FcnregError as why:  # the registration does not depend on it
         console.print(f"BIDS validator: {why}")
         return
     if problems:
         report = run_dir / "bids_validator.txt"
         report.write_text("\n".join(problems) + "\n", encoding="utf-8")
         problem = _count(len(problems), "problem")
-        console.print(f"BIDS validator: {problem} (it goes on all the same), see {report}")
+        console.print(f"BIDS validator: {problem}, listed in {report}. The run continues.")
 
 
 def build_workflow(
@@ -214,11 +180,7 @@ def build_workflow(
     templates: Sequence[Template],
     atlases: Mapping[str, Sequence[Atlas]],
 ) -> Workflow:
-    """Make the files that templates and atlases lack, and wire what is done to each subject."""
-    from bids_fcnreg.bids.atlases import materialise_atlas
-    from bids_fcnreg.bids.templates import materialise
-    from bids_fcnreg.workflows.base import init_fcnreg_wf
-
+    """Create missing files of templates and atlases, and build the workflow."""
     cache = config.work_dir / TEMPLATES
     ready_atlases = {
         template.space: [
@@ -231,46 +193,45 @@ def build_workflow(
 
 
 def write_methods(config: Config, workflow: Workflow, scans: Iterable[Scan] = ()) -> Path:
-    """Write what is done as a text for a methods section, with the works it cites.
+    """Write the text for the methods section and its references.
 
-    ``CITATION.md`` and ``CITATION.bib``, and the same with the references filled in as
+    Writes ``CITATION.md`` and ``CITATION.bib``, and the text with formatted references as
     ``CITATION.html`` and ``CITATION.tex``.
 
     Parameters
     ----------
     config : Config
-        Names the folder of derivatives.
+        Settings, with the path of the derivatives.
     workflow : Workflow
-        Says what it does.
+        Workflow whose nodes describe the methods.
     scans : iterable of Scan
-        Those that were processed: what was found of them is told too.
+        Processed scans: the text reports how many were skull-stripped.
+
+    Returns
+    -------
+    Path
+        ``CITATION.md``.
     """
-    import pypandoc
-
-    from bids_fcnreg.atomic import read_json, write_bytes
-    from bids_fcnreg.bids.results import find_preprocessed
-    from bids_fcnreg.workflows.preprocess import describe_extraction
-
     folder = config.output_dir / "logs"
     references = files("bids_fcnreg").joinpath("data", "references.bib").read_bytes()
     bibliography = write_bytes(folder / "CITATION.bib", references)
     made = find_preprocessed(config.output_dir, scans)
     sidecars = (preproc.with_name(f"{preproc.name[:-7]}.json") for _, preproc, _ in made)
-    said = [read_json(sidecar).get("SkullStripped") for sidecar in sidecars]
-    stripped = [one for one in said if one is not None]
+    recorded = [read_json(sidecar).get("SkullStripped") for sidecar in sidecars]
+    stripped = [one for one in recorded if one is not None]
     text = describe_extraction(workflow.visit_desc().strip(), stripped)
     path = write_bytes(folder / "CITATION.md", f"{text}\n".encode())
-    # Names without folders, which pandoc may not be able to spell in this language.
-    filled = ["--standalone", "--citeproc", "--bibliography", bibliography.name]
-    filled += ["--metadata", "pagetitle=Methods"]
+    # Names without directories: pandoc may fail on non-ASCII paths in some locales.
+    arguments = ["--standalone", "--citeproc", "--bibliography", bibliography.name]
+    arguments += ["--metadata", "pagetitle=Methods"]
     for ending, kind in ((".html", "html"), (".tex", "latex")):
         text = pypandoc.convert_file(
-            path.name, kind, format="markdown", extra_args=filled, cworkdir=str(folder)
+            path.name, kind, format="markdown", extra_args=arguments, cworkdir=str(folder)
         )
         write_bytes(path.with_suffix(ending), text.encode())
     return path
 
 
-def _count(number: int, one: str, many: str | None = None) -> str:
-    """A number and what is counted."""
-    return f"{number} {one if number == 1 else many or one + 's'}"
+def _count(number: int, singular: str, plural: str | None = None) -> str:
+    """Return a number with the noun in singular or plural."""
+    return f"{number} {singular if number == 1 else plural or singular + 's'}"

@@ -1,28 +1,27 @@
-"""Results that are there before a run: how they were made, and from what."""
+"""Provenance of existing results: registration mode and checksums of their sources."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from rich.console import Console
+
+from bids_fcnreg.app.summary import Failure
 from bids_fcnreg.atomic import checksum, read_json, uncompressed_checksum
+from bids_fcnreg.bids.atlases import Atlas
 from bids_fcnreg.bids.derivatives import CHECKSUMS, UNCOMPRESSED
 from bids_fcnreg.bids.results import Result, find_preprocessed, find_results, read_quality
-from bids_fcnreg.fcn.modes import MODES
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from bids_fcnreg.app.summary import Failure
-    from bids_fcnreg.bids.atlases import Atlas
-    from bids_fcnreg.bids.scan import Scan
-    from bids_fcnreg.bids.templates import Template
+from bids_fcnreg.bids.scan import Scan
+from bids_fcnreg.bids.templates import Template
 from bids_fcnreg.config import Config
+from bids_fcnreg.fcn.modes import MODES
+from bids_fcnreg.fcn.nets.checkpoint import load, packaged_weights
 
 
-def list_all(
+def list_planned(
     config: Config,
     scans: Sequence[Scan],
     templates: Sequence[Template],
@@ -30,28 +29,28 @@ def list_all(
     unreadable: Mapping[str, Failure],
     console: Console,
 ) -> None:
-    """Say what would be registered to what, and which results are there already."""
+    """Print which scans would be registered to which template, and which results exist."""
     for scan in scans:
         if not scan.t1w:
-            console.print(f"{scan.label}: {scan.problem or 'it has no T1w image'}", soft_wrap=True)
+            console.print(f"{scan.label}: {scan.problem or 'no T1w image'}", soft_wrap=True)
         if scan.label in unreadable:
-            console.print(f"{scan.label}: {unreadable[scan.label].sentence}")
+            console.print(f"{scan.label}: {unreadable[scan.label].message}")
         usable = scan.t1w and scan.label not in unreadable
         modes = _modes(config, scan)
         changed = _changed(config, scan, templates, atlases) if usable and modes else []
         for space in (template.space for template in templates):
             done = modes.get(space)
-            words = f"results in {space} are there ({done})" if done else ""
+            plan = f"results in {space} exist ({done})" if done else ""
             if usable and done is None:
-                words = f"to register to {space} ({config.mode})"
+                plan = f"to register to {space} ({config.mode})"
             elif usable and (changed or done != config.mode):
                 because = f", made from another {' and '.join(changed)}" if changed else ""
-                words += f"{because}; to register again ({config.mode}), which replaces them"
-            if words:
-                console.print(f"{scan.label}: {words}", soft_wrap=True)
+                plan += f"{because}; to register again ({config.mode}), which replaces them"
+            if plan:
+                console.print(f"{scan.label}: {plan}", soft_wrap=True)
 
 
-def tell_replaced(
+def report_replaced(
     config: Config,
     scans: Sequence[Scan],
     templates: Sequence[Template],
@@ -59,7 +58,7 @@ def tell_replaced(
     unreadable: Container[str],
     console: Console,
 ) -> None:
-    """Say whose results are replaced, because of another mode or another file."""
+    """Print whose results are replaced, because of another mode or a changed source."""
     spaces = {template.space for template in templates}
     other_modes, other_files = [], []
     for scan in scans:
@@ -70,16 +69,16 @@ def tell_replaced(
             other_modes.append(f"{scan.label} ({', '.join(sorted(others))})")
         if changed := _changed(config, scan, templates, atlases):
             other_files.append(f"{scan.label} ({', '.join(changed)})")
-    for why, who in (
+    for why, labels in (
         (f"Results of another mode are replaced by those of {config.mode}", other_modes),
-        ("Results are replaced, for what they were made from has changed", other_files),
+        ("Results are replaced, because their sources have changed", other_files),
     ):
-        if who:
-            console.print(f"{why}: {', '.join(who)}", soft_wrap=True)
+        if labels:
+            console.print(f"{why}: {', '.join(labels)}", soft_wrap=True)
 
 
 def _modes(config: Config, scan: Scan) -> dict[str, str]:
-    """How a scan was registered, by the space of the template, where that is done."""
+    """Return the modes in which a scan was registered, by the space of the template."""
     done = find_results(config.output_dir, scan.participant)
     return {one.space: one.mode for one in done if one.label == scan.label}
 
@@ -90,7 +89,7 @@ def _changed(
     templates: Sequence[Template],
     atlases: Mapping[str, Sequence[Atlas]],
 ) -> list[str]:
-    """Names of what is another than when the results of a scan were made."""
+    """Return the names of the sources that have changed since the results of a scan were made."""
     scans_now = {str(path): checksum(path) for path in scan.t1w}
     names: set[str] = set()
     for _, preproc, _ in find_preprocessed(config.output_dir, [scan]):
@@ -111,14 +110,14 @@ def _changed(
 
 
 def _sidecar_of_labels(result: Result, atlas: Atlas) -> Path:
-    """Sidecar of the labels of an atlas, which need not be there."""
+    """Return the sidecar of the labels of an atlas, which need not exist."""
     prefix = result.quality.name.partition("_from-")[0]
     name = f"{prefix}_seg-{atlas.name}_desc-{result.space}_dseg.json"
     return result.quality.with_name(name)
 
 
 def _other_weights(config: Config, result: Result) -> bool:
-    """Whether the package came with other weights when it made a result in the same mode."""
+    """Return whether a result in the same mode was made with other weights of the package."""
     if config.model is not None or not MODES[config.mode].trained or result.mode != config.mode:
         return False
     return read_quality(result.quality).get("weights") != _checksum_of_shipped(config.network)
@@ -126,27 +125,25 @@ def _other_weights(config: Config, result: Result) -> bool:
 
 @cache
 def _checksum_of_shipped(network: str) -> str:
-    from bids_fcnreg.fcn.nets.checkpoint import load, packaged_weights
-
     return load(packaged_weights(network))[1]
 
 
 def _differences(sidecar: Path, now: Mapping[str, str]) -> set[str]:
-    """Names of files of which only one of a sidecar and today's sources has the content.
+    """Return the names of files whose content is only in a sidecar or only in the sources.
 
     Parameters
     ----------
     sidecar : Path
-        Of a result; one that is missing or damaged differs in nothing.
+        Sidecar of a result; a missing or damaged one gives no differences.
     now : mapping of str to str
-        SHA-256 of the sources, by path or URL.
+        SHA-256 of the current sources, by path or URL.
     """
     content = read_json(sidecar)
     then = _checksums(content, CHECKSUMS)
     inside = _checksums(content, UNCOMPRESSED)
     if then is None:
         return set()
-    # Our own results are not of interest: they follow from the others.
+    # Derivatives are skipped: they follow from the other sources.
     left = {
         uri: {sha, (inside or {}).get(uri, sha)}
         for uri, sha in then.items()
@@ -163,7 +160,7 @@ def _differences(sidecar: Path, now: Mapping[str, str]) -> set[str]:
 
 
 def _checksums(content: Mapping[str, Any], field: str) -> dict[str, str] | None:
-    """Checksums by URI in a field of a sidecar; None if it is missing or damaged."""
+    """Return the checksums by URI in a field of a sidecar; None if it is missing or damaged."""
     found = content.get(field)
     if not isinstance(found, dict) or not all(isinstance(sha, str) for sha in found.values()):
         return None
@@ -171,10 +168,10 @@ def _checksums(content: Mapping[str, Any], field: str) -> dict[str, str] | None:
 
 
 def _holder(known: Mapping[str, set[str]], sha: str) -> str | None:
-    """URI of the first file with a checksum."""
+    """Return the URI of the first file with a checksum."""
     return next((uri for uri, checksums in known.items() if sha in checksums), None)
 
 
 def _content(path: str, sha: str) -> str:
-    """Checksum of what is compressed in a file, or the one that it has."""
+    """Return the checksum of the uncompressed content of a file, if it exists."""
     return uncompressed_checksum(path) if Path(path).is_file() else sha

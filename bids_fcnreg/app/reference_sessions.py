@@ -1,64 +1,63 @@
-"""Which session the changes of each participant are relative to, reported before the run."""
+"""Report the reference session of each participant before the run."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from bids_fcnreg.bids.order import OPTION
+from rich.console import Console
+
+from bids_fcnreg.bids.order import (
+    REFERENCE_OPTION,
+    ReferenceSession,
+    choose_reference,
+    natural_key,
+)
+from bids_fcnreg.bids.scan import Scan
+from bids_fcnreg.config import Config
 from bids_fcnreg.errors import InputError
+from bids_fcnreg.workflows.base import group_scans
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from bids_fcnreg.bids.order import Reference
-    from bids_fcnreg.bids.scan import Scan
-    from bids_fcnreg.config import Config
-
-#: Labels of participants that a message names at most.
-_NAMED = 10
+#: Maximum number of participants in a message.
+_MAX_NAMED = 10
 
 
-def tell_references(config: Config, scans: Sequence[Scan], console: Console) -> None:
-    """Print the reference session of all participants with several, and warn of doubtful ones.
+def report_reference_sessions(config: Config, scans: Sequence[Scan], console: Console) -> None:
+    """Print the reference session of participants with several sessions; warn of doubtful ones.
 
     Raises
     ------
     InputError
-        If a reference session was chosen that no participant has, or that is not used.
+        If the chosen reference session does not exist, or ``--longitudinal`` is missing.
     """
-    from bids_fcnreg.bids.order import choose_reference, natural_key
-    from bids_fcnreg.workflows.base import group_scans
-
     if not config.longitudinal:
         if config.reference_session is not None:
-            raise InputError(f"{OPTION} is used with --longitudinal only: add that option.")
+            raise InputError(f"{REFERENCE_OPTION} requires --longitudinal. Add that option.")
         return
     wanted = config.reference_session
     known = {scan.session for scan in scans if scan.session}
     if wanted is not None and wanted not in known:
         raise InputError(
-            f"{OPTION}: no session {wanted!r} is processed; choose from "
+            f"{REFERENCE_OPTION}: there is no session {wanted!r}. Choose from "
             f"{', '.join(sorted(known, key=natural_key)) or 'none'}."
         )
-    found: dict[Reference, list[str]] = {}
+    found: dict[ReferenceSession, list[str]] = {}
     for theirs in group_scans(config, scans):
         if len(theirs) > 1:
             reference = choose_reference(config.bids_dir, theirs, wanted)
             found.setdefault(reference, []).append(f"sub-{theirs[0].participant}")
     for reference, people in found.items():
-        console.print(_sentence(reference, people), soft_wrap=True, markup=False)
+        console.print(_message(reference, people), soft_wrap=True, markup=False)
 
 
-def _sentence(reference: Reference, people: Sequence[str]) -> str:
-    """What is said of participants with the same reference session."""
-    more = f" and {len(people) - _NAMED} more" if len(people) > _NAMED else ""
-    start = f"{', '.join(people[:_NAMED])}{more}: changes"
+def _message(reference: ReferenceSession, people: Sequence[str]) -> str:
+    """Return the message about participants with the same reference session."""
+    more = f" and {len(people) - _MAX_NAMED} more" if len(people) > _MAX_NAMED else ""
+    start = f"{', '.join(people[:_MAX_NAMED])}{more}: changes"
     if reference.missing:
         return f"warning: {start} are not computed; {reference.reason}"
     if reference.certain:
-        return f"{start} are relative to {reference.told}"
+        return f"{start} are relative to {reference.description}"
     return (
-        f"warning: {start} are relative to {reference.told}; if that is wrong, set "
-        f"{OPTION} or acq_time in sessions.tsv"
+        f"warning: {start} are relative to {reference.description}. If that is wrong, set "
+        f"{REFERENCE_OPTION}, or acq_time in sessions.tsv"
     )

@@ -1,4 +1,4 @@
-"""Requests to end, which become exceptions so that nothing is left half-done."""
+"""Convert termination signals to exceptions, so that a run ends cleanly."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import NoReturn
 
 
 class Terminated(BaseException):
-    """This process was asked to end: by SIGTERM, or because its terminal was closed.
+    """The process received SIGTERM, or SIGHUP because its terminal was closed.
 
     Attributes
     ----------
     exit_code : int
-        As shells have it: 128 and the number of the signal.
+        128 plus the number of the signal, as in shells.
     """
 
     def __init__(self, number: int) -> None:
@@ -22,8 +22,8 @@ class Terminated(BaseException):
         self.exit_code = 128 + number
 
 
-def listen() -> None:
-    """Raise `Terminated` on request; `nohup` has SIGHUP ignored, and that stays."""
+def install_handlers() -> None:
+    """Raise `Terminated` on SIGTERM and SIGHUP; SIGHUP stays ignored under `nohup`."""
     if threading.current_thread() is not threading.main_thread():
         return
     signal.signal(signal.SIGTERM, _terminate)

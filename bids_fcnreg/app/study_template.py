@@ -1,4 +1,4 @@
-"""The group task `template`: iterations until the study template does not change any more."""
+"""The group task `template`: iterate until the study template has converged."""
 
 from __future__ import annotations
 
@@ -6,67 +6,79 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from nipype import Workflow
+from rich.console import Console
 
 from bids_fcnreg.app import preflight
+from bids_fcnreg.app.summary import read_crash_files
+from bids_fcnreg.atomic import publish
+from bids_fcnreg.bids.derivatives import write_json, write_tsv
+from bids_fcnreg.bids.results import find_preprocessed
+from bids_fcnreg.bids.scan import Scan
+from bids_fcnreg.bids.templates import BUILTIN, Template, materialise, resolve_template
 from bids_fcnreg.config import Config
 from bids_fcnreg.errors import FcnregError, InputError
+from bids_fcnreg.execution.plugin import configure, run_workflow
+from bids_fcnreg.fcn.groupwise import mirror, sharpness
 from bids_fcnreg.fcn.modes import MODES
+from bids_fcnreg.io import image
+from bids_fcnreg.study.figures import draw_iterations
+from bids_fcnreg.study.statistics import overlap
+from bids_fcnreg.study.template import describe_template
+from bids_fcnreg.workflows.group_report import FOLDER
+from bids_fcnreg.workflows.study_template import (
+    Estimate,
+    Member,
+    init_iteration_wf,
+    init_start_wf,
+    read_estimate,
+)
+from bids_fcnreg.workflows.study_template_outputs import init_finish_wf, init_transforms_wf
 
-if TYPE_CHECKING:
-    from nipype import Workflow
-    from rich.console import Console
+#: Change of a converged template (RMS difference over mean intensity) in an iteration.
+CONVERGED_CHANGE = 0.02
 
-    from bids_fcnreg.bids.scan import Scan
-    from bids_fcnreg.bids.templates import Template
-    from bids_fcnreg.workflows.study_template import Estimate, Member
+#: First iterations that only predict: the average is still too blurred for refinement.
+ROUGH_ITERATIONS = 2
 
-#: A template has converged when it changed so little (RMS over mean intensity).
-CHANGE = 0.02
-
-#: The first iterations show a blurred average: a network's prediction is good enough for it.
-PREDICTED = 2
-
-#: Fewer scans make no average.
-FEWEST = 2
+#: Minimum number of scans for a template.
+MIN_SCANS = 2
 
 DONE, FAILED = 0, 1
 
 
 def make_template(config: Config, scans: Sequence[Scan], console: Console) -> int:
-    """Make an unbiased template of the scans that the participant level has preprocessed.
+    """Make an unbiased template from the preprocessed scans.
 
     Returns
     -------
     int
-        0, or 1 when some scan could not be used.
+        0, or 1 if a scan could not be used.
 
     Raises
     ------
     FcnregError
-        When no template can be made.
+        If no template can be made.
     """
-    from bids_fcnreg.bids.templates import BUILTIN, resolve_template
-
     members = find_members(config.output_dir, scans)
     without = [s.label for s in scans if s.label not in {m.scan.label for m in members}]
     if without:
-        console.print(f"Not preprocessed, hence left out: {', '.join(without)}")
-    if len(members) < FEWEST:
+        console.print(f"Skipped, not preprocessed: {', '.join(without)}")
+    if len(members) < MIN_SCANS:
         raise InputError(
-            f"{config.output_dir} holds {len(members)} preprocessed T1w images, and a template "
-            f"needs {FEWEST}: run `bids_fcnreg {config.bids_dir} {config.output_dir} participant` "
-            "first."
+            f"{config.output_dir} holds {len(members)} preprocessed T1w images, but a template "
+            f"needs at least {MIN_SCANS}. Run `bids_fcnreg {config.bids_dir} {config.output_dir} "
+            "participant` first."
         )
     anchor = resolve_template(config.templates[0])
     _check_name(config, {anchor.name, BUILTIN})
     preflight.check_device(config)
     run_dir = preflight.make_folders(config)
 
-    from bids_fcnreg.execution.plugin import configure
-
     log_file = configure(config, run_dir)
-    with preflight.work_alone(config, [f"the template {config.template_name}"], console):
+    with preflight.locked_work_dir(config, [f"the template {config.template_name}"], console):
         left_out = _make(config, anchor, members, run_dir, log_file, console)
     return FAILED if left_out or without else DONE
 
@@ -79,44 +91,38 @@ def _make(
     log_file: Path,
     console: Console,
 ) -> list[str]:
-    """Make the template of these members; returns who was left out."""
-    from bids_fcnreg.bids.templates import BUILTIN, materialise, resolve_template
-
+    """Make the template of these members; return the labels of the scans left out."""
     cache = config.work_dir / preflight.TEMPLATES
     anchors = {anchor.name: materialise(anchor, cache)}
     if BUILTIN not in anchors:
         anchors[BUILTIN] = materialise(resolve_template(BUILTIN), cache)
     if config.template_symmetric:
         _check_midline(anchors[anchor.name])
-    making = Making(config, console, run_dir, log_file, list(members))
-    making.run(list(anchors.values()))
-    if making.left_out:
-        console.print(f"Left out: {', '.join(making.left_out)}")
-    return making.left_out
+    construction = TemplateConstruction(config, console, run_dir, log_file, list(members))
+    construction.run(list(anchors.values()))
+    if construction.left_out:
+        console.print(f"Left out: {', '.join(construction.left_out)}")
+    return construction.left_out
 
 
 def _check_name(config: Config, taken: set[str]) -> None:
-    """Refuse a name under which there are other transforms already."""
+    """Refuse a name for which transforms to another template exist."""
     name = str(config.template_name)
     registered = config.output_dir.glob(f"sub-*/**/*_to-{name}_*_desc-quality_xfm.json")
     if name in taken or next(registered, None):
         raise InputError(
-            f"There is a template called {name} already that scans are registered to: choose "
-            "another --template-name."
+            f"Scans are already registered to another template named {name}. Choose another "
+            "--template-name."
         )
 
 
 def _check_midline(anchor: Template) -> None:
-    """Refuse a template whose left and right do not lie on either side of x = 0."""
-    from bids_fcnreg.fcn.groupwise import mirror
-    from bids_fcnreg.io import image
-    from bids_fcnreg.study.statistics import overlap
-
+    """Refuse a template whose midline is not at x = 0."""
     mask = image.read(anchor.brain_mask)
     if overlap((mask.data > 0.5).numpy(), (mirror(mask).data > 0.5).numpy()) < 0.8:
         raise InputError(
-            f"--template-symmetric needs a template whose midline is at x = 0, which that of "
-            f"{anchor.name} is not: move its origin there, or give another --template."
+            f"--template-symmetric requires a template whose midline is at x = 0, unlike "
+            f"{anchor.name}. Move its origin, or choose another --template."
         )
 
 
@@ -125,55 +131,48 @@ def _rounded(value: float | None) -> str | None:
 
 
 def _as_estimate(template: Template) -> Estimate:
-    """A finished template as the start of another one."""
-    from bids_fcnreg.fcn.groupwise import sharpness
-    from bids_fcnreg.io import image
-    from bids_fcnreg.workflows.study_template import Estimate
-
+    """Return a finished template as the initial estimate of another one."""
     t1w = template.found[0]
     mask = template.brain_mask
     return Estimate(t1w, mask, sharpness(image.read(t1w), image.read(mask).data))
 
 
 def find_members(output_dir: Path, scans: Sequence[Scan]) -> list[Member]:
-    """Preprocessed images of the scans; all sessions of a participant count as one.
+    """Find the preprocessed images of the scans, weighted per participant.
 
     Parameters
     ----------
     output_dir : Path
-        The derivatives.
+        Directory of the derivatives.
     scans : sequence of Scan
-        Those wanted.
+        Scans to find.
     """
-    from bids_fcnreg.bids.results import find_preprocessed
-    from bids_fcnreg.workflows.study_template import Member
-
     found = find_preprocessed(output_dir, scans)
     return weighted([Member(*one) for one in found])
 
 
 def weighted(members: Sequence[Member]) -> list[Member]:
-    """The members with weights that give each participant the same."""
+    """Weight the members so that each participant has the same total weight."""
     sessions = Counter(member.scan.participant for member in members)
     return [replace(m, weight=1 / sessions[m.scan.participant]) for m in members]
 
 
 @dataclass
-class Making:
-    """A study template in the making.
+class TemplateConstruction:
+    """Iterative construction of a study template.
 
     Attributes
     ----------
     config : Config
     console : rich.console.Console
     run_dir, log_file : Path
-        Of this run.
+        Log directory and log file of this run.
     members : list of Member
-        The scans; those that fail leave.
+        The scans; scans that fail are removed.
     left_out : list of str
-        Labels of those that failed.
+        Labels of the scans that failed.
     history : list of Estimate
-        What it started from, and what each iteration found.
+        Initial estimate, and the estimate of each iteration.
     """
 
     config: Config
@@ -187,24 +186,21 @@ class Making:
 
     @property
     def name(self) -> str:
-        """Of the template."""
+        """Name of the template."""
         return str(self.config.template_name)
 
     @property
     def base_dir(self) -> Path:
-        """Where intermediate results go."""
+        """Directory of the intermediate results."""
         return self.config.work_dir / "template_wf" / self.name
 
     @property
     def folder(self) -> Path:
-        """Where the template goes."""
+        """Directory of the template."""
         return self.config.output_dir / f"tpl-{self.name}"
 
     def run(self, anchors: Sequence[Template]) -> None:
-        """Make the template, starting from the first of the anchors, and all that goes with it."""
-        from bids_fcnreg.workflows.study_template import init_start_wf
-        from bids_fcnreg.workflows.study_template_outputs import init_finish_wf, init_transforms_wf
-
+        """Make the template, starting from the first of the anchors, and its transforms."""
         common: dict[str, Any] = {"config": self.config, "base_dir": self.base_dir}
         count = len(self.members)
         if self.config.template_warm_start:
@@ -212,17 +208,17 @@ class Making:
             self.history.append(_as_estimate(anchors[0]))
         else:
             self.console.print(f"Start: {count} scans aligned to {anchors[0].name}")
-            self._estimate(
+            self._run_estimate(
                 lambda: init_start_wf(members=self.members, anchor=anchors[0], **common)
             )
         for number in range(1, self.config.template_iterations + 1):
             if self._iterate(number):
                 break
         else:
-            self.console.print("It still changes a little: more --template-iterations would help.")
+            self.console.print("Not converged. Increase --template-iterations to refine it.")
         self._write()
         last = self.history[-1]
-        self._attempt(
+        self._run_workflow(
             lambda: init_transforms_wf(
                 members=self.members,
                 estimate=last,
@@ -231,24 +227,24 @@ class Making:
                 **common,
             )
         )
-        finished = self._bare(self._file("T1w.nii.gz"), self._file("desc-brain_mask.nii.gz"))
-        self._attempt(
+        finished = self._as_template(
+            self._file("T1w.nii.gz"), self._file("desc-brain_mask.nii.gz")
+        )
+        self._run_workflow(
             lambda: init_finish_wf(
                 template=finished, anchors=anchors, folder=self.folder, **common
             )
         )
-        self.console.print(f"Template: {self.folder} (give it as --template)")
+        self.console.print(f"Template: {self.folder} (use it with --template)")
 
     def _iterate(self, number: int) -> bool:
-        """Register all scans to the latest estimate and average them; whether that is the end."""
-        from bids_fcnreg.workflows.study_template import init_iteration_wf
-
-        early = number <= min(PREDICTED, self.config.template_iterations - 1)
+        """Register all scans to the latest estimate and average them; return if converged."""
+        early = number <= min(ROUGH_ITERATIONS, self.config.template_iterations - 1)
         rough = early and not self.config.template_warm_start
         mode = "predict" if rough and MODES[self.config.mode].refines else self.config.mode
         self.console.print(f"Iteration {number}: {mode}")
-        before = self._bare(self.history[-1].t1w, self.history[-1].mask)
-        estimate = self._estimate(
+        before = self._as_template(self.history[-1].t1w, self.history[-1].mask)
+        estimate = self._run_estimate(
             lambda: init_iteration_wf(
                 config=self.config,
                 members=self.members,
@@ -258,32 +254,27 @@ class Making:
                 base_dir=self.base_dir,
             )
         )
-        assert estimate.change is not None  # from the template before
+        assert estimate.change is not None  # from the previous estimate
         self.console.print(
-            f"  it changed by {100 * estimate.change:.1f} %, its shape is {estimate.bias_mm:.3f} "
-            f"mm from the mean, sharpness {estimate.sharpness:.4f} per mm"
+            f"  change {100 * estimate.change:.1f} %, distance from the mean shape "
+            f"{estimate.bias_mm:.3f} mm, sharpness {estimate.sharpness:.4f} per mm"
         )
-        return estimate.change < CHANGE and mode == self.config.mode
+        return estimate.change < CONVERGED_CHANGE and mode == self.config.mode
 
-    def _estimate(self, build: Callable[[], Workflow]) -> Estimate:
-        """Run a workflow that makes a template, and remember what it found."""
-        from bids_fcnreg.workflows.study_template import read_estimate
-
-        workflow = self._attempt(build)
+    def _run_estimate(self, build: Callable[[], Workflow]) -> Estimate:
+        """Run a workflow that makes a template, and append its estimate to the history."""
+        workflow = self._run_workflow(build)
         self.history.append(read_estimate(workflow, self.members))
         return self.history[-1]
 
-    def _attempt(self, build: Callable[[], Workflow]) -> Workflow:
-        """Run a workflow of all members; without those that fail, until none does.
+    def _run_workflow(self, build: Callable[[], Workflow]) -> Workflow:
+        """Run a workflow of all members, and rerun it without members that failed.
 
         Raises
         ------
         FcnregError
-            When something else fails, or too few are left.
+            If another part fails, or too few members are left.
         """
-        from bids_fcnreg.app.summary import read_failures
-        from bids_fcnreg.execution.plugin import run_workflow
-
         while True:
             workflow = build()
             labels = {
@@ -293,44 +284,39 @@ class Making:
             }
             labels[workflow.name] = f"template {self.name}"
             _, stopped = run_workflow(self.config, workflow, labels, self.log_file, self.console)
-            # Crash files of those left out earlier are still there, and are still theirs.
-            failures = read_failures(self.run_dir, self._labels_before | labels)
+            # Crash files of members removed earlier still exist.
+            failures = read_crash_files(self.run_dir, self._labels_before | labels)
             failed = [m.scan.label for m in self.members if m.scan.label in failures]
             for label in failed:
-                self.console.print(f"{label} is left out: {failures[label].sentence}")
+                self.console.print(f"{label} is left out: {failures[label].message}")
             self.left_out += failed
             self._labels_before |= labels
             self.members = weighted([m for m in self.members if m.scan.label not in failed])
-            if len(self.members) < FEWEST:
-                raise FcnregError(f"No template can be made of {len(self.members)} scan.")
+            if len(self.members) < MIN_SCANS:
+                raise FcnregError(
+                    f"A template needs at least {MIN_SCANS} scans, but only {len(self.members)} "
+                    "could be used."
+                )
             if failed:
                 continue
             if stopped is not None:
                 own = failures.get(labels[workflow.name])
                 raise FcnregError(
-                    f"The template could not be made: {own.sentence if own else stopped}"
+                    f"The template could not be made: {own.message if own else stopped}"
                 )
             return workflow
 
-    def _bare(self, t1w: Path, mask: Path) -> Template:
-        """An image and its mask as a template without skull."""
-        from bids_fcnreg.bids.templates import Template, materialise
-
+    def _as_template(self, t1w: Path, mask: Path) -> Template:
+        """Return an image and its mask as a skull-stripped template."""
         cache = self.config.work_dir / preflight.TEMPLATES
         return materialise(Template(self.name, None, None, t1w, mask), cache)
 
     def _file(self, ending: str) -> Path:
-        """A file of the finished template."""
+        """Return the path of a file of the finished template."""
         return self.folder / f"tpl-{self.name}_res-01_{ending}"
 
     def _write(self) -> None:
-        """Put the template into its folder, and the record of the iterations beside the tables."""
-        from bids_fcnreg.atomic import publish
-        from bids_fcnreg.bids.derivatives import write_json, write_tsv
-        from bids_fcnreg.study.figures import draw_iterations
-        from bids_fcnreg.study.template import describe_template
-        from bids_fcnreg.workflows.group_report import FOLDER
-
+        """Write the template, and the table and figure of the iterations."""
         last = self.history[-1]
         publish(last.t1w, self._file("T1w.nii.gz"))
         publish(last.mask, self._file("desc-brain_mask.nii.gz"))

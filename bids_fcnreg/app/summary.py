@@ -1,4 +1,4 @@
-"""How a run ended: what became of each subject, in a table and one sentence per failure."""
+"""Summary of a run: a table of the registrations, and one message per failure."""
 
 from __future__ import annotations
 
@@ -12,98 +12,98 @@ from typing import Any
 
 from rich.console import Console
 
-from bids_fcnreg.app.summary_table import ClosingRow, print_table
+from bids_fcnreg.app.summary_table import SummaryRow, print_table
 from bids_fcnreg.atomic import read_json
 from bids_fcnreg.bids import results
-from bids_fcnreg.execution.progress import label_of, stage
+from bids_fcnreg.execution.progress import stage_name, subject_label
 from bids_fcnreg.qc.metrics import METRICS
 from bids_fcnreg.qc.verdict import LEVELS
 
-_OURS = re.compile(r"^\s*bids_fcnreg\.errors\.\w+: (.+)$", re.MULTILINE)
-_ANY = re.compile(r"^\s*(?:\w+\.)*(\w*(?:Error|Exception)): (.+)$", re.MULTILINE)
+_OWN_ERROR = re.compile(r"^\s*bids_fcnreg\.errors\.\w+: (.+)$", re.MULTILINE)
+_ANY_ERROR = re.compile(r"^\s*(?:\w+\.)*(\w*(?:Error|Exception)): (.+)$", re.MULTILINE)
 
 
 _NO_SPACE = (
-    "The disk was full: make room where the work folder and the output folder lie, or give "
-    "another work folder with -w; the same command goes on with what is done."
+    "No space left on device. Free some space in the work and output directories, or choose "
+    "another work directory with -w, then rerun the command to resume."
 )
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a subject has no results.
+    """Reason why a subject has no results.
 
     Attributes
     ----------
-    sentence : str
-        What is told to the user.
+    message : str
+        Message for the user.
     crash_file : Path or None
-        Nipype's account of it, where a node failed for a reason that we have no words for.
+        Nipype's crash file, if a node failed with an unexpected error.
     """
 
-    sentence: str
+    message: str
     crash_file: Path | None = None
 
 
-def read_failures(run_dir: Path, workflows: Mapping[str, str]) -> dict[str, Failure]:
-    """Recover why subjects failed from the crash files of a run.
+def read_crash_files(run_dir: Path, workflows: Mapping[str, str]) -> dict[str, Failure]:
+    """Read why subjects failed from the crash files of a run.
 
     Parameters
     ----------
     run_dir : Path
-        Folder with Nipype's crash files (txt) of this run only.
+        Directory with Nipype's crash files (txt) of this run only.
     workflows : mapping of str to str
-        Label of the subject for the name of its workflow.
+        Labels of subjects by the name of their workflow.
 
     Returns
     -------
     dict
-        The first failure of each subject that has one.
+        The first failure of each failed subject, by label.
     """
     failures: dict[str, Failure] = {}
     for path in sorted(run_dir.glob("crash-*.txt"), key=lambda p: p.stat().st_mtime):
         text = path.read_text(errors="replace")
         node = _node_of(text, workflows)
-        label = label_of(node, workflows)
+        label = subject_label(node, workflows)
         if label is not None and label not in failures:
             failures[label] = _explain(text, node, path)
     return failures
 
 
 def _node_of(text: str, workflows: Mapping[str, str]) -> str:
-    """Full name of the node that a crash file is of."""
+    """Return the full name of the node of a crash file."""
     head = re.match(r"Node: (.*)\n(?:Working directory: (.*)\n)?", text)
     assert head is not None  # Nipype writes these lines
     node, directory = head.groups()
-    if label_of(node, workflows) is not None or directory is None:
+    if subject_label(node, workflows) is not None or directory is None:
         return node
-    # One of several runs has a short name, in a folder that tells all.
+    # A node inside a MapNode has a short name; its working directory has the full one.
     parts = Path(directory).parts
     first = next((n for n, part in enumerate(parts) if part in workflows), 1)
     return ".".join(parts[first - 1 :])
 
 
 def _explain(text: str, node: str, path: Path) -> Failure:
-    """One sentence from the text of a crash file."""
-    ours = _OURS.findall(text)
-    if ours:
-        return Failure(ours[-1].strip())
+    """Return the failure described in a crash file."""
+    own = _OWN_ERROR.findall(text)
+    if own:
+        return Failure(own[-1].strip())
     if os.strerror(errno.ENOSPC) in text:
         return Failure(_NO_SPACE, path)
-    others = _ANY.findall(text)
+    others = _ANY_ERROR.findall(text)
     reason = f" ({': '.join(others[-1]).strip().rstrip('.')})" if others else ""
-    return Failure(f"The stage '{stage(node)}' failed{reason}; the details are in {path}.", path)
+    return Failure(f"The stage '{stage_name(node)}' failed{reason}. See {path} for details.", path)
 
 
-def read_quality(output_dir: Path, label: str) -> dict[str, dict[str, Any]]:
-    """Quality numbers of a subject or session by the space it was registered to.
+def read_quality_by_space(output_dir: Path, label: str) -> dict[str, dict[str, Any]]:
+    """Read the quality metrics of a subject or session, by the space it was registered to.
 
     Parameters
     ----------
     output_dir : Path
-        The derivatives.
+        Directory of the derivatives.
     label : str
-        Such as ``sub-01`` or ``sub-01_ses-x``.
+        Label such as ``sub-01`` or ``sub-01_ses-x``.
     """
     folder = output_dir.joinpath(*label.split("_"), "anat")
     found = {}
@@ -116,17 +116,19 @@ def read_quality(output_dir: Path, label: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def doubts(output_dir: Path, label: str, levels: Container[str] = LEVELS[1:]) -> list[str]:
-    """A sentence for each registration of a subject or session whose verdict is in `levels`."""
+def quality_warnings(
+    output_dir: Path, label: str, levels: Container[str] = LEVELS[1:]
+) -> list[str]:
+    """Return a message for each registration of a scan whose verdict is in `levels`."""
     return [
         f"{label} to {space} is {quality['verdict']}: {quality['verdict_reason']}"
-        for space, quality in read_quality(output_dir, label).items()
+        for space, quality in read_quality_by_space(output_dir, label).items()
         if quality.get("verdict") in levels
     ]
 
 
-def left_out(output_dir: Path, label: str) -> list[str]:
-    """A sentence for each run that was left out of the average of a subject or session."""
+def excluded_run_warnings(output_dir: Path, label: str) -> list[str]:
+    """Return a message for each run that was left out of the average of a scan."""
     folder = output_dir.joinpath(*label.split("_"), "anat")
     paths = folder.glob(f"{label}*_desc-preproc_T1w.json")
     native = [path for path in paths if "_space-" not in path.name]
@@ -138,22 +140,22 @@ def left_out(output_dir: Path, label: str) -> list[str]:
     ]
 
 
-def closing_rows(
+def summary_rows(
     labels: Sequence[str],
     seconds: Mapping[str, float],
     failures: Mapping[str, Failure],
     output_dir: Path,
-) -> list[ClosingRow]:
-    """A row of the closing table for each subject or session and template."""
+) -> list[SummaryRow]:
+    """Return a row of the summary table for each scan and template."""
     rows = []
     for label in labels:
         time = f"{seconds[label]:.0f}" if label in seconds else "–"
         if label in failures:
-            rows.append(ClosingRow(label, seconds=time))
+            rows.append(SummaryRow(label, seconds=time))
             continue
         folder = "/".join([*label.split("_"), "anat"])
         rows += [
-            ClosingRow(
+            SummaryRow(
                 label,
                 template=space,
                 seconds=time,
@@ -163,12 +165,12 @@ def closing_rows(
                 verdict=quality.get("verdict", "–"),
                 files=folder,
             )
-            for space, quality in read_quality(output_dir, label).items()
+            for space, quality in read_quality_by_space(output_dir, label).items()
         ]
     return rows
 
 
-def show(
+def print_summary(
     console: Console,
     labels: list[str],
     seconds: Mapping[str, float],
@@ -176,14 +178,18 @@ def show(
     output_dir: Path,
     run_dir: Path,
 ) -> None:
-    """Print the closing table, what is doubtful or failed and why, and where everything is."""
-    print_table(console, closing_rows(labels, seconds, failures, output_dir))
+    """Print the summary table, failures and doubtful registrations, and the paths of results."""
+    print_table(console, summary_rows(labels, seconds, failures, output_dir))
     for label, failure in failures.items():
-        console.print(f"{label} failed: {failure.sentence}", soft_wrap=True, markup=False)
+        console.print(f"{label} failed: {failure.message}", soft_wrap=True, markup=False)
     for label in labels:
-        told = [*left_out(output_dir, label), *doubts(output_dir, label)]
-        for sentence in () if label in failures else told:
-            console.print(sentence, soft_wrap=True, markup=False)
+        if label in failures:
+            continue
+        for message in (
+            *excluded_run_warnings(output_dir, label),
+            *quality_warnings(output_dir, label),
+        ):
+            console.print(message, soft_wrap=True, markup=False)
     done = sum(label not in failures for label in labels)
     console.print(
         f"{done} of {len(labels)} done. Results and reports: {output_dir}; log: {run_dir}",

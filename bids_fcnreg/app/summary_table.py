@@ -1,4 +1,4 @@
-"""Closing table of a run, in as many columns as the terminal has room for."""
+"""Summary table of a run, in as many columns as fit the terminal."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-#: What is left out, one after the other, until the table fits.
+#: Columns that are dropped, in this order, until the table fits.
 _DISPENSABLE = ("Files", "Seconds", "Before", "Folds %")
 
 
 @dataclass(frozen=True)
-class ClosingRow:
-    """How one registration ended; a dash for what there is not.
+class SummaryRow:
+    """Outcome of one registration; missing values are dashes.
 
     Attributes
     ----------
     subject : str
-        Such as ``sub-01_ses-x``.
+        Label such as ``sub-01_ses-x``.
     template : str
-        Space registered to.
+        Space of the template.
     seconds, before, similarity, folds : str
         Seconds, similarity before and after, and percentage of folded voxels.
     verdict : str
-        ``good``, ``doubtful``, ``failed``, or that there is no result.
+        ``good``, ``doubtful``, ``failed``, ``unknown`` or ``no result``.
     files : str
-        Folder of the results in that of the derivatives.
+        Directory of the results, relative to the derivatives.
     """
 
     subject: str
@@ -43,7 +43,7 @@ class ClosingRow:
     files: str = "–"
 
     def cells(self, without: Sequence[str]) -> dict[str, str]:
-        """Cells by the title of their column, but for those left out."""
+        """Return the cells by the title of their column, without dropped columns."""
         both = f"{self.before} → {self.similarity}" if self.similarity != "–" else "–"
         cells = {
             "Subject": self.subject,
@@ -57,10 +57,10 @@ class ClosingRow:
         return {title: cell for title, cell in cells.items() if title not in without}
 
 
-def print_table(console: Console, rows: Sequence[ClosingRow]) -> None:
-    """Print a table that fits the console, or a list where no table does.
+def print_table(console: Console, rows: Sequence[SummaryRow]) -> None:
+    """Print a table that fits the console, or a list if none fits.
 
-    No label and no name of a template is ever broken.
+    Labels and names of templates are never broken.
     """
     for number in range(len(_DISPENSABLE) + 1):
         table = _table([row.cells(_DISPENSABLE[:number]) for row in rows])
@@ -74,7 +74,7 @@ def print_table(console: Console, rows: Sequence[ClosingRow]) -> None:
 
 
 def _table(rows: Sequence[dict[str, str]]) -> Table:
-    """Table of cells that are never wrapped."""
+    """Return a table whose cells are never wrapped."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     titles = list(rows[0]) if rows else []
     for title in titles:
@@ -85,8 +85,8 @@ def _table(rows: Sequence[dict[str, str]]) -> Table:
     return table
 
 
-def _lines(row: ClosingRow, width: int) -> list[str]:
-    """A row as lines, broken between its parts only."""
+def _lines(row: SummaryRow, width: int) -> list[str]:
+    """Return a row as lines that break between its parts only."""
     if row.template == "–":
         parts = [row.verdict, f"{row.seconds} s"]
     else:

@@ -1,1 +1,1 @@
-"""BIDS: what comes in, the templates, and how results are named."""
+"""BIDS: input datasets, templates, atlases, and derivatives."""

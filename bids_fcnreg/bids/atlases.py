@@ -1,4 +1,4 @@
-"""Atlases to bring into each participant's space: label images and the names of their labels."""
+"""Atlases: label images in the space of a template, and the names of their labels."""
 
 from __future__ import annotations
 
@@ -13,32 +13,38 @@ from bids_fcnreg.atomic import checksum
 from bids_fcnreg.bids.derivatives import write_tsv
 from bids_fcnreg.bids.lookup_tables import check_lookup, read_lookup
 from bids_fcnreg.bids.space_labels import make_label
-from bids_fcnreg.bids.template_archive import Entry, entries, fetch, parse, templateflow_entries
+from bids_fcnreg.bids.template_archive import (
+    Entry,
+    fetch,
+    list_entries,
+    list_templateflow_entries,
+    parse_file_name,
+)
 from bids_fcnreg.bids.templates import (
     Template,
-    cached,
+    cache_path,
+    label_of_file,
     materialise,
     nilearn_map,
     nilearn_url,
     parse_modifiers,
-    plain,
 )
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.foreground import foreground
 from bids_fcnreg.io import image
 
-#: The built-in atlas, with the label values of fMRIPrep's tissue classes in BIDS order.
+#: Built-in atlas, with the label values of fMRIPrep's tissue classes in BIDS order.
 TISSUE = "tissue"
 _TISSUE_LABELS = ((1, "CSF"), (2, "GM"), (3, "WM"))
 
-#: Part of an atlas's voxels that lies in the template's brain at least; how many are looked at.
-LEAST_INSIDE, MOST_POINTS = 0.5, 100_000
+#: Minimum share of atlas voxels inside the brain of the template, and maximum number checked.
+MIN_SHARE_INSIDE, MAX_POINTS = 0.5, 100_000
 
-#: A label image with more values than this has a table of their names, or is none.
-MOST_UNNAMED = 1000
+#: A label image with more values needs a lookup table; it may be an intensity image.
+MAX_UNNAMED = 1000
 
-#: What label images of 32 bits can hold.
-LARGEST_LABEL = 2**31 - 1
+#: Largest label of a 32-bit label image.
+MAX_LABEL = 2**31 - 1
 _FILE = re.compile(r"(?P<image>.+?\.nii(?:\.gz)?)(?::(?P<table>.+))?")
 
 
@@ -49,17 +55,18 @@ class Atlas:
     Attributes
     ----------
     name : str
-        Alphanumeric, for the ``seg-`` entity.
+        Alphanumeric label for the ``seg-`` entity.
     image : Path or None
-        Integers on any grid of the template's space; None where `materialise_atlas` makes it.
+        Label image on any grid of the space of the template; None until `materialise_atlas`
+        creates it.
     labels : tuple of (int, str)
-        Value and name of each region, by value; the background 0 is not among them.
+        Value and name of each region, by value, without the background 0.
     table : Path or None
-        Where the names are from.
+        Lookup table with the names.
     builtin : bool
-        Whether it is the one that comes with the software.
+        Whether it is the built-in atlas.
     doubts : tuple of str
-        What is said against its table of names.
+        Warnings about the lookup table.
     """
 
     name: str
@@ -71,21 +78,21 @@ class Atlas:
 
     @property
     def label_image(self) -> Path:
-        """Its label image, of an atlas from `materialise_atlas`."""
+        """Label image of an atlas from `materialise_atlas`."""
         if self.image is None:
             raise ValueError(f"The atlas {self.name} has no label image yet.")
         return self.image
 
     @property
     def sources(self) -> dict[str, str]:
-        """Path or URL of each file it is made from, with its SHA-256."""
+        """SHA-256 of each source file, by path or URL."""
         if self.builtin:
             return {nilearn_url(kind): checksum(nilearn_map(kind)) for kind in ("gm", "wm")}
         return {str(path): checksum(path) for path in (self.image, self.table) if path}
 
 
 def default_atlases(template: Template) -> list[Atlas]:
-    """The tissue segmentation (CSF, GM, WM) if the template is the built-in one, else nothing."""
+    """Return the tissue segmentation (CSF, GM, WM) for the built-in template, else nothing."""
     return [Atlas(TISSUE, None, _TISSUE_LABELS, builtin=True)] if template.builtin else []
 
 
@@ -95,46 +102,46 @@ def resolve_atlas(spec: str, template: Template) -> Atlas:
     Parameters
     ----------
     spec : str
-        ``tissue`` (built in, for the built-in template); a name that TemplateFlow, or the user's
-        folder of this template, uses as atlas, segmentation or description, with modifiers where
-        there are several, such as ``Schaefer2018:desc-100Parcels7Networks``; a label image
-        ``FILE.nii.gz`` with its table in ``FILE.tsv``; or ``FILE.nii.gz:TABLE.tsv``. A table has
-        the columns ``index`` and ``name`` (or ``label``), separated by tabs; labels without a
-        name are named by their value.
+        ``tissue`` (for the built-in template); an atlas, segmentation or description of
+        TemplateFlow or of the user's directory of this template, with modifiers if there are
+        several, such as ``Schaefer2018:desc-100Parcels7Networks``; a label image ``FILE.nii.gz``
+        with its lookup table in ``FILE.tsv``; or ``FILE.nii.gz:TABLE.tsv``. A lookup table has the
+        columns ``index`` and ``name`` (or ``label``), separated by tabs; labels without a name
+        are named by their value.
     template : Template
-        The template it belongs to.
+        Template that the atlas belongs to.
 
     Raises
     ------
     InputError
-        If it is not there, ambiguous, or does not hold whole numbers.
+        If it does not exist, is ambiguous, or does not hold whole numbers.
     """
     if spec.lower() == TISSUE:
         if not template.builtin:
             raise InputError(
-                f"The atlas {TISSUE} belongs to the built-in template, not to {template.space}: "
-                "give an atlas of that template."
+                f"The atlas {TISSUE} belongs to the built-in template, not to {template.space}. "
+                "Choose an atlas of that template."
             )
         return default_atlases(template)[0]
     if match := _FILE.fullmatch(spec):
         path = Path(match["image"]).expanduser().absolute()
         table = Path(match["table"]).expanduser() if match["table"] else None
         atlas = _from_file(path, table, _name_of(path))
-        _check_place(path, template)
+        _check_overlap(path, template)
         return atlas
     return _from_archive(spec, template)
 
 
 def materialise_atlas(atlas: Atlas, template: Template, folder: Path) -> Atlas:
-    """Make the built-in label image in a folder, unless it is there; others stay as they are.
+    """Create the built-in label image in a directory, unless it exists; keep other atlases.
 
-    Tissue is decided in each voxel of the brain mask by the largest of three probabilities: grey
-    and white matter from the maps, cerebrospinal fluid as what they leave to one.
+    The tissue of each voxel in the brain mask is the class of the largest probability: gray and
+    white matter from the maps, cerebrospinal fluid as one minus both.
     """
     if atlas.image is not None:
         return atlas
     grey_path, white_path = nilearn_map("gm"), nilearn_map("wm")
-    path = cached(folder, template.t1w, f"seg-{TISSUE}_dseg", grey_path, white_path)
+    path = cache_path(folder, template.t1w, f"seg-{TISSUE}_dseg", grey_path, white_path)
     if not image.is_intact(path):
         brain = image.load(materialise(template, folder).brain_mask)
         grey = image.load(grey_path).get_fdata()
@@ -147,12 +154,12 @@ def materialise_atlas(atlas: Atlas, template: Template, folder: Path) -> Atlas:
 
 
 def write_lookup(path: Path, labels: tuple[tuple[int, str], ...]) -> Path:
-    """Write the table of an atlas as BIDS wants it beside a ``_dseg``."""
+    """Write the lookup table of an atlas for a ``_dseg`` file in BIDS."""
     return write_tsv(path, ("index", "name"), labels)
 
 
 def _from_archive(spec: str, template: Template) -> Atlas:
-    """Atlas by the name that the template's folder, or TemplateFlow, gives it."""
+    """Find an atlas by its name in TemplateFlow or in the directory of the template."""
     keys = ("desc", "seg", "scale", "atlas", "res")
     name, asked = parse_modifiers(spec, keys)
     files = [
@@ -168,18 +175,20 @@ def _from_archive(spec: str, template: Template) -> Atlas:
     if not hits:
         if template.builtin and not images:
             raise InputError(
-                f"The built-in template {template.space} has no atlas {spec}, only {TISSUE}: give "
-                "with --template one that has it, such as MNI152NLin2009cAsym, or a NIfTI file."
+                f"The built-in template {template.space} has no atlas {spec}, only {TISSUE}. "
+                "Choose a --template that has it, such as MNI152NLin2009cAsym, or provide a NIfTI "
+                "file."
             )
         known = sorted({_spec_of(e) for e in named or images})
         raise InputError(
-            f"{template.folder or 'TemplateFlow'} has no atlas {spec} for {template.space}: it "
-            f"has {', '.join(known) or 'none'}; or give a NIfTI file."
+            f"{template.folder or 'TemplateFlow'} has no atlas {spec} for {template.space}. "
+            f"Available: {', '.join(known) or 'none'}. Choose one of these, or provide a NIfTI "
+            "file."
         )
     kinds = sorted({_spec_of(e) for e in hits})
     if len(kinds) > 1:
-        raise InputError(f"The atlas {spec} is ambiguous: choose one of {', '.join(kinds)}.")
-    # Any grid will do, for labels are sampled in world coordinates: the finest, numbered lowest.
+        raise InputError(f"The atlas {spec} is ambiguous. Choose one of {', '.join(kinds)}.")
+    # Any grid will do, since labels are resampled: choose the finest, with the lowest number.
     chosen = min(hits, key=lambda e: _resolution(e))
     identity = {k: v for k, v in chosen.entities.items() if k not in ("res", "tpl", "cohort")}
     tables = [e for e in files if e.extension == ".tsv" and e.only(*identity)]
@@ -190,15 +199,15 @@ def _from_archive(spec: str, template: Template) -> Atlas:
 
 
 def _archive_of(template: Template, spec: str) -> list[Entry]:
-    """Files among which the atlases of a template are."""
+    """List the files of the template, atlases included."""
     if template.folder is not None:
-        return entries(template.folder)
+        return list_entries(template.folder)
     try:
-        return templateflow_entries(template.name)
+        return list_templateflow_entries(template.name)
     except InputError as why:
         raise InputError(
-            f"There is no atlas {spec} for the template {template.space}, which is not one of "
-            "TemplateFlow's: check the name, or give a NIfTI file."
+            f"There is no atlas {spec} for the template {template.space}, which is not in "
+            "TemplateFlow. Check the name, or provide a NIfTI file."
         ) from why
 
 
@@ -208,44 +217,42 @@ def _resolution(entry: Entry) -> float:
 
 
 def _matching(files: list[Entry], entities: dict[str, str]) -> list[Entry]:
-    """Files that carry all of these entities."""
+    """Return the files that have all of these entities."""
     return [e for e in files if entities.items() <= e.entities.items()]
 
 
 def _spec_of(entry: Entry) -> str:
-    """How to ask for an atlas, apart from its resolution."""
+    """Return the specification of an atlas for `resolve_atlas`, without its resolution."""
     first, *rest = [(k, v) for k, v in entry.entities.items() if k not in ("tpl", "cohort", "res")]
     return ":".join([first[1], *(f"{key}-{value}" for key, value in rest)])
 
 
 def _name_of(path: Path) -> str:
-    """Label of an atlas file: what its entities say, or else its name."""
-    entry = parse(path)
+    """Return the label of an atlas file from its entities, or else its name."""
+    entry = parse_file_name(path)
     entities = entry.entities if entry else {}
     parts = [entities[key] for key in ("atlas", "seg", "desc") if key in entities]
-    return make_label("".join(parts), path) if parts else plain(path)
+    return make_label("".join(parts), path) if parts else label_of_file(path)
 
 
 def _from_file(path: Path, table: Path | None, name: str) -> Atlas:
-    """Atlas from a label image and a table of names (by default the one beside it)."""
+    """Create an atlas from a label image and a lookup table (by default, the one beside it)."""
     values = image.read_label_values(path)
     if values is None or values[0] < 0:
         raise InputError(
-            f"The atlas {path} holds values that are not whole numbers from 0 up: give a label "
-            "image, one number a region (not probabilities)."
+            f"The atlas {path} holds values that are not whole numbers from 0 up. Provide a label "
+            "image with one number per region, not probabilities."
         )
-    if values[-1] > LARGEST_LABEL:
-        raise InputError(
-            f"The atlas {path} holds labels above {LARGEST_LABEL}: give its regions other numbers."
-        )
+    if values[-1] > MAX_LABEL:
+        raise InputError(f"The atlas {path} holds labels above {MAX_LABEL}. Renumber its regions.")
     beside = path.with_name(re.sub(r"\.nii(\.gz)?$", ".tsv", path.name))
     if table is None and beside.exists():
         table = beside
     lookup = read_lookup(table) if table is not None else None
-    if lookup is None and len(values) > MOST_UNNAMED:
+    if lookup is None and len(values) > MAX_UNNAMED:
         raise InputError(
-            f"The atlas {path} holds {len(values)} different values and has no table of their "
-            f"names: give a label image, with {beside.name} (columns index, name) beside it."
+            f"The atlas {path} holds {len(values)} different values but has no lookup table. "
+            f"Provide a label image, with {beside.name} (columns index, name) beside it."
         )
     labels = {int(v): str(int(v)) for v in values}
     doubts: tuple[str, ...] = ()
@@ -256,18 +263,18 @@ def _from_file(path: Path, table: Path | None, name: str) -> Atlas:
     return Atlas(name, path, tuple(sorted(labels.items())), table, doubts=doubts)
 
 
-def _check_place(path: Path, template: Template) -> None:
-    """Refuse labels most of which lie outside the template's brain."""
+def _check_overlap(path: Path, template: Template) -> None:
+    """Refuse an atlas most of which lies outside the brain of the template."""
     labels, brain = image.load(path), image.load(template.mask or template.t1w)
-    there = np.argwhere(np.rint(labels.get_fdata()) != 0)
-    there = there[:: max(1, len(there) // MOST_POINTS)]
-    voxels = np.linalg.inv(brain.affine) @ labels.affine
-    place = np.rint(nib.affines.apply_affine(voxels, there)).astype(int)
-    within = ((place >= 0) & (place < brain.shape)).all(axis=1)
-    inside = brain.get_fdata() if template.mask else foreground(brain.get_fdata())
-    hits = inside[tuple(place[within].T)] != 0
-    if hits.sum() < LEAST_INSIDE * len(there):
+    voxels = np.argwhere(np.rint(labels.get_fdata()) != 0)
+    voxels = voxels[:: max(1, len(voxels) // MAX_POINTS)]
+    to_brain = np.linalg.inv(brain.affine) @ labels.affine
+    mapped = np.rint(nib.affines.apply_affine(to_brain, voxels)).astype(int)
+    on_grid = ((mapped >= 0) & (mapped < brain.shape)).all(axis=1)
+    mask = brain.get_fdata() if template.mask else foreground(brain.get_fdata())
+    inside = mask[tuple(mapped[on_grid].T)] != 0
+    if inside.sum() < MIN_SHARE_INSIDE * len(voxels):
         raise InputError(
-            f"Of the atlas {path}, {1 - hits.sum() / len(there):.0%} lie outside the brain of "
-            f"{template.space}: give an atlas in the space of this template."
+            f"{1 - inside.sum() / len(voxels):.0%} of the atlas {path} lie outside the brain of "
+            f"{template.space}. Provide an atlas in the space of this template."
         )

@@ -1,4 +1,4 @@
-"""Read .bidsignore files, which are written as .gitignore files are."""
+"""Read .bidsignore files, whose syntax is that of .gitignore files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Bidsignore:
     Parameters
     ----------
     lines : iterable of str
-        Of the file.
+        Lines of the file.
 
     Examples
     --------
@@ -29,21 +29,21 @@ class Bidsignore:
 
     @classmethod
     def read(cls, bids_dir: Path) -> Bidsignore:
-        """Read that of a dataset; without one, nothing is excluded."""
+        """Read the file of a dataset; without one, nothing is excluded."""
         path = Path(bids_dir) / ".bidsignore"
         if not path.is_file():
             return cls()
         return cls(path.read_text(encoding="utf-8-sig", errors="replace").splitlines())
 
     def excludes(self, parts: Sequence[str], folder: bool = False) -> bool:
-        """Whether a file is excluded, itself or with a folder around it.
+        """Return whether a file, or a directory that contains it, is excluded.
 
         Parameters
         ----------
         parts : sequence of str
-            Path from the root of the dataset, folder by folder.
+            Parts of the path from the root of the dataset.
         folder : bool
-            Whether it is a folder.
+            Whether it is a directory.
         """
         if not self._rules:
             return False
@@ -58,7 +58,7 @@ class Bidsignore:
 
 
 def _read_line(line: str) -> tuple[re.Pattern[str], bool, bool] | None:
-    """Pattern of a path, whether it excludes, and whether it is for folders only."""
+    """Parse a line: pattern of a path, whether it excludes, and whether only directories."""
     line = re.sub(r"(?<!\\)\s+$", "", line)
     if not line or line.startswith("#"):
         return None
@@ -79,7 +79,7 @@ _SPECIAL = re.compile(r"^\*\*/|/\*\*/|/\*\*$|\*+|\?|\[[!^]?\]?[^\]]*\]|\\.|.", r
 
 
 def _translate(pattern: str) -> str:
-    """Regular expression of a pattern with wildcards."""
+    """Convert a pattern with wildcards to a regular expression."""
     made = []
     for part in _SPECIAL.findall(pattern):
         if part == "**/":

@@ -1,4 +1,4 @@
-"""What a BIDS dataset holds for us: the T1w images and lesion masks of each participant."""
+"""Find the T1w images and lesion masks of each participant of a BIDS dataset."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from bids_fcnreg.bids.description import check_raw
 from bids_fcnreg.bids.filters import (
     QUERIES,
     Filters,
+    abbreviated_list,
     matches,
-    name_some,
-    similar,
+    similar_labels,
     values_of,
 )
 from bids_fcnreg.bids.layout import Layout, RawImage, UnusedImage, find_participants, read_layout
@@ -28,25 +28,26 @@ from bids_fcnreg.bids.notes import (
 )
 from bids_fcnreg.bids.order import natural_key, order_sessions
 from bids_fcnreg.bids.scan import Scan
-from bids_fcnreg.bids.selection import match_lesions, select, short_name
+from bids_fcnreg.bids.selection import match_lesions, select_images, short_name
 from bids_fcnreg.errors import InputError
 
-#: Letters of a label that a message shows at most.
-_LONGEST = 60
+#: Maximum number of characters of a label in a message.
+_MAX_CHARACTERS = 60
 
-_Who = tuple[str, str | None]
+#: Labels of participant and session.
+_ScanKey = tuple[str, str | None]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """What is registered of a dataset, and what is to be said of it.
+    """Scans of a dataset, and notes about them.
 
     Attributes
     ----------
     scans : list of Scan
-        One for each participant and session that has a T1w image or should have, sorted.
+        Sorted scans, one per participant and session, also those without a usable T1w image.
     notes : list of Note
-        Images that are not used, what is averaged, filters without effect.
+        Notes about unused images, averaged runs, and filters without effect.
     """
 
     scans: list[Scan]
@@ -59,7 +60,7 @@ def find_scans(
     sessions: Iterable[str] = (),
     filters: Filters | None = None,
 ) -> list[Scan]:
-    """Find what there is to register; parameters and errors as for `read_dataset`."""
+    """Find the scans to register; parameters and errors as for `read_dataset`."""
     return read_dataset(bids_dir, participants, sessions, filters).scans
 
 
@@ -69,148 +70,149 @@ def read_dataset(
     sessions: Iterable[str] = (),
     filters: Filters | None = None,
 ) -> Dataset:
-    """Find what there is to register, and what looks like it and is not used.
+    """Find the scans to register, and the images that are not used.
 
     Parameters
     ----------
     bids_dir : Path
         Root of a raw BIDS dataset.
     participants, sessions : iterable of str
-        Labels, with or without ``sub-`` and ``ses-``; empty means all. Sessions asked for leave
-        out images without a session.
+        Labels, with or without ``sub-`` and ``ses-``; empty means all. If sessions are given,
+        images without a session are excluded.
     filters : mapping, optional
-        What `bids_fcnreg.bids.filters.read_filter_file` returns.
+        Filters from `bids_fcnreg.bids.filters.read_filter_file`.
 
     Returns
     -------
     Dataset
-        A participant without any T1w image has a scan with an empty ``t1w`` (only if named, when
-        sessions are asked for), and so has a session of which no image can be used.
+        A participant without any T1w image has a scan with an empty ``t1w`` (with `sessions`,
+        only if the participant is given), and so has a session without a usable image.
 
     Raises
     ------
     InputError
-        If there is no raw dataset, an unknown participant or session, or no T1w image at all.
+        If it is not a raw dataset, a participant or session is unknown, or there is no T1w image.
     """
     bids_dir = Path(bids_dir).absolute()
     check_raw(bids_dir)
-    wanted, visits = _labels(participants, "sub-"), _labels(sessions, "ses-")
-    there = _check_participants(bids_dir, wanted)
+    wanted, wanted_sessions = _labels(participants, "sub-"), _labels(sessions, "ses-")
+    known = _check_participants(bids_dir, wanted)
     queries = _queries(filters or {})
     kinds = {
         name: Kind(tuple(str(one) for one in values_of(query["suffix"])), name == "roi")
         for name, query in queries.items()
     }
     layout = read_layout(bids_dir, kinds, wanted)
-    if visits:
-        _check_known("Session", visits, sorted(layout.sessions, key=natural_key), bids_dir)
-        _keep_sessions(layout, visits)
+    if wanted_sessions:
+        known_sessions = sorted(layout.sessions, key=natural_key)
+        _check_known("Session", wanted_sessions, known_sessions, bids_dir)
+        _keep_sessions(layout, wanted_sessions)
     found, notes = _all_scans(layout, queries)
     notes = [*notes_of_unused(layout), *notes, *notes_of_filters(layout, filters or {})]
     scans = []
-    for participant in wanted or there:
+    for participant in wanted or known:
         theirs = order_sessions(bids_dir, found.get(participant, []))
-        if not theirs and (wanted or not visits):
-            session = visits[0] if len(visits) == 1 else None
+        if not theirs and (wanted or not wanted_sessions):
+            session = wanted_sessions[0] if len(wanted_sessions) == 1 else None
             misplaced = [one for one in layout.unused["t1w"] if one.subject == participant]
             theirs = [Scan(participant, session, (), problem=_problem(misplaced))]
         scans += theirs
     if not any(scan.t1w for scan in scans):
-        asked = bool(wanted or visits or filters)
-        raise InputError(_nothing_found(bids_dir, layout, scans, filters or {}, asked))
+        selected = bool(wanted or wanted_sessions or filters)
+        raise InputError(_nothing_found(bids_dir, layout, scans, filters or {}, selected))
     return Dataset(scans, notes)
 
 
 def _check_participants(bids_dir: Path, wanted: tuple[str, ...]) -> list[str]:
-    """Labels of the participants of a dataset; refuses those that it does not have."""
-    there, excluded = find_participants(bids_dir)
-    if not there:
-        why = " but those that .bidsignore excludes" if excluded else ""
+    """Return the labels of the participants of a dataset; refuse unknown ones."""
+    known, excluded = find_participants(bids_dir)
+    if not known:
+        why = " except those that .bidsignore excludes" if excluded else ""
         raise InputError(
-            f"{bids_dir} has no sub-* folders{why}: is it the root of the dataset? Their names "
-            "are sub-LABEL, with letters and digits only."
+            f"{bids_dir} has no sub-* directories{why}. Provide the root of a BIDS dataset, with "
+            "directories sub-LABEL (letters and digits only)."
         )
     if asked := [label for label in wanted if label in excluded]:
         raise InputError(
-            f"Participant {name_some(asked)} is excluded by {bids_dir / '.bidsignore'}: remove "
-            "that line, or choose another participant."
+            f"Participant {abbreviated_list(asked)} is excluded by {bids_dir / '.bidsignore'}. "
+            "Remove that line, or choose another participant."
         )
     for label in wanted:
-        if os.path.isdir(bids_dir / f"sub-{label}") and label not in there:
+        if os.path.isdir(bids_dir / f"sub-{label}") and label not in known:
             raise InputError(
-                f"{bids_dir / f'sub-{label}'} is not a legal folder of a participant: rename it "
-                "to sub-LABEL, with letters and digits only."
+                f"{bids_dir / f'sub-{label}'} is not a valid name of a participant's directory. "
+                "Rename it to sub-LABEL, with letters and digits only."
             )
-    _check_known("Participant", wanted, there, bids_dir)
-    return there
+    _check_known("Participant", wanted, known, bids_dir)
+    return known
 
 
 def _queries(filters: Filters) -> dict[str, dict[str, Any]]:
-    """What is asked of each kind of image."""
+    """Return the query for each kind of image."""
     queries = {name: {**default, **filters.get(name, {})} for name, default in QUERIES.items()}
     for query in queries.values():
-        query.pop("subject", None)  # who it is, only the command line says
+        query.pop("subject", None)  # only the command line selects participants
     return queries
 
 
-def _keep_sessions(layout: Layout, visits: tuple[str, ...]) -> None:
-    """Remove images of other sessions; the filter narrows what is left, and overrides nothing."""
+def _keep_sessions(layout: Layout, sessions: tuple[str, ...]) -> None:
+    """Remove images of other sessions; filters cannot restore them."""
     for images in layout.images.values():
-        images[:] = [image for image in images if image.scan[1] in visits]
+        images[:] = [image for image in images if image.scan[1] in sessions]
     for unused in layout.unused.values():
         unused[:] = [
             one
             for one in unused
-            if one.session in visits or (one.session is None and not one.in_anat)
+            if one.session in sessions or (one.session is None and not one.in_anat)
         ]
 
 
 def _all_scans(
     layout: Layout, queries: Mapping[str, Mapping[str, Any]]
 ) -> tuple[dict[str, list[Scan]], list[Note]]:
-    """Scans of each participant, sorted by session (images without one come first)."""
+    """Return the scans of each participant, sorted by session (without a session first)."""
     images = {
         name: _by_scan(image for image in layout.images[name] if matches(image.entities, query))
         for name, query in queries.items()
     }
-    misplaced: dict[_Who, list[UnusedImage]] = {}
-    # Those that a filter does not ask for are missed by nobody.
-    asked = {
+    misplaced: dict[_ScanKey, list[UnusedImage]] = {}
+    # Misplaced images that the filter excludes anyway are not reported.
+    requested = {
         entity: value
         for entity, value in queries["t1w"].items()
         if entity in KEYS and value != QUERIES["t1w"].get(entity)
     }
     for one in layout.unused["t1w"]:
-        if one.in_anat and not one.excluded and matches(one.entities, asked):
+        if one.in_anat and not one.excluded and matches(one.entities, requested):
             misplaced.setdefault((str(one.subject), one.session), []).append(one)
     scans: dict[str, list[Scan]] = {}
     notes = []
-    for who in sorted(
+    for key in sorted(
         {*images["t1w"], *misplaced},
-        key=lambda who: tuple(natural_key(label or "") for label in who),
+        key=lambda key: tuple(natural_key(label or "") for label in key),
     ):
-        if who in images["t1w"]:
-            scan, texts = _scan(who, images["t1w"][who], images["roi"].get(who, []))
+        if key in images["t1w"]:
+            scan, texts = _scan(key, images["t1w"][key], images["roi"].get(key, []))
             notes += [Note(text, scan.label, warning=False) for text in texts]
         else:
-            scan = Scan(*who, (), problem=_problem(misplaced[who]))
-        scans.setdefault(who[0], []).append(scan)
+            scan = Scan(*key, (), problem=_problem(misplaced[key]))
+        scans.setdefault(key[0], []).append(scan)
     notes += [note for theirs in scans.values() for note in notes_of_sessions(theirs)]
     return scans, [*notes_of_phases(layout, queries["t1w"]), *notes]
 
 
-def _by_scan(images: Iterable[RawImage]) -> dict[_Who, list[RawImage]]:
-    found: dict[_Who, list[RawImage]] = {}
+def _by_scan(images: Iterable[RawImage]) -> dict[_ScanKey, list[RawImage]]:
+    found: dict[_ScanKey, list[RawImage]] = {}
     for image in images:
         found.setdefault(image.scan, []).append(image)
     return found
 
 
 def _scan(
-    who: _Who, images: Sequence[RawImage], masks: Sequence[RawImage]
+    key: _ScanKey, images: Sequence[RawImage], masks: Sequence[RawImage]
 ) -> tuple[Scan, list[str]]:
-    """The scan of one participant and session, and what is to be said of it."""
-    selection = select(images)
+    """Return the scan of one participant and session, and notes about it."""
+    selection = select_images(images)
     chosen, lesions, others = match_lesions(selection.images, masks)
     texts = list(selection.texts)
     if chosen and others:
@@ -220,11 +222,11 @@ def _scan(
             f"{short_name(chosen[0])}"
         )
     t1w, roi = (tuple(image.path for image in group) for group in (chosen, lesions))
-    return Scan(*who, t1w, roi, selection.problem), texts
+    return Scan(*key, t1w, roi, selection.problem), texts
 
 
 def _problem(misplaced: Sequence[UnusedImage]) -> str:
-    """Why there is no T1w image of somebody who has some that look like it."""
+    """Describe why a scan with misplaced images has no T1w image."""
     if not misplaced:
         return ""
     first, others = misplaced[0], len(misplaced) - 1
@@ -239,48 +241,49 @@ def _nothing_found(
     layout: Layout,
     scans: Sequence[Scan],
     filters: Filters,
-    asked: bool,
+    selected: bool,
 ) -> str:
-    """Message when no participant has a T1w image that can be used."""
+    """Return the message if no participant has a usable T1w image."""
     misplaced = [one for one in layout.unused["t1w"] if not one.excluded]
     derived = all("derived" in one.reason for one in misplaced)
     if misplaced and derived and not layout.images["t1w"]:
         return (
-            f"{bids_dir} holds only derived images, such as {misplaced[0].name}: give the raw "
+            f"{bids_dir} holds only derived images, such as {misplaced[0].name}. Provide the raw "
             "BIDS dataset that they were made from. To register one of them, use "
             "`fcnreg register`."
         )
-    chosen = " for what was asked" if asked else ""
-    sentence = f"{bids_dir} has no T1w image{chosen}"
+    of_selection = " that matches the selection" if selected else ""
+    message = f"{bids_dir} has no T1w image{of_selection}"
     if hints := notes_of_filters(layout, filters):
-        return f"{sentence}. {hints[0].text}"
+        return f"{message}. {hints[0].text}"
     if problem := next((scan.problem for scan in scans if scan.problem), ""):
-        return f"{sentence} that can be used. {problem}"
+        return f"{bids_dir} has no usable T1w image. {problem}"
     return (
-        f"{sentence} (sub-*/[ses-*/]anat/*_T1w.nii[.gz]): check the "
-        "participants, sessions and filters, and that the images are named as BIDS asks."
+        f"{message} (sub-*/[ses-*/]anat/*_T1w.nii[.gz]). Check the participants, sessions and "
+        "filters, and the names of the images."
     )
 
 
-def _check_known(what: str, wanted: tuple[str, ...], there: list[str], bids_dir: Path) -> None:
+def _check_known(entity: str, wanted: tuple[str, ...], known: list[str], bids_dir: Path) -> None:
     """Refuse labels that the dataset does not have."""
-    unknown = [label for label in wanted if label not in there]
+    unknown = [label for label in wanted if label not in known]
     if not unknown:
         return
-    told = ", ".join(
-        f"{label[:_LONGEST]}…" if len(label) > _LONGEST else label or "''" for label in unknown
+    labels = ", ".join(
+        f"{label[:_MAX_CHARACTERS]}…" if len(label) > _MAX_CHARACTERS else label or "''"
+        for label in unknown
     )
-    sentence = f"{what} {told} is not in {bids_dir}"
-    if not there:
-        option = f"--{what.lower()}-label"
-        raise InputError(f"{sentence}, which has no {what.lower()}s: leave {option} away.")
+    message = f"{entity} {labels} is not in {bids_dir}"
+    if not known:
+        option = f"--{entity.lower()}-label"
+        raise InputError(f"{message}, which has no {entity.lower()}s. Omit {option}.")
     if any("," in label for label in unknown):
-        raise InputError(f"{sentence}: put spaces between labels, not commas.")
-    if close := [match for label in unknown for match in similar(label, there)]:
-        raise InputError(f"{sentence}: did you mean {', '.join(dict.fromkeys(close))}?")
-    raise InputError(f"{sentence}: choose from {name_some(there)}.")
+        raise InputError(f"{message}. Separate labels by spaces, not commas.")
+    if close := [match for label in unknown for match in similar_labels(label, known)]:
+        raise InputError(f"{message}. Did you mean {', '.join(dict.fromkeys(close))}?")
+    raise InputError(f"{message}. Choose from {abbreviated_list(known)}.")
 
 
 def _labels(labels: Iterable[str], prefix: str) -> tuple[str, ...]:
-    """Labels without their prefix, each once, in the order given."""
+    """Remove the prefix and duplicates of labels."""
     return tuple(dict.fromkeys(label.removeprefix(prefix) for label in labels))

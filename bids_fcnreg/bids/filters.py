@@ -1,4 +1,4 @@
-"""BIDS filter files: read as fMRIPrep does, and matched with the entities of images."""
+"""BIDS filter files, as in fMRIPrep, and their match with the entities of images."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from bids_fcnreg.errors import InputError
 
 
 class Query(Enum):
-    """What may be asked of an entity in place of a label, as in pybids."""
+    """Value of an entity in a query in place of a label, as in pybids."""
 
     NONE = 1
     ANY = REQUIRED = 2
     OPTIONAL = 3
 
 
-#: Queries of fMRIPrep's filter files that are read; `_OTHER_QUERIES` are for other images.
+#: Queries of fMRIPrep's filter files that are used; `_OTHER_QUERIES` are for other images.
 QUERIES: dict[str, dict[str, Any]] = {
     "t1w": {"suffix": "T1w", "part": ["mag", Query.NONE]},
     "roi": {"suffix": ["roi", "mask"]},
 }
 _OTHER_QUERIES = {"asl", "bold", "dwi", "flair", "fmap", "pet", "sbref", "t2w"}
-#: What else an image can be asked for.
+#: Other keys of a query.
 _PROPERTIES = ("suffix", "extension", "datatype", "scans", "fmap")
 LARGEST_NUMBER = 2**63 - 1
-#: Labels that a message names at most.
-_NAMED = 20
+#: Maximum number of labels in a message.
+_MAX_NAMED = 20
 
 Filters = Mapping[str, Mapping[str, Any]]
 
@@ -40,31 +40,31 @@ Filters = Mapping[str, Mapping[str, Any]]
 def read_filter_file(path: Path) -> dict[str, dict[str, Any]]:
     """Read a filter file as fMRIPrep does, e.g. ``{"t1w": {"acquisition": "MPRAGE"}}``.
 
-    ``null`` (or ``"Query.NONE"``) asks that the entity is absent, ``"*"`` (or ``"Query.ANY"``)
-    that it is there. Queries for images that are not read (``bold``, …) are left out.
+    ``null`` (or ``"Query.NONE"``) requires that the entity is absent, ``"*"`` (or
+    ``"Query.ANY"``) that it is present. Queries for other images (``bold``, …) are ignored.
 
     Raises
     ------
     InputError
-        If it is not such a file, or a query or an entity in it is unknown.
+        If the file is invalid, or a query or an entity is unknown.
     """
     path = Path(path)
     try:
         content = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as why:
         raise InputError(
-            f"The BIDS filter file {path} cannot be read ({why}): repair it."
+            f"The BIDS filter file {path} cannot be read ({why}). Repair it."
         ) from why
     if not isinstance(content, dict) or not all(isinstance(q, dict) for q in content.values()):
         raise InputError(
-            f'The BIDS filter file {path} must hold one object a query, such as {{"t1w": '
+            f'The BIDS filter file {path} must contain one object per query, such as {{"t1w": '
             '{"acquisition": "MPRAGE"}}.'
         )
     unknown = sorted(set(content) - set(QUERIES) - _OTHER_QUERIES)
     if unknown:
         raise InputError(
-            f"The BIDS filter file {path} has the unknown query {', '.join(unknown)}: those that "
-            f"are read are {' and '.join(QUERIES)}."
+            f"The BIDS filter file {path} has the unknown query {', '.join(unknown)}. Use "
+            f"{' and '.join(QUERIES)}."
         )
     return {
         query: _read_query(path, query, content[query]) for query in QUERIES if query in content
@@ -72,19 +72,19 @@ def read_filter_file(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _read_query(path: Path, query: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    """One query of a filter file, its words for absent and present replaced."""
-    strange = sorted(set(content) - set(KEYS) - set(_PROPERTIES))
-    if strange:
-        meant = [NAMES[key] for key in strange if key in NAMES]
-        meant += [one for key in strange for one in difflib.get_close_matches(key, KEYS, n=1)]
+    """Check a query of a filter file, and convert its special values to `Query`."""
+    unknown = sorted(set(content) - set(KEYS) - set(_PROPERTIES))
+    if unknown:
+        meant = [NAMES[key] for key in unknown if key in NAMES]
+        meant += [one for key in unknown for one in difflib.get_close_matches(key, KEYS, n=1)]
         advice = (
-            f"did you mean {', '.join(dict.fromkeys(meant))}?"
+            f"Did you mean {', '.join(dict.fromkeys(meant))}?"
             if meant
-            else "write it in full, for instance acquisition, run, session."
+            else "Write it in full, for example acquisition, run, session."
         )
         raise InputError(
-            f"The BIDS filter file {path} has in {query} the unknown entity "
-            f"{', '.join(strange)}: {advice}"
+            f"The BIDS filter file {path} has the unknown entity {', '.join(unknown)} in {query}. "
+            f"{advice}"
         )
     special = {None: Query.NONE, "*": Query.ANY}
     special |= {f"Query.{name}": value for name, value in Query.__members__.items()}
@@ -93,9 +93,9 @@ def _read_query(path: Path, query: str, content: Mapping[str, Any]) -> dict[str,
             huge = isinstance(one, int) and abs(one) > LARGEST_NUMBER
             if huge or not isinstance(one, str | int | float | None):
                 raise InputError(
-                    f"The BIDS filter file {path} has in {query} a value of {entity} that is "
-                    "neither a text, a number of at most 18 digits, null, true nor false, nor "
-                    "a list of these."
+                    f"The BIDS filter file {path} has an invalid value of {entity} in {query}. It "
+                    "must be a string, a number of at most 18 digits, null, true or false, or a "
+                    "list of these."
                 )
     return {
         entity: list(dict.fromkeys(special.get(one, one) for one in value))
@@ -106,14 +106,14 @@ def _read_query(path: Path, query: str, content: Mapping[str, Any]) -> dict[str,
 
 
 def matches(entities: Mapping[str, str], query: Mapping[str, Any]) -> bool:
-    """Whether an image is one that a query asks for.
+    """Return whether an image matches a query.
 
     Parameters
     ----------
     entities : mapping of str to str
-        Of the image.
+        Entities of the image.
     query : mapping of str to value or list of values
-        What `read_filter_file` returns for a kind of image; one value of a list is enough.
+        Query from `read_filter_file`; one value of a list must match.
     """
     return all(
         any(_agrees(entity, entities.get(entity), one) for one in values_of(value))
@@ -122,7 +122,7 @@ def matches(entities: Mapping[str, str], query: Mapping[str, Any]) -> bool:
 
 
 def values_of(value: object) -> list[Any]:
-    """Values of a filter, one or several."""
+    """Return the values of a filter as a list."""
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
@@ -138,21 +138,23 @@ def _agrees(entity: str, label: str | None, asked: object) -> bool:
     return label == str(asked)
 
 
-def unmatched(images: Sequence[Mapping[str, str]], query: Mapping[str, Any]) -> Iterator[str]:
-    """Say of each value of a query that no image has, which values there are.
+def unmatched_values(
+    images: Sequence[Mapping[str, str]], query: Mapping[str, Any]
+) -> Iterator[str]:
+    """Yield a message for each value of a query that no image has, with the existing values.
 
     Parameters
     ----------
     images : sequence of mapping of str to str
-        Entities of each image of the kind that the query is for.
+        Entities of each image of the kind of the query.
     query : mapping of str to value or list of values
         As for `matches`.
     """
     for entity, value in query.items():
-        there = sorted({one[entity] for one in images if entity in one})
+        present = sorted({one[entity] for one in images if entity in one})
         for asked in values_of(value):
             if images and not any(_agrees(entity, one.get(entity), asked) for one in images):
-                yield f"no image has {_describe(entity, asked)}: {_hint(entity, asked, there)}"
+                yield f"no image has {_describe(entity, asked)}: {_hint(entity, asked, present)}"
 
 
 def _describe(entity: str, asked: object) -> str:
@@ -161,27 +163,27 @@ def _describe(entity: str, asked: object) -> str:
     return f"the {entity} {str(asked)[:60] or repr('')}"
 
 
-def _hint(entity: str, asked: object, there: list[str]) -> str:
-    """Values that the images have."""
-    if not there:
+def _hint(entity: str, asked: object, present: list[str]) -> str:
+    """Describe the values that the images have."""
+    if not present:
         return f"none has {entity}"
     if not isinstance(asked, Query):
         bare = str(asked).removeprefix(f"{KEYS.get(entity)}-")
-        if close := similar(bare, there):
+        if close := similar_labels(bare, present):
             return f"did you mean {', '.join(close)}?"
-    return f"they have {name_some(there)}"
+    return f"they have {abbreviated_list(present)}"
 
 
-def similar(label: str, there: Iterable[str]) -> list[str]:
-    """Labels that are written nearly like this one: 05 for 5, or a letter that differs."""
-    there = list(there)
+def similar_labels(label: str, known: Iterable[str]) -> list[str]:
+    """Return labels that resemble a label: 05 for 5, or a differing letter."""
+    known = list(known)
     for form in (str, str.lower, lambda one: one.lower().lstrip("0")):
-        if same := [other for other in there if form(other) == form(label)]:
+        if same := [other for other in known if form(other) == form(label)]:
             return same
-    return difflib.get_close_matches(label, there, n=3, cutoff=0.75)
+    return difflib.get_close_matches(label, known, n=3, cutoff=0.75)
 
 
-def name_some(labels: Sequence[str], most: int = _NAMED) -> str:
-    """Labels in a row, and how many there are beyond the first."""
+def abbreviated_list(labels: Sequence[str], most: int = _MAX_NAMED) -> str:
+    """Join the first labels with commas, and add the number of the others."""
     more = f" and {len(labels) - most} more" if len(labels) > most else ""
     return ", ".join(labels[:most]) + more

@@ -1,4 +1,4 @@
-"""Find the images of a raw BIDS dataset by their place and name, and those that are misplaced."""
+"""Find the images of a raw BIDS dataset by path and name, and misplaced images."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from bids_fcnreg.bids.names import (
 )
 from bids_fcnreg.bids.order import natural_key
 
-#: Folders of participants, or what was meant to be one.
+#: Directories of participants, including misspelled ones.
 _LIKE_SUBJECT = re.compile(r"sub(?:j(?:ect)?)?(?![a-z])", re.IGNORECASE)
-#: Folders that are one file of other modalities.
+#: Extensions of directories that are one file of another modality.
 _FILES = (".ds", ".zarr", ".mefd", ".bti")
 
 
 @dataclass(frozen=True)
 class RawImage:
-    """An image in its place.
+    """An image with a valid path and name.
 
     Attributes
     ----------
     path : Path
-        Absolute.
+        Absolute path.
     entities : mapping of str to str
-        What `bids_fcnreg.bids.names.read_entities` returns.
+        Entities from `bids_fcnreg.bids.names.read_entities`.
     """
 
     path: Path
@@ -49,16 +49,16 @@ class RawImage:
 
 @dataclass(frozen=True)
 class UnusedImage:
-    """An image that looks like one of the kind asked for, and is not used.
+    """An image that resembles one of the requested kinds, but is not used.
 
     Attributes
     ----------
     parts : tuple of str
-        Path from the root of the dataset, folder by folder.
+        Parts of the path from the root of the dataset.
     reason : str
         Why it is not used.
     entities : mapping of str to str
-        Those that it seems to have.
+        Entities that it seems to have.
     excluded : bool
         Whether .bidsignore excludes it.
     """
@@ -70,27 +70,27 @@ class UnusedImage:
 
     @property
     def name(self) -> str:
-        """Path from the root of the dataset, what cannot be printed in it escaped."""
-        letters = "/".join(self.parts)
+        """Path from the root of the dataset, with unprintable characters escaped."""
+        path = "/".join(self.parts)
         return "".join(
-            one if one.isprintable() else one.encode("unicode_escape").decode() for one in letters
+            one if one.isprintable() else one.encode("unicode_escape").decode() for one in path
         )
 
     @property
     def subject(self) -> str | None:
-        """Label of the folder of a participant that it is in."""
+        """Label of the participant's directory that contains it."""
         found = SUBJECT_FOLDER.fullmatch(self.parts[0]) if len(self.parts) > 1 else None
         return found and found[1]
 
     @property
     def session(self) -> str | None:
-        """Label of the folder of a session that it is in."""
+        """Label of the session's directory that contains it."""
         found = SESSION_FOLDER.fullmatch(self.parts[1]) if len(self.parts) > 2 else None
         return found and found[1]
 
     @property
     def in_anat(self) -> bool:
-        """Whether it is directly in the folder anat of a participant or session."""
+        """Whether it is directly in the ``anat`` directory of a participant or session."""
         above = self.parts[1:-1] if self.session is None else self.parts[2:-1]
         return self.subject is not None and above == ("anat",)
 
@@ -102,13 +102,13 @@ class Layout:
     Attributes
     ----------
     images : dict of str to list of RawImage
-        Those in their place.
+        Images with valid paths and names.
     unused : dict of str to list of UnusedImage
-        Those that look like them.
+        Images that resemble them.
     sessions : set of str
-        Labels of the sessions' folders.
+        Labels of the directories of sessions.
     unreadable : list of str
-        Folders that cannot be read.
+        Directories that cannot be read.
     """
 
     images: dict[str, list[RawImage]] = field(default_factory=dict)
@@ -118,31 +118,31 @@ class Layout:
 
 
 def find_participants(bids_dir: Path) -> tuple[list[str], list[str]]:
-    """Labels of the participants that have a folder, and of those that .bidsignore excludes."""
+    """Return the labels of participants with a directory, and of those in .bidsignore."""
     ignore = Bidsignore.read(bids_dir)
-    there: list[str] = []
+    included: list[str] = []
     excluded: list[str] = []
     for entry in _entries(bids_dir, []):
         label = SUBJECT_FOLDER.fullmatch(entry.name)
         if label and _is_folder(entry):
-            theirs = excluded if ignore.excludes((entry.name,), folder=True) else there
-            theirs.append(label[1])
-    return sorted(there, key=natural_key), sorted(excluded, key=natural_key)
+            labels = excluded if ignore.excludes((entry.name,), folder=True) else included
+            labels.append(label[1])
+    return sorted(included, key=natural_key), sorted(excluded, key=natural_key)
 
 
 def read_layout(
     bids_dir: Path, kinds: Mapping[str, Kind], participants: Iterable[str] = ()
 ) -> Layout:
-    """Find images by the names of folders and files; no file is opened but .bidsignore.
+    """Find images by the names of directories and files; only .bidsignore is opened.
 
     Parameters
     ----------
     bids_dir : Path
         Root of a BIDS dataset.
     kinds : mapping of str to Kind
-        What is looked for.
+        Kinds of images to find.
     participants : iterable of str
-        Labels; empty means all. Folders that resemble theirs are looked at as well.
+        Labels; empty means all. Directories with similar names are searched as well.
     """
     layout = Layout({name: [] for name in kinds}, {name: [] for name in kinds})
     ignore = Bidsignore.read(bids_dir)
@@ -173,7 +173,7 @@ def read_layout(
 def _files(
     bids_dir: Path, participants: tuple[str, ...], unreadable: list[str]
 ) -> Iterator[tuple[str, ...]]:
-    """Paths of the files in participants' folders and what resembles one, and in the root."""
+    """Yield the paths of files in the root and in directories of participants or similar ones."""
     pending: list[tuple[str, ...]] = []
     for entry in _entries(bids_dir, unreadable):
         if not _is_folder(entry):
@@ -184,9 +184,11 @@ def _files(
         folder = pending.pop()
         for entry in _entries(bids_dir.joinpath(*folder), unreadable):
             parts = (*folder, entry.name)
-            # A folder with the name of an image is refused when it is read as one.
-            if entry.name.endswith(EXTENSIONS) or (entry.is_symlink() and not _has_place(parts)):
-                yield parts  # without asking for what a link leads to, which takes time
+            # A directory with the name of an image is refused when it is read.
+            if entry.name.endswith(EXTENSIONS) or (
+                entry.is_symlink() and not _may_hold_anat(parts)
+            ):
+                yield parts  # without resolving links, which is slow
             elif not _is_folder(entry):
                 yield parts
             elif not entry.name.lower().endswith(_FILES):
@@ -194,7 +196,7 @@ def _files(
 
 
 def _entries(folder: Path, unreadable: list[str]) -> list[os.DirEntry[str]]:
-    """Content of a folder but for hidden files."""
+    """Return the entries of a directory, without hidden ones."""
     try:
         with os.scandir(folder) as entries:
             return [entry for entry in entries if not entry.name.startswith(".")]
@@ -204,15 +206,15 @@ def _entries(folder: Path, unreadable: list[str]) -> list[os.DirEntry[str]]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder, or a link to one."""
+    """Return whether an entry is a directory, or a link to one."""
     try:
         return entry.is_dir()
-    except OSError:  # links that go in a circle
+    except OSError:  # circular links
         return False
 
 
 def _is_wanted(name: str, participants: tuple[str, ...]) -> bool:
-    """Whether a folder is that of one of the participants, or resembles it."""
+    """Return whether a directory is, or resembles, that of one of the participants."""
     if not participants:
         return True
     if label := SUBJECT_FOLDER.fullmatch(name):
@@ -223,8 +225,8 @@ def _is_wanted(name: str, participants: tuple[str, ...]) -> bool:
     )
 
 
-def _has_place(parts: tuple[str, ...]) -> bool:
-    """Whether a folder is one that BIDS knows on the way to an anatomical image."""
+def _may_hold_anat(parts: tuple[str, ...]) -> bool:
+    """Return whether BIDS allows anatomical images in a directory or below it."""
     session = len(parts) > 1 and SESSION_FOLDER.fullmatch(parts[1])
     inner = parts[2:] if session else parts[1:]
     return bool(SUBJECT_FOLDER.fullmatch(parts[0])) and inner in ((), ("anat",))

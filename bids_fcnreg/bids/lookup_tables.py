@@ -1,4 +1,4 @@
-"""Lookup tables of atlases: the names of labels, and whether they fit the label image."""
+"""Lookup tables of atlases: names of labels, and their consistency with the label image."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bids_fcnreg.bids.derivatives import read_tsv
-from bids_fcnreg.bids.filters import name_some
+from bids_fcnreg.bids.filters import abbreviated_list
 from bids_fcnreg.errors import InputError
 
-#: What label 0 is called where it is the background.
+#: Names of label 0 if it is the background.
 _BACKGROUND = re.compile(
     r"(the )?(back ?ground|bg|bkg|unknown|clear( label)?|none|no ?label|not? ?labell?ed|"
     r"un ?labell?ed|un ?assigned|un ?defined|outside|exterior|air|empty|null|void|zero|other|"
     r"n/?a|0|\?+)( label| region)?"
 )
 
-#: Labels that a warning names.
-_NAMED = 3
+#: Maximum number of labels in a warning.
+_MAX_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Lookup:
     Attributes
     ----------
     path : Path
-        The table.
+        File of the table.
     names : dict of int to str
-        By index; an index without a name is used as the name.
+        Names by index; an index without a name is its own name.
     named : bool
         Whether the table has a column of names.
     """
@@ -42,18 +42,18 @@ class Lookup:
 
 
 def read_lookup(path: Path) -> Lookup:
-    """Read a table with the columns index and, if labels have names, name (or label).
+    """Read a table with the column index and, optionally, name (or label).
 
     Raises
     ------
     InputError
-        If it has no column index, or an index that is not a whole number or is there twice.
+        If it has no column index, or an index that is not a whole number or occurs twice.
     """
     rows = read_tsv(path)
     if not rows or "index" not in rows[0]:
         raise InputError(
-            f"The lookup table {path} has no column named index: it needs the columns index and "
-            "name, separated by tabs."
+            f"The lookup table {path} has no column index. Provide the tab-separated columns "
+            "index and name."
         )
     column = _name_column(rows)
     names: dict[int, str] = {}
@@ -62,17 +62,17 @@ def read_lookup(path: Path) -> Lookup:
             index = int(row["index"])
         except ValueError as why:
             raise InputError(
-                f"The lookup table {path} has the index {row['index']!r}: it must be a whole "
-                "number."
+                f"The lookup table {path} has the index {row['index']!r}, which is not a whole "
+                "number. Correct it."
             ) from why
         if index in names:
-            raise InputError(f"The lookup table {path} has the index {index} twice: remove one.")
+            raise InputError(f"The lookup table {path} has the index {index} twice. Remove one.")
         names[index] = (row.get(column) if column else None) or str(index)
     return Lookup(path, names, column is not None)
 
 
 def _name_column(rows: Sequence[dict[str, str]]) -> str | None:
-    """The column of names; one called label may hold numbers, which are no names."""
+    """Return the column of names; a column label may hold numbers, which are not names."""
     columns = {column.strip().lower(): column for column in rows[0]}
     if "name" in columns:
         return columns["name"]
@@ -87,17 +87,17 @@ def check_lookup(table: Lookup, image: Path, present: Collection[int]) -> tuple[
     Parameters
     ----------
     table : Lookup
-        Names of labels.
+        Lookup table.
     image : Path
-        The label image.
+        Label image.
     present : collection of int
-        Values in it.
+        Values in the label image.
 
     Returns
     -------
     tuple of str
-        A sentence for each doubt: names without a label, labels without a name, label 0 with a
-        name that is not that of a background, no names at all.
+        A warning for each inconsistency: names without a label, labels without a name, label 0
+        with a name other than background, no names at all.
 
     Raises
     ------
@@ -108,29 +108,29 @@ def check_lookup(table: Lookup, image: Path, present: Collection[int]) -> tuple[
     if not labels & set(names):
         raise InputError(
             f"No index of the lookup table {table.path} occurs in the atlas {image} (table: "
-            f"{_some(set(names) - {0})}; atlas: {_some(labels)}). Give the table of this atlas."
+            f"{_some(set(names) - {0})}; atlas: {_some(labels)}). Provide the table of this atlas."
         )
     if not table.named:
         return (
-            f"the lookup table {table.path} has no column name: regions are named by their "
-            "index. Add the column, or rename the one that holds the names",
+            f"the lookup table {table.path} has no column name, so regions are named by their "
+            "index. Add the column, or rename the one with the names",
         )
     doubts = []
     zero = 0 in names and not _is_background(names[0])
     if zero:
         doubts.append(
             f"the lookup table {table.path} calls label 0 {names[0]!r}, but 0 is the background "
-            "of an atlas: check that its indices are not shifted by one"
+            "of an atlas. Check that its indices are not shifted by one"
         )
     if nameless := labels - set(names):
         doubts.append(
             f"{len(nameless)} of {len(labels)} labels of the atlas {image} have no name in "
-            f"{table.path} ({_some(nameless)}): check that the table is that of this atlas"
+            f"{table.path} ({_some(nameless)}). Check that the table is that of this atlas"
         )
     if unused := set(names) - labels - {0}:
         doubts.append(
             f"{len(unused)} of {len(set(names) - {0})} names in {table.path} have no label in "
-            f"the atlas {image} ({_some(unused)}): check that the table is that of this atlas"
+            f"the atlas {image} ({_some(unused)}). Check that the table is that of this atlas"
         )
     return tuple(doubts)
 
@@ -141,5 +141,5 @@ def _is_background(name: str) -> bool:
 
 
 def _some(labels: Collection[int]) -> str:
-    """Name the first of some labels."""
-    return name_some(list(map(str, sorted(labels))), _NAMED) or "none"
+    """List the first of some labels."""
+    return abbreviated_list(list(map(str, sorted(labels))), _MAX_NAMED) or "none"

@@ -1,4 +1,4 @@
-"""Names of raw BIDS images: where an image lies, its entities, and what is wrong with them."""
+"""Names of raw BIDS images: validation of paths, and their entities."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-#: Since BIDS 1.10 a label may hold plus signs.
+#: Characters of a label; plus signs are allowed since BIDS 1.10.
 LABEL = re.compile(r"[0-9A-Za-z+]+")
 EXTENSIONS = (".nii", ".nii.gz")
 
-#: Entities of raw data: their names in filter files, which are those of pybids, by their keys.
+#: Names in filter files (those of pybids) of the entities of raw data, by key.
 RAW = {
     "sub": "subject",
     "ses": "session",
@@ -37,7 +37,7 @@ RAW = {
     "recording": "recording",
     "chunk": "chunk",
 }
-#: Entities of derivatives.
+#: Names of the entities of derivatives, by key.
 DERIVED = {
     "tpl": "template",
     "cohort": "cohort",
@@ -60,7 +60,7 @@ DERIVED = {
 NAMES = RAW | DERIVED
 KEYS = {name: key for key, name in NAMES.items()}
 
-#: Labels that are not free.
+#: Patterns of labels that are restricted.
 FORMS = {
     **dict.fromkeys(("run", "echo", "flip", "inv", "split", "chunk"), re.compile(r"[0-9]+")),
     "mt": re.compile("on|off"),
@@ -70,12 +70,12 @@ FORMS = {
 SUBJECT_FOLDER = re.compile(rf"sub-({LABEL.pattern})")
 SESSION_FOLDER = re.compile(rf"ses-({LABEL.pattern})")
 
-#: Suffixes that follow another one in the names of derived images.
+#: Suffixes of derived images whose names may contain another suffix.
 _OTHERS = {"mask", "roi", "dseg", "probseg", "defacemask", "xfm"}
 
 
 class MisnamedError(ValueError):
-    """An image is not where BIDS puts it, or its name is not legal.
+    """An image has a path or name that is not valid in BIDS.
 
     Parameters
     ----------
@@ -86,12 +86,12 @@ class MisnamedError(ValueError):
 
 @dataclass(frozen=True)
 class Kind:
-    """Images of one kind.
+    """Kind of images to find.
 
     Attributes
     ----------
     suffixes : tuple of str
-        Legal suffixes.
+        Valid suffixes.
     lesion : bool
         Whether the images are lesion masks, which may have a ``label-``.
     """
@@ -100,7 +100,7 @@ class Kind:
     lesion: bool = False
 
     def resembles(self, name: str) -> bool:
-        """Whether a file name is, or was meant to be, that of an image of this kind."""
+        """Return whether a file name is, or resembles, that of an image of this kind."""
         stem, _ = split_extension(name)
         if stem is None or not self.suffixes:
             return False
@@ -117,7 +117,7 @@ class Kind:
 
 
 def split_extension(name: str) -> tuple[str | None, str]:
-    """Stem and extension of a NIfTI file, in any case; the stem of any other file is None."""
+    """Split the name of a NIfTI file (in any case); the stem of any other file is None."""
     for extension in EXTENSIONS:
         if name.lower().endswith(extension):
             return name[: -len(extension)], name[-len(extension) :]
@@ -125,14 +125,14 @@ def split_extension(name: str) -> tuple[str | None, str]:
 
 
 def read_entities(parts: Sequence[str], kind: Kind) -> dict[str, str]:
-    """Entities of an image, if it lies where BIDS puts it and its name is legal.
+    """Read the entities of an image with a valid path and name.
 
     Parameters
     ----------
     parts : sequence of str
-        Its path from the root of the dataset, folder by folder.
+        Parts of the path from the root of the dataset.
     kind : Kind
-        What it is.
+        Kind of the image.
 
     Returns
     -------
@@ -142,13 +142,13 @@ def read_entities(parts: Sequence[str], kind: Kind) -> dict[str, str]:
     Raises
     ------
     MisnamedError
-        If it is used by nobody: it is elsewhere, misnamed, or derived from another image.
+        If the image is misplaced, misnamed, or a derived image.
     """
     subject, session = _read_folders(parts[:-1])
     stem, extension = split_extension(parts[-1])
     pairs = (stem or "").split("_")
     suffix = pairs.pop()
-    _check_owner(pairs, subject, session)
+    _check_labels(pairs, subject, session)
     entities: dict[str, str] = {}
     for pair in pairs:
         if kind.lesion and pair == "T1w":  # sub-01_T1w_label-lesion_roi, an earlier convention
@@ -166,7 +166,7 @@ def read_entities(parts: Sequence[str], kind: Kind) -> dict[str, str]:
 
 
 def guess_entities(parts: Sequence[str]) -> dict[str, str]:
-    """Entities that a misnamed image seems to have; those of its folders win."""
+    """Guess the entities of a misnamed image; those of its directories take precedence."""
     stem, extension = split_extension(parts[-1])
     *pairs, suffix = (stem or "").split("_")
     found = {}
@@ -178,33 +178,33 @@ def guess_entities(parts: Sequence[str]) -> dict[str, str]:
 
 
 def _read_folders(folders: Sequence[str]) -> tuple[str, str | None]:
-    """Labels of participant and session of the folders around an image."""
+    """Read the labels of participant and session from the directories of an image."""
     subject = SUBJECT_FOLDER.fullmatch(folders[0]) if folders else None
     if subject is None:
-        raise MisnamedError("it is not in a folder sub-LABEL, with letters and digits only")
+        raise MisnamedError("it is not in a directory sub-LABEL with letters and digits only")
     rest, session = list(folders[1:]), None
     if rest and rest[0].lower().startswith("ses"):
         session = SESSION_FOLDER.fullmatch(rest.pop(0))
         if session is None:
             raise MisnamedError(
-                "the folder of its session is not ses-LABEL, with letters and digits only"
+                "the directory of its session is not ses-LABEL with letters and digits only"
             )
     if rest != ["anat"]:
-        raise MisnamedError("it is not directly in the folder anat of a participant or session")
+        raise MisnamedError("it is not directly in the anat directory of a participant or session")
     return subject[1], session and session[1]
 
 
-def _check_owner(pairs: list[str], subject: str, session: str | None) -> None:
-    """Refuse a name of another participant or session than its folders say."""
+def _check_labels(pairs: list[str], subject: str, session: str | None) -> None:
+    """Refuse a name whose participant or session differs from its directories."""
     if not pairs or pairs[0] != f"sub-{subject}":
-        raise MisnamedError("its name does not begin with the participant of its folder")
+        raise MisnamedError("its name does not begin with the participant of its directory")
     sessions = [pair for pair in pairs if pair.startswith("ses-")]
     if sessions != ([] if session is None else [f"ses-{session}"]):
-        raise MisnamedError("the session in its name is not that of its folder")
+        raise MisnamedError("the session in its name differs from that of its directory")
 
 
 def _read_pair(pair: str, kind: Kind) -> tuple[str, str]:
-    """Key and label of an entity in the name of an image."""
+    """Read key and label of an entity in the name of an image."""
     key, dash, label = pair.partition("-")
     if not dash:
         raise MisnamedError("a part of its name is not of the form ENTITY-LABEL")
@@ -213,13 +213,13 @@ def _read_pair(pair: str, kind: Kind) -> tuple[str, str]:
     if key not in NAMES:
         raise MisnamedError(f"{_shorten(key)}- is not an entity of BIDS")
     if not LABEL.fullmatch(label):
-        raise MisnamedError(f"the label of {key}- has other characters than letters and digits")
+        raise MisnamedError(f"the label of {key}- has characters other than letters and digits")
     if key in FORMS and not FORMS[key].fullmatch(label):
-        legal = FORMS[key].pattern.replace("|", ", ")
+        valid = FORMS[key].pattern.replace("|", ", ")
         raise MisnamedError(
             f"the label of {key}- is not a number"
-            if legal.startswith("[")
-            else f"the label of {key}- is not one of {legal}"
+            if valid.startswith("[")
+            else f"the label of {key}- is not one of {valid}"
         )
     return key, label
 

@@ -1,34 +1,32 @@
-"""What is to be said of a dataset: the same of many images or scans is said once."""
+"""Notes about a dataset, where equal notes about several images or scans are merged."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from bids_fcnreg.bids.filters import QUERIES, Filters, matches, name_some, unmatched
+from bids_fcnreg.bids.filters import QUERIES, Filters, abbreviated_list, matches, unmatched_values
 from bids_fcnreg.bids.layout import Layout
+from bids_fcnreg.bids.scan import Scan
 
-if TYPE_CHECKING:
-    from bids_fcnreg.bids.scan import Scan
-
-#: Images or scans that a note names at most.
-NAMED = 3
+#: Maximum number of images or scans in a note.
+MAX_NAMED = 3
 
 
 @dataclass(frozen=True)
 class Note:
-    """What is to be said of an image or a scan.
+    """Note about an image or a scan.
 
     Attributes
     ----------
     text : str
-        Without the name of the image or scan.
+        Text without the name of the image or scan.
     about : str
-        Image or scan; empty if the text says all.
+        Name of the image or scan, if any.
     warning : bool
-        Whether something may be wrong.
+        Whether it is a warning.
     """
 
     text: str
@@ -36,15 +34,15 @@ class Note:
     warning: bool = True
 
 
-def summarize(notes: Iterable[Note], most: int = NAMED) -> list[str]:
-    """One line for each text, with the first of those that it is about.
+def summarize(notes: Iterable[Note], most: int = MAX_NAMED) -> list[str]:
+    """Return one line per text, with the first images or scans that it is about.
 
     Parameters
     ----------
     notes : iterable of Note
-        In the order in which they are said.
+        Notes, in order.
     most : int
-        Images or scans named in a line.
+        Maximum number of images or scans in a line.
 
     Examples
     --------
@@ -57,13 +55,15 @@ def summarize(notes: Iterable[Note], most: int = NAMED) -> list[str]:
         if note.about and note.about not in names:
             names.append(note.about)
     return [
-        ("warning: " if warning else "") + (f"{name_some(names, most)}: " if names else "") + text
+        ("warning: " if warning else "")
+        + (f"{abbreviated_list(names, most)}: " if names else "")
+        + text
         for (text, warning), names in about.items()
     ]
 
 
 def notes_of_sessions(scans: Sequence[Scan]) -> list[Note]:
-    """What is to be said of sessions of one participant that were acquired differently."""
+    """Return notes about sessions of one participant that were acquired differently."""
     kinds = {
         scan.session or "none": re.sub(r"_run-[0-9]+|\.nii(\.gz)?$", "", scan.t1w[0].name)
         .removeprefix(scan.label)
@@ -73,20 +73,20 @@ def notes_of_sessions(scans: Sequence[Scan]) -> list[Note]:
     }
     if len(set(kinds.values())) < 2:
         return []
-    told = ", ".join(f"{session}: {kind}" for session, kind in kinds.items())
-    text = f"images of different kinds are used in its sessions ({told}): changes between them "
-    return [Note(text + "may be those of the scan", f"sub-{scans[0].participant}")]
+    listed = ", ".join(f"{session}: {kind}" for session, kind in kinds.items())
+    text = f"images of different kinds are used in its sessions ({listed}). Changes between them "
+    return [Note(text + "may be due to the acquisition", f"sub-{scans[0].participant}")]
 
 
 def notes_of_phases(layout: Layout, query: Mapping[str, Any]) -> list[Note]:
-    """What is to be said of images that are left out unless a filter asks for them."""
+    """Return notes about phase images etc., which are only used if a filter selects them."""
     if query["part"] != QUERIES["t1w"]["part"]:
         return []
     rest = {entity: value for entity, value in query.items() if entity != "part"}
     return [
         Note(
-            f"not used, for it is part-{image.entities['part']}: of several parts, only "
-            "magnitude images are registered",
+            f"not used, because it is part-{image.entities['part']}. Only magnitude images are "
+            "registered",
             image.path.name,
             warning=False,
         )
@@ -96,14 +96,14 @@ def notes_of_phases(layout: Layout, query: Mapping[str, Any]) -> list[Note]:
 
 
 def notes_of_unused(layout: Layout) -> list[Note]:
-    """What is to be said of images that are not in their place."""
+    """Return notes about misplaced or misnamed images."""
     notes = [
-        Note("not used, for the folder cannot be read: change its permissions", folder)
+        Note("not used, because the directory cannot be read. Change its permissions", folder)
         for folder in layout.unreadable
     ]
-    for kind, what in (("t1w", "image"), ("roi", "lesion mask")):
+    for kind, noun in (("t1w", "image"), ("roi", "lesion mask")):
         for one in layout.unused[kind]:
-            text = f"this {what} is not used: {one.reason}"
+            text = f"this {noun} is not used: {one.reason}"
             notes.append(Note(text, one.name, warning=not one.excluded))
     if any(note.warning for note in notes):
         advice = "Rename or move images that belong to the dataset; list others in .bidsignore."
@@ -112,13 +112,15 @@ def notes_of_unused(layout: Layout) -> list[Note]:
 
 
 def notes_of_filters(layout: Layout, filters: Filters) -> list[Note]:
-    """What is to be said of filters that ask for what no image has."""
+    """Return notes about filters that no image matches."""
     notes = []
     for name, query in filters.items():
         entities = [image.entities for image in layout.images[name]]
         asked = {entity: value for entity, value in query.items() if entity != "subject"}
-        notes += [Note(f"BIDS filter {name}: {text}") for text in unmatched(entities, asked)]
+        notes += [
+            Note(f"BIDS filter {name}: {text}") for text in unmatched_values(entities, asked)
+        ]
         if asked != query:
-            text = f"BIDS filter {name}: subject has no effect, use --participant-label"
+            text = f"BIDS filter {name}: subject has no effect. Use --participant-label"
             notes.append(Note(text))
     return notes

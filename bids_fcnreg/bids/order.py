@@ -1,4 +1,4 @@
-"""Order of participants, sessions and runs: numbers as numbers, sessions by time."""
+"""Natural order of labels, temporal order of sessions, and the reference session."""
 
 from __future__ import annotations
 
@@ -7,20 +7,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from bids_fcnreg.bids.derivatives import read_tsv
+from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.bids.session_labels import label_time
 from bids_fcnreg.errors import InputError
 
-if TYPE_CHECKING:
-    from bids_fcnreg.bids.scan import Scan
-
-#: Option that names the reference session.
-OPTION = "--reference-session"
+#: Option for the reference session.
+REFERENCE_OPTION = "--reference-session"
 
 
 def natural_key(text: object) -> tuple[object, ...]:
-    """Key that sorts text with its numbers as numbers, regardless of case.
+    """Return a key that sorts text with its numbers as numbers, regardless of case.
 
     Examples
     --------
@@ -28,25 +26,25 @@ def natural_key(text: object) -> tuple[object, ...]:
     ['sub-9', 'sub-9_ses-2', 'sub-10']
     """
     text = str(text)
-    # Words at even places, numbers at odd ones; the end of a label sorts before its continuation.
+    # Text at even indices, numbers at odd ones; the end of a label sorts before its continuation.
     parts = re.split("([0-9]+)", re.sub(r"[_/.]", "\0", text.lower()))
     return tuple(int(part) if n % 2 else part for n, part in enumerate(parts)), text
 
 
 @dataclass(frozen=True)
-class Reference:
-    """The session to which the others of a participant are compared.
+class ReferenceSession:
+    """The session to which the other sessions of a participant are compared.
 
     Attributes
     ----------
     session : str or None
-        Label without ``ses-``; None if it is the one without a label, or there is none.
+        Label without ``ses-``; None for the session without a label, or if it is missing.
     reason : str
-        Why it is this one.
+        Why it was chosen.
     certain : bool
-        Whether that is sure to be the first, or was asked for.
+        Whether it is certainly the first session, or was chosen by the user.
     missing : bool
-        Whether the session that was asked for is not there.
+        Whether the session chosen by the user does not exist.
     """
 
     session: str | None
@@ -55,8 +53,8 @@ class Reference:
     missing: bool = False
 
     @property
-    def told(self) -> str:
-        """Which it is, and why."""
+    def description(self) -> str:
+        """Label of the session and the reason of the choice."""
         if self.missing:
             return f"none ({self.reason})"
         session = f"ses-{self.session}" if self.session else "the session without a label"
@@ -66,8 +64,9 @@ class Reference:
 def order_sessions(bids_dir: Path, scans: Iterable[Scan]) -> list[Scan]:
     """Sort the scans of one participant by time.
 
-    By ``acq_time`` of sessions.tsv or else of the scans.tsv files if it tells all sessions apart,
-    else by the labels, as far as these tell; a scan without a session comes first.
+    They are sorted by ``acq_time`` in sessions.tsv, or else in the scans.tsv files, if it is known
+    and different for all sessions; otherwise by their labels. A scan without a session comes
+    first.
     """
     ordered = sorted(scans, key=_by_label)
     if len(ordered) < 2:
@@ -78,23 +77,26 @@ def order_sessions(bids_dir: Path, scans: Iterable[Scan]) -> list[Scan]:
 
 def choose_reference(
     bids_dir: Path, scans: Sequence[Scan], wanted: str | None = None
-) -> Reference:
-    """Choose the session that others are compared to, and say why.
+) -> ReferenceSession:
+    """Choose the reference session.
 
     Parameters
     ----------
     bids_dir : Path
-        The dataset.
+        Root of the dataset.
     scans : sequence of Scan
         Sessions of one participant.
     wanted : str, optional
-        Label of the session to take.
+        Label of the session chosen by the user.
     """
     if wanted is not None:
         if any(scan.session == wanted for scan in scans):
-            return Reference(wanted, f"chosen with {OPTION}")
-        return Reference(
-            None, f"ses-{wanted}, chosen with {OPTION}, is missing", certain=False, missing=True
+            return ReferenceSession(wanted, f"chosen with {REFERENCE_OPTION}")
+        return ReferenceSession(
+            None,
+            f"ses-{wanted}, chosen with {REFERENCE_OPTION}, is missing",
+            certain=False,
+            missing=True,
         )
     dates = _acquisition_times(bids_dir, scans)
     source, times = _complete(dates, len(scans))
@@ -103,31 +105,31 @@ def choose_reference(
     if times:
         reason = f"earliest acq_time in {source}"
         if by_label is None or by_label.session == first:
-            return Reference(first, reason)
+            return ReferenceSession(first, reason)
         reason += f", although the labels suggest ses-{by_label.session}"
-        return Reference(first, reason, certain=False)
+        return ReferenceSession(first, reason, certain=False)
     if by_label is None:
-        return Reference(
+        return ReferenceSession(
             first,
-            "first in alphabetical order; neither acq_time nor the labels tell which was first",
+            "first in alphabetical order; neither acq_time nor the labels give the temporal order",
             certain=False,
         )
     for source, times in dates.items():
         if first in times and min(times.values()) < times[first]:
             reason = f"first by session label, although acq_time in {source} suggests another"
-            return Reference(first, reason, certain=False)
-    return Reference(first, "first by session label")
+            return ReferenceSession(first, reason, certain=False)
+    return ReferenceSession(first, "first by session label")
 
 
 def _by_label(scan: Scan) -> tuple[object, ...]:
-    """Key that sorts sessions by their labels."""
+    """Return a key that sorts sessions by their labels."""
     if scan.session is None:
         return (False,)
     return True, label_time(scan.session).sort_key, natural_key(scan.session)
 
 
 def _certainly_first(scans: Sequence[Scan]) -> Scan | None:
-    """The session that was before all others as far as labels tell, if there is one."""
+    """Return the session that is certainly the first according to its label, if any."""
     labels = [scan.session for scan in scans if scan.session is not None]
     if len(labels) < len(scans):
         return None
@@ -141,7 +143,7 @@ def _certainly_first(scans: Sequence[Scan]) -> Scan | None:
 def _acquisition_times(
     bids_dir: Path, scans: Sequence[Scan]
 ) -> dict[str, dict[str | None, datetime]]:
-    """Times of the sessions that have one, by the name of the table that says so."""
+    """Read the times of sessions, by the name of the table."""
     if not scans:
         return {}
     folder = Path(bids_dir) / f"sub-{scans[0].participant}"
@@ -162,7 +164,7 @@ def _acquisition_times(
 def _complete(
     dates: Mapping[str, dict[str | None, datetime]], number: int
 ) -> tuple[str, dict[str | None, datetime]]:
-    """The first table that dates all of a number of sessions, each differently."""
+    """Return the first table with different times for all of a number of sessions."""
     for source, times in dates.items():
         if len(set(times.values())) == number > 0:
             return source, times
@@ -174,22 +176,20 @@ def _is_of(session_id: str, session: str | None) -> bool:
 
 
 def _scan_time(folder: Path, scan: Scan) -> datetime | None:
-    """Time of the first of a scan's images that scans.tsv dates."""
+    """Return the earliest time of the images of a scan in scans.tsv."""
     own_folder = folder.parent.joinpath(*scan.label.split("_"))
-    places = {folder / f"{folder.name}_scans.tsv", own_folder / f"{scan.label}_scans.tsv"}
+    tables = {folder / f"{folder.name}_scans.tsv", own_folder / f"{scan.label}_scans.tsv"}
     names = {path.name for path in scan.t1w}
     return _earliest(
         row.get("acq_time", "")
-        for table in places
+        for table in tables
         for row in _rows(table)
         if Path(row.get("filename", "")).name in names
     )
 
 
 def _rows(table: Path) -> list[dict[str, str]]:
-    """Rows of a table; none if it is not there or cannot be read."""
-    from bids_fcnreg.bids.derivatives import read_tsv
-
+    """Read the rows of a table; none if it does not exist or cannot be read."""
     try:
         return read_tsv(table) if table.is_file() else []
     except InputError:
@@ -197,12 +197,12 @@ def _rows(table: Path) -> list[dict[str, str]]:
 
 
 def _earliest(times: Iterable[str]) -> datetime | None:
-    """The first of times in ISO 8601, without those that are no date."""
+    """Return the earliest of times in ISO 8601, ignoring invalid ones."""
     return min(filter(None, map(_time, times)), default=None)
 
 
 def _time(text: str) -> datetime | None:
-    """A date, or a date and a time, in ISO 8601; local time is taken for UTC."""
+    """Parse a date, or a date and time, in ISO 8601; local time is treated as UTC."""
     try:
         time = datetime.fromisoformat(text.strip())
         return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)

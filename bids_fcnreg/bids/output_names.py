@@ -1,4 +1,4 @@
-"""Names of the results of a scan, checked before anything is computed."""
+"""Names of the output files of a scan, and their validation before the run."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from bids_fcnreg.bids.scan import Scan
     from bids_fcnreg.bids.templates import Template
 
-#: Bytes of a file name at most, where the file system does not say.
+#: Maximum length of a file name in bytes, if the file system does not report it.
 _NAME_MAX = 255
-#: Entities of the T1w image that its results keep.
+#: Entities of the T1w image that its outputs keep.
 _KEPT = ("acq", "ce", "rec")
-_LEGAL = re.compile(
+_VALID = re.compile(
     rf"[a-z]+-{LABEL.pattern}(?:_[a-z]+-{LABEL.pattern})*_[0-9A-Za-z]+\.[0-9a-z.]+"
 )
 
@@ -28,16 +28,16 @@ _LEGAL = re.compile(
 def output_names(
     scan: Scan, templates: Sequence[Template], atlases: Mapping[str, Sequence[Atlas]]
 ) -> list[str]:
-    """File names of all results and figures of a scan.
+    """Return the file names of all outputs and figures of a scan.
 
     Parameters
     ----------
     scan : Scan
-        With at least one T1w image.
+        Scan with at least one T1w image.
     templates : sequence of Template
-        What it is registered to.
+        Templates that it is registered to.
     atlases : mapping of str to sequence of Atlas
-        By the ``space`` of the template.
+        Atlases by the ``space`` of the template.
     """
     endings = [
         *(f"desc-preproc_T1w{one}" for one in (".nii.gz", ".json")),
@@ -80,41 +80,41 @@ def check_output_names(
     atlases: Mapping[str, Sequence[Atlas]],
     output_dir: Path,
 ) -> None:
-    """Refuse a scan whose results cannot be stored under legal names.
+    """Refuse a scan whose outputs cannot have valid names.
 
-    Parameters are those of `output_names`, and the folder of derivatives.
+    Parameters are those of `output_names`, and the directory of derivatives.
 
     Raises
     ------
     InputError
-        If a name is too long for the file system, or not legal in BIDS.
+        If a name is too long for the file system, or not valid in BIDS.
     """
     names = output_names(scan, templates, atlases)
-    if illegal := [name for name in names if not _LEGAL.fullmatch(name)]:
+    if invalid := [name for name in names if not _VALID.fullmatch(name)]:
         raise InputError(
-            f"The result {illegal[0]} would not have a legal BIDS name: rename the template or "
+            f"The output {invalid[0]} would not have a valid BIDS name. Rename the template or "
             "atlas, with letters and digits only."
         )
-    most, longest = _longest_name(output_dir), max(names, key=lambda name: len(name.encode()))
-    if (length := len(longest.encode())) > most:
+    limit, longest = _max_name_length(output_dir), max(names, key=lambda name: len(name.encode()))
+    if (length := len(longest.encode())) > limit:
         entity = max(_prefix(scan).split("_"), key=len)
         raise InputError(
-            f"{scan.t1w[0]}: names of its results would have up to {length} characters, and the "
-            f"output folder allows {most}. Shorten the label of {entity.partition('-')[0]}-."
+            f"{scan.t1w[0]}: names of its outputs would have up to {length} characters, but the "
+            f"output directory allows {limit}. Shorten the label of {entity.partition('-')[0]}-."
         )
 
 
 def _prefix(scan: Scan) -> str:
-    """What the names of all results of a scan begin with."""
+    """Return the prefix of the names of all outputs of a scan."""
     pairs = (pair.partition("-") for pair in scan.t1w[0].name.split("_"))
     labels = {key: label for key, dash, label in pairs if dash}
     return "_".join([scan.label, *(f"{key}-{labels[key]}" for key in _KEPT if key in labels)])
 
 
-def _longest_name(folder: Path) -> int:
-    """Bytes that a file name may have in a folder, which need not be there yet."""
-    there = next((one for one in (folder, *folder.parents) if one.is_dir()), Path("/"))
+def _max_name_length(folder: Path) -> int:
+    """Return the maximum length of a file name in bytes in a directory, which need not exist."""
+    existing = next((one for one in (folder, *folder.parents) if one.is_dir()), Path("/"))
     try:
-        return os.pathconf(there, "PC_NAME_MAX")
+        return os.pathconf(existing, "PC_NAME_MAX")
     except (OSError, ValueError):
         return _NAME_MAX

@@ -1,4 +1,4 @@
-"""What participants.tsv says of each participant, or of each session."""
+"""Read participants.tsv, with values per participant or per session."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bids_fcnreg.bids.derivatives import read_tsv
-from bids_fcnreg.bids.filters import name_some
+from bids_fcnreg.bids.filters import abbreviated_list
 from bids_fcnreg.bids.order import natural_key
 from bids_fcnreg.errors import InputError
 
-#: Participants that a warning names.
-_NAMED = 5
+#: Maximum number of participants in a warning.
+_MAX_NAMED = 5
 
 _EMPTY = ("", "n/a")
 
@@ -24,11 +24,11 @@ class Participants:
     Attributes
     ----------
     columns : tuple of str
-        All but those that say of whom a row is.
+        Names of the columns, without participant_id and session_id.
     rows : dict of (str, str or None) to dict of str to str
-        Values by column, by the labels of participant and session; None is any session.
+        Values by column, by the labels of participant and session (None for any session).
     doubts : tuple of str
-        A sentence for each thing in the table that may be wrong.
+        Warnings about the table.
     """
 
     columns: tuple[str, ...] = ()
@@ -36,9 +36,9 @@ class Participants:
     doubts: tuple[str, ...] = ()
 
     def find(self, participant: str, session: str | None = None) -> dict[str, str]:
-        """Return the values of a scan by column; n/a where the table has none."""
+        """Return the values of a scan by column; n/a for missing values."""
         keys = [(participant, session), (participant, None)]
-        if session is None:  # the only row of a participant whose folder has no sessions
+        if session is None:  # the only row of a participant whose directory has no sessions
             theirs = [key for key in self.rows if key[0] == participant]
             keys += theirs if len(theirs) == 1 else []
         found = next((self.rows[key] for key in keys if key in self.rows), {})
@@ -48,23 +48,23 @@ class Participants:
 def read_participants(bids_dir: Path) -> Participants:
     """Read participants.tsv, with a row per participant or, with session_id, per session.
 
-    Rows of the same participant (and session) that differ are not used.
+    Conflicting rows of the same participant (and session) are not used.
 
     Raises
     ------
     InputError
-        If it is there and cannot be read as a table with the column participant_id.
+        If it exists but is not a table with the column participant_id.
     """
     path = Path(bids_dir) / "participants.tsv"
     rows = read_tsv(path) if path.exists() else []
     if not rows:
         return Participants()
     if "participant_id" not in rows[0]:
-        raise InputError(f"{path} has no column participant_id: repair its first line.")
+        raise InputError(f"{path} has no column participant_id. Repair its first line.")
     by_session = "session_id" in rows[0]
     columns = tuple(name for name in rows[0] if name not in ("participant_id", "session_id"))
     found: dict[tuple[str, str | None], dict[str, str]] = {}
-    twice: dict[tuple[str, str | None], None] = {}
+    conflicting: dict[tuple[str, str | None], None] = {}
     for row in rows:
         label = row["participant_id"].removeprefix("sub-")
         if label in _EMPTY:
@@ -73,51 +73,53 @@ def read_participants(bids_dir: Path) -> Participants:
         key = label, None if session in _EMPTY else session
         values = {column: row[column] or "n/a" for column in columns}
         if found.setdefault(key, values) != values:
-            twice[key] = None
-    for key in twice:
+            conflicting[key] = None
+    for key in conflicting:
         del found[key]
-    labels = {label for label, _ in [*found, *twice]}
-    doubts = [*_say_twice(path, twice, by_session), *_compare(path, labels)]
+    labels = {label for label, _ in [*found, *conflicting]}
+    doubts = [*_report_conflicts(path, conflicting, by_session), *_compare(path, labels)]
     return Participants(columns, found, tuple(doubts))
 
 
-def _say_twice(
-    path: Path, twice: Iterable[tuple[str, str | None]], by_session: bool
+def _report_conflicts(
+    path: Path, conflicting: Iterable[tuple[str, str | None]], by_session: bool
 ) -> Iterable[str]:
-    """Report rows that contradict each other."""
-    names = [f"sub-{one}" + (f" ses-{session}" if session else "") for one, session in twice]
+    """Yield a warning about conflicting rows."""
+    names = [f"sub-{one}" + (f" ses-{session}" if session else "") for one, session in conflicting]
     if names:
         advice = "Keep one of them"
         if not by_session:
-            advice += ", or name the session of each in a column session_id"
+            advice += ", or add a column session_id"
         yield (
-            f"{path} has several rows with different values for {name_some(names, _NAMED)}: "
-            f"none of them is used. {advice}"
+            f"{path} has conflicting rows for {abbreviated_list(names, _MAX_NAMED)}, which are "
+            f"not used. {advice}"
         )
 
 
 def _compare(path: Path, labels: set[str]) -> Iterable[str]:
-    """Report rows without a folder and folders without a row."""
+    """Yield warnings about rows without a directory and directories without a row."""
     folders = {one.name[4:] for one in path.parent.glob("sub-*") if one.is_dir()}
-    alone, without = sorted(labels - folders, key=natural_key), sorted(folders - labels)
-    if alone:
-        hints = [_with_hint(label, without) for label in alone]
+    without_folder = sorted(labels - folders, key=natural_key)
+    without = sorted(folders - labels)
+    if without_folder:
+        hints = [_with_hint(label, without) for label in without_folder]
         yield (
-            f"{path} names participants without a folder: {name_some(hints, _NAMED)}. "
-            "Write the labels as in the names of the folders"
+            f"{path} lists participants without a directory: "
+            f"{abbreviated_list(hints, _MAX_NAMED)}. Write the labels as in the names of the "
+            "directories"
         )
     if without:
         names = [f"sub-{label}" for label in sorted(without, key=natural_key)]
-        yield f"{path} has no row for {name_some(names, _NAMED)}"
+        yield f"{path} has no row for {abbreviated_list(names, _MAX_NAMED)}"
 
 
 def _with_hint(label: str, folders: Sequence[str]) -> str:
-    """A label, and that of the folder that it may mean."""
+    """Return a label with the directory that it may refer to."""
     meant = [one for one in folders if _plain(one) == _plain(label)]
     return f"{label} (sub-{meant[0]}?)" if len(meant) == 1 else label
 
 
 def _plain(label: str) -> str:
-    """A label without what people vary: case, the prefix, separators and leading zeros."""
+    """Normalize a label: remove case, prefix, separators and leading zeros."""
     letters = "".join(one for one in label.lower() if one.isalnum())
     return letters.removeprefix("sub").lstrip("0") or "0"

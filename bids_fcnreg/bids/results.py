@@ -1,4 +1,4 @@
-"""What the participant level left in the folder of derivatives, for each scan and template."""
+"""Find and read the participant-level results in the derivatives."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bids_fcnreg.atomic import read_json
 from bids_fcnreg.bids.derivatives import read_tsv
 from bids_fcnreg.bids.order import natural_key
 from bids_fcnreg.bids.scan import Scan, scan_label
-from bids_fcnreg.bids.templates import mask_beside
+from bids_fcnreg.bids.templates import find_brain_mask
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.modes import MODES
 from bids_fcnreg.io import image
@@ -27,13 +27,13 @@ _QUALITY = re.compile(
 )
 _VOLUMES = re.compile(r"_seg-(?P<atlas>[^_]+)_desc-(?P<space>[^_]+)Volumes_dseg\.tsv$")
 
-#: Where a run of the participant level says who failed, in its folder under ``logs/``.
+#: File with the messages of failed scans, in the directory of a run under ``logs/``.
 FAILURES = "failures.json"
 
 
 @dataclass(frozen=True)
 class Result:
-    """Files of one scan registered to one template.
+    """Output files of one scan registered to one template.
 
     Attributes
     ----------
@@ -42,17 +42,17 @@ class Result:
     session : str or None
         Label without ``ses-``.
     space : str
-        Of the template.
+        Space of the template.
     quality : Path
-        JSON of the quality numbers.
+        JSON file of the quality metrics.
     t1w, mask : Path
-        Image and brain mask on the template's grid.
+        Image and brain mask on the grid of the template.
     log_jacobian : Path
-        Map on the template's grid.
+        Log-Jacobian map on the grid of the template.
     native_mask : Path
-        Brain mask in the scan's own space.
+        Brain mask in the native space of the scan.
     volumes : dict of str to Path
-        TSV of regional volumes by the atlas's name.
+        TSV files of regional volumes by the name of the atlas.
     superseded : tuple of Path
         Quality metrics of older results of the same scan, from another acquisition.
     """
@@ -75,12 +75,12 @@ class Result:
 
     @property
     def on_template(self) -> tuple[Path, ...]:
-        """Its images on the template's grid."""
+        """Images on the grid of the template."""
         return self.t1w, self.mask, self.log_jacobian
 
     @property
     def damaged(self) -> Path | None:
-        """The first of its images and tables that cannot be read to its end, if there is one."""
+        """First image or table that is damaged, if any."""
         images = (*self.on_template, self.native_mask)
         broken = [path for path in images if not image.is_intact(path)]
         for path in self.volumes.values():
@@ -92,31 +92,30 @@ class Result:
 
     @property
     def mode(self) -> str:
-        """How it was registered: ``predict``, ``refine`` or ``optimize``."""
+        """Mode of the registration: ``predict``, ``refine`` or ``optimize``."""
         return read_quality(self.quality)["mode"]
 
     @property
     def verdict(self) -> str:
-        """``good``, ``doubtful``, ``failed`` or ``unknown``."""
+        """Verdict: ``good``, ``doubtful``, ``failed`` or ``unknown``."""
         return read_quality(self.quality)["verdict"]
 
 
 def find_results(output_dir: Path, participant: str = "*") -> list[Result]:
-    """Find the complete results of the participant level.
+    """Find the complete participant-level results.
 
     Parameters
     ----------
     output_dir : Path
-        The derivatives.
+        Directory of the derivatives.
     participant : str
-        Label without ``sub-``; by default, of all.
+        Label without ``sub-``; by default, all participants.
 
     Returns
     -------
     list of Result
-        Sorted by scan and space, the newest of each: a scan of which several acquisitions were
-        registered has older ones. A scan of which a file is missing, or the
-        quality numbers are damaged, has no complete result and is left out.
+        The newest result of each scan and space (several acquisitions of a scan may have been
+        registered), sorted. Results with missing files or damaged quality metrics are omitted.
     """
     names = list(Path(output_dir).glob(f"sub-{participant}/**/anat/*_desc-quality_xfm.json"))
     names.sort(key=lambda path: path.stat().st_mtime)
@@ -131,7 +130,7 @@ def find_results(output_dir: Path, participant: str = "*") -> list[Result]:
 
 
 def _result(quality: Path, match: re.Match[str]) -> Result | None:
-    """The files beside those of the quality numbers; None if one is missing."""
+    """Return the result of a file of quality metrics; None if a file is missing."""
     folder, prefix, space = quality.parent, match["prefix"], match["space"]
     t1w = _newest(folder, f"{prefix}_space-{space}_", "desc-preproc_T1w.nii.gz")
     mask = _newest(folder, f"{prefix}_space-{space}_", "desc-brain_mask.nii.gz")
@@ -145,17 +144,17 @@ def _result(quality: Path, match: re.Match[str]) -> Result | None:
         return None
     tables = ((path, _VOLUMES.search(path.name)) for path in sorted(folder.glob(f"{prefix}_seg*")))
     volumes = {found["atlas"]: path for path, found in tables if found and found["space"] == space}
-    who = match["participant"], match["session"], space
-    return Result(*who, quality, t1w, mask, log_jacobian, native_mask, volumes)
+    key = match["participant"], match["session"], space
+    return Result(*key, quality, t1w, mask, log_jacobian, native_mask, volumes)
 
 
 def find_damaged(results: Sequence[Result]) -> dict[tuple[str, str], tuple[Path, str]]:
-    """Results that cannot be brought together with the others.
+    """Find results that cannot be combined with the others.
 
     Returns
     -------
     dict of (str, str) to (Path, str)
-        A file that is damaged, or not on the grid that most have, and which of the two it is, by
+        A file that is damaged or not on the grid of most others, and which of the two applies, by
         the label of the scan and the space.
     """
     found, grids = {}, {}
@@ -175,41 +174,40 @@ def find_damaged(results: Sequence[Result]) -> dict[tuple[str, str], tuple[Path,
 
 
 def _grid(path: Path) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """Shape and, rounded, affine of an image."""
+    """Return the shape and the rounded affine of an image."""
     nifti = open_image(path)
     return nifti.shape, tuple((nifti.affine.round(3) + 0.0).ravel())
 
 
 def read_quality(path: Path) -> dict[str, Any]:
-    """Quality numbers as a registration left them; nothing if they are missing or damaged."""
+    """Read the quality metrics of a registration; return none if they are missing or damaged."""
     content = read_json(path)
     seconds = content.get("seconds")
-    numbers = [content[one.key] for one in REGISTRATION_METRICS if one.key in content]
-    sound = (
-        content.get("mode") in MODES
+    metrics = [content[one.key] for one in REGISTRATION_METRICS if one.key in content]
+    valid = (
+        content.get("mode") in tuple(MODES)
         and content.get("verdict") in LEVELS
         and isinstance(content.get("verdict_reason"), str | None)
         and isinstance(seconds, dict)
-        and all(isinstance(number, int | float) for number in (*numbers, *seconds.values()))
+        and all(isinstance(value, int | float) for value in (*metrics, *seconds.values()))
     )
-    return content if sound else {}
+    return content if valid else {}
 
 
 def _newest(folder: Path, begin: str, end: str) -> Path | None:
-    """Newest of the files that differ by nothing but the resolution in their names."""
+    """Return the newest of the files whose names differ only in the resolution."""
     name = re.compile(re.escape(begin) + r"(res-[^_]+_)?" + re.escape(end))
     files = [path for path in folder.iterdir() if name.fullmatch(path.name)]
     return max(files, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def find_preprocessed(output_dir: Path, scans: Iterable[Scan]) -> list[tuple[Scan, Path, Path]]:
-    """Find what was preprocessed, registered or not.
+    """Find the preprocessed images of scans, registered or not.
 
     Returns
     -------
     list of (Scan, Path, Path)
-        Those of the scans that are there, with their preprocessed T1w and its brain mask, in the
-        scan's own space.
+        Preprocessed scans, with their preprocessed T1w image and brain mask in native space.
     """
     found = []
     for scan in scans:
@@ -217,31 +215,31 @@ def find_preprocessed(output_dir: Path, scans: Iterable[Scan]) -> list[tuple[Sca
         images = sorted(folder.glob(f"{scan.label}*_desc-preproc_T1w.nii.gz"))
         native = [path for path in images if "_space-" not in path.name]
         newest = max(native, key=lambda path: path.stat().st_mtime, default=None)
-        if newest and (mask := mask_beside(newest)):
+        if newest and (mask := find_brain_mask(newest)):
             found.append((scan, newest, mask))
     return found
 
 
 def read_failures(output_dir: Path) -> dict[str, str]:
-    """Why scans failed when they were last tried.
+    """Read why scans failed in their last run.
 
     Returns
     -------
     dict of str to str
-        A sentence by the label of the scan.
+        Message by the label of the scan.
     """
     failures: dict[str, str] = {}
     files = Path(output_dir).glob(f"logs/*/{FAILURES}")
     for path in sorted(files, key=lambda path: path.stat().st_mtime):
-        said = read_json(path)
-        failures |= {label: why for label, why in said.items() if isinstance(why, str)}
+        messages = read_json(path)
+        failures |= {label: why for label, why in messages.items() if isinstance(why, str)}
     return failures
 
 
 def read_volumes(path: Path) -> dict[str, tuple[int, float]]:
-    """Index and volume (mm³) of each region by its name, from a table of one scan.
+    """Read index and volume (mm³) of each region, by its name, from the table of a scan.
 
-    Regions that share a name get their index appended, so that each has one of its own.
+    The index is appended to names that are not unique.
 
     Raises
     ------
@@ -259,4 +257,4 @@ def read_volumes(path: Path) -> dict[str, tuple[int, float]]:
             found[name] = int(row["index"]), float(row["volume_mm3"])
         return found
     except (KeyError, ValueError) as why:
-        raise InputError(f"{path} is damaged: run the participant level again.") from why
+        raise InputError(f"{path} is damaged. Run the participant level again.") from why

@@ -9,13 +9,13 @@ from bids_fcnreg.atomic import checksum
 
 
 def scan_label(participant: str, session: str | None) -> str:
-    """``sub-01`` or ``sub-01_ses-x``, from labels without their prefixes."""
+    """Return ``sub-01`` or ``sub-01_ses-x``, from labels without prefixes."""
     return f"sub-{participant}" + (f"_ses-{session}" if session else "")
 
 
 @dataclass(frozen=True)
 class Scan:
-    """T1w images that make one anatomy: the runs of one participant in one session.
+    """T1w images of one participant in one session, whose runs are averaged.
 
     Attributes
     ----------
@@ -24,11 +24,11 @@ class Scan:
     session : str or None
         Label without ``ses-``.
     t1w : tuple of Path
-        The runs that are averaged, in the order of their names; empty if there is none.
+        Runs to average, sorted; empty if there is no T1w image.
     lesions : tuple of Path
-        Lesion masks beside them.
+        Lesion masks.
     problem : str
-        Why it has no T1w image, if there are images that cannot be used.
+        Why no T1w image is usable, if there are unusable ones.
     """
 
     participant: str
@@ -44,6 +44,6 @@ class Scan:
 
     @property
     def sources(self) -> dict[str, str]:
-        """SHA-256 of each of its files that is there, by path."""
+        """SHA-256 of each existing file, by path."""
         files = (path for path in (*self.t1w, *self.lesions) if path.is_file())
         return {str(path): checksum(path) for path in files}

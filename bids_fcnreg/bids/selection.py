@@ -1,4 +1,4 @@
-"""Choose which images of a scan are averaged, and which lesion masks belong to them."""
+"""Select the images of a scan to average, and their lesion masks."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 from bids_fcnreg.bids.layout import RawImage
 from bids_fcnreg.bids.names import FORMS, KEYS, RAW
 from bids_fcnreg.bids.order import natural_key
 
-#: Entities in the order in which they decide between images that are not averaged: without the
-#: entity before with it, then by its label.
+#: Entities by which one of several kinds of images is preferred: images without the entity first,
+#: then by its label.
 PREFERENCE = tuple(dict.fromkeys(["ce", "part", "rec", "mod", "acq", *RAW]))
 _NO_KIND = ("sub", "ses", "run")
 _CHUNK = 2**20
@@ -23,16 +24,16 @@ _CHUNK = 2**20
 
 @dataclass(frozen=True)
 class Selection:
-    """Images that are averaged, in order, and what is to be said of the choice.
+    """Images to average, and notes about the selection.
 
     Attributes
     ----------
     images : tuple of RawImage
-        They differ in nothing but ``run-``. Empty if none can be chosen.
+        Sorted images, which differ only in ``run-``; empty if none can be selected.
     texts : tuple of str
-        What is averaged, and what is left out and why.
+        Notes about averaged and unused images.
     problem : str
-        Why none can be chosen.
+        Why none can be selected.
     """
 
     images: tuple[RawImage, ...]
@@ -40,12 +41,12 @@ class Selection:
     problem: str = ""
 
 
-def select(images: Sequence[RawImage]) -> Selection:
-    """Choose among all images of a scan.
+def select_images(images: Sequence[RawImage]) -> Selection:
+    """Select the images of a scan to average.
 
-    Runs are averaged. Images that differ in any other entity never are: those without ``ce-``
-    are preferred, then those without ``part-``, ``rec-``, ``mod-``, ``acq-`` (in this order), and
-    where all have an entity, the first label.
+    Runs are averaged, images that differ in any other entity never. Images without ``ce-`` are
+    preferred, then those without ``part-``, ``rec-``, ``mod-``, ``acq-`` (in this order); if all
+    have an entity, those with the first label.
     """
     kinds: dict[tuple[object, ...], list[RawImage]] = {}
     for image in sorted(images, key=_order):
@@ -64,11 +65,11 @@ def select(images: Sequence[RawImage]) -> Selection:
             if not have_same_content(best.path, other.path):
                 return Selection(
                     (),
-                    problem=f"{best.path} and {other.path} have the same entities and differ: "
-                    "remove one of them, or list it in .bidsignore.",
+                    problem=f"{best.path} and {other.path} have the same entities but different "
+                    "content. Remove one of them, or list it in .bidsignore.",
                 )
             texts.append(
-                f"{short_name(other)} is not used, for it is a copy of {short_name(best)}"
+                f"{short_name(other)} is not used, because it is a copy of {short_name(best)}"
             )
         chosen.append(best)
     if len(chosen) > 1:
@@ -77,7 +78,7 @@ def select(images: Sequence[RawImage]) -> Selection:
         keys = ", ".join(_differing(kinds))
         texts.append(
             f"{_names(chosen)} {'is' if len(chosen) == 1 else 'are'} used and {_names(others)} "
-            f"not: images that differ in {keys} are never averaged (choose others with "
+            f"not: images that differ in {keys} are never averaged (select others with "
             "--bids-filter-file)"
         )
     return Selection(tuple(chosen), tuple(texts))
@@ -86,34 +87,34 @@ def select(images: Sequence[RawImage]) -> Selection:
 def match_lesions(
     images: Sequence[RawImage], masks: Sequence[RawImage]
 ) -> tuple[tuple[RawImage, ...], tuple[RawImage, ...], tuple[RawImage, ...]]:
-    """Find the lesion masks that were drawn on the chosen images.
+    """Find the lesion masks of the selected images.
 
     Parameters
     ----------
     images : sequence of RawImage
-        Runs that are averaged, on the grid of the first.
+        Runs to average, on the grid of the first one.
     masks : sequence of RawImage
         All lesion masks of the scan.
 
     Returns
     -------
     images, used, unused : tuple of RawImage
-        The runs, that of a mask first; masks whose entities are those of the first run, or
-        absent; and the other masks.
+        Runs, that of a mask first; masks whose entities match those of the first run; and the
+        other masks.
     """
-    marked = {_run(mask) for mask in masks if "run" in mask.entities}
-    ordered = tuple(sorted(images, key=lambda one: _run(one) not in marked))
-    used = tuple(mask for mask in masks if ordered and _is_of(mask, ordered[0]))
+    runs_of_masks = {_run(mask) for mask in masks if "run" in mask.entities}
+    ordered = tuple(sorted(images, key=lambda one: _run(one) not in runs_of_masks))
+    used = tuple(mask for mask in masks if ordered and _matches(mask, ordered[0]))
     return ordered, used, tuple(mask for mask in masks if mask not in used)
 
 
 def short_name(image: RawImage) -> str:
-    """File name without participant and session."""
+    """Return the file name without participant and session."""
     return re.sub(r"^sub-[^_]+_(ses-[^_]+_)?", "", image.path.name)
 
 
 def have_same_content(one: Path, other: Path) -> bool:
-    """Whether two files are the same once they are uncompressed."""
+    """Return whether two files have the same decompressed content."""
     try:
         return all(a == b for a, b in zip_longest(_content(one), _content(other)))
     except (OSError, EOFError, zlib.error):
@@ -121,14 +122,14 @@ def have_same_content(one: Path, other: Path) -> bool:
 
 
 def _content(path: Path) -> Iterator[bytes]:
-    """Content of a file, uncompressed, in pieces of one size."""
+    """Yield the decompressed content of a file in chunks."""
     with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as stream:
-        while piece := stream.read(_CHUNK):
-            yield piece
+        while chunk := stream.read(_CHUNK):
+            yield chunk
 
 
-def _kind(image: RawImage) -> tuple[object, ...]:
-    """What differs between images that are not averaged; the smallest one is preferred."""
+def _kind(image: RawImage) -> tuple[Any, ...]:
+    """Return a key that is equal for images to average; the smallest one is preferred."""
     return (
         natural_key(image.entities.get("suffix", "")),
         *(
@@ -140,13 +141,13 @@ def _kind(image: RawImage) -> tuple[object, ...]:
 
 
 def _label(entities: Mapping[str, str], key: str) -> str:
-    """Label of an entity, numbers without leading zeros."""
+    """Return the label of an entity, numbers without leading zeros."""
     label = entities[RAW[key]]
     return str(int(label)) if key in FORMS and label.isdecimal() else label
 
 
-def _order(image: RawImage) -> tuple[int, tuple[object, ...]]:
-    """Runs by their numbers, after an image without one."""
+def _order(image: RawImage) -> tuple[Any, ...]:
+    """Return a key that sorts runs by number, after an image without one."""
     run = _run(image)
     return -1 if run is None else run, natural_key(image.path.name)
 
@@ -155,16 +156,16 @@ def _run(image: RawImage) -> int | None:
     return int(image.entities["run"]) if "run" in image.entities else None
 
 
-def _differing(kinds: Mapping[tuple[object, ...], Sequence[RawImage]]) -> list[str]:
-    """Entities in which kinds of images differ, as written in names."""
+def _differing(kinds: Mapping[tuple[Any, ...], Sequence[RawImage]]) -> list[str]:
+    """Return the entities in which kinds of images differ, as in file names."""
     firsts = [group[0].entities for group in kinds.values()]
     names = [name for name in KEYS if KEYS[name] not in _NO_KIND]
     keys = [f"{KEYS[name]}-" for name in names if len({one.get(name) for one in firsts}) > 1]
     return keys + ["suffix"] * (len({one.get("suffix") for one in firsts}) > 1)
 
 
-def _is_of(mask: RawImage, image: RawImage) -> bool:
-    """Whether no entity of a mask contradicts those of an image."""
+def _matches(mask: RawImage, image: RawImage) -> bool:
+    """Return whether all entities of a mask agree with those of an image."""
     return all(
         _run(mask) == _run(image) if name == "run" else label == image.entities.get(name)
         for name, label in mask.entities.items()

@@ -1,4 +1,4 @@
-"""What session labels tell about time: numbers, units, and words such as baseline or followup."""
+"""Temporal order from session labels: numbers, units, and words such as baseline or followup."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 
-#: Units of time, in days, that are written before or after a number.
+#: Units of time before or after a number, in days.
 _UNITS = {
     word: days
     for days, words in {
@@ -19,7 +19,7 @@ _UNITS = {
     for word in words.split()
 }
 
-#: Position in a study of the words that name one: negative before any number, else after.
+#: Stage of a study that a word names: negative before any number, else after.
 _STAGES = {
     word: stage
     for stage, words in {
@@ -31,34 +31,34 @@ _STAGES = {
     for word in words.split()
 }
 
-#: These also begin longer words, such as preop or postsurgery.
-_BEGINNINGS = ("screening", "baseline", "followup", "pre", "post")
+#: Stages that are also prefixes of longer words, such as preop or postsurgery.
+_PREFIXES = ("screening", "baseline", "followup", "pre", "post")
 
-#: A number with so many digits orders sessions only if it is a date, year first.
+#: Numbers with at least so many digits order sessions only if they are dates, year first.
 _DIGITS_OF_DATE = 6
 _YEARS = range(1900, 2101)
 
 
 @dataclass(frozen=True)
 class LabelTime:
-    """What the label of a session tells about its time.
+    """Temporal information in the label of a session.
 
     Attributes
     ----------
     stage : int or None
-        Position in a study, if one of its words names one.
+        Stage of the study, if a word names one.
     value : float or None
-        Its number, in days if it has a unit; None if it has none or several.
+        The number, in days if it has a unit; None if there is none or there are several.
     unit : bool
         Whether the number has a unit of time.
     layout : str
-        The label in lower case, with ``#`` in place of its numbers.
+        Label in lower case, with ``#`` in place of its numbers.
     numbers : tuple of int
-        All of its numbers.
+        All numbers.
     words : tuple of str
-        Its words that tell nothing.
+        Words without temporal information.
     grows : bool
-        Whether its numbers grow with time; not those that may be dates with the day first.
+        Whether the numbers increase with time; false for possible dates with the day first.
     """
 
     stage: int | None
@@ -71,11 +71,11 @@ class LabelTime:
 
     @property
     def sort_key(self) -> tuple[int, float, tuple[int, ...]]:
-        """Sorts labels by time, the most likely order where it is not certain."""
+        """Key that sorts labels by time, in the most likely order if it is uncertain."""
         return self.stage or 0, self.value or 0.0, self.numbers
 
     def precedes(self, other: LabelTime) -> bool:
-        """Whether this session was certainly before another."""
+        """Return whether this session was certainly before another."""
         if not (self.grows and other.grows):
             return False
         if self.layout == other.layout:
@@ -89,7 +89,7 @@ class LabelTime:
         return self.stage < other.stage
 
     def _has_smaller_number(self, other: LabelTime) -> bool:
-        """Whether both have one number, with a unit or without, and this one's is smaller."""
+        """Return whether both have one comparable number, and this one's is smaller."""
         if self.value is None or other.value is None:
             return False
         return (self.unit == other.unit or self.value == 0) and self.value < other.value
@@ -128,13 +128,13 @@ def label_time(label: str) -> LabelTime:
 
 
 def _stage(word: str) -> int | None:
-    """Position in a study that a word names."""
-    beginning = next((start for start in _BEGINNINGS if word.startswith(start)), word)
-    return _STAGES.get(word, _STAGES.get(beginning))
+    """Return the stage of a study that a word names, if any."""
+    prefix = next((one for one in _PREFIXES if word.startswith(one)), word)
+    return _STAGES.get(word, _STAGES.get(prefix))
 
 
 def _is_date(digits: str) -> bool:
-    """Whether digits begin with a year and a month (6 digits) or also a day (more digits)."""
+    """Return whether digits begin with a year and a month, and, from 7 digits on, a day."""
     form = "%Y%m" if len(digits) == _DIGITS_OF_DATE else "%Y%m%d"
     try:
         return datetime.strptime(digits[:8], form).year in _YEARS

@@ -7,24 +7,24 @@ from pathlib import Path
 
 from bids_fcnreg.errors import InputError
 
-#: Most characters of a label.
-LONGEST_LABEL = 100
+#: Maximum number of characters of a label.
+MAX_LENGTH = 100
 
 
 def make_label(text: str, origin: str | Path) -> str:
-    """Return the letters and digits of a text, as BIDS allows them in a label.
+    """Return the letters and digits of a name, as allowed in a BIDS label.
 
     Parameters
     ----------
     text : str
-        What something is called.
+        Name of a template or atlas.
     origin : str or path
-        What carries that name, for the message.
+        File, directory or name in the error message.
 
     Raises
     ------
     InputError
-        If nothing is left, or too much for a file name.
+        If the label is empty or too long for a file name.
 
     Examples
     --------
@@ -32,9 +32,9 @@ def make_label(text: str, origin: str | Path) -> str:
     'MystudyT1'
     """
     label = re.sub(r"[^a-zA-Z0-9]", "", text)
-    if not 0 < len(label) <= LONGEST_LABEL:
+    if not 0 < len(label) <= MAX_LENGTH:
         raise InputError(
-            f"{origin} gives its name to results: rename it, with 1 to {LONGEST_LABEL} letters "
-            "from a to z and digits."
+            f"{origin} cannot be used as a label in output names. Rename it, with 1 to "
+            f"{MAX_LENGTH} letters from a to z and digits."
         )
     return label

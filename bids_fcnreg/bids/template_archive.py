@@ -1,4 +1,4 @@
-"""Template archives: file names laid out as TemplateFlow lays them out, and how to fetch them."""
+"""Template archives with the layout of TemplateFlow: file names and downloads."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from platformdirs import user_cache_dir
 
 from bids_fcnreg.errors import InputError
 
@@ -25,7 +27,7 @@ _FILE = re.compile(
 
 @dataclass(frozen=True)
 class Entry:
-    """A file of an archive: its path and what its name says.
+    """A file of an archive, with the parts of its name.
 
     ``entities`` maps ``tpl``, ``cohort``, ``res``, ``atlas``, ``seg``, ``desc``, … to labels;
     ``res`` and ``cohort`` have no leading zeros.
@@ -37,30 +39,30 @@ class Entry:
     entities: dict[str, str] = field(hash=False)
 
     def only(self, *keys: str) -> bool:
-        """Whether the name has no other entities than these (and tpl, cohort, res)."""
+        """Return whether the name has no entities except these (and tpl, cohort, res)."""
         return set(self.entities) <= {"tpl", "cohort", "res", *keys}
 
 
-def parse(path: Path, template: str | None = None) -> Entry | None:
-    """Take a file name apart.
+def parse_file_name(path: Path, template: str | None = None) -> Entry | None:
+    """Parse a file name of an archive.
 
     Parameters
     ----------
     path : Path
-        File; only its name is looked at.
+        File, of which only the name is used.
     template : str, optional
-        Name of the template that the file belongs to, which may hold any characters.
+        Name of the template of the file, which may contain any characters.
 
     Returns
     -------
     Entry or None
-        None if the name is not of this kind, or is that of another template.
+        None if the name is not valid, or is that of another template.
 
     Examples
     --------
-    >>> parse(Path("tpl-Kids_cohort-1_res-02_T1w.nii.gz")).entities
+    >>> parse_file_name(Path("tpl-Kids_cohort-1_res-02_T1w.nii.gz")).entities
     {'tpl': 'Kids', 'cohort': '1', 'res': '2'}
-    >>> parse(Path("tpl-My_Study_T1w.nii.gz")).entities
+    >>> parse_file_name(Path("tpl-My_Study_T1w.nii.gz")).entities
     {'tpl': 'My_Study'}
     """
     name, start = path.name, f"tpl-{template}_"
@@ -79,42 +81,41 @@ def parse(path: Path, template: str | None = None) -> Entry | None:
 
 
 def templateflow_home() -> Path:
-    """Where TemplateFlow keeps its files: ``TEMPLATEFLOW_HOME``, or its folder in the cache."""
-    from platformdirs import user_cache_dir
-
+    """Return TemplateFlow's directory: ``TEMPLATEFLOW_HOME``, or that in the user's cache."""
     return Path(os.environ.get("TEMPLATEFLOW_HOME") or user_cache_dir("templateflow")).absolute()
 
 
-def entries(folder: Path) -> list[Entry]:
-    """Files of one template, in ``tpl-NAME/`` and ``tpl-NAME/cohort-N/``, sorted by path.
+def list_entries(folder: Path) -> list[Entry]:
+    """List the files of one template, in ``tpl-NAME/`` and ``tpl-NAME/cohort-N/``, sorted.
 
     Raises
     ------
     InputError
-        If a file in the folder of a cohort is named for another one.
+        If a file in the directory of a cohort has the name of another cohort.
     """
     found = []
     for path in sorted((*folder.glob("tpl-*"), *folder.glob("cohort-*/tpl-*"))):
-        entry = None if path.is_dir() else parse(path, folder.name.removeprefix("tpl-"))
+        entry = None if path.is_dir() else parse_file_name(path, folder.name.removeprefix("tpl-"))
         if entry is None:
             continue
         if path.parent != folder:
             cohort = path.parent.name.removeprefix("cohort-").lstrip("0") or "0"
             if entry.entities.setdefault("cohort", cohort) != cohort:
                 raise InputError(
-                    f"{path} is named for another cohort than its folder: rename or move it."
+                    f"The cohort in the name of {path} differs from that of its directory. Rename "
+                    "or move it."
                 )
         found.append(entry)
     return found
 
 
-def templateflow_entries(name: str) -> list[Entry]:
-    """Files that TemplateFlow knows of one template, those not downloaded yet included.
+def list_templateflow_entries(name: str) -> list[Entry]:
+    """List TemplateFlow's files of one template, including those not downloaded yet.
 
     Raises
     ------
     InputError
-        If TemplateFlow knows no such template, or its folder can be neither read nor made.
+        If TemplateFlow has no such template, or its directory cannot be read or created.
     """
     home = templateflow_home()
     if not home.is_dir() or not any(home.iterdir()):
@@ -122,34 +123,34 @@ def templateflow_entries(name: str) -> list[Entry]:
             _client(home).cache.ensure()  # unpacks the list of files that the package carries
         except OSError as why:
             raise InputError(
-                f"The template {name} was looked for in TEMPLATEFLOW_HOME ({home}), which is "
-                f"empty and cannot be written ({why.strerror or why}): set it to a folder that "
-                f"holds it, or use the built-in {BUILTIN}, which needs no download."
+                f"The template {name} is not available: TEMPLATEFLOW_HOME ({home}) is empty and "
+                f"cannot be written ({why.strerror or why}). Set it to a directory with the "
+                f"template, or use the built-in {BUILTIN}, which needs no download."
             ) from why
-    found = entries(home / f"tpl-{name}")
+    found = list_entries(home / f"tpl-{name}")
     if not found:
         known = sorted(p.name[4:] for p in home.glob("tpl-*"))
-        alike = difflib.get_close_matches(name, [*known, BUILTIN], n=3, cutoff=0.8)
+        similar = difflib.get_close_matches(name, [*known, BUILTIN], n=3, cutoff=0.8)
         advice = (
-            f"did you mean {' or '.join(alike)}?"
-            if alike
-            else f"check the name (known: {', '.join(known) or 'none'}), or use the built-in "
+            f"Did you mean {' or '.join(similar)}?"
+            if similar
+            else f"Check the name (known: {', '.join(known) or 'none'}), or use the built-in "
             f"{BUILTIN}, which needs no download."
         )
         raise InputError(
-            f"The template {name} is neither a file nor a folder, and not in TEMPLATEFLOW_HOME "
-            f"({home}): {advice}"
+            f"The template {name} is neither a file nor a directory, and not in TEMPLATEFLOW_HOME "
+            f"({home}). {advice}"
         )
     return found
 
 
 def fetch(entry: Entry) -> Path:
-    """Path of a file of an archive that is surely there, downloaded from TemplateFlow if need be.
+    """Return the path of an existing file of an archive, downloaded from TemplateFlow if needed.
 
     Raises
     ------
     InputError
-        If it is not there and cannot be downloaded; after about ten seconds at most.
+        If it does not exist and cannot be downloaded, after about 10 s at most.
     """
     path = entry.path
     if path.is_file() and path.stat().st_size:
@@ -169,18 +170,18 @@ def fetch(entry: Entry) -> Path:
                 entry.entities["tpl"], suffix=entry.suffix, extension=entry.extension, **query
             )
         except (OSError, RuntimeError) as error:
-            why = "downloading it failed: is there an internet connection?"
+            why = "the download failed; check the internet connection"
             if isinstance(error, PermissionError):
                 why = f"{home} cannot be written"
     if path.is_file() and path.stat().st_size:
         return path
     raise InputError(
-        f"The template file {path.name} is not in {path.parent} ({why}): put it there, or use the "
-        f"built-in {BUILTIN}, which needs no download."
+        f"The template file {path.name} is not in {path.parent} ({why}). Copy it there, or use "
+        f"the built-in {BUILTIN}, which needs no download."
     )
 
 
-#: Entities as they are written in file names, and as TemplateFlow's queries name them.
+#: Names of entities in TemplateFlow's queries, by their keys in file names.
 _NAMES = {
     "res": "resolution",
     "cohort": "cohort",
@@ -193,10 +194,9 @@ _NAMES = {
 
 
 def _client(home: Path) -> TemplateFlowClient:
-    """TemplateFlow's client on a folder, with a short patience.
+    """Return TemplateFlow's client for a directory, with a short timeout.
 
-    Importing templateflow fills the folder that TEMPLATEFLOW_HOME names if it is empty; it does
-    not go to the network.
+    Importing templateflow fills an empty TEMPLATEFLOW_HOME, without network access.
     """
     from templateflow.client import TemplateFlowClient
 
@@ -204,7 +204,7 @@ def _client(home: Path) -> TemplateFlowClient:
 
 
 def _layout_of(home: Path, name: str) -> Layout:
-    """TemplateFlow's index of one template: that of all of them takes ten seconds."""
+    """Return TemplateFlow's index of one template; indexing all templates takes 10 s."""
     from bids.layout import BIDSLayoutIndexer
     from templateflow.conf.bids import Layout
 

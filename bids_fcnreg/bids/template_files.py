@@ -1,4 +1,4 @@
-"""Choose the image and the brain mask of a template among the files of an archive."""
+"""Select the image and the brain mask of a template from the files of an archive."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class TemplateFiles:
     Attributes
     ----------
     t1w : Path
-        The image.
+        T1w image.
     mask : Path or None
-        Its brain mask, if there is one.
+        Brain mask, if there is one.
     cohort : str or None
-        Whose they are.
+        Cohort of both.
     """
 
     t1w: Path
@@ -34,23 +34,23 @@ class TemplateFiles:
     cohort: str | None
 
 
-def select(
+def select_template_files(
     files: Sequence[Entry], name: str, modifiers: dict[str, str], folder: Path | None
 ) -> TemplateFiles:
-    """Choose the image and the mask that a name and its modifiers mean.
+    """Select the image and the mask for a name and modifiers.
 
     Parameters
     ----------
     files : sequence of Entry
         All files of the template.
     name : str
-        Of the template, as in the names of its files.
+        Name of the template in its file names.
     modifiers : dict of str to str
-        ``cohort`` and ``res``, where they are given. Without ``res``, the finest is chosen: by
-        its voxels in a folder of the user, by its number in TemplateFlow, where not all files
-        are there.
+        Optional ``cohort`` and ``res``. Without ``res``, the finest resolution is selected: by
+        voxel size in a directory of the user, by number in TemplateFlow, whose files may not be
+        downloaded yet.
     folder : Path or None
-        The user's folder that they are in; None for TemplateFlow.
+        Directory of the user with the files; None for TemplateFlow.
 
     Raises
     ------
@@ -62,12 +62,12 @@ def select(
     files = [e for e in files if e.extension in _NIFTI]
     images = [e for e in files if e.suffix == "T1w"]
     if not images:
-        raise InputError(f"The template {spec} has no T1w image: {_advice(name, folder)}.")
+        raise InputError(f"The template {spec} has no T1w image. {_advice(name, folder)}.")
     cohort = _choose_cohort(images, modifiers.get("cohort"), spec, base)
     files = [e for e in files if e.entities.get("cohort") == cohort]
     images = [e for e in files if e.suffix == "T1w" and (e.only() or _is_brain(e))]
     if not images:
-        raise InputError(f"The template {spec} has no plain T1w image: choose another template.")
+        raise InputError(f"The template {spec} has no plain T1w image. Choose another template.")
     resolution = _choose_resolution(images, modifiers.get("res"), spec, folder is not None)
     files = [e for e in files if e.entities.get("res") == resolution]
     heads = [e for e in files if e.suffix == "T1w" and e.only()]
@@ -80,19 +80,19 @@ def select(
 
 def _advice(name: str, folder: Path | None) -> str:
     if folder is None:
-        return "choose another template"
-    return f"its files must be called tpl-{name}_…_T1w.nii.gz, in {folder} or its cohort-N"
+        return "Choose another template"
+    return f"Name its files tpl-{name}_…_T1w.nii.gz, in {folder} or its cohort-N"
 
 
 def _choose_cohort(images: Sequence[Entry], asked: str | None, spec: str, base: str) -> str | None:
-    """The cohort that is asked for; None for images that are of none."""
+    """Return the requested cohort; None if there are no cohorts."""
     cohorts = sorted({e.entities.get("cohort") for e in images}, key=_as_number)
     if asked not in cohorts:
         known = ", ".join(f"{base}:cohort-{c}" for c in cohorts if c)
         raise InputError(
-            f"The template {spec} needs one of its cohorts: {known}."
+            f"The template {spec} requires one of its cohorts. Choose from {known}."
             if known
-            else f"The template {spec} has no cohorts: give {base}."
+            else f"The template {spec} has no cohorts. Use {base}."
         )
     return asked
 
@@ -100,13 +100,13 @@ def _choose_cohort(images: Sequence[Entry], asked: str | None, spec: str, base: 
 def _choose_resolution(
     images: Sequence[Entry], asked: str | None, spec: str, by_voxels: bool
 ) -> str | None:
-    """The resolution that is asked for, or the finest."""
+    """Return the requested resolution, or the finest."""
     found = {e.entities.get("res"): e for e in images}
     if asked is not None:
         if asked not in found:
             known = ", ".join(f"res-{r}" for r in sorted(found, key=_as_number) if r)
             raise InputError(
-                f"The template {spec} has no such resolution; it has {known or 'only one'}."
+                f"The template {spec} has no such resolution. Available: {known or 'only one'}."
             )
         return asked
     if by_voxels and len(found) > 1:
@@ -115,28 +115,28 @@ def _choose_resolution(
 
 
 def _voxel_volume(path: Path) -> float:
-    """Volume of a voxel in mm³; infinite if the file cannot be read: `image.load` says why."""
+    """Return the volume of a voxel in mm³; infinite if the file cannot be read."""
     try:
         zooms = np.array(open_image(path).header.get_zooms()[:3])
         return float(np.prod(np.round(zooms, 3)))
-    except Exception:  # nibabel raises many kinds
+    except Exception:  # nibabel raises many types; `image.load` reports the error
         return float("inf")
 
 
 def _as_number(label: str | None) -> tuple[float, str]:
-    """Sort key: no label, numbers, others."""
+    """Return a sort key: no label, then numbers, then other labels."""
     if label is None:
         return -1, ""
     return (int(label) if label.isdecimal() else float("inf")), label
 
 
 def _is_brain(entry: Entry) -> bool:
-    """Whether the name is that of a brain or its mask; old archives say ``label-brain``."""
+    """Return whether the name is that of a brain or its mask; old archives use ``label-brain``."""
     return entry.entities.get("desc", entry.entities.get("label")) == "brain"
 
 
 def _only(found: Sequence[Entry], spec: str) -> Entry:
-    """The first of several files; two that differ in nothing but their extension are refused."""
+    """Return the first of several files; refuse two that differ only in their extension."""
     same = [e for e in found if e.entities == found[0].entities]
     if len(same) > 1:
         raise InputError(

@@ -1,7 +1,7 @@
-"""Templates to register to: the built-in one, TemplateFlow's, a NIfTI file, a folder.
+"""Templates: the built-in one, those of TemplateFlow, NIfTI files, and directories.
 
 The built-in template is the symmetric MNI152 2009a average (Fonov et al., NeuroImage 2011) that
-nilearn carries in its package: 1 mm, brain-extracted, with maps of grey and white matter.
+is part of nilearn: 1 mm, skull-stripped, with maps of gray and white matter.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from bids_fcnreg.bids.space_labels import make_label
 from bids_fcnreg.bids.template_archive import (
     BUILTIN,
     Entry,
-    entries,
-    parse,
-    templateflow_entries,
+    list_entries,
+    list_templateflow_entries,
+    parse_file_name,
     templateflow_home,
 )
-from bids_fcnreg.bids.template_files import select
+from bids_fcnreg.bids.template_files import select_template_files
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.foreground import foreground
 from bids_fcnreg.io import image
@@ -50,20 +50,20 @@ class Template:
     Attributes
     ----------
     name : str
-        Label of the space, alphanumeric.
+        Alphanumeric label of the space.
     cohort, resolution : str or None
-        TemplateFlow's cohort and the resolution asked for, without leading zeros.
+        Cohort and requested resolution, without leading zeros.
     t1w : Path
-        The image.
+        T1w image.
     mask : Path or None
-        Its brain mask, on the same grid; None where `materialise` estimates it, because the image
-        is brain-extracted.
+        Brain mask on the same grid; None until `materialise` estimates it from a skull-stripped
+        image.
     builtin : bool
-        Whether it is the one that needs no download.
+        Whether it is the built-in template.
     originals : tuple of Path
-        The files as they were found, image first, where `materialise` has replaced some of them.
+        Original files, image first, if `materialise` has replaced some of them.
     folder : Path or None
-        The user's own folder ``tpl-NAME`` that it is in, where its atlases are, too.
+        Directory ``tpl-NAME`` of the user with the template and its atlases.
     """
 
     name: str
@@ -82,14 +82,14 @@ class Template:
 
     @property
     def brain_mask(self) -> Path:
-        """Its brain mask, of a template from `materialise`."""
+        """Brain mask of a template from `materialise`."""
         if self.mask is None:
             raise ValueError(f"The template {self.name} has no brain mask yet.")
         return self.mask
 
     @property
     def reference(self) -> str:
-        """URI of the image as it was found, for ``SpatialReference`` and ``Sources``."""
+        """URI of the original image, for ``SpatialReference`` and ``Sources``."""
         if self.builtin:
             return nilearn_url("t1")
         path, home = self.found[0], templateflow_home()
@@ -99,28 +99,28 @@ class Template:
 
     @property
     def found(self) -> tuple[Path, ...]:
-        """The image as it was found and, if there was one, its mask."""
+        """Original image and, if there is one, original mask."""
         return self.originals or tuple(path for path in (self.t1w, self.mask) if path)
 
     @property
     def sources(self) -> dict[str, str]:
-        """Path or URL of each file as it was found, with its SHA-256."""
+        """SHA-256 of each original file, by path or URL."""
         if self.builtin:
             return {nilearn_url("t1"): checksum(nilearn_map("t1"))}
         return {str(path): checksum(path) for path in self.found}
 
 
 def resolve_templates(specs: Iterable[str]) -> list[Template]:
-    """`resolve_template` of each; two of one space, unless they are the same, are refused."""
+    """Find several templates; refuse different ones with the same space."""
     templates: dict[str, Template] = {}
     for spec in dict.fromkeys(specs):
         template = resolve_template(spec)
-        key = template.space.lower()  # some file systems do not tell capitals from small letters
+        key = template.space.lower()  # some file systems are case-insensitive
         if key in templates:
-            if template == templates[key]:  # the same folder, written otherwise
+            if template == templates[key]:  # the same directory by another path
                 continue
             raise InputError(
-                f"Two of the templates are called {template.space} ({spec} is one of them): give "
+                f"Two of the templates are called {template.space} ({spec} is one of them). Omit "
                 "one of them, or rename its file."
             )
         templates[key] = template
@@ -134,35 +134,37 @@ def resolve_template(spec: str) -> Template:
     ----------
     spec : str
         ``MNI152NLin2009aSym`` (built in); a TemplateFlow name with modifiers such as
-        ``MNIPediatricAsym:cohort-3:res-1`` (the finest resolution by default); a NIfTI file, with
+        ``MNIPediatricAsym:cohort-3:res-1`` (by default, the finest resolution); a NIfTI file, with
         its brain mask beside it (``…_desc-brain_mask.nii.gz`` for ``…_T1w.nii.gz``) or
-        brain-extracted; a folder ``tpl-NAME`` laid out like TemplateFlow's, with the same
+        skull-stripped; or a directory ``tpl-NAME`` with the layout of TemplateFlow, with the same
         modifiers.
 
     Raises
     ------
     InputError
-        If it is not there, ambiguous, unreadable, or without a brain mask.
+        If it does not exist, is ambiguous, unreadable, or has no brain mask.
     """
     if (own := _own_folder(spec)) is not None:
         folder, modifiers = own
-        return _from_entries(entries(folder), folder.name.removeprefix("tpl-"), modifiers, folder)
+        return _from_entries(
+            list_entries(folder), folder.name.removeprefix("tpl-"), modifiers, folder
+        )
     path = Path(spec).expanduser()
     if spec.endswith((".nii", ".nii.gz")):
         return _from_file(path.absolute())
     if "/" in spec:
         raise InputError(
-            f"The template {spec} is neither a NIfTI file nor a folder named tpl-NAME: check the "
-            "path."
+            f"The template {spec} is neither a NIfTI file nor a directory named tpl-NAME. Check "
+            "the path."
         )
     name, modifiers = parse_modifiers(spec, ("cohort", "res"))
     if name == BUILTIN and modifiers in ({}, {"res": "1"}):
         return Template(BUILTIN, None, modifiers.get("res"), nilearn_map("t1"), None, True)
-    return _from_entries(templateflow_entries(name), name, modifiers)
+    return _from_entries(list_templateflow_entries(name), name, modifiers)
 
 
 def _own_folder(spec: str) -> tuple[Path, dict[str, str]] | None:
-    """Folder ``tpl-NAME`` and modifiers that a specification means; None if it means none."""
+    """Return the directory ``tpl-NAME`` and the modifiers of a specification, if it has one."""
     parts = spec.split(":")
     for count in range(len(parts), 0, -1):
         folder = Path(":".join(parts[:count])).expanduser().absolute()
@@ -181,9 +183,9 @@ def _own_folder(spec: str) -> tuple[Path, dict[str, str]] | None:
 def _from_entries(
     files: list[Entry], name: str, modifiers: dict[str, str], folder: Path | None = None
 ) -> Template:
-    """Template from the files of an archive, TemplateFlow's or the user's own folder."""
+    """Create a template from the files of TemplateFlow or of a directory of the user."""
     label = make_label(name, folder or name)
-    found = select(files, name, modifiers, folder)
+    found = select_template_files(files, name, modifiers, folder)
     if found.mask is None:
         _check_extracted(found.t1w)
     return Template(
@@ -192,63 +194,63 @@ def _from_entries(
 
 
 def materialise(template: Template, folder: Path) -> Template:
-    """Make the files that a template lacks: its brain mask, and its image without what is outside.
+    """Create the missing brain mask and skull-stripped image of a template.
 
     Parameters
     ----------
     template : Template
-        From `resolve_template`.
+        Template from `resolve_template`.
     folder : Path
-        Where to keep them; what is there already, and whole, is used again.
+        Cache of the files; intact ones are reused.
 
     Returns
     -------
     Template
-        With ``t1w`` zero outside the brain and ``mask`` a file of zeros and ones on the same grid.
+        Template whose ``t1w`` is zero outside the brain, with a binary ``mask`` on the same grid.
     """
     template = replace(template, originals=template.found)
     if template.mask is None:
-        mask_path = cached(folder, template.t1w, "desc-brain_mask")
+        mask_path = cache_path(folder, template.t1w, "desc-brain_mask")
         if not image.is_intact(mask_path):
             source = image.load(template.t1w)
             image.write(mask_path, image.like(source, foreground(source.get_fdata()), "uint8"))
         template = replace(template, mask=mask_path)
-    brain_path = cached(folder, template.t1w, "desc-brain_T1w", template.brain_mask)
-    bare = replace(template, t1w=brain_path)
+    brain_path = cache_path(folder, template.t1w, "desc-brain_T1w", template.brain_mask)
+    stripped = replace(template, t1w=brain_path)
     if image.is_intact(brain_path):
-        return bare
+        return stripped
     source, mask = image.load(template.t1w), image.load(template.brain_mask)
     if difference := image.grid_of(source).mismatch(image.grid_of(mask)):
         raise InputError(
             f"The brain mask {template.mask} is not on the grid of {template.t1w} (they "
-            f"{difference}): resample it."
+            f"{difference}). Resample it."
         )
     inside = mask.get_fdata() > 0.5
     values = source.get_fdata()
     if not values[inside].any():
         raise InputError(
-            f"The brain mask {template.mask} has no voxel above 0.5 where {template.t1w} shows "
-            "something: save it with 1 in the brain and 0 elsewhere."
+            f"The brain mask {template.mask} has no voxel above 0.5 where {template.t1w} is not "
+            "zero. Save it with 1 in the brain and 0 elsewhere."
         )
     if not values[~inside].any():
         return template
     image.write(brain_path, image.like(source, values * inside, "float32"))
-    return bare
+    return stripped
 
 
 def nilearn_map(kind: str) -> Path:
-    """File of the built-in template: its ``t1``, ``gm`` or ``wm``, values from 0 to 255."""
+    """Return a file of the built-in template: ``t1``, ``gm`` or ``wm``, values from 0 to 255."""
     package = find_spec("nilearn")
     if package is None or package.origin is None:
-        raise InputError(f"nilearn is not installed: {BUILTIN} comes with it; install it.")
+        raise InputError(f"nilearn, which contains {BUILTIN}, is not installed. Install it.")
     path = Path(package.origin).parent / "datasets" / "data" / _nilearn_name(kind)
     if not path.exists():
-        raise InputError(f"{path} is missing: install nilearn again.")
+        raise InputError(f"{path} is missing. Reinstall nilearn.")
     return path
 
 
 def nilearn_url(kind: str) -> str:
-    """Where the file of `nilearn_map` is to be seen by all."""
+    """Return the public URL of the file of `nilearn_map`."""
     return f"{_NILEARN_URL}/{_nilearn_name(kind)}"
 
 
@@ -257,11 +259,11 @@ def _nilearn_name(kind: str) -> str:
 
 
 def parse_modifiers(spec: str, allowed: tuple[str, ...]) -> tuple[str, dict[str, str]]:
-    """Take ``Name:cohort-3:res-01`` apart: the name, and the modifiers without leading zeros."""
+    """Parse ``Name:cohort-3:res-01``: the name, and the modifiers without leading zeros."""
     name, *parts = spec.split(":")
     modifiers = read_modifiers(parts, allowed, spec, name)
     if not re.fullmatch(r"[a-zA-Z0-9-]+", name):
-        raise InputError(f"{spec!r} is not the name of a template or atlas, and no such file is.")
+        raise InputError(f"{spec!r} is neither a file nor the name of a template or atlas.")
     return name, modifiers
 
 
@@ -273,25 +275,25 @@ def read_modifiers(
     Raises
     ------
     InputError
-        If one of them is not understood.
+        If one of them is invalid.
     """
     modifiers = {}
     for part in parts:
         key, _, value = part.partition("-")
         key = {"resolution": "res"}.get(key, key)
-        number = key in ("res", "cohort")  # part of names of results, the others are not
-        legal = r"[a-zA-Z0-9]+" if number else r"[a-zA-Z0-9-]+"
-        if key not in allowed or not re.fullmatch(legal, value):
+        in_outputs = key in ("res", "cohort")  # part of the names of outputs
+        valid = r"[a-zA-Z0-9]+" if in_outputs else r"[a-zA-Z0-9-]+"
+        if key not in allowed or not re.fullmatch(valid, value):
             raise InputError(
-                f"{spec}: the modifier {part!r} is not understood; write for instance "
+                f"{spec}: the modifier {part!r} is invalid. Write for example "
                 f"{name}:{allowed[0]}-1 (known: {', '.join(allowed)})."
             )
-        modifiers[key] = (value.lstrip("0") or "0") if number else value
+        modifiers[key] = (value.lstrip("0") or "0") if in_outputs else value
     return modifiers
 
 
-def cached(folder: Path, source: Path, ending: str, *also: Path) -> Path:
-    """Name in the cache of what is made from these files: it changes when one of them does."""
+def cache_path(folder: Path, source: Path, ending: str, *also: Path) -> Path:
+    """Return the path in the cache of a file derived from these files, hashing their content."""
     digest = hashlib.sha256()
     for path in (source, *also):
         digest.update(f"{path.name}:{checksum(path)};".encode())
@@ -299,49 +301,49 @@ def cached(folder: Path, source: Path, ending: str, *also: Path) -> Path:
     return Path(folder) / f"{name}{digest.hexdigest()[:12]}_{ending}.nii.gz"
 
 
-def plain(path: Path) -> str:
-    """Letters and digits of a file's name without its extensions; see `make_label`."""
+def label_of_file(path: Path) -> str:
+    """Return the letters and digits of a file name without extensions; see `make_label`."""
     return make_label(re.sub(r"\.nii(\.gz)?$", "", path.name), path)
 
 
 def _from_file(path: Path) -> Template:
-    """Template from a NIfTI file and, if it is there, the mask beside it."""
+    """Create a template from a NIfTI file and, if it exists, the mask beside it."""
     _check_contrast(path)
-    entry = parse(path)
+    entry = parse_file_name(path)
     entities = entry.entities if entry else {}
     named = entities.get("tpl")
-    name = make_label(named, path) if named else plain(path)
+    name = make_label(named, path) if named else label_of_file(path)
     cohort = entities.get("cohort") if named else None
     cohort = cohort and make_label(cohort, path)
-    mask = mask_beside(path)
+    mask = find_brain_mask(path)
     if mask is None:
         _check_extracted(path)
     return Template(name, cohort, None, path, mask)
 
 
-def mask_beside(path: Path) -> Path | None:
-    """Brain mask ``…_desc-brain_mask.nii[.gz]`` beside ``…[_desc-x]_T1w.nii[.gz]``, if any."""
+def find_brain_mask(path: Path) -> Path | None:
+    """Find the mask ``…_desc-brain_mask.nii[.gz]`` beside ``…[_desc-x]_T1w.nii[.gz]``, if any."""
     stem = re.sub(r"(_desc-[a-zA-Z0-9]+)?(_T1w)?\.nii(\.gz)?$", "", path.name)
     beside = [path.with_name(f"{stem}_desc-brain_mask{end}") for end in (".nii.gz", ".nii")]
     return next((candidate for candidate in beside if candidate.exists()), None)
 
 
 def _check_extracted(path: Path) -> None:
-    """Refuse an image that needs a brain mask and has none."""
+    """Refuse an image that is not skull-stripped."""
     loaded = image.load(path)
     if not may_be_brain_only(loaded.get_fdata() != 0, loaded.affine):
         stem = re.sub(r"(_T1w)?\.nii(\.gz)?$", "", path.name)
         raise InputError(
-            f"The template {path} is not brain-extracted: put its brain mask beside it as "
+            f"The template {path} is not skull-stripped. Put its brain mask beside it as "
             f"{stem}_desc-brain_mask.nii.gz."
         )
 
 
 def _check_contrast(path: Path) -> None:
-    """Refuse an image that cannot be read, or shows nothing."""
-    seen = image.load(path).get_fdata()
-    if np.ptp(seen[seen != 0]) == 0:
+    """Refuse an image that cannot be read, or has no contrast."""
+    values = image.load(path).get_fdata()
+    if np.ptp(values[values != 0]) == 0:
         raise InputError(
-            f"The template {path} has the same value in every voxel that is not zero: give the "
-            "image, not its mask."
+            f"The template {path} has the same value in all nonzero voxels. Provide the image, "
+            "not its mask."
         )

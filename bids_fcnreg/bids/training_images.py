@@ -1,4 +1,4 @@
-"""The brain images of a cohort: from BIDS datasets, derivatives, files, and lists of files."""
+"""Training images from BIDS datasets, derivatives, files, and lists of files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bids_fcnreg.atomic import checksum, read_text
 from bids_fcnreg.bids.dataset import read_dataset
 from bids_fcnreg.bids.description import is_derivative, read_description
 from bids_fcnreg.bids.notes import summarize
-from bids_fcnreg.bids.templates import mask_beside
+from bids_fcnreg.bids.templates import find_brain_mask
 from bids_fcnreg.errors import InputError
 
 _NIFTI = (".nii", ".nii.gz")
@@ -20,15 +20,15 @@ _PREPROCESSED = "sub-*/**/anat/*_desc-preproc_T1w.nii*"
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where images come from, as far as that is said.
+class SourceDataset:
+    """Source dataset of images.
 
     Attributes
     ----------
     name : str
-        Of the dataset.
+        Name of the dataset.
     doi, license : str or None
-        Of the dataset, or of the one it was made from.
+        DOI and license of the dataset, or of its source dataset.
     """
 
     name: str
@@ -38,14 +38,14 @@ class Source:
 
 @dataclass(frozen=True)
 class Brain:
-    """One image of a cohort.
+    """Brain image of a cohort.
 
     Attributes
     ----------
     image : Path
-        T1w image, absolute.
+        Absolute path of the T1w image.
     mask : Path or None
-        Its brain mask; None if the image should show the brain alone.
+        Brain mask; None for a skull-stripped image.
     """
 
     image: Path
@@ -53,28 +53,28 @@ class Brain:
 
     @property
     def person(self) -> str:
-        """Folder ``sub-…`` that the image is in, else its own path: images of one share it."""
+        """Key of the participant: the directory ``sub-…`` of the image, else the image itself."""
         return str(_subject_folder(self.image) or self.image)
 
     @property
-    def source(self) -> Source:
-        """Dataset that the image is in."""
+    def source(self) -> SourceDataset:
+        """Dataset of the image."""
         folder = _subject_folder(self.image)
-        return _source(folder.parent) if folder else Source("image files")
+        return _source(folder.parent) if folder else SourceDataset("image files")
 
     @property
     def fingerprint(self) -> str:
-        """Changes when the content of one of the files does, wherever they are."""
+        """Hash of the content of the files, independent of their paths."""
         digest = hashlib.sha256()
         for path in (self.image, self.mask):
-            # A link to what was not fetched has no content: reading it says so.
+            # A broken link has no content; the error is reported when it is read.
             content = checksum(path) if path and path.exists() else path
             digest.update(f"{content};".encode())
         return digest.hexdigest()[:16]
 
 
 def find_brains(
-    data: Iterable[str | Path], tell: Callable[[str], object] = lambda line: None
+    data: Iterable[str | Path], report: Callable[[str], object] = lambda line: None
 ) -> list[Brain]:
     """Find the images of a cohort.
 
@@ -82,99 +82,100 @@ def find_brains(
     ----------
     data : iterable of str or path
         Any mix of: a BIDS dataset (its T1w images); BIDS derivatives (every
-        ``desc-preproc_T1w`` in its own space, with its brain mask); a NIfTI file, with its mask
-        if that is beside it (``…_desc-brain_mask.nii.gz`` for ``…_T1w.nii.gz``); a text file
-        with one image a line (relative to its folder; what follows a # is a comment).
-    tell : callable
-        Gets a line for each thing to be said of a dataset, such as images that are not used.
+        ``desc-preproc_T1w`` in native space, with its brain mask); a NIfTI file, with the mask
+        beside it, if there is one (``…_desc-brain_mask.nii.gz`` for ``…_T1w.nii.gz``); a text file
+        with one image per line (relative to its directory; comments start with #).
+    report : callable
+        Called with each line to print about a dataset, such as unused images.
 
     Returns
     -------
     list of Brain
-        Each once, in the order given.
+        Images without duplicates, in order.
 
     Raises
     ------
     InputError
-        If one of them is missing, no such thing, or holds no T1w image.
+        If an item does not exist, is invalid, or contains no T1w image.
     """
-    paths = [Path(word).expanduser().absolute() for word in data]
-    found = [brain for path in paths for brain in _brains_of(path, tell)]
+    paths = [Path(item).expanduser().absolute() for item in data]
+    found = [brain for path in paths for brain in _brains_of(path, report)]
     return list(dict.fromkeys(found))
 
 
-def _brains_of(path: Path, tell: Callable[[str], object]) -> Iterator[Brain]:
-    """Images that one of the words means."""
+def _brains_of(path: Path, report: Callable[[str], object]) -> Iterator[Brain]:
+    """Yield the images of one item of the data."""
     if path.is_dir():
-        yield from _brains_in(path, tell)
+        yield from _brains_in(path, report)
     elif path.name.endswith(_NIFTI):
         yield _brain(path, "the data")
     elif path.exists():
         yield from _listed(path)
     else:
-        raise InputError(f"{path} does not exist: check the path.")
+        raise InputError(f"{path} does not exist. Check the path.")
 
 
-def _brains_in(folder: Path, tell: Callable[[str], object]) -> Iterator[Brain]:
-    """Images of a BIDS dataset, raw or derived."""
+def _brains_in(folder: Path, report: Callable[[str], object]) -> Iterator[Brain]:
+    """Yield the images of a BIDS dataset, raw or derived."""
     if not is_derivative(read_description(folder)):
         dataset = read_dataset(folder)
         for line in summarize(dataset.notes):
-            tell(line)
+            report(line)
         for scan in dataset.scans:
             if scan.problem:
-                tell(f"warning: {scan.label}: {scan.problem}")
+                report(f"warning: {scan.label}: {scan.problem}")
             yield from map(Brain, scan.t1w)
         return
     native = [path for path in sorted(folder.glob(_PREPROCESSED)) if "_space-" not in path.name]
     if not native:
         raise InputError(
-            f"{folder} has no T1w image in its own space (sub-*/[ses-*/]anat/"
-            "*_desc-preproc_T1w.nii.gz): give a BIDS dataset or what the participant level wrote."
+            f"{folder} has no T1w image in native space (sub-*/[ses-*/]anat/"
+            "*_desc-preproc_T1w.nii.gz). Provide a BIDS dataset, or the output of the participant "
+            "level."
         )
     for path in native:
-        yield Brain(path, mask_beside(path))
+        yield Brain(path, find_brain_mask(path))
 
 
 def _listed(path: Path) -> Iterator[Brain]:
-    """Images that a text file lists."""
+    """Yield the images listed in a text file."""
     try:
         lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"{path} is neither an image (.nii, .nii.gz) nor a text file that lists images."
         ) from error
-    words = [word for word in (line.partition("#")[0].strip() for line in lines) if word]
-    if not words:
-        raise InputError(f"{path} lists no image: write one path a line.")
-    for word in words:
-        yield _brain((path.parent / Path(word).expanduser()).absolute(), str(path))
+    names = [name for name in (line.partition("#")[0].strip() for line in lines) if name]
+    if not names:
+        raise InputError(f"{path} lists no image. Write one path per line.")
+    for name in names:
+        yield _brain((path.parent / Path(name).expanduser()).absolute(), str(path))
 
 
 def _brain(path: Path, where: str) -> Brain:
-    """Image file that is surely there."""
+    """Return an existing image file, with the mask beside it."""
     if not path.name.endswith(_NIFTI):
-        raise InputError(f"{path}, named in {where}, is no image: it must end in .nii or .nii.gz.")
+        raise InputError(f"{path}, listed in {where}, does not end in .nii or .nii.gz.")
     if not path.exists():
-        raise InputError(f"{path}, named in {where}, does not exist: check the path.")
-    return Brain(path, mask_beside(path))
+        raise InputError(f"{path}, listed in {where}, does not exist. Check the path.")
+    return Brain(path, find_brain_mask(path))
 
 
 def _subject_folder(path: Path) -> Path | None:
-    """Innermost folder of a participant around a file."""
+    """Return the innermost directory of a participant that contains a file."""
     return next((folder for folder in path.parents if folder.name.startswith("sub-")), None)
 
 
 @lru_cache(maxsize=64)
-def _source(root: Path) -> Source:
-    """What a dataset says about itself."""
+def _source(root: Path) -> SourceDataset:
+    """Read name, DOI and license of a dataset."""
     try:
         description = read_description(root)
     except InputError:
-        return Source("image files")
+        return SourceDataset("image files")
     made_from = [one for one in description.get("SourceDatasets") or [] if isinstance(one, dict)]
     dois = [description.get("DatasetDOI"), *(one.get("DOI") for one in made_from)]
     doi = next((str(doi) for doi in dois if doi), None)
     if doi:
         doi = "doi:" + doi.removeprefix("https://doi.org/").removeprefix("doi:")
-    return Source(str(description["Name"]), doi, description.get("License"))
+    return SourceDataset(str(description["Name"]), doi, description.get("License"))

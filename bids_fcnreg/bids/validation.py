@@ -15,26 +15,26 @@ _VALIDATOR_SECONDS = 600
 
 
 def validate(bids_dir: Path) -> list[str]:
-    """Run the BIDS validator and say what it found.
+    """Run the BIDS validator.
 
-    Nothing it finds stops a run: real datasets carry errors in files that are never read, and
-    those that are read are checked when they are.
+    Its errors do not stop a run: real datasets have errors in files that are never read, and the
+    others are checked when they are read.
 
     Returns
     -------
     list of str
-        One line for each error; empty if there is none.
+        One line per error.
 
     Raises
     ------
     FcnregError
-        If the validator could not do its work.
+        If the validator could not be run.
     """
     name = "bids-validator-deno"
     beside = Path(sys.executable).with_name(name)
     command = str(beside) if beside.exists() else shutil.which(name)
     if command is None:
-        raise FcnregError(f"{name} is not installed: the dataset was not validated.")
+        raise FcnregError(f"{name} is not installed. The dataset was not validated.")
     try:
         done = subprocess.run(
             [command, str(bids_dir), "--format", "json", "--ignoreWarnings"],
@@ -47,24 +47,24 @@ def validate(bids_dir: Path) -> list[str]:
         issues = json.loads(done.stdout)["issues"]["issues"]
     except subprocess.TimeoutExpired as why:
         raise FcnregError(
-            f"{name} took more than {_VALIDATOR_SECONDS} s: the dataset was not validated."
+            f"{name} took more than {_VALIDATOR_SECONDS} s. The dataset was not validated."
         ) from why
     except (OSError, ValueError, KeyError) as why:
         raise FcnregError(
-            f"{name} failed ({_first_line(why)}): the dataset was not validated."
+            f"{name} failed ({_first_line(why)}). The dataset was not validated."
         ) from why
     return [_issue_line(issue) for issue in issues if issue.get("severity") == "error"]
 
 
 def _issue_line(issue: dict[str, Any]) -> str:
-    """One error of the validator as one line."""
+    """Format an error of the validator as one line."""
     line = f" line {issue['line']}" if issue.get("line") else ""
     sub = f" ({issue['subCode']})" if issue.get("subCode") else ""
     message = " ".join(str(issue.get("issueMessage") or "").split())
-    place = f"{issue.get('location', 'dataset')}{line}: {issue.get('code', 'error')}{sub}"
-    return f"{place} {message}".rstrip()
+    location = f"{issue.get('location', 'dataset')}{line}: {issue.get('code', 'error')}{sub}"
+    return f"{location} {message}".rstrip()
 
 
 def _first_line(why: BaseException) -> str:
-    """What an exception says, in one line."""
+    """Return the first line of the message of an exception."""
     return (str(why).strip() or type(why).__name__).splitlines()[0]

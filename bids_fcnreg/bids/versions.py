@@ -1,4 +1,4 @@
-"""Check that the results of a study compare: one acquisition, template, atlas and model each."""
+"""Check that results are comparable: the same acquisition, template, atlas and model."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from pathlib import Path
 
 from bids_fcnreg.atomic import read_json
 from bids_fcnreg.bids.derivatives import CHECKSUMS, UNCOMPRESSED
-from bids_fcnreg.bids.filters import name_some
+from bids_fcnreg.bids.filters import abbreviated_list
 from bids_fcnreg.bids.results import Result
 
-#: Scans that a warning names.
-_NAMED = 3
+#: Maximum number of scans in a warning.
+_MAX_NAMED = 3
 
 
-def find_versions(results: Iterable[Result]) -> list[str]:
-    """Find files of one name and different content from which results of a space were made.
+def find_version_conflicts(results: Iterable[Result]) -> list[str]:
+    """Find sources with the same name but different content in the results of a space.
 
     Parameters
     ----------
     results : iterable of Result
-        Of any spaces.
+        Results in any spaces.
 
     Returns
     -------
     list of str
-        A sentence for each file that there are several versions of.
+        A message for each file with several versions.
     """
     versions: dict[tuple[str, str], dict[str, list[str]]] = {}
     for one in results:
@@ -34,8 +34,8 @@ def find_versions(results: Iterable[Result]) -> list[str]:
             known.setdefault(content, []).append(one.label)
     return [
         f"the results in the space of {space} were made with different versions of {name} "
-        f"({_groups(list(scans.values()))}), so they do not compare. Run the participant level "
-        "again for all"
+        f"({_groups(list(scans.values()))}), so they are not comparable. Rerun the participant "
+        "level for all scans"
         for (space, name), scans in versions.items()
         if len(scans) > 1
     ]
@@ -47,36 +47,36 @@ def find_superseded(results: Iterable[Result]) -> list[str]:
     Parameters
     ----------
     results : iterable of Result
-        Of any spaces.
+        Results in any spaces.
 
     Returns
     -------
     list of str
-        A message for each scan and space, with the results that are used and those that are not.
+        A message for each scan and space, with the used and unused results.
     """
     return [
         f"{one.label}: several acquisitions were registered to {one.space}. The newest result is "
-        f"used ({_acquisition(one.quality)}), not {name_some(older, _NAMED)}. Delete the results "
-        "that you do not want, or register the acquisition that you want again"
+        f"used ({_acquisition(one.quality)}), not {abbreviated_list(older, _MAX_NAMED)}. Delete "
+        "the results that you do not want, or register the acquisition that you want again"
         for one in results
         if (older := [_acquisition(path) for path in one.superseded])
     ]
 
 
 def _acquisition(quality: Path) -> str:
-    """Begin of the names of a result's files."""
+    """Return the prefix of the file names of a result."""
     return quality.name.partition("_from-")[0]
 
 
 def _groups(scans: Sequence[list[str]]) -> str:
-    """Name the scans of each version."""
+    """List the scans of each version."""
     return "; ".join(
-        f"version {n}: {name_some(labels, _NAMED)}" for n, labels in enumerate(scans, 1)
+        f"version {n}: {abbreviated_list(labels, _MAX_NAMED)}" for n, labels in enumerate(scans, 1)
     )
 
 
 def _sources(sidecar: Path) -> dict[str, str]:
-    """Checksums by file name of what a result was made from, other results left out."""
+    """Return the checksums of the sources of a result by file name, without derivatives."""
     content = read_json(sidecar)
     whole, inside = (content.get(key) for key in (CHECKSUMS, UNCOMPRESSED))
     if not isinstance(whole, dict):

@@ -1,4 +1,4 @@
-"""How antsApplyTransforms writes its options, for those who are used to it."""
+"""Option syntax of antsApplyTransforms."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _INTERPOLATIONS = {
     "genericlabel[linear]": "label",
 }
 
-#: Types of input images: number and name that antsApplyTransforms gives them.
+#: Types of input images in antsApplyTransforms, by number.
 _IMAGE_TYPES = ("scalar", "vector", "tensor", "time-series", "multichannel", "five-dimensional")
 
-#: Those whose volumes are resampled one by one.
+#: Image types whose volumes are resampled one by one.
 SERIES = ("time-series", "multichannel")
 
 
@@ -27,9 +27,9 @@ _FLAGS = {"0": False, "false": False, "1": True, "true": True}
 
 
 class TransformList(argparse.Action):
-    """Collect transforms of one or several ``-t``, also in ANTs' brackets.
+    """Collect the transforms of one or several ``-t``, with or without ANTs' brackets.
 
-    The destination becomes a list of (path, whether its inverse is meant).
+    The destination is a list of (path, whether to invert it).
     """
 
     def __call__(
@@ -41,30 +41,30 @@ class TransformList(argparse.Action):
     ) -> None:
         listed = list(getattr(namespace, self.dest) or [])
         try:
-            listed += [transform(word) for word in _joined(values)]
+            listed += [transform(value) for value in _join_brackets(values)]
         except argparse.ArgumentTypeError as why:
             raise argparse.ArgumentError(self, str(why)) from why
         setattr(namespace, self.dest, listed)
 
 
-def _joined(words: Sequence[str]) -> list[str]:
-    """Put together what the shell has split: ``[FILE, 1]`` without quotation marks."""
+def _join_brackets(values: Sequence[str]) -> list[str]:
+    """Join values that the shell has split: ``[FILE, 1]`` without quotation marks."""
     joined: list[str] = []
-    for word in words:
+    for value in values:
         opened = joined and joined[-1].startswith("[") and "]" not in joined[-1]
         if opened and not Path(joined[-1]).exists():
-            joined[-1] += word
+            joined[-1] += value
         else:
-            joined.append(word)
+            joined.append(value)
     return joined
 
 
-def transform(word: str) -> tuple[Path, bool]:
-    """Return a transform and whether its inverse is meant.
+def transform(value: str) -> tuple[Path, bool]:
+    """Return the file of a transform and whether to invert it.
 
     Parameters
     ----------
-    word : str
+    value : str
         ``FILE``, ``[FILE]``, ``[FILE,1]`` or ``FILE,1``; ``identity`` in place of a file.
 
     Raises
@@ -72,96 +72,99 @@ def transform(word: str) -> tuple[Path, bool]:
     argparse.ArgumentTypeError
         If it is none of these.
     """
-    if Path(word).exists():
-        return Path(word), False
-    inner = re.fullmatch(r"\[(.*)\]", word.strip(), re.DOTALL)
-    parts = [part.strip() for part in (inner[1] if inner else word).rsplit(",", 1)]
-    if (inner is None and word.startswith("[")) or not parts[0]:
-        raise argparse.ArgumentTypeError(f"{word} is incomplete: write [FILE,1]")
+    if Path(value).exists():
+        return Path(value), False
+    inner = re.fullmatch(r"\[(.*)\]", value.strip(), re.DOTALL)
+    parts = [part.strip() for part in (inner[1] if inner else value).rsplit(",", 1)]
+    if (inner is None and value.startswith("[")) or not parts[0]:
+        raise argparse.ArgumentTypeError(f"{value} is incomplete. Write [FILE,1]")
     if len(parts) == 1:
         return Path(parts[0]), False
     if parts[1].lower() not in _FLAGS:
         raise argparse.ArgumentTypeError(
-            f"{word}: after the comma stands 1 for the inverse, or 0; several files are "
-            "separated by spaces"
+            f"{value}: the value after the comma must be 1 (inverse) or 0. Separate several "
+            "files by spaces"
         )
     if inner and "," in parts[0] and not Path(parts[0]).exists():
         raise argparse.ArgumentTypeError(
-            f"{word}: aligning the centers of two images is not offered; give transform files"
+            f"{value}: aligning the centers of two images is not supported. Provide transform "
+            "files"
         )
     return Path(parts[0]), _FLAGS[parts[1].lower()]
 
 
-def interpolation(word: str) -> str:
-    """Return our name of an interpolation, also from ANTs' name.
+def interpolation(value: str) -> str:
+    """Return the name of an interpolation, also from its name in ANTs.
 
     Raises
     ------
     argparse.ArgumentTypeError
-        If there is nothing like it; the message names what there is.
+        If it is not supported; the message lists the alternatives.
     """
-    name = re.sub(r"\s", "", word).lower()
-    ours = _INTERPOLATIONS.get(name, name)
-    if ours in INTERPOLATIONS:
-        return ours
-    instead = "choose label (GenericLabel) or nearest (NearestNeighbor)"
+    name = re.sub(r"\s", "", value).lower()
+    known = _INTERPOLATIONS.get(name, name)
+    if known in INTERPOLATIONS:
+        return known
+    instead = "Choose label (GenericLabel) or nearest (NearestNeighbor)"
     if not re.match("genericlabel|multilabel", name):
-        instead = "choose linear, or nearest or label for label images"
-    raise argparse.ArgumentTypeError(f"{word} interpolation is not offered; {instead}")
+        instead = "Choose linear, or nearest or label for label images"
+    raise argparse.ArgumentTypeError(f"{value} interpolation is not supported. {instead}")
 
 
-def output(word: str) -> Path:
+def output(value: str) -> Path:
     """Return the file to write.
 
     Raises
     ------
     argparse.ArgumentTypeError
-        If it is ANTs' way to ask for a composed transform in place of an image.
+        If it is ANTs' syntax for writing the composed transform.
     """
-    if re.fullmatch(r"(Linear)?\[.*\]", word.strip()):
+    if re.fullmatch(r"(Linear)?\[.*\]", value.strip()):
         raise argparse.ArgumentTypeError(
-            f"{word}: writing the composed transform is not offered; give the file of the image"
+            f"{value}: writing the composed transform is not supported. Provide the name of an "
+            "image file"
         )
-    return Path(word)
+    return Path(value)
 
 
-def dimension(word: str) -> int:
-    """Return the number of dimensions, which is 3."""
-    if word != "3":
+def dimension(value: str) -> int:
+    """Return the number of dimensions, which must be 3."""
+    if value != "3":
         raise argparse.ArgumentTypeError(
-            f"images have 3 dimensions here, not {word}; a 4D series is resampled volume by volume"
+            f"images must have 3 dimensions, not {value}. A 4D series is resampled volume by "
+            "volume"
         )
     return 3
 
 
-def image_type(word: str) -> str:
+def image_type(value: str) -> str:
     """Return the name of a type of input image, from its number or name.
 
     Raises
     ------
     argparse.ArgumentTypeError
-        If images of this type cannot be resampled.
+        If images of this type are not supported.
     """
-    number = int(word) if re.fullmatch("[0-5]", word) else None
-    name = word.lower() if number is None else _IMAGE_TYPES[number]
+    number = int(value) if re.fullmatch("[0-5]", value) else None
+    name = value.lower() if number is None else _IMAGE_TYPES[number]
     if name not in _IMAGE_TYPES:
-        raise argparse.ArgumentTypeError(f"choose 0 (scalar) or 3 (time-series), not {word}")
+        raise argparse.ArgumentTypeError(f"choose 0 (scalar) or 3 (time-series), not {value}")
     if name not in ("scalar", *SERIES):
         raise argparse.ArgumentTypeError(
-            f"{name} images are not supported: 0 (scalar) and 3 (time-series) are"
+            f"{name} images are not supported. Choose 0 (scalar) or 3 (time-series)"
         )
     return name
 
 
-def switch(word: str) -> bool:
+def switch(value: str) -> bool:
     """Return whether an option that takes 0 or 1 is on."""
-    if word.lower() not in _FLAGS:
-        raise argparse.ArgumentTypeError(f"it must be 0 or 1, not {word!r}")
-    return _FLAGS[word.lower()]
+    if value.lower() not in _FLAGS:
+        raise argparse.ArgumentTypeError(f"it must be 0 or 1, not {value!r}")
+    return _FLAGS[value.lower()]
 
 
 def add_ants_options(command: argparse.ArgumentParser) -> None:
-    """Add the options of antsApplyTransforms that change nothing here."""
+    """Add options of antsApplyTransforms that have no effect here."""
     group: Any = command.add_argument_group(
         "Options of antsApplyTransforms",
         "Accepted so that its command lines work.",

@@ -1,4 +1,4 @@
-"""The argument parser of both commands: short errors with advice, options given several times."""
+"""Argument parser of both commands: one-line errors with hints, repeated options."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import re
 import sys
 from typing import Any, NoReturn
 
-#: Options of other BIDS Apps, and ours for the same.
-_ELSEWHERE = {"--output-spaces": "--template", "--work": "--work-dir", "--ncpus": "--nprocs"}
+#: Options of other BIDS Apps, and their equivalents here.
+_EQUIVALENTS = {"--output-spaces": "--template", "--work": "--work-dir", "--ncpus": "--nprocs"}
 
 
-_ORDER = "BIDS_DIR OUTPUT_DIR participant (or group) come first, in this order"
+_ORDER = "Put BIDS_DIR OUTPUT_DIR participant (or group) first, in this order"
 
 
 class _Store(argparse.Action):
-    """Store the values of an option that may be given more than once.
+    """Store the values of an option that may be repeated.
 
-    An option of several values collects those of every time. Of an option of one value the last
-    wins, so that a script's options can be overridden, and it is said.
+    An option with several values collects all of them. For an option with one value, the last
+    one is used, with a warning, so that the options of a script can be overridden.
     """
 
     def __call__(
@@ -30,7 +30,7 @@ class _Store(argparse.Action):
         values: Any,
         option_string: str | None = None,
     ) -> None:
-        assert isinstance(parser, OneSentenceParser)  # no other registers this action
+        assert isinstance(parser, ConciseArgumentParser)  # the only one with this action
         given = parser.given.setdefault(self.dest, [])
         given.append(values)
         if isinstance(values, list):
@@ -38,15 +38,15 @@ class _Store(argparse.Action):
         elif option_string is not None and values != given[0]:
             flag = next((one for one in self.option_strings if one[:2] == "--"), option_string)
             print(
-                f"{parser.prog}: warning: {flag} is given several times with "
-                f"different values: the last, {values}, is used.",
+                f"{parser.prog}: warning: {flag} is given several times with different values. "
+                f"The last one, {values}, is used.",
                 file=sys.stderr,
             )
         setattr(namespace, self.dest, values)
 
 
-class OneSentenceParser(argparse.ArgumentParser):
-    """Argument parser whose errors are one sentence, without the usage before it."""
+class ConciseArgumentParser(argparse.ArgumentParser):
+    """Argument parser whose errors are one line, without the usage."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -58,23 +58,23 @@ class OneSentenceParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}{self._advice(message)}.\n")
 
     def _advice(self, message: str) -> str:
-        """What may have been meant."""
+        """Return a hint for an error message."""
         if re.search("required: .*(bids_dir|output_dir|analysis_level)", message):
-            return f"; {_ORDER}, options that take several values after them"
+            return f". {_ORDER}, and options with several values after them"
         if choice := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
             meant = difflib.get_close_matches(choice[1], re.findall(r"[\w-]+", choice[2]), n=1)
-            order = f"; {_ORDER}" if "analysis_level" in message else ""
+            order = f". {_ORDER}" if "analysis_level" in message else ""
             return f" (did you mean {meant[0]}?)" if meant else order
         if message.startswith("unrecognized arguments"):
             known = list(self._option_string_actions)
-            for word in re.findall(r"--[\w-]+", message):
-                meant = [_ELSEWHERE[word]] if word in _ELSEWHERE else []
-                if meant := meant or difflib.get_close_matches(word, known, n=1):
+            for flag in re.findall(r"--[\w-]+", message):
+                meant = [_EQUIVALENTS[flag]] if flag in _EQUIVALENTS else []
+                if meant := meant or difflib.get_close_matches(flag, known, n=1):
                     return f" (did you mean {meant[0]}?)"
-        return f"; see `{self.prog} --help`"
+        return f". See `{self.prog} --help`"
 
     def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
-        """As ever; the parser of a command answers itself for words that it does not know."""
+        """Parse as argparse does; a subcommand reports its own unrecognized arguments."""
         self.given.clear()
         known, others = super().parse_known_args(*args, **kwargs)
         if others and " " in self.prog:
@@ -82,7 +82,7 @@ class OneSentenceParser(argparse.ArgumentParser):
         return known, others
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Any:
-        """As ever; if it is the shell that asks, say how its word may go on instead."""
+        """Parse as argparse does, or complete the command line for the shell."""
         if "_ARGCOMPLETE" in os.environ:
             import argcomplete
 

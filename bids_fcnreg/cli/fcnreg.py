@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Sequence
 from functools import partial
@@ -14,12 +13,12 @@ from typing import Any
 
 from bids_fcnreg import __version__
 from bids_fcnreg.app import signals
-from bids_fcnreg.cli.argument_parser import OneSentenceParser
+from bids_fcnreg.cli.argument_parser import ConciseArgumentParser
 from bids_fcnreg.cli.fcnreg_apply import add_apply, add_jacobian
 from bids_fcnreg.cli.paths import check_inputs, check_replaceable
 from bids_fcnreg.cli.train import add_train
 from bids_fcnreg.config import DEFAULT_TEMPLATE, NETWORKS, Config, convert
-from bids_fcnreg.errors import FcnregError, InputError, told
+from bids_fcnreg.errors import FcnregError, InputError, describe_os_error
 from bids_fcnreg.fcn.memory import keep_freed_memory
 from bids_fcnreg.fcn.modes import MODES
 
@@ -30,11 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit code: 0; 1 when a file could not be read or written, or when a registration failed by
-        its quality numbers and --fail-on-qc was given; 2 when the input or a word is wrong; 130
-        after an interrupt, 143 after a request to end, 129 when the terminal was closed.
+        Exit code: 0 success; 1 a file could not be read or written, or, with --fail-on-qc, the
+        verdict of the registration is failed or unknown; 2 wrong input or arguments; 130 after
+        Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
     """
-    signals.listen()
+    signals.install_handlers()
     parser = build_parser()
     options = parser.parse_args(argv)
     # Before PyTorch is loaded: its threads must not keep the cores that other processes need.
@@ -47,29 +46,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"fcnreg: error: {error}", file=sys.stderr)
         return 2
     except OSError as error:  # for instance: no space left
-        print(f"fcnreg: error: {told(error)}.", file=sys.stderr)
+        print(f"fcnreg: error: {describe_os_error(error)}.", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
-        advice = f"; {stop}" if str(stop) else ""
-        print(f"fcnreg: stopped by the user{advice}.", file=sys.stderr)
+        advice = f" {stop}." if str(stop) else ""
+        print(f"fcnreg: interrupted by the user.{advice}", file=sys.stderr)
         return 130
     except signals.Terminated as request:
-        print("fcnreg: was asked to end.", file=sys.stderr)
+        print("fcnreg: terminated by a signal.", file=sys.stderr)
         return request.exit_code
 
 
 def _show_warning(
     shown: set[str], message: Warning | str, kind: type[Warning], *_: Any, **__: Any
 ) -> None:
-    """Our own warnings in one line, each once; those of libraries are not for users."""
+    """Print each UserWarning once, in one line; hide the warnings of libraries."""
     if kind is UserWarning and str(message) not in shown:
         shown.add(str(message))
         print(f"fcnreg: warning: {message}", file=sys.stderr)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of `fcnreg` and its commands."""
-    parser = OneSentenceParser(
+    """Return the parser of `fcnreg` and its commands."""
+    parser = ConciseArgumentParser(
         prog="fcnreg",
         description="Register two brain images, apply transforms, train networks, make test data.",
         allow_abbrev=False,
@@ -90,19 +89,19 @@ def _add_register(commands: Any) -> None:
         help="register a moving image to a fixed one",
         description="Writes PREFIXwarped.nii.gz (MOVING on the grid of FIXED), PREFIXxfm.h5 "
         "(resamples MOVING onto FIXED) and PREFIXinverse_xfm.h5 (resamples FIXED onto MOVING), "
-        "and prints the quality, with a verdict by bounds fitted on T1w brains registered to the "
-        "built-in template.",
+        "and prints quality metrics, with a verdict by bounds fitted on T1w brains registered to "
+        "the built-in template.",
         allow_abbrev=False,
     )
-    about = "NIfTI image of a brain without skull, or of a head whose brain mask is given"
-    command.add_argument("fixed", type=Path, help=f"{about}, or {DEFAULT_TEMPLATE}")
-    command.add_argument("moving", type=Path, help="the same")
+    about = "skull-stripped NIfTI image, or whole head with a brain mask"
+    command.add_argument("fixed", type=Path, help=f"{about}; or {DEFAULT_TEMPLATE}")
+    command.add_argument("moving", type=Path, help=about)
     command.add_argument(
         "-o",
         "--output",
         metavar="PREFIX",
         required=True,
-        help="what the names of the results begin with, such as out/sub-01_",
+        help="prefix of the output files, such as out/sub-01_",
     )
     command.add_argument(
         "--mode",
@@ -121,17 +120,22 @@ def _add_register(commands: Any) -> None:
         "--fixed-mask",
         type=Path,
         metavar="FILE",
-        help="brain mask of FIXED, if that shows more than a brain",
+        help="brain mask of FIXED, required unless FIXED is skull-stripped",
     )
-    command.add_argument("--moving-mask", type=Path, metavar="FILE", help="same for MOVING")
+    command.add_argument(
+        "--moving-mask", type=Path, metavar="FILE", help="brain mask of MOVING, likewise"
+    )
     command.add_argument(
         "--labels",
         type=Path,
         metavar="FILE",
-        help="label image in the space of MOVING; PREFIXlabels.nii.gz is it on the grid of FIXED",
+        help="label image in the space of MOVING, resampled to PREFIXlabels.nii.gz on the grid of "
+        "FIXED",
     )
     command.add_argument(
-        "--report", action="store_true", help="write PREFIXreport.html: pictures and quality"
+        "--report",
+        action="store_true",
+        help="write PREFIXreport.html with figures and quality metrics",
     )
     command.add_argument(
         "--fail-on-qc", action="store_true", help="exit with 1 if the verdict is failed or unknown"
@@ -143,18 +147,19 @@ def _add_register(commands: Any) -> None:
 def _add_phantom(commands: Any) -> None:
     command = commands.add_parser(
         "phantom",
-        help="make a BIDS dataset whose truth is known",
-        description="Makes T1w images of heads from the built-in template; the true transforms, "
-        "labels and masks are in derivatives/truth.",
+        help="simulate a BIDS dataset with known ground truth",
+        description="Simulates T1w images of heads from the built-in template. The true "
+        "transforms, labels and masks are in derivatives/truth.",
         allow_abbrev=False,
     )
-    command.add_argument("folder", type=Path, metavar="DIR", help="must be new or empty")
+    command.add_argument("folder", type=Path, metavar="DIR", help="a new or empty directory")
     command.add_argument("--participants", type=int, default=2, help="(default: %(default)s)")
     command.add_argument(
         "--sessions",
         type=int,
         default=1,
-        help="of each participant; with several, the brain changes (default: %(default)s)",
+        help="number of sessions per participant, between which the brain changes (default: "
+        "%(default)s)",
     )
     command.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     command.set_defaults(run=_phantom)
@@ -172,85 +177,9 @@ def _register(options: argparse.Namespace) -> int:
     for ending in results:
         check_replaceable(Path(options.output + ending), *given, options.labels, options.model)
 
-    from bids_fcnreg import api
-    from bids_fcnreg.atomic import together
-    from bids_fcnreg.io import image
-    from bids_fcnreg.io.resampling import check_labels
-    from bids_fcnreg.qc.verdict import UNUSABLE
+    from bids_fcnreg.app.pair_registration import register_pair
 
-    name = str(options.fixed) if str(options.fixed) == DEFAULT_TEMPLATE else None
-    options.fixed = api.located(options.fixed)
-    if options.labels is not None:
-        # Refused now rather than after the registration.
-        check_labels(image.load(options.labels, "float64").get_fdata(), str(options.labels))
-        if doubt := image.orientation_warning(options.labels):
-            warnings.warn(doubt, stacklevel=1)
-    result = api.register(
-        options.fixed,
-        options.moving,
-        mode=options.mode,
-        network=options.network,
-        model=options.model,
-        fixed_mask=options.fixed_mask,
-        moving_mask=options.moving_mask,
-        device=device,
-        seed=seed,
-    )
-    folder, prefix = os.path.split(options.output)
-    with together(folder or ".") as new:
-        written = result.save(new / prefix if prefix else f"{new}/")
-        warped, xfm, _ = written
-        if options.labels is not None:
-            carried = api.apply(options.labels, options.fixed, [xfm], interpolation="label")
-            written.append(image.write(new / f"{prefix}labels.nii.gz", carried))
-        if options.report:
-            page = new / f"{prefix}report.html"
-            written.append(_report(options, page, warped, xfm, result.quality, name))
-    _print_quality(result.quality, ranges=name is not None)
-    print("written:", ", ".join(str(Path(folder) / path.name) for path in written))
-    return int(options.fail_on_qc and result.quality["verdict"] in UNUSABLE)
-
-
-def _report(
-    options: argparse.Namespace,
-    page: Path,
-    warped: Path,
-    transform: Path,
-    quality: dict[str, Any],
-    name: str | None,
-) -> Path:
-    import numpy as np
-
-    from bids_fcnreg.fcn.foreground import foreground
-    from bids_fcnreg.io import image
-    from bids_fcnreg.workflows.pair_report import make_pair_report
-
-    with tempfile.TemporaryDirectory() as folder:
-        mask = options.fixed_mask
-        if mask is None:
-            fixed = image.load(options.fixed)
-            inside = image.like(fixed, foreground(np.asanyarray(fixed.dataobj)), "uint8")
-            mask = image.write(Path(folder) / "mask.nii.gz", inside)
-        return make_pair_report(
-            page, options.fixed, options.moving, mask, warped, transform, quality, name
-        )
-
-
-def _print_quality(quality: dict[str, Any], ranges: bool) -> None:
-    from bids_fcnreg.qc.metrics import REGISTRATION_METRICS
-    from bids_fcnreg.qc.verdict import EXPLANATION, MEASURED_ON, reference_bounds
-
-    usual = reference_bounds(quality["mode"]) if ranges else {}
-    for metric in REGISTRATION_METRICS:
-        if metric.key in quality:
-            note = f" ({usual[metric.key].describe(metric)})" if metric.key in usual else ""
-            print(f"{metric.title}: {metric.read(quality)}{note}")
-    print(f"Mode: {quality['mode']}, device: {quality['device']}")
-    print("Seconds:", ", ".join(f"{stage} {s:.1f}" for stage, s in quality["seconds"].items()))
-    if ranges:
-        print(EXPLANATION)
-    reason = f": {quality['verdict_reason']}" if quality["verdict_reason"] else ""
-    print(f"Verdict, by bounds for {MEASURED_ON}: {quality['verdict']}{reason}")
+    return register_pair(options, device, seed)
 
 
 def _phantom(options: argparse.Namespace) -> None:
@@ -262,7 +191,7 @@ def _phantom(options: argparse.Namespace) -> None:
         seed=convert("seed", options.seed, "--seed"),
         sessions=options.sessions,
     )
-    print(f"Made {options.participants} participants in {options.folder}.")
+    print(f"Simulated {options.participants} participants in {options.folder}.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The commands `fcnreg apply` and `fcnreg jacobian`: transforms that are there are used."""
+"""The commands `fcnreg apply` and `fcnreg jacobian`, which use existing transforms."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from bids_fcnreg.config import DEFAULT_TEMPLATE, IDENTITY, INTERPOLATIONS
 from bids_fcnreg.errors import InputError
 
 _STACK = """\
-Transforms are a stack, as in antsApplyTransforms: to find the value of a point of the reference,
-the FIRST transform listed moves the point first and the LAST listed reaches the image. Seen from
-the image, the last listed is applied to it first. All are composed and the image is interpolated
-once. To bring an image of A through B onto C: -t B-to-C.h5 A-to-B.h5, where X-to-Y.h5 is the file
-that resamples X onto Y; -t B-to-C.h5 -t A-to-B.h5 is the same. [XFM,1] is the inverse of a
-transform, identity the transform that moves nothing.
+Transforms are a stack, as in antsApplyTransforms: the FIRST transform listed maps points of the
+reference first, and the LAST one maps them to the image. Seen from the image, the last one is
+applied first. All transforms are composed, and the image is interpolated once. To resample an
+image of A through B onto C, use -t B-to-C.h5 A-to-B.h5 or -t B-to-C.h5 -t A-to-B.h5, where
+X-to-Y.h5 is the file that resamples X onto Y. [XFM,1] is the inverse of a transform, and identity
+is the identity transform.
 
-XFM is a transform of ITK or ANTs (.h5, .mat, .tfm, .txt), or a displacement field as ANTs writes
-it (1Warp.nii.gz). ANTs' usual output is applied with -t 1Warp.nii.gz 0GenericAffine.mat, its
-inverse with -t [0GenericAffine.mat,1] 1InverseWarp.nii.gz.
+XFM is a transform of ITK or ANTs (.h5, .mat, .tfm, .txt), or a displacement field of ANTs
+(1Warp.nii.gz). Apply the output of ANTs with -t 1Warp.nii.gz 0GenericAffine.mat, and its inverse
+with -t [0GenericAffine.mat,1] 1InverseWarp.nii.gz.
 
-IMAGE may be a series: each volume is resampled. If it is a table (.csv, .tsv, .txt) with columns
-x, y, z (RAS+ mm) its points are taken from the space of the reference to that of the image, the
-way opposite to that of images, as in antsApplyTransformsToPoints (whose points are in LPS+ mm);
-OUT is the same table with other coordinates.
+IMAGE may be a series, each volume of which is resampled, or a table of points (.csv, .tsv, .txt)
+with columns x, y, z (RAS+ mm). Points are mapped from the space of the reference to that of the
+image, in the direction opposite to images, as in antsApplyTransformsToPoints (whose points are in
+LPS+ mm). OUT is the same table with the mapped coordinates.
 """
 
 
@@ -50,7 +50,7 @@ def add_apply(commands: Any) -> None:
         type=Path,
         metavar="IMAGE",
         required=True,
-        help="image, series or table of points to take through the transforms",
+        help="image, series or table of points to transform",
     )
     command.add_argument(
         "-r",
@@ -58,8 +58,8 @@ def add_apply(commands: Any) -> None:
         "--reference-image",
         type=Path,
         metavar="REFERENCE",
-        help="image that gives the grid (its values do not matter; of a series, the grid of a "
-        f"volume), or {DEFAULT_TEMPLATE}; not needed for points",
+        help="image or series that defines the output grid (its values are ignored), or "
+        f"{DEFAULT_TEMPLATE}; not needed for points",
     )
     _add_transforms(command, "transforms; the last listed is applied to the image first")
     command.add_argument(
@@ -76,8 +76,8 @@ def add_apply(commands: Any) -> None:
         type=ants_syntax.interpolation,
         metavar=f"{{{','.join(INTERPOLATIONS)}}}",
         default="linear",
-        help="nearest or label for label images; ANTs' names Linear, NearestNeighbor and "
-        "GenericLabel are understood (default: %(default)s)",
+        help="use nearest or label for label images; also accepts ANTs' names Linear, "
+        "NearestNeighbor and GenericLabel (default: %(default)s)",
     )
     command.add_argument(
         "-f",
@@ -95,7 +95,7 @@ def add_jacobian(commands: Any) -> None:
     """Add `fcnreg jacobian`."""
     command = commands.add_parser(
         "jacobian",
-        help="how much transforms change the volume of each voxel",
+        help="compute the Jacobian determinant of transforms",
         description="Writes the Jacobian determinant of the map that resamples an image onto "
         "REFERENCE: above 1, a voxel is larger in the image than in the reference.",
         allow_abbrev=False,
@@ -106,7 +106,7 @@ def add_jacobian(commands: Any) -> None:
         type=Path,
         metavar="REFERENCE",
         required=True,
-        help=f"image that gives the grid, or {DEFAULT_TEMPLATE}",
+        help=f"image that defines the grid, or {DEFAULT_TEMPLATE}",
     )
     _add_transforms(command, "transforms, listed as for `fcnreg apply`")
     command.add_argument(
@@ -129,11 +129,11 @@ def _add_transforms(command: argparse.ArgumentParser, about: str) -> None:
     )
 
 
-def _number(word: str) -> float:
+def _number(value: str) -> float:
     try:
-        return float(word)
+        return float(value)
     except ValueError as why:
-        raise argparse.ArgumentTypeError(f"it must be a number, not {word!r}") from why
+        raise argparse.ArgumentTypeError(f"it must be a number, not {value!r}") from why
 
 
 def _apply(options: argparse.Namespace) -> None:
@@ -144,8 +144,8 @@ def _apply(options: argparse.Namespace) -> None:
         return
     if options.reference is None:
         raise InputError(
-            "The grid of the output is missing: give an image with --reference. (Tables of points "
-            "need none; their names end in .csv, .tsv or .txt.)"
+            "The output grid is missing. Provide an image with --reference, or a table of points "
+            "(.csv, .tsv or .txt) as input."
         )
     check_image_output(options.output, options.input, options.reference, *transforms)
 
@@ -154,7 +154,7 @@ def _apply(options: argparse.Namespace) -> None:
     from bids_fcnreg.io.series import open_series
 
     if options.input_image_type == "scalar" and open_series(options.input) is not None:
-        raise InputError(f"{options.input} is a series: give -e 3, or extract one volume.")
+        raise InputError(f"{options.input} is a series. Use -e 3, or extract one volume.")
     resampled = api.apply(
         options.input,
         options.reference,
@@ -183,10 +183,10 @@ def _jacobian(options: argparse.Namespace) -> None:
     from bids_fcnreg import api
     from bids_fcnreg.io import image
 
-    growth = api.jacobian(options.transforms, options.reference, log=options.log)
-    print(f"written: {image.write(options.output, growth)}")
+    determinant = api.jacobian(options.transforms, options.reference, log=options.log)
+    print(f"written: {image.write(options.output, determinant)}")
 
 
 def _files(transforms: list[tuple[Path, bool]]) -> list[Path]:
-    """The files among transforms."""
+    """Return the files of transforms, without the identity."""
     return [path for path, _ in transforms if str(path) != IDENTITY]

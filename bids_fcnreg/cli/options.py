@@ -12,48 +12,52 @@ from pathlib import Path
 from typing import Any
 
 from bids_fcnreg import __version__
-from bids_fcnreg.cli.argument_parser import OneSentenceParser
+from bids_fcnreg.cli.argument_parser import ConciseArgumentParser
 from bids_fcnreg.cli.group_options import check_group, check_participant
 from bids_fcnreg.config import Config, convert, read_settings
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.modes import MODES
 
 
-def parse(argv: Sequence[str] | None = None) -> Config:
-    """Read the words of `bids_fcnreg`.
+def parse_arguments(argv: Sequence[str] | None = None) -> Config:
+    """Parse the arguments of `bids_fcnreg`.
 
-    Words win over what `--config-file` says, and that over the defaults.
+    Arguments override `--config-file`, which overrides the defaults.
 
     Raises
     ------
     InputError
-        When a value does not fit, or a named file is not there.
+        If a value is invalid, or a file does not exist.
     """
     try:
         os.getcwd()  # relative paths start there
     except FileNotFoundError as error:
-        raise InputError("The current folder has been deleted: change to another.") from error
-    words = vars(build_parser().parse_args(argv))
-    config_file = words.pop("config_file", None)
+        raise InputError(
+            "The current directory has been deleted. Change to another directory."
+        ) from error
+    arguments = vars(build_parser().parse_args(argv))
+    config_file = arguments.pop("config_file", None)
     settings = read_settings(config_file) if config_file else {}
-    settings |= {key: convert(key, value, Config.flag(key)) for key, value in words.items()}
+    settings |= {key: convert(key, value, Config.flag(key)) for key, value in arguments.items()}
     config = Config(**settings)
-    check(config)
+    check_settings(config)
     return config
 
 
-def check(config: Config) -> None:
-    """Refuse settings that cannot work together, before anything heavy is loaded.
+def check_settings(config: Config) -> None:
+    """Refuse conflicting settings, before heavy modules are imported.
 
     Raises
     ------
     InputError
-        With one sentence that says what to change.
+        If settings conflict, or a file does not exist.
     """
-    only = [name for name in vars(config) if Config.option(name).only and getattr(config, name)]
-    if len(only) > 1:
-        names = " and ".join(Config.flag(name) for name in only[:2])
-        raise InputError(f"{names} are mutually exclusive: choose one.")
+    exclusive = [
+        name for name in vars(config) if Config.option(name).exclusive and getattr(config, name)
+    ]
+    if len(exclusive) > 1:
+        names = " and ".join(Config.flag(name) for name in exclusive[:2])
+        raise InputError(f"{names} are mutually exclusive. Choose one.")
     for name, path in vars(config).items():
         if isinstance(path, Path):
             _check_path(path, Config.flag(name))
@@ -67,8 +71,8 @@ def check(config: Config) -> None:
     else:
         check_participant(config)
     for name in ("templates", "atlases"):
-        for word in getattr(config, name):
-            image = re.match(r".+?\.nii(\.gz)?(?=:|$)", word)
+        for value in getattr(config, name):
+            image = re.match(r".+?\.nii(\.gz)?(?=:|$)", value)
             if image and not Path(image[0]).expanduser().exists():
                 raise InputError(f"{Config.flag(name)}: {image[0]} does not exist.")
     if config.model is not None and not MODES[config.mode].trained:
@@ -77,33 +81,37 @@ def check(config: Config) -> None:
             "scratch."
         )
     if config.work_dir.exists() and not config.work_dir.is_dir():
-        raise InputError(f"The work folder {config.work_dir} is a file: give another with -w.")
+        raise InputError(
+            f"The work directory {config.work_dir} is a file. Choose another one with -w."
+        )
     if config.work_dir.resolve().is_relative_to(config.bids_dir.resolve()):
         raise InputError(
-            f"The work folder {config.work_dir} lies inside the BIDS folder; "
-            f"give another one with -w."
+            f"The work directory {config.work_dir} is inside the BIDS directory. Choose another "
+            "one with -w."
         )
 
 
 def _check_path(path: Path, flag: str) -> None:
-    """Refuse what no file can be called: too long, or links that go in a circle."""
+    """Refuse invalid paths: too long, or circular links."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return
     except (OSError, ValueError) as error:
-        told = f"{str(path)[:60]}…" if len(str(path)) > 60 else str(path).replace("\0", "")
+        name = f"{str(path)[:60]}…" if len(str(path)) > 60 else str(path).replace("\0", "")
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{flag}: {told} cannot be used ({reason}): give another.") from error
+        raise InputError(
+            f"{flag}: {name} cannot be used ({reason}). Choose another path."
+        ) from error
 
 
 def _number(setting: str, cast: Callable[[str], float]) -> Callable[[str], Any]:
-    """An argparse type for a setting that is a number."""
+    """Return an argparse type for a setting that is a number."""
 
-    def read(word: str) -> Any:
-        value: float | str = word
+    def read(text: str) -> Any:
+        value: float | str = text
         with suppress(ValueError):
-            value = cast(word)
+            value = cast(text)
         try:
             return convert(setting, value, "it")
         except InputError as error:
@@ -113,8 +121,8 @@ def _number(setting: str, cast: Callable[[str], float]) -> Callable[[str], Any]:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of `bids_fcnreg`; options that are not given leave no trace."""
-    parser = OneSentenceParser(
+    """Return the parser of `bids_fcnreg`; omitted options are absent from its result."""
+    parser = ConciseArgumentParser(
         prog="bids_fcnreg",
         description="Brain image registration with fully convolutional networks, as a BIDS App.",
         argument_default=argparse.SUPPRESS,
@@ -132,8 +140,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--config-file",
         type=Path,
         metavar="FILE",
-        help="TOML file with settings, such as a run keeps in logs/; options given here override "
-        "it",
+        help="TOML file with settings, such as logs/*/config.toml of a previous run; options on "
+        "the command line override it",
     )
     return parser
 

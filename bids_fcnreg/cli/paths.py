@@ -1,4 +1,4 @@
-"""Checks of the files that `fcnreg` reads and writes, before anything heavy is loaded."""
+"""Check the files that `fcnreg` reads and writes, before heavy modules are imported."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from bids_fcnreg.atomic import make_folder
 from bids_fcnreg.config import DEFAULT_TEMPLATE
 from bids_fcnreg.errors import InputError
 
-#: What the names of tables of points end in.
+#: Extensions of tables of points.
 TABLES = (".csv", ".tsv", ".txt")
 
 
@@ -18,19 +18,19 @@ def check_inputs(*paths: Path | None) -> None:
     Raises
     ------
     InputError
-        That names the first of them.
+        If a file does not exist.
     """
     for path in paths:
         if path is None or path.exists() or str(path) == DEFAULT_TEMPLATE:
             continue
-        advice = "check the path"
+        advice = "Check the path."
         if "." not in path.name:
-            advice += f"; of templates, only {DEFAULT_TEMPLATE} is known here by its name"
-        raise InputError(f"{path} does not exist: {advice}.")
+            advice += f" The only template that can be given by name is {DEFAULT_TEMPLATE}."
+        raise InputError(f"{path} does not exist. {advice}")
 
 
 def check_image_output(path: Path, *inputs: Path | None) -> None:
-    """Refuse an image that cannot be written, or would replace an input; make its folder.
+    """Refuse an image that cannot be written or would overwrite an input; create its directory.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def check_image_output(path: Path, *inputs: Path | None) -> None:
     Raises
     ------
     InputError
-        That says what to change.
+        If it is refused.
     """
     if not path.name.endswith((".nii", ".nii.gz")):
         raise InputError(f"The output {path} must end in .nii or .nii.gz.")
@@ -50,7 +50,7 @@ def check_image_output(path: Path, *inputs: Path | None) -> None:
 
 
 def check_table_output(path: Path, *inputs: Path | None) -> None:
-    """Refuse a table that cannot be written, or would replace an input; make its folder.
+    """Refuse a table that cannot be written or would overwrite an input; create its directory.
 
     See `check_image_output`.
     """
@@ -60,33 +60,33 @@ def check_table_output(path: Path, *inputs: Path | None) -> None:
 
 
 def check_replaceable(path: Path, *inputs: Path | None) -> None:
-    """Refuse an output that cannot be written, or would replace an input; make its folder.
+    """Refuse an output that cannot be written or would overwrite an input; create its directory.
 
     See `check_image_output`.
     """
     _check_kept(path, *inputs)
     if path.is_dir():
-        raise InputError(f"The output {path} is a folder: give a file.")
+        raise InputError(f"The output {path} is a directory. Provide the name of a file.")
     _check_folder(path.parent)
 
 
 def is_table(path: Path) -> bool:
-    """Whether a file is a table of points, by its name."""
+    """Return whether a file is a table of points, by its extension."""
     return path.suffix.lower() in TABLES
 
 
 def _check_kept(output: Path, *inputs: Path | None) -> None:
-    """Refuse an output that would take the place of an input."""
+    """Refuse an output that would overwrite an input."""
     for path in inputs:
         if path is not None and path.exists() and output.exists() and output.samefile(path):
-            raise InputError(f"The output {output} is one of the inputs: give it another name.")
+            raise InputError(f"The output {output} is one of the inputs. Choose another name.")
 
 
 def _check_folder(folder: Path) -> None:
-    """Make the folder of an output, or refuse it."""
+    """Create the directory of an output, or refuse it."""
     try:
         make_folder(folder)
     except OSError as error:
         raise InputError(
-            f"The folder {folder} cannot be written ({error.strerror}): give another output."
+            f"The directory {folder} cannot be written ({error.strerror}). Choose another output."
         ) from error

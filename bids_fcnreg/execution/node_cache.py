@@ -1,4 +1,4 @@
-"""Results of steps in the work folder, which a disk may have damaged since they were made."""
+"""Checksums of cached node results in the work directory, to detect damaged files."""
 
 from __future__ import annotations
 
@@ -9,39 +9,39 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from nipype.pipeline.engine.utils import load_resultfile
+
 from bids_fcnreg.atomic import read_json
 
-#: Beside the results of a step: checksums of its files when it ended.
+#: File beside the results of a node with the checksums of its files.
 _CHECKSUMS = "checksums.json"
 
-#: Bytes that are read at a time.
-_PIECE = 2**20
+#: Bytes read at a time.
+_CHUNK = 2**20
 
 
-def remember(node: Any) -> None:
-    """Note checksums of the files that a step of Nipype's has just made."""
+def store_checksums(node: Any) -> None:
+    """Store the checksums of the files that a Nipype node has just written."""
     folder = Path(node.output_dir())
-    with suppress(OSError):  # it can be done without
+    with suppress(OSError):  # checksums are optional
         (folder / _CHECKSUMS).write_text(json.dumps(_checksums(folder)))
 
 
 def discard_damaged(node: Any) -> None:
-    """Remove the results of a step if they are not as it left them, so that it is run again."""
+    """Remove the results of a node if they have changed, so that it is run again."""
     folder = Path(node.output_dir())
-    for place in (folder, *folder.parents):
-        if place.is_file():  # in the way of the folder
-            place.unlink()
+    for path in (folder, *folder.parents):
+        if path.is_file():  # conflicts with the directory
+            path.unlink()
     if any(folder.glob("result_*.pklz")) and not _is_whole(folder):
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether the results of a step can be read, and its files are what they were."""
-    from nipype.pipeline.engine.utils import load_resultfile
-
+    """Return whether the results of a node can be read, and its files are unchanged."""
     try:
         if any(load_resultfile(path).outputs is None for path in folder.glob("result_*.pklz")):
-            return False  # of a run that was spoilt
+            return False  # the node failed
         then = read_json(folder / _CHECKSUMS)
         now = _checksums(folder)
         return all(now.get(name) == known for name, known in then.items())
@@ -50,9 +50,9 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _checksums(folder: Path) -> dict[str, int]:
-    """Checksum of each file of a step by its name, but for those that Nipype writes about it.
+    """Return the CRC-32 of each output file of a node by its name, without Nipype's own files.
 
-    It is one that is quick to compute and finds what disks do, not what people do on purpose.
+    CRC-32 is fast and detects disk errors, not deliberate changes.
     """
     return {
         str(path.relative_to(folder)): _crc(path)
@@ -64,6 +64,6 @@ def _checksums(folder: Path) -> dict[str, int]:
 def _crc(path: Path) -> int:
     value = 0
     with open(path, "rb") as stream:
-        while piece := stream.read(_PIECE):
-            value = zlib.crc32(piece, value)
+        while chunk := stream.read(_CHUNK):
+            value = zlib.crc32(chunk, value)
     return value

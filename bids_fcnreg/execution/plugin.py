@@ -1,4 +1,4 @@
-"""How a workflow is run: Nipype's settings, and one process per node on this machine."""
+"""Run a workflow: Nipype's settings, and a plugin with one process per node."""
 
 from __future__ import annotations
 
@@ -15,30 +15,28 @@ from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
 from pathlib import Path
 from traceback import format_exception
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from nipype import Workflow
 from nipype import config as nipype_config
 from nipype import logging as nipype_logging
 from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline.plugins import SLURMPlugin
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin
 from nipype.utils.gpu_count import gpu_count
+from rich.console import Console
 
 from bids_fcnreg.config import Config
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.execution.cluster import read_plugin, request_resources
-from bids_fcnreg.execution.node_cache import discard_damaged, remember
-from bids_fcnreg.execution.progress import Display
+from bids_fcnreg.execution.node_cache import discard_damaged, store_checksums
+from bids_fcnreg.execution.progress import ProgressDisplay
 from bids_fcnreg.fcn.memory import keep_freed_memory
 
-if TYPE_CHECKING:
-    from nipype import Workflow
-    from rich.console import Console
-
-#: A name in Linux' sys/prctl.h.
+#: Constant of Linux' sys/prctl.h.
 _PR_SET_PDEATHSIG = 1
 
-#: Loaded once, in the process that all node processes are split off from.
+#: Modules imported once, in the fork server of the node processes.
 _PRELOADED = [
     "bids_fcnreg.execution.plugin",
     "bids_fcnreg.workflows.base",
@@ -49,14 +47,14 @@ _PRELOADED = [
 
 
 def start_server() -> None:
-    """Start the process that all node processes are split off from, if there is none.
+    """Start the fork server of the node processes, unless it is running.
 
-    It loads their libraries while this process goes on.
+    It imports their libraries while this process continues.
     """
     multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOADED)
-    # This process decides what a terminal's Ctrl-C means; the others inherit to ignore it.
+    # Only this process handles Ctrl-C; the others inherit to ignore it.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A folder that is called like the package, in the current one, must not be taken for it.
+    # A directory named like the package in the current one must not shadow it.
     with _environment(PYTHONSAFEPATH="1"):
         forkserver.ensure_running()
     signal.signal(signal.SIGINT, before)
@@ -64,7 +62,7 @@ def start_server() -> None:
 
 @contextmanager
 def _environment(**values: str) -> Iterator[None]:
-    """Environment variables as they are to be inside a block, where they are not set."""
+    """Set environment variables inside a block, unless they are set already."""
     new = {name: value for name, value in values.items() if name not in os.environ}
     os.environ.update(new)
     try:
@@ -75,11 +73,11 @@ def _environment(**values: str) -> Iterator[None]:
 
 
 def stop_server() -> None:
-    """End that process, if there is one.
+    """Kill the fork server, if it is running.
 
-    Still loading libraries, it would hold the terminal, and start a node after all.
+    While it imports libraries, it would keep the terminal open, or still start a node.
     """
-    server: Any = forkserver._forkserver  # what is asked of it is not public
+    server: Any = forkserver._forkserver  # its process id is not public
     if server._forkserver_pid is not None:
         with suppress(ProcessLookupError):
             os.kill(server._forkserver_pid, signal.SIGKILL)
@@ -87,20 +85,20 @@ def stop_server() -> None:
 
 
 class IsolatedPlugin(MultiProcPlugin):
-    """Nipype's MultiProc, with a process of its own for every node.
+    """Nipype's MultiProc plugin with a separate process for every node.
 
-    A node that is killed (out of memory, say) is one failed node instead of a run that waits for
-    it forever; its memory goes back to the machine when it ends; and the processes are split off
-    from a server that has no threads, so that neither OpenMP nor a live display is in the way.
+    A killed node (for instance, out of memory) is one failed node and does not block the run; its
+    memory is released when it ends; and the processes are forked from a server without threads,
+    which is safe with OpenMP and a live display.
 
     Parameters
     ----------
     plugin_args : dict
-        Those of Nipype's MultiProc.
+        Arguments of Nipype's MultiProc plugin.
     log_file : Path or None
-        Where node processes write what they print; None leaves it on the terminal.
+        Log file for the output of node processes; None for the terminal.
     gpus : sequence of str
-        GPUs as CUDA_VISIBLE_DEVICES names them; each node that uses one sees one that is free.
+        GPUs as in CUDA_VISIBLE_DEVICES; each node that uses a GPU sees a free one.
     """
 
     def __init__(
@@ -135,7 +133,7 @@ class IsolatedPlugin(MultiProcPlugin):
         return super()._local_hash_check(jobid, graph)
 
     def _sort_jobs(self, jobids: Sequence[int], scheduler: str = "tsort") -> list[int]:
-        """One subject after another: the first results are there early, a kill costs few."""
+        """Sort jobs by subject, so that first results are complete early."""
         return sorted(jobids, key=lambda job: (self.procs[job].fullname.split(".")[:2], job))
 
     def _get_result(self, taskid: int) -> dict[str, Any] | None:
@@ -146,7 +144,7 @@ class IsolatedPlugin(MultiProcPlugin):
             return receiver.recv()
         except EOFError:
             process.join()
-            return {"result": None, "traceback": [_death(process.exitcode)]}
+            return {"result": None, "traceback": [_describe_exit(process.exitcode)]}
 
     def _clear_task(self, taskid: int) -> None:
         process, receiver = self._task_obj.pop(taskid)
@@ -156,7 +154,7 @@ class IsolatedPlugin(MultiProcPlugin):
             self._free_gpus.append(self._gpu_of.pop(taskid))
 
     def stop(self) -> None:
-        """End the node processes that still run, and what they started."""
+        """Terminate the running node processes and their child processes."""
         for process, _ in self._task_obj.values():
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
@@ -171,7 +169,7 @@ class IsolatedPlugin(MultiProcPlugin):
 def _run_node(
     sender: Any, node: Any, updatehash: bool, cwd: str, log_file: Path | None, gpu: str | None
 ) -> None:
-    """Run a node in a process group of its own and send back its result or its traceback."""
+    """Run a node in its own process group; send back its result or its traceback."""
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     os.setpgid(0, 0)
@@ -185,7 +183,7 @@ def _run_node(
     outcome: dict[str, Any] = {"result": None, "traceback": None}
     try:
         outcome["result"] = node.run(updatehash=updatehash)
-        remember(node)
+        store_checksums(node)
     except Exception:
         outcome["traceback"] = format_exception(*sys.exc_info())
         with suppress(Exception):  # there may be no result yet
@@ -195,23 +193,23 @@ def _run_node(
 
 
 def _die_with_parent() -> None:
-    """End this process when the one it was split off from ends, be it killed.
+    """Kill this process when its parent, the fork server, ends.
 
-    That one ends with the run: a node that went on would be in the way of the next run.
+    The server ends with the run; an orphaned node would conflict with the next run.
     """
     with suppress(OSError, AttributeError):  # not Linux
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _death(exitcode: int | None) -> str:
-    """What to say of a process that ended without a result."""
+def _describe_exit(exitcode: int | None) -> str:
+    """Describe why a process ended without a result, as the last line of a traceback."""
     if exitcode == -signal.SIGKILL:
-        why = "was killed, most likely because memory ran out; give --mem or a smaller --nprocs"
+        why = "was killed, most likely out of memory. Set --mem or a smaller --nprocs"
     elif exitcode is not None and exitcode < 0:
-        why = f"was ended by signal {-exitcode} ({signal.Signals(-exitcode).name})"
+        why = f"was killed by signal {-exitcode} ({signal.Signals(-exitcode).name})"
     else:
         why = f"ended without a result (exit code {exitcode})"
-    return f"RuntimeError: The process of this step {why}.\n"
+    return f"RuntimeError: The process of this node {why}.\n"
 
 
 def configure(config: Config, run_dir: Path) -> Path:
@@ -221,7 +219,7 @@ def configure(config: Config, run_dir: Path) -> Path:
     ----------
     config : Config
     run_dir : Path
-        Folder of this run's log and crash files.
+        Directory of the log and crash files of this run.
 
     Returns
     -------
@@ -229,7 +227,7 @@ def configure(config: Config, run_dir: Path) -> Path:
         The log file.
     """
     threads = str(config.omp_nthreads)
-    # Threads that wait for each other must not keep the cores that other processes need.
+    # Waiting threads must not occupy the cores of other processes.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["OMP_NUM_THREADS"] = os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = threads
     log_file = run_dir / "run.log"
@@ -246,7 +244,7 @@ def configure(config: Config, run_dir: Path) -> Path:
                 "crashdump_dir": str(run_dir),
                 "crashfile_format": "txt",
                 "get_linked_libs": "false",
-                # Contents would be read anew for every node, all in the one main process.
+                # Hashing contents would read every file for every node, in the main process.
                 "hash_method": "timestamp",
                 "create_report": "false",
                 "check_version": "false",
@@ -273,13 +271,13 @@ def _enable_monitor() -> None:
         nipype_config.enable_resource_monitor()
     if not nipype_config.resource_monitor:
         raise InputError(
-            "--resource-monitor needs the Python package psutil; "
-            "install it (pip install psutil) or leave the option out."
+            "--resource-monitor requires the Python package psutil. Install it (pip install "
+            "psutil), or omit the option."
         )
 
 
 def _log_to(log_file: Path, also_terminal: bool) -> None:
-    """Send what all libraries log and warn to the file, and to the terminal only on demand."""
+    """Send logs and warnings of all libraries to a file and, optionally, the terminal."""
     handlers: list[logging.Handler] = [logging.FileHandler(log_file)]
     if also_terminal:
         handlers.append(logging.StreamHandler())
@@ -294,15 +292,15 @@ def _log_to(log_file: Path, also_terminal: bool) -> None:
 
 
 def make_plugin(config: Config, log_file: Path, callback: Callable[..., None]) -> Any:
-    """The Nipype plugin that runs the workflow: ours on this machine, or the user's.
+    """Create the plugin that runs the workflow: `IsolatedPlugin`, or that of --use-plugin.
 
     Parameters
     ----------
     config : Config
     log_file : Path
-        Where node processes write what they print unless the user wants to see it.
+        Log file for the output of node processes, unless it is verbose.
     callback : callable
-        Gets each node and what happened to it: ``start``, ``end`` or ``exception``.
+        Called with each node and its status: ``start``, ``end`` or ``exception``.
 
     Raises
     ------
@@ -310,17 +308,17 @@ def make_plugin(config: Config, log_file: Path, callback: Callable[..., None]) -
         As `read_plugin`.
     """
     if config.plugin_file is not None:
-        os.environ.setdefault("LOGNAME", str(os.getuid()))  # Nipype's plugins ask for it
+        os.environ.setdefault("LOGNAME", str(os.getuid()))  # required by Nipype's plugins
         plugin = read_plugin(config.plugin_file, config.work_dir)
     else:
         threads = min(config.nprocs, config.omp_nthreads) if config.low_mem else config.nprocs
-        one_only = config.device.startswith("cuda:")  # which is that, the registration knows
-        gpus = () if one_only else visible_gpus()
+        one_gpu = config.device.startswith("cuda:")  # selected by the registration itself
+        gpus = () if one_gpu else visible_gpus()
         plugin = IsolatedPlugin(
             {
                 "n_procs": threads,
                 "memory_gb": config.mem_gb,
-                "n_gpu_procs": 1 if one_only else len(gpus),
+                "n_gpu_procs": 1 if one_gpu else len(gpus),
                 "raise_insufficient": False,
             },
             log_file=None if config.verbose else log_file,
@@ -337,40 +335,40 @@ def run_workflow(
     labels: Mapping[str, str],
     log_file: Path,
     console: Console,
-) -> tuple[Display, Exception | None]:
-    """Run a workflow and show how it goes.
+) -> tuple[ProgressDisplay, Exception | None]:
+    """Run a workflow and show its progress.
 
     Parameters
     ----------
     config : Config
     workflow : Workflow
     labels : mapping of str to str
-        What the user calls the parts that have a name of their own, by that name.
+        Labels of subjects (or of the study) by the name of their workflow.
     log_file : Path
         See `make_plugin`.
     console : rich.console.Console
 
     Returns
     -------
-    Display
-        What was seen.
+    ProgressDisplay
+        Progress of each subject.
     Exception or None
-        What Nipype raised in the end.
+        Exception that Nipype raised.
     """
     nodes = [
         f"{workflow.name}.{name}"
         for name in workflow.list_node_names()
         if not isinstance(workflow.get_node(name).interface, IdentityInterface)
     ]
-    display = Display(nodes, labels, console, live=False if config.verbose else None)
+    display = ProgressDisplay(nodes, labels, console, live=False if config.verbose else None)
     plugin = make_plugin(config, log_file, display)
     if isinstance(plugin, SLURMPlugin):
         request_resources(workflow, plugin._sbatch_args or "")
-    gc.freeze()  # Nipype collects garbage twice per node: not among all that has been loaded
+    gc.freeze()  # Nipype collects garbage twice per node: exclude all objects loaded so far
     try:
         with display:
             workflow.run(plugin=plugin)
-    except Exception as error:  # Nipype raises whatever the first node that failed has raised
+    except Exception as error:  # Nipype raises the error of the first failed node
         return display, error
     finally:
         if hasattr(plugin, "stop"):
@@ -379,7 +377,7 @@ def run_workflow(
 
 
 def visible_gpus() -> tuple[str, ...]:
-    """GPUs this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    """Return the GPUs that this process may use, as in CUDA_VISIBLE_DEVICES."""
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if allowed is not None:
         return tuple(name for name in allowed.split(",") if name)

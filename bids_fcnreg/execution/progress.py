@@ -1,4 +1,4 @@
-"""What the user sees while a workflow runs: one line per subject, with the stage it is in."""
+"""Progress of a workflow on the terminal: one line per subject, with its current stage."""
 
 from __future__ import annotations
 
@@ -17,52 +17,52 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-#: Words for nodes that are stages of their own, and for the parts of a subject's workflow.
-NODES = {
+#: Names of the stages of nodes, and of the sub-workflows of a subject.
+NODE_STAGES = {
     "extract": "brain mask",
     "debias": "bias correction",
     "estimate": "registration",
     "sessions": "registration of sessions",
 }
-PARTS = {
+WORKFLOW_STAGES = {
     "preprocess": "preprocessing",
     "register": "resampling",
     "propagate": "labels and volumes",
     "outputs": "writing results",
-    "report": "pictures",
+    "report": "figures",
     "changes": "changes between sessions",
     "base": "registration",
 }
 
 
-def stage(node: str) -> str:
-    """The stage a node belongs to, in words.
+def stage_name(node: str) -> str:
+    """Return the name of the stage that a node belongs to.
 
     Parameters
     ----------
     node : str
-        Full name, such as ``fcnreg_wf.sub_01_wf.register_MNI_wf.estimate``.
+        Full name of the node, such as ``fcnreg_wf.sub_01_wf.register_MNI_wf.estimate``.
     """
     *parts, name = node.split(".")
-    if name in NODES:
-        return NODES[name]
+    if name in NODE_STAGES:
+        return NODE_STAGES[name]
     part = f"_{parts[2]}" if len(parts) > 2 else ""
-    words = (words for key, words in PARTS.items() if f"_{key}_" in f"{part}_")
-    return next(words, name.replace("_", " "))
+    stages = (stage for key, stage in WORKFLOW_STAGES.items() if f"_{key}_" in f"{part}_")
+    return next(stages, name.replace("_", " "))
 
 
-def label_of(node: str, workflows: Mapping[str, str]) -> str | None:
-    """The subject whose workflow, the innermost one, a node (its full name) is part of."""
+def subject_label(node: str, workflows: Mapping[str, str]) -> str | None:
+    """Return the label of the innermost subject workflow that contains a node (full name)."""
     parts = reversed(node.split("."))
     return next((workflows[part] for part in parts if part in workflows), None)
 
 
-def duration(seconds: float) -> str:
-    """A time as people say it.
+def format_remaining(seconds: float) -> str:
+    """Format a remaining time in hours and minutes.
 
     Examples
     --------
-    >>> duration(50), duration(200), duration(8000)
+    >>> format_remaining(50), format_remaining(200), format_remaining(8000)
     ('1 min', '3 min', '2 h 13 min')
     """
     hours, minutes = divmod(max(round(seconds / 60), 1), 60)
@@ -70,25 +70,25 @@ def duration(seconds: float) -> str:
 
 
 @dataclass
-class Subject:
-    """Where one subject (or session) stands.
+class SubjectProgress:
+    """Progress of one subject or session.
 
     Attributes
     ----------
     total : int
-        Number of its nodes.
+        Number of nodes.
     waiting : set of str
-        Full names of those that have not ended.
+        Full names of the nodes that have not ended.
     failed_stage : str or None
-        The stage in which a node of this subject failed first.
+        Stage of the first node that failed.
     running : set of str
-        Full names of those that run now.
+        Full names of the running nodes.
     since : float
-        When (s) the first of these was started.
+        Time in s at which the first of the running nodes was started.
     seconds : float
-        Wall time in which one of its nodes, or several, ran.
+        Wall time in s during which at least one node ran.
     stages : list of str
-        The stages it has entered, in their order.
+        Stages entered, in order.
     """
 
     total: int = 0
@@ -100,34 +100,35 @@ class Subject:
     stages: list[str] = field(default_factory=list)
 
     def started(self, node: str) -> None:
-        """A node runs from now on."""
+        """Record the start of a node."""
         if not self.running:
             self.since = time.monotonic()
         self.running.add(node)
 
     def stopped(self, node: str) -> None:
-        """A node runs no longer."""
+        """Record the end of a node."""
         if self.running == {node}:
             self.seconds += time.monotonic() - self.since
         self.running.discard(node)
 
 
-class Display:
-    """Follows the nodes of a workflow and shows where each subject is.
+class ProgressDisplay:
+    """Display of the progress of each subject.
 
-    A context manager, and the ``status_callback`` of Nipype's plugins. On a terminal it keeps a
-    live line per running subject; elsewhere it prints a line whenever a subject enters a stage.
+    It is a context manager, and the ``status_callback`` of Nipype's plugins. On a terminal it
+    shows a live line per running subject; elsewhere it prints a line whenever a subject enters a
+    stage.
 
     Parameters
     ----------
     nodes : iterable of str
-        Full names of the nodes that will run.
+        Full names of the nodes of the workflow.
     workflows : mapping of str to str
-        Label of the subject (such as ``sub-01``) for the name of its workflow.
+        Labels of subjects (such as ``sub-01``) by the name of their workflow.
     console : rich.console.Console
-        Where to show it.
+        Console to print to.
     live : bool, optional
-        Whether lines are replaced in place; by default, whether the console is a terminal.
+        Whether to update lines in place; by default, whether the console is a terminal.
     """
 
     def __init__(
@@ -138,9 +139,9 @@ class Display:
         live: bool | None = None,
     ) -> None:
         self.workflows = workflows
-        self.subjects = {label: Subject() for label in workflows.values()}
+        self.subjects = {label: SubjectProgress() for label in workflows.values()}
         for node in nodes:
-            label = label_of(node, workflows)
+            label = subject_label(node, workflows)
             if label is not None:
                 self.subjects[label].waiting.add(node)
                 self.subjects[label].total += 1
@@ -157,10 +158,10 @@ class Display:
             disable=not self._live,
         )
         self._lines_of: dict[str, TaskID] = {}
-        self._begun = time.monotonic()
+        self._started = time.monotonic()
         self._whole: TaskID | None = None
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> ProgressDisplay:
         self._lines.start()
         return self
 
@@ -168,8 +169,8 @@ class Display:
         self._lines.stop()
 
     def __call__(self, node: Any, status: str) -> None:
-        """Take note that a node has started, ended, or failed (``exception``)."""
-        label = label_of(node.fullname, self.workflows)
+        """Record that a node has started (``start``), ended, or failed (``exception``)."""
+        label = subject_label(node.fullname, self.workflows)
         if label is None:
             return
         subject = self.subjects[label]
@@ -178,60 +179,58 @@ class Display:
         else:
             subject.stopped(node.fullname)
         if status == "start":
-            self._enter_stage(label, subject, stage(node.fullname))
+            self._enter_stage(label, subject, stage_name(node.fullname))
         elif status == "exception":
-            self._fail(label, subject, stage(node.fullname))
+            self._fail(label, subject, stage_name(node.fullname))
         else:
             self._finish_node(label, subject, node.fullname)
 
-    def _enter_stage(self, label: str, subject: Subject, words: str) -> None:
-        if words not in subject.stages:
-            subject.stages.append(words)
+    def _enter_stage(self, label: str, subject: SubjectProgress, stage: str) -> None:
+        if stage not in subject.stages:
+            subject.stages.append(stage)
             if not self._live:
-                self._say(f"{label}: {words}")
+                self._print(f"{label}: {stage}")
         if label not in self._lines_of:
             done = subject.total - len(subject.waiting)
             self._lines_of[label] = self._lines.add_task(
                 label, total=subject.total, completed=done, stage=""
             )
-        self._lines.update(self._lines_of[label], stage=words)
+        self._lines.update(self._lines_of[label], stage=stage)
 
-    def _fail(self, label: str, subject: Subject, words: str) -> None:
+    def _fail(self, label: str, subject: SubjectProgress, stage: str) -> None:
         if subject.failed_stage is None:
-            subject.failed_stage = words
-            self._say(f"{label}: failed in {words}")
+            subject.failed_stage = stage
+            self._print(f"{label}: failed in {stage}")
 
-    def _finish_node(self, label: str, subject: Subject, name: str) -> None:
-        if name not in subject.waiting:  # one of the parts that Nipype makes of a node
+    def _finish_node(self, label: str, subject: SubjectProgress, name: str) -> None:
+        if name not in subject.waiting:  # a sub-node of a MapNode
             return
         subject.waiting.remove(name)
         if label in self._lines_of:
             self._lines.advance(self._lines_of[label])
         if not subject.waiting and subject.failed_stage is None:
-            self._say(f"{label}: done in {subject.seconds:.0f} s{self._outlook()}")
+            self._print(f"{label}: done in {subject.seconds:.0f} s{self._remaining()}")
             self._drop_line(label)
 
-    def _outlook(self) -> str:
-        """How many subjects have ended and how long the others will take, once that is known."""
-        ended = sum(not one.waiting or one.failed_stage is not None for one in self._several())
-        left = len(self._several()) - ended
+    def _remaining(self) -> str:
+        """Describe how many subjects have ended and the estimated remaining time."""
+        subjects = [one for one in self.subjects.values() if one.total]
+        ended = sum(not one.waiting or one.failed_stage is not None for one in subjects)
+        left = len(subjects) - ended
         if ended < 2 or left == 0:
             return ""
-        seconds = left * (time.monotonic() - self._begun) / ended
-        words = f"{ended} of {ended + left}, about {duration(seconds)} left"
+        seconds = left * (time.monotonic() - self._started) / ended
         if self._whole is None:
             self._whole = self._lines.add_task("all", total=ended + left, stage="")
-        self._lines.update(self._whole, completed=ended, stage=f"about {duration(seconds)} left")
-        return f" ({words})"
-
-    def _several(self) -> list[Subject]:
-        """Subjects that have nodes."""
-        return [one for one in self.subjects.values() if one.total]
+        self._lines.update(
+            self._whole, completed=ended, stage=f"about {format_remaining(seconds)} left"
+        )
+        return f" ({ended} of {ended + left}, about {format_remaining(seconds)} left)"
 
     def _drop_line(self, label: str) -> None:
         task = self._lines_of.pop(label, None)
         if task is not None:
             self._lines.remove_task(task)
 
-    def _say(self, sentence: str) -> None:
-        self._console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+    def _print(self, message: str) -> None:
+        self._console.print(message, markup=False, highlight=False, soft_wrap=True)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from bids_fcnreg.atomic import is_whole_archive, replacing
+from bids_fcnreg.atomic import is_intact_archive, replacing
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn import distributed
 from bids_fcnreg.fcn.losses.objective import Objective
@@ -347,8 +347,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     InputError
         If the file cannot be read.
     """
-    if not is_whole_archive(path):
-        raise InputError(f"The checkpoint {path} is damaged. Delete its folder and train again.")
+    if not is_intact_archive(path):
+        raise InputError(f"The checkpoint {path} is damaged: delete its folder to train anew.")
     return torch.load(path, map_location="cpu", weights_only=True)
 
 

@@ -1,1 +1,1 @@
-"""Training jobs: data, progress, learning curves, model cards."""
+"""Training of networks: data, progress, learning curves, model cards."""

@@ -1,4 +1,4 @@
-"""Images to train on: each is aligned to the template once, and kept in the work folder."""
+"""Training images, aligned to the template and cached in the work directory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bids_fcnreg import __version__
-from bids_fcnreg.atomic import is_whole_archive, replacing
+from bids_fcnreg.atomic import is_intact_archive, replacing
 from bids_fcnreg.bids.templates import Template, materialise
 from bids_fcnreg.bids.training_images import Brain
 from bids_fcnreg.errors import InputError
@@ -26,25 +26,25 @@ from bids_fcnreg.fcn.training_pairs import Cohort
 from bids_fcnreg.io import image
 from bids_fcnreg.preprocessing.brain import may_be_brain_only
 
-#: Fewer images than this make no cohort.
-FEWEST = 3
+#: Minimum number of images in a cohort.
+MIN_IMAGES = 3
 
-#: From so many images on, some are held out without being asked for.
-HOLDS_OUT = 6
+#: Minimum number of images from which some are held out by default.
+MIN_IMAGES_FOR_HELD_OUT = 6
 
 
 @dataclass(frozen=True)
 class Aligner:
-    """Brings images onto the template, or finds them as an earlier run left them.
+    """Align images to the template, or read them from the cache.
 
     Parameters
     ----------
     template : Template
-        As it was found.
+        Template, from `resolve_template`.
     spacing : float
-        Voxel size in mm at which they are kept.
+        Voxel size of the aligned images in mm.
     folder : Path
-        Where they are kept, and what the template lacks.
+        Cache of the aligned images and of derived files of the template.
     """
 
     template: Template
@@ -52,8 +52,8 @@ class Aligner:
     folder: Path
 
     @cached_property
-    def own(self) -> Pair:
-        """The template paired with itself."""
+    def template_pair(self) -> Pair:
+        """Template paired with itself."""
         pair = make_pair(self._image, self._image, np.eye(4), self._mask, self._mask)
         return pair.coarser(self.spacing)
 
@@ -69,28 +69,28 @@ class Aligner:
     def _mask(self) -> Image:
         return image.read(self._ready.brain_mask)
 
-    def place(self, brain: Brain) -> Path:
-        """File that keeps an image; another one when anything changes that it is made from."""
+    def cache_file(self, brain: Brain) -> Path:
+        """Return the cache file of an image; its name depends on all that it is made from."""
         template = Brain(self.template.t1w, self.template.mask).fingerprint
-        what = f"{brain.fingerprint};{template};{self.spacing};{__version__}"
-        return self.folder / f"{hashlib.sha256(what.encode()).hexdigest()[:24]}.pt"
+        key = f"{brain.fingerprint};{template};{self.spacing};{__version__}"
+        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.pt"
 
     def __call__(self, brain: Brain) -> Tensor:
-        """Align an image, and keep it.
+        """Align an image and cache it, or read it from the cache.
 
         Returns
         -------
         Tensor (1, 1, i, j, k), float16
-            On the grid of `own`; intensities of about 0 to 1, 0 outside the brain.
+            Image on the grid of `template_pair`; intensities of about 0 to 1, 0 outside the brain.
 
         Raises
         ------
         InputError
-            If the image or its mask cannot be read, or does not fit.
+            If the image or its mask cannot be read, or they do not match.
         """
-        place = self.place(brain)
-        if is_whole_archive(place):
-            return torch.load(place, weights_only=True)
+        cached = self.cache_file(brain)
+        if is_intact_archive(cached):
+            return torch.load(cached, weights_only=True)
         nifti = image.load(brain.image)
         moving = image.to_image(nifti)
         if brain.mask is None:
@@ -100,13 +100,13 @@ class Aligner:
             mask = image.read(brain.mask)
         matrix = align(self._image, moving, fixed_mask=self._mask, moving_mask=mask)
         pair = make_pair(self._image, moving, matrix, self._mask, mask).coarser(self.spacing)
-        with replacing(place) as temporary:
+        with replacing(cached) as temporary:
             torch.save(pair.moving.half(), temporary)
         return pair.moving.half()
 
 
-def refuse_heads(brains: Sequence[Brain], aligner: Aligner) -> None:
-    """Refuse images that show more than a brain, before any time is spent on them.
+def check_skull_stripped(brains: Sequence[Brain], aligner: Aligner) -> None:
+    """Refuse images without a mask that are not skull-stripped.
 
     Raises
     ------
@@ -116,101 +116,104 @@ def refuse_heads(brains: Sequence[Brain], aligner: Aligner) -> None:
     heads = [
         brain.image
         for brain in brains
-        if brain.mask is None and not aligner.place(brain).exists() and _shows_more(brain.image)
+        if brain.mask is None and not aligner.cache_file(brain).exists() and _is_head(brain.image)
     ]
     if heads:
         others = f" and {len(heads) - 1} more" if len(heads) > 1 else ""
         raise InputError(
-            f"{heads[0]}{others} of {len(brains)} images show more than a brain, and no brain "
-            "mask is beside them: run `bids_fcnreg BIDS_DIR OUTPUT_DIR participant` first and "
-            "give OUTPUT_DIR as the data."
+            f"{heads[0]}{others} of {len(brains)} images are not skull-stripped and have no brain "
+            "mask beside them. Run `bids_fcnreg BIDS_DIR OUTPUT_DIR participant` first, and use "
+            "OUTPUT_DIR as DATA."
         )
 
 
-def _shows_more(path: Path) -> bool:
-    """Whether an image that can be read shows more than a brain."""
+def _is_head(path: Path) -> bool:
+    """Return whether an image can be read and is not skull-stripped."""
     try:
         nifti = image.load(path)
-    except InputError:  # aligning it will say why
+    except InputError:  # reported when it is aligned
         return False
     return not may_be_brain_only(non_background(np.asanyarray(nifti.dataobj)), nifti.affine)
 
 
 def align_all(
-    brains: Sequence[Brain], aligner: Aligner, say: Callable[[int, str], None]
+    brains: Sequence[Brain], aligner: Aligner, report: Callable[[int, str], None]
 ) -> tuple[list[Brain], Cohort]:
-    """Align all images; those that cannot be aligned are left out.
+    """Align all images, without those that cannot be aligned.
 
     Parameters
     ----------
     brains : sequence of Brain
-        See `find_brains`.
+        Images, from `find_brains`.
     aligner : Aligner
-        How.
-    say : callable
-        Is told how many images are done, and what there is to say of the last one, if anything.
+        Alignment to the template, with its cache.
+    report : callable
+        Called with the number of processed images, and a message about the last one or "".
 
     Returns
     -------
     used : list of Brain
-        Those that could be aligned.
+        Images that could be aligned.
     cohort : Cohort
-        The template, and `used` in their order, in half precision.
+        Template and `used` in their order, in half precision.
 
     Raises
     ------
     InputError
-        If fewer than `FEWEST` are left.
+        If fewer than `MIN_IMAGES` are left.
     """
-    used, images = [], [aligner.own.fixed.half()]
+    used, images = [], [aligner.template_pair.fixed.half()]
     for done, brain in enumerate(brains, start=1):
-        started, kept = time.perf_counter(), aligner.place(brain).exists()
+        started, cached = time.perf_counter(), aligner.cache_file(brain).exists()
         try:
             images.append(aligner(brain))
-        except Exception as error:  # whatever one image does, the others go on
+        except Exception as error:  # an error in one image does not affect the others
             why = str(error).strip() or type(error).__name__
-            say(done, f"{brain.image.name} is left out: {why}")
+            report(done, f"{brain.image.name} is left out: {why}")
             continue
         used.append(brain)
         seconds = time.perf_counter() - started
-        say(done, "" if kept else f"{brain.image.name}: aligned in {seconds:.0f} s")
-    if len(used) < FEWEST:
+        report(done, "" if cached else f"{brain.image.name}: aligned in {seconds:.0f} s")
+    if len(used) < MIN_IMAGES:
         raise InputError(
-            f"Only {len(used)} of {len(brains)} images could be aligned, and at least {FEWEST} "
-            "are needed: see above what was wrong with the others."
+            f"Only {len(used)} of {len(brains)} images could be aligned, but at least "
+            f"{MIN_IMAGES} are needed. See the messages above."
         )
-    return used, Cohort(torch.cat(images), aligner.own.grid)
+    return used, Cohort(torch.cat(images), aligner.template_pair.grid)
 
 
-def split(brains: Sequence[Brain], held_out: int | None, seed: int) -> tuple[list[int], list[int]]:
-    """Choose at random who judges the network and is never trained on.
+def split_held_out(
+    brains: Sequence[Brain], held_out: int | None, seed: int
+) -> tuple[list[int], list[int]]:
+    """Split images at random into training and held-out images.
 
-    Whole people are held out, with all their images, so that there can be more than asked for.
+    Participants are held out with all their images, so there may be more than requested.
 
     Parameters
     ----------
     brains : sequence of Brain
-        All images.
+        Images.
     held_out : int or None
-        How many; None means a tenth, at least 2, or none of fewer than `HOLDS_OUT`.
+        Number of images to hold out. None means a tenth, at least 2, or 0 if there are fewer than
+        `MIN_IMAGES_FOR_HELD_OUT`.
     seed : int
-        Of the choice.
+        Seed of the random choice.
 
     Returns
     -------
     trained, held : list of int
-        Their places in `brains`, in order.
+        Indices in `brains`, in order.
 
     Raises
     ------
     InputError
-        If it is one, or not one is left to train on.
+        If one image is held out, or none is left to train on.
     """
     number = len(brains)
     if held_out is None:
-        held_out = max(2, round(number / 10)) if number >= HOLDS_OUT else 0
+        held_out = max(2, round(number / 10)) if number >= MIN_IMAGES_FOR_HELD_OUT else 0
     if held_out == 1:
-        raise InputError("One held-out image makes no pair: give --held-out 0 or at least 2.")
+        raise InputError("--held-out 1 is too few for a pair. Set --held-out to 0 or at least 2.")
     people = list(dict.fromkeys(brain.person for brain in brains))
     shuffled = torch.randperm(len(people), generator=torch.Generator().manual_seed(seed)).tolist()
     held: list[int] = []
@@ -219,7 +222,7 @@ def split(brains: Sequence[Brain], held_out: int | None, seed: int) -> tuple[lis
         held += [n for n, brain in enumerate(brains) if brain.person == person]
     if not shuffled:
         raise InputError(
-            f"With {held_out} of {number} images (of {len(people)} people) held out none is left "
-            "to train on: give a smaller number with --held-out, or 0."
+            f"With {held_out} of {number} images (of {len(people)} participants) held out, none "
+            "is left to train on. Set --held-out to a smaller number, or 0."
         )
     return [n for n in range(number) if n not in held], sorted(held)

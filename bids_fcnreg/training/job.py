@@ -1,4 +1,4 @@
-"""One training from images to weights: begun, gone on with, refused, or found to be done."""
+"""A training job: from images to weights, with checkpoints from which it resumes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from bids_fcnreg import __version__
-from bids_fcnreg.atomic import read_json, remove_leftovers
+from bids_fcnreg.atomic import read_json, remove_stale_temporaries
 from bids_fcnreg.bids.derivatives import write_json
 from bids_fcnreg.bids.templates import Template
 from bids_fcnreg.bids.training_images import Brain
@@ -23,35 +23,41 @@ from bids_fcnreg.fcn.pair import Pair
 from bids_fcnreg.fcn.train import Record, Trainer, Training, read_checkpoint
 from bids_fcnreg.fcn.training_pairs import Augmentation, Cohort
 from bids_fcnreg.training import model_card
-from bids_fcnreg.training.aligned_images import FEWEST, Aligner, align_all, refuse_heads, split
+from bids_fcnreg.training.aligned_images import (
+    MIN_IMAGES,
+    Aligner,
+    align_all,
+    check_skull_stripped,
+    split_held_out,
+)
 from bids_fcnreg.training.learning_curves import write_curves
-from bids_fcnreg.training.progress import TrainingDisplay, stage_name
+from bids_fcnreg.training.progress import TrainingDisplay, stage_title
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where the files of one training are.
+class TrainingFiles:
+    """Paths of the files of one training.
 
     Attributes
     ----------
-    model, card, table, picture : Path
-        The results: weights, what is to be known about them, curves.
+    model, card, table, figure : Path
+        Results: weights, model card, table and figure of the learning curves.
     work, checkpoint, settings, aligned : Path
-        The folder of what is needed to go on, and what is in it.
+        Work directory; checkpoint, settings and aligned images in it.
     """
 
     model: Path
     card: Path
     table: Path
-    picture: Path
+    figure: Path
     work: Path
     checkpoint: Path
     settings: Path
     aligned: Path
 
     @classmethod
-    def of(cls, model: Path, work: Path | None = None) -> Places:
-        """All of them from the name of the weights; by default `work` is a folder beside them."""
+    def of(cls, model: Path, work: Path | None = None) -> TrainingFiles:
+        """Return all paths for a file of weights; by default, `work` is a directory beside it."""
         model = model.expanduser().absolute()
         work = (work or model.with_name(f".{model.stem}-work")).expanduser().absolute()
         return cls(
@@ -65,12 +71,12 @@ class Places:
             work / "aligned",
         )
 
-    def are_done(self) -> bool:
-        """Whether trained weights, which are whole, and what is to be known of them are there."""
+    def are_complete(self) -> bool:
+        """Return whether intact weights and their model card exist."""
         return self.card.exists() and checkpoint.is_intact(self.model)
 
-    def make(self) -> None:
-        """Make the folders.
+    def make_directories(self) -> None:
+        """Create the directories.
 
         Raises
         ------
@@ -84,42 +90,44 @@ class Places:
             except OSError as error:
                 reason = error.strerror
             if reason is not None:
-                raise InputError(f"The folder {folder} cannot be used: {reason}.")
+                raise InputError(
+                    f"The directory {folder} cannot be used ({reason}). Choose another one."
+                )
 
-    def remove_unfinished(self) -> None:
-        """Remove what a training that was killed left half-written."""
-        remove_leftovers(self.model.parent.glob(f".{self.model.stem}*"))
-        remove_leftovers(self.work.rglob(".*"))
-        remove_leftovers(self.aligned.glob(".*"))
+    def remove_stale_files(self) -> None:
+        """Remove temporary files of a killed training."""
+        remove_stale_temporaries(self.model.parent.glob(f".{self.model.stem}*"))
+        remove_stale_temporaries(self.work.rglob(".*"))
+        remove_stale_temporaries(self.aligned.glob(".*"))
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What to train, on what, and how.
+    """Network, data and recipe of a training.
 
     Parameters
     ----------
-    places : Places
-        Where its files are.
+    files : TrainingFiles
+        Paths of its files.
     network : RegistrationNetwork
-        As it is before training.
+        Network before training.
     recipe : Training
-        How it is trained.
+        Recipe of the training.
     start_from : str or None
-        Checksum of the weights that the network has, if they were trained before.
+        Checksum of the initial weights; None if they are random.
     template : Template
-        To which all images are aligned.
+        Template to which all images are aligned.
     brains : tuple of Brain
-        The images.
+        Images.
     held_out : int or None
-        See `split`.
+        Number of held-out images, see `split_held_out`.
     seed : int
-        Of everything random.
+        Seed of all random numbers.
     device : torch.device
-        Where to compute.
+        Device to train on.
     """
 
-    places: Places
+    files: TrainingFiles
     network: checkpoint.RegistrationNetwork
     recipe: Training
     start_from: str | None
@@ -130,57 +138,61 @@ class Job:
     device: torch.device
 
     def run(self, display: TrainingDisplay) -> None:
-        """Train, or go on with it, and write the results; nothing is done twice.
+        """Train, or resume the training, and write the results.
 
         Raises
         ------
         InputError
-            If the images are too few or whole heads, if processes cannot share a batch, if a
-            training with other settings is under way in the work folder, or if the weights would
-            replace others.
+            If there are too few images or whole heads, if processes cannot share a batch, if the
+            work directory holds a training with other settings, or if the weights would overwrite
+            others.
         """
-        if len(self.brains) < FEWEST:
-            raise InputError(f"{len(self.brains)} images are too few: give at least {FEWEST}.")
-        split(self.brains, self.held_out, self.seed)  # refuses a wrong number early
+        if len(self.brains) < MIN_IMAGES:
+            raise InputError(
+                f"{len(self.brains)} images are too few. Provide at least {MIN_IMAGES}."
+            )
+        split_held_out(self.brains, self.held_out, self.seed)  # check the number early
         if self.recipe.batch % distributed.world_size():
             raise InputError(
                 f"{distributed.world_size()} processes cannot share {self.recipe.batch} pairs "
-                "evenly: give a --batch that is a multiple of their number."
+                "evenly. Set --batch to a multiple of the number of processes."
             )
-        self._refuse_other(self._settings())
+        self._check_resumable(self._settings())
         if self._is_done():
-            display.say(f"{self.places.model} is trained already, like this: nothing to do.")
+            display.say(f"{self.files.model} has already been trained with these settings.")
             return
-        self.places.make()
-        self.places.remove_unfinished()
+        self.files.make_directories()
+        self.files.remove_stale_files()
         used, cohort = self._align(display)
         left_out = [brain.image.name for brain in self.brains if brain not in used]
         settings = self._settings() | {"images left out": left_out}
-        self._refuse_other(settings)
-        distributed.barrier()  # until all have read the settings there were
+        self._check_resumable(settings)
+        distributed.barrier()  # until all processes have read the previous settings
         if distributed.rank() == 0:
-            write_json(self.places.settings, settings)
-        trained, held = split(used, self.held_out, self.seed)
+            write_json(self.files.settings, settings)
+        trained, held = split_held_out(used, self.held_out, self.seed)
         if held:
             display.say(f"Held out: {', '.join(used[n].image.name for n in held)}")
         else:
-            display.say("No images are held out: no stage ends before its last update.")
+            display.say("No images are held out. Stages do not stop early.")
         trainer = self._trainer(cohort, trained, held, display)
         self._train(trainer, display)
         if distributed.rank() == 0:
             self._finish(trainer, used, {"trained_on": len(trained), "held_out": len(held)})
         distributed.barrier()
-        display.say(f"Trained weights: {self.places.model}; about them: {self.places.card}")
+        display.say(f"Trained weights: {self.files.model}; model card: {self.files.card}")
 
-    def how_to_go_on(self) -> str:
-        """What the same command would do now."""
-        if not self.places.checkpoint.exists():
-            return "the same command begins anew, with the images that are aligned already"
-        stage, step, *_ = read_checkpoint(self.places.checkpoint)["place"]
-        return f"the same command goes on from update {step} of stage {stage + 1}"
+    def resume_hint(self) -> str:
+        """Describe how the same command would resume."""
+        if not self.files.checkpoint.exists():
+            return (
+                "Run the same command again to reuse the aligned images and restart from scratch"
+            )
+        stage, step, *_ = read_checkpoint(self.files.checkpoint)["place"]
+        return f"Run the same command again to resume from update {step} of stage {stage + 1}"
 
     def _settings(self) -> dict[str, Any]:
-        """All that decides about the weights, by words a user knows; as JSON gives it back."""
+        """Return all settings that determine the weights, by readable names, as JSON values."""
         recipe = {name.replace("_", " "): value for name, value in asdict(self.recipe).items()}
         recipe |= recipe.pop("objective")
         settings = {
@@ -197,114 +209,116 @@ class Job:
         }
         return json.loads(json.dumps(settings))
 
-    def _refuse_other(self, settings: dict[str, Any]) -> None:
-        """Refuse to go on with what was begun with other settings."""
-        if not self.places.checkpoint.exists():
+    def _check_resumable(self, settings: dict[str, Any]) -> None:
+        """Refuse to resume a training with other settings."""
+        if not self.files.checkpoint.exists():
             return
-        begun = read_json(self.places.settings)
-        if not begun:
+        previous = read_json(self.files.settings)
+        if not previous:
             raise InputError(
-                f"{self.places.settings} is missing or damaged, so that nobody knows how the "
-                "training there was begun: delete that folder to train anew."
+                f"{self.files.settings} is missing or damaged. Delete its directory to restart "
+                "the training from scratch."
             )
         other = [
-            name for name, value in settings.items() if name not in begun or begun[name] != value
+            name
+            for name, value in settings.items()
+            if name not in previous or previous[name] != value
         ]
         if other:
             raise InputError(
-                f"The training in {self.places.work} was begun with other settings "
-                f"({', '.join(other)}): give those again to go on with it, or delete that folder "
-                "to train anew."
+                f"The training in {self.files.work} was started with other settings "
+                f"({', '.join(other)}). Use the same settings to resume it, or delete the "
+                "directory to restart from scratch."
             )
 
     def _is_done(self) -> bool:
-        """Whether the results are there; weights that come from elsewhere are not overwritten."""
-        if not self.places.model.exists():
+        """Return whether the results exist; refuse to overwrite weights of other origin."""
+        if not self.files.model.exists():
             return False
         ended = False
-        if self.places.checkpoint.exists():
-            stage, *_ = read_checkpoint(self.places.checkpoint)["place"]
+        if self.files.checkpoint.exists():
+            stage, *_ = read_checkpoint(self.files.checkpoint)["place"]
             ended = stage >= len(self.recipe.steps)
         if not ended:
             raise InputError(
-                f"{self.places.model} exists already, and the training in {self.places.work} has "
-                "not come to its end: delete the file, or give another name with -o."
+                f"{self.files.model} already exists, but the training in {self.files.work} is "
+                "not complete. Delete the file, or choose another name with -o."
             )
-        return self.places.are_done()
+        return self.files.are_complete()
 
     def _align(self, display: TrainingDisplay) -> tuple[list[Brain], Cohort]:
-        """Align all images, and tell how that goes."""
-        aligner = Aligner(self.template, min(self.network.spacings), self.places.aligned)
+        """Align all images and report the progress."""
+        aligner = Aligner(self.template, min(self.network.spacings), self.files.aligned)
 
-        def say(done: int, sentence: str) -> None:
-            display.at("Aligning images", done, len(self.brains))
-            if sentence:
-                display.say(sentence)
+        def report(done: int, message: str) -> None:
+            display.update("Aligning images", done, len(self.brains))
+            if message:
+                display.say(message)
 
-        kept = sum(aligner.place(brain).exists() for brain in self.brains)
-        display.say(f"{len(self.brains)} images, {kept} of them aligned by an earlier run")
-        refuse_heads(self.brains, aligner)
+        cached = sum(aligner.cache_file(brain).exists() for brain in self.brains)
+        display.say(f"{len(self.brains)} images, {cached} of them aligned by a previous run")
+        check_skull_stripped(self.brains, aligner)
         if distributed.world_size() > 1:
-            # Each process aligns some; then all find all of them.
+            # Each process aligns some images; then all processes read all of them.
             for brain in self.brains[distributed.rank() :: distributed.world_size()]:
-                with suppress(Exception):  # it is said when it is tried again
+                with suppress(Exception):  # reported when it is tried again
                     aligner(brain)
             distributed.barrier()
-        return align_all(self.brains, aligner, say)
+        return align_all(self.brains, aligner, report)
 
     def _trainer(
         self, cohort: Cohort, trained: list[int], held: list[int], display: TrainingDisplay
     ) -> Trainer:
-        """Training on the template and some of the images, judged by the others."""
+        """Return the trainer on the template and training images, validated on the others."""
         spacings = self.network.spacings
         levels = [cohort.coarser(spacing).to(self.device) for spacing in spacings]
         # The template comes first in the cohort.
         members = [level.subset([0, *(n + 1 for n in trained)]) for level in levels]
-        judges = [level.subset([n + 1 for n in held]) for level in levels]
+        validation = [level.subset([n + 1 for n in held]) for level in levels]
         augmentation = Augmentation()
 
         def draw(stage: int, generator: torch.Generator) -> Pair:
-            display.at(stage_name(stage, spacings), trainer.step, self.recipe.steps[stage])
+            display.update(stage_title(stage, spacings), trainer.step, self.recipe.steps[stage])
             return members[stage].random_pair(augmentation, generator)
 
-        def judge(stage: int) -> list[Pair]:
-            return list(judges[stage].all_pairs())
+        def held_out_pairs(stage: int) -> list[Pair]:
+            return list(validation[stage].all_pairs())
 
         self.network.to(self.device)
         trainer = Trainer(
             self.network,
             self.recipe,
             draw,
-            judge if held else None,
+            held_out_pairs if held else None,
             self.seed,
             reinitialize=self.start_from is None,
         )
         return trainer
 
     def _train(self, trainer: Trainer, display: TrainingDisplay) -> None:
-        """Train, and keep the curves up to date."""
+        """Train, and update the learning curves."""
 
-        def keep_curves() -> None:
-            table, picture = self.places.table, self.places.picture
-            write_curves(table, picture, trainer.records, self.network.spacings)
+        def update_curves() -> None:
+            table, figure = self.files.table, self.files.figure
+            write_curves(table, figure, trainer.records, self.network.spacings)
 
         def report(record: Record) -> None:
             display.record(record, self.network.spacings, self.recipe.steps)
             if distributed.rank() == 0:
-                keep_curves()
+                update_curves()
 
-        if self.places.checkpoint.exists():
-            display.say(f"Goes on from {self.places.checkpoint}")
-        trainer.run(report, self.places.checkpoint)
+        if self.files.checkpoint.exists():
+            display.say(f"Resuming from {self.files.checkpoint}")
+        trainer.run(report, self.files.checkpoint)
         if distributed.rank() == 0:
-            keep_curves()
+            update_curves()
 
     def _finish(self, trainer: Trainer, used: list[Brain], images: dict[str, int]) -> None:
-        """Write the weights and what is to be known about them."""
-        checkpoint.save(self.network, self.places.model)
-        _, checksum = checkpoint.load(self.places.model)
+        """Write the weights and the model card."""
+        checkpoint.save(self.network, self.files.model)
+        _, checksum = checkpoint.load(self.files.model)
         card = {
-            "name": self.places.model.stem,
+            "name": self.files.model.stem,
             "sha256": checksum,
             "network": checkpoint.architecture_of(self.network),
             "arguments": self.network.arguments,
@@ -319,4 +333,4 @@ class Job:
             "software": model_card.describe_software(),
             "hardware": model_card.describe_hardware(self.device),
         }
-        write_json(self.places.card, card)
+        write_json(self.files.card, card)

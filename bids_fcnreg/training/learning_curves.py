@@ -1,10 +1,12 @@
-"""Curves of a training: a table and a picture."""
+"""Learning curves of a training: a table and a figure."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
+
+from matplotlib.figure import Figure
 
 from bids_fcnreg.atomic import replacing
 from bids_fcnreg.bids.derivatives import write_tsv
@@ -14,39 +16,37 @@ COLUMNS = ("stage", "spacing", "step", "seconds", "cost", "held_out")
 
 
 def write_curves(
-    table: Path, picture: Path, records: Sequence[Record], spacings: Sequence[float]
+    table: Path, figure: Path, records: Sequence[Record], spacings: Sequence[float]
 ) -> None:
-    """Write both anew.
+    """Write the table and the figure.
 
     Parameters
     ----------
     table : path
-        Tab-separated, one line a record: stage (from 1), its voxel size in mm, updates done in
-        it, wall time in seconds, mean cost of the pairs since the last record, and of those held
-        out; n/a where there is none.
-    picture : path
-        PNG with a panel for each stage.
+        TSV file with one row per record: stage (from 1), its voxel size in mm, updates in the
+        stage, wall time in s, mean cost of the training pairs since the last record, and mean
+        cost of the held-out pairs; n/a for missing values.
+    figure : path
+        PNG file with a panel per stage.
     records : sequence of Record
-        All so far.
+        All records so far.
     spacings : sequence of float
         Voxel size of each stage in mm.
     """
     write_tsv(table, COLUMNS, (_row(record, spacings) for record in records))
-    _draw(picture, records, spacings)
+    _draw(figure, records, spacings)
 
 
 def _row(record: Record, spacings: Sequence[float]) -> tuple[object, ...]:
-    """One line of the table."""
+    """Return a row of the table."""
     costs = (None if math.isnan(c) else f"{c:.6g}" for c in (record.cost, record.held_out))
     stage = record.stage
     return stage + 1, f"{spacings[stage]:g}", record.step, f"{record.seconds:.1f}", *costs
 
 
 def _draw(path: Path, records: Sequence[Record], spacings: Sequence[float]) -> None:
-    """Draw the costs over the updates."""
-    # Without pyplot no display is looked for, and nothing is kept open.
-    from matplotlib.figure import Figure
-
+    """Plot the costs against the updates."""
+    # Without pyplot: no display is needed, and no figure stays open.
     figure = Figure(figsize=(4.5 * len(spacings), 3.4), layout="constrained")
     panels = figure.subplots(1, len(spacings), squeeze=False)[0]
     for stage, (panel, spacing) in enumerate(zip(panels, spacings, strict=True)):

@@ -1,4 +1,4 @@
-"""What is written beside trained weights: what they were made from, how, and how good they are."""
+"""Model card of trained weights: data, recipe, held-out cost, software and hardware."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bids_fcnreg.fcn.train import Record
 
 
 def describe_data(brains: Sequence[Brain]) -> list[dict[str, Any]]:
-    """Datasets that images are from: name, DOI and licence as they say, and number of images."""
+    """Return name, DOI, license and number of images of each source dataset."""
     counted = Counter(brain.source for brain in brains)
     return [
         {"name": source.name, "doi": source.doi, "license": source.license, "images": number}
@@ -27,16 +27,16 @@ def describe_data(brains: Sequence[Brain]) -> list[dict[str, Any]]:
 
 
 def describe_template(template: Template) -> dict[str, str]:
-    """Name of a template, and where it is from unless that is a path of this machine."""
+    """Return the name of a template, and its URI unless it is a local file."""
     reference = template.reference
     local = reference.startswith("file:")
     return {"name": template.space} if local else {"name": template.space, "reference": reference}
 
 
 def describe_stages(records: Sequence[Record], spacings: Sequence[float]) -> list[dict[str, Any]]:
-    """What each stage brought: the mean cost of the held-out pairs before and after it.
+    """Return the mean cost of the held-out pairs before and after each stage.
 
-    The weights that are kept are those with the lowest cost.
+    The weights with the lowest cost are kept.
     """
     stages = []
     for stage, spacing in enumerate(spacings):
@@ -54,7 +54,7 @@ def describe_stages(records: Sequence[Record], spacings: Sequence[float]) -> lis
 
 
 def describe_software() -> dict[str, str | None]:
-    """Versions of what computed."""
+    """Return the versions of the software."""
     return {
         "bids_fcnreg": __version__,
         "commit": _commit(),
@@ -64,13 +64,13 @@ def describe_software() -> dict[str, str | None]:
 
 
 def describe_hardware(device: torch.device) -> dict[str, Any]:
-    """Processor, GPU if that computed, and threads."""
+    """Return CPU, GPU (if used) and number of threads."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {"cpu": _processor(), "gpu": gpu, "threads": torch.get_num_threads()}
 
 
 def _commit() -> str | None:
-    """Git commit of this package where it is used from its repository, else None."""
+    """Return the git commit of this package, or None outside a repository."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
@@ -85,7 +85,7 @@ def _commit() -> str | None:
 
 
 def _processor() -> str:
-    """Name of the processor."""
+    """Return the name of the CPU."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

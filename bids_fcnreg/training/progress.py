@@ -1,4 +1,4 @@
-"""What the user sees of a training: a bar on a terminal, elsewhere a line now and then."""
+"""Progress of a training: a progress bar on a terminal, and a line per record."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from bids_fcnreg.fcn.train import Record
 
 
 class TrainingDisplay:
-    """Shows the images being aligned and the stages being trained; a context manager.
+    """Display of the alignment of images and the stages of the training; a context manager.
 
     Parameters
     ----------
     console : rich.console.Console
-        Where to show it.
+        Console to print to.
     live : bool, optional
-        Whether there is a bar; by default, whether the console is a terminal.
+        Whether to show a progress bar; by default, whether the console is a terminal.
     """
 
     def __init__(self, console: Console, live: bool | None = None) -> None:
@@ -53,36 +53,45 @@ class TrainingDisplay:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def say(self, sentence: str) -> None:
-        """Print a sentence."""
-        self._console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+    def say(self, message: str) -> None:
+        """Print a message."""
+        self._console.print(message, markup=False, highlight=False, soft_wrap=True)
 
-    def at(self, what: str, done: int, total: int) -> None:
-        """So much of something is done."""
-        if what == self._shown:
+    def update(self, task: str, done: int, total: int) -> None:
+        """Update the progress bar of a task, or replace that of another task."""
+        if task == self._shown:
             self._bar.update(self._task, completed=done)
             return
-        self._shown = what
-        self._bar.reset(self._task, description=what, completed=done, total=total, visible=True)
+        self._shown = task
+        self._bar.reset(self._task, description=task, completed=done, total=total, visible=True)
 
     def record(self, record: Record, spacings: Sequence[float], steps: Sequence[int]) -> None:
-        """Print a record of a training with so many stages and updates in each."""
+        """Print a record of a training.
+
+        Parameters
+        ----------
+        record : Record
+        spacings : sequence of float
+            Voxel size of each stage in mm.
+        steps : sequence of int
+            Number of updates in each stage.
+        """
         costs = {"cost": record.cost, "held-out cost": record.held_out}
-        words = [f"{name} {cost:.4f}" for name, cost in costs.items() if not math.isnan(cost)]
+        known = [f"{name} {cost:.4f}" for name, cost in costs.items() if not math.isnan(cost)]
         self.say(
-            f"{stage_name(record.stage, spacings)}: update {record.step} of "
-            f"{steps[record.stage]}, {', '.join(words or ['no cost'])}, "
-            f"{duration(record.seconds)} in all"
+            f"{stage_title(record.stage, spacings)}: update {record.step} of "
+            f"{steps[record.stage]}, {', '.join(known or ['no cost'])}, "
+            f"{format_elapsed(record.seconds)} in all"
         )
 
 
-def stage_name(stage: int, spacings: Sequence[float]) -> str:
-    """A stage in words."""
+def stage_title(stage: int, spacings: Sequence[float]) -> str:
+    """Return the title of a stage."""
     return f"Stage {stage + 1} of {len(spacings)} ({spacings[stage]:g} mm)"
 
 
-def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, as reads best."""
+def format_elapsed(seconds: float) -> str:
+    """Format an elapsed time in seconds, minutes or hours."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,24 +1,20 @@
-"""Recipes: how a network is trained, from what is asked for and what is usual."""
+"""Recipes of trainings, and networks before training."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+
+import torch
 
 from bids_fcnreg.errors import InputError
+from bids_fcnreg.fcn.nets import checkpoint
+from bids_fcnreg.fcn.nets.checkpoint import RegistrationNetwork
+from bids_fcnreg.fcn.train import Training
 
-if TYPE_CHECKING:
-    from bids_fcnreg.fcn.nets.checkpoint import RegistrationNetwork
-    from bids_fcnreg.fcn.train import Training
 
-
-def fresh_network(kind: str, seed: int) -> RegistrationNetwork:
-    """A network with random weights."""
-    import torch
-
-    from bids_fcnreg.fcn.nets import checkpoint
-
+def untrained_network(kind: str, seed: int) -> RegistrationNetwork:
+    """Return a network with random weights."""
     torch.manual_seed(seed)
     network = checkpoint.NETWORKS[kind]()
     network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # not in stubs
@@ -26,16 +22,16 @@ def fresh_network(kind: str, seed: int) -> RegistrationNetwork:
 
 
 def with_steps(recipe: Training, steps: Sequence[int], flag: str) -> Training:
-    """The recipe of a network with other numbers of updates in its stages.
+    """Replace the numbers of updates in a recipe.
 
     Parameters
     ----------
     recipe : Training
-        What is usual for the network.
+        Default recipe of the network.
     steps : sequence of int
         Updates in each stage.
     flag : str
-        Where the user gives them.
+        Option with which the user sets them.
 
     Raises
     ------
@@ -46,9 +42,10 @@ def with_steps(recipe: Training, steps: Sequence[int], flag: str) -> Training:
     if len(steps) != stages or not any(steps):
         example = " ".join(map(str, recipe.steps))
         raise InputError(
-            f"The network is trained in {stages} {'stage' if stages == 1 else 'stages'}: give "
-            f"{flag} so many numbers, not all of them zero, for instance {flag} {example}."
+            f"{flag}: this network is trained in {stages} "
+            f"{'stage' if stages == 1 else 'stages'}. Provide one number per stage, not all zero, "
+            f"for example {flag} {example}."
         )
-    # A short training is looked at, too, some ten times in its longest stage.
-    often = max(1, min(recipe.check_every, max(steps) // 10))
-    return replace(recipe, steps=tuple(steps), check_every=often)
+    # A short training is validated about ten times in its longest stage.
+    check_every = max(1, min(recipe.check_every, max(steps) // 10))
+    return replace(recipe, steps=tuple(steps), check_every=check_every)

@@ -124,9 +124,9 @@ def simulate(anatomy: LabelMap, rng: np.random.Generator) -> tuple[np.ndarray, n
     Parameters
     ----------
     anatomy : LabelMap
-        Where each structure is.
+        Anatomy to simulate.
     rng : Generator
-        Source of all randomness: equal states give equal images.
+        Random generator: equal states give equal images.
 
     Returns
     -------

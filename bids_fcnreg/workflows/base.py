@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from nipype.pipeline import engine as pe
 
     from bids_fcnreg.bids.atlases import Atlas
-    from bids_fcnreg.bids.order import Reference
+    from bids_fcnreg.bids.order import ReferenceSession
     from bids_fcnreg.bids.scan import Scan
     from bids_fcnreg.bids.templates import Template
     from bids_fcnreg.config import Config
@@ -217,7 +217,7 @@ def _add_anatomy(
     scan: Scan,
     templates: Sequence[Template],
     prefix: str = "",
-    reference: Reference | None = None,
+    reference: ReferenceSession | None = None,
 ) -> _Anatomy:
     """Add everything that does not depend on a template."""
     preprocess = init_preprocess_wf(

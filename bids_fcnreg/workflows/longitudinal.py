@@ -17,7 +17,7 @@ from bids_fcnreg.workflows.register import uses_gpu
 
 if TYPE_CHECKING:
     from bids_fcnreg.bids.atlases import Atlas
-    from bids_fcnreg.bids.order import Reference
+    from bids_fcnreg.bids.order import ReferenceSession
     from bids_fcnreg.bids.scan import Scan
     from bids_fcnreg.bids.templates import Template
     from bids_fcnreg.config import Config
@@ -104,7 +104,7 @@ def init_changes_wf(
     *,
     config: Config,
     scans: Sequence[Scan],
-    reference: Reference,
+    reference: ReferenceSession,
     template: Template,
     atlas: Atlas,
     name: str,
@@ -117,8 +117,8 @@ def init_changes_wf(
         Settings with the folders.
     scans : sequence of Scan
         The sessions.
-    reference : Reference
-        Session that changes are relative to.
+    reference : ReferenceSession
+        The one that changes are relative to.
     template : Template
         Space of the atlas.
     atlas : Atlas

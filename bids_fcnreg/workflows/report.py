@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from nireports.assembler.report import Report
 
     from bids_fcnreg.bids.atlases import Atlas
-    from bids_fcnreg.bids.order import Reference
+    from bids_fcnreg.bids.order import ReferenceSession
     from bids_fcnreg.bids.scan import Scan
     from bids_fcnreg.bids.templates import Template
     from bids_fcnreg.config import Config
@@ -42,7 +42,7 @@ def init_anat_report_wf(
     config: Config,
     scan: Scan,
     templates: Iterable[Template],
-    reference: Reference | None = None,
+    reference: ReferenceSession | None = None,
     name: str = "report_wf",
 ) -> LiterateWorkflow:
     """Make the summary of a subject, and the figure of the brain mask.
@@ -54,8 +54,8 @@ def init_anat_report_wf(
     scan : Scan
         Scan with its T1w images.
     templates : iterable of Template
-        Templates it is registered to.
-    reference : Reference, optional
+        What it is registered to.
+    reference : ReferenceSession, optional
         The session that changes are relative to.
     name : str
         Name of the workflow.
@@ -88,7 +88,7 @@ def init_anat_report_wf(
     if scan.session is not None:
         summary.inputs.session = scan.session
     if reference is not None:
-        summary.inputs.reference = reference.told
+        summary.inputs.reference = reference.description
     if scan.lesions:
         summary.inputs.lesions = [path.name for path in scan.lesions]
     outline = sized_node(Slices(), "mask_outline", DRAW, voxels_of(scan.t1w[0]))

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Prints who is to be registered, a label a line: all that have no complete result yet.
+# Prints the labels of the participants without complete results, one per line.
 #   docker/slurm/participants.sh BIDS_DIR OUTPUT_DIR [options of bids_fcnreg] > participants.txt
-# BIDS_FCNREG is the command, if it is not bids_fcnreg, such as
+# BIDS_FCNREG is the command (default: bids_fcnreg), such as
 # "singularity run --cleanenv -B /data -B /scratch bids_fcnreg.sif".
 set -euo pipefail
 read -ra app <<< "${BIDS_FCNREG:-bids_fcnreg}"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Starts SLURM on this machine and runs phantoms both ways: as a job array, one job of which is killed
-# and requeued, and with Nipype's plugin. Needs root, slurm-wlm and munge.
-#   docker/slurm/test.sh [FOLDER]      default: build/slurm
-# VENV is the environment that holds bids_fcnreg (default .venv).
+# Starts SLURM on this machine and registers phantoms in two ways: as a job array, one job of which is
+# killed and requeued, and with Nipype's plugin. Requires root, slurm-wlm and munge.
+#   docker/slurm/test.sh [DIR]      default: build/slurm
+# VENV is the virtual environment with bids_fcnreg (default .venv).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 folder=$(realpath --canonicalize-missing "${1:-build/slurm}")
@@ -11,7 +11,7 @@ export PATH=$bin:$PATH
 rm -rf "$folder" && mkdir -p "$folder/state" "$folder/spool"
 say() { printf '\n== %s\n' "$*"; }
 
-say "SLURM on one machine"
+say "Start SLURM on one machine"
 host=$(hostname -s)
 memory=$(awk '/MemTotal/ {print int($2 / 1024 * 0.9)}' /proc/meminfo)
 cat > "$folder/slurm.conf" <<EOF
@@ -51,7 +51,7 @@ for _ in $(seq 30); do
 done
 sinfo
 
-say "Phantoms"
+say "Simulate phantoms"
 data=$folder/bids out=$folder/out
 fcnreg phantom "$data" --participants 2 --seed 3
 options=(--mode predict --device cpu)
@@ -72,12 +72,12 @@ scontrol show job "$array" | grep -E -o 'ArrayTaskId=[0-9]+|JobState=\w+|Restart
 tail -n 3 "$folder"/array_*.log
 [ "$(scontrol show job "$array" | grep -c 'JobState=COMPLETED')" = 2 ]
 scontrol show job "${array}_1" | grep -q 'Restarts=1'
-[ -z "$(docker/slurm/participants.sh "$data" "$out" "${options[@]}")" ] # nobody is left
+[ -z "$(docker/slurm/participants.sh "$data" "$out" "${options[@]}")" ] # all are done
 
 say "Nipype's plugin"
 bids_fcnreg "$data" "$folder/plugin-out" participant "${options[@]}" --skip-bids-validation \
     -w "$folder/plugin-scratch" --use-plugin docker/slurm/plugin.yml --omp-nthreads 1
-scontrol show job | grep -o ' TRES=.*' | sort | uniq --count # what steps were given
+scontrol show job | grep -o ' TRES=.*' | sort | uniq --count # allocated resources
 
-say "The same?"
+say "Compare the results"
 python docker/compare.py --exact "$out" "$folder/plugin-out"

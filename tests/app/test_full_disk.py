@@ -37,7 +37,7 @@ def test_a_full_disk_is_told_and_with_more_room_the_same_command_goes_on(small_s
     if "exit code" not in done.stdout:
         pytest.skip(f"a disk of its own cannot be made here: {done.stderr.strip()}")
     first, second, _ = done.stdout.split("exit code ")
-    assert "sub-01 failed: The disk was full: make room where" in first, done.stdout
+    assert "sub-01 failed: No space left on device. Free some space" in first, done.stdout
     assert (second[0], done.stdout[-2]) == ("1", "0"), done.stdout
     assert "Traceback" not in done.stdout + done.stderr
     for out, results in ((tmp_path / "first", False), (tmp_path / "second", True)):

@@ -251,7 +251,7 @@ def test_without_the_participant_level_there_is_nothing_to_report(study, tmp_pat
     empty = SimpleNamespace(**vars(study) | {"out": tmp_path / "out", "folder": tmp_path})
     done = call(empty, "group")
     assert done.returncode == 2
-    assert "holds no results of the participant level" in done.stderr
+    assert "holds no participant-level results" in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
@@ -277,7 +277,7 @@ def template(study) -> Path:
     before = kept.stat().st_mtime_ns
     done = call(study, "group", *words)
     assert done.returncode == 1, done.stdout + done.stderr  # two scans are not there
-    assert "Not preprocessed, hence left out: sub-05, sub-06" in done.stdout
+    assert "Skipped, not preprocessed: sub-05, sub-06" in done.stdout
     assert kept.stat().st_mtime_ns == before
     return study.out / "tpl-Bodies"
 
@@ -381,9 +381,9 @@ def test_a_template_to_which_a_scan_is_added_goes_on_from_there(study, template)
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--group-task", "template"], "needs a name"),
+        (["--group-task", "template"], "requires a name"),
         ([*WORDS, "--template-name", "a-b"], "letters and digits only"),
-        ([*WORDS, "--template-name", "A", "--template", "x.nii"], "give --template once"),
+        ([*WORDS, "--template-name", "A", "--template", "x.nii"], "Use --template once"),
     ],
 )
 def test_wrong_words_for_a_template(study, words, sentence):
@@ -410,5 +410,5 @@ def test_training_on_the_study_registers_everybody_with_its_network(study):
             == (card["sha256"])
         )
     again = call(own, "group", *words, "--participant-label", "01", "02", "03", "04")
-    assert "trained already" in again.stdout
+    assert "already been trained" in again.stdout
     assert os.path.exists(out / "group" / "network_curves.tsv")

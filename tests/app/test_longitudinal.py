@@ -138,10 +138,10 @@ def test_a_reference_session_that_nobody_has_is_refused(study, tmp_path):
     shutil.copytree(study.folder / "bids", tmp_path / "bids")
     done = dry_run(tmp_path, "--longitudinal", "--reference-session", "baseline")
     assert done.returncode == 2
-    assert "no session 'baseline' is processed; choose from post, pre." in done.stderr
+    assert "there is no session 'baseline'. Choose from post, pre." in done.stderr
     done = dry_run(tmp_path, "--reference-session", "pre")
     assert done.returncode == 2
-    assert "--longitudinal only" in done.stderr
+    assert "requires --longitudinal" in done.stderr
 
 
 def test_a_participant_without_the_chosen_session_is_warned_of(study, tmp_path):

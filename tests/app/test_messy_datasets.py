@@ -129,7 +129,7 @@ def test_the_output_of_fmriprep_is_refused_as_input(tmp_path, capsys, level):
     for more in ({"DatasetType": "derivative"}, {}):
         (bids / "dataset_description.json").write_text(json.dumps(content | more))
         assert main([str(bids), str(tmp_path / "out"), level]) == 2
-        assert "give the raw BIDS dataset that they were made from" in capsys.readouterr().err
+        assert "Provide the raw BIDS dataset that they were made from" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -21,7 +21,7 @@ from bids_fcnreg.fcn.nets.checkpoint import load, packaged_weights
 
 pytestmark = pytest.mark.slow
 
-CHANGED = "Results are replaced, for what they were made from has changed"
+CHANGED = "Results are replaced, because their sources have changed"
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def run(study: SimpleNamespace, *more: str) -> str:
 
 
 def made(study: SimpleNamespace) -> dict[str, int]:
-    """When each result of a step was made, by its place in the work folder."""
+    """When each result of a step was made, by its place in the work directory."""
     results = study.folder.joinpath("work").rglob("result_*.pklz")
     return {str(path.relative_to(study.folder)): path.stat().st_mtime_ns for path in results}
 
@@ -102,12 +102,12 @@ def test_a_changed_input_is_noticed_and_its_results_are_made_again(study):
     before = digest(image)
     change(scan)
     told = run(study, "--dry-run")
-    assert "sub-01: results in Small are there (predict), made from another sub-01_T1w" in told
+    assert "sub-01: results in Small exist (predict), made from another sub-01_T1w" in told
     assert f"{CHANGED}: sub-01 (sub-01_T1w.nii.gz)\n" in run(study)
     assert digest(image) != before
     recorded = json.loads((anat / "sub-01_desc-preproc_T1w.json").read_text())["SourcesSHA256"]
     assert recorded == {"bids:raw:sub-01/anat/sub-01_T1w.nii.gz": digest(scan)}
-    assert run(study, "--dry-run").endswith("sub-01: results in Small are there (predict)\n")
+    assert run(study, "--dry-run").endswith("sub-01: results in Small exist (predict)\n")
 
 
 def dry(study: SimpleNamespace, template: Path, *more: str) -> str:
@@ -136,7 +136,7 @@ def elsewhere(source: Path, folder: Path, name: str) -> list[Path]:
 def test_the_same_template_by_another_path_is_the_same(study, tmp_path):
     for place in elsewhere(study.template, tmp_path / "t", "Small.nii.gz"):
         told = dry(study, place)
-        assert told.endswith("sub-01: results in Small are there (predict)\n"), (place, told)
+        assert told.endswith("sub-01: results in Small exist (predict)\n"), (place, told)
     change(place.parents[1] / "best/Small.nii.gz")
     assert "made from another Small.nii.gz" in dry(study, place.parents[1] / "best/Small.nii.gz")
 
@@ -147,10 +147,10 @@ def test_the_same_scan_compressed_otherwise_is_the_same(study):
     bare = scan.with_suffix("")
     scan.write_bytes(gzip.compress(gzip.decompress(before), 1))
     assert scan.read_bytes() != before
-    assert run(study, "--dry-run").endswith("results in Small are there (predict)\n")
+    assert run(study, "--dry-run").endswith("results in Small exist (predict)\n")
     scan.unlink()
     bare.write_bytes(gzip.decompress(before))
-    assert run(study, "--dry-run").endswith("results in Small are there (predict)\n")
+    assert run(study, "--dry-run").endswith("results in Small exist (predict)\n")
     bare.unlink()
     scan.write_bytes(before)
 
@@ -166,10 +166,10 @@ def test_the_same_model_and_atlas_by_another_path_are_the_same(study, tmp_path):
     run(other, "--model", str(model), "--atlas", str(atlas))
     for place in elsewhere(model, tmp_path / "m", "renamed.safetensors"):
         told = run(other, "--dry-run", "--model", str(place), "--atlas", str(atlas))
-        assert told.endswith("sub-01: results in Small are there (predict)\n"), (place, told)
+        assert told.endswith("sub-01: results in Small exist (predict)\n"), (place, told)
     for place in elsewhere(atlas, tmp_path / "a", "lobes.nii.gz"):
         told = run(other, "--dry-run", "--model", str(model), "--atlas", str(place))
-        assert told.endswith("sub-01: results in Small are there (predict)\n"), (place, told)
+        assert told.endswith("sub-01: results in Small exist (predict)\n"), (place, told)
     change(atlas)
     told = run(other, "--dry-run", "--model", str(model), "--atlas", str(atlas))
     assert "made from another lobes.nii.gz" in told

@@ -12,11 +12,11 @@ from rich.console import Console
 
 from bids_fcnreg.app.summary import (
     Failure,
-    closing_rows,
-    doubts,
-    read_failures,
-    read_quality,
-    show,
+    print_summary,
+    quality_warnings,
+    read_crash_files,
+    read_quality_by_space,
+    summary_rows,
 )
 from bids_fcnreg.app.summary_table import print_table
 from bids_fcnreg.qc.verdict import UNUSABLE
@@ -58,14 +58,14 @@ def test_our_own_errors_are_told_in_their_own_words(tmp_path):
     sentence = "/in/a.nii.gz cannot be read (truncated): get it again."
     crash(tmp_path, 10, "sub_01_wf", "preprocess_wf.conform",
           f"bids_fcnreg.errors.InputError: {sentence}")  # fmt: skip
-    assert read_failures(tmp_path, WORKFLOWS) == {"sub-01": Failure(sentence)}
+    assert read_crash_files(tmp_path, WORKFLOWS) == {"sub-01": Failure(sentence)}
 
 
 def test_other_errors_name_stage_reason_and_crash_file(tmp_path):
     path = crash(tmp_path, 10, "sub_02_wf", "register_M_wf.estimate", "ValueError: no good.")
-    failure = read_failures(tmp_path, WORKFLOWS)["sub-02"]
+    failure = read_crash_files(tmp_path, WORKFLOWS)["sub-02"]
     assert failure.crash_file == path
-    assert failure.sentence == (
+    assert failure.message == (
         f"The stage 'registration' failed (ValueError: no good); the details are in {path}."
     )
 
@@ -74,17 +74,17 @@ def test_the_first_failure_of_each_subject_counts(tmp_path):
     crash(tmp_path, 20, "sub_01_wf", "preprocess_wf.b", "bids_fcnreg.errors.InputError: second")
     crash(tmp_path, 10, "sub_01_wf", "preprocess_wf.a", "bids_fcnreg.errors.InputError: first")
     crash(tmp_path, 10, "sub_99_wf", "preprocess_wf.a", "ValueError: of nobody")
-    assert read_failures(tmp_path, WORKFLOWS) == {"sub-01": Failure("first")}
+    assert read_crash_files(tmp_path, WORKFLOWS) == {"sub-01": Failure("first")}
 
 
 def test_quality_is_found_by_session_and_space(tmp_path):
     anat = tmp_path / "sub-01" / "ses-x" / "anat"
     quality_file(anat, "sub-01_ses-x", "A", similarity=0.5)
     quality_file(anat, "sub-01_ses-x_acq-b", "B+2", similarity=0.6)
-    found = read_quality(tmp_path, "sub-01_ses-x")
+    found = read_quality_by_space(tmp_path, "sub-01_ses-x")
     numbers = {space: quality["similarity"] for space, quality in found.items()}
     assert numbers == {"A": 0.5, "B+2": 0.6}
-    assert read_quality(tmp_path, "sub-01") == {}
+    assert read_quality_by_space(tmp_path, "sub-01") == {}
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_quality_is_found_by_session_and_space(tmp_path):
 )
 def test_damaged_quality_is_none(tmp_path, damage):
     quality_file(tmp_path / "sub-01" / "anat", "sub-01", "A", **damage)
-    assert read_quality(tmp_path, "sub-01") == {}
+    assert read_quality_by_space(tmp_path, "sub-01") == {}
 
 
 def test_registrations_that_are_not_good_are_found(tmp_path):
@@ -102,8 +102,8 @@ def test_registrations_that_are_not_good_are_found(tmp_path):
         quality_file(tmp_path / "sub-01" / "anat", "sub-01", space,
                      verdict=verdict, verdict_reason=reason)  # fmt: skip
     both = ["sub-01 to B is failed: Why.", "sub-01 to C is doubtful: Why."]
-    assert doubts(tmp_path, "sub-01") == both
-    assert doubts(tmp_path, "sub-01", ("failed",)) == both[:1]
+    assert quality_warnings(tmp_path, "sub-01") == both
+    assert quality_warnings(tmp_path, "sub-01", ("failed",)) == both[:1]
 
 
 def test_the_closing_table_tells_everything(tmp_path):
@@ -111,7 +111,7 @@ def test_the_closing_table_tells_everything(tmp_path):
                  similarity_initial=0.1, similarity=0.75, folds_percent=0.00041,
                  verdict="doubtful", verdict_reason="It is upside down.")  # fmt: skip
     written = io.StringIO()
-    show(
+    print_summary(
         Console(file=written, width=120),
         ["sub-01", "sub-02"],
         {"sub-01": 63.2},
@@ -121,12 +121,12 @@ def test_the_closing_table_tells_everything(tmp_path):
     )
     text = written.getvalue()
     narrow = io.StringIO()
-    show(Console(file=narrow, width=70), ["sub-01"], {}, {}, tmp_path, tmp_path)
+    print_summary(Console(file=narrow, width=70), ["sub-01"], {}, {}, tmp_path, tmp_path)
     assert "sub-01/anat" not in narrow.getvalue() and "doubtful" in narrow.getvalue()
     assert "0.100 → 0.750" in narrow.getvalue()
     for words in ("sub-01", "MNI", "63", "0.100 → 0.750", "0.0004", "sub-01/anat"):
         assert words in text
-    assert "sub-02 failed: It has no T1w image." in text
+    assert "sub-02 failed: No T1w image." in text
     assert "sub-01 to MNI is doubtful: It is upside down." in text
     assert f"1 of 2 done. Results and reports: {tmp_path}" in text
 
@@ -136,10 +136,10 @@ def test_partial_quality_is_shown_as_far_as_it_goes(tmp_path):
                  similarity_initial=float("nan"), verdict="unknown",
                  verdict_reason="metrics are missing: folds_percent")  # fmt: skip
     written = io.StringIO()
-    show(Console(file=written, width=120), ["sub-01"], {}, {}, tmp_path, tmp_path)
+    print_summary(Console(file=written, width=120), ["sub-01"], {}, {}, tmp_path, tmp_path)
     assert "– → 0.750" in written.getvalue()
     assert "sub-01 to MNI is unknown: metrics are missing" in written.getvalue()
-    assert doubts(tmp_path, "sub-01", UNUSABLE)
+    assert quality_warnings(tmp_path, "sub-01", UNUSABLE)
 
 
 TEMPLATES = ("MNI152NLin2009cAsym", "MNIPediatricAsym+3", "MyOwnStudyTemplateOfTheYear2026Part2")
@@ -161,7 +161,7 @@ def test_names_in_the_closing_table_are_whole_and_lines_fit(tmp_path, label, spa
         quality_file(tmp_path.joinpath(*label.split("_"), "anat"), label, space,
                      similarity_initial=0.1, similarity=0.75, folds_percent=0.00041)  # fmt: skip
     written = io.StringIO()
-    rows = closing_rows(["sub-02", label], {label: 63.2}, {"sub-02": Failure("No.")}, tmp_path)
+    rows = summary_rows(["sub-02", label], {label: 63.2}, {"sub-02": Failure("No.")}, tmp_path)
     assert len(rows) == len(spaces) + 1
     print_table(Console(file=written, width=width, soft_wrap=True, markup=False), rows)
     lines = written.getvalue().splitlines()
@@ -181,7 +181,7 @@ def test_the_closing_table_keeps_what_has_room(tmp_path):
 
     def printed(width):
         written = io.StringIO()
-        rows = closing_rows([label], {label: 63.2}, {}, tmp_path)
+        rows = summary_rows([label], {label: 63.2}, {}, tmp_path)
         print_table(Console(file=written, width=width), rows)
         return written.getvalue()
 

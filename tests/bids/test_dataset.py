@@ -110,7 +110,9 @@ def test_filter_words_for_absent_and_present(dataset, tmp_path, value, number):
 
 def test_filter_cannot_undo_the_command_line(dataset, tmp_path):
     path = write(tmp_path / "f.json", {"t1w": {"subject": "01", "session": "a"}})
-    with pytest.raises(InputError, match=r"no T1w image for what was asked.*the session a"):
+    with pytest.raises(
+        InputError, match=r"no T1w image that matches the selection.*the session a"
+    ):
         find_scans(dataset, ["02"], ["b"], read_filter_file(path))
 
 
@@ -119,8 +121,8 @@ def test_filter_cannot_undo_the_command_line(dataset, tmp_path):
     [
         ({"t1": {}}, "unknown query t1"),
         ({"t1w": {"aquisition": "Y"}}, "unknown entity aquisition"),
-        ({"t1w": 3}, "one object a query"),
-        ([], "one object a query"),
+        ({"t1w": 3}, "one object per query"),
+        ([], "one object per query"),
     ],
 )
 def test_wrong_filter_files(tmp_path, content, words):
@@ -148,9 +150,9 @@ def test_broken_link_is_found_for_the_reader_to_complain(dataset):
     [
         ({"participants": ["01", "77"]}, "Participant 77 is not in .* 01, 02, 03"),
         ({"sessions": ["z"]}, "Session z is not in .* a, b"),
-        ({"participants": ["1"]}, "Participant 1 is not in .*: did you mean 01\\?"),
-        ({"participants": ["01,02"]}, "put spaces between labels"),
-        ({"participants": ["03"]}, "no T1w image for what was asked"),
+        ({"participants": ["1"]}, "Participant 1 is not in .*. Did you mean 01\\?"),
+        ({"participants": ["01,02"]}, "Separate labels by spaces"),
+        ({"participants": ["03"]}, "no T1w image that matches the selection"),
     ],
 )
 def test_what_is_not_there(dataset, arguments, words):
@@ -159,19 +161,19 @@ def test_what_is_not_there(dataset, arguments, words):
 
 
 def test_not_a_dataset(tmp_path, dataset):
-    with pytest.raises(InputError, match="is not a folder"):
+    with pytest.raises(InputError, match="is not a directory"):
         find_scans(tmp_path / "none")
     with pytest.raises(InputError, match=r"no dataset_description\.json"):
         find_scans(tmp_path)
     description = dataset / "dataset_description.json"
-    for content, words in (("{", "not readable JSON"), ('{"Name": "x"}', "lacks BIDSVersion")):
+    for content, words in (("{", "not valid JSON"), ('{"Name": "x"}', "lacks BIDSVersion")):
         description.write_text(content)
         with pytest.raises(InputError, match=words):
             find_scans(dataset)
     empty = tmp_path / "empty"
     empty.mkdir()
     (empty / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.8.0"}')
-    with pytest.raises(InputError, match=r"no sub-\* folders"):
+    with pytest.raises(InputError, match=r"no sub-\* directories"):
         find_scans(empty)
 
 

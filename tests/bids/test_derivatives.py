@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from bids_fcnreg import __version__
-from bids_fcnreg.bids.derivatives import bids_uri, prepare_output, strangers
+from bids_fcnreg.bids.derivatives import bids_uri, prepare_output, unrelated_files
 from bids_fcnreg.errors import InputError
 
 
@@ -75,17 +75,17 @@ def test_several_at_once(raw, tmp_path):
 
 def test_other_things_in_the_folder_are_told_until_it_is_ours(raw, tmp_path):
     out = tmp_path / "out"
-    assert strangers(out) == []
+    assert unrelated_files(out) == []
     for name in ("holiday", "work", "logs", ".cache"):
         (out / name).mkdir(parents=True)
-    assert strangers(out, out / "work") == ["holiday/"]
+    assert unrelated_files(out, out / "work") == ["holiday/"]
     prepare_output(out, raw)
-    assert strangers(out) == []
+    assert unrelated_files(out) == []
 
 
 def test_derivatives_given_in_place_of_the_dataset(raw, tmp_path):
     prepare_output(tmp_path / "out", raw)
-    with pytest.raises(InputError, match="the first folder is that of the dataset"):
+    with pytest.raises(InputError, match="The first argument is the BIDS dataset"):
         prepare_output(tmp_path / "out", tmp_path / "out")
 
 
@@ -95,15 +95,17 @@ def test_refuses_the_input_and_the_folders_of_others(raw, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     (other / "dataset_description.json").write_text('{"GeneratedBy": [{"Name": "fMRIPrep"}]}')
-    with pytest.raises(InputError, match="did not make"):
+    with pytest.raises(InputError, match="did not create"):
         prepare_output(other, raw)
     for text in ('{"Name": "x", "Gen', "[1]", ""):
         (other / "dataset_description.json").write_text(text)
-        with pytest.raises(InputError, match="cannot be read as JSON, so that nobody knows"):
+        with pytest.raises(
+            InputError, match="cannot be read as JSON, so the results are of unknown origin"
+        ):
             prepare_output(other, raw)
     for makers in ("null", "5", "[7]", "{}"):
         (other / "dataset_description.json").write_text(f'{{"GeneratedBy": {makers}}}')
-        with pytest.raises(InputError, match="did not make"):
+        with pytest.raises(InputError, match="did not create"):
             prepare_output(other, raw)
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="is a file"):

@@ -39,32 +39,32 @@ IN_SESSION = "sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz"
 @pytest.mark.parametrize(
     ("good", "stray", "reason"),
     [
-        (GOOD, "sub-01_bad/anat/sub-01_T1w.nii.gz", "not in a folder sub-LABEL"),
-        (GOOD, "sub-01-old/anat/sub-01_T1w.nii.gz", "not in a folder sub-LABEL"),
-        (GOOD, "sub-01.bak/anat/sub-01_T1w.nii.gz", "not in a folder sub-LABEL"),
-        (GOOD, "sub-01 (copy)/anat/sub-01_T1w.nii.gz", "not in a folder sub-LABEL"),
-        (GOOD, "Sub-01/anat/sub-01_T1w.nii.gz", "not in a folder sub-LABEL"),
-        (GOOD, "sub_01/anat/sub-01_T1w.nii.gz", "not in a folder sub-LABEL"),
+        (GOOD, "sub-01_bad/anat/sub-01_T1w.nii.gz", "not in a directory sub-LABEL"),
+        (GOOD, "sub-01-old/anat/sub-01_T1w.nii.gz", "not in a directory sub-LABEL"),
+        (GOOD, "sub-01.bak/anat/sub-01_T1w.nii.gz", "not in a directory sub-LABEL"),
+        (GOOD, "sub-01 (copy)/anat/sub-01_T1w.nii.gz", "not in a directory sub-LABEL"),
+        (GOOD, "Sub-01/anat/sub-01_T1w.nii.gz", "not in a directory sub-LABEL"),
+        (GOOD, "sub_01/anat/sub-01_T1w.nii.gz", "not in a directory sub-LABEL"),
         (IN_SESSION, "sub-01/ses-1_rescan/anat/sub-01_ses-1_T1w.nii.gz", "not ses-LABEL"),
         (IN_SESSION, "sub-01/ses-1.bak/anat/sub-01_ses-1_T1w.nii.gz", "not ses-LABEL"),
         (IN_SESSION, "sub-01/Ses-1/anat/sub-01_ses-1_T1w.nii.gz", "not ses-LABEL"),
         (
             IN_SESSION,
             "sub-01/ses-1/old/anat/sub-01_ses-1_T1w.nii.gz",
-            "not directly in the folder",
+            "not directly in the anat directory",
         ),
-        (GOOD, "sub-01/anat/old/sub-01_T1w.nii.gz", "not directly in the folder anat"),
-        (GOOD, "sub-01/anat/@eaDir2/sub-01_T1w.nii.gz", "not directly in the folder anat"),
-        (GOOD, "sub-01/anat_old/sub-01_T1w.nii.gz", "not directly in the folder anat"),
-        (GOOD, "sub-01/func/sub-01_T1w.nii.gz", "not directly in the folder anat"),
-        (GOOD, "sub-01/sub-01_T1w.nii.gz", "not directly in the folder anat"),
-        (GOOD, "sub-01_T1w.nii.gz", "not in a folder sub-LABEL"),
+        (GOOD, "sub-01/anat/old/sub-01_T1w.nii.gz", "not directly in the anat directory"),
+        (GOOD, "sub-01/anat/@eaDir2/sub-01_T1w.nii.gz", "not directly in the anat directory"),
+        (GOOD, "sub-01/anat_old/sub-01_T1w.nii.gz", "not directly in the anat directory"),
+        (GOOD, "sub-01/func/sub-01_T1w.nii.gz", "not directly in the anat directory"),
+        (GOOD, "sub-01/sub-01_T1w.nii.gz", "not directly in the anat directory"),
+        (GOOD, "sub-01_T1w.nii.gz", "not in a directory sub-LABEL"),
         (GOOD, "sub-01/anat/sub-02_T1w.nii.gz", "does not begin with the participant"),
         (GOOD, "sub-01/anat/sub-1_T1w.nii.gz", "does not begin with the participant"),
         (GOOD, "sub-01/anat/T1w.nii.gz", "does not begin with the participant"),
-        (GOOD, "sub-01/anat/sub-01_ses-1_T1w.nii.gz", "session in its name is not that"),
-        (IN_SESSION, "sub-01/ses-1/anat/sub-01_T1w.nii.gz", "session in its name is not that"),
-        (IN_SESSION, "sub-01/ses-1/anat/sub-01_ses-2_T1w.nii.gz", "session in its name is not"),
+        (GOOD, "sub-01/anat/sub-01_ses-1_T1w.nii.gz", "session in its name differs"),
+        (IN_SESSION, "sub-01/ses-1/anat/sub-01_T1w.nii.gz", "session in its name differs"),
+        (IN_SESSION, "sub-01/ses-1/anat/sub-01_ses-2_T1w.nii.gz", "session in its name differs"),
         (GOOD, "sub-01/anat/sub-01_desc-preproc_T1w.nii.gz", "desc- marks a derived image"),
         (GOOD, "sub-01/anat/sub-01_space-MNI_T1w.nii.gz", "space- marks a derived image"),
         (GOOD, "sub-01/anat/sub-01_res-2_T1w.nii.gz", "res- marks a derived image"),
@@ -73,7 +73,7 @@ IN_SESSION = "sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz"
         (GOOD, "sub-01/anat/sub-01_T1w (1).nii.gz", "does not end in _T1w"),
         (GOOD, "sub-01/anat/sub-01_t1w.nii.gz", "does not end in _T1w"),
         (GOOD, "sub-01/anat/sub-01_T1w.NII.GZ", "extension is not written"),
-        (GOOD, "sub-01/anat/sub-01_acq-my.scan_T1w.nii.gz", "label of acq- has other characters"),
+        (GOOD, "sub-01/anat/sub-01_acq-my.scan_T1w.nii.gz", "label of acq- has characters other"),
         (GOOD, "sub-01/anat/sub-01_acq-A_acq-B_T1w.nii.gz", "entity acq- twice"),
         (GOOD, "sub-01/anat/sub-01_run-a_T1w.nii.gz", "label of run- is not a number"),
         (GOOD, "sub-01/anat/sub-01_part-foo_T1w.nii.gz", "label of part- is not one of mag"),
@@ -152,7 +152,7 @@ def test_who_has_misnamed_images_only_fails_alone(tmp_path):
         assert scans[label].problem.startswith(words)
     assert scans["sub-05"].problem == ""
     with pytest.raises(
-        InputError, match=r"no T1w image.*sub-01/anat/sub-02_T1w.nii.gz is not use"
+        InputError, match=r"no usable T1w image.*sub-01/anat/sub-02_T1w.nii.gz is not use"
     ):
         find_scans(root, ["01"])
 
@@ -220,7 +220,7 @@ def test_bidsignore_excludes_participants_and_silences_warnings(tmp_path):
 def test_derivatives_are_refused(tmp_path, description):
     root = make(tmp_path, GOOD)
     write(root / "dataset_description.json", {"Name": "x", "BIDSVersion": "1.4.0", **description})
-    with pytest.raises(InputError, match=r"holds derivatives .* give the raw BIDS dataset"):
+    with pytest.raises(InputError, match=r"holds derivatives .* Provide the raw BIDS dataset"):
         find_scans(root)
 
 
@@ -231,7 +231,7 @@ def test_derivatives_that_do_not_say_so_are_refused(tmp_path):
         "sub-01/anat/sub-01_space-MNI152NLin2009cAsym_res-2_desc-preproc_T1w.nii.gz",
         "sub-02/ses-1/anat/sub-02_ses-1_desc-preproc_T1w.nii.gz",
     )
-    with pytest.raises(InputError, match=r"holds only derived images, .* give the raw BIDS"):
+    with pytest.raises(InputError, match=r"holds only derived images, .* Provide the raw BIDS"):
         find_scans(root)
 
 
@@ -257,7 +257,9 @@ def test_images_of_other_sessions_fail_nobody(tmp_path):
 
 def test_an_illegal_participant_who_is_asked_for(tmp_path):
     root = make(tmp_path, GOOD, "sub-01_bad/anat/sub-01_T1w.nii.gz")
-    with pytest.raises(InputError, match="sub-01_bad is not a legal folder of a participant"):
+    with pytest.raises(
+        InputError, match="sub-01_bad is not a valid name of a participant's directory"
+    ):
         find_scans(root, ["01_bad"])
 
 
@@ -287,7 +289,7 @@ def test_a_filter_of_participants_has_no_effect_and_says_so(tmp_path):
     filters = read_filter_file(write(tmp_path / "f.json", {"t1w": {"subject": "01"}}))
     dataset = read_dataset(root, filters=filters)
     assert len(dataset.scans) == 2
-    assert "subject has no effect, use --participant-label" in summarize(dataset.notes)[0]
+    assert "subject has no effect. Use --participant-label" in summarize(dataset.notes)[0]
 
 
 def test_linked_folders_are_read_and_circles_are_not_followed(tmp_path):

@@ -84,7 +84,7 @@ def test_labels_that_tell_the_time_are_in_its_order(ordered, tmp_path):
 def test_labels_that_do_not_tell_the_time_are_called_uncertain(sessions, tmp_path):
     reference = choose_reference(tmp_path, scans(*sessions.split()))
     assert not reference.certain
-    assert "neither acq_time nor the labels tell" in reference.reason
+    assert "neither acq_time nor the labels give the temporal order" in reference.reason
 
 
 def test_scans_without_and_with_a_session_are_uncertain(tmp_path):

@@ -45,7 +45,9 @@ def test_labels_that_are_too_long_are_refused(one, entity):
 def test_the_limit_is_that_of_the_file_system(tmp_path):
     longest = max(len(name) for name in output_names(scan("_acq-"), [TEMPLATE], {}))
     check(scan(f"_acq-{'a' * (255 - longest)}"), folder=tmp_path / "new" / "out")
-    with pytest.raises(InputError, match="up to 256 characters, and the output folder allows 255"):
+    with pytest.raises(
+        InputError, match="up to 256 characters, but the output directory allows 255"
+    ):
         check(scan(f"_acq-{'a' * (256 - longest)}"), folder=tmp_path / "new" / "out")
 
 
@@ -55,10 +57,10 @@ def test_entities_that_results_do_not_keep_may_be_long():
 
 @pytest.mark.parametrize("name", ["my-study", "my_study", "Größe", "a b", ""])
 def test_illegal_names_of_templates_and_atlases_are_refused(name):
-    with pytest.raises(InputError, match="would not have a legal BIDS name"):
+    with pytest.raises(InputError, match="would not have a valid BIDS name"):
         check(scan(""), replace(TEMPLATE, name=name))
     (atlas,) = default_atlases(TEMPLATE)
-    with pytest.raises(InputError, match="would not have a legal BIDS name"):
+    with pytest.raises(InputError, match="would not have a valid BIDS name"):
         check(scan(""), atlases=[replace(atlas, name=name)])
 
 

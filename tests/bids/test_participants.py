@@ -57,7 +57,7 @@ def test_rows_that_contradict_each_other_are_reported_and_not_used(read, lines):
     assert people.find("01", "1") == {"age": "n/a"}
     assert people.find("02", "1") == {"age": "30"}
     assert len(people.doubts) == 1
-    assert "several rows with different values for sub-01" in people.doubts[0]
+    assert "conflicting rows for sub-01" in people.doubts[0]
 
 
 def test_rows_that_say_the_same_twice_are_used(read):
@@ -77,7 +77,7 @@ def test_labels_that_are_not_those_of_the_folders_are_reported_with_a_hint(read,
 def test_people_without_folder_are_reported_without_a_hint(read):
     people = read("participant_id age", "sub-01 20", "sub-02 30", "sub-99 40")
     (doubt,) = people.doubts
-    assert "without a folder: 99. " in doubt
+    assert "without a directory: 99. " in doubt
 
 
 def test_no_table_says_nothing(tmp_path):

@@ -82,7 +82,7 @@ def test_a_filter_overrides_the_choice(tmp_path):
 def test_phase_images_are_left_out_and_named(tmp_path):
     images, _, said = read(tmp_path, "part-mag_T1w.nii.gz", "part-phase_T1w.nii.gz")
     assert images == ["part-mag_T1w.nii.gz"]
-    assert "sub-01_part-phase_T1w.nii.gz: not used, for it is part-phase" in said
+    assert "sub-01_part-phase_T1w.nii.gz: not used, because it is part-phase" in said
 
 
 def test_the_same_of_many_scans_is_said_once(tmp_path):
@@ -118,9 +118,11 @@ def test_two_files_of_the_same_entities(tmp_path, one, other, same):
     if same:
         dataset = read_dataset(tmp_path)
         assert len(dataset.scans[0].t1w) == 1
-        assert "for it is a copy of" in summarize(dataset.notes)[0]
+        assert "because it is a copy of" in summarize(dataset.notes)[0]
     else:
-        with pytest.raises(InputError, match="have the same entities and differ: remove one"):
+        with pytest.raises(
+            InputError, match=r"have the same entities but different content. Remove one"
+        ):
             read_dataset(tmp_path)
 
 

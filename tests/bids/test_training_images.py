@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bids_fcnreg.bids.training_images import Brain, Source, find_brains
+from bids_fcnreg.bids.training_images import Brain, SourceDataset, find_brains
 from bids_fcnreg.errors import InputError
 
 
@@ -61,7 +61,7 @@ def test_all_t1w_of_a_dataset(raw):
     ]
     assert all(brain.mask is None for brain in brains)
     assert len({brain.person for brain in brains}) == 2
-    assert {brain.source for brain in brains} == {Source("raw", "doi:10.1/x", "CC0")}
+    assert {brain.source for brain in brains} == {SourceDataset("raw", "doi:10.1/x", "CC0")}
 
 
 def test_native_images_of_derivatives_with_their_masks(derived):
@@ -70,7 +70,7 @@ def test_native_images_of_derivatives_with_their_masks(derived):
         ("sub-01_desc-preproc_T1w.nii.gz", "sub-01_desc-brain_mask.nii.gz"),
         ("sub-02_ses-a_desc-preproc_T1w.nii.gz", "sub-02_ses-a_desc-brain_mask.nii.gz"),
     ]
-    assert brains[0].source == Source("derived", "doi:10.1/y", None)
+    assert brains[0].source == SourceDataset("derived", "doi:10.1/y", None)
 
 
 def test_files_and_lists_each_image_once(derived, tmp_path):
@@ -81,7 +81,7 @@ def test_files_and_lists_each_image_once(derived, tmp_path):
     brains = find_brains([one, names, derived])
     assert brains[:2] == [Brain(one), Brain(two, mask)]
     assert len(brains) == 4
-    assert brains[0].source == Source("image files")
+    assert brains[0].source == SourceDataset("image files")
     assert brains[0].person != brains[1].person
 
 
@@ -114,8 +114,8 @@ def test_what_is_wrong_is_said(raw, tmp_path):
     (tmp_path / "folder").mkdir()
     for word, sentence in (
         ("missing", "missing does not exist"),
-        ("missing.nii.gz", "missing.nii.gz, named in the data, does not exist"),
-        ("empty", "has no T1w image in its own space"),
+        ("missing.nii.gz", "missing.nii.gz, listed in the data, does not exist"),
+        ("empty", "has no T1w image in native space"),
         ("nothing.txt", "lists no image"),
         ("gone.txt", "gone.nii.gz, named in .*gone.txt, does not exist"),
         ("other.txt", "is no image"),

@@ -215,7 +215,7 @@ def run(small_study, tmp_path_factory) -> SimpleNamespace:
     sentences = {}
     for number, (name, (make, sentence)) in enumerate(cases.items(), start=10):
         if name == "missing":  # there is no such file to be found
-            sentence = "It has no T1w image: add one"
+            sentence = "No T1w image. Add one"
         path = folder / f"in/sub-{number}/anat/sub-{number}_T1w.nii.gz"
         path.parent.mkdir(parents=True)
         make(path)

@@ -200,7 +200,7 @@ def test_reports_can_be_made_again(mixed):
     assert report.read_text() == before
     done = call(*mixed.words, "--reports-only", "--participant-label", "02")
     assert done.returncode == 1
-    assert "No results, hence no report: sub-02" in done.stdout
+    assert "Skipped, no results: sub-02" in done.stdout
 
 
 def test_a_dry_run_lists_and_writes_nothing(mixed, tmp_path):

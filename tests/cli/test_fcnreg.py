@@ -266,11 +266,11 @@ def test_jacobian_says_how_volumes_change(tmp_path):
         ("register a.nii.gz b.nii.gz -o x_ --device tpu", "--device must be one of"),
         ("register a.nii.gz b.nii.gz -o x_ --model no", "no does not exist"),
         ("apply -i text.nii.gz -r text.nii.gz -t a.h5 -o o.nii.gz", "text.nii.gz cannot be read"),
-        ("apply -i text.nii.gz -t a.h5 -o o.nii.gz", "give an image with --reference"),
+        ("apply -i text.nii.gz -t a.h5 -o o.nii.gz", "Provide an image with --reference"),
         ("apply -i . -r text.nii.gz -t a.h5 -o o.nii.gz", ". is a folder"),
         ("register a.nii.gz b.nii.gz -o x_ --labels none.nii", "none.nii does not exist"),
         ("register a.nii.gz b.nii.gz -o /proc/x_", "The folder /proc cannot be written"),
-        ("apply -i a.csv -t a.h5 -o .", "is a folder: give a file"),
+        ("apply -i a.csv -t a.h5 -o .", "is a directory. Provide the name of a file"),
         ("apply -i a.csv -t a.h5 -o a.h5/o.csv", "The folder a.h5 cannot be written"),
         ("apply -i a.csv -t a.h5 -o a.csv", "is one of the inputs"),
         ("apply -i none.csv -t a.h5 -o o.csv", "none.csv does not exist"),
@@ -285,7 +285,10 @@ def test_jacobian_says_how_volumes_change(tmp_path):
         ("apply -i a.nii.gz -r b.nii.gz -t text.nii.gz -o text.nii.gz", "is one of the inputs"),
         ("jacobian -r a.nii.gz -t a.h5 -o a.nii.gz", "is one of the inputs"),
         ("register a.nii.gz x_warped.nii.gz -o x_", "x_warped.nii.gz is one of the inputs"),
-        ("register a.nii.gz b.nii.gz -o d_", "d_xfm.h5 is a folder: give a file"),
+        (
+            "register a.nii.gz b.nii.gz -o d_",
+            "d_xfm.h5 is a directory. Provide the name of a file",
+        ),
     ],
 )
 def test_wrong_input_gets_one_sentence_and_2(words, sentence, tmp_path, monkeypatch, capsys):
@@ -316,7 +319,7 @@ def test_asked_to_end_it_leaves_nothing_half_made(tmp_path):
         assert process.poll() is None
         time.sleep(0.01)
     process.terminate()
-    assert process.communicate()[1] == "fcnreg: was asked to end.\n"
+    assert process.communicate()[1] == "fcnreg: terminated by a signal.\n"
     assert process.returncode == 143
     assert list(tmp_path.iterdir()) == []
 

@@ -225,13 +225,9 @@ def test_a_series_becomes_a_series(ants, tmp_path, axes, kind):
 @pytest.mark.parametrize(
     ("data", "words", "message"),
     [
-        (np.ones((*SHAPE, 3), "f4"), "-e 0", "is a series: give -e 3, or extract one volume"),
-        (
-            np.ones((*SHAPE, 1, 3), "f4"),
-            "",
-            "(24, 26, 20, 1, 3): Choose a 3D image or a 4D series",
-        ),
-        (np.ones((*SHAPE, 2, 3), "f4"), "-e 3", "Choose a 3D image or a 4D series"),
+        (np.ones((*SHAPE, 3), "f4"), "-e 0", "is a series. Use -e 3, or extract one volume"),
+        (np.ones((*SHAPE, 1, 3), "f4"), "", "(24, 26, 20, 1, 3): give a 3D image or a 4D series"),
+        (np.ones((*SHAPE, 2, 3), "f4"), "-e 3", "give a 3D image or a 4D series"),
         (np.ones((*SHAPE, 3), "c8"), "", "stores complex64 values"),
         (np.zeros((*SHAPE, 3), "f4"), "", "contains only zeros"),
         (np.full(SHAPE, np.nan, "f4"), "", "contains only zeros, infinite values"),
@@ -289,7 +285,7 @@ def test_tables_of_points(tmp_path, name):
         ("p.CSV", "x,y,z\n1,2,n/a\n", "o.csv", "has no number for z"),
         ("p.csv", "x;y;z\n1,5;2,5;3,5\n", "o.csv", "has no number for x"),
         ("p.tsv", "x\ty\tz\n1\t2\t3\n", "o.nii.gz", "must end in .csv, .tsv or .txt"),
-        ("p.fcsv", "x,y,z\n1,2,3\n", "o.fcsv", "their names end in .csv, .tsv or .txt"),
+        ("p.fcsv", "x,y,z\n1,2,3\n", "o.fcsv", "(.csv, .tsv or .txt) as input"),
     ],
 )
 def test_tables_that_cannot_be_used(tmp_path, name, text, out, message, capsys):

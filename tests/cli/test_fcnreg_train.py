@@ -22,7 +22,7 @@ from bids_fcnreg.bids.training_images import Brain
 from bids_fcnreg.cli.fcnreg import main
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.nets.checkpoint import load, save
-from bids_fcnreg.training.aligned_images import split
+from bids_fcnreg.training.aligned_images import split_held_out
 
 pytestmark = pytest.mark.slow
 
@@ -161,12 +161,14 @@ def test_stopped_and_killed_it_ends_with_the_same_weights(folder):
         assert not model.exists(), (number, printed, complaint)
         if number == signal.SIGINT:
             assert process.returncode == 130
-            assert complaint.startswith("fcnreg: stopped by the user; the same command goes on fr")
+            assert complaint.startswith(
+                "fcnreg: interrupted by the user; Run the same command again to resume fr"
+            )
             assert complaint.count("\n") == 1
     process = start(words(folder, model.name))
     printed, complaint = process.communicate(timeout=300)
     assert process.returncode == 0, complaint
-    assert f"Goes on from {folder / '.again-work' / 'checkpoint.pt'}" in printed
+    assert f"Resuming from {folder / '.again-work' / 'checkpoint.pt'}" in printed
     assert "update 1 of 4" not in printed
     assert model.read_bytes() == (folder / "whole.safetensors").read_bytes()
     for one, other in zip(curves(table), curves(folder / "whole_curves.tsv"), strict=True):
@@ -260,11 +262,11 @@ def test_a_damaged_training_is_told(folder, tmp_path, capsys, name, sentence):
     ],
 )
 def test_other_settings_are_refused(folder, capsys, more, named):
-    assert main(words(folder, "whole.safetensors", *more.split())) == 2
+    assert main(words(folder, "whole.safetensors", *more.split_held_out())) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert (
-        f"The training in {folder / '.whole-work'} was begun with other settings {named}"[
+        f"The training in {folder / '.whole-work'} was started with other settings {named}"[
             : -len(named) or None
         ]
         in error
@@ -282,7 +284,7 @@ def test_weights_of_others_are_not_overwritten(folder, tmp_path, capsys):
     model = tmp_path / "mine.safetensors"
     shutil.copy(folder / "whole.safetensors", model)
     assert main(words(folder, "x.safetensors", "-o", model)) == 2
-    assert f"{model} exists already" in capsys.readouterr().err
+    assert f"{model} already exists" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [model]
 
 
@@ -317,8 +319,8 @@ def test_the_network_of_2017_without_held_out_images(folder, capsys):
     [
         ("-o model.pt", "The output model.pt must end in .safetensors."),
         ("--steps 5", "The network is trained in 3 stages: give --steps so many numbers"),
-        ("--steps 0 0 0", "not all of them zero"),
-        ("--held-out 1", "One held-out image makes no pair"),
+        ("--steps 0 0 0", "not all zero"),
+        ("--held-out 1", "--held-out 1 is too few for a pair"),
         ("--held-out 5", "none is left to train on"),
         ("--start-from none.safetensors", "none.safetensors does not exist"),
         ("--device tpu", "--device must be one of"),
@@ -327,7 +329,9 @@ def test_the_network_of_2017_without_held_out_images(folder, capsys):
     ],
 )
 def test_wrong_words_get_one_sentence_and_2(folder, capsys, more, sentence):
-    more = [str(folder / "whole.safetensors") if w == "MODEL" else w for w in more.split()]
+    more = [
+        str(folder / "whole.safetensors") if w == "MODEL" else w for w in more.split_held_out()
+    ]
     assert main(words(folder, "new.safetensors", *more)) == 2
     error = capsys.readouterr().err
     assert error.startswith("fcnreg: error: ") and error.count("\n") == 1
@@ -338,7 +342,7 @@ def test_wrong_words_get_one_sentence_and_2(folder, capsys, more, sentence):
 @pytest.mark.parametrize("more", ["--steps -1 2", "--learning-rate 0", "--nthreads 0", "--fast"])
 def test_wrong_numbers_get_one_line_and_2(folder, capsys, more):
     with pytest.raises(SystemExit) as stop:
-        main(words(folder, "new.safetensors", *more.split()))
+        main(words(folder, "new.safetensors", *more.split_held_out()))
     assert stop.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
 
@@ -347,7 +351,7 @@ def test_too_few_images_and_whole_heads_are_refused(folder, tmp_path, capsys):
     data = [str(path) for path in sorted((folder / "dataset").glob("sub-*/anat/*.nii.gz"))]
     output = ["-o", str(tmp_path / "new.safetensors"), "--template", f"{folder}/template.nii.gz"]
     assert main(["train", *data[:2], *output]) == 2
-    assert "2 images are too few: give at least 3" in capsys.readouterr().err
+    assert "2 images are too few: Provide at least 3" in capsys.readouterr().err
     # Cut open: a body that fills the volume, not all of it equally bright.
     head = brain(size=2.5)
     shades = head.get_fdata() * np.linspace(0.8, 1.2, SHAPE[0])[:, None, None]
@@ -369,16 +373,16 @@ def test_too_few_images_and_whole_heads_are_refused(folder, tmp_path, capsys):
 def test_people_are_held_out_with_all_their_images():
     brains = [Brain(Path(f"/d/sub-{p}/anat/{n}.nii")) for p in "abcdefgh" for n in range(3)]
     for seed in range(5):
-        trained, held = split(brains, None, seed)
+        trained, held = split_held_out(brains, None, seed)
         assert sorted(trained + held) == list(range(24))
         assert 2 <= len(held) <= 4
         assert not {brains[n].person for n in trained} & {brains[n].person for n in held}
-        assert (trained, held) == split(brains, None, seed)
-    assert len({tuple(split(brains, None, seed)[1]) for seed in range(5)}) > 1
-    assert split(brains[:5], None, 0)[1] == []
-    assert len(split(brains, 6, 0)[1]) == 6
+        assert (trained, held) == split_held_out(brains, None, seed)
+    assert len({tuple(split_held_out(brains, None, seed)[1]) for seed in range(5)}) > 1
+    assert split_held_out(brains[:5], None, 0)[1] == []
+    assert len(split_held_out(brains, 6, 0)[1]) == 6
     with pytest.raises(InputError, match="none is left"):
-        split(brains[:9], 7, 0)
+        split_held_out(brains[:9], 7, 0)
 
 
 def test_a_network_on_disk_is_the_one_that_was_written(folder, tmp_path):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from bids_fcnreg.cli import fcnreg
-from bids_fcnreg.cli.options import build_parser, parse
+from bids_fcnreg.cli.options import build_parser, parse_arguments
 
 #: What each command needs besides the option that is tried.
 NEEDED = {
@@ -95,7 +95,7 @@ def test_an_option_given_twice_is_never_half_ignored(command, action, capsys):
         assert parsed(command, action, flag, first, other, last) == wanted
         message = capsys.readouterr().err
         assert f"warning: {flag} is given several times" in message
-        assert f"the last, {wanted}, is used" in message and message.count("\n") == 1
+        assert f"The last one, {wanted}, is used" in message and message.count("\n") == 1
 
 
 def test_values_of_one_call_do_not_reach_the_next():
@@ -114,4 +114,4 @@ def test_lists_are_taken_together_and_apart(flag, tmp_path):
     needed = [str(tmp_path), str(tmp_path / "out"), "participant"]
     name = {"--template": "templates", "--atlas": "atlases"}.get(flag, "participants")
     for words in ([flag, "A", "B", "C"], [flag, "A", flag, "B", "C"], [flag, "A", "B", flag, "C"]):
-        assert getattr(parse([*needed, *words]), name) == ("A", "B", "C")
+        assert getattr(parse_arguments([*needed, *words]), name) == ("A", "B", "C")

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from bids_fcnreg import __version__
-from bids_fcnreg.cli.options import parse
+from bids_fcnreg.cli.options import parse_arguments
 from bids_fcnreg.config import Config
 from bids_fcnreg.errors import InputError
 
@@ -22,7 +22,7 @@ def words(tmp_path) -> list[str]:
 
 
 def test_no_option_means_the_defaults(words, tmp_path):
-    assert parse(words) == Config(bids_dir=tmp_path / "in", output_dir=tmp_path / "out")
+    assert parse_arguments(words) == Config(bids_dir=tmp_path / "in", output_dir=tmp_path / "out")
 
 
 def test_every_option_arrives(words, tmp_path, monkeypatch):
@@ -37,7 +37,7 @@ def test_every_option_arrives(words, tmp_path, monkeypatch):
         "--omp-nthreads 3 --mem 7.5 --low-mem --use-plugin p.yaml --resource-monitor "
         "--stop-on-first-crash --clean-workdir --write-graph --reports-only -vv"
     )
-    assert parse([*words, *options.split()]) == Config(
+    assert parse_arguments([*words, *options.split()]) == Config(
         bids_dir=tmp_path / "in",
         output_dir=tmp_path / "out",
         participants=("01", "02"),
@@ -69,15 +69,15 @@ def test_every_option_arrives(words, tmp_path, monkeypatch):
 def test_words_win_over_the_config_file_and_that_over_defaults(words, tmp_path):
     path = tmp_path / "c.toml"
     path.write_text("mode = 'predict'\nseed = 9\noutput_dir = '/elsewhere'\nlow_mem = true\n")
-    config = parse([*words, "--config-file", str(path), "--mode", "refine"])
+    config = parse_arguments([*words, "--config-file", str(path), "--mode", "refine"])
     assert (config.mode, config.seed, config.low_mem) == ("refine", 9, True)
     assert config.output_dir == tmp_path / "out"
 
 
 def test_a_saved_run_can_be_repeated(words, tmp_path):
-    config = parse([*words, "--mode", "optimize", "--nprocs", "3", "--mem", "2"])
+    config = parse_arguments([*words, "--mode", "optimize", "--nprocs", "3", "--mem", "2"])
     path = config.save(tmp_path / "config.toml")
-    assert parse([*words, "--config-file", str(path)]) == config
+    assert parse_arguments([*words, "--config-file", str(path)]) == config
 
 
 @pytest.mark.parametrize(
@@ -94,13 +94,13 @@ def test_a_saved_run_can_be_repeated(words, tmp_path):
 )
 def test_a_value_that_does_not_fit(words, options, sentence):
     with pytest.raises(InputError) as caught:
-        parse([*words, *options])
+        parse_arguments([*words, *options])
     assert sentence in str(caught.value)
 
 
 def test_the_work_folder_may_not_lie_in_the_dataset(words):
-    with pytest.raises(InputError, match="lies inside the BIDS folder"):
-        parse([*words, "-w", f"{words[0]}/work"])
+    with pytest.raises(InputError, match="is inside the BIDS directory"):
+        parse_arguments([*words, "-w", f"{words[0]}/work"])
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_the_work_folder_may_not_lie_in_the_dataset(words):
 )
 def test_wrong_words_end_with_one_sentence_and_2(words, change, words_of_sentence, capsys):
     with pytest.raises(SystemExit) as caught:
-        parse([*words, *change])
+        parse_arguments([*words, *change])
     assert caught.value.code == 2
     sentence = capsys.readouterr().err
     assert sentence.startswith("bids_fcnreg: error: ")
@@ -156,7 +156,7 @@ def test_runs_as_a_module():
 @pytest.mark.parametrize("word", ["--dry-run", "--boilerplate-only", "--reports-only"])
 def test_what_the_group_level_cannot_do_is_refused(words, word):
     with pytest.raises(InputError, match=f"{word} is an option of the participant level"):
-        parse([*words[:2], "group", word])
+        parse_arguments([*words[:2], "group", word])
 
 
 @pytest.mark.parametrize(
@@ -180,33 +180,33 @@ def test_the_shell_completes_words(tmp_path, module, typed, word):
     [
         (["--partcipant-label", "05"], "did you mean --participant-label?"),
         (["--output-spaces", "T1w"], "did you mean --template?"),
-        (["--zzz"], "see `bids_fcnreg --help`"),
+        (["--zzz"], "See `bids_fcnreg --help`"),
     ],
 )
 def test_a_misspelt_option_is_guessed(words, extra, advice, capsys):
     with pytest.raises(SystemExit):
-        parse([*words, *extra])
+        parse_arguments([*words, *extra])
     assert advice in capsys.readouterr().err
 
 
 def test_options_before_the_folders_are_told(tmp_path, capsys):
     with pytest.raises(SystemExit):
-        parse(["--participant-label", "05", str(tmp_path), "out", "participant"])
-    assert "come first, in this order" in capsys.readouterr().err
+        parse_arguments(["--participant-label", "05", str(tmp_path), "out", "participant"])
+    assert "first, in this order" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("order", "advice"),
     [
-        (["in", "participant"], "BIDS_DIR OUTPUT_DIR participant (or group) come first"),
-        (["in", "participant", "out"], "BIDS_DIR OUTPUT_DIR participant (or group) come first"),
+        (["in", "participant"], "BIDS_DIR OUTPUT_DIR participant (or group) first"),
+        (["in", "participant", "out"], "BIDS_DIR OUTPUT_DIR participant (or group) first"),
         (["in", "out", "participants"], "did you mean participant?"),
-        (["in", "out", "--participant-label", "01", "participant"], "come first"),
+        (["in", "out", "--participant-label", "01", "participant"], "first, in this order"),
     ],
 )
 def test_arguments_that_are_missing_or_misplaced_are_told(order, advice, capsys):
     with pytest.raises(SystemExit):
-        parse(order)
+        parse_arguments(order)
     assert advice in capsys.readouterr().err
 
 
@@ -215,11 +215,11 @@ def test_arguments_that_are_missing_or_misplaced_are_told(order, advice, capsys)
     [
         (["--train-steps", "3"], "--train-steps is an option of the group level"),
         (["--template-name", "X"], "--template-name is an option of the group level"),
-        (["-w", "file"], "is a file: give another with -w"),
+        (["-w", "file"], "is a file. Choose another one with -w"),
     ],
 )
 def test_what_the_participant_level_cannot_use(words, options, sentence, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=sentence):
-        parse([*words, *options])
+        parse_arguments([*words, *options])

@@ -136,7 +136,7 @@ FAR = {
 def test_rounding_is_tolerated_unless_bits_are_asked_for(compare, case):
     code, printed = compare(*NEAR[case])
     assert (code, "1 compared, 0 differ" in printed) == (0, True), printed
-    assert "numbers within 0.001 of their size" in printed
+    assert "numbers within 0.001 (relative)" in printed
     code, printed = compare(*NEAR[case], "--exact")
     assert code == 1 and "differs: a." in printed
 

@@ -100,7 +100,7 @@ def test_a_rerun_takes_what_is_done(tmp_path):
 @pytest.mark.parametrize(
     ("culprit", "words"),
     [
-        (_die, "was killed, most likely because memory ran out"),
+        (_die, "was killed, most likely out of memory"),
         (_refuse, "bids_fcnreg.errors.InputError: The value 2 is wrong."),
     ],
 )
@@ -221,7 +221,7 @@ def test_a_cluster_that_cannot_be_handed_anything_is_refused(tmp_path, monkeypat
     monkeypatch.setenv("PATH", str(commands), prepend=":")
     assert type(read_plugin(path, tmp_path)).__name__ == "SLURMPlugin"
     for name in ("my work", "a;touch b", "$(c)"):
-        with pytest.raises(InputError, match="give one of letters"):
+        with pytest.raises(InputError, match="Choose one of letters"):
             read_plugin(path, tmp_path / name)
 
 

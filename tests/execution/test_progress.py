@@ -8,7 +8,12 @@ from dataclasses import dataclass
 import pytest
 from rich.console import Console
 
-from bids_fcnreg.execution.progress import Display, Subject, label_of, stage
+from bids_fcnreg.execution.progress import (
+    ProgressDisplay,
+    SubjectProgress,
+    stage_name,
+    subject_label,
+)
 
 WORKFLOWS = {"sub_01_wf": "sub-01", "sub_02_ses_x_wf": "sub-02_ses-x"}
 STEPS = ("preprocess_wf.conform", "register_MNI_wf.estimate", "outputs_wf.ds_mask")
@@ -22,11 +27,11 @@ class Node:
     fullname: str
 
 
-def show(events: list[tuple[str, str]], live: bool) -> tuple[Display, str]:
+def show(events: list[tuple[str, str]], live: bool) -> tuple[ProgressDisplay, str]:
     """Let a display follow events; returns it and what it wrote."""
     written = io.StringIO()
     console = Console(file=written, force_terminal=live, width=100)
-    with Display(NODES, WORKFLOWS, console) as display:
+    with ProgressDisplay(NODES, WORKFLOWS, console) as display:
         for name, status in events:
             display(Node(name), status)
     return display, written.getvalue()
@@ -44,12 +49,12 @@ def show(events: list[tuple[str, str]], live: bool) -> tuple[Display, str]:
     ],
 )
 def test_stages_are_words(node, words):
-    assert stage(node) == words
+    assert stage_name(node) == words
 
 
 def test_nodes_belong_to_subjects():
-    assert label_of("fcnreg_wf.sub_02_ses_x_wf.preprocess_wf.a", WORKFLOWS) == "sub-02_ses-x"
-    assert label_of("fcnreg_wf.sub_01x_wf.preprocess_wf.a", WORKFLOWS) is None
+    assert subject_label("fcnreg_wf.sub_02_ses_x_wf.preprocess_wf.a", WORKFLOWS) == "sub-02_ses-x"
+    assert subject_label("fcnreg_wf.sub_01x_wf.preprocess_wf.a", WORKFLOWS) is None
 
 
 def test_plain_lines_say_each_stage_once_and_how_a_subject_ends():
@@ -93,7 +98,7 @@ def test_nodes_that_belong_to_nobody_are_harmless():
 
 def test_waiting_for_others_does_not_count_as_time(monkeypatch):
     clock = iter([0.0, 5.0, 100.0, 103.0, 104.0, 108.0])
-    subject = Subject()
+    subject = SubjectProgress()
     monkeypatch.setattr("bids_fcnreg.execution.progress.time.monotonic", lambda: next(clock))
     subject.started("a")
     subject.stopped("a")
@@ -108,8 +113,8 @@ def test_what_is_left_is_told_once_two_subjects_have_ended():
     workflows = {f"sub_0{n}_wf": f"sub-0{n}" for n in range(1, 5)}
     nodes = [f"fcnreg_wf.{part}.{STEPS[0]}" for part in workflows]
     written = io.StringIO()
-    with Display(nodes, workflows, Console(file=written, width=100)) as display:
-        display._begun -= 600  # it has run for ten minutes
+    with ProgressDisplay(nodes, workflows, Console(file=written, width=100)) as display:
+        display._started -= 600  # it has run for ten minutes
         for name, status in zip(nodes, ("end", "exception", "end", "end"), strict=True):
             display(Node(name), "start")
             display(Node(name), status)

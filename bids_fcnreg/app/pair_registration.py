@@ -1,0 +1,97 @@
+"""The command `fcnreg register`: register a pair of images and print the quality."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bids_fcnreg import api
+from bids_fcnreg.atomic import replacing_files
+from bids_fcnreg.config import DEFAULT_TEMPLATE
+from bids_fcnreg.fcn.foreground import foreground
+from bids_fcnreg.io import image
+from bids_fcnreg.io.resampling import check_labels
+from bids_fcnreg.qc.metrics import REGISTRATION_METRICS
+from bids_fcnreg.qc.verdict import EXPLANATION, MEASURED_ON, UNUSABLE, reference_bounds
+
+
+def register_pair(options: argparse.Namespace, device: str, seed: int) -> int:
+    """Register a pair of images with the options of the command line.
+
+    Returns
+    -------
+    int
+        0, or 1 if --fail-on-qc is set and the verdict is failed or unknown.
+    """
+    name = str(options.fixed) if str(options.fixed) == DEFAULT_TEMPLATE else None
+    options.fixed = api.image_path(options.fixed)
+    if options.labels is not None:
+        # Check labels before the registration, not after it.
+        check_labels(image.load(options.labels, "float64").get_fdata(), str(options.labels))
+        if doubt := image.orientation_warning(options.labels):
+            warnings.warn(doubt, stacklevel=1)
+    result = api.register(
+        options.fixed,
+        options.moving,
+        mode=options.mode,
+        network=options.network,
+        model=options.model,
+        fixed_mask=options.fixed_mask,
+        moving_mask=options.moving_mask,
+        device=device,
+        seed=seed,
+    )
+    folder, prefix = os.path.split(options.output)
+    with replacing_files(folder or ".") as new:
+        written = result.save(new / prefix if prefix else f"{new}/")
+        warped, xfm, _ = written
+        if options.labels is not None:
+            resampled = api.apply(options.labels, options.fixed, [xfm], interpolation="label")
+            written.append(image.write(new / f"{prefix}labels.nii.gz", resampled))
+        if options.report:
+            page = new / f"{prefix}report.html"
+            written.append(_report(options, page, warped, xfm, result.quality, name))
+    _print_quality(result.quality, ranges=name is not None)
+    print("written:", ", ".join(str(Path(folder) / path.name) for path in written))
+    return int(options.fail_on_qc and result.quality["verdict"] in UNUSABLE)
+
+
+def _report(
+    options: argparse.Namespace,
+    page: Path,
+    warped: Path,
+    transform: Path,
+    quality: dict[str, Any],
+    name: str | None,
+) -> Path:
+    from bids_fcnreg.workflows.pair_report import make_pair_report  # takes seconds to import
+
+    with tempfile.TemporaryDirectory() as folder:
+        mask = options.fixed_mask
+        if mask is None:
+            fixed = image.load(options.fixed)
+            inside = image.like(fixed, foreground(np.asanyarray(fixed.dataobj)), "uint8")
+            mask = image.write(Path(folder) / "mask.nii.gz", inside)
+        return make_pair_report(
+            page, options.fixed, options.moving, mask, warped, transform, quality, name
+        )
+
+
+def _print_quality(quality: dict[str, Any], ranges: bool) -> None:
+    typical = reference_bounds(quality["mode"]) if ranges else {}
+    for metric in REGISTRATION_METRICS:
+        if metric.key in quality:
+            note = f" ({typical[metric.key].describe(metric)})" if metric.key in typical else ""
+            print(f"{metric.title}: {metric.read(quality)}{note}")
+    print(f"Mode: {quality['mode']}, device: {quality['device']}")
+    print("Seconds:", ", ".join(f"{stage} {s:.1f}" for stage, s in quality["seconds"].items()))
+    if ranges:
+        print(EXPLANATION)
+    reason = f": {quality['verdict_reason']}" if quality["verdict_reason"] else ""
+    print(f"Verdict, by bounds for {MEASURED_ON}: {quality['verdict']}{reason}")
