@@ -6,7 +6,7 @@ DEMO ?= demo
 # One thread for each of the two test processes.
 TEST_ENV := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=1
 
-.PHONY: demo test lint docs audit clean
+.PHONY: demo test test-fast lint docs audit clean
 
 # By chance, the brains of this seed are asymmetric as most are; others may be called doubtful.
 demo: $(VENV)/.installed ## two synthetic participants with known truth, registered to the template
@@ -18,9 +18,15 @@ demo: $(VENV)/.installed ## two synthetic participants with known truth, registe
 test: $(VENV)/.installed ## the whole suite
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile
 
+test-fast: $(VENV)/.installed ## what takes seconds
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
 lint: $(VENV)/.installed ## what CI checks besides the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell bids_fcnreg benchmarks docker docs tests README.md CHANGES setup.cfg
+	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 docs: $(VENV)/.installed ## the documentation, from docs/ into build/docs
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs

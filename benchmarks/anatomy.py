@@ -86,7 +86,9 @@ def main() -> None:
     """Segment each brain, compare, and print Dice by structure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bids_dir", type=Path)
-    parser.add_argument("--weights", type=Path, default=checkpoint.SHIPPED / "anatomy.safetensors")
+    parser.add_argument(
+        "--weights", type=Path, default=checkpoint.PACKAGED_WEIGHTS / "anatomy.safetensors"
+    )
     parser.add_argument("--slices", type=float, default=0.0, help="slice thickness in mm")
     parser.add_argument("--inverted", action="store_true", help="invert the contrast")
     parser.add_argument("--flip", action="store_true", help="average with the mirrored scan")

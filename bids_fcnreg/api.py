@@ -36,21 +36,27 @@ from bids_fcnreg.atomic import replacing_files
 from bids_fcnreg.bids.templates import BUILTIN, nilearn_map
 from bids_fcnreg.config import INTERPOLATIONS
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.fcn.foreground import shown
+from bids_fcnreg.fcn.foreground import non_background
 from bids_fcnreg.fcn.register import register as register_images
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
-from bids_fcnreg.fcn.spatial.transform import FOLDED, Transform
+from bids_fcnreg.fcn.spatial.transform import MIN_JACOBIAN, Transform
 from bids_fcnreg.io import image, itk
-from bids_fcnreg.io.orientation import SCANNER, Codes, codes_of, describe_doubt, set_codes
+from bids_fcnreg.io.orientation import (
+    SCANNER,
+    Codes,
+    codes_of,
+    describe_orientation_problem,
+    set_codes,
+)
 from bids_fcnreg.io.resampling import resample_values
 from bids_fcnreg.io.series import open_series, volumes
 from bids_fcnreg.io.spatial_image import open_image
-from bids_fcnreg.io.transform_chain import TransformLike, read_stack
+from bids_fcnreg.io.transform_chain import TransformLike, read_transforms
 from bids_fcnreg.preprocessing.brain import fits_a_brain, holds_labels
 from bids_fcnreg.qc.verdict import judge
 
 #: An image: a file, or an image of nibabel.
-ImageLike = image.Source
+ImageLike = image.ImageSource
 
 #: Volumes of a series that are resampled together, with the same sampling points.
 VOLUMES_AT_ONCE = 8
@@ -92,7 +98,7 @@ class Registered:
         resampled = self.forward.resample(self.moving, self.fixed.grid)
         return image.to_nifti(resampled, space=self.codes)
 
-    def save(self, prefix: str | os.PathLike) -> list[Path]:
+    def save(self, prefix: str | os.PathLike[str]) -> list[Path]:
         """Write ``PREFIXwarped.nii.gz``, ``PREFIXxfm.h5`` and ``PREFIXinverse_xfm.h5``.
 
         Returns
@@ -118,7 +124,7 @@ def register(
     *,
     mode: str = "refine",
     network: str = "diffeomorphic",
-    model: str | os.PathLike | None = None,
+    model: str | os.PathLike[str] | None = None,
     fixed_mask: ImageLike | None = None,
     moving_mask: ImageLike | None = None,
     device: str = "auto",
@@ -234,10 +240,10 @@ def apply(
             f"There is no interpolation {interpolation!r}. Choose one of "
             f"{', '.join(INTERPOLATIONS)}."
         )
-    source, name = image.opened(_resolve_name(moving), "moving image")
+    source, name = image.open_source(_resolve_name(moving), "moving image")
     grid, chain = (
         image.read_grid(_resolve_name(reference), "reference image"),
-        read_stack(transforms),
+        read_transforms(transforms),
     )
     _warn_of_orientation(moving, reference)
     series = open_series(_resolve_name(moving), "moving image")
@@ -328,7 +334,7 @@ def jacobian(
         accurately.
     """
     chain, grid = (
-        read_stack(transforms),
+        read_transforms(transforms),
         image.read_grid(_resolve_name(reference), "reference image"),
     )
     _warn_of_orientation(reference)
@@ -337,10 +343,10 @@ def jacobian(
     if log and folded:
         warnings.warn(
             f"The transform folds in {folded} of {values.numel()} voxels, where the determinant "
-            f"is not positive. They are set to the logarithm of {FOLDED:g}.",
+            f"is not positive. They are set to the logarithm of {MIN_JACOBIAN:g}.",
             stacklevel=2,
         )
-    values = values.clamp(min=FOLDED).log() if log else values
+    values = values.clamp(min=MIN_JACOBIAN).log() if log else values
     return image.to_nifti(Image(values, grid), space=_codes(reference))
 
 
@@ -367,20 +373,20 @@ def map_points(points: np.ndarray, transforms: Sequence[TransformLike]) -> np.nd
         given = None
     if given is None or given.shape[-1:] != (3,) or not np.isfinite(given).all():
         raise InputError("Points must be an array (n, 3) of finite x, y and z in RAS+ mm.")
-    return read_stack(transforms).map(torch.from_numpy(given)).numpy()
+    return read_transforms(transforms).map(torch.from_numpy(given)).numpy()
 
 
-def image_path(given: str | os.PathLike) -> Path:
+def image_path(given: str | os.PathLike[str]) -> Path:
     """Return the file of an image, which may be the name of the built-in template."""
     return nilearn_map("t1") if os.fspath(given) == BUILTIN else Path(given)
 
 
 def _check_skull_stripped(name: str, given: ImageLike, loaded: Image) -> None:
     """Refuse an image without a mask that is not skull-stripped."""
-    visible = shown(loaded.data[0, 0].numpy())
+    visible = non_background(loaded.data[0, 0].numpy())
     if not fits_a_brain(visible, loaded.grid.affine):
         litres = float(visible.sum() * np.prod(loaded.grid.spacing)) / 1e6
-        file = f" {given}" if isinstance(given, str | os.PathLike) else ""
+        file = f" {given}" if isinstance(given, str | os.PathLike[str]) else ""
         raise InputError(
             f"The {name} image{file} is not skull-stripped (its foreground is {litres:.1f} "
             f"litres). Provide its brain mask with --{name}-mask (in Python {name}_mask), or a "
@@ -406,13 +412,13 @@ def _warn_of_orientation(*given: ImageLike | None) -> None:
         if one is None:
             continue
         if isinstance(one, nib.spatialimages.SpatialImage):
-            doubt = describe_doubt(one, one.get_filename() or "The image")
+            doubt = describe_orientation_problem(one, one.get_filename() or "The image")
         else:
-            doubt = image.doubt_about_place(image_path(one))
+            doubt = image.orientation_warning(image_path(one))
         if doubt:
             warnings.warn(doubt, stacklevel=3)
 
 
 def _resolve_name(given: ImageLike) -> ImageLike:
     """Replace the name of the built-in template by its file."""
-    return image_path(given) if isinstance(given, str | os.PathLike) else given
+    return image_path(given) if isinstance(given, str | os.PathLike[str]) else given

@@ -30,7 +30,7 @@ LOCK_DELAY_SECONDS = 2.0
 
 
 @contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[Path]:
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Write a temporary file that replaces `path` atomically when the block ends.
 
     If the block raises, `path` is unchanged.
@@ -67,7 +67,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing_files(folder: str | os.PathLike) -> Iterator[Path]:
+def replacing_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """Write files to a temporary directory, from which all are moved when the block ends.
 
     If the block raises, or one of the files cannot be moved, `folder` is unchanged.
@@ -129,7 +129,7 @@ def _try_to_lock(handle: int) -> bool:
     return True
 
 
-def make_folder(folder: str | os.PathLike) -> None:
+def make_folder(folder: str | os.PathLike[str]) -> None:
     """Create a directory, and check that files can be created in it by creating one.
 
     Raises
@@ -141,14 +141,14 @@ def make_folder(folder: str | os.PathLike) -> None:
     tempfile.TemporaryFile(dir=os.fspath(folder)).close()
 
 
-def write_bytes(path: str | os.PathLike, payload: bytes) -> Path:
+def write_bytes(path: str | os.PathLike[str], payload: bytes) -> Path:
     """Write a file atomically; create its directory."""
     with replacing(path) as temporary:
         temporary.write_bytes(payload)
     return Path(path)
 
 
-def read_text(path: str | os.PathLike) -> str:
+def read_text(path: str | os.PathLike[str]) -> str:
     """Read a text file in UTF-8, with or without a byte order mark.
 
     Raises
@@ -163,7 +163,7 @@ def read_text(path: str | os.PathLike) -> str:
     return Path(path).read_text(encoding="utf-8-sig")
 
 
-def read_json(path: str | os.PathLike) -> dict[str, Any]:
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a JSON object; return an empty one if the file is missing or damaged."""
     try:
         content = json.loads(read_text(path))
@@ -172,7 +172,7 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def is_intact_archive(path: str | os.PathLike) -> bool:
+def is_intact_archive(path: str | os.PathLike[str]) -> bool:
     """Return whether a file saved by PyTorch exists and all its checksums are correct."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -181,7 +181,7 @@ def is_intact_archive(path: str | os.PathLike) -> bool:
         return False
 
 
-def publish(made: str | os.PathLike, final: str | os.PathLike) -> Path:
+def publish(made: str | os.PathLike[str], final: str | os.PathLike[str]) -> Path:
     """Copy a file atomically, also to another file system.
 
     A file with the same content keeps its modification time, on which caching depends.
@@ -192,7 +192,7 @@ def publish(made: str | os.PathLike, final: str | os.PathLike) -> Path:
     return final
 
 
-def checksum(path: str | os.PathLike) -> str:
+def checksum(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a file in hexadecimal digits.
 
     It is cached by path, inode, size and modification time.
@@ -207,7 +207,7 @@ def _read_checksum(path: str, *_state: int) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def uncompressed_checksum(path: str | os.PathLike) -> str:
+def uncompressed_checksum(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of the content of a file, decompressed if it ends in ``.gz``.
 
     It is the same for ``x.nii`` and ``x.nii.gz``. A file that cannot be decompressed has its

@@ -3,6 +3,8 @@
 import contextlib
 import io
 import os
+import sys
+from pathlib import Path
 
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
@@ -10,6 +12,9 @@ from sphinx.util.docutils import SphinxDirective
 
 import bids_fcnreg
 from bids_fcnreg.cli import fcnreg, options
+
+sys.path.insert(0, str(Path(__file__).parent))
+from draw_pictures import draw_all
 
 project = "bids_fcnreg"
 author = copyright = "The bids_fcnreg developers"
@@ -29,16 +34,16 @@ COMMANDS = {"bids_fcnreg": options.build_parser, "fcnreg": fcnreg.build_parser}
 
 
 class CommandHelp(SphinxDirective):
-    """What a command, for instance ``fcnreg apply``, prints when it is asked for ``--help``."""
+    """Show what a command, for instance ``fcnreg apply``, prints with ``--help``."""
 
     required_arguments = 1
     final_argument_whitespace = True
 
     def run(self):
-        command, *words = self.arguments[0].split()
+        command, *arguments = self.arguments[0].split()
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
-            COMMANDS[command]().parse_args([*words, "--help"])
+            COMMANDS[command]().parse_args([*arguments, "--help"])
         return [nodes.literal_block(text=printed.getvalue(), language="none")]
 
 
@@ -49,12 +54,13 @@ def add_mathml(translator, node):
 
 
 def escape_stars(app, what, name, obj, options, lines):
-    """Take the star of a shape such as (1, 3, *places) for a star, not for emphasis."""
+    """Escape the star of a shape such as (1, 3, *places), which is no emphasis."""
     lines[:] = [line.replace(", *", r", \*") for line in lines]
 
 
 def setup(app):
-    """Add what is above to Sphinx."""
+    """Register the extensions above, and draw the pictures that are drawn from the code."""
+    draw_all()
     os.environ |= {"COLUMNS": "90", "NO_COLOR": "1"}  # for argparse
     app.connect("autodoc-process-docstring", escape_stars, priority=400)  # before numpydoc
     app.add_directive("command-help", CommandHelp)

@@ -16,6 +16,13 @@ import pytest
 from bids_fcnreg.bids.templates import nilearn_map
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests that use real scans."""
+    for item in items:
+        if "real_data" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.real_data)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Folder of real data sets, named by BIDS_FCNREG_TEST_DATA."""

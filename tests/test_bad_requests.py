@@ -121,7 +121,7 @@ def foreign(folder: Path) -> list[object]:
 
 def numberless(folder: Path) -> list[object]:
     """Weights of which one is no number."""
-    network, _ = checkpoint.load(checkpoint.shipped("diffeomorphic"))
+    network, _ = checkpoint.load(checkpoint.packaged_weights("diffeomorphic"))
     next(network.parameters()).data.view(-1)[0] = np.nan
     checkpoint.save(network, folder / "model.safetensors")
     return ["--model", folder / "model.safetensors"]
@@ -192,7 +192,7 @@ CASES: dict[str, tuple[Case, str]] = {
     "atlas of fractions": (atlas(lambda labels: labels / 2), "not whole numbers"),
     "atlas below zero": (atlas(lambda labels: -labels), "not whole numbers"),
     "atlas of a million labels": (atlas(many), "different values but has no lookup table"),
-    "atlas of nothing": (atlas(np.zeros_like), "holds nothing but zeros"),
+    "atlas of nothing": (atlas(np.zeros_like), "contains only zeros"),
     "table without columns": (atlas(np.copy, "a\tb\n1\tx\n"), "no column index"),
     "table with a label twice": (atlas(np.copy, "index\tname\n1\ta\n1\tb\n"), "index 1 twice"),
     "table with a word": (
@@ -200,14 +200,14 @@ CASES: dict[str, tuple[Case, str]] = {
         "has the index 'x', which is not a whole number",
     ),
     "weights are text": (written("m.safetensors", "no", "--model"), "cannot be read"),
-    "weights of something else": (foreign, "no network of ours"),
+    "weights of something else": (foreign, "was not written by `fcnreg train`"),
     "weights are a pickle": (pickled, "cannot be read"),
     "weights are PyTorch's pickle": (torch_pickled, "cannot be read"),
     "weights and optimize": (
         written("m.safetensors", "no", "--mode", "optimize", "--model"),
         "cannot be used with --mode optimize",
     ),
-    "network without weights": (said("--network", "2017"), "No trained weights"),
+    "network without weights": (said("--network", "2017"), "no trained weights"),
     "device unknown": (said("--device", "tpu"), "--device must be one of"),
     "device that is not there": (said("--device", "cuda:99"), "PyTorch sees"),
     "settings with an unknown key": (
@@ -235,7 +235,7 @@ CASES: dict[str, tuple[Case, str]] = {
         written("c.toml", "dry_run = true", "--reports-only", "--config-file"),
         "--dry-run and --reports-only are mutually exclusive",
     ),
-    "weights without numbers": (numberless, "does not hold what a network"),
+    "weights without numbers": (numberless, "does not match the network"),
     "seed too large": (said("--random-seed", 2**64), "of at most"),
     "plugin of a cluster that is not here": (
         written("p.yml", "plugin: OAR", "--use-plugin"),

@@ -38,6 +38,8 @@ from bids_fcnreg.io import image
 from bids_fcnreg.io.itk import read_transform, write_transform
 from bids_fcnreg.io.points import read_points
 
+pytestmark = pytest.mark.slow
+
 fuzzed = settings(
     max_examples=int(os.environ.get("BIDS_FCNREG_FUZZ", "60")),
     deadline=None,
@@ -66,7 +68,7 @@ def test_headers_of_images(tmp_path, changes):
         content[start : start + len(new)] = new
     path = tmp_path / "x.nii.gz"
     path.write_bytes(gzip.compress(bytes(content)))
-    image.doubt_about_place(path)
+    image.orientation_warning(path)
     try:
         read = image.load(path)
     except FcnregError as why:

@@ -34,7 +34,7 @@ def train(options: argparse.Namespace) -> None:
     """
     if options.nthreads is not None:
         torch.set_num_threads(options.nthreads)
-    with distributed.group(resolve_device(options.device)) as process_device:
+    with distributed.process_group(resolve_device(options.device)) as process_device:
         network, start = _network(options)
         job = Job(
             files=TrainingFiles.of(options.output, options.work_dir),
@@ -63,7 +63,7 @@ def _network(options: argparse.Namespace) -> tuple[RegistrationNetwork, str | No
     if not options.start_from.is_file():
         raise InputError(f"--start-from: {options.start_from} does not exist.")
     network, checksum = checkpoint.load(options.start_from)
-    kind = checkpoint.kind_of(network)
+    kind = checkpoint.architecture_of(network)
     if options.network not in (None, kind):
         raise InputError(
             f"{options.start_from} holds weights of the network {kind}. Omit --network "
@@ -74,10 +74,10 @@ def _network(options: argparse.Namespace) -> tuple[RegistrationNetwork, str | No
 
 def _recipe(options: argparse.Namespace, network: RegistrationNetwork) -> Training:
     """Return the recipe of the network, with the options of the command line."""
-    recipe = COHORT_RECIPES[checkpoint.kind_of(network)]
+    recipe = COHORT_RECIPES[checkpoint.architecture_of(network)]
     if options.strength is not None:
         recipe = replace(recipe, objective=replace(recipe.objective, strength=options.strength))
     if options.learning_rate is not None:
         recipe = replace(recipe, learning_rate=options.learning_rate)
-    recipe = replace(recipe, batch=options.batch or distributed.size())
+    recipe = replace(recipe, batch=options.batch or distributed.world_size())
     return with_steps(recipe, recipe.steps if options.steps is None else options.steps, "--steps")

@@ -34,7 +34,7 @@ def register_pair(options: argparse.Namespace, device: str, seed: int) -> int:
     if options.labels is not None:
         # Check labels before the registration, not after it.
         check_labels(image.load(options.labels, "float64").get_fdata(), str(options.labels))
-        if doubt := image.doubt_about_place(options.labels):
+        if doubt := image.orientation_warning(options.labels):
             warnings.warn(doubt, stacklevel=1)
     result = api.register(
         options.fixed,

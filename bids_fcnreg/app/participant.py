@@ -30,8 +30,8 @@ from bids_fcnreg.config import Config
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.execution.plugin import configure, run_workflow, start_server, stop_server
 from bids_fcnreg.execution.progress import ProgressDisplay
-from bids_fcnreg.io.image import check_file, doubt_about_place
-from bids_fcnreg.preprocessing.lesions import doubt_about_values
+from bids_fcnreg.io.image import check_file, orientation_warning
+from bids_fcnreg.preprocessing.lesions import lesion_value_warning
 from bids_fcnreg.qc.verdict import UNFIT
 from bids_fcnreg.workflows.base import grouped, workflow_labels
 from bids_fcnreg.workflows.report import run_reports
@@ -171,10 +171,10 @@ def _warn_of_doubts(
     paths += [path for template in templates for path in template.found]
     paths += [atlas.image for one in atlases.values() for atlas in one if atlas.image]
     for path in dict.fromkeys(paths):
-        if doubt := doubt_about_place(path):
+        if doubt := orientation_warning(path):
             console.print(f"warning: {doubt}", soft_wrap=True)
     for path in dict.fromkeys(path for scan in scans for path in scan.lesions):
-        if doubt := doubt_about_values(path):
+        if doubt := lesion_value_warning(path):
             console.print(f"warning: {doubt}", soft_wrap=True)
     doubts = [doubt for one in atlases.values() for atlas in one for doubt in atlas.doubts]
     for doubt in dict.fromkeys(doubts):

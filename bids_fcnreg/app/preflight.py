@@ -31,7 +31,7 @@ from bids_fcnreg.bids.validation import validate
 from bids_fcnreg.config import Config
 from bids_fcnreg.errors import FcnregError, InputError, describe_os_error
 from bids_fcnreg.fcn.modes import MODES
-from bids_fcnreg.fcn.nets.checkpoint import load, shipped
+from bids_fcnreg.fcn.nets.checkpoint import load, packaged_weights
 from bids_fcnreg.fcn.register import resolve_device
 from bids_fcnreg.workflows.base import init_fcnreg_wf
 from bids_fcnreg.workflows.preprocess import tell_extraction
@@ -79,7 +79,7 @@ def check_weights(config: Config) -> None:
     """
     if MODES[config.mode].trained:
         if config.model is None:
-            shipped(config.network)
+            packaged_weights(config.network)
         else:
             load(config.model)
 

@@ -18,7 +18,7 @@ from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.bids.templates import Template
 from bids_fcnreg.config import Config
 from bids_fcnreg.fcn.modes import MODES
-from bids_fcnreg.fcn.nets.checkpoint import load, shipped
+from bids_fcnreg.fcn.nets.checkpoint import load, packaged_weights
 
 
 def list_planned(
@@ -125,7 +125,7 @@ def _other_weights(config: Config, result: Result) -> bool:
 
 @cache
 def _checksum_of_shipped(network: str) -> str:
-    return load(shipped(network))[1]
+    return load(packaged_weights(network))[1]
 
 
 def _differences(sidecar: Path, now: Mapping[str, str]) -> set[str]:

@@ -22,7 +22,7 @@ from bids_fcnreg.config import Config
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn import distributed
 from bids_fcnreg.fcn.nets import checkpoint
-from bids_fcnreg.fcn.nets.checkpoint import RegistrationNetwork, kind_of
+from bids_fcnreg.fcn.nets.checkpoint import RegistrationNetwork, architecture_of
 from bids_fcnreg.fcn.register import resolve_device
 from bids_fcnreg.fcn.train import COHORT_RECIPES, Training
 from bids_fcnreg.training.aligned_images import MIN_IMAGES
@@ -54,12 +54,12 @@ def train(config: Config, scans: Sequence[Scan], console: Console) -> int:
         If the network cannot be trained, or no scan could be registered with it.
     """
     preflight.find_templates(config)  # report errors before hours of training
-    with distributed.group(resolve_device(config.device)) as device, ExitStack() as lock:
+    with distributed.process_group(resolve_device(config.device)) as device, ExitStack() as lock:
         leads = distributed.rank() == 0
         if leads:
             preflight.make_folders(config)
             lock.enter_context(preflight.locked_work_dir(config, ["a training"], console))
-        distributed.wait()
+        distributed.barrier()
         trained = _trained(config, scans, device, console)
     if not leads:
         return participant.DONE
@@ -84,7 +84,7 @@ def _trained(
     files = replace(
         TrainingFiles.of(folder / f"{NETWORK}.safetensors", folder), aligned=work / "aligned"
     )
-    if distributed.agreed(files.are_complete()):
+    if distributed.broadcast(files.are_complete()):
         console.print("The network has already been trained on these scans.")
         return files.model
     job = Job(
@@ -130,7 +130,7 @@ def _digest(config: Config, brains: Sequence[Brain], start: str | None) -> str:
 
 def _network(config: Config) -> tuple[RegistrationNetwork, str | None]:
     """Return the network before training, and the checksum of its initial weights."""
-    shipped = checkpoint.SHIPPED / f"{config.network}.safetensors"
+    shipped = checkpoint.PACKAGED_WEIGHTS / f"{config.network}.safetensors"
     start = config.model or (shipped if shipped.is_file() else None)
     if config.train_from_scratch or start is None:
         return untrained_network(config.network, config.seed), None
@@ -140,11 +140,11 @@ def _network(config: Config) -> tuple[RegistrationNetwork, str | None]:
 
 def _recipe(config: Config, network: RegistrationNetwork, start: str | None) -> Training:
     """Return the recipe of the training."""
-    kind = kind_of(network)
+    kind = architecture_of(network)
     recipe = COHORT_RECIPES[kind]
     default = recipe.steps if start is None else FINE_TUNING_STEPS[kind]
     steps = tuple(map(int, config.train_steps)) or default
-    return with_steps(replace(recipe, batch=distributed.size()), steps, "--train-steps")
+    return with_steps(replace(recipe, batch=distributed.world_size()), steps, "--train-steps")
 
 
 def _publish(trained: Path, output_dir: Path) -> Path:

@@ -142,7 +142,7 @@ def materialise_atlas(atlas: Atlas, template: Template, folder: Path) -> Atlas:
         return atlas
     grey_path, white_path = nilearn_map("gm"), nilearn_map("wm")
     path = cache_path(folder, template.t1w, f"seg-{TISSUE}_dseg", grey_path, white_path)
-    if not image.is_whole(path):
+    if not image.is_intact(path):
         brain = image.load(materialise(template, folder).brain_mask)
         grey = image.load(grey_path).get_fdata()
         white = image.load(white_path).get_fdata()
@@ -237,7 +237,7 @@ def _name_of(path: Path) -> str:
 
 def _from_file(path: Path, table: Path | None, name: str) -> Atlas:
     """Create an atlas from a label image and a lookup table (by default, the one beside it)."""
-    values = image.whole_numbers(path)
+    values = image.read_label_values(path)
     if values is None or values[0] < 0:
         raise InputError(
             f"The atlas {path} holds values that are not whole numbers from 0 up. Provide a label "

@@ -137,7 +137,7 @@ def other_source_dataset(output_dir: Path, bids_dir: Path) -> str | None:
     return known if known not in (None, Path(bids_dir).absolute().as_uri()) else None
 
 
-def bids_uri(path: str | os.PathLike, bids_dir: Path | None, output_dir: Path | None) -> str:
+def bids_uri(path: str | os.PathLike[str], bids_dir: Path | None, output_dir: Path | None) -> str:
     """Return the BIDS URI of a file.
 
     Returns
@@ -172,7 +172,7 @@ def write_tsv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]
     return write_bytes(path, text.encode())
 
 
-def read_tsv(path: str | os.PathLike) -> list[dict[str, str]]:
+def read_tsv(path: str | os.PathLike[str]) -> list[dict[str, str]]:
     """Read the rows of a TSV file, as cells by the name of their column.
 
     Quotation marks are removed: an unbalanced one would swallow the following cells, here or in

@@ -82,7 +82,7 @@ class Result:
     def damaged(self) -> Path | None:
         """First image or table that is damaged, if any."""
         images = (*self.on_template, self.native_mask)
-        broken = [path for path in images if not image.is_whole(path)]
+        broken = [path for path in images if not image.is_intact(path)]
         for path in self.volumes.values():
             try:
                 read_volumes(path)

@@ -211,13 +211,13 @@ def materialise(template: Template, folder: Path) -> Template:
     template = replace(template, originals=template.found)
     if template.mask is None:
         mask_path = cache_path(folder, template.t1w, "desc-brain_mask")
-        if not image.is_whole(mask_path):
+        if not image.is_intact(mask_path):
             source = image.load(template.t1w)
             image.write(mask_path, image.like(source, foreground(source.get_fdata()), "uint8"))
         template = replace(template, mask=mask_path)
     brain_path = cache_path(folder, template.t1w, "desc-brain_T1w", template.brain_mask)
     stripped = replace(template, t1w=brain_path)
-    if image.is_whole(brain_path):
+    if image.is_intact(brain_path):
         return stripped
     source, mask = image.load(template.t1w), image.load(template.brain_mask)
     if difference := image.grid_of(source).mismatch(image.grid_of(mask)):

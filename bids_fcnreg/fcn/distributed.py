@@ -1,7 +1,6 @@
-"""Several processes that train one network, as `torchrun` starts them; alone, nothing changes.
+"""Distributed training with `torchrun`; a single process needs no group.
 
-Each process is given a place in a group: its rank, from 0. Rank 0 leads: it writes what there is
-to write.
+Each process of the group has a rank, from 0. Rank 0 writes all files.
 """
 
 from __future__ import annotations
@@ -16,23 +15,23 @@ from torch import Tensor, distributed
 
 from bids_fcnreg.errors import InputError
 
-#: How long one process waits for another: long enough for one to prepare what others wait for.
-PATIENCE = timedelta(days=2)
+#: How long a process waits for others, which covers the preparation of the images by one of them.
+TIMEOUT = timedelta(days=2)
 
 
 @contextmanager
-def group(device: torch.device) -> Iterator[torch.device]:
-    """Join the processes that `torchrun` has started, if it has.
+def process_group(device: torch.device) -> Iterator[torch.device]:
+    """Join the process group of `torchrun`, if there is one.
 
     Parameters
     ----------
     device : torch.device
-        Where to compute; of several GPUs each process of a machine takes its own.
+        Requested device; with several GPUs each process of a machine takes its own.
 
     Yields
     ------
     torch.device
-        Where this process computes.
+        Device of this process.
 
     Raises
     ------
@@ -46,13 +45,13 @@ def group(device: torch.device) -> Iterator[torch.device]:
         own, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if own >= there:
             raise InputError(
-                f"torchrun started more processes than the {there} GPUs of this machine: give "
+                f"torchrun started more processes than this machine has GPUs ({there}). Use "
                 f"--nproc-per-node {there}."
             )
         device = torch.device("cuda", own)
         torch.cuda.set_device(device)
     backend = "nccl" if device.type == "cuda" else "gloo"
-    distributed.init_process_group(backend, timeout=PATIENCE)
+    distributed.init_process_group(backend, timeout=TIMEOUT)
     try:
         yield device
     finally:
@@ -60,23 +59,23 @@ def group(device: torch.device) -> Iterator[torch.device]:
 
 
 def rank() -> int:
-    """Place of this process in its group; 0 leads."""
+    """Return the rank of this process in its group."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
-def size() -> int:
-    """Number of processes in the group."""
+def world_size() -> int:
+    """Return the number of processes in the group."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
-def wait() -> None:
-    """Wait until all processes of the group are here."""
+def barrier() -> None:
+    """Wait until all processes of the group arrive here."""
     if distributed.is_initialized():
         distributed.barrier()
 
 
-def agreed(value: int) -> int:
-    """The value that the first process has, in all of them."""
+def broadcast(value: int) -> int:
+    """Return the value of rank 0 in every process."""
     if not distributed.is_initialized():
         return value
     backend = distributed.get_backend()
@@ -85,8 +84,8 @@ def agreed(value: int) -> int:
     return int(shared)
 
 
-def total(values: Tensor) -> Tensor:
-    """Sum over the group of values that each process has."""
+def all_reduce(values: Tensor) -> Tensor:
+    """Sum values over all processes of the group."""
     if distributed.is_initialized():
         distributed.all_reduce(values)
     return values

@@ -1,7 +1,7 @@
-"""Where an image differs from its background, and where a skull-stripped image shows the brain.
+"""Detect the background of an image, and the brain in a skull-stripped image.
 
-Background need not be zero, nor one value: interpolation with splines rings around the brain,
-scanners and simulations add noise, lossy compression leaves blocks. The brain is estimated.
+The background need not be zero, nor constant: spline interpolation rings around the brain,
+scanners and simulations add noise, lossy compression leaves blocks.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from scipy import ndimage
 
 from bids_fcnreg.fcn.spatial.grid import Image
 
-#: A value that so much of an image has is its background.
+#: A value shared by this fraction of an image is its background.
 COMMON = 0.05
 
-#: Differences from the background, as parts of that of a bright brain: what storage leaves, what
-#: no tissue shows, what smoothing, ringing and lossy compression leave, and the most of noise.
+#: Differences from the background, as fractions of that of a bright brain: rounding in storage;
+#: below any tissue; smoothing, ringing and lossy compression; the largest noise.
 TRACE, FAINT, BLURRED, NOISY = 1e-3, 0.05, 0.1, 0.2
 
-#: The background is clean if at most so many voxels, for each of the brain, show something faint.
-#: Extracted brains have 0 to 0.006, resampled ones 0.03 and more.
+#: The background is clean if the number of faint voxels, relative to those of the brain, is at
+#: most this. Extracted brains have 0 to 0.006, resampled ones 0.03 and more.
 CLEAN = 0.02
 
-#: The background is among the brain's intensities if at least so much of the brain is on either
-#: side of it. Then so many voxels may be faint.
+#: The background is among the brain's intensities if at least this fraction of the brain is on
+#: either side of it. The second value then replaces `CLEAN`.
 AMONG, CLEAN_AMONG = 0.1, 0.15
 
-#: Noise reaches to so many standard deviations.
+#: Noise reaches to this number of standard deviations.
 NOISE_REACH = 5.0
 
-#: A part of the brain that is not connected to the rest has at least this share of its voxels.
+#: Smallest connected component of a brain, as a fraction of the largest.
 SMALLEST_PART = 0.05
 
 
@@ -63,8 +63,8 @@ def background(data: np.ndarray) -> float:
     return float(edges[counts.argmax() : counts.argmax() + 2].mean())
 
 
-def shown(data: np.ndarray) -> np.ndarray:
-    """Find where an image differs from its background.
+def non_background(data: np.ndarray) -> np.ndarray:
+    """Return where an image differs from its background.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def shown(data: np.ndarray) -> np.ndarray:
     -------
     ndarray (i, j, k), bool
         Voxels that differ by more than a thousandth of a bright brain's difference or, where the
-        background is not clean, by more than what is smoothed into it, rings, or is noise.
+        background is not clean, by more than smoothing, ringing and noise.
     """
     level = np.float32(background(data))
     difference = np.abs(data - level)
@@ -85,7 +85,7 @@ def shown(data: np.ndarray) -> np.ndarray:
     noise = 1.4826 * float(np.median(low)) if low.size else 0.0
     strong = np.count_nonzero(sample > FAINT * bright)
     darker = np.count_nonzero(data[::2, ::2, ::2] < level - FAINT * bright)
-    # Of images standardized in the brain the background is in the middle: tissue is faint, too.
+    # In images standardized in the brain, the background is among the tissue's intensities.
     middle = min(darker, strong - darker) > AMONG * strong
     clean = CLEAN_AMONG if middle else CLEAN
     if np.count_nonzero(sample > TRACE * bright) <= (1 + clean) * strong:
@@ -94,17 +94,17 @@ def shown(data: np.ndarray) -> np.ndarray:
 
 
 def _bright(difference: np.ndarray) -> float:
-    """Difference of a bright brain from the background, in spite of bright voxels and slices."""
+    """Estimate the difference of bright brain tissue from the background, robustly."""
     found = []
     for axis in range(3):
         others = tuple(one for one in range(3) if one != axis)
         found.append(np.percentile(np.percentile(difference, 95, axis=others), 75))
-    # A brain that fills little of the image shows in few slices.
+    # A brain that fills little of the image appears in few slices.
     return float(min(found)) or float(np.percentile(difference, 99.9)) or float(difference.max())
 
 
 def foreground(data: np.ndarray) -> np.ndarray:
-    """Find where a skull-stripped image shows the brain.
+    """Return where a skull-stripped image contains brain.
 
     Parameters
     ----------
@@ -114,10 +114,10 @@ def foreground(data: np.ndarray) -> np.ndarray:
     Returns
     -------
     ndarray (i, j, k), bool
-        The largest part that differs from the background, with other large parts, its holes
-        filled. Single slices and voxels that stick out of it are cut off.
+        The largest connected components that differ from the background, with holes filled,
+        without protruding slices and voxels.
     """
-    differs = shown(data)
+    differs = non_background(data)
     mask = np.zeros(data.shape, bool)
     if not differs.any():
         return mask
@@ -131,7 +131,7 @@ def foreground(data: np.ndarray) -> np.ndarray:
 
 
 def _large_parts(mask: np.ndarray) -> np.ndarray:
-    """Return the largest connected part of a mask, and others that are nearly as large."""
+    """Return the largest connected component of a mask, and others of similar size."""
     parts, _ = ndimage.label(mask)
     sizes = np.bincount(parts.ravel())
     sizes[0] = 0
@@ -139,7 +139,7 @@ def _large_parts(mask: np.ndarray) -> np.ndarray:
 
 
 def _fill_holes(mask: np.ndarray) -> np.ndarray:
-    """Fill what is not connected with the edge of the volume."""
+    """Fill background that is not connected to the edge of the volume."""
     gaps, _ = ndimage.label(np.pad(~mask, 1, constant_values=True))
     return (gaps != gaps[0, 0, 0])[1:-1, 1:-1, 1:-1]
 

@@ -1,14 +1,13 @@
-"""The mean space of many images: the shape that lies in their middle, and their mean image.
+"""Groupwise registration: mean shape and mean image of a cohort.
 
-Each image i is registered to a template by phi_i, which takes points of the template to points of
-the image. The template has the mean shape when, on average, nothing is left to do: when the
-stretches of the affine parts and the velocities of the deformations have the mean zero. What they
-have instead is removed by an update h, and phi_i after h takes points of the next template to the
-image. Part of what is removed is no shape: registering the sharp image of one to the blurred mean
-of many moves all of them alike near every border. As it is removed each time, it does not add up,
-and the next template has the mean shape nevertheless: how nearly is measured on phi_i after h (see
-`bias`). Turns and shifts of the affine parts say how a head lay in the scanner; the template keeps
-those of the image it began with.
+Each image i is registered to a template by phi_i, which maps points of the template to points of
+the image. The template has the mean shape when the stretches of the affine parts and the
+velocities of the deformations have zero mean. A nonzero mean is removed by an update h, and phi_i
+after h maps points of the next template to the image. Part of the update is not shape:
+registration of a sharp image to a blurred mean moves every border in the same way. As it is
+removed at each iteration, it does not accumulate; the remaining distance to the mean shape is that
+of phi_i after h (see `shape_bias`). Rotations and translations of the affine parts reflect head
+position; the template keeps those of the image it started from.
 
 References
 ----------
@@ -33,13 +32,13 @@ from bids_fcnreg.fcn.spatial.filters import gaussian
 from bids_fcnreg.fcn.spatial.grid import Grid, Image, apply_affine
 from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform, change_grid
 
-#: Voxel size in mm at which velocities are averaged: they are smooth.
+#: Voxel size in mm at which the (smooth) velocities are averaged.
 VELOCITY_MM = 2.0
 
-#: Left and right exchanged, in RAS+ mm.
+#: Left–right reflection, in RAS+ mm.
 MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])
 
-#: Values farther than so many robust standard deviations from the median are moved there.
+#: Values are winsorized at this number of robust standard deviations from the median.
 WINSOR = 2.5
 
 #: A median absolute deviation times this is the standard deviation of a normal distribution.
@@ -47,8 +46,8 @@ MAD_TO_SD = 1.4826
 
 
 @dataclass(frozen=True, eq=False)
-class Shape:
-    """How the mean of many images differs from the template they were registered to.
+class ShapeDifference:
+    """Difference between the mean shape of a cohort and the template it was registered to.
 
     Parameters
     ----------
@@ -63,18 +62,18 @@ class Shape:
 
     @property
     def update(self) -> Transform:
-        """Points of the template of mean shape to points of the template."""
+        """Transform from the template of mean shape to the template."""
         flow = Displacement(self.velocity.grid, exponentiate(-self.velocity.field))
         return Transform((Affine(np.linalg.inv(self.stretch)), flow))
 
     @property
     def inverse_update(self) -> Transform:
-        """Points of the template to points of the template of mean shape."""
+        """Transform from the template to the template of mean shape."""
         flow = Displacement(self.velocity.grid, exponentiate(self.velocity.field))
         return Transform((flow, Affine(self.stretch)))
 
-    def size(self, mask: Image) -> float:
-        """Root mean square in a mask (1, 1, i, j, k) of how far the update moves points, in mm."""
+    def rms_mm(self, mask: Image) -> float:
+        """Compute the RMS displacement of the update in a mask (1, 1, i, j, k), in mm."""
         points = mask.grid.points()[mask.data[0, 0] > 0.5]
         points = points[:: max(1, len(points) // 100_000)]
         return float((self.update.map(points) - points).square().sum(dim=-1).mean().sqrt())
@@ -87,22 +86,21 @@ def mean_shape(
     *,
     anchored: bool = False,
     symmetric: bool = False,
-) -> Shape:
-    """Mean stretch and mean velocity of registrations, of which one is in memory at a time.
+) -> ShapeDifference:
+    """Compute the mean stretch and mean velocity of registrations, one in memory at a time.
 
     Parameters
     ----------
     transforms : iterable of Transform
-        Template to each image; affine steps, and displacements in the template's space before
-        them.
+        Template to each image: displacements in the template's space, then affine steps.
     weights : sequence of float
-        How much each image counts.
+        Weight of each image.
     mask : Image (1, 1, i, j, k)
-        Brain mask of the template; its middle stays where it is.
+        Brain mask of the template; its centre stays fixed.
     anchored : bool
-        Keep the template's scale: the mean stretch is left out.
+        Keep the template's scale: ignore the mean stretch.
     symmetric : bool
-        Make both equal on the left and the right of the plane x = 0.
+        Make both symmetric about the plane x = 0.
     """
     coarse = mask.grid.with_spacing(np.maximum(VELOCITY_MM, mask.grid.spacing))
     logs, velocity = np.zeros((3, 3)), torch.zeros(1, 3, *coarse.shape)
@@ -120,29 +118,29 @@ def mean_shape(
         velocity = (velocity + _mirrored(velocity, coarse)) / 2
     stretch = np.eye(4)
     if not anchored:
-        centre = _middle(mask) * ([0.0, 1.0, 1.0] if symmetric else 1.0)
+        centre = _mask_centre(mask) * ([0.0, 1.0, 1.0] if symmetric else 1.0)
         stretch[:3, :3] = linalg.expm(logs)
         stretch[:3, 3] = centre - stretch[:3, :3] @ centre
-    return Shape(stretch, Displacement(coarse, velocity))
+    return ShapeDifference(stretch, Displacement(coarse, velocity))
 
 
-def bias(
+def shape_bias(
     transforms: Iterable[Transform],
-    shape: Shape,
+    shape: ShapeDifference,
     weights: Sequence[float],
     mask: Image,
     *,
     anchored: bool = False,
     symmetric: bool = False,
 ) -> float:
-    """How far a template is from the mean shape after its update.
+    """Compute the distance of a template from the mean shape after its update.
 
     Parameters
     ----------
     transforms, weights, mask, anchored, symmetric
-        As those of `mean_shape`, before the update.
-    shape : Shape
-        What `mean_shape` found.
+        As in `mean_shape`, before the update.
+    shape : ShapeDifference
+        Result of `mean_shape`.
 
     Returns
     -------
@@ -151,41 +149,41 @@ def bias(
     """
     grid = shape.velocity.grid
     chains = (Transform((*shape.update.steps, *one.steps)) for one in transforms)
-    updated = (fold(chain, linear_part(chain), grid) for chain in chains)
-    return mean_shape(updated, weights, mask, anchored=anchored, symmetric=symmetric).size(mask)
+    updated = (collapse(chain, linear_part(chain), grid) for chain in chains)
+    return mean_shape(updated, weights, mask, anchored=anchored, symmetric=symmetric).rms_mm(mask)
 
 
-def _middle(mask: Image) -> np.ndarray:
-    """Centre of a mask, RAS+ mm, (3,)."""
+def _mask_centre(mask: Image) -> np.ndarray:
+    """Return the centre of a mask, RAS+ mm, (3,)."""
     voxels = (mask.data[0, 0] > 0.5).nonzero().double().mean(dim=0)
     return apply_affine(mask.grid.affine, voxels.numpy())
 
 
 def _log_stretch(matrix: np.ndarray) -> np.ndarray:
-    """Logarithm (3, 3) of the stretch that an affine (4, 4) makes before it turns."""
+    """Compute the logarithm (3, 3) of the right stretch tensor of an affine (4, 4)."""
     _, lengths, axes = np.linalg.svd(matrix[:3, :3])
     return axes.T @ np.diag(np.log(lengths)) @ axes
 
 
 def _mirrored(field: Tensor, grid: Grid) -> Tensor:
-    """A displacement or velocity (1, 3, i, j, k), in voxels, with left and right exchanged."""
+    """Reflect a displacement or velocity (1, 3, i, j, k), in voxels, left–right."""
     exchanged = mirror(Image(field, grid)).data
     voxels = np.linalg.inv(grid.affine[:3, :3]) @ MIRROR[:3, :3] @ grid.affine[:3, :3]
     return torch.einsum("cd,ndijk->ncijk", torch.as_tensor(voxels).to(field), exchanged)
 
 
 def mirror(image: Image) -> Image:
-    """An image (1, channels, i, j, k) with left and right of the plane x = 0 exchanged."""
+    """Reflect an image (1, channels, i, j, k) about the plane x = 0."""
     return Transform((Affine(MIRROR),)).resample(image, image.grid)
 
 
-def room_for(grid: Grid, mask: Image, stretch: np.ndarray, margin: float) -> Grid:
-    """A grid with room for a stretched brain and a margin around it.
+def enlarge_grid(grid: Grid, mask: Image, stretch: np.ndarray, margin: float) -> Grid:
+    """Enlarge a grid to cover a stretched brain and a margin.
 
     Parameters
     ----------
     grid : Grid
-        Its voxels stay; as many are added on either side of an axis.
+        Its voxels are kept; equally many are added on either side of an axis.
     mask : Image (1, 1, i, j, k)
         The brain.
     stretch : ndarray (4, 4)
@@ -201,33 +199,33 @@ def room_for(grid: Grid, mask: Image, stretch: np.ndarray, margin: float) -> Gri
     return grid.crop(-more, np.array(grid.shape) + more)
 
 
-def fold(chain: Transform, matrix: np.ndarray, grid: Grid) -> Transform:
-    """A chain from a template to an image as one displacement and one affine.
+def collapse(chain: Transform, matrix: np.ndarray, grid: Grid) -> Transform:
+    """Collapse a chain from a template to an image into one displacement and one affine.
 
     Parameters
     ----------
     chain : Transform
         Any steps.
     matrix : ndarray (4, 4)
-        What the chain does far from the brain.
+        Affine of the chain far from the brain.
     grid : Grid
-        Of the template: there the displacement is known.
+        Grid of the template and of the displacement.
     """
     rest = Transform((*chain.steps, Affine(np.linalg.inv(matrix))))
     return Transform((rest.displacement(grid), Affine(matrix)))
 
 
-def fold_inverse(chain: Transform, matrix: np.ndarray, grid: Grid) -> Transform:
-    """A chain from an image to a template as one affine and one displacement; see `fold`.
+def collapse_inverse(chain: Transform, matrix: np.ndarray, grid: Grid) -> Transform:
+    """Collapse a chain from an image to a template into one affine and one displacement.
 
-    `matrix` is that of the other direction, template to image.
+    See `collapse`; `matrix` is that of the other direction, template to image.
     """
     rest = Transform((Affine(matrix), *chain.steps))
     return Transform((Affine(np.linalg.inv(matrix)), rest.displacement(grid)))
 
 
 def linear_part(chain: Transform) -> np.ndarray:
-    """Matrix (4, 4) of what a chain does where none of its displacements moves anything."""
+    """Compute the matrix (4, 4) of the affine steps of a chain."""
     matrix = np.eye(4)
     for step in chain.steps:
         if isinstance(step, Affine):
@@ -238,21 +236,21 @@ def linear_part(chain: Transform) -> np.ndarray:
 def robust_mean(
     values: np.ndarray, weights: Sequence[float], counts: np.ndarray | None = None
 ) -> np.ndarray:
-    """Weighted mean of values of which those far from the median are moved nearer.
+    """Compute the weighted winsorized mean.
 
     Parameters
     ----------
     values : ndarray (n, ...)
-        Of n images.
+        Values of n images.
     weights : sequence of float
-        How much each image counts.
+        Weight of each image.
     counts : ndarray (n, ...), bool, optional
-        Which values count at all; by default all do.
+        Valid values; by default all.
 
     Returns
     -------
     ndarray (...)
-        0 where none counts.
+        0 where none is valid.
     """
     mean = _robust_mean(values, np.asarray(weights, float)[:, None])
     if counts is not None:
@@ -263,11 +261,11 @@ def robust_mean(
 
 
 def _robust_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mean (...) of values (n, ...), NaN left out, of weights (n, 1) or those of flat values."""
+    """Compute the mean (...) of values (n, ...) without NaN, weights (n, 1) or of flat values."""
     flat = values.reshape(len(values), -1)
     middle = np.nanmedian if np.isnan(flat).any() else np.median
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of places where there is nothing but NaN
+        warnings.simplefilter("ignore")  # all-NaN voxels
         median = middle(flat, axis=0)
         spread = MAD_TO_SD * middle(np.abs(flat - median), axis=0)
     near = np.clip(flat, median - WINSOR * spread, median + WINSOR * spread)
@@ -279,21 +277,21 @@ def _robust_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def sharpen(image: Tensor, mask: Tensor, amount: float) -> Tensor:
-    """An image with the finest detail inside a mask made stronger: unsharp masking.
+    """Sharpen an image inside a mask by unsharp masking.
 
     Parameters
     ----------
     image, mask : Tensor (1, 1, i, j, k)
-        The mask's border is no detail: what is outside does not count.
+        Voxels outside the mask are ignored, so that its border is not sharpened.
     amount : float
-        How much of the detail is added.
+        Factor of the added detail.
     """
     smooth = gaussian(image * mask, 1.0) / gaussian(mask, 1.0).clamp(min=1e-3)
     return (image + amount * (image - smooth) * mask).clamp(min=0)
 
 
 def sharpness(image: Image, mask: Tensor) -> float:
-    """Mean length of the gradient in a mask (1, 1, i, j, k) over the mean intensity, per mm."""
+    """Compute the mean gradient magnitude over the mean intensity in a mask, per mm."""
     inside = mask[0, 0] > 0.5
     spacing = [float(size) for size in image.grid.spacing]
     slopes = torch.gradient(image.data[0, 0], spacing=spacing)

@@ -1,20 +1,20 @@
-"""Memory of large tensors, used again instead of given back."""
+"""Reuse the memory of large tensors instead of returning it to the system."""
 
 from __future__ import annotations
 
 import ctypes
 from contextlib import suppress
 
-#: Names of settings in glibc's malloc.h.
+#: Parameters of mallopt in glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep memory that is freed, for its next allocations.
+    """Let this process keep freed memory for its next allocations.
 
-    By default glibc takes a fresh mapping from the system for each large array and gives it back
-    afterwards; every page of it is then cleared and mapped again, which took nearly half of the
-    processor time of a registration. Where the C library is another one, nothing is changed.
+    By default glibc maps memory for each large array and unmaps it afterwards; clearing and
+    mapping every page again took nearly half of the processor time of a registration. Has no
+    effect with another C library.
     """
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")

@@ -1,4 +1,4 @@
-"""The modes of registration: one table of what each does, needs and costs."""
+"""Registration modes: what each does, requires and costs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Mode:
-    """How the deformation between two images is found.
+    """A registration mode.
 
     Attributes
     ----------
@@ -17,9 +17,9 @@ class Mode:
     methods : str
         For the methods section of a paper, after "was"; ``{network}`` is cited.
     trained : bool
-        Whether it starts from a trained network; else the network is trained on the pair.
+        Whether it uses trained weights; otherwise the network is trained on the pair.
     refines : bool
-        Whether the deformation is optimized after the network.
+        Whether instance optimization follows the network.
     seconds_per_million : float
         Processor seconds of a registration on a CPU, per million voxels of the fixed image.
     """
@@ -61,5 +61,5 @@ _MODES = (
     ),
 )
 
-#: All modes by their name; the first is the default.
+#: All modes by name; the first is the default.
 MODES = {mode.name: mode for mode in _MODES}

@@ -1,4 +1,4 @@
-"""What to do when the memory of a GPU does not suffice: part by part, it is the CPU's turn."""
+"""Fall back to the CPU when a GPU runs out of memory."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ T = TypeVar("T")
 
 
 def with_fallback(
-    compute: Callable[[torch.device], T], place: torch.device, part: str = "this"
+    compute: Callable[[torch.device], T], device: torch.device, part: str = "this"
 ) -> T:
-    """Compute on a device; on the CPU if the memory of a GPU does not suffice.
+    """Compute on a device; fall back to the CPU if a GPU runs out of memory.
 
-    Before that it is tried once more with all memory that PyTorch had kept for later given back:
-    another process may have been in the way, or the memory in pieces. A registration does each of
-    its parts like this, so that the large ones may run on the CPU and the others on the GPU.
+    First retries on the GPU after emptying PyTorch's memory cache, because another process may
+    have occupied memory, or memory was fragmented. Each part of a registration runs through this
+    function, so that only the parts that do not fit run on the CPU.
 
     Parameters
     ----------
     compute : callable
-        Is given the device, and leaves nothing on it when it raises.
-    place : torch.device
-        Where to compute.
+        Called with the device; must leave nothing on it when it raises.
+    device : torch.device
+        Preferred device.
     part : str
-        What is computed, for the warning.
+        Name of the computation, for the warning.
 
     Returns
     -------
@@ -39,17 +39,15 @@ def with_fallback(
     Warns
     -----
     UserWarning
-        If it had to be the CPU.
+        If the CPU is used instead of the GPU.
     """
-    if place.type == "cpu":
-        return compute(place)
+    if device.type == "cpu":
+        return compute(device)
     for _ in range(2):
         with suppress(torch.OutOfMemoryError):
-            return compute(place)
-        # What the exception held is gone, so that its memory can be given back.
+            return compute(device)
+        # The exception no longer holds references, so its memory can be released.
         gc.collect()
         torch.cuda.empty_cache()
-    warnings.warn(
-        f"The memory of {place} did not suffice: {part} is computed on the CPU.", stacklevel=2
-    )
+    warnings.warn(f"{device} is out of memory: falling back to the CPU for {part}.", stacklevel=2)
     return compute(torch.device("cpu"))

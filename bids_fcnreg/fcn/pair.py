@@ -1,4 +1,4 @@
-"""A pair of images made ready: both on one grid, after the linear stage, at any resolution."""
+"""Image pairs: both images on one grid, after the linear stage, at any resolution."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bids_fcnreg.fcn.spatial.filters import dilate, gaussian
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
 from bids_fcnreg.fcn.spatial.transform import Affine, Transform
 
-#: Room around the fixed brain in mm: the deformation fades out in it.
+#: Margin around the fixed brain in mm; the deformation tapers to zero in it.
 MARGIN_MM = 12.0
 
 #: Finer voxels than this (mm) add time, not accuracy, to the deformation of a T1w brain.
@@ -33,14 +33,13 @@ class Pair:
     weight : Tensor (1, 1, i, j, k)
         How much each voxel of the fixed image counts, 0 to 1.
     exclude : Tensor (1, 1, i, j, k) or None
-        Voxels of the moving image that must not drive the deformation (1), for instance a lesion.
+        1 at voxels of the moving image that must not drive the deformation, for instance a lesion.
     grid : Grid
-        Where all of them live, in the fixed space.
+        Their common grid, in the fixed space.
     fixed_mask, moving_mask : Tensor (1, 1, i, j, k) or None
-        How much of each voxel is brain, 0 to 1.
+        Brain fraction of each voxel, 0 to 1.
     voxels_mm : pair of float
-        Edge of a cube as large as a voxel of the fixed and of the moving image, as they were
-        given; 0 if it is not known.
+        Cube root of the voxel volume of the original fixed and moving image; 0 if unknown.
     """
 
     fixed: Tensor
@@ -53,12 +52,12 @@ class Pair:
     voxels_mm: tuple[float, float] = (0.0, 0.0)
 
     @property
-    def counted(self) -> Tensor:
-        """Weight (1, 1, i, j, k) without what is excluded."""
+    def effective_weight(self) -> Tensor:
+        """Weight (1, 1, i, j, k), zero at excluded voxels."""
         return self.weight if self.exclude is None else self.weight * (1 - self.exclude)
 
     def coarser(self, spacing: float) -> Pair:
-        """The same pair with voxels of `spacing` mm, smoothed against aliasing."""
+        """Return the pair downsampled to voxels of `spacing` mm, with anti-alias smoothing."""
         grid = self.grid.with_spacing(spacing)
         factor = grid.spacing / self.grid.spacing
         if np.all(factor < 1.01):
@@ -71,11 +70,11 @@ class Pair:
         return self._changed(shrink, grid)
 
     def to(self, device: torch.device) -> Pair:
-        """The same pair in the memory of a device."""
+        """Return the pair on a device."""
         return self._changed(lambda data: data.to(device), self.grid)
 
     def _changed(self, change: Callable[[Tensor], Tensor], grid: Grid) -> Pair:
-        """The same pair, each of its volumes changed."""
+        """Return the pair with a function applied to each volume."""
         volumes = {one.name: getattr(self, one.name) for one in fields(self)}
         changed: dict[str, Any] = {
             name: change(volume) for name, volume in volumes.items() if isinstance(volume, Tensor)
@@ -96,13 +95,13 @@ def make_pair(
     Parameters
     ----------
     fixed, moving : Image (1, 1, i, j, k)
-        In any intensities: they are standardized (`intensity.standardize`).
+        Any intensity scale; they are standardized (`intensity.standardize`).
     affine : ndarray (4, 4)
         Fixed to moving points, RAS+ mm.
     fixed_mask, moving_mask : Image, optional
-        Brain masks; by default estimated. Outside of them images are set to zero.
+        Brain masks, by default estimated. Images are set to zero outside.
     moving_exclude : Image, optional
-        Voxels of the moving image to leave out of the similarity.
+        Voxels of the moving image to exclude from the similarity.
 
     Returns
     -------
@@ -110,23 +109,23 @@ def make_pair(
     """
     fixed, fixed_mask = standardize(fixed, fixed_mask, "fixed")
     grid = _working_grid(fixed.grid, fixed_mask)
-    stay = Transform(())
-    inside = stay.resample(fixed_mask, grid).data
-    brain = stay.resample(_smoothed(fixed, grid), grid).data
-    # Two voxels beyond the brain: its outline counts.
+    identity = Transform(())
+    inside = identity.resample(fixed_mask, grid).data
+    brain = identity.resample(_smoothed(fixed, grid), grid).data
+    # Dilated by two voxels, so that the outline of the brain counts.
     weight = dilate((inside > 0.5).float(), 2)
     pair = Pair(brain, brain, weight, None, grid, inside, inside, (_edge(fixed.grid), 0.0))
-    return with_moving(pair, moving, affine, moving_mask, moving_exclude)
+    return replace_moving(pair, moving, affine, moving_mask, moving_exclude)
 
 
-def with_moving(
+def replace_moving(
     pair: Pair,
     moving: Image,
     affine: np.ndarray,
     moving_mask: Image | None = None,
     moving_exclude: Image | None = None,
 ) -> Pair:
-    """The pair with another moving image, or with one aligned otherwise; see `make_pair`."""
+    """Return the pair with another moving image or affine; see `make_pair`."""
     linear = Transform((Affine(affine),))
     moving, mask = standardize(moving, moving_mask, "moving")
     exclude = None
@@ -142,14 +141,14 @@ def with_moving(
 
 
 def _edge(grid: Grid) -> float:
-    """Edge in mm of a cube as large as a voxel."""
+    """Return the cube root of the voxel volume, in mm."""
     return float(grid.spacing.prod() ** (1 / 3))
 
 
 def _working_grid(grid: Grid, mask: Image) -> Grid:
-    """Grid of isotropic voxels around a mask, made of the image's own voxels where they fit.
+    """Return a grid of isotropic voxels around a mask, on the image's own voxels where possible.
 
-    Its axes are perpendicular, whatever those of the image are: a deformation on it can be stored.
+    Its axes are perpendicular even if those of the image are not, as transform files require.
     """
     spacing = max(FINEST_MM, float(grid.spacing.min()))
     occupied = mask.data[0, 0].nonzero()
@@ -163,7 +162,7 @@ def _working_grid(grid: Grid, mask: Image) -> Grid:
 
 
 def _smoothed(image: Image, target: Grid) -> Image:
-    """The image smoothed as `target` is coarser."""
+    """Smooth an image against aliasing on a coarser grid."""
     ratio = target.spacing.max() / image.grid.spacing
     sigma = np.where(ratio > 1.2, 0.5 * ratio, 0)
     return Image(gaussian(image.data, sigma), image.grid)

@@ -1,8 +1,8 @@
-"""How good a registration is: metrics of its images and its deformation.
+"""Quality metrics of a registration, from its images and its deformation.
 
-Local correlation and local volume changes depend on how fine images and fields are sampled. They
-are computed at one resolution, whatever the voxels: smoothed to `RESOLUTION_MM`, what the voxels
-themselves smooth taken into account, on a grid of `SPACING_MM`. Overlap is that of brain masks.
+Local correlation and local volume changes depend on the sampling of images and fields. They are
+computed at one resolution for all voxel sizes: smoothed to `RESOLUTION_MM`, including the
+smoothing by the voxels themselves, on a grid of `SPACING_MM`. Overlap is that of brain masks.
 """
 
 from __future__ import annotations
@@ -25,43 +25,43 @@ from bids_fcnreg.fcn.spatial.filters import dilate, gaussian
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
 from bids_fcnreg.fcn.spatial.transform import Displacement, Transform, change_grid
 
-#: Voxels of the metrics in mm, and the standard deviation in mm of the smoothing of what is
-#: compared in them.
+#: Voxel size of the metrics, and standard deviation of the smoothing of the compared images, in
+#: mm.
 SPACING_MM = 2.0
 RESOLUTION_MM = 2.0
 
-#: Standard deviation of what a voxel and linear interpolation smooth, in voxels.
+#: Standard deviation of the smoothing by a voxel and by linear interpolation, in voxels.
 VOXEL_SIGMA = 0.4
 
-#: Edge in mm of the cubes whose similarity is compared: as large as a lobe is wide.
+#: Edge in mm of the cubes of `lowest_similarity`, about the width of a lobe.
 REGION_MM = 40.0
 
 
 @dataclass
 class Quality:
-    """Numbers that tell how a registration went.
+    """Quality metrics of a registration.
 
     Parameters
     ----------
     mode, device : str
-        What ran, and on what.
+        Registration mode and device.
     weights : str or None
-        SHA-256 of the network's weights, if trained ones were used.
+        SHA-256 of the trained weights, if any.
     similarity_initial, similarity_affine, similarity : float
-        Local NCC (signed square, window of 10 mm) in and just around the fixed brain: as the
-        headers place the images, after the linear stage, after all.
+        Local NCC (signed square, window of 10 mm) in and just around the fixed brain: by the
+        headers alone, after the linear stage, and after the registration.
     similarity_lowest : float
         The same in the cube of `REGION_MM` where it is lowest.
     brain_overlap : float
         Dice of the warped moving brain mask and the fixed one.
     folds_percent : float
-        Part of the voxels of the fixed brain where the Jacobian determinant is not positive.
+        Percentage of fixed brain voxels whose Jacobian determinant is not positive.
     sd_log_jacobian : float
         Standard deviation in the fixed brain of the logarithm of the determinant, of the
         deformation smoothed to `RESOLUTION_MM`.
     inverse_consistency_mm, inverse_consistency_p95_mm : float
-        Mean and 95th percentile in the fixed brain of the distance between a point and where it
-        comes back to through the transform and its inverse.
+        Mean and 95th percentile in the fixed brain of the distance between a point and its image
+        under the transform and its inverse.
     seconds : dict of str to float
         Wall time of each stage.
     """
@@ -81,7 +81,7 @@ class Quality:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, object]:
-        """The numbers by name, as they are written to JSON."""
+        """Return the metrics by name, as they are written to JSON."""
         return asdict(self)
 
     @contextmanager
@@ -94,18 +94,18 @@ class Quality:
 
 
 def similarity(pair: Pair, warped: Tensor | None = None) -> float:
-    """Compute the local NCC of a pair, its moving image as it lies or warped."""
-    fixed, moving, weight = _compared(pair, pair.moving if warped is None else warped)
+    """Compute the local NCC of a pair, optionally with a warped moving image."""
+    fixed, moving, weight = _at_metric_resolution(pair, pair.moving if warped is None else warped)
     return float(local_ncc(fixed, moving, 2, weight))
 
 
 def assess(quality: Quality, pair: Pair, forward: Displacement, inverse: Displacement) -> None:
-    """Fill in the metrics of a deformation.
+    """Compute the metrics of a deformation.
 
     Parameters
     ----------
     quality : Quality
-        Where to.
+        Filled in.
     pair : Pair
         The images after the linear stage.
     forward, inverse : Displacement
@@ -117,9 +117,9 @@ def assess(quality: Quality, pair: Pair, forward: Displacement, inverse: Displac
     quality.similarity_lowest = lowest_similarity(pair, warped)
     fixed_mask, moving_mask = _masks(pair)
     brain = fixed_mask[0, 0] > 0.5
-    brought = warp(moving_mask, forward.field)[0, 0] > 0.5
-    both = int(brain.sum()) + int(brought.sum())
-    quality.brain_overlap = 2 * int((brain & brought).sum()) / both if both else 0.0
+    warped_brain = warp(moving_mask, forward.field)[0, 0] > 0.5
+    both = int(brain.sum()) + int(warped_brain.sum())
+    quality.brain_overlap = 2 * int((brain & warped_brain).sum()) / both if both else 0.0
     determinant = jacobian_determinant(forward.field)[0, 0][brain]
     quality.folds_percent = 100 * float((determinant <= 0).double().mean())
     quality.sd_log_jacobian = sd_log_jacobian(forward, fixed_mask)
@@ -133,7 +133,7 @@ def assess(quality: Quality, pair: Pair, forward: Displacement, inverse: Displac
 def lowest_similarity(pair: Pair, warped: Tensor) -> float:
     """Compute the local NCC in the cube of the fixed brain where it is lowest.
 
-    It reveals a registration that is good but for one lobe.
+    A low value reveals a registration that failed in one lobe only.
 
     Parameters
     ----------
@@ -145,14 +145,14 @@ def lowest_similarity(pair: Pair, warped: Tensor) -> float:
     Returns
     -------
     float
-        Of the cubes that brain fills by half or, where there is none, as far as in any.
+        Minimum over cubes at least half filled by brain or, if there are none, over the fullest.
     """
-    fixed, warped, weight = _compared(pair, warped)
-    alike = FixedWindows(fixed, radius=2).compare(warped).value
+    fixed, warped, weight = _at_metric_resolution(pair, warped)
+    correlation = FixedWindows(fixed, radius=2).compare(warped).value
     edge = min(round(REGION_MM / SPACING_MM), *weight.shape[2:])
     step = max(edge // 4, 1)
     filled = avg_pool3d(weight, edge, step)
-    values = avg_pool3d(weight * alike, edge, step) / filled.clamp(min=1e-6)
+    values = avg_pool3d(weight * correlation, edge, step) / filled.clamp(min=1e-6)
     enough = min(0.5, float(filled.max()))
     return float(values[filled >= enough].min())
 
@@ -175,8 +175,8 @@ def sd_log_jacobian(displacement: Displacement, mask: Tensor) -> float:
     return float(variance(determinant.clamp(min=1e-3).log()).sqrt())
 
 
-def _compared(pair: Pair, moving: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Fixed image, moving image and what counts of them, at the resolution of the metrics."""
+def _at_metric_resolution(pair: Pair, moving: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return fixed image, moving image and weight at the resolution of the metrics."""
     fixed, moving = (
         _resampled(gaussian(image, _sigma(pair.grid, voxel_mm)), pair.grid)
         for image, voxel_mm in zip((pair.fixed, moving), pair.voxels_mm, strict=True)
@@ -186,9 +186,9 @@ def _compared(pair: Pair, moving: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _sigma(grid: Grid, voxel_mm: float = 0.0) -> np.ndarray:
-    """Smoothing along i, j, k, in voxels, that brings a grid's resolution to `RESOLUTION_MM`.
+    """Return the smoothing along i, j, k, in voxels, from a grid's resolution to `RESOLUTION_MM`.
 
-    `voxel_mm` is the voxel size of the image that was resampled onto the grid, if it is known.
+    `voxel_mm` is the voxel size of the image that was resampled onto the grid, if known.
     """
     own = VOXEL_SIGMA * np.maximum(grid.spacing, voxel_mm)
     return np.sqrt(np.maximum(RESOLUTION_MM**2 - own**2, 0)) / grid.spacing
@@ -199,7 +199,7 @@ def _resampled(data: Tensor, grid: Grid) -> Tensor:
 
 
 def _masks(pair: Pair) -> tuple[Tensor, Tensor]:
-    """Brain masks of a pair; where it has none, what is not zero."""
+    """Return the brain masks of a pair; by default its nonzero voxels."""
     if pair.fixed_mask is None or pair.moving_mask is None:
         return (pair.fixed > 0).float(), (pair.moving > 0).float()
     return pair.fixed_mask, pair.moving_mask

@@ -1,12 +1,11 @@
-"""Instance optimisation: the deformation of one pair, improved by its own images' gradient.
+"""Instance optimization of the deformation of one pair, by gradient ascent on local NCC.
 
-Both images are warped to the space halfway between them, in three contrasts (see `contrast`). At
-each level of resolution, from coarse to fine, the force of local NCC on the points of either image
-(its gradient, each window acting on its centre) joins what is left of the forces before (its
-momentum), is smoothed (a fluid regularisation), scaled to a largest step, and composed with that
-image's half of the deformation, which is then smoothed (an elastic one): slightly where the images
-show structure that holds it, more where they are flat. As every step is a small smooth motion, the
-halves stay invertible.
+Both images are warped to the midpoint, in three channels (see `losses.tissue_channels`). At each
+resolution, from coarse to fine, the force of local NCC on each image (its gradient, each window
+acting on its centre) is accumulated with momentum, smoothed (fluid regularization), scaled to a
+largest step, and composed with that image's displacement. The displacement is then smoothed
+(elastic regularization): slightly where the images have structure, more where they are flat. As
+every step is small and smooth, the displacements stay invertible.
 
 References
 ----------
@@ -25,41 +24,42 @@ import torch
 from torch import Tensor
 
 from bids_fcnreg.fcn.losses.similarity import local_ncc_forces
-from bids_fcnreg.fcn.losses.tissue_channels import SHARES, with_borders
+from bids_fcnreg.fcn.losses.tissue_channels import SHARES, add_border_channels
 from bids_fcnreg.fcn.out_of_memory import with_fallback
 from bids_fcnreg.fcn.pair import Pair
 from bids_fcnreg.fcn.reproducible import mean
 from bids_fcnreg.fcn.spatial.displacement import warp
 from bids_fcnreg.fcn.spatial.filters import dilate, gaussian
-from bids_fcnreg.fcn.spatial.midpoint import Halves
+from bids_fcnreg.fcn.spatial.midpoint import MidpointDeformation
 
 
 @dataclass(frozen=True)
 class Refinement:
-    """How a deformation is optimised.
+    """Settings of the instance optimization.
 
     Parameters
     ----------
     spacings : sequence of float
         Voxel size of each level in mm, coarse to fine.
     steps : sequence of int
-        The most steps at each level.
+        Maximum number of steps at each level.
     radius : int
         Half-width of local NCC's window, in voxels of the level.
     update_sigma, field_sigma : sequence of float
-        Smoothing of each step and of the halves at each level, in voxels of the level.
+        Standard deviation of the smoothing of each step and of the deformation, in voxels of the
+        level.
     flat_sigma : float
-        Further smoothing of the halves where the images are flat, in voxels of the level.
+        Additional smoothing of the deformation where the images are flat, in voxels of the level.
     flatness : float
-        Structure (see `_flat`), as a part of its median in the brain, at which half of that
-        further smoothing is left.
+        Structure (see `_flatness_map`), as a fraction of its median in the brain, at which half of
+        the additional smoothing remains.
     momentum : float
-        What is left of a force one step later, 0 to 1.
+        Fraction of the accumulated force kept at the next step, 0 to 1.
     largest_step : float
-        How far a step moves the voxel of either image that it moves the most, in voxels.
+        Largest displacement of a voxel in one step, in voxels.
     patience : int
-        A level ends, at its best step, when so many steps together improved the similarity by
-        less than `tolerance`.
+        A level ends, at its best step, when this number of steps improved the similarity by less
+        than `tolerance`.
     tolerance : float
         See `patience`.
     """
@@ -79,85 +79,90 @@ class Refinement:
 
 def refine(
     pair: Pair,
-    start: Halves | None = None,
+    start: MidpointDeformation | None = None,
     settings: Refinement | None = None,
     report: Callable[[str], None] | None = None,
-) -> Halves:
-    """Optimise the deformation of one pair.
+) -> MidpointDeformation:
+    """Optimize the deformation of one pair.
 
     Parameters
     ----------
     pair : Pair
         The images after the linear stage.
-    start : Halves, optional
-        Where to start, on any grid of the fixed space; by default no displacement.
+    start : MidpointDeformation, optional
+        Initial deformation, on any grid of the fixed space; by default the identity.
     settings : Refinement, optional
-        How.
     report : callable, optional
-        Is told a line about each level.
+        Called with a line about each level.
 
     Returns
     -------
-    Halves
+    MidpointDeformation
         On the grid of `pair`; zero at its border.
     """
     settings = settings or Refinement()
-    place = pair.fixed.device
-    halves, done = start or Halves.identity(pair.grid, pair.fixed), None
-    pair = with_borders(pair, halves.on(pair.grid))
+    device = pair.fixed.device
+    deformation, done = start or MidpointDeformation.identity(pair.grid, pair.fixed), None
+    pair = add_border_channels(pair, deformation.on_grid(pair.grid))
     for number, spacing in enumerate(settings.spacings):
         level = pair.coarser(spacing)
         if done is not None and done.matches(level.grid):
-            continue  # the images are not finer than the level before
-        optimise = partial(_optimise_level, level, halves, number, settings)
+            continue  # the images are no finer than the previous level
+        optimize_level = partial(_optimize_level, level, deformation, number, settings)
         part = f"the refinement at {spacing:g} mm"
-        halves, taken, alike = with_fallback(optimise, place, part)
-        halves, done = halves.to(place), level.grid
+        deformation, taken, similarity = with_fallback(optimize_level, device, part)
+        deformation, done = deformation.to(device), level.grid
         if report is not None:
-            report(f"{spacing:g} mm: {taken} steps, local NCC {alike:.4f}")
-    return halves.on(pair.grid)
+            report(f"{spacing:g} mm: {taken} steps, local NCC {similarity:.4f}")
+    return deformation.on_grid(pair.grid)
 
 
-def _optimise_level(
-    level: Pair, halves: Halves, number: int, settings: Refinement, place: torch.device
-) -> tuple[Halves, int, float]:
-    """Improve halves of any grid at one resolution; also the steps taken and the similarity."""
-    level, halves = level.to(place), halves.to(place).on(level.grid)
+def _optimize_level(
+    level: Pair,
+    deformation: MidpointDeformation,
+    number: int,
+    settings: Refinement,
+    device: torch.device,
+) -> tuple[MidpointDeformation, int, float]:
+    """Optimize a deformation at one resolution; return it, the steps taken and the similarity."""
+    level, deformation = level.to(device), deformation.to(device).on_grid(level.grid)
     excluded = None
     if level.exclude is not None:
-        # A voxel counts only if its whole window is free of what is excluded.
+        # A voxel counts only if its whole window is free of excluded voxels.
         excluded = dilate(level.exclude, settings.radius)
     history: list[float] = []
-    best = halves
-    drives = [torch.zeros(()), torch.zeros(())]
+    best = deformation
+    momenta = [torch.zeros(()), torch.zeros(())]
     flat = None
     for _ in range(settings.steps[number]):
         weight = level.weight
         if excluded is not None:
-            weight = weight * (1 - warp(excluded, halves.to_moving))
-        fixed, moving = halves.meet(level.fixed, level.moving)
+            weight = weight * (1 - warp(excluded, deformation.to_moving))
+        fixed, moving = deformation.warp_to_midpoint(level.fixed, level.moving)
         if flat is None:
-            flat = _flat(fixed, moving, weight, settings.flatness)
+            flat = _flatness_map(fixed, moving, weight, settings.flatness)
         forces = local_ncc_forces(fixed, moving, settings.radius, weight, SHARES)
         history.append(float(forces.value))
         if history[-1] >= max(history):
-            best = halves
+            best = deformation
         if _stalled(history, settings):
-            halves = best  # the last step may have been one too many
+            deformation = best  # the last steps may have lowered the similarity
             break
-        drives = [
-            settings.momentum * drive + force / mean(force.abs()).clamp(min=1e-12)
-            for drive, force in zip(drives, (forces.on_first, forces.on_second), strict=True)
+        momenta = [
+            settings.momentum * momentum + force / mean(force.abs()).clamp(min=1e-12)
+            for momentum, force in zip(momenta, (forces.on_first, forces.on_second), strict=True)
         ]
         sigma = settings.update_sigma[number]
-        halves = halves.moved(*(_step(drive, sigma, settings.largest_step) for drive in drives))
-        halves = halves.smoothed(settings.field_sigma[number])
-        halves = halves.blended(halves.smoothed(settings.flat_sigma), flat)
-    return halves.faded(), len(history), max(history)
+        deformation = deformation.updated(
+            *(_step(momentum, sigma, settings.largest_step) for momentum in momenta)
+        )
+        deformation = deformation.smoothed(settings.field_sigma[number])
+        deformation = deformation.blended(deformation.smoothed(settings.flat_sigma), flat)
+    return deformation.tapered(), len(history), max(history)
 
 
-def _flat(first: Tensor, second: Tensor, weight: Tensor, flatness: float) -> Tensor:
-    """Where two images show no structure: 1 where there is none, falling to 0.
+def _flatness_map(first: Tensor, second: Tensor, weight: Tensor, flatness: float) -> Tensor:
+    """Map the lack of structure in two images: 1 where there is none, falling to 0.
 
     Structure is the mean squared gradient of intensities around a voxel, the geometric mean of
     both images'.
@@ -165,9 +170,9 @@ def _flat(first: Tensor, second: Tensor, weight: Tensor, flatness: float) -> Ten
     Parameters
     ----------
     first, second : Tensor (1, channels, i, j, k)
-        The first channel counts.
+        Only the first channel is used.
     weight : Tensor (1, 1, i, j, k)
-        The brain, where it is above 0; structure elsewhere does not count.
+        Brain where above 0; structure elsewhere is ignored.
     flatness : float
         See `Refinement`.
 
@@ -185,15 +190,15 @@ def _flat(first: Tensor, second: Tensor, weight: Tensor, flatness: float) -> Ten
     return half / (half + structure)
 
 
-def _step(drive: Tensor, sigma: float, largest: float) -> Tensor:
-    """Smooth step (1, 3, i, j, k) in voxels along a force, of the largest length allowed."""
-    step = gaussian(drive, sigma)
+def _step(momentum: Tensor, sigma: float, largest: float) -> Tensor:
+    """Compute a smooth step (1, 3, i, j, k) along a force, of length `largest` in voxels."""
+    step = gaussian(momentum, sigma)
     length = step.square().sum(dim=1).max().sqrt()
     return step.mul_(largest / length.clamp(min=1e-12))
 
 
 def _stalled(history: list[float], settings: Refinement) -> bool:
-    """Whether the last steps together brought next to nothing."""
+    """Return whether the last steps improved the similarity by less than the tolerance."""
     if len(history) <= settings.patience:
         return False
     return history[-1] - history[-1 - settings.patience] < settings.tolerance

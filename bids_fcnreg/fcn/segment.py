@@ -31,7 +31,7 @@ class Anatomy:
     grid: Grid
 
     def labels(self, grid: Grid) -> Image:
-        """Most probable label (FreeSurfer's values) of each voxel of a grid.
+        """Return the most probable label (FreeSurfer's values) of each voxel of a grid.
 
         Parameters
         ----------
@@ -42,11 +42,11 @@ class Anatomy:
         -------
         Image (1, 1, i, j, k)
         """
-        stay = Transform(())
+        identity = Transform(())
         best = torch.zeros((1, 1, *grid.shape))
         highest = torch.full_like(best, -1.0)
         for label, part in zip(STRUCTURES, self.posteriors.split(1, dim=1), strict=True):
-            posterior = stay.resample(Image(part.contiguous(), self.grid), grid).data
+            posterior = identity.resample(Image(part.contiguous(), self.grid), grid).data
             better = posterior > highest
             best[better] = float(label)
             torch.maximum(highest, posterior, out=highest)
@@ -82,7 +82,7 @@ def segment(scan: Image, network: AnatomyFCN, flip: bool = False) -> Anatomy:
 
 @torch.no_grad()
 def _posteriors(image: Tensor, network: AnatomyFCN) -> Tensor:
-    """Posteriors (1, structures, i, j, k) of an image of any size at the network's voxel size."""
+    """Compute posteriors (1, structures, i, j, k) of an image at the network's voxel size."""
     padded = pad_to_multiple(normalize_intensities(image), network.multiple)
     logits = network(padded).reshape(*padded.shape[2:], len(STRUCTURES))
     i, j, k = image.shape[2:]
@@ -90,7 +90,7 @@ def _posteriors(image: Tensor, network: AnatomyFCN) -> Tensor:
 
 
 def _network_grid(grid: Grid) -> Grid:
-    """Grid of RAS+ axes and the network's voxel size around a field of view."""
+    """Return a grid with RAS+ axes and the network's voxel size around a field of view."""
     corners = np.array(list(np.ndindex(2, 2, 2))) * np.array(grid.shape) - 0.5
     world = apply_affine(grid.affine, corners)
     low, high = world.min(axis=0), world.max(axis=0)
@@ -101,7 +101,7 @@ def _network_grid(grid: Grid) -> Grid:
 
 
 def _opposite_channels() -> list[int]:
-    """Channel of the same structure on the other side, for each channel."""
+    """Return for each channel that of the same structure in the other hemisphere."""
     names = list(STRUCTURES.values())
     swapped = {"Left": "Right", "Right": "Left"}
     sides = [name.partition("-") for name in names]

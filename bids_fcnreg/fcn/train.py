@@ -1,4 +1,4 @@
-"""Training a network with nothing but image similarity: on a cohort, or on a single pair."""
+"""Unsupervised training of a network by image similarity, on a cohort or a single pair."""
 
 from __future__ import annotations
 
@@ -19,25 +19,22 @@ from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn import distributed
 from bids_fcnreg.fcn.losses.objective import Objective
 from bids_fcnreg.fcn.pair import Pair
-from bids_fcnreg.fcn.spatial.midpoint import Halves
+from bids_fcnreg.fcn.spatial.midpoint import MidpointDeformation
 
 
 class Network(Protocol):
-    """What both networks offer: stages to be trained in turn, and a deformation in the end.
-
-    Beside that, they are modules of PyTorch.
-    """
+    """Interface of the networks: a PyTorch module trained in successive stages."""
 
     @property
     def spacings(self) -> Sequence[float]: ...
 
     def cost(self, pair: Pair, objective: Objective, stage: int) -> Tensor: ...
 
-    def deform(self, pair: Pair) -> Halves: ...
+    def deform(self, pair: Pair) -> MidpointDeformation: ...
 
-    def begin(self, stage: int) -> None: ...
+    def initialize_stage(self, stage: int) -> None: ...
 
-    def follows(self, stage: int) -> bool: ...
+    def is_untrained(self, stage: int) -> bool: ...
 
     def parameters(self) -> Iterator[nn.Parameter]: ...
 
@@ -48,24 +45,24 @@ class Network(Protocol):
 
 @dataclass(frozen=True)
 class Training:
-    """How a network is trained.
+    """Settings of a training.
 
     Parameters
     ----------
     steps : sequence of int
         Number of updates in each of the network's stages.
     learning_rate : float
-        Of Adam at first; it falls to a tenth along a cosine.
+        Initial learning rate of Adam; falls to a tenth on a cosine schedule.
     largest_gradient : float
-        Gradients of a larger norm are shortened to it.
+        Gradients are clipped to this norm.
     objective : Objective
         Cost at every level; the levels' costs are summed (deep self-supervision).
     check_every : int
-        Updates between two looks at the held-out pairs.
+        Updates between two evaluations of the held-out pairs.
     patience : int
-        A stage ends when more looks in a row than these brought nothing better.
+        A stage ends after more than this number of evaluations without improvement.
     batch : int
-        Pairs in each update, of which each process of a group (`parallel`) takes its share.
+        Pairs in each update, divided among the processes of a group (`distributed`).
     """
 
     steps: Sequence[int] = (100,)
@@ -89,7 +86,7 @@ RECIPES = {
     ),
 }
 
-#: How each network is trained on a cohort, unless something else is asked for.
+#: How each network is trained on a cohort by default.
 COHORT_RECIPES = {
     "diffeomorphic": Training(
         steps=(400, 800, 0),
@@ -102,19 +99,19 @@ COHORT_RECIPES = {
 
 @dataclass(frozen=True)
 class Record:
-    """One line of the curves of a training.
+    """One row of the learning curves.
 
     Parameters
     ----------
     stage, step : int
-        Where the training is: stage from 0, updates done in this stage. Where there are held-out
-        pairs, a stage's first record has step 0: how good the network was before.
+        Stage from 0, and number of updates in this stage. With held-out pairs, a stage's first
+        record has step 0: the network before training.
     seconds : float
         Wall time so far, over all runs.
     cost : float
-        Mean cost of the pairs since the last record; not a number at step 0.
+        Mean cost of the pairs since the last record; NaN at step 0.
     held_out : float
-        Mean cost of the held-out pairs; not a number if there are none.
+        Mean cost of the held-out pairs; NaN if there are none.
     """
 
     stage: int
@@ -125,7 +122,7 @@ class Record:
 
 
 class _Cost(nn.Module):
-    """A network whose forward pass is the cost of a pair: what runs on several processes."""
+    """Module whose forward pass is the cost of a pair, for DistributedDataParallel."""
 
     def __init__(self, network: Network, objective: Objective) -> None:
         super().__init__()
@@ -133,34 +130,32 @@ class _Cost(nn.Module):
         self.objective = objective
 
     def forward(self, pair: Pair, stage: int) -> Tensor:
-        """Cost () of a pair in a stage."""
+        """Compute the cost () of a pair in a stage."""
         return self.network.cost(pair, self.objective, stage)
 
 
 class Trainer:
-    """A training that can be saved, killed, and gone on with.
+    """A training that can be interrupted and resumed.
 
-    In a group of processes (`parallel`) each takes its share of the pairs of an update, and all
-    have the same weights all the time; the same batch gives the same training, whatever their
-    number, up to rounding.
+    In a group of processes (`distributed`) each takes its share of the pairs of an update, and all
+    have the same weights at any time. The number of processes does not change the training of a
+    given batch size, up to rounding.
 
     Parameters
     ----------
     network : Network
-        Trained in place, from the weights it has.
+        Trained in place, from its current weights.
     settings : Training
-        How.
     draw : callable
-        Gives a pair for a stage; all its randomness comes from the generator it is given. The
-        same pair again and again optimises that pair (Li & Fan 2017).
+        Returns a pair for a stage; its randomness comes from the given generator only. Returning
+        the same pair every time optimizes that pair (Li & Fan 2017).
     held_out : callable, optional
-        Gives the pairs for a stage that judge the network and are never trained on. With them
-        the best weights of each stage are kept.
+        Returns the held-out pairs of a stage. With them the best weights of each stage are kept.
     seed : int
-        Of the pairs' randomness.
-    fresh : bool
-        Whether each stage is begun anew (`Network.begin`), or with the weights that are there. A
-        stage that was never trained is begun anew in any case.
+        Random seed of the pairs.
+    reinitialize : bool
+        Whether to initialize each stage (`Network.initialize_stage`) instead of starting from its
+        current weights. An untrained stage is always initialized.
     """
 
     def __init__(
@@ -170,27 +165,29 @@ class Trainer:
         draw: Callable[[int, torch.Generator], Pair],
         held_out: Callable[[int], Sequence[Pair]] | None = None,
         seed: int = 0,
-        fresh: bool = True,
+        reinitialize: bool = True,
     ) -> None:
         self.network, self.settings = network, settings
-        self.anew = [fresh or network.follows(stage) for stage in range(len(settings.steps))]
+        self.reinitialized = [
+            reinitialize or network.is_untrained(stage) for stage in range(len(settings.steps))
+        ]
         self.draw, self.held_out = draw, held_out
         self.seed = seed
         self.cost: _Cost | DistributedDataParallel = _Cost(network, settings.objective)
-        if distributed.size() > 1:
+        if distributed.world_size() > 1:
             # Each stage trains one level of the network: the others get no gradient.
             self.cost = DistributedDataParallel(self.cost, find_unused_parameters=True)
         self.stage = self.step = self.stale = 0
         self.seconds, self.best = 0.0, float("inf")
         self.best_weights: dict[str, Tensor] | None = None
         self.records: list[Record] = []
-        self._begin_stage()
+        self._start_stage()
 
-    def _begin_stage(self) -> None:
+    def _start_stage(self) -> None:
         self.step = self.stale = 0
         self.best, self.best_weights = float("inf"), None
-        if not self.finished and self.anew[self.stage]:
-            self.network.begin(self.stage)
+        if not self.finished and self.reinitialized[self.stage]:
+            self.network.initialize_stage(self.stage)
         self.optimiser = torch.optim.Adam(
             self.network.parameters(), lr=self.settings.learning_rate
         )
@@ -216,19 +213,19 @@ class Trainer:
         Parameters
         ----------
         report : callable, optional
-            Is told each new record.
+            Called with each new record.
         checkpoint : path, optional
-            Where to save the state with each record; an existing file there is gone on from.
+            File to save the state to with each record; training resumes from an existing file.
         """
         if checkpoint is not None and checkpoint.exists():
             self.load(checkpoint)
-        place = [self.stage, self.step]
-        if [distributed.agreed(number) for number in place] != place:
+        progress = [self.stage, self.step]
+        if [distributed.broadcast(number) for number in progress] != progress:
             raise InputError(
-                f"The processes of this training do not all see the checkpoint {checkpoint}: put "
-                "the work folder where all machines can read it."
+                f"Not all processes of this training can read the checkpoint {checkpoint}. "
+                "Choose a work directory that all machines share."
             )
-        distributed.wait()  # until all have read it, for the first writes it anew
+        distributed.barrier()  # all have read it before rank 0 overwrites it
         while not self.finished:
             record = self._advance()
             if checkpoint is not None and distributed.rank() == 0:
@@ -237,13 +234,13 @@ class Trainer:
                 report(record)
 
     def _advance(self) -> Record:
-        """Train up to the next record, and on to the next stage if it ends this one."""
+        """Train up to the next record, and start the next stage if this one ends."""
         started, costs = time.perf_counter(), []
-        begun = self.held_out is None or any(past.stage == self.stage for past in self.records)
+        validated = self.held_out is None or any(past.stage == self.stage for past in self.records)
         left = self.settings.steps[self.stage] - self.step
-        for _ in range(min(self.settings.check_every, left) if begun else 0):
+        for _ in range(min(self.settings.check_every, left) if validated else 0):
             costs.append(self._update())
-        held_out = self._look()
+        held_out = self._validate()
         self.seconds += time.perf_counter() - started
         cost = sum(costs) / len(costs) if costs else math.nan
         record = Record(self.stage, self.step, self.seconds, cost, held_out)
@@ -252,56 +249,56 @@ class Trainer:
             if self.best_weights is not None:
                 self.network.load_state_dict(self.best_weights)
             self.stage += 1
-            self._begin_stage()
+            self._start_stage()
         return record
 
     def _update(self) -> float:
-        """One step on a batch of pairs; their mean cost."""
-        share = range(distributed.rank(), self.settings.batch, distributed.size())
+        """Take one step on a batch of pairs; return their mean cost."""
+        share = range(distributed.rank(), self.settings.batch, distributed.world_size())
         self.optimiser.zero_grad(set_to_none=True)
         costs = 0.0
         for number in share:
-            last = number + distributed.size() >= self.settings.batch
-            cost = self._cost_of(self._draw(number), exchange=last)
+            last = number + distributed.world_size() >= self.settings.batch
+            cost = self._compute_cost(self._draw_pair(number), exchange=last)
             (cost / len(share)).backward()
             costs += float(cost.detach())
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.largest_gradient)
-        # One pair that gives no usable gradient shall not spoil the weights.
+        # A pair without a finite gradient must not change the weights.
         if torch.isfinite(norm):
             self.optimiser.step()
         self.schedule.step()
         self.step += 1
-        return float(distributed.total(self._tensor([costs]))) / self.settings.batch
+        return float(distributed.all_reduce(self._tensor([costs]))) / self.settings.batch
 
-    def _draw(self, number: int) -> Pair:
-        """A pair of this update; which one depends on its number alone, not on who draws it."""
+    def _draw_pair(self, number: int) -> Pair:
+        """Draw a pair of this update; it depends on its number, not on the process."""
         seeds = np.random.SeedSequence((self.seed, self.stage, self.step, number))
         generator = torch.Generator().manual_seed(int(seeds.generate_state(1)[0]))
         return self.draw(self.stage, generator)
 
-    def _cost_of(self, pair: Pair, exchange: bool) -> Tensor:
-        """Cost of a pair; going back, gradients are averaged over processes if `exchange`."""
+    def _compute_cost(self, pair: Pair, exchange: bool) -> Tensor:
+        """Compute the cost of a pair; backward averages gradients over processes if `exchange`."""
         if exchange or not isinstance(self.cost, DistributedDataParallel):
             return self.cost(pair, self.stage)
         with self.cost.no_sync():
             return self.cost(pair, self.stage)
 
     def _tensor(self, values: Sequence[float]) -> Tensor:
-        """Values where the network is, so that processes can exchange them."""
+        """Return values as a tensor on the network's device, for exchange between processes."""
         device = next(self.network.parameters()).device
         return torch.tensor(values, dtype=torch.float64, device=device)
 
-    def _look(self) -> float:
-        """Mean cost of the held-out pairs; the network is remembered if it is the best so far."""
+    def _validate(self) -> float:
+        """Compute the mean cost of the held-out pairs; keep the best weights."""
         if self.held_out is None:
             return math.nan
         pairs = list(self.held_out(self.stage))
         with torch.no_grad():
             costs = [
                 float(self.network.cost(pair, self.settings.objective, self.stage))
-                for pair in pairs[distributed.rank() :: distributed.size()]
+                for pair in pairs[distributed.rank() :: distributed.world_size()]
             ]
-        held_out = float(distributed.total(self._tensor([sum(costs)]))) / len(pairs)
+        held_out = float(distributed.all_reduce(self._tensor([sum(costs)]))) / len(pairs)
         self.stale += 1
         if held_out < self.best:
             self.best, self.stale = held_out, 0
@@ -323,7 +320,7 @@ class Trainer:
             torch.save(state, temporary)
 
     def load(self, path: Path) -> None:
-        """Go on from a state that was saved.
+        """Resume from a saved state.
 
         Raises
         ------
@@ -332,7 +329,7 @@ class Trainer:
         """
         state = read_checkpoint(path)
         self.stage = state["place"][0]
-        self._begin_stage()
+        self._start_stage()
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         if state["schedule"] is not None:
@@ -343,7 +340,7 @@ class Trainer:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """State of a training as `Trainer.save` wrote it.
+    """Read the state of a training written by `Trainer.save`.
 
     Raises
     ------
@@ -351,12 +348,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         If the file cannot be read.
     """
     if not is_intact_archive(path):
-        raise InputError(f"The checkpoint {path} is damaged: delete its folder to train anew.")
+        raise InputError(
+            f"The checkpoint {path} is damaged. Delete its directory and train again."
+        )
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def optimize(network: Network, pair: Pair, settings: Training) -> Halves:
-    """Train a network on one pair alone, and return the deformation it ends with.
+def optimize(network: Network, pair: Pair, settings: Training) -> MidpointDeformation:
+    """Train a network on one pair alone and return its deformation.
 
     Parameters
     ----------
@@ -365,11 +364,10 @@ def optimize(network: Network, pair: Pair, settings: Training) -> Halves:
     pair : Pair
         The images after the linear stage.
     settings : Training
-        How.
 
     Returns
     -------
-    Halves
+    MidpointDeformation
         On the grid of the network's finest level.
     """
     levels = [pair.coarser(spacing) for spacing in network.spacings]

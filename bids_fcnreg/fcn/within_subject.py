@@ -1,9 +1,9 @@
-"""Several images of one person: an unbiased space in their middle, and the way from it to each.
+"""Within-subject registration: an unbiased midpoint space and the transforms to each image.
 
-Images of one person differ by how the head lay and, a little, by what changed between them. All
-are treated alike: none is the reference, each is resampled once. First the rigid transforms
-between them are halved; then each is deformed gently to their mean image, whose shape becomes the
-mean of theirs (see `groupwise`).
+Images of one person differ by head position and, slightly, by anatomical change. All are treated
+equally: none is the reference, and each is resampled once. The rigid transforms between them are
+halved; then each image is registered with a smooth deformation to their mean image, whose shape
+becomes the mean of theirs (see `groupwise`).
 
 References
 ----------
@@ -21,8 +21,8 @@ import torch
 from scipy import linalg
 
 from bids_fcnreg.fcn.groupwise import (
-    fold,
-    fold_inverse,
+    collapse,
+    collapse_inverse,
     linear_part,
     mean_shape,
     robust_mean,
@@ -35,19 +35,21 @@ from bids_fcnreg.fcn.register import Registration
 from bids_fcnreg.fcn.spatial.grid import Grid, Image, apply_affine
 from bids_fcnreg.fcn.spatial.transform import Affine, Transform
 
-#: Changes within a person are small and smooth: small smooth steps follow them, and little of the
-#: images' noise; smoothing the field itself as strongly would hold back the changes, too.
-GENTLE = Refinement(update_sigma=(2.0, 4.0, 8.0), field_sigma=(1.0, 1.0, 1.0), largest_step=0.2)
+#: Changes within a person are small and smooth. Small, smooth steps follow them and little of the
+#: noise; smoothing the field itself as strongly would suppress the changes, too.
+WITHIN_SUBJECT_REFINEMENT = Refinement(
+    update_sigma=(2.0, 4.0, 8.0), field_sigma=(1.0, 1.0, 1.0), largest_step=0.2
+)
 
-#: Times the images are registered to their mean.
+#: Number of registrations of the images to their mean.
 ROUNDS = 2
 
-#: Voxel size of the mean image where the images have finer ones, in mm.
+#: Smallest voxel size of the mean image, in mm.
 FINEST_MM = 0.8
 
 
 @dataclass(frozen=True, eq=False)
-class Within:
+class WithinSubject:
     """Images of one person, registered to each other.
 
     Parameters
@@ -66,13 +68,13 @@ class Within:
     inverse: tuple[Transform, ...]
 
 
-def register_within(
+def register_within_subject(
     images: Sequence[Image],
     masks: Sequence[Image],
     *,
     device: torch.device | str = "cpu",
-    settings: Refinement = GENTLE,
-) -> Within:
+    settings: Refinement = WITHIN_SUBJECT_REFINEMENT,
+) -> WithinSubject:
     """Register images of one person to a space in their middle.
 
     Parameters
@@ -88,16 +90,16 @@ def register_within(
 
     Returns
     -------
-    Within
+    WithinSubject
 
     Raises
     ------
     InputError
         If an image or a mask is empty.
     """
-    rigid = halfway(images, masks)
+    rigid = rigid_to_midpoint(images, masks)
     grid = common_grid(masks, rigid)
-    found = Within(
+    current = WithinSubject(
         *_average(images, masks, [Transform((Affine(matrix),)) for matrix in rigid], grid),
         tuple(Transform((Affine(matrix),)) for matrix in rigid),
         tuple(Transform((Affine(np.linalg.inv(matrix)),)) for matrix in rigid),
@@ -106,14 +108,15 @@ def register_within(
     rough = replace(settings, spacings=settings.spacings[:-1])
     for number in range(ROUNDS):
         chosen = settings if number == ROUNDS - 1 else rough
-        found = _improve(found, images, masks, rigid, chosen, device)
-    return found
+        current = _update(current, images, masks, rigid, chosen, device)
+    return current
 
 
-def halfway(images: Sequence[Image], masks: Sequence[Image]) -> list[np.ndarray]:
-    """Rigid transforms from a space in the middle to each image, (4, 4), RAS+ mm.
+def rigid_to_midpoint(images: Sequence[Image], masks: Sequence[Image]) -> list[np.ndarray]:
+    """Compute rigid transforms from the midpoint space to each image, (4, 4), RAS+ mm.
 
-    What leads from the first image to the middle is the mean of what leads to each of them.
+    The transform from the first image to the midpoint is the log-Euclidean mean of the transforms
+    from the first image to each of them.
     """
     first, rest = (images[0], masks[0]), zip(images[1:], masks[1:], strict=True)
     matrices = [np.eye(4)] + [
@@ -126,7 +129,7 @@ def halfway(images: Sequence[Image], masks: Sequence[Image]) -> list[np.ndarray]
 
 
 def common_grid(masks: Sequence[Image], matrices: Sequence[np.ndarray]) -> Grid:
-    """Grid of isotropic voxels along the world's axes around all brains, with a margin.
+    """Return a grid of isotropic voxels, aligned with the world axes, around all brains.
 
     Parameters
     ----------
@@ -148,32 +151,32 @@ def common_grid(masks: Sequence[Image], matrices: Sequence[np.ndarray]) -> Grid:
     return Grid(tuple(np.ceil((upper - lower) / spacing).astype(int) + 1), affine)
 
 
-def _improve(
-    found: Within,
+def _update(
+    current: WithinSubject,
     images: Sequence[Image],
     masks: Sequence[Image],
     rigid: Sequence[np.ndarray],
     settings: Refinement,
     device: torch.device | str,
-) -> Within:
-    """Deform each image to the mean image, and give that the mean of their shapes."""
-    grid, forward, inverse = found.base.grid, [], []
+) -> WithinSubject:
+    """Register each image to the mean image, and give that the mean of their shapes."""
+    grid, forward, inverse = current.base.grid, [], []
     for image, mask, matrix in zip(images, masks, rigid, strict=True):
-        pair = make_pair(found.base, image, matrix, found.mask, mask).to(torch.device(device))
-        there, back = refine(pair, settings=settings).on(pair.grid).faded().join()
+        pair = make_pair(current.base, image, matrix, current.mask, mask).to(torch.device(device))
+        there, back = refine(pair, settings=settings).on_grid(pair.grid).tapered().compose()
         forward.append(Transform((there.cpu(), Affine(matrix))))
         inverse.append(Transform((Affine(np.linalg.inv(matrix)), back.cpu())))
-    shape = mean_shape(forward, [1.0] * len(images), found.mask, anchored=True)
+    shape = mean_shape(forward, [1.0] * len(images), current.mask, anchored=True)
     update, undo = shape.update.steps, shape.inverse_update.steps
     forward = [
-        fold(Transform((*update, *one.steps)), matrix, grid)
+        collapse(Transform((*update, *one.steps)), matrix, grid)
         for one, matrix in zip(forward, rigid, strict=True)
     ]
     inverse = [
-        fold_inverse(Transform((*one.steps, *undo)), matrix, grid)
+        collapse_inverse(Transform((*one.steps, *undo)), matrix, grid)
         for one, matrix in zip(inverse, rigid, strict=True)
     ]
-    return Within(*_average(images, masks, forward, grid), tuple(forward), tuple(inverse))
+    return WithinSubject(*_average(images, masks, forward, grid), tuple(forward), tuple(inverse))
 
 
 def _average(
@@ -182,7 +185,7 @@ def _average(
     transforms: Sequence[Transform],
     grid: Grid,
 ) -> tuple[Image, Image]:
-    """Mean image in the middle, and the mask that most of the brains share there."""
+    """Compute the mean image in midpoint space, and the mask that most brains share there."""
     seen = [t.resample(image, grid).data for image, t in zip(images, transforms, strict=True)]
     inside = [t.resample(mask, grid).data for mask, t in zip(masks, transforms, strict=True)]
     brains, values = torch.cat(inside).numpy() > 0.5, torch.cat(seen).numpy()
@@ -194,7 +197,7 @@ def _average(
     return base, mask
 
 
-def through_base(
+def register_through_base(
     fixed: Image,
     fixed_mask: Image,
     moving: Image,
@@ -202,7 +205,7 @@ def through_base(
     base: Registration,
     within: tuple[Transform, Transform],
 ) -> Registration:
-    """Registration of one image of a person to a template by way of the person's base.
+    """Register one image of a person to a template by way of the person's base.
 
     Parameters
     ----------
@@ -213,12 +216,12 @@ def through_base(
     base : Registration
         Of the base to the template.
     within : pair of Transform
-        Points of the base to points of the image, and back.
+        Transforms from base to image and from image to base.
 
     Returns
     -------
     Registration
-        One displacement and one affine; quality is that of the whole way.
+        One displacement and one affine; the quality is that of the composition.
     """
     quality = Quality(base.quality.mode, base.quality.device, base.quality.weights)
     quality.seconds = dict(base.quality.seconds)
@@ -226,10 +229,10 @@ def through_base(
         chain = base.forward.then(within[0])
         back = within[1].then(base.inverse)
         matrix = linear_part(chain)
-        # On the grid that a registration of these images would have.
+        # The grid that a direct registration of these images would have.
         pair = make_pair(fixed, moving, matrix, fixed_mask, moving_mask)
-        forward = fold(chain, matrix, pair.grid)
-        inverse = fold_inverse(back, matrix, pair.grid)
+        forward = collapse(chain, matrix, pair.grid)
+        inverse = collapse_inverse(back, matrix, pair.grid)
     with quality.timed("quality"):
         quality.similarity_initial = base.quality.similarity_initial
         assess(quality, pair, forward.displacements[0], inverse.displacements[0])
@@ -237,14 +240,14 @@ def through_base(
 
 
 def warped_volumes(labels: Image, transform: Transform, indices: Sequence[int]) -> list[float]:
-    """Volumes of regions after a transform.
+    """Compute the volumes of regions after a transform.
 
     Parameters
     ----------
     labels : Image (1, 1, i, j, k)
         Regions in the space that the transform takes points from.
     transform : Transform
-        Anywhere.
+        From that space to any other.
     indices : sequence of int
         Labels of the regions.
 

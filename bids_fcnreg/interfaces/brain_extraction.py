@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -53,9 +54,9 @@ class BrainExtraction(SimpleInterface):
     input_spec = _BrainExtractionInputSpec
     output_spec = _BrainExtractionOutputSpec
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         from bids_fcnreg.fcn.foreground import foreground
-        from bids_fcnreg.fcn.linear.pyramid import SMALLEST_MM3
+        from bids_fcnreg.fcn.linear.pyramid import MIN_VOLUME_MM3
         from bids_fcnreg.io import image
         from bids_fcnreg.preprocessing.brain import is_extracted
 
@@ -69,7 +70,7 @@ class BrainExtraction(SimpleInterface):
         if stripped:
             mask = foreground(data)
         volume = mask.sum() * abs(np.linalg.det(nifti.affine[:3, :3]))
-        if volume < SMALLEST_MM3:
+        if volume < MIN_VOLUME_MM3:
             raise InputError(
                 f"{self._named(path)} shows {volume / 1000:.1f} ml of a brain, too little to be "
                 "registered: check its voxel size and field of view."

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from itertools import compress
 from pathlib import Path
+from typing import Any
 
 from nipype.interfaces.base import (
     BaseInterfaceInputSpec,
@@ -43,7 +44,7 @@ class StudyImages(SimpleInterface):
     input_spec = _StudyImagesInputSpec
     output_spec = _StudyImagesOutputSpec
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         from bids_fcnreg.io import image
         from bids_fcnreg.study.figures import draw_means
         from bids_fcnreg.study.mean_images import image_moments, likeness
@@ -101,7 +102,7 @@ class StudyQuality(SimpleInterface):
     input_spec = _StudyQualityInputSpec
     output_spec = _StudyQualityOutputSpec
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         from bids_fcnreg.qc.metrics import COMPARED
         from bids_fcnreg.study.figures import draw_distributions
         from bids_fcnreg.study.tables import (
@@ -146,7 +147,7 @@ class StudyVolumes(SimpleInterface):
     input_spec = _StudyVolumesInputSpec
     output_spec = _TableOutputSpec
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         from bids_fcnreg.bids.results import read_volumes
         from bids_fcnreg.study.mean_images import mask_volume
         from bids_fcnreg.study.tables import Row, volumes_dictionary, volumes_table
@@ -181,7 +182,7 @@ class StudyPage(SimpleInterface):
     input_spec = _StudyPageInputSpec
     output_spec = _StudyPageOutputSpec
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         from bids_fcnreg.study.page import SpacePart, make_page
         from bids_fcnreg.study.tables import Row
 
@@ -217,7 +218,7 @@ class Publish(SimpleInterface):
     output_spec = _PublishOutputSpec
     _always_run = True
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         from bids_fcnreg.atomic import publish
 
         self._results["out_file"] = str(publish(self.inputs.in_file, self.inputs.out_file))
@@ -225,7 +226,7 @@ class Publish(SimpleInterface):
 
 
 def _write(
-    folder: Path, table: tuple[list[str], list[list[object]]], dictionary: dict
+    folder: Path, table: tuple[list[str], list[list[object]]], dictionary: dict[str, Any]
 ) -> dict[str, str]:
     """Write a table and its data dictionary; returns their paths by the name of the output."""
     from bids_fcnreg.bids.derivatives import write_json, write_tsv

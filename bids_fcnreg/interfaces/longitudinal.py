@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from nipype.interfaces.base import (
     BaseInterfaceInputSpec,
@@ -42,16 +43,16 @@ class LongitudinalBase(SimpleInterface):
     input_spec = _BaseInputSpec
     output_spec = _BaseOutputSpec
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         import torch
 
         from bids_fcnreg.fcn.register import resolve_device
-        from bids_fcnreg.fcn.within_subject import register_within
+        from bids_fcnreg.fcn.within_subject import register_within_subject
         from bids_fcnreg.io import image
         from bids_fcnreg.io.itk import write_transform
 
         torch.set_num_threads(self.inputs.num_threads)
-        found = register_within(
+        found = register_within_subject(
             [image.read(path) for path in self.inputs.images],
             [image.read(path) for path in self.inputs.masks],
             device=resolve_device(self.inputs.device),
@@ -67,7 +68,7 @@ class LongitudinalBase(SimpleInterface):
         return runtime
 
 
-class _ThroughBaseInputSpec(BaseInterfaceInputSpec):
+class _RegisterThroughBaseInputSpec(BaseInterfaceInputSpec):
     fixed = File(exists=True, mandatory=True, desc="brain of the template")
     fixed_mask = File(exists=True, mandatory=True, desc="its mask")
     moving = File(exists=True, mandatory=True, desc="brain of the session")
@@ -80,24 +81,24 @@ class _ThroughBaseInputSpec(BaseInterfaceInputSpec):
     num_threads = traits.Int(1, usedefault=True, nohash=True, desc="processor cores to use")
 
 
-class _ThroughBaseOutputSpec(TraitedSpec):
+class _RegisterThroughBaseOutputSpec(TraitedSpec):
     transform = File(exists=True, desc="ITK .h5 that resamples the session onto the template")
     inverse = File(exists=True, desc="ITK .h5 that resamples the template onto the session")
     quality = File(exists=True, desc="JSON of the quality numbers")
 
 
-class ThroughBase(SimpleInterface):
+class RegisterThroughBase(SimpleInterface):
     """Register a session to a template by way of the person's base."""
 
-    input_spec = _ThroughBaseInputSpec
-    output_spec = _ThroughBaseOutputSpec
+    input_spec = _RegisterThroughBaseInputSpec
+    output_spec = _RegisterThroughBaseOutputSpec
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         import torch
 
         from bids_fcnreg.fcn.quality import Quality
         from bids_fcnreg.fcn.register import Registration
-        from bids_fcnreg.fcn.within_subject import through_base
+        from bids_fcnreg.fcn.within_subject import register_through_base
         from bids_fcnreg.io import image
         from bids_fcnreg.io.itk import write_transform
 
@@ -112,7 +113,7 @@ class ThroughBase(SimpleInterface):
             image.read(getattr(inputs, name)) for name in names
         )
         quality = Quality(**json.loads(Path(inputs.base_quality).read_text()))
-        result = through_base(
+        result = register_through_base(
             fixed,
             fixed_mask,
             moving,
@@ -155,7 +156,7 @@ class RegionChange(SimpleInterface):
     input_spec = _RegionChangeInputSpec
     output_spec = _RegionChangeOutputSpec
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         from bids_fcnreg.bids.derivatives import write_tsv
         from bids_fcnreg.fcn.within_subject import warped_volumes
         from bids_fcnreg.io import image

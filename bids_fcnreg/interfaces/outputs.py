@@ -147,7 +147,7 @@ class DerivativesDataSink(_niworkflows.PrepareDerivative):
     _default_dtypes: ClassVar[Mapping[str, Any]] = defaultdict(type(None))
     _results: dict[str, Any]
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         runtime = super()._run_interface(runtime)
         target, in_file = Path(self.inputs.base_directory).absolute(), Path(self.inputs.in_file[0])
         final = target / self._results["out_path"][0]

@@ -55,7 +55,7 @@ class Slices(SimpleInterface):
     input_spec = _SlicesInputSpec
     output_spec = _PictureOutputSpec
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         from bids_fcnreg.figures.mosaic import Lines, Mosaic, overlay
         from bids_fcnreg.io.spatial_image import open_image
 
@@ -121,7 +121,7 @@ class Flicker(SimpleInterface):
     input_spec = _FlickerInputSpec
     output_spec = _PictureOutputSpec
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         from bids_fcnreg.figures.mosaic import Mosaic, write_flicker
         from bids_fcnreg.io.spatial_image import open_image
 
@@ -151,7 +151,7 @@ class Deformation(SimpleInterface):
     input_spec = _DeformationInputSpec
     output_spec = _PictureOutputSpec
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         import matplotlib
         import torch
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from nipype.interfaces.base import (
@@ -14,6 +15,9 @@ from nipype.interfaces.base import (
     isdefined,
     traits,
 )
+
+if TYPE_CHECKING:
+    import nibabel as nib
 
 
 class _ThreadsInputSpec(BaseInterfaceInputSpec):
@@ -39,7 +43,7 @@ class Conform(SimpleInterface):
     input_spec = _ConformInputSpec
     output_spec = _OutFileSpec
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         import nibabel as nib
 
         from bids_fcnreg.io import image
@@ -74,7 +78,7 @@ class AverageRuns(SimpleInterface):
     input_spec = _AverageRunsInputSpec
     output_spec = _AverageRunsOutputSpec
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         self._results["runs"] = {}
         if len(self.inputs.in_files) == 1:
             self._results["out_file"] = self.inputs.in_files[0]
@@ -113,7 +117,7 @@ class BiasCorrection(SimpleInterface):
     input_spec = _InBrainInputSpec
     output_spec = _OutFileSpec
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         from bids_fcnreg.preprocessing.brain import bias_field, positive
 
         nifti, data, mask = _read_in_brain(self.inputs)
@@ -137,7 +141,7 @@ class NormalizeIntensity(SimpleInterface):
     input_spec = _InBrainInputSpec
     output_spec = _NormalizeIntensityOutputSpec
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         from bids_fcnreg.preprocessing.brain import normalise
 
         nifti, data, mask = _read_in_brain(self.inputs)
@@ -165,7 +169,7 @@ class UniteLesions(SimpleInterface):
     input_spec = _UniteLesionsInputSpec
     output_spec = _OutFileSpec
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         from bids_fcnreg.errors import InputError
         from bids_fcnreg.io import image
         from bids_fcnreg.preprocessing.brain import mask_onto
@@ -194,7 +198,7 @@ class UniteLesions(SimpleInterface):
         return runtime
 
 
-def _read_in_brain(inputs: _InBrainInputSpec):
+def _read_in_brain(inputs: _InBrainInputSpec) -> tuple[nib.Nifti1Image, np.ndarray, np.ndarray]:
     """Image, its intensities, and where the brain is."""
     from bids_fcnreg.io import image
 
@@ -203,7 +207,7 @@ def _read_in_brain(inputs: _InBrainInputSpec):
     return nifti, np.asanyarray(nifti.dataobj), mask
 
 
-def _write_like(nifti, data: np.ndarray, runtime, name: str) -> str:
+def _write_like(nifti: nib.Nifti1Image, data: np.ndarray, runtime: Any, name: str) -> str:
     """Write data with the geometry of an image into the node's folder; returns the path."""
     import nibabel as nib
 

@@ -40,7 +40,7 @@ class Judge(SimpleInterface):
     input_spec = _JudgeInputSpec
     output_spec = _JudgeOutputSpec
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         from bids_fcnreg.io.spatial_image import open_image
         from bids_fcnreg.qc.asymmetry import asymmetry
         from bids_fcnreg.qc.verdict import judge
@@ -73,7 +73,7 @@ class QualityTable(SimpleInterface):
     input_spec = _QualityTableInputSpec
     output_spec = _QualityTableOutputSpec
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         quality = json.loads(Path(self.inputs.quality).read_text())
         space = self.inputs.space
         for output, text in (

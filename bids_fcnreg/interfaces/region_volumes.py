@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from nipype.interfaces.base import (
@@ -58,7 +59,7 @@ class RegionVolumes(SimpleInterface):
     input_spec = _RegionVolumesInputSpec
     output_spec = _RegionVolumesOutputSpec
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         from bids_fcnreg.bids.derivatives import write_tsv
         from bids_fcnreg.io.spatial_image import open_image
 

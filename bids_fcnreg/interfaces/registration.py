@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from nipype.interfaces.base import (
@@ -55,7 +55,7 @@ class Register(SimpleInterface):
     input_spec = _RegisterInputSpec
     output_spec = _RegisterOutputSpec
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         from bids_fcnreg.fcn.register import register
         from bids_fcnreg.io import image
         from bids_fcnreg.io.itk import write_transform
@@ -132,7 +132,7 @@ class Resample(SimpleInterface):
     input_spec = _ResampleInputSpec
     output_spec = _ResampleOutputSpec
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         import torch
 
         from bids_fcnreg.io import image
@@ -147,10 +147,10 @@ class Resample(SimpleInterface):
             resampled = chain.resample(image.read(self.inputs.in_file), grid)
             image.write(out_file, resampled, dtype="float32", space=space)
         else:
-            numbers, labels = image.numbered(image.load(self.inputs.in_file, dtype="float64"))
+            numbers, labels = image.index_labels(image.load(self.inputs.in_file, dtype="float64"))
             resampled = chain.resample(numbers, grid, interpolation=how)
             dtype = _integer_type(self.inputs.in_file, labels)
-            image.write(out_file, image.with_labels(resampled, labels, space), dtype=dtype)
+            image.write(out_file, image.restore_labels(resampled, labels, space), dtype=dtype)
         self._results["out_file"] = str(out_file)
         return runtime
 
@@ -174,12 +174,12 @@ class ToTemplate(SimpleInterface):
     input_spec = _ToTemplateInputSpec
     output_spec = _ToTemplateOutputSpec
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         import torch
 
         from bids_fcnreg.fcn.spatial.displacement import jacobian_determinant
         from bids_fcnreg.fcn.spatial.grid import Image
-        from bids_fcnreg.fcn.spatial.transform import FOLDED, Transform
+        from bids_fcnreg.fcn.spatial.transform import MIN_JACOBIAN, Transform
         from bids_fcnreg.io import image
         from bids_fcnreg.io.itk import read_transform
 
@@ -189,7 +189,7 @@ class ToTemplate(SimpleInterface):
         whole = Transform((displacement,))
         preproc = whole.resample(image.read(self.inputs.preproc), grid)
         mask = whole.resample(image.read(self.inputs.mask), grid, interpolation="label")
-        log_jacobian = jacobian_determinant(displacement.field).clamp(min=FOLDED).log()
+        log_jacobian = jacobian_determinant(displacement.field).clamp(min=MIN_JACOBIAN).log()
         # Digits beyond the third mean nothing and do not compress.
         rounded = Image((1000 * log_jacobian).round() / 1000, grid)
         space = codes_on(self.inputs.reference, True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from nipype.interfaces.base import (
     BaseInterfaceInputSpec,
@@ -41,7 +42,7 @@ class Summary(SimpleInterface):
     input_spec = _SummaryInputSpec
     output_spec = _ReportOutputSpec
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         lesions = self.inputs.lesions if isdefined(self.inputs.lesions) else []
         extraction = (
             "already done in the input" if self.inputs.skull_stripped else "done, with deepbet"

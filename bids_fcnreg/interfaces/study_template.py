@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from nipype.interfaces.base import (
     BaseInterfaceInputSpec,
@@ -38,7 +39,7 @@ class Align(SimpleInterface):
     input_spec = _AlignInputSpec
     output_spec = _TransformOutputSpec
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         import torch
 
         from bids_fcnreg.fcn.linear.align import align
@@ -67,7 +68,7 @@ class _MeanShapeInputSpec(BaseInterfaceInputSpec):
     mask = File(exists=True, mandatory=True, desc="brain mask of the template")
     anchored = traits.Bool(False, usedefault=True, desc="keep the template's scale")
     symmetric = traits.Bool(False, usedefault=True, desc="equal on the left and the right")
-    make_room = traits.Bool(False, usedefault=True, desc="a larger grid if the brain needs it")
+    enlarge = traits.Bool(False, usedefault=True, desc="a larger grid if the brain needs it")
     num_threads = traits.Int(1, usedefault=True, nohash=True, desc="processor cores to use")
 
 
@@ -85,10 +86,10 @@ class MeanShape(SimpleInterface):
     input_spec = _MeanShapeInputSpec
     output_spec = _MeanShapeOutputSpec
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         import torch
 
-        from bids_fcnreg.fcn.groupwise import bias, mean_shape, room_for
+        from bids_fcnreg.fcn.groupwise import enlarge_grid, mean_shape, shape_bias
         from bids_fcnreg.fcn.spatial.grid import Image
         from bids_fcnreg.io import image
         from bids_fcnreg.io.itk import read_transform, write_transform
@@ -100,15 +101,15 @@ class MeanShape(SimpleInterface):
         shape = mean_shape(map(read_transform, paths), weights, mask, **wishes)
         folder = Path(runtime.cwd)
         grid = mask.grid
-        if self.inputs.make_room:
-            grid = room_for(grid, mask, shape.stretch, MARGIN_MM)
+        if self.inputs.enlarge:
+            grid = enlarge_grid(grid, mask, shape.stretch, MARGIN_MM)
         empty = Image(torch.zeros(1, 1, *grid.shape), grid)
         self._results |= {
             "update": str(write_transform(folder / "update.h5", shape.update)),
             "inverse_update": str(write_transform(folder / "inverse.h5", shape.inverse_update)),
             "grid": str(image.write(folder / "grid.nii.gz", empty, "uint8", image.TEMPLATE)),
-            "moved_mm": shape.size(mask),
-            "bias_mm": bias(map(read_transform, paths), shape, weights, mask, **wishes),
+            "moved_mm": shape.rms_mm(mask),
+            "bias_mm": shape_bias(map(read_transform, paths), shape, weights, mask, **wishes),
         }
         return runtime
 
@@ -135,7 +136,7 @@ class MeanImage(SimpleInterface):
     input_spec = _MeanImageInputSpec
     output_spec = _MeanImageOutputSpec
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         from bids_fcnreg.fcn.groupwise import sharpness
         from bids_fcnreg.io import image
         from bids_fcnreg.study.template import average, change
@@ -155,7 +156,7 @@ class MeanImage(SimpleInterface):
         return runtime
 
 
-class _FoldInputSpec(BaseInterfaceInputSpec):
+class _CollapseInputSpec(BaseInterfaceInputSpec):
     transforms = InputMultiObject(
         File(exists=True), mandatory=True, desc="ITK .h5, template to image, the first acts first"
     )
@@ -166,30 +167,30 @@ class _FoldInputSpec(BaseInterfaceInputSpec):
     num_threads = traits.Int(1, usedefault=True, nohash=True, desc="processor cores to use")
 
 
-class _FoldOutputSpec(TraitedSpec):
+class _CollapseOutputSpec(TraitedSpec):
     transform = File(exists=True, desc="ITK .h5 that resamples the image onto the template")
     inverse = File(exists=True, desc="ITK .h5 that resamples the template onto the image")
 
 
-class FoldTransforms(SimpleInterface):
+class CollapseTransforms(SimpleInterface):
     """Make one displacement and one affine of a chain of transforms, in both directions."""
 
-    input_spec = _FoldInputSpec
-    output_spec = _FoldOutputSpec
+    input_spec = _CollapseInputSpec
+    output_spec = _CollapseOutputSpec
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         import torch
 
-        from bids_fcnreg.fcn.groupwise import fold, fold_inverse, linear_part
+        from bids_fcnreg.fcn.groupwise import collapse, collapse_inverse, linear_part
         from bids_fcnreg.io.itk import write_transform
 
         torch.set_num_threads(self.inputs.num_threads)
         grid = grid_of(self.inputs.reference)
         chain = read_chain(self.inputs.transforms)
         matrix = linear_part(chain)
-        inverse = fold_inverse(read_chain(self.inputs.inverses), matrix, grid)
+        inverse = collapse_inverse(read_chain(self.inputs.inverses), matrix, grid)
         folder = Path(runtime.cwd)
-        forward = fold(chain, matrix, grid)
+        forward = collapse(chain, matrix, grid)
         self._results |= {
             "transform": str(write_transform(folder / "forward.h5", forward, over=grid)),
             "inverse": str(write_transform(folder / "inverse.h5", inverse, over=grid)),
@@ -216,7 +217,7 @@ class TissueMaps(SimpleInterface):
     input_spec = _TissueMapsInputSpec
     output_spec = _TissueMapsOutputSpec
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         from bids_fcnreg.io import image
         from bids_fcnreg.study.template import tissue_maps
 

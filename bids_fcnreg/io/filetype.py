@@ -1,4 +1,4 @@
-"""Detect what a file really is, where it is not the NIfTI image that its name promises."""
+"""Detect the actual type of a file that is not the NIfTI image of its name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import zlib
 from pathlib import Path
 
-_HEAD = 1024
+_HEADER_BYTES = 1024
 _ANNEX = re.compile(rb"^\s*(?:[./]*\.git)?/annex/objects/|^[./]*\.git/annex/objects/")
 _LFS = re.compile(
     rb"^version https?://(?:git-lfs|hawser)\.github\.com/spec/|^version http://git-m"
@@ -17,8 +17,8 @@ _GET_ANNEX = (
 )
 _GET_LFS = "its content has not been downloaded by Git LFS. Run `git lfs pull`"
 
-#: What files begin with, what they are, and what to do.
-_KINDS: tuple[tuple[bytes, str], ...] = (
+#: First bytes of files, and descriptions with advice.
+_FILE_TYPES: tuple[tuple[bytes, str], ...] = (
     (rb"\s*(?:<!doctype html|<html|<head|<body)", "it is a web page. Download the image again"),
     (rb"\s*<(?:\?xml|error)", "it is an XML text. Download the image again"),
     (rb"\s*\{\s*\"", "it is a JSON text. Download the image again"),
@@ -35,13 +35,13 @@ _KINDS: tuple[tuple[bytes, str], ...] = (
     (rb"CDF[\x01\x02]", "it is a MINC file. Convert it to NIfTI"),
     (rb"\x00\x00\x00\x01\x00\x00.{2}\x00\x00.{2}\x00\x00.{2}\x00\x00\x00\x01",
      "it is an MGH image. Convert it, for instance with mri_convert"),
-    (rb"\x89PNG|\xff\xd8\xff|GIF8", "it is a picture. Give the NIfTI image"),
-    (rb"%PDF", "it is a PDF document. Give the NIfTI image"),
+    (rb"\x89PNG|\xff\xd8\xff|GIF8", "it is a picture. Choose a NIfTI image"),
+    (rb"%PDF", "it is a PDF document. Choose a NIfTI image"),
 )  # fmt: skip
 
 
 def describe_missing_content(path: Path) -> str | None:
-    """What to do for a file whose content is elsewhere; None if it is here.
+    """Describe a file whose content is missing, with advice; None if it is present.
 
     Parameters
     ----------
@@ -51,27 +51,27 @@ def describe_missing_content(path: Path) -> str | None:
     Returns
     -------
     str or None
-        Of pointers of git-annex and Git LFS, and links into an annex: how to get their content.
+        How to get the content of pointers of git-annex and Git LFS, and of broken links.
     """
     if path.is_symlink() and not path.exists():
         target = os.readlink(path)
         if "annex/objects" in target:
             return _GET_ANNEX
-        return f"it is a broken link to {target}. Get that file, or repair the link"
-    head = _read_head(path)
+        return f"it is a broken link to {target}. Restore that file, or repair the link"
+    head = _read_start(path)
     if _ANNEX.match(head):
         return _GET_ANNEX
     return _GET_LFS if _LFS.match(head) else None
 
 
 def describe_other_type(path: Path) -> str | None:
-    """What a file with the name of a NIfTI image is, and what to do; None if it may be one."""
-    head, packed = _read_head(path), path.name.endswith(".gz")
+    """Describe a file that is not the NIfTI image of its name, with advice; None otherwise."""
+    head, packed = _read_start(path), path.name.endswith(".gz")
     if not re.search(r"\.nii(\.gz)?$", path.name):
         return None
     compressed = head.startswith(b"\x1f\x8b")
     for content in (head, _unpack(head) if compressed else b""):
-        for pattern, what in _KINDS:
+        for pattern, what in _FILE_TYPES:
             if re.match(pattern, content, re.IGNORECASE | re.DOTALL):
                 return what
     if compressed and _unpack(head).startswith(b"\x1f\x8b"):
@@ -83,18 +83,18 @@ def describe_other_type(path: Path) -> str | None:
     return None
 
 
-def _read_head(path: Path) -> bytes:
-    """First bytes of a file; nothing if it cannot be read."""
+def _read_start(path: Path) -> bytes:
+    """Read the first bytes of a file; none if it cannot be read."""
     try:
         with path.open("rb") as stream:
-            return stream.read(_HEAD)
+            return stream.read(_HEADER_BYTES)
     except OSError:
         return b""
 
 
 def _unpack(head: bytes) -> bytes:
-    """First bytes of what is compressed."""
+    """Decompress the first bytes of a gzip file."""
     try:
-        return zlib.decompressobj(wbits=31).decompress(head, _HEAD)
+        return zlib.decompressobj(wbits=31).decompress(head, _HEADER_BYTES)
     except zlib.error:
         return b""

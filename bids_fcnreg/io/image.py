@@ -1,4 +1,4 @@
-"""NIfTI files in and out: read with every check an input deserves, written whole or not at all."""
+"""Read NIfTI images with thorough checks, and write them atomically."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from bids_fcnreg.io.orientation import (
     TEMPLATE,
     Codes,
     codes_of,
-    describe_doubt,
+    describe_orientation_problem,
     set_codes,
     template_code,
 )
@@ -31,44 +31,44 @@ from bids_fcnreg.resources import available_memory_gb
 
 __all__ = ["SCANNER", "TEMPLATE"]
 
-#: Voxels smaller or larger than this (mm) are none of a brain.
-LEAST_SPACING_MM, MOST_SPACING_MM = 0.01, 100.0
+#: Voxel sizes outside this range (mm) are rejected.
+MIN_SPACING_MM, MAX_SPACING_MM = 0.01, 100.0
 
-#: By how much gzip can shrink anything.
-MOST_COMPRESSED = 1040
+#: Largest compression ratio of gzip.
+MAX_COMPRESSION = 1040
 
-#: Memory that reading an image takes.
+#: Memory needed to read an image.
 BYTES_PER_VOXEL = 20
 
-#: What can be read as an image: a file, or an image in memory.
-Source = str | os.PathLike | nib.spatialimages.SpatialImage
+#: Sources of an image: a file, or an image in memory.
+ImageSource = str | os.PathLike[str] | nib.spatialimages.SpatialImage
 
-#: Values of a label image may be this share of themselves off (a scaling in single precision may
-#: have been fitted to 65535 in place of 65536 steps), and at most so much.
-LABEL_TOLERANCE, MOST_OFF = 2e-5, 0.2
+#: Relative and absolute tolerance of label values (scaling in single precision may be fitted to
+#: 65535 instead of 65536 steps).
+LABEL_TOLERANCE, MAX_LABEL_ERROR = 2e-5, 0.2
 
 
 def check_file(path: Path) -> None:
-    """Refuse what is no file that can be opened, and what is evidently no NIfTI image.
+    """Reject a path that cannot be opened or is evidently not a NIfTI image.
 
     Raises
     ------
     InputError
-        That says what to do.
+        With advice for the user.
     """
     if not path.exists() and not path.is_symlink():
-        raise InputError(f"{path} does not exist: check the path.")
+        raise InputError(f"{path} does not exist. Check the path.")
     if path.is_dir():
-        raise InputError(f"{path} is a folder: give a NIfTI file.")
+        raise InputError(f"{path} is a folder. Choose a NIfTI file.")
     if path.exists() and not path.is_file():
-        raise InputError(f"{path} is not a file: give a NIfTI file.")
+        raise InputError(f"{path} is not a file. Choose a NIfTI file.")
     if path.exists() and not os.access(path, os.R_OK):
-        raise InputError(f"{path} cannot be read: change its permissions.")
+        raise InputError(f"{path} cannot be read. Change its permissions.")
     if what := describe_missing_content(path) or describe_other_type(path):
         raise InputError(f"{path} cannot be used: {what}.")
 
 
-def load(source: Source, dtype: str = "float32", role: str = "image") -> nib.Nifti1Image:
+def load(source: ImageSource, dtype: str = "float32", role: str = "image") -> nib.Nifti1Image:
     """Read a three-dimensional image.
 
     Parameters
@@ -76,9 +76,9 @@ def load(source: Source, dtype: str = "float32", role: str = "image") -> nib.Nif
     source : path or nibabel image
         A file nibabel can read (NIfTI), or an image in memory: both pass the same checks.
     dtype : str
-        What voxel values are converted to, after the scaling that the header asks for.
+        Data type of the result, after the scaling of the header.
     role : str
-        What messages call an image in memory.
+        Name of an image in memory, in messages.
 
     Returns
     -------
@@ -88,10 +88,10 @@ def load(source: Source, dtype: str = "float32", role: str = "image") -> nib.Nif
     Raises
     ------
     InputError
-        If the file is missing, unreadable, truncated, not three-dimensional, has no usable
-        geometry, or holds no signal.
+        If the file is missing, unreadable, truncated, not three-dimensional, has invalid geometry,
+        or contains no signal.
     """
-    image, name = opened(source, role)
+    image, name = open_source(source, role)
     with _readable(name):
         _check_header(image, name)
         data = np.asarray(image.dataobj).reshape(image.shape[:3])
@@ -100,30 +100,30 @@ def load(source: Source, dtype: str = "float32", role: str = "image") -> nib.Nif
     if not converted.any():
         what = "zeros"
         if not np.isfinite(data).all():
-            what += ", infinite values and what is no number"
-        raise InputError(f"{name} holds nothing but {what}: check how it was made.")
+            what += ", infinite values and NaN"
+        raise InputError(f"{name} contains only {what}. Check how it was made.")
     return set_codes(nib.Nifti1Image(converted, image.affine), codes_of(image))
 
 
-def read_grid(source: Source, role: str = "image") -> Grid:
-    """Read where the voxels of an image are; what they hold does not matter.
+def read_grid(source: ImageSource, role: str = "image") -> Grid:
+    """Read the grid of an image, without its values.
 
     Parameters
     ----------
     source : path or nibabel image
-        Three-dimensional, or a series, whose volumes have one grid.
+        Three-dimensional, or a series, whose volumes share a grid.
     role : str
-        What messages call an image in memory.
+        Name of an image in memory, in messages.
 
     Raises
     ------
     InputError
-        If the file is missing, is no image, has fewer than three axes or no usable geometry.
+        If the file is missing, is not an image, or has fewer than three axes or invalid geometry.
     """
-    image, name = opened(source, role)
+    image, name = open_source(source, role)
     with _readable(name):
         if len(image.shape) < 3 or min(image.shape[:3]) < 2:
-            raise InputError(f"{name} has the shape {image.shape}: give a 3D image.")
+            raise InputError(f"{name} has shape {image.shape}. Choose a 3D image.")
         _check_size(image, name)
         check_memory(math.prod(image.shape[:3]), name)
     _check_geometry(image, name)
@@ -131,30 +131,30 @@ def read_grid(source: Source, role: str = "image") -> Grid:
 
 
 def grid_of(image: nib.spatialimages.SpatialImage) -> Grid:
-    """Grid of an image, or of a volume of a series."""
+    """Return the grid of an image, or of a volume of a series."""
     i, j, k = image.shape[:3]
     return Grid((i, j, k), image.affine)
 
 
-def opened(
-    source: Source, role: str, **options: bool
+def open_source(
+    source: ImageSource, role: str, **options: bool
 ) -> tuple[nib.spatialimages.SpatialImage, str]:
-    """Open a file, or take an image in memory.
+    """Open a file, or accept an image in memory.
 
     Returns
     -------
     nibabel image
-        Its values are read when they are needed.
+        Its values are loaded lazily.
     str
-        What messages call it.
+        Its name in messages.
     """
     if isinstance(source, nib.spatialimages.SpatialImage):
         return source, source.get_filename() or f"The {role}"
     if not isinstance(source, str | os.PathLike):
-        advice = "give a file or a nibabel image"
+        advice = "Pass a file or a nibabel image"
         if isinstance(source, np.ndarray):
-            advice = "an array has no position in space; give nibabel.Nifti1Image(array, affine)"
-        raise InputError(f"The {role} is of the type {type(source).__name__}: {advice}.")
+            advice = "An array has no affine; pass nibabel.Nifti1Image(array, affine)"
+        raise InputError(f"The {role} is of type {type(source).__name__}. {advice}.")
     check_file(Path(source))
     with _readable(source):
         image = _open(source, **options)
@@ -162,8 +162,8 @@ def opened(
 
 
 @contextmanager
-def _readable(name: str | os.PathLike) -> Iterator[None]:
-    """Turn whatever reading an image raises into one message."""
+def _readable(name: str | os.PathLike[str]) -> Iterator[None]:
+    """Convert any exception while reading an image to an InputError."""
     try:
         yield
     except InputError:
@@ -171,31 +171,32 @@ def _readable(name: str | os.PathLike) -> Iterator[None]:
     except Exception as why:  # nibabel raises many kinds
         reason = str(why).splitlines()[0] if str(why) else type(why).__name__
         raise InputError(
-            f"{name} cannot be read as a NIfTI image ({reason}): is it complete? Get or convert "
-            "it again."
+            f"{name} cannot be read as a NIfTI image ({reason}); it may be incomplete. Download "
+            "or convert it again."
         ) from why
 
 
 def finite_values(data: np.ndarray, dtype: str, name: str) -> np.ndarray:
-    """Values in another data type, 0 in place of what is not finite.
+    """Convert values to another data type, with 0 in place of non-finite values.
 
     Raises
     ------
     InputError
-        If there are values beyond what the data type holds.
+        If values exceed the range of the data type.
     """
     data = np.where(np.isfinite(data), data, data.dtype.type(0))
     with np.errstate(over="ignore"):
         converted = data.astype(dtype)
     if not np.isfinite(converted).all():
         raise InputError(
-            f"{name} holds values up to {np.abs(data).max():.1e}, more than {dtype} can: scale it."
+            f"{name} contains values up to {np.abs(data).max():.1e}, beyond the range of {dtype}. "
+            "Rescale it."
         )
     return converted
 
 
-def _open(path: str | os.PathLike, **options: bool) -> nib.spatialimages.SpatialImage:
-    """As `open_image`, which says on the terminal what it repairs of a header; this does not."""
+def _open(path: str | os.PathLike[str], **options: bool) -> nib.spatialimages.SpatialImage:
+    """Open an image as `open_image`, without nibabel's log messages on repaired headers."""
     logger = nib.imageglobals.logger
     before, logger.disabled = logger.disabled, True
     try:
@@ -204,8 +205,8 @@ def _open(path: str | os.PathLike, **options: bool) -> nib.spatialimages.Spatial
         logger.disabled = before
 
 
-def is_whole(path: str | os.PathLike) -> bool:
-    """Whether a file is there and can be read as an image to its end."""
+def is_intact(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file exists and can be read completely as an image."""
     try:
         load(path)
     except InputError:
@@ -213,46 +214,44 @@ def is_whole(path: str | os.PathLike) -> bool:
     return True
 
 
-def doubt_about_place(path: str | os.PathLike) -> str | None:
-    """Return what a user must know of the orientation of an image file, or None.
+def orientation_warning(path: str | os.PathLike[str]) -> str | None:
+    """Return a warning about the orientation of an image file, or None.
 
-    A file that cannot be read has nothing said of it: `load` refuses it.
+    None for a file that cannot be read, which `load` reports.
     """
     try:
-        return describe_doubt(_open(path), os.fspath(path))
+        return describe_orientation_problem(_open(path), os.fspath(path))
     except Exception:  # nibabel raises many kinds
         return None
 
 
 def check_series(image: nib.spatialimages.SpatialImage, name: str) -> None:
-    """Refuse a series whose values or geometry cannot be used; see `load`."""
+    """Reject a series with invalid values or geometry; see `load`."""
     _check_type(image, name)
     _check_size(image, name)
     _check_geometry(image, name)
 
 
 def _check_geometry(image: nib.spatialimages.SpatialImage, name: str) -> None:
-    """Refuse an affine that is missing, is singular, or has voxels of an impossible size."""
+    """Reject an affine that is missing, singular, or has implausible voxel sizes."""
     affine = image.affine
     if affine is None:
-        raise InputError(f"{name} has no affine: give nibabel.Nifti1Image(array, affine).")
-    flat = _says_zero(image) or not np.isfinite(affine).all()
-    if flat or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise InputError(
-            f"{name} has an affine that cannot be inverted (voxel size zero?): repair its header."
-        )
+        raise InputError(f"{name} has no affine. Pass nibabel.Nifti1Image(array, affine).")
+    singular = _has_zero_voxel_size(image) or not np.isfinite(affine).all()
+    if singular or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise InputError(f"{name} has a singular affine (voxel size zero?). Repair its header.")
     spacing = nib.affines.voxel_sizes(affine)
-    if spacing.min() < LEAST_SPACING_MM or spacing.max() > MOST_SPACING_MM:
+    if spacing.min() < MIN_SPACING_MM or spacing.max() > MAX_SPACING_MM:
         size = " × ".join(f"{float(f'{length:.3g}'):g}" for length in spacing)
         raise InputError(
-            f"{name} has voxels of {size} mm: its header may be in metres or another unit; "
+            f"{name} has voxels of {size} mm. Its header may be in metres or another unit; "
             "repair it."
         )
 
 
-def _says_zero(image: nib.spatialimages.SpatialImage) -> bool:
-    """Whether the affine depends on a voxel size of zero, which nibabel takes for 1 mm."""
-    file = _file_of(image)
+def _has_zero_voxel_size(image: nib.spatialimages.SpatialImage) -> bool:
+    """Return whether the affine depends on a zero voxel size, which nibabel reads as 1 mm."""
+    file = _lazy_file(image)
     if file is None or not isinstance(image, nib.Nifti1Pair) or image.header["sform_code"] > 0:
         return False
     with nib.openers.ImageOpener(os.fspath(file)) as stream:
@@ -260,8 +259,8 @@ def _says_zero(image: nib.spatialimages.SpatialImage) -> bool:
     return not stored["pixdim"][1:4].all()
 
 
-def _file_of(image: nib.spatialimages.SpatialImage) -> Path | None:
-    """The file that an image reads its values from when they are needed."""
+def _lazy_file(image: nib.spatialimages.SpatialImage) -> Path | None:
+    """Return the file that the values of an image are loaded from, if they are lazy."""
     name = image.get_filename()
     if name is None or not nib.is_proxy(image.dataobj) or not Path(name).is_file():
         return None
@@ -269,124 +268,121 @@ def _file_of(image: nib.spatialimages.SpatialImage) -> Path | None:
 
 
 def _check_header(image: nib.spatialimages.SpatialImage, name: str) -> None:
-    """Refuse what is no single volume, or cannot be read, before memory is taken for it."""
+    """Reject an image that is not one readable volume, before allocating memory."""
     shape = image.shape
     _check_type(image, name)
     series = max(shape[3:], default=1) > 1
     if series or len(shape) < 3 or min(shape[:3]) < 2:
-        advice = "extract or average its volumes first" if series else "give the whole scan"
-        raise InputError(
-            f"{name} has the shape {shape}: one three-dimensional volume is needed; {advice}."
-        )
+        advice = "Extract or average its volumes" if series else "Choose a complete scan"
+        raise InputError(f"{name} has shape {shape}, not that of a 3D volume. {advice}.")
     _check_size(image, name)
     check_memory(int(np.prod(shape, dtype=float)), name)
 
 
 def _check_type(image: nib.spatialimages.SpatialImage, name: str) -> None:
-    """Refuse colours, complex numbers and the like."""
+    """Reject colours, complex numbers and other types."""
     dtype = image.get_data_dtype()
     if not nib.is_proxy(image.dataobj):
         dtype = np.asanyarray(image.dataobj).dtype  # the header may say something else
     if dtype.kind not in "iufb":
         kind = "colours" if dtype.names else f"{dtype} values"
-        raise InputError(f"{name} stores {kind}: one real number a voxel is needed.")
+        raise InputError(f"{name} stores {kind}. Convert it to one real number per voxel.")
 
 
 def _check_size(image: nib.spatialimages.SpatialImage, name: str) -> None:
-    """Refuse a header that claims more than the file can hold."""
-    file = _file_of(image)
+    """Reject a file that is too small for the size in its header."""
+    file = _lazy_file(image)
     if file is None or file.suffix not in (".gz", ".nii"):
         return
-    compression = MOST_COMPRESSED if file.suffix == ".gz" else 1
+    compression = MAX_COMPRESSION if file.suffix == ".gz" else 1
     claimed = np.prod(image.shape, dtype=float) * image.get_data_dtype().itemsize
     if claimed > file.stat().st_size * compression:
         size = "×".join(map(str, image.shape))
         raise InputError(
-            f"{name} is too small for the {size} voxels that its header claims: it is truncated, "
-            "or its header is damaged; get or convert it again."
+            f"{name} is too small for the {size} voxels of its header: file or header are "
+            "damaged. Download or convert it again."
         )
 
 
-def check_memory(voxels: int, path: str | os.PathLike) -> None:
-    """Refuse images that do not fit into memory, before any is taken for them.
+def check_memory(voxels: int, path: str | os.PathLike[str]) -> None:
+    """Reject images that do not fit into memory, before allocating any.
 
     Parameters
     ----------
     voxels : int
-        In all volumes that are in memory at once.
+        Of all volumes in memory at the same time.
     path : path
-        Whose they are.
+        For the message.
 
     Raises
     ------
     InputError
-        If reading and converting them takes more than there is.
+        If reading and converting them takes more memory than available.
     """
-    needed, there = voxels * BYTES_PER_VOXEL / 1024**3, available_memory_gb()
-    if needed > there:
+    needed, available = voxels * BYTES_PER_VOXEL / 1024**3, available_memory_gb()
+    if needed > available:
         raise InputError(
-            f"{path} has {voxels / 1e6:.0f} million voxels, which take {needed:.0f} GB of memory, "
-            f"more than the {there:.1f} GB there are: check its header, or give it larger voxels."
+            f"{path} has {voxels / 1e6:.0f} million voxels, which need {needed:.0f} GB of memory; "
+            f"{available:.1f} GB are available. Check its header, or downsample it."
         )
 
 
 def to_image(nifti: nib.spatialimages.SpatialImage) -> Image:
-    """Three-dimensional nibabel image as an engine image (1, 1, i, j, k), float32."""
+    """Convert a 3D nibabel image to an `Image` (1, 1, i, j, k), float32."""
     data = np.ascontiguousarray(nifti.get_fdata(dtype=np.float32))
     return Image(torch.from_numpy(data)[None, None], grid_of(nifti))
 
 
-def read(source: Source, role: str = "image") -> Image:
-    """Read a file or a nibabel image as an engine image; see `load` for checks and errors."""
+def read(source: ImageSource, role: str = "image") -> Image:
+    """Read a file or a nibabel image as an `Image`; see `load` for checks and errors."""
     return to_image(load(source, role=role))
 
 
-def are_whole_numbers(values: np.ndarray) -> bool:
-    """Whether values are whole numbers, but for what a scaling in single precision leaves."""
+def are_integers(values: np.ndarray) -> bool:
+    """Return whether values are integers, up to rounding of a scaling in single precision."""
     allowed = np.clip(2e-5 * np.abs(values), 1e-3, 0.2)
     return bool((np.abs(values - np.rint(values)) <= allowed).all())
 
 
-def numbered(labels: nib.spatialimages.SpatialImage) -> tuple[Image, np.ndarray]:
-    """`number_labels` of a label image, as an engine image."""
-    data, found = number_labels(labels.get_fdata())
+def index_labels(labels: nib.spatialimages.SpatialImage) -> tuple[Image, np.ndarray]:
+    """Apply `index_label_values` to a label image; return an `Image`."""
+    data, found = index_label_values(labels.get_fdata())
     return to_image(nib.Nifti1Image(data, labels.affine)), found
 
 
-def number_labels(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers 0, 1, 2, … in place of labels, and the labels that they stand for.
+def index_label_values(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Replace labels by consecutive indices, and return the labels by index.
 
-    An engine image holds whole numbers exactly up to 2^24 only, and labels may be larger. Number 0
-    is the background, 0.
+    An `Image` represents integers exactly up to 2^24 only, and labels may be larger. Index 0 is
+    the background, 0.
 
     Returns
     -------
     ndarray, float32
         Of the shape of `labels`.
     ndarray
-        Labels, rounded to whole numbers, in the order of their numbers.
+        Labels, rounded to integers, in the order of their indices.
     """
-    found, places = np.unique(np.rint(labels), return_inverse=True)
-    number = np.zeros(len(found), np.float32)
-    number[found != 0] = np.arange(1, np.count_nonzero(found) + 1)
-    return number[places].reshape(labels.shape), np.append(0, found[found != 0])
+    values, indices = np.unique(np.rint(labels), return_inverse=True)
+    number = np.zeros(len(values), np.float32)
+    number[values != 0] = np.arange(1, np.count_nonzero(values) + 1)
+    return number[indices].reshape(labels.shape), np.append(0, values[values != 0])
 
 
-def with_labels(image: Image, labels: np.ndarray, space: Codes = SCANNER) -> nib.Nifti1Image:
-    """Label image as NIfTI, int32, from one of their numbers; see `numbered`."""
-    numbers = to_nifti(image, "int32", space)
-    values = labels[np.asanyarray(numbers.dataobj)].astype(np.int32)
-    return nib.Nifti1Image(values, numbers.affine, numbers.header)
+def restore_labels(image: Image, labels: np.ndarray, space: Codes = SCANNER) -> nib.Nifti1Image:
+    """Convert an image of label indices to a NIfTI label image, int32; see `index_labels`."""
+    indices = to_nifti(image, "int32", space)
+    values = labels[np.asanyarray(indices.dataobj)].astype(np.int32)
+    return nib.Nifti1Image(values, indices.affine, indices.header)
 
 
-def whole_numbers(path: str | os.PathLike) -> np.ndarray | None:
-    """Return the sorted values of a label image, without what its scaling has left on them.
+def read_label_values(path: str | os.PathLike[str]) -> np.ndarray | None:
+    """Return the sorted values of a label image, corrected for rounding of its scaling.
 
     Returns
     -------
     ndarray or None
-        None if there are values that lie farther from whole numbers than rounding to the steps
-        in which the file stores its values can have moved them.
+        None if values differ from integers by more than the rounding of the file's scaling.
 
     Raises
     ------
@@ -400,20 +396,20 @@ def whole_numbers(path: str | os.PathLike) -> np.ndarray | None:
     step = abs(float(slope)) if scaled else 0.0
     nearest = np.rint(values)
     allowed = np.maximum(step / 2, LABEL_TOLERANCE * np.maximum(1, np.abs(values)))
-    if (np.abs(values - nearest) > np.minimum(allowed, MOST_OFF)).any():
+    if (np.abs(values - nearest) > np.minimum(allowed, MAX_LABEL_ERROR)).any():
         return None
     return np.unique(nearest)
 
 
 def to_nifti(image: Image, dtype: str = "float32", space: Codes = SCANNER) -> nib.Nifti1Image:
-    """Engine image of one channel as NIfTI.
+    """Convert an `Image` of one channel to NIfTI.
 
     Parameters
     ----------
     image : Image
         (1, 1, i, j, k).
     dtype : str
-        Data type on disk; integers are rounded to.
+        Data type on disk; values are rounded for integers.
     space : int or (int, int)
         NIfTI codes of sform and qform: `SCANNER` (1), `TEMPLATE` (4), or those of `codes_of`.
     """
@@ -425,31 +421,29 @@ def to_nifti(image: Image, dtype: str = "float32", space: Codes = SCANNER) -> ni
 
 
 def like(reference: nib.Nifti1Image, data: np.ndarray, dtype: str = "float32") -> nib.Nifti1Image:
-    """Image with other values on the grid of one that is in a template's space."""
+    """Return an image with other values on the grid of a template."""
     made = nib.Nifti1Image(data.astype(dtype), reference.affine)
     return set_codes(made, template_code(reference))
 
 
 def write(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     image: Image | nib.Nifti1Image,
     dtype: str | None = None,
     space: Codes = SCANNER,
 ) -> Path:
-    """Write an image so that it appears whole or not at all.
-
-    The same image gives the same bytes.
+    """Write an image atomically; equal images give equal bytes.
 
     Parameters
     ----------
     path : path
-        ``.nii`` or ``.nii.gz``; its folder is made.
+        ``.nii`` or ``.nii.gz``; its folder is created.
     image : Image or nibabel.Nifti1Image
-        What to write.
+        Image to write.
     dtype : str, optional
-        Data type on disk; by default float32 for an engine image, unchanged for a NIfTI.
+        Data type on disk; by default float32 for an `Image`, unchanged for a NIfTI.
     space : int or (int, int)
-        For an engine image, the NIfTI codes of its sform and qform.
+        For an `Image`, the NIfTI codes of its sform and qform.
 
     Returns
     -------

@@ -1,6 +1,6 @@
-"""Transforms in ITK's files: composite .h5 written, any affine and displacement read.
+"""Read and write ITK transforms: composites (.h5), affines and displacement fields.
 
-ITK counts in LPS+ millimetres and applies the last transform of a composite first.
+ITK uses LPS+ millimetres and applies the last transform of a composite first.
 """
 
 from __future__ import annotations
@@ -20,43 +20,43 @@ from scipy.io import whosmat
 from bids_fcnreg.atomic import write_bytes
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.spatial.grid import Grid
-from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform, extended
+from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform, pad_to_cover
 from bids_fcnreg.io.itk_field import is_field, read_field
 from bids_fcnreg.resources import available_memory_gb
 
-#: Displacements are rounded to this many mm: it makes files small, and is far below any accuracy.
+#: Displacements are rounded to this number of mm for compression, far below the accuracy.
 ROUNDING = 2.0**-10
 
-#: Displacements beyond it are damage.
-FARTHEST_MM = 1e6
+#: Larger displacements are rejected.
+MAX_DISPLACEMENT_MM = 1e6
 
-#: Bytes of a text file with transforms at most.
-MOST_TEXT = 2**24
+#: Largest text file of transforms.
+MAX_TEXT_BYTES = 2**24
 
-#: Determinant of a linear transform below which it has no inverse.
-LEAST_VOLUME = 1e-6
+#: Linear transforms of a smaller determinant are singular.
+MIN_DETERMINANT = 1e-6
 
 _FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])  # between RAS+ and LPS+, either way
 
 
 def write_transform(
-    path: str | os.PathLike, transform: Transform, over: Grid | None = None
+    path: str | os.PathLike[str], transform: Transform, over: Grid | None = None
 ) -> Path:
-    """Write a transform as ITK composite.
+    """Write a transform as an ITK composite.
 
     Displacements are rounded to 2^-10 mm and stored compressed in single precision, which ITK
-    reads like its own. One on a sheared grid is stored on a straight one, between the affines
-    that lead there and back: it maps the same points to the same places.
+    reads. A displacement on a sheared grid is stored on an orthogonal one between two affines, an
+    equivalent mapping.
 
     Parameters
     ----------
     path : path
-        Ends in ``.h5``. The file appears whole or not at all.
+        Ends in ``.h5``. Written atomically.
     transform : Transform
         Maps points of the fixed space to the moving space.
     over : Grid, optional
-        Of the fixed image: displacements are stored on voxels that reach over all of it, as
-        nitransforms and fMRIPrep need them; see `extended`.
+        Grid of the fixed image, which the stored displacements cover, as required by nitransforms
+        and fMRIPrep; see `pad_to_cover`.
 
     Returns
     -------
@@ -72,13 +72,13 @@ def write_transform(
     ...     sitk.ReadTransform(str(path)).TransformPoint((0.0, 0.0, 0.0))  # ITK is LPS+
     (-1.0, -2.0, 3.0)
     """
-    # In memory: HDF5 ends the process when it cannot write what it has begun, as on a full disk.
+    # In memory: HDF5 aborts the process if a write fails, as on a full disk.
     with h5py.File(os.fspath(path), "w", driver="core", backing_store=False) as file:
         file["ITKVersion"] = _text(sitk.Version.ITKVersionString())
         file["HDFVersion"] = _text(h5py.version.hdf5_version)
         group = file.create_group("TransformGroup")
         group.create_group("0")["TransformType"] = _text("CompositeTransform_double_3_3")
-        for number, step in enumerate(reversed(_storable(transform, over)), start=1):
+        for number, step in enumerate(reversed(_storable_steps(transform, over)), start=1):
             part = group.create_group(str(number))
             if isinstance(step, Affine):
                 _write_affine(part, step)
@@ -89,18 +89,18 @@ def write_transform(
     return write_bytes(path, payload)
 
 
-def _storable(transform: Transform, over: Grid | None) -> list[Affine | Displacement]:
-    """The steps of a transform, displacements on straight grids that reach over a grid."""
+def _storable_steps(transform: Transform, over: Grid | None) -> list[Affine | Displacement]:
+    """Return the steps of a transform, displacements on orthogonal grids that cover a grid."""
     steps: list[Affine | Displacement] = []
     for step in transform.steps:
         if isinstance(step, Displacement) and over is not None:
-            step = extended(step, over)
-        steps.extend(_straightened(step) if isinstance(step, Displacement) else [step])
+            step = pad_to_cover(step, over)
+        steps.extend(_unsheared(step) if isinstance(step, Displacement) else [step])
     return steps
 
 
-def _straightened(step: Displacement) -> list[Affine | Displacement]:
-    """A displacement as it is, or if its grid is sheared, what does the same on a straight one."""
+def _unsheared(step: Displacement) -> list[Affine | Displacement]:
+    """Replace a displacement on a sheared grid by an equivalent one on an orthogonal grid."""
     grid = step.grid
     if grid.is_orthogonal:
         return [step]
@@ -112,7 +112,7 @@ def _straightened(step: Displacement) -> list[Affine | Displacement]:
 
 
 def _text(value: str) -> np.ndarray:
-    """Text as ITK stores it: one string of variable length."""
+    """Convert a string to HDF5 as in ITK's files, of variable length."""
     return np.array([value.encode()], dtype=h5py.string_dtype("ascii"))
 
 
@@ -144,14 +144,14 @@ def _write_displacement(part: h5py.Group, step: Displacement) -> None:
     )
 
 
-def read_transform(path: str | os.PathLike) -> Transform:
-    """Read a transform that ITK or ANTs can read.
+def read_transform(path: str | os.PathLike[str]) -> Transform:
+    """Read a transform file of ITK or ANTs.
 
     Parameters
     ----------
     path : path
-        A file of transforms (.h5, .mat, .tfm, .txt): linear ones, displacement fields, and
-        composites of them; or an image of displacements (.nii, .nii.gz, .nrrd, .mha, …).
+        Transform file (.h5, .mat, .tfm, .txt) with linear transforms, displacement fields or their
+        composites; or a displacement field as an image (.nii, .nii.gz, .nrrd, .mha, …).
 
     Returns
     -------
@@ -161,45 +161,45 @@ def read_transform(path: str | os.PathLike) -> Transform:
     Raises
     ------
     InputError
-        If the file is missing, is not an ITK transform, holds another kind of transform or what
-        is no number, or claims more than fits into memory.
+        If the file is missing, is not an ITK transform, contains an unsupported transform or
+        non-finite values, or does not fit into memory.
     """
     path = Path(path)
     if not path.exists():
-        raise InputError(f"{path} does not exist: check the path.")
+        raise InputError(f"{path} does not exist. Check the path.")
     if not path.is_file():
-        raise InputError(f"{path} is not a file: give an ITK transform.")
+        raise InputError(f"{path} is not a file. Choose an ITK transform.")
     stored_as_image = is_field(path)
     try:
         with _quiet():
             if stored_as_image:
                 steps: list[Affine | Displacement] = [_displacement(read_field(path), path)]
             else:
-                _check_kinds(_kinds(path), path)
+                _check_transform_types(_transform_types(path), path)
                 steps = _steps(sitk.ReadTransform(str(path)), path)
     except InputError:
         raise
-    except Exception as why:  # ITK, h5py, scipy and nibabel raise many kinds, and quote bytes
+    except Exception as why:  # ITK, h5py, scipy and nibabel raise many types, and quote bytes
         raise InputError(_unreadable(path, stored_as_image)) from why
     return Transform(tuple(steps))
 
 
 def _unreadable(path: Path, stored_as_image: bool) -> str:
-    """What to do about a file that cannot be read."""
+    """Return the message about an unreadable file."""
     if stored_as_image:
         return (
-            f"{path} cannot be read as a displacement field: is it complete? Get or convert it "
-            "again."
+            f"{path} cannot be read as a displacement field; it may be incomplete. Download or "
+            "convert it again."
         )
     return (
-        f"{path} cannot be read as an ITK transform: give a .h5, .mat, .tfm or .txt file, or a "
+        f"{path} cannot be read as an ITK transform. Choose a .h5, .mat, .tfm or .txt file, or a "
         "displacement field (.nii.gz), written by ITK, ANTs or this software."
     )
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep from the terminal what ITK and its HDF5 say of a damaged file; we say it in a line."""
+    """Suppress the messages of ITK and HDF5 about a damaged file on the terminal."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
@@ -210,57 +210,56 @@ def _quiet() -> Iterator[None]:
         os.close(nowhere)
 
 
-def _kinds(path: Path) -> list[str]:
-    """What kinds of transforms a file says it holds, before ITK reads it."""
+def _transform_types(path: Path) -> list[str]:
+    """What types of transforms a file says it holds, before ITK reads it."""
     if path.suffix in (".h5", ".hdf5", ".hdf"):
         with h5py.File(path, "r", locking=False) as file:
             parts = [file["TransformGroup"][str(n)] for n in range(len(file["TransformGroup"]))]
             _check_vectors(parts)
-            _check_claims(parts, path)
+            _check_memory(parts, path)
             return [part["TransformType"].asstr()[0] for part in parts]
     if path.suffix == ".mat":
         return [name for name, _, _ in whosmat(path) if name != "fixed"]
-    if path.stat().st_size > MOST_TEXT:
-        raise ValueError("no linear transform is so long")
+    if path.stat().st_size > MAX_TEXT_BYTES:
+        raise ValueError("too large for linear transforms")
     text = path.read_text(encoding="utf-8", errors="replace")
     return re.findall(r"^\s*Transform:\s*(\S+)", text, re.MULTILINE)
 
 
-def _check_kinds(kinds: list[str], path: Path) -> None:
-    """Refuse what ITK would read in part, or would end at, and us with it."""
-    if any("BSpline" in kind for kind in kinds):
+def _check_transform_types(types: list[str], path: Path) -> None:
+    """Reject transforms that ITK reads incompletely or that abort the process."""
+    if any("BSpline" in kind for kind in types):
         raise InputError(
-            f"{path} holds a BSplineTransform: only linear transforms and displacement fields "
-            "can be used."
+            f"{path} contains a BSplineTransform. Convert it to a displacement field."
         )
-    if len(kinds) > 1 and not kinds[0].startswith("Composite"):
+    if len(types) > 1 and not types[0].startswith("Composite"):
         raise InputError(
-            f"{path} holds {len(kinds)} transforms that do not form a composite: put each into a "
-            "file of its own."
+            f"{path} contains {len(types)} transforms that do not form a composite. Store each in "
+            "a file of its own."
         )
 
 
 def _check_vectors(parts: list[h5py.Group]) -> None:
-    """Raise a ValueError for parameters that are no lists of numbers: ITK would leave traces."""
+    """Raise a ValueError for non-numeric parameters, on which ITK would leak memory."""
     for part in parts:
         for name, node in part.items():
             if name.endswith("Parameters") and (node.shape is None or node.dtype.kind != "f"):
-                raise ValueError(f"{name} are no numbers")
+                raise ValueError(f"{name} are not numbers")
 
 
-def _check_claims(parts: list[h5py.Group], path: Path) -> None:
-    """Refuse what claims more than fits into memory: ITK would take it."""
+def _check_memory(parts: list[h5py.Group], path: Path) -> None:
+    """Reject transforms that do not fit into memory, which ITK would allocate."""
     # ITK's copy, ours, and one in single precision.
     needed = 2.5 * sum(map(_claimed_bytes, parts)) / 1024**3
-    if needed > (there := available_memory_gb()):
+    if needed > (available := available_memory_gb()):
         raise InputError(
-            f"{path} claims a transform that takes {needed:.0f} GB of memory, more than the "
-            f"{there:.1f} GB there are: it is damaged, or was made on too fine a grid."
+            f"{path} needs {needed:.0f} GB of memory; {available:.1f} GB are available. It may be "
+            "damaged, or on too fine a grid. Make it again."
         )
 
 
 def _claimed_bytes(part: h5py.Group) -> float:
-    """Bytes that the parameters of a transform take, or those that its grid asks for."""
+    """Return the bytes of the parameters of a transform, or those implied by its grid."""
     parameters = part["TransformParameters"].size if "TransformParameters" in part else 0
     fixed = part.get("TransformFixedParameters")
     displaces = fixed is not None and fixed.size == 18  # size, origin, spacing and direction
@@ -270,15 +269,17 @@ def _claimed_bytes(part: h5py.Group) -> float:
 
 def _check_values(values: np.ndarray, path: Path) -> None:
     if not np.isfinite(values).all():
-        raise InputError(f"{path} holds infinite values or what is no number: make it again.")
-    if np.abs(values).max(initial=0) > FARTHEST_MM:
-        raise InputError(f"{path} moves points by more than a kilometre: make it again.")
+        raise InputError(f"{path} contains infinite values or NaN. Make it again.")
+    if np.abs(values).max(initial=0) > MAX_DISPLACEMENT_MM:
+        raise InputError(f"{path} moves points by more than a kilometre. Make it again.")
 
 
 def _steps(transform: sitk.Transform, path: Path) -> list[Affine | Displacement]:
-    """Parts of an ITK transform in the order in which they act on a point."""
+    """Convert an ITK transform to steps, in the order in which they act on a point."""
     if transform.GetDimension() != 3:
-        raise InputError(f"{path} holds a transform of {transform.GetDimension()} axes: give 3.")
+        raise InputError(
+            f"{path} contains a {transform.GetDimension()}D transform. Choose a 3D transform."
+        )
     if transform.IsLinear():
         return [_linear(transform, path)]
     kind = transform.GetTransformEnum()
@@ -292,26 +293,26 @@ def _steps(transform: sitk.Transform, path: Path) -> list[Affine | Displacement]
             _displacement(sitk.DisplacementFieldTransform(transform).GetDisplacementField(), path)
         ]
     raise InputError(
-        f"{path} holds a {transform.GetName()}: only linear transforms and displacement fields "
-        "can be used."
+        f"{path} contains a {transform.GetName()}. Convert it to a linear transform or a "
+        "displacement field."
     )
 
 
 def _linear(transform: sitk.Transform, path: Path) -> Affine:
-    """A linear map is known from what it does to the origin and to the three unit vectors."""
+    """Compute the matrix of a linear transform from its images of the origin and unit vectors."""
     origin = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
     matrix = np.eye(4)
     matrix[:3, 3] = origin
     for axis, unit in enumerate(np.eye(3)):
         matrix[:3, axis] = np.array(transform.TransformPoint(unit.tolist())) - origin
     _check_values(matrix, path)
-    if abs(np.linalg.det(matrix)) < LEAST_VOLUME:
-        raise InputError(f"{path} holds a linear transform that is flat: make it again.")
+    if abs(np.linalg.det(matrix)) < MIN_DETERMINANT:
+        raise InputError(f"{path} contains a singular affine (determinant 0). Make it again.")
     return Affine(_FLIP @ matrix @ _FLIP)
 
 
 def _displacement(image: sitk.Image, path: Path) -> Displacement:
-    """Displacement in voxels of its grid from one in LPS+ mm."""
+    """Convert a displacement field in LPS+ mm to one in voxels of its grid."""
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.array(image.GetSpacing())
     affine[:3, 3] = image.GetOrigin()

@@ -1,6 +1,6 @@
-"""Displacement fields stored as images, as ANTs and ITK write them: vectors in LPS+ mm.
+"""Read displacement fields stored as images by ANTs and ITK: vectors in LPS+ mm.
 
-Fields of other software look alike and mean something else; those that can be told are refused.
+Fields of other software look similar but follow other conventions; recognized ones are rejected.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from bids_fcnreg.errors import InputError
 from bids_fcnreg.io.spatial_image import open_image
 from bids_fcnreg.resources import available_memory_gb
 
-#: What the names of images end in.
+#: File name extensions of images.
 ENDINGS = (".nii", ".nii.gz", ".img", ".hdr", ".nrrd", ".nhdr", ".mha", ".mhd")
 
-#: Intent codes of NIfTI: displacements, which ITK turns from RAS+ to LPS+, and vectors, in LPS+.
+#: NIfTI intent codes: displacements, which ITK converts from RAS+ to LPS+, and vectors, in LPS+.
 DISPLACEMENTS, VECTORS = 1006, 1007
 
-#: Intent codes of FSL's warps and coefficients.
+#: NIfTI intent codes of FSL's warps and coefficients.
 FSL = range(2006, 2019)
 
 #: Intent names of vector images that follow another convention.
-OTHERS = {"NREG_TRANS": "a transform of NiftyReg", "Mapping": "a deformation of SPM"}
+OTHER_CONVENTIONS = {"NREG_TRANS": "a transform of NiftyReg", "Mapping": "a deformation of SPM"}
 
-#: Distance of two matrices (Frobenius) below which a field is taken for one of positions.
-POSITIONS = 0.8
+#: Frobenius distance to the identity below which the gradient of a field is that of positions.
+POSITION_TOLERANCE = 0.8
 
-_CONVERT = "convert it to a displacement field of ITK first"
+_CONVERT = "Convert it to an ITK displacement field"
 
 
 def is_field(path: Path) -> bool:
-    """Whether a file is an image, by its name."""
+    """Return whether the name of a file is that of an image."""
     return path.name.lower().endswith(ENDINGS)
 
 
@@ -55,7 +55,7 @@ def read_field(path: Path) -> sitk.Image:
     Raises
     ------
     InputError
-        If it is no displacement field, follows another convention, or is too large for memory.
+        If it is not a displacement field, follows another convention, or does not fit into memory.
     Exception
         Of nibabel and SimpleITK, if it cannot be read.
     """
@@ -74,14 +74,14 @@ def read_field(path: Path) -> sitk.Image:
     else:
         field = _vectors(nifti, reader)
     if _holds_positions(field):
-        raise InputError(f"{path} holds positions, not displacements: {_CONVERT}.")
+        raise InputError(f"{path} contains positions, not displacements. {_CONVERT}.")
     return field
 
 
 def _vectors(nifti: nib.Nifti1Pair, reader: sitk.ImageFileReader) -> sitk.Image:
-    """Vectors of a NIfTI file on ITK's grid.
+    """Read the vectors of a NIfTI file on ITK's grid.
 
-    ITK itself reads NaN, and what is missing of a truncated file, as zero.
+    ITK itself reads NaN, and missing parts of a truncated file, as zero.
     """
     values = np.asarray(nifti.dataobj, dtype=np.float32)[:, :, :, 0]
     if int(nifti.header["intent_code"]) == DISPLACEMENTS:
@@ -94,19 +94,19 @@ def _vectors(nifti: nib.Nifti1Pair, reader: sitk.ImageFileReader) -> sitk.Image:
 
 
 def _check_nrrd(path: Path) -> None:
-    """Refuse another space than LPS+, and a field for points of the image."""
+    """Reject other spaces than LPS+, and a field that maps points of the image."""
     with open(path, "rb") as stream:
         header = stream.read(2**16).replace(b"\r", b"").partition(b"\n\n")[0].decode("latin1")
-    said = dict(re.findall(r"^([\w ]+):=? *(.*?) *$", header, re.MULTILINE))
-    space = said.get("space", "LPS")
+    fields = dict(re.findall(r"^([\w ]+):=? *(.*?) *$", header, re.MULTILINE))
+    space = fields.get("space", "LPS")
     if space.lower() not in ("left-posterior-superior", "lps"):
-        raise InputError(f"{path} is in the space {space}, not LPS: {_CONVERT}.")
-    if said.get("displacement field type") == "modeling":
-        raise InputError(f"{path} maps from the image to the reference: give its inverse.")
+        raise InputError(f"{path} is in the space {space}, not LPS. {_CONVERT}.")
+    if fields.get("displacement field type") == "modeling":
+        raise InputError(f"{path} maps from the image to the reference. Choose its inverse.")
 
 
 def _checked_nifti(image: nib.spatialimages.SpatialImage, path: Path) -> nib.Nifti1Pair:
-    """The image; what the header says is no displacement field of ITK is refused."""
+    """Return the image if its header is that of an ITK displacement field."""
     shape, code, name = image.shape, 0, ""
     if isinstance(image, nib.Nifti1Pair):
         code = int(image.header["intent_code"])
@@ -114,42 +114,44 @@ def _checked_nifti(image: nib.spatialimages.SpatialImage, path: Path) -> nib.Nif
             name = str(image.header.get_intent()[2]).strip()
     if code in FSL:
         raise InputError(
-            f"{path} is a warp of FSL (intent code {code}), whose displacements mean something "
-            f"else: {_CONVERT}, for instance with wb_command -convert-warpfield."
+            f"{path} is an FSL warp (intent code {code}), which follows another convention. "
+            f"{_CONVERT}, for instance with wb_command -convert-warpfield."
         )
-    if name in OTHERS:
-        raise InputError(f"{path} is {OTHERS[name]}, not a displacement field of ITK: {_CONVERT}.")
+    if name in OTHER_CONVENTIONS:
+        raise InputError(
+            f"{path} is {OTHER_CONVENTIONS[name]}, not an ITK displacement field. {_CONVERT}."
+        )
     fits = len(shape) == 5 and shape[3:] == (1, 3) and code in (DISPLACEMENTS, VECTORS)
     if not isinstance(image, nib.Nifti1Pair) or not fits:
         raise InputError(
-            f"{path} is not a displacement field of ITK or ANTs, which has the shape (i, j, k, 1, "
-            f"3) and the intent code {VECTORS} (vector): its shape is {shape}, its code {code}. "
-            "Give a transform, or convert it."
+            f"{path} has shape {shape} and intent code {code}; a displacement field of ITK or "
+            f"ANTs has shape (i, j, k, 1, 3) and intent code {VECTORS} (vector). Choose a "
+            "transform, or convert the field."
         )
     return image
 
 
 def _check_information(reader: sitk.ImageFileReader, path: Path) -> None:
-    """Refuse another number of axes or components, or too many voxels."""
+    """Reject another number of axes or components, or too many voxels."""
     dimension, components = reader.GetDimension(), reader.GetNumberOfComponents()
     if dimension != 3 or components != 3:
         raise InputError(
-            f"{path} is not a displacement field, which has 3 axes and 3 values a voxel: it has "
-            f"{dimension} and {components}."
+            f"{path} has {dimension} axes and {components} values per voxel; a displacement field "
+            "has 3 and 3. Choose a displacement field."
         )
     # The field as it is stored, in single precision, and in voxels.
     needed = 3 * 16.0 * np.prod(reader.GetSize(), dtype=float) / 1024**3
-    if needed > (there := available_memory_gb()):
+    if needed > (available := available_memory_gb()):
         raise InputError(
-            f"{path} claims a transform that takes {needed:.0f} GB of memory, more than the "
-            f"{there:.1f} GB there are: it is damaged, or was made on too fine a grid."
+            f"{path} needs {needed:.0f} GB of memory; {available:.1f} GB are available. It may be "
+            "damaged, or on too fine a grid. Make it again."
         )
 
 
 def _holds_positions(field: sitk.Image) -> bool:
-    """Whether values are where points go to (RAS+ or LPS+), rather than how far they go.
+    """Return whether values are target positions (RAS+ or LPS+) rather than displacements.
 
-    Then they grow by about 1 mm with each mm; displacements hardly do.
+    Positions increase by about 1 mm per mm; displacements hardly do.
     """
     steps = [max(1, n // 16) for n in field.GetSize()]
     values = sitk.GetArrayViewFromImage(field)[:: steps[2], :: steps[1], :: steps[0]]
@@ -170,4 +172,4 @@ def _holds_positions(field: sitk.Image) -> bool:
     design = np.column_stack([points, np.ones(len(points))])[finite]
     slope = np.linalg.lstsq(design, values[finite].astype(float), rcond=None)[0][:3].T
     signs = (np.eye(3), np.diag([-1.0, -1.0, 1.0]))
-    return any(np.linalg.norm(slope - sign) < POSITIONS for sign in signs)
+    return any(np.linalg.norm(slope - sign) < POSITION_TOLERANCE for sign in signs)

@@ -1,4 +1,4 @@
-"""Tables of points, text with columns x, y, z in RAS+ mm, in and out."""
+"""Read and write tables of points: text with columns x, y, z in RAS+ mm."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class PointTable:
     Attributes
     ----------
     columns : list of str
-        All of them, in their order.
+        All column names, in order.
     rows : list of dict of str to str
-        By column.
+        Cells by column.
     separator : str
-        Between the cells of a row.
+        Separator of cells.
     """
 
     columns: list[str]
@@ -52,8 +52,8 @@ def read_points(path: Path) -> PointTable:
     Raises
     ------
     InputError
-        If the file cannot be read, a column is missing or there twice, a line is too long, or a
-        coordinate is no number.
+        If the file cannot be read, a column is missing or duplicated, a line is too long, or a
+        coordinate is not a number.
 
     Warns
     -----
@@ -68,37 +68,37 @@ def read_points(path: Path) -> PointTable:
         reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
         columns, rows = list(reader.fieldnames or ()), list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as why:
-        raise InputError(f"The table {path} cannot be read: {why}.") from why
+        raise InputError(f"The table {path} cannot be read: {why}. Check the file.") from why
     if len(set(columns)) < len(columns):
-        raise InputError(f"The table {path} has two columns of one name: rename one.")
+        raise InputError(f"The table {path} has duplicate column names. Rename one.")
     missing = [axis for axis in AXES if axis not in columns]
     if missing:
         raise InputError(
-            f"The table {path} has no column {missing[0]}: its first line names the columns, and "
-            "x, y and z (RAS+ mm) are among them."
+            f"The table {path} has no column {missing[0]}. Name the columns in its first line, "
+            "with x, y and z (RAS+ mm)."
         )
     for number, row in enumerate(rows, start=2):
         if None in row:
-            raise InputError(f"Line {number} of {path} has more cells than there are columns.")
+            raise InputError(f"Line {number} of {path} has more cells than columns. Correct it.")
         for axis in AXES:
             if not _is_number(row[axis]):
-                raise InputError(f"Line {number} of {path} has no number for {axis}: correct it.")
+                raise InputError(f"Line {number} of {path}: {axis} is not a number. Correct it.")
     if columns[:4] == [*AXES, "t"]:
         warnings.warn(
-            f"{path} has the columns of antsApplyTransformsToPoints, whose points are in LPS+ mm. "
-            "They are read as RAS+ mm here: change the signs of x and y if they are LPS+.",
+            f"{path} has the columns of antsApplyTransformsToPoints, which uses LPS+ mm. They are "
+            "read as RAS+ mm: change the signs of x and y if they are LPS+.",
             stacklevel=2,
         )
     return PointTable(columns, rows, separator)
 
 
 def _separator(header: str) -> str:
-    """What separates the cells of a table, by its first line."""
+    """Detect the separator of a table from its first line."""
     return next((mark for mark in "\t,;" if mark in header), " ")
 
 
 def write_points(path: Path, table: PointTable, points: np.ndarray) -> Path:
-    """Write a table with other coordinates (n, 3); whole or not at all.
+    """Write a table with new coordinates (n, 3), atomically.
 
     Cells are separated by commas in .csv, by tabs in .tsv, else as in the table that was read.
     """

@@ -1,4 +1,4 @@
-"""Values of an image, or of volumes of a series, brought onto a grid."""
+"""Resample the values of an image, or of volumes of a series, onto a grid."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import torch
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
 from bids_fcnreg.fcn.spatial.transform import Transform
-from bids_fcnreg.io.image import are_whole_numbers, finite_values, number_labels
+from bids_fcnreg.io.image import are_integers, finite_values, index_label_values
 
-_LARGEST = np.iinfo(np.int32).max
+_MAX_LABEL = np.iinfo(np.int32).max
 
 
 def resample_values(
@@ -29,57 +29,57 @@ def resample_values(
     values : ndarray (i, j, k, n)
         Finite; n volumes, 1 with the interpolation ``label``.
     affine : ndarray (4, 4)
-        Of these voxels.
+        Voxels to RAS+ mm.
     grid : Grid
-        Where the values are wanted.
+        Grid of the result.
     chain : Transform
-        Points of the grid to points of the values.
+        Maps points of the grid to points of the values.
     interpolation : {"linear", "nearest", "label"}
         See `Transform.resample`.
     fill : float
         Value outside.
     name : str
-        What messages call the image.
+        Name of the image in messages.
 
     Returns
     -------
     ndarray (*grid.shape, n)
-        float32; int32 if whole numbers were not mixed.
+        float32; int32 for integers with another interpolation than linear.
 
     Raises
     ------
     InputError
-        If values that are no labels are to be interpolated as labels, or labels are too large.
+        If the interpolation is ``label`` and values are not labels, or labels are too large.
     """
-    whole = interpolation != "linear" and are_whole_numbers(values)
+    whole = interpolation != "linear" and are_integers(values)
     if whole or interpolation == "label":
         check_labels(values, name)
     if not whole:
         values = finite_values(values, "float32", name)
         return _resampled(values, affine, grid, chain, interpolation, fill)
-    if not float(fill).is_integer() or abs(fill) > _LARGEST:
-        raise InputError(f"The default value of a label image is a whole number, not {fill:g}.")
-    numbers, labels = number_labels(values)
+    if not float(fill).is_integer() or abs(fill) > _MAX_LABEL:
+        raise InputError(f"The default value {fill:g} of a label image must be an integer.")
+    indexed, labels = index_label_values(values)
     labels = np.append(labels, fill)
-    places = _resampled(numbers, affine, grid, chain, interpolation, len(labels) - 1)
-    return labels.astype(np.int32)[places.astype(np.int32)]
+    indices = _resampled(indexed, affine, grid, chain, interpolation, len(labels) - 1)
+    return labels.astype(np.int32)[indices.astype(np.int32)]
 
 
 def check_labels(values: np.ndarray, name: str) -> None:
-    """Refuse values that are no labels.
+    """Reject values that are not labels.
 
     Raises
     ------
     InputError
-        If they are not whole numbers, or too large.
+        If they are not integers, or too large.
     """
-    if not are_whole_numbers(values):
+    if not are_integers(values):
         raise InputError(
-            f"{name} holds values that are not whole numbers, so it is no label image: choose "
-            "linear or nearest interpolation."
+            f"{name} contains non-integer values and is not a label image. Choose linear or "
+            "nearest interpolation."
         )
-    if np.abs(values).max() > _LARGEST:
-        raise InputError(f"{name} holds labels above {_LARGEST}: give its regions other numbers.")
+    if np.abs(values).max() > _MAX_LABEL:
+        raise InputError(f"{name} contains labels above {_MAX_LABEL}. Renumber its labels.")
 
 
 def _resampled(
@@ -90,7 +90,7 @@ def _resampled(
     interpolation: str,
     fill: float,
 ) -> np.ndarray:
-    """The engine's resampling, for volumes along the last axis, float32."""
+    """Resample volumes along the last axis, float32."""
     channels = torch.from_numpy(np.ascontiguousarray(np.moveaxis(values, -1, 0)))[None]
     source = Image(channels, Grid(values.shape[:3], affine))
     moved = chain.resample(source, grid, interpolation=interpolation, fill=fill).data[0]

@@ -1,4 +1,4 @@
-"""Images of several volumes, read as they are needed."""
+"""Read images of several volumes lazily."""
 
 from __future__ import annotations
 
@@ -10,43 +10,42 @@ import nibabel as nib
 import numpy as np
 
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.io.image import Source, check_series, finite_values, opened
+from bids_fcnreg.io.image import ImageSource, check_series, finite_values, open_source
 
-#: Intent codes of NIfTI for values that turn with the head: general and symmetric matrices,
+#: NIfTI intent codes of values that rotate with the head: general and symmetric matrices,
 #: displacements, other vectors and quaternions.
 VECTORS = (1004, 1005, 1006, 1007, 1010)
 
 
-def open_series(source: Source, role: str = "image") -> nib.spatialimages.SpatialImage | None:
+def open_series(source: ImageSource, role: str = "image") -> nib.spatialimages.SpatialImage | None:
     """Open an image of several volumes; None for anything else.
 
     Parameters
     ----------
     source : path or nibabel image
-        Whose values are not read yet.
+        Its values are not read.
     role : str
-        What messages call an image in memory.
+        Name of an image in memory, in messages.
 
     Raises
     ------
     InputError
-        If it holds vectors or tensors, has more than four axes, its values are no real numbers,
-        its geometry cannot be used, or the file cannot hold what its header claims.
+        If it contains vectors or tensors, has more than four axes, non-real values or invalid
+        geometry, or the file is too small for its header.
     """
     try:
-        # Kept open, a compressed file is read through once, not anew for each volume.
-        nifti, name = opened(source, role, keep_file_open=True)
+        # Kept open, a compressed file is decompressed once instead of once per volume.
+        nifti, name = open_source(source, role, keep_file_open=True)
     except InputError:
-        return None  # `image.load` says what is wrong
+        return None  # `image.load` reports the error
     shape = nifti.shape
     if max(shape[3:], default=1) > 1 and _holds_vectors(nifti):
         raise InputError(
-            f"{name} holds vectors or tensors (its NIfTI intent says so), which have to be "
-            "reoriented when they are resampled; that is not offered. A displacement field is "
-            "given as a transform."
+            f"{name} contains vectors or tensors (NIfTI intent), whose reorientation is not "
+            "supported. Pass a displacement field as a transform."
         )
     if max(shape[4:], default=1) > 1:
-        raise InputError(f"{name} has the shape {shape}: give a 3D image or a 4D series.")
+        raise InputError(f"{name} has shape {shape}. Choose a 3D image or a 4D series.")
     if len(shape) < 4 or shape[3] < 2:
         return None
     check_series(nifti, name)
@@ -54,7 +53,7 @@ def open_series(source: Source, role: str = "image") -> nib.spatialimages.Spatia
 
 
 def _holds_vectors(nifti: nib.spatialimages.SpatialImage) -> bool:
-    """Whether the values at a voxel are components of a vector or a tensor."""
+    """Return whether the values of a voxel are components of a vector or a tensor."""
     return isinstance(nifti, nib.Nifti1Pair) and int(nifti.header["intent_code"]) in VECTORS
 
 
@@ -68,7 +67,7 @@ def volumes(
     series : nibabel image
         As `open_series` returns it.
     at_once : int
-        Largest number of volumes of one array.
+        Maximum number of volumes per array.
     dtype : str
         Data type of the arrays.
 
@@ -87,11 +86,10 @@ def volumes(
             data = np.asarray(series.dataobj[:, :, :, first : first + at_once])
         except (OSError, EOFError, ValueError, zlib.error) as why:
             raise InputError(
-                f"{os.fspath(name)} cannot be read to its end: is the file complete? "
-                "Get or convert it again."
+                f"{os.fspath(name)} cannot be read completely. Download or convert it again."
             ) from why
         data = finite_values(data.reshape(*series.shape[:3], -1), dtype, name)
         found = found or bool(data.any())
         yield data
     if not found:
-        raise InputError(f"{name} holds nothing but zeros: check how it was made.")
+        raise InputError(f"{name} contains only zeros. Check how it was made.")

@@ -22,16 +22,16 @@ def open_image(path: str | os.PathLike[str], **options: bool) -> nib.spatialimag
     Returns
     -------
     nibabel image
-        Its values are read when they are needed.
+        Its values are loaded lazily.
 
     Raises
     ------
     InputError
-        If the file holds something else than voxels, such as a surface.
+        If the file does not contain voxels, such as a surface.
     Exception
         Of nibabel, if it cannot be read.
     """
     image = nib.load(path, **options)
     if not isinstance(image, nib.spatialimages.SpatialImage):
-        raise InputError(f"{path} is a {type(image).__name__}: give a NIfTI file of voxels.")
+        raise InputError(f"{path} is a {type(image).__name__}. Choose a NIfTI image.")
     return image

@@ -32,7 +32,7 @@ GB_PER_SCAN = 0.03
 
 
 def make_dataset(
-    folder: str | os.PathLike,
+    folder: str | os.PathLike[str],
     participants: int = 2,
     seed: int = 0,
     max_displacement: float = 10.0,

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.fcn.foreground import shown
+from bids_fcnreg.fcn.foreground import non_background
 from bids_fcnreg.fcn.intensity import CLIP, intensity_range, intensity_scale
 from bids_fcnreg.fcn.spatial.grid import Grid, Image, voxel_to_voxel
 from bids_fcnreg.fcn.spatial.transform import Transform
@@ -53,7 +53,7 @@ def share_outside(data: np.ndarray, brain: np.ndarray, spacing: Sequence[float])
     step = [max(1, round(2 / size)) for size in spacing]
     every = tuple(slice(None, None, n) for n in step)
     distance = ndimage.distance_transform_edt(~brain[every], sampling=np.multiply(spacing, step))
-    seen = shown(data)[every]
+    seen = non_background(data)[every]
     return float((seen & (distance > MARGIN_MM)).sum() / max(1, seen.sum()))
 
 
@@ -124,7 +124,7 @@ def positive(data: np.ndarray, mask: np.ndarray) -> np.ndarray:
     if zero == 0 and bright > 0:
         return data
     shifted = np.float32(zero) - data if bright < zero else data - np.float32(zero)
-    shifted[~mask & ~shown(data)] = 0
+    shifted[~mask & ~non_background(data)] = 0
     return shifted.clip(0)
 
 

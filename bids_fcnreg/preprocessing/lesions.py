@@ -23,7 +23,7 @@ OVERSHOOT = 0.25
 LARGEST_SHARE = 0.5
 
 
-def read_lesion(path: str | os.PathLike) -> Image | None:
+def read_lesion(path: str | os.PathLike[str]) -> Image | None:
     """Read a lesion mask.
 
     Returns
@@ -69,7 +69,7 @@ def _are_labels(data: np.ndarray) -> bool:
     return bool(data.max() <= MOST_LABELS and not (data % 1).any())
 
 
-def doubt_about_values(path: str | os.PathLike) -> str | None:
+def lesion_value_warning(path: str | os.PathLike[str]) -> str | None:
     """Return what a user must know of the values of a lesion mask, or None if it is binary.
 
     A file that cannot be read has nothing said of it: `read_lesion` refuses it.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.fcn.foreground import shown
+from bids_fcnreg.fcn.foreground import non_background
 from bids_fcnreg.fcn.linear.align import align
 from bids_fcnreg.fcn.losses.similarity import FixedWindows
 from bids_fcnreg.fcn.reproducible import mean
@@ -152,7 +152,9 @@ def compare(first: Image, run: Image, matrix: np.ndarray) -> Comparison:
     fixed, _ = _brought(_smoothed(first), np.eye(4), grid)
     moved, covered = _brought(_smoothed(run), matrix, grid)
     both = covered[0, 0] > 0.99
-    seen, seen_too = (torch.from_numpy(shown(one[0, 0].numpy())) & both for one in (fixed, moved))
+    seen, seen_too = (
+        torch.from_numpy(non_background(one[0, 0].numpy())) & both for one in (fixed, moved)
+    )
     if not (seen.any() and seen_too.any()):
         return Comparison(0.0, 0.0, "it does not show the same part of the head")
     local = FixedWindows(fixed, radius=2).compare(moved).value[0, 0]
@@ -179,7 +181,7 @@ def _reason(first: Image, run: Image, similarity: float, overlap: float) -> str 
 
 def _is_brain(image: Image) -> bool:
     """Whether an image shows so little that it can be a skull-stripped brain."""
-    return fits_a_brain(shown(image.data[0, 0].numpy()), image.grid.affine)
+    return fits_a_brain(non_background(image.data[0, 0].numpy()), image.grid.affine)
 
 
 def _brought(image: Image, matrix: np.ndarray, grid: Grid) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ from bids_fcnreg.atomic import is_intact_archive, replacing
 from bids_fcnreg.bids.templates import Template, materialise
 from bids_fcnreg.bids.training_images import Brain
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.fcn.foreground import foreground, shown
+from bids_fcnreg.fcn.foreground import foreground, non_background
 from bids_fcnreg.fcn.linear.align import align
 from bids_fcnreg.fcn.pair import Pair, make_pair
 from bids_fcnreg.fcn.spatial.grid import Image
@@ -133,7 +133,7 @@ def _is_head(path: Path) -> bool:
         nifti = image.load(path)
     except InputError:  # reported when it is aligned
         return False
-    return not fits_a_brain(shown(np.asanyarray(nifti.dataobj)), nifti.affine)
+    return not fits_a_brain(non_background(np.asanyarray(nifti.dataobj)), nifti.affine)
 
 
 def align_all(

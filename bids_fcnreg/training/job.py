@@ -19,6 +19,7 @@ from bids_fcnreg.bids.training_images import Brain
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn import distributed
 from bids_fcnreg.fcn.nets import checkpoint
+from bids_fcnreg.fcn.pair import Pair
 from bids_fcnreg.fcn.train import Record, Trainer, Training, read_checkpoint
 from bids_fcnreg.fcn.training_pairs import Augmentation, Cohort
 from bids_fcnreg.training import model_card
@@ -72,7 +73,7 @@ class TrainingFiles:
 
     def are_complete(self) -> bool:
         """Return whether intact weights and their model card exist."""
-        return self.card.exists() and checkpoint.is_whole(self.model)
+        return self.card.exists() and checkpoint.is_intact(self.model)
 
     def make_directories(self) -> None:
         """Create the directories.
@@ -151,10 +152,10 @@ class Job:
                 f"{len(self.brains)} images are too few. Provide at least {MIN_IMAGES}."
             )
         split_held_out(self.brains, self.held_out, self.seed)  # check the number early
-        if self.recipe.batch % distributed.size():
+        if self.recipe.batch % distributed.world_size():
             raise InputError(
-                f"{distributed.size()} processes cannot share {self.recipe.batch} pairs evenly. "
-                "Set --batch to a multiple of the number of processes."
+                f"{distributed.world_size()} processes cannot share {self.recipe.batch} pairs "
+                "evenly. Set --batch to a multiple of the number of processes."
             )
         self._check_resumable(self._settings())
         if self._is_done():
@@ -166,7 +167,7 @@ class Job:
         left_out = [brain.image.name for brain in self.brains if brain not in used]
         settings = self._settings() | {"images left out": left_out}
         self._check_resumable(settings)
-        distributed.wait()  # until all processes have read the previous settings
+        distributed.barrier()  # until all processes have read the previous settings
         if distributed.rank() == 0:
             write_json(self.files.settings, settings)
         trained, held = split_held_out(used, self.held_out, self.seed)
@@ -178,7 +179,7 @@ class Job:
         self._train(trainer, display)
         if distributed.rank() == 0:
             self._finish(trainer, used, {"trained_on": len(trained), "held_out": len(held)})
-        distributed.wait()
+        distributed.barrier()
         display.say(f"Trained weights: {self.files.model}; model card: {self.files.card}")
 
     def resume_hint(self) -> str:
@@ -195,7 +196,7 @@ class Job:
         recipe = {name.replace("_", " "): value for name, value in asdict(self.recipe).items()}
         recipe |= recipe.pop("objective")
         settings = {
-            "network": checkpoint.kind_of(self.network),
+            "network": checkpoint.architecture_of(self.network),
             "network's arguments": self.network.arguments,
             **recipe,
             "augmentation": asdict(Augmentation()),
@@ -257,12 +258,12 @@ class Job:
         cached = sum(aligner.cache_file(brain).exists() for brain in self.brains)
         display.say(f"{len(self.brains)} images, {cached} of them aligned by a previous run")
         check_skull_stripped(self.brains, aligner)
-        if distributed.size() > 1:
+        if distributed.world_size() > 1:
             # Each process aligns some images; then all processes read all of them.
-            for brain in self.brains[distributed.rank() :: distributed.size()]:
+            for brain in self.brains[distributed.rank() :: distributed.world_size()]:
                 with suppress(Exception):  # reported when it is tried again
                     aligner(brain)
-            distributed.wait()
+            distributed.barrier()
         return align_all(self.brains, aligner, report)
 
     def _trainer(
@@ -276,11 +277,11 @@ class Job:
         validation = [level.subset([n + 1 for n in held]) for level in levels]
         augmentation = Augmentation()
 
-        def draw(stage: int, generator: torch.Generator):
+        def draw(stage: int, generator: torch.Generator) -> Pair:
             display.update(stage_title(stage, spacings), trainer.step, self.recipe.steps[stage])
             return members[stage].random_pair(augmentation, generator)
 
-        def held_out_pairs(stage: int):
+        def held_out_pairs(stage: int) -> list[Pair]:
             return list(validation[stage].all_pairs())
 
         self.network.to(self.device)
@@ -290,7 +291,7 @@ class Job:
             draw,
             held_out_pairs if held else None,
             self.seed,
-            fresh=self.start_from is None,
+            reinitialize=self.start_from is None,
         )
         return trainer
 
@@ -319,7 +320,7 @@ class Job:
         card = {
             "name": self.files.model.stem,
             "sha256": checksum,
-            "network": checkpoint.kind_of(self.network),
+            "network": checkpoint.architecture_of(self.network),
             "arguments": self.network.arguments,
             "data": model_card.describe_data(used),
             "images": images,

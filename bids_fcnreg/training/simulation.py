@@ -236,7 +236,15 @@ def _contrast_like(
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz", "arcp"})
-def _render(labels, matrix, displacement, means, spreads, shape, seed):
+def _render(
+    labels: np.ndarray,
+    matrix: np.ndarray,
+    displacement: np.ndarray,
+    means: np.ndarray,
+    spreads: np.ndarray,
+    shape: tuple[int, int, int],
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray]:
     """Intensities and nearest label indices (i, j, k) at the deformed voxels of the image.
 
     An intensity is the trilinear average of those of the eight labels around: partial volume.

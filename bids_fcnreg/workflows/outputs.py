@@ -243,7 +243,7 @@ def skull_metadata(skull_stripped: bool) -> dict[str, bool]:
     return {"SkullStripped": bool(skull_stripped)}
 
 
-def anatomy_metadata(skull_stripped: bool, runs: dict) -> dict:
+def anatomy_metadata(skull_stripped: bool, runs: dict[str, object]) -> dict[str, object]:
     """Fields of the sidecar of the preprocessed T1w."""
     return {"SkullStripped": bool(skull_stripped), **runs}
 

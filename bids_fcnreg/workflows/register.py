@@ -9,7 +9,7 @@ from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from bids_fcnreg.fcn.modes import MODES
-from bids_fcnreg.interfaces.longitudinal import ThroughBase
+from bids_fcnreg.interfaces.longitudinal import RegisterThroughBase
 from bids_fcnreg.interfaces.quality import Judge
 from bids_fcnreg.interfaces.registration import Register, ToTemplate
 from bids_fcnreg.workflows.resources import (
@@ -103,7 +103,9 @@ def init_register_wf(
     threads = config.omp_nthreads
     if longitudinal:
         estimate = sized_node(
-            ThroughBase(fixed=reference, fixed_mask=str(template.mask), num_threads=threads),
+            RegisterThroughBase(
+                fixed=reference, fixed_mask=str(template.mask), num_threads=threads
+            ),
             "estimate",
             register_of(config.mode),
             voxels,
@@ -151,7 +153,7 @@ def init_estimate_node(
     name : str
         Name of the node.
     """
-    from bids_fcnreg.fcn.nets.checkpoint import shipped
+    from bids_fcnreg.fcn.nets.checkpoint import packaged_weights
 
     on_gpu = uses_gpu(config.device)
     register = Register(
@@ -166,7 +168,7 @@ def init_estimate_node(
         num_threads=1 if on_gpu else config.omp_nthreads,
     )
     if MODES[register.inputs.mode].trained:
-        register.inputs.model = str(config.model or shipped(config.network))
+        register.inputs.model = str(config.model or packaged_weights(config.network))
     node = sized_node(register, name, register_of(register.inputs.mode), voxels_of(template.t1w))
     return by_content(node)
 

@@ -7,7 +7,7 @@ import platform
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
@@ -269,7 +269,7 @@ def _report_class(sessions: Sequence[str | None]) -> type[Report]:
 
     class OrderedReport(Report):
         @staticmethod
-        def _process_orderings(orderings, hits):
+        def _process_orderings(orderings: Any, hits: Any) -> tuple[Any, Any]:
             entities, found = Report._process_orderings(orderings, hits)
 
             def place(values: tuple[str | None, ...]) -> tuple[object, ...]:

@@ -117,7 +117,7 @@ def init_start_wf(
         each member.
     """
     workflow = pe.Workflow(name=START, base_dir=str(base_dir))
-    shape, mean = _shape_and_mean(config, members, anchor.brain_mask, make_room=True)
+    shape, mean = _shape_and_mean(config, members, anchor.brain_mask, enlarge=True)
     threads = config.omp_nthreads
     for member in members:
         part = pe.Workflow(name=member.wf_name)
@@ -166,7 +166,7 @@ def init_iteration_wf(
         As `init_start_wf`; ``mean`` also tells how much the template changed.
     """
     workflow = pe.Workflow(name=f"iteration_{number}", base_dir=str(base_dir))
-    shape, mean = _shape_and_mean(config, members, template.brain_mask, make_room=False)
+    shape, mean = _shape_and_mean(config, members, template.brain_mask, enlarge=False)
     mean.inputs.before = str(template.found[0])
     for member in members:
         part = pe.Workflow(name=member.wf_name)
@@ -181,7 +181,7 @@ def init_iteration_wf(
 
 
 def _shape_and_mean(
-    config: Config, members: Sequence[Member], mask: Path, *, make_room: bool
+    config: Config, members: Sequence[Member], mask: Path, *, enlarge: bool
 ) -> tuple[pe.Node, pe.Node]:
     """The nodes that bring together what was found for each scan."""
     weights = [member.weight for member in members]
@@ -191,7 +191,7 @@ def _shape_and_mean(
             mask=str(mask),
             anchored=config.template_anchored,
             symmetric=config.template_symmetric,
-            make_room=make_room,
+            enlarge=enlarge,
             num_threads=config.omp_nthreads,
         ),
         name="shape",

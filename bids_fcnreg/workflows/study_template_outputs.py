@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from nipype.pipeline import engine as pe
 
-from bids_fcnreg.interfaces.study_template import FoldTransforms, TissueMaps
+from bids_fcnreg.interfaces.study_template import CollapseTransforms, TissueMaps
 from bids_fcnreg.workflows.group_report import publish_node
 from bids_fcnreg.workflows.outputs import sink
 from bids_fcnreg.workflows.register import init_estimate_node
@@ -46,14 +46,14 @@ def init_transforms_wf(
     for member in members:
         label = member.scan.label
         part = pe.Workflow(name=member.wf_name)
-        fold = pe.Node(
-            FoldTransforms(
+        collapse = pe.Node(
+            CollapseTransforms(
                 transforms=[str(estimate.update), str(estimate.transforms[label])],
                 inverses=[str(estimate.inverses[label]), str(estimate.inverse_update)],
                 reference=str(estimate.t1w),
                 num_threads=config.omp_nthreads,
             ),
-            name="fold",
+            name="collapse",
             mem_gb=2.0,
         )
         naming = {"mode": "image", "suffix": "xfm"}
@@ -76,8 +76,8 @@ def init_transforms_wf(
         )
         forward.inputs.sources = backward.inputs.sources = sources
         part.connect([
-            (fold, forward, [("transform", "in_file")]),
-            (fold, backward, [("inverse", "in_file")]),
+            (collapse, forward, [("transform", "in_file")]),
+            (collapse, backward, [("inverse", "in_file")]),
         ])  # fmt: skip
         workflow.add_nodes([part])
     return workflow

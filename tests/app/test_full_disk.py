@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 #: Runs the command in a namespace where ``disk`` holds 2 MB, and then again where it holds 1 GB.
 SCRIPT = """
 mount -t tmpfs -o size=2m tmpfs disk || exit 77

@@ -22,6 +22,8 @@ import SimpleITK as sitk
 from bids_fcnreg.bids.templates import resolve_template
 from bids_fcnreg.io.itk import read_transform
 
+pytestmark = pytest.mark.slow
+
 SHAPE, SPACING = (40, 46, 38), 6.0
 SPACE = "body"
 

@@ -14,6 +14,8 @@ from scipy import ndimage
 
 from bids_fcnreg.bids.templates import nilearn_map
 
+pytestmark = pytest.mark.slow
+
 CHANGES = {
     "01": lambda b: np.where(b > 0, (b - b[b > 0].mean()) / b[b > 0].std(), 0),
     "02": lambda b: np.where(b > 0, b, -1000),

@@ -25,6 +25,8 @@ import pytest
 
 from bids_fcnreg.fcn.nets.checkpoint import load
 
+pytestmark = pytest.mark.slow
+
 KILLS = int(os.environ.get("BIDS_FCNREG_KILLS", "1"))
 AT_ONCE = int(os.environ.get("BIDS_FCNREG_AT_ONCE", "2"))
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)

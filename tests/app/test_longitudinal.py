@@ -14,6 +14,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SHAPE, SPACING = (68, 80, 64), 3.0
 SPACE = "body"
 

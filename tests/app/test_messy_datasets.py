@@ -17,6 +17,8 @@ from bids_fcnreg.bids.output_names import output_names
 from bids_fcnreg.bids.templates import resolve_template
 from bids_fcnreg.cli.bids_app import main
 
+pytestmark = pytest.mark.slow
+
 LONG = "a" * 190
 
 

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from nibabel.affines import apply_affine
 
+pytestmark = pytest.mark.slow
+
 
 def write(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,7 +110,7 @@ def test_an_odd_scan_is_registered(done, label):
     [
         ("elsewhere", "sub-elsewhere_label-lesion_roi.nii.gz lies outside its T1w image: check"),
         ("half", "sub-half_T1w.nii.gz is too small for the"),
-        ("later", "sub-later_run-2_T1w.nii.gz holds nothing but zeros: check how it was made."),
+        ("later", "sub-later_run-2_T1w.nii.gz contains only zeros: check how it was made."),
         ("blocked", "sub-blocked is no folder: move it, for results belong there."),
     ],
 )

@@ -16,6 +16,8 @@ from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from bids_fcnreg import map_points
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def study(small_study, tmp_path_factory) -> SimpleNamespace:

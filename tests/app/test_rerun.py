@@ -17,7 +17,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bids_fcnreg.fcn.nets.checkpoint import load, shipped
+from bids_fcnreg.fcn.nets.checkpoint import load, packaged_weights
+
+pytestmark = pytest.mark.slow
 
 CHANGED = "Results are replaced, because their sources have changed"
 
@@ -81,7 +83,7 @@ def test_checksums_lead_from_each_result_back_to_the_inputs(study):
     assert ("bids:raw", "sub-01_T1w.nii.gz") in seen
     assert ("file", study.template.name) in seen
     quality = json.loads(next(study.out.glob("sub-01/anat/*_desc-quality_xfm.json")).read_text())
-    assert quality["weights"] == load(shipped("diffeomorphic"))[1]
+    assert quality["weights"] == load(packaged_weights("diffeomorphic"))[1]
 
 
 def test_a_touched_input_is_not_a_changed_one(study):
@@ -156,7 +158,7 @@ def test_the_same_scan_compressed_otherwise_is_the_same(study):
 def test_the_same_model_and_atlas_by_another_path_are_the_same(study, tmp_path):
     other = SimpleNamespace(**vars(study) | {"out": tmp_path / "out"})
     model, atlas = tmp_path / "mine.safetensors", tmp_path / "lobes.nii.gz"
-    shutil.copy(shipped("diffeomorphic"), model)
+    shutil.copy(packaged_weights("diffeomorphic"), model)
     brain = nib.load(study.template)
     halves = np.where(np.asarray(brain.dataobj) > 0, 1, 0).astype("uint8")
     halves[halves.shape[0] // 2 :] *= 2
@@ -175,7 +177,7 @@ def test_the_same_model_and_atlas_by_another_path_are_the_same(study, tmp_path):
 
 def test_another_network_is_noticed(study, tmp_path):
     model = tmp_path / "mine.safetensors"
-    shutil.copy(shipped("diffeomorphic"), model)
+    shutil.copy(packaged_weights("diffeomorphic"), model)
     words = ("--dry-run", "--model", str(model))
     assert "made from another mine.safetensors; to register again" in run(study, *words)
     (path,) = study.out.glob("sub-01/anat/*_desc-quality_xfm.json")

@@ -25,6 +25,8 @@ import pairwise
 import peers
 import summary
 
+pytestmark = pytest.mark.slow
+
 SPACING = 5.0
 
 

@@ -218,7 +218,7 @@ def test_probabilities_are_no_labels(template, tmp_path, dtype, slope, top):
         resolve_atlas(str(path), template)
     several = np.stack([ramp, 1 - ramp], -1)
     nib.save(nib.Nifti1Image(several, np.eye(4)), tmp_path / "several.nii")
-    with pytest.raises(InputError, match="three-dimensional volume is needed"):
+    with pytest.raises(InputError, match="not that of a 3D volume"):
         resolve_atlas(str(tmp_path / "several.nii"), template)
 
 

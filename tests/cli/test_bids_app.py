@@ -18,6 +18,8 @@ import pytest
 from bids_fcnreg.bids.templates import nilearn_map
 from bids_fcnreg.config import load
 
+pytestmark = pytest.mark.slow
+
 COMMAND = [sys.executable, "-m", "bids_fcnreg"]
 
 
@@ -106,7 +108,7 @@ def test_a_device_that_is_not_there(dataset, tmp_path):
 
 def test_a_network_without_weights(dataset, tmp_path):
     words = [dataset, tmp_path / "out", "participant", "--network", "2017"]
-    refused(call(*words), "No trained weights", "2017")
+    refused(call(*words), "no trained weights", "2017")
     assert not (tmp_path / "out").exists()
 
 

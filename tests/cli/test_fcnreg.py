@@ -15,6 +15,8 @@ import SimpleITK as sitk
 import bids_fcnreg
 from bids_fcnreg.cli.fcnreg import main
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (40, 44, 36)
 
 

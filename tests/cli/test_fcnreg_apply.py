@@ -13,6 +13,8 @@ import bids_fcnreg as fr
 from bids_fcnreg.cli.fcnreg import main
 from bids_fcnreg.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 SHAPE, AFFINE = (24, 26, 20), np.diag([-4.0, 4.0, 5.0, 1.0])
 AFFINE[:3, 3] = [46, -50, -48]
 
@@ -224,13 +226,17 @@ def test_a_series_becomes_a_series(ants, tmp_path, axes, kind):
     ("data", "words", "message"),
     [
         (np.ones((*SHAPE, 3), "f4"), "-e 0", "is a series. Use -e 3, or extract one volume"),
-        (np.ones((*SHAPE, 1, 3), "f4"), "", "(24, 26, 20, 1, 3): give a 3D image or a 4D series"),
-        (np.ones((*SHAPE, 2, 3), "f4"), "-e 3", "give a 3D image or a 4D series"),
+        (
+            np.ones((*SHAPE, 1, 3), "f4"),
+            "",
+            "(24, 26, 20, 1, 3). Choose a 3D image or a 4D series",
+        ),
+        (np.ones((*SHAPE, 2, 3), "f4"), "-e 3", "Choose a 3D image or a 4D series"),
         (np.ones((*SHAPE, 3), "c8"), "", "stores complex64 values"),
-        (np.zeros((*SHAPE, 3), "f4"), "", "holds nothing but zeros"),
-        (np.full(SHAPE, np.nan, "f4"), "", "holds nothing but zeros, infinite values"),
+        (np.zeros((*SHAPE, 3), "f4"), "", "contains only zeros"),
+        (np.full(SHAPE, np.nan, "f4"), "", "contains only zeros, infinite values"),
         (COLOURS, "", "stores colours"),
-        (np.ones(SHAPE[:2], "f4"), "", "has the shape"),
+        (np.ones(SHAPE[:2], "f4"), "", "has shape"),
     ],
 )
 def test_images_that_cannot_be_resampled(ants, tmp_path, data, words, message, capsys):
@@ -246,7 +252,7 @@ def test_images_that_cannot_be_resampled(ants, tmp_path, data, words, message, c
 def test_a_displacement_field_is_no_image(ants, tmp_path, capsys):
     words = ["-r", ants / "fixed.nii.gz", "-t", "identity", "-o", tmp_path / "o.nii"]
     assert apply("-i", ants / "1Warp.nii.gz", *words) == 2
-    assert "A displacement field is given as a transform" in capsys.readouterr().err
+    assert "Pass a displacement field as a transform" in capsys.readouterr().err
 
 
 TABLES = {
@@ -279,7 +285,7 @@ def test_tables_of_points(tmp_path, name):
     ("name", "text", "out", "message"),
     [
         ("p.tsv", "a\tb\n1\t2\n", "o.tsv", "has no column x"),
-        ("p.txt", "1 2 3\n4 5 6\n", "o.txt", "its first line names the columns"),
+        ("p.txt", "1 2 3\n4 5 6\n", "o.txt", "Name the columns in its first line"),
         ("p.CSV", "x,y,z\n1,2,n/a\n", "o.csv", "has no number for z"),
         ("p.csv", "x;y;z\n1,5;2,5;3,5\n", "o.csv", "has no number for x"),
         ("p.tsv", "x\ty\tz\n1\t2\t3\n", "o.nii.gz", "must end in .csv, .tsv or .txt"),
@@ -312,7 +318,7 @@ def test_vectors_and_tensors_are_refused(ants, tmp_path, intent, components, axe
     words = ["-r", ants / "fixed.nii.gz", "-t", "identity", "-o", tmp_path / "o.nii"]
     assert apply("-i", path, *words) == 2
     error = capsys.readouterr().err
-    assert f"{path} holds vectors or tensors" in error and "reoriented" in error
+    assert f"{path} contains vectors or tensors" in error and "reoriented" in error
     assert not (tmp_path / "o.nii").exists()
     with pytest.raises(InputError, match="vectors or tensors"):
         fr.apply(series, scan(), ["identity"])

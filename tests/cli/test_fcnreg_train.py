@@ -24,6 +24,8 @@ from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.nets.checkpoint import load, save
 from bids_fcnreg.training.aligned_images import split_held_out
 
+pytestmark = pytest.mark.slow
+
 SHAPE, SPACING = (26, 30, 24), 8.0
 STEPS = {
     "--held-out": [2],
@@ -236,7 +238,7 @@ def test_a_model_that_is_damaged_is_written_again(folder, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "sentence"),
-    [("settings.json", "is missing or damaged"), ("checkpoint.pt", "is damaged: delete")],
+    [("settings.json", "is missing or damaged"), ("checkpoint.pt", "is damaged. Delete")],
 )
 def test_a_damaged_training_is_told(folder, tmp_path, capsys, name, sentence):
     shutil.copytree(folder / ".whole-work", tmp_path / ".again-work")

@@ -14,7 +14,7 @@ from bids_fcnreg.fcn.spatial.grid import Grid
 
 
 @pytest.fixture(scope="session")
-def make_pair() -> Callable[..., Pair]:
+def make_random_pair() -> Callable[..., Pair]:
     """Makes a pair of 1 mm voxels: a smooth random image, and itself moved along i."""
 
     def make(shape: tuple[int, int, int], shift: int = 2, seed: int = 0) -> Pair:

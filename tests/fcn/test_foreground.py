@@ -11,7 +11,7 @@ from PIL import Image as Picture
 from scipy import ndimage
 
 from bids_fcnreg.bids.templates import nilearn_map
-from bids_fcnreg.fcn.foreground import background, foreground, shown
+from bids_fcnreg.fcn.foreground import background, foreground, non_background
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_brain_is_found_whatever_the_background_holds(brain, kind):
 def test_little_but_the_brain_differs_from_the_background(brain, kind):
     """What tells a skull-stripped image from a head."""
     change, _ = KINDS[kind]
-    assert shown(change(brain)).mean() < 1.2 * (brain > 0).mean()
+    assert non_background(change(brain)).mean() < 1.2 * (brain > 0).mean()
 
 
 def test_background_of_images_without_a_frequent_value(brain):

@@ -8,14 +8,14 @@ import torch
 from scipy import linalg
 
 from bids_fcnreg.fcn.groupwise import (
-    bias,
-    fold,
-    fold_inverse,
+    collapse,
+    collapse_inverse,
+    enlarge_grid,
     linear_part,
     mean_shape,
     mirror,
     robust_mean,
-    room_for,
+    shape_bias,
     sharpen,
     sharpness,
 )
@@ -23,6 +23,8 @@ from bids_fcnreg.fcn.spatial.displacement import exponentiate
 from bids_fcnreg.fcn.spatial.filters import gaussian
 from bids_fcnreg.fcn.spatial.grid import Grid, Image, apply_affine
 from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform
+
+pytestmark = pytest.mark.slow
 
 GRID = Grid(
     (36, 40, 32), np.array([[-2, 0, 0, 35], [0, 2, 0, -40], [0, 0, 2, -30], [0, 0, 0, 1.0]])
@@ -93,7 +95,7 @@ def test_update_and_inverse_update():
     there = shape.update.map(points)
     assert (shape.inverse_update.map(there) - points).abs().max() < 0.1
     size = (there - points).square().sum(-1).mean().sqrt()
-    assert shape.size(brain()) == pytest.approx(float(size), rel=0.2)
+    assert shape.rms_mm(brain()) == pytest.approx(float(size), rel=0.2)
 
 
 def test_after_the_update_nothing_is_left_to_do():
@@ -101,10 +103,10 @@ def test_after_the_update_nothing_is_left_to_do():
     stretches = [scaled(1.1, 1, 1), scaled(1, 1.2, 1)]
     transforms = [registration(v, s) for v, s in zip(velocities, stretches, strict=True)]
     shape = mean_shape(transforms, [1, 1], brain())
-    assert bias(transforms, shape, [1, 1], brain()) < 0.1 * shape.size(brain())
+    assert shape_bias(transforms, shape, [1, 1], brain()) < 0.1 * shape.rms_mm(brain())
     # With another update than theirs something is left.
     other = mean_shape(transforms[:1], [1], brain())
-    assert bias(transforms, other, [1, 1], brain()) > 0.3 * shape.size(brain())
+    assert shape_bias(transforms, other, [1, 1], brain()) > 0.3 * shape.rms_mm(brain())
 
 
 def test_a_symmetric_mean_does_the_same_on_both_sides():
@@ -130,11 +132,11 @@ def test_folded_chains_do_what_the_chains_do():
     back = (Affine(np.linalg.inv(matrix)), Displacement(GRID, exponentiate(-field)), undone)
     chain_back = Transform((*back, Affine(np.linalg.inv(scaled(1.02, 1, 1)))))
     points = GRID.points()[8:-8:3, 8:-8:3, 8:-8:3]
-    folded = fold(chain, linear_part(chain), GRID)
+    folded = collapse(chain, linear_part(chain), GRID)
     assert [type(step) for step in folded.steps] == [Displacement, Affine]
     assert (folded.map(points) - chain.map(points)).abs().max() < 0.1
     there = chain.map(points)
-    inverse = fold_inverse(chain_back, linear_part(chain), GRID)
+    inverse = collapse_inverse(chain_back, linear_part(chain), GRID)
     assert [type(step) for step in inverse.steps] == [Affine, Displacement]
     assert (inverse.map(there) - chain_back.map(there)).abs().max() < 0.1
 
@@ -146,12 +148,12 @@ def test_mirror_exchanges_left_and_right():
 
 
 def test_room_for_a_larger_brain():
-    larger = room_for(GRID, brain(), scaled(1.6, 1, 1), 10.0)
+    larger = enlarge_grid(GRID, brain(), scaled(1.6, 1, 1), 10.0)
     points = apply_affine(scaled(1.6, 1, 1) @ GRID.affine, brain().data[0, 0].nonzero().numpy())
     inside = apply_affine(np.linalg.inv(larger.affine), points)
     assert (inside >= 5 - 1e-6).all()
     assert (inside <= np.array(larger.shape) - 6 + 1e-6).all()
-    assert room_for(GRID, brain(), np.eye(4), 10.0).matches(GRID)
+    assert enlarge_grid(GRID, brain(), np.eye(4), 10.0).matches(GRID)
     # Equally much on both sides: a grid that is symmetric stays so.
     np.testing.assert_allclose(larger.centre, GRID.centre)
 

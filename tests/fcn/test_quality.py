@@ -17,6 +17,8 @@ from bids_fcnreg.fcn.spatial.grid import Grid, Image
 from bids_fcnreg.fcn.spatial.transform import Displacement, Transform, change_grid
 from bids_fcnreg.io import image
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (80, 90, 80)
 
 

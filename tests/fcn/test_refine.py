@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from bids_fcnreg.fcn import refine as module
 from bids_fcnreg.fcn.refine import Refinement, refine
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = Refinement(spacings=(4.0, 2.0, 1.0), steps=(3, 3, 3))
 
 
-def test_one_level_may_be_computed_elsewhere(make_pair, monkeypatch):
+def test_one_level_may_be_computed_elsewhere(make_random_pair, monkeypatch):
     """Every level is a part of its own, and gives the same wherever it is computed."""
-    pair = make_pair((40, 40, 40))
+    pair = make_random_pair((40, 40, 40))
     whole = refine(pair, settings=SETTINGS)
     parts = []
 

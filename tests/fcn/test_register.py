@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from bids_fcnreg.bids.templates import nilearn_map
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.fcn.nets.checkpoint import load, save, shipped
+from bids_fcnreg.fcn.nets.checkpoint import load, packaged_weights, save
 from bids_fcnreg.fcn.nets.mdregnet import DiffeomorphicFCN
 from bids_fcnreg.fcn.register import register, resolve_device
 from bids_fcnreg.fcn.spatial.displacement import exponentiate, invert
@@ -19,6 +19,8 @@ from bids_fcnreg.fcn.spatial.filters import gaussian
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
 from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform
 from bids_fcnreg.io import image
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +107,7 @@ def test_quality_tells_what_happened(refined):
     assert set(quality.seconds) == {
         "affine", "prepare", "network", "refine", "inverse", "quality"
     }  # fmt: skip
-    assert quality.weights == load(shipped("diffeomorphic"))[1]
+    assert quality.weights == load(packaged_weights("diffeomorphic"))[1]
 
 
 def test_inverse_brings_points_back(refined, fixed):
@@ -241,10 +243,10 @@ def test_wrong_words(fixed, moving):
         register(fixed, moving, mode="quick")
     with pytest.raises(InputError, match="no network 'unet'"):
         register(fixed, moving, network="unet")
-    with pytest.raises(InputError, match="No trained weights come with the package"):
+    with pytest.raises(InputError, match="The package has no trained weights"):
         register(fixed, moving, mode="predict", network="2017")
     with pytest.raises(InputError, match="starts from no weights"):
-        register(fixed, moving, mode="optimize", model=shipped("diffeomorphic"))
+        register(fixed, moving, mode="optimize", model=packaged_weights("diffeomorphic"))
     with pytest.raises(InputError, match="no device 'tpu'"):
         resolve_device("tpu")
     with pytest.raises(InputError, match="'cuda:99' was asked for"):

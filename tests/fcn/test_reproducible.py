@@ -14,6 +14,8 @@ from bids_fcnreg.fcn.spatial.transform import Affine, Transform
 from bids_fcnreg.io import image
 from bids_fcnreg.preprocessing.brain import bias_field
 
+pytestmark = pytest.mark.slow
+
 THREADS = (1, 2, 3, 4, 5)
 
 

@@ -14,6 +14,8 @@ from bids_fcnreg.fcn.nets.li_fan_2017 import FCN2017
 from bids_fcnreg.fcn.nets.mdregnet import DiffeomorphicFCN
 from bids_fcnreg.fcn.train import Trainer, Training, optimize
 
+pytestmark = pytest.mark.slow
+
 SMOOTH = Objective(regularity="diffusion", strength=0.1)
 
 
@@ -23,9 +25,9 @@ def diffeomorphic() -> DiffeomorphicFCN:
 
 
 @pytest.fixture(scope="module")
-def pairs(make_pair):
+def pairs(make_random_pair):
     """Three training pairs and a held-out one, 2 mm and 1 mm voxels."""
-    fine = [make_pair((20, 16, 16), seed=seed) for seed in range(4)]
+    fine = [make_random_pair((20, 16, 16), seed=seed) for seed in range(4)]
     return [[pair.coarser(2.0) for pair in fine], fine]
 
 
@@ -47,9 +49,9 @@ def trainer_of(pairs, network, **changes) -> Trainer:
     ],
     ids=["2017", "diffeomorphic"],
 )
-def test_one_pair_shows_its_shift(make_pair, network, settings):
+def test_one_pair_shows_its_shift(make_random_pair, network, settings):
     torch.manual_seed(0)
-    pair = make_pair((24, 24, 24))
+    pair = make_random_pair((24, 24, 24))
     forward, inverse = optimize(network(), pair, settings).join()
     middle = pair.weight[0, 0] > 0
     for displacement, wanted in ((forward, 2.0), (inverse, -2.0)):
@@ -70,7 +72,7 @@ def test_a_level_that_was_never_trained_follows_the_coarser_one(pairs, trained):
     """Fine-tuning goes on with the weights of a level of its own, and renews a copy."""
     network = diffeomorphic()
     if not trained:
-        network.begin(1)
+        network.initialize_stage(1)
     before = [{n: v.clone() for n, v in level.state_dict().items()} for level in network.levels]
     settings = Training(steps=(4, 0), learning_rate=1e-3, objective=SMOOTH)
     Trainer(network, settings, lambda stage, _: pairs[stage][0], fresh=False).run()

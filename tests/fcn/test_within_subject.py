@@ -13,7 +13,14 @@ from bids_fcnreg.fcn.spatial.displacement import exponentiate
 from bids_fcnreg.fcn.spatial.filters import gaussian
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
 from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform
-from bids_fcnreg.fcn.within_subject import halfway, register_within, through_base, warped_volumes
+from bids_fcnreg.fcn.within_subject import (
+    register_through_base,
+    register_within_subject,
+    rigid_to_midpoint,
+    warped_volumes,
+)
+
+pytestmark = pytest.mark.slow
 
 SPACING = 3.0
 GRID = Grid(
@@ -67,7 +74,7 @@ def sessions():
 
 @pytest.fixture(scope="module")
 def within(sessions):
-    return register_within(*sessions[:2])
+    return register_within_subject(*sessions[:2])
 
 
 def middle() -> torch.Tensor:
@@ -77,7 +84,7 @@ def middle() -> torch.Tensor:
 
 def test_rigid_transforms_are_halved(sessions):
     images, masks, *_ = sessions
-    one, two = halfway(images[:2], masks[:2])
+    one, two = rigid_to_midpoint(images[:2], masks[:2])
     angles = [Rotation.from_matrix(m[:3, :3]).as_rotvec() for m in (one, two)]
     np.testing.assert_allclose(angles[0], -angles[1], atol=1e-6)
     assert np.linalg.norm(angles[0]) == pytest.approx(0.125, abs=0.02)
@@ -96,7 +103,7 @@ def test_the_way_from_session_to_session_is_the_true_one(sessions, within):
 
 def test_the_order_of_sessions_does_not_matter(sessions, within):
     images, masks, truths, _ = sessions
-    turned = register_within(images[::-1], masks[::-1])
+    turned = register_within_subject(images[::-1], masks[::-1])
     start = truths[0].map(middle())
     found = within.forward[2].map(within.inverse[0].map(start))
     other = turned.forward[0].map(turned.inverse[2].map(start))
@@ -125,7 +132,7 @@ def test_through_the_base_to_a_template(sessions, within):
     back = within.forward[0].then(sessions[3][0])
     base = Registration(there, back, Quality("refine", "cpu"))
     ways = (within.forward[2], within.inverse[2])
-    found = through_base(image, mask, images[2], masks[2], base, ways)
+    found = register_through_base(image, mask, images[2], masks[2], base, ways)
     assert [type(step) for step in found.forward.steps] == [Displacement, Affine]
     error = (found.forward.map(middle()) - truths[2].map(middle())).norm(dim=-1)
     assert error.median() < 0.3 * SPACING

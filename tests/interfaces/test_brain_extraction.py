@@ -18,6 +18,8 @@ from bids_fcnreg.interfaces.brain_extraction import BrainExtraction
 from bids_fcnreg.io import image
 from bids_fcnreg.preprocessing.brain import share_outside
 
+pytestmark = pytest.mark.slow
+
 
 def _extract(path: str | Path, folder: Path, **options) -> tuple[np.ndarray, bool]:
     run = BrainExtraction(in_file=str(path), num_threads=2, **options).run(cwd=folder)

@@ -20,6 +20,8 @@ from bids_fcnreg.interfaces.registration import Register, Resample, ToTemplate
 from bids_fcnreg.io import image
 from bids_fcnreg.io.itk import read_transform, write_transform
 
+pytestmark = pytest.mark.slow
+
 FIXED = Grid(
     (40, 36, 32), np.array([[2.0, 0, 0, -40], [0, 2, 0, -36], [0, 0, 2, -30], [0] * 3 + [1]])
 )

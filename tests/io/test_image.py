@@ -75,7 +75,7 @@ def damaged(tmp_path):
         "cut": (lambda p: p.write_bytes(good[: len(good) // 2]), "cannot be read"),
         "series": (lambda p: save(p, np.stack([VALUES] * 3, -1)), "three-dimensional"),
         "slice": (lambda p: save(p, VALUES[..., :1]), "three-dimensional"),
-        "zero": (lambda p: save(p, 0 * VALUES), "nothing but zeros"),
+        "zero": (lambda p: save(p, 0 * VALUES), "contains only zeros"),
         "complex": (lambda p: save(p, VALUES * 1j), "one real number"),
         "colour": (lambda p: save(p, colours), "one real number"),
         "flat": (lambda p: header.to_filename(p), "affine"),

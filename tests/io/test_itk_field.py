@@ -170,20 +170,20 @@ def stored(function):
 
 LPS = np.array([-1, -1, 1])
 REFUSED = {
-    "FSL's warp": (changed(intent_code=2006), "a warp of FSL"),
-    "FSL's coefficients": (changed(intent_code=2009), "a warp of FSL"),
-    "FSL's warp without code": (stored(lambda u, x: u), "is not a displacement field of ITK"),
-    "no intent": (changed(intent_code=0), "is not a displacement field of ITK"),
+    "FSL's warp": (changed(intent_code=2006), "an FSL warp"),
+    "FSL's coefficients": (changed(intent_code=2009), "an FSL warp"),
+    "FSL's warp without code": (stored(lambda u, x: u), "a displacement field of ITK or ANTs has"),
+    "no intent": (changed(intent_code=0), "a displacement field of ITK or ANTs has"),
     "NiftyReg's": (changed(intent_name=b"NREG_TRANS"), "a transform of NiftyReg"),
     "SPM's, by name": (changed(intent_name=b"Mapping"), "a deformation of SPM"),
-    "positions in RAS": (stored(lambda u, x: (x + u)[:, :, :, None]), "holds positions"),
-    "positions in LPS": (stored(lambda u, x: (LPS * x + u)[:, :, :, None]), "holds positions"),
+    "positions in RAS": (stored(lambda u, x: (x + u)[:, :, :, None]), "contains positions"),
+    "positions in LPS": (stored(lambda u, x: (LPS * x + u)[:, :, :, None]), "contains positions"),
     "positions, and scaled": (
-        stored(lambda u, x: (1.2 * x + 10 + u)[:, :, :, None]), "holds positions",
+        stored(lambda u, x: (1.2 * x + 10 + u)[:, :, :, None]), "contains positions",
     ),
-    "a scan": (stored(lambda u, x: u[..., 0]), "is not a displacement field of ITK"),
-    "two components": (stored(lambda u, x: u[:, :, :, None, :2]), "is not a displacement field"),
-    "several times": (stored(lambda u, x: np.stack([u, u], 3)), "is not a displacement field"),
+    "a scan": (stored(lambda u, x: u[..., 0]), "a displacement field of ITK or ANTs has"),
+    "two components": (stored(lambda u, x: u[:, :, :, None, :2]), "a displacement field of ITK or ANTs has"),
+    "several times": (stored(lambda u, x: np.stack([u, u], 3)), "a displacement field of ITK or ANTs has"),
     "NaN": (stored(lambda u, x: np.full_like(u, np.nan)[:, :, :, None]), "no number"),
     "infinite": (stored(lambda u, x: np.full_like(u, np.inf)[:, :, :, None]), "infinite"),
     "far": (stored(lambda u, x: 1e7 + u[:, :, :, None]), "more than a kilometre"),
@@ -258,7 +258,7 @@ def test_images_of_other_values_are_refused(tmp_path, ending, shape):
     values = np.ones(shape, "f4")
     path = tmp_path / f"x.{ending}"
     sitk.WriteImage(sitk.GetImageFromArray(values, isVector=shape != (6, 6, 6)), str(path))
-    with pytest.raises(InputError, match="is not a displacement field, which has 3 axes and 3"):
+    with pytest.raises(InputError, match="a displacement field has 3 and 3"):
         read_transform(path)
 
 

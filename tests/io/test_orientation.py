@@ -16,6 +16,8 @@ from bids_fcnreg.io import image
 from bids_fcnreg.io.itk import write_transform
 from bids_fcnreg.io.orientation import codes_of
 
+pytestmark = pytest.mark.slow
+
 SHIFTED = np.diag([2.0, 2.0, 2.0, 1.0])
 SHIFTED[:3, 3] = -10, -12, -14
 SHEARED = SHIFTED.copy()
@@ -134,12 +136,12 @@ def test_an_affine_that_readers_would_not_guess_is_not_left_without_code(tmp_pat
 
 def test_doubts_are_told_of_files_and_images(tmp_path):
     nothing = save(tmp_path / "none.nii", 0, 0)
-    assert "none.nii does not say how it is oriented" in image.doubt_about_place(nothing)
+    assert "none.nii does not say how it is oriented" in image.orientation_warning(nothing)
     apart = save(tmp_path / "two.nii", 1, 1, apart=7)
-    assert "two.nii disagree by 7 mm: the sform is used" in image.doubt_about_place(apart)
+    assert "two.nii disagree by 7 mm: the sform is used" in image.orientation_warning(apart)
     analyze = nib.AnalyzeImage(VALUES, SHIFTED)
     analyze.to_filename(tmp_path / "old.img")
-    assert "does not say which side" in image.doubt_about_place(tmp_path / "old.img")
+    assert "a format without orientation" in image.orientation_warning(tmp_path / "old.img")
     nib.MGHImage(VALUES.astype("float32"), SHIFTED).to_filename(tmp_path / "fs.mgz")
     for path in (
         save(tmp_path / "good.nii", 1, 1),
@@ -148,7 +150,7 @@ def test_doubts_are_told_of_files_and_images(tmp_path):
         tmp_path / "fs.mgz",
         tmp_path / "missing.nii",
     ):
-        assert image.doubt_about_place(path) is None, path
+        assert image.orientation_warning(path) is None, path
     stay = write_transform(tmp_path / "stay.h5", Transform((Affine(np.eye(4)),)))
     for given in (nothing, nib.load(nothing)):
         with pytest.warns(UserWarning, match="does not say how it is oriented"):
@@ -162,7 +164,7 @@ def test_doubts_are_told_of_files_and_images(tmp_path):
 @pytest.mark.parametrize("kind", [nib.AnalyzeImage, nib.Spm99AnalyzeImage, nib.Spm2AnalyzeImage])
 def test_analyze_images_are_said_not_to_tell_left_from_right(tmp_path, kind):
     kind(np.ones((5, 6, 7), "int16"), None).to_filename(tmp_path / "x.img")
-    doubt = image.doubt_about_place(tmp_path / "x.img")
-    assert "x.img is an Analyze image, a format that does not say which side is left" in doubt
+    doubt = image.orientation_warning(tmp_path / "x.img")
+    assert "x.img is an Analyze image, a format that a format without orientation is left" in doubt
     nib.Nifti1Pair(np.ones((5, 6, 7), "int16"), np.eye(4)).to_filename(tmp_path / "y.img")
-    assert image.doubt_about_place(tmp_path / "y.img") is None
+    assert image.orientation_warning(tmp_path / "y.img") is None

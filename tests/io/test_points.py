@@ -41,7 +41,7 @@ def test_nobody_waits_at_a_pipe(tmp_path):
         ("x,y\n1,2\n", "has no column z"),
         ("", "has no column x"),
         ("x,y,z\n1,2,3\n1,two,3\n", "Line 3 of .* has no number for y"),
-        ("x,x,y,z\n1,2,3,4\n", "two columns of one name"),
+        ("x,x,y,z\n1,2,3,4\n", "duplicate column names"),
         ("x,y,z\n1,2,3,4\n", "Line 2 of .* has more cells"),
         ("x,y,z\n1,2\n", "Line 2 of .* has no number for z"),
         ("x,y,z\n1,2,nan\n", "Line 2 of .* has no number for z"),

@@ -164,7 +164,7 @@ def test_every_use_of_a_doubtful_inverse_is_reported(tmp_path, capsys):
 def test_the_second_of_a_pair_is_true_or_false(tmp_path, second):
     path, _ = write_field(tmp_path, "smooth")
     for pair in ((path, second), [path, second]):
-        with pytest.raises(InputError, match=r"A transform is a file, .* not \('.*fold\.h5'"):
+        with pytest.raises(InputError, match=r"\('.*fold\.h5'.* is not a transform"):
             fr.map_points([[0, 0, 0]], [pair])
 
 

@@ -23,6 +23,8 @@ from bids_fcnreg.io.itk import read_transform
 from bids_fcnreg.phantom import dataset as phantom
 from bids_fcnreg.phantom import scan as phantom_scan
 
+pytestmark = pytest.mark.slow
+
 LABELS = ("01", "02")
 
 

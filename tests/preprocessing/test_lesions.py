@@ -80,7 +80,7 @@ def test_the_lesion_is_excluded_and_no_more(tmp_path, kind):
 def test_values_that_are_not_binary_are_reported(tmp_path, kind):
     values, doubtful, _ = KINDS[kind]
     path = save(tmp_path / "roi.nii.gz", values)
-    said = lesions.doubt_about_values(path)
+    said = lesions.lesion_value_warning(path)
     assert (said is not None) == doubtful
     if doubtful:
         assert path in said and "not binary" in said
@@ -88,7 +88,7 @@ def test_values_that_are_not_binary_are_reported(tmp_path, kind):
 
 def test_files_that_cannot_be_read_are_refused_elsewhere(tmp_path):
     (tmp_path / "roi.nii").write_bytes(b"nothing")
-    assert lesions.doubt_about_values(tmp_path / "roi.nii") is None
+    assert lesions.lesion_value_warning(tmp_path / "roi.nii") is None
 
 
 @pytest.mark.parametrize("scale", [1.0, 255.0, 0.5])

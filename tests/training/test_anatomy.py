@@ -1,11 +1,14 @@
 import json
 
 import nibabel as nib
+import pytest
 import torch
 
 from bids_fcnreg.fcn.nets import checkpoint
 from bids_fcnreg.training.anatomy import Schedule, train
 from tests.training.test_simulation import ellipsoid_head
+
+pytestmark = pytest.mark.slow
 
 
 def test_training_resumes_where_it_ended(tmp_path):

@@ -5,6 +5,8 @@ import pytest
 from bids_fcnreg.fcn.nets.anatomy import STRUCTURES
 from bids_fcnreg.training.simulation import CONTRASTS, MERGED, PAIRS, LabelMap, simulate
 
+pytestmark = pytest.mark.slow
+
 CHANNEL = {label: channel for channel, label in enumerate(STRUCTURES)}
 
 

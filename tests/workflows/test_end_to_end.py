@@ -17,6 +17,8 @@ import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 
+pytestmark = pytest.mark.slow
+
 SPACE = "MNI152NLin2009aSym"
 
 

@@ -29,13 +29,13 @@ def gaussian(
     first, stop : int
         Planes i to compute.
     data : array (channels, i, j, k)
-        What to smooth.
+        Input.
     weights : 3 arrays (radius + 1,)
         The filters of the axes from their centres outwards.
     scales : arrays (i,), (j,), (k,)
-        What makes a voxel's weights sum to one.
+        Factors that make each voxel's weights sum to one.
     smooth : array (channels, i, j, k)
-        Is written to.
+        Output.
     """
     channels, size_i, size_j, size_k = data.shape
     weights_i, weights_j, weights_k = weights
@@ -76,18 +76,18 @@ def _blend(
     after: int,
     weights: np.ndarray,
 ) -> None:
-    """Sum of weighted rows around a centre.
+    """Sum weighted rows around a centre.
 
     Parameters
     ----------
     target : array (k,)
-        Is written to.
+        Output.
     rows : array (rows, k)
         Neighbours along the axis are `stride` rows apart.
     centre : int
         The row around which to sum.
     before, after : int
-        How many neighbours it has on either side.
+        Number of neighbours on either side.
     weights : array (radius + 1,)
         From the centre outwards.
     """

@@ -17,7 +17,7 @@ ZERO, ONE, TWO, HALF = np.float32(0), np.float32(1), np.float32(2), np.float32(0
 def jacobian_determinant(
     first: int, stop: int, field: np.ndarray, determinant: np.ndarray
 ) -> None:
-    """Determinant of the Jacobian of ``x -> x + u(x)``.
+    """Compute the Jacobian determinant of ``x -> x + u(x)``.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ def jacobian_determinant(
     field : array (3, i, j, k)
         u in voxels; at least two along each axis.
     determinant : array (i, j, k)
-        Is written to.
+        Output.
     """
     _, _, size_j, size_k = field.shape
     rows = np.empty((3, 3, size_k), np.float32)  # component of u, axis of the derivative, k
@@ -56,9 +56,9 @@ def local_ncc_forces(
     on_one: np.ndarray,
     on_other: np.ndarray,
 ) -> float:
-    """Local correlation of two images, and the force of each window on its centre.
+    """Compute the local correlation of two images, and the force of each window on its centre.
 
-    Forces are added to what is there, so that those of several contrasts make one.
+    Forces are added to the output, to accumulate those of several channels.
 
     Sums over windows are taken along i into rows, of which the last ones are kept for the sums
     along j and these for those along k: all of it stays in the cache, and no volume is written
@@ -71,7 +71,7 @@ def local_ncc_forces(
     one, other : array (i, j, k)
         The images; at least two voxels along each axis.
     weight : array (i, j, k)
-        How much the window around each voxel counts, at least 0.
+        Weight of the window around each voxel, at least 0.
     radius : int
         The window has ``2 * radius + 1`` voxels along each axis, cut at the border.
     flat_one, flat_other : float32
@@ -151,7 +151,7 @@ def local_ncc_forces(
 
 @compiled
 def _any(weights: np.ndarray) -> np.bool_:
-    """Whether any of a row's weights is not zero."""
+    """Return whether any weight of a row is nonzero."""
     largest = ZERO
     for k in range(weights.size):
         largest = max(largest, abs(weights[k]))
@@ -162,7 +162,7 @@ def _any(weights: np.ndarray) -> np.bool_:
 def _sums_along_i(
     sums: np.ndarray, one: np.ndarray, other: np.ndarray, low: int, high: int, j: int
 ) -> None:
-    """Sums over the planes from `low` to before `high` of a row of two images: (5, k)."""
+    """Sum a row of two images over the planes from `low` to before `high`: (5, k)."""
     for quantity in range(5):
         _clear(sums[quantity])
     for i in range(low, high):
@@ -176,7 +176,7 @@ def _sums_along_i(
 
 @compiled
 def _gradient(rows: np.ndarray, volume: np.ndarray, i: int, j: int) -> None:
-    """Gradient along a row of a volume: (3, k), by central differences, one-sided at borders."""
+    """Compute the gradient of a row: (3, k), by central differences, one-sided at borders."""
     size_i, size_j, size_k = volume.shape
     low_i, high_i = max(i - 1, 0), min(i + 1, size_i - 1)
     low_j, high_j = max(j - 1, 0), min(j + 1, size_j - 1)

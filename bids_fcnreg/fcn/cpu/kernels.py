@@ -1,20 +1,19 @@
 """Compiled inner loops of registration and resampling, for one pair on a CPU.
 
-The functions below do what those of the same name in `filters`, `warp`, `transform` and
-`similarity` do, many times faster: numba compiles their loops for this processor, each reads and
-writes a volume once.
-Those call these wherever `usable` says so; nobody else needs to. Where it says no (numba is
-missing, data on a GPU, a gradient wanted, ...) PyTorch does the same work.
+The functions below compute what those of the same name in `filters`, `displacement`, `transform`
+and `similarity` compute, many times faster: numba compiles their loops for this processor, and
+each reads and writes a volume once. Those functions call these where `usable` is true. Otherwise
+(no numba, data on a GPU, a gradient required) PyTorch computes the same.
 
 A kernel is a function ``kernel(first, stop, ...)`` of a slab of planes, on arrays that share the
 tensors' memory. Slabs depend on the data's shape only and go to as many threads as PyTorch uses,
 so that results are the same to the last bit whatever their number.
 
-Kernels are compiled when first used, in some seconds, and kept on disk for later processes in
-``__pycache__`` or the user's cache folder (or ``NUMBA_CACHE_DIR``); where neither can be written
+Kernels are compiled on first use, in some seconds, and cached on disk for later processes in
+``__pycache__`` or the user's cache folder (or ``NUMBA_CACHE_DIR``). Where neither is writable,
 each process compiles its own.
 
-``BIDS_FCNREG_COMPILED=0`` in the environment turns them off.
+``BIDS_FCNREG_COMPILED=0`` in the environment disables them.
 """
 
 from __future__ import annotations
@@ -31,23 +30,23 @@ from torch import Tensor
 
 from bids_fcnreg.fcn.reproducible import variance
 
-#: Environment variable that turns the kernels off when it is "0".
+#: Environment variable that disables the kernels when it is "0".
 SWITCH = "BIDS_FCNREG_COMPILED"
 
-#: Planes in a slab: many more slabs than threads, each worth the trouble of handing it out.
+#: Planes in a slab: many more slabs than threads, each large enough to outweigh the overhead.
 PLANES = 4
 
-#: Places in a slab of those that lie on no grid.
-PLACES = 2**16
+#: Points in a slab of points that lie on no grid.
+POINTS = 2**16
 
 
 def usable(volume: Tensor, *others: Tensor) -> bool:
-    """Whether kernels can take these tensors.
+    """Return whether the kernels support these tensors.
 
     Parameters
     ----------
     volume : Tensor
-        What they look up neighbours in: all three axes need two voxels.
+        At least two voxels along each axis.
     *others : Tensor
         Further arguments.
 
@@ -55,7 +54,7 @@ def usable(volume: Tensor, *others: Tensor) -> bool:
     -------
     bool
         True if all are single precision on the CPU, with five axes, a batch of one and no
-        gradient to follow, and if numba is there and not turned off.
+        gradient required, and numba is installed and not disabled.
     """
     return (
         os.environ.get(SWITCH) != "0"
@@ -86,7 +85,7 @@ def _has_numba() -> bool:
 
 
 def gaussian(data: Tensor, sigma: Sequence[float]) -> Tensor:
-    """As `filters.gaussian`, for data (1, channels, i, j, k) and 3 standard deviations."""
+    """Compute `filters.gaussian`, for data (1, channels, i, j, k) and 3 standard deviations."""
     from bids_fcnreg.fcn.cpu.filter import gaussian as kernel
 
     smooth = _empty(*data.shape)
@@ -96,7 +95,7 @@ def gaussian(data: Tensor, sigma: Sequence[float]) -> Tensor:
 
 
 def _gaussian_weights(size: int, sigma: float) -> tuple[np.ndarray, np.ndarray]:
-    """A Gaussian from its centre outwards, and 1 / its sum within an axis around each voxel."""
+    """Return a Gaussian from its centre outwards, and 1 / its sum within the axis by voxel."""
     radius = min(int(3 * sigma + 0.5), size - 1) if sigma > 0 else 0
     weights = np.exp(-0.5 * (np.arange(radius + 1) / max(sigma, 1e-6)) ** 2)
     both_sides = np.concatenate([weights[:0:-1], weights])
@@ -105,42 +104,42 @@ def _gaussian_weights(size: int, sigma: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def sample(image: Tensor, coordinates: Tensor, padding: str) -> Tensor:
-    """As `warp.sample` with linear interpolation, for coordinates (1, 3, *places)."""
+    """Compute `displacement.sample` with linear interpolation, for coordinates (1, 3, *shape)."""
     from bids_fcnreg.fcn.cpu.warp import sample as kernel
 
-    channels, places = image.shape[1], coordinates.shape[2:]
-    sampled = _empty(1, channels, *places)
+    channels, shape = image.shape[1], coordinates.shape[2:]
+    sampled = _empty(1, channels, *shape)
     _in_slabs(
         kernel,
-        places.numel(),
+        shape.numel(),
         _array(image),
         _array(coordinates).reshape(3, -1),
         padding == "border",
         _array(sampled).reshape(channels, -1),
-        size=PLACES,
+        size=POINTS,
     )
     return sampled
 
 
 def vote(labels: Tensor, coordinates: Tensor) -> Tensor:
-    """As `transform.vote`."""
+    """Compute `transform.vote`."""
     from bids_fcnreg.fcn.cpu.warp import vote as kernel
 
-    places = coordinates.shape[2:]
-    winners = _empty(1, 1, *places)
+    shape = coordinates.shape[2:]
+    winners = _empty(1, 1, *shape)
     _in_slabs(
         kernel,
-        places.numel(),
+        shape.numel(),
         _array(labels)[0],
         _array(coordinates).reshape(3, -1),
         _array(winners).reshape(-1),
-        size=PLACES,
+        size=POINTS,
     )
     return winners
 
 
 def warp(image: Tensor, displacement: Tensor) -> Tensor:
-    """As `warp.warp` with linear interpolation."""
+    """Compute `displacement.warp` with linear interpolation."""
     from bids_fcnreg.fcn.cpu.warp import warp as kernel
 
     warped = _empty(1, image.shape[1], *displacement.shape[2:])
@@ -149,7 +148,7 @@ def warp(image: Tensor, displacement: Tensor) -> Tensor:
 
 
 def compose(first: Tensor, second: Tensor) -> Tensor:
-    """As `warp.compose`."""
+    """Compute `displacement.compose`."""
     from bids_fcnreg.fcn.cpu.warp import compose as kernel
 
     both = _empty(*first.shape)
@@ -158,7 +157,7 @@ def compose(first: Tensor, second: Tensor) -> Tensor:
 
 
 def invert(displacement: Tensor, tolerance: float, iterations: int, start: Tensor) -> Tensor:
-    """As `warp.invert`."""
+    """Compute `displacement.invert`."""
     from bids_fcnreg.fcn.cpu.warp import invert as kernel
 
     inverse = _empty(*displacement.shape).copy_(start)
@@ -168,7 +167,7 @@ def invert(displacement: Tensor, tolerance: float, iterations: int, start: Tenso
 
 
 def jacobian_determinant(displacement: Tensor) -> Tensor:
-    """As `warp.jacobian_determinant`."""
+    """Compute `displacement.jacobian_determinant`."""
     from bids_fcnreg.fcn.cpu.gradient import jacobian_determinant as kernel
 
     determinant = _empty(1, 1, *displacement.shape[2:])
@@ -184,7 +183,7 @@ def local_ncc_forces(
     shares: Sequence[float],
     flat: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `similarity.local_ncc_forces`, for a `weight` with the sum one.
+    """Compute `similarity.local_ncc_forces` for a `weight` that sums to one.
 
     Windows count whose variance exceeds `flat` times their image's. Rows of voxels without
     weight cost nothing.
@@ -198,7 +197,7 @@ def local_ncc_forces(
 
 
 def local_ncc(first: Tensor, second: Tensor, radius: int, weight: Tensor, flat: float) -> Tensor:
-    """As `similarity.local_ncc`, for one channel; further see `local_ncc_forces`."""
+    """Compute `similarity.local_ncc` for one channel; see `local_ncc_forces`."""
     nothing = np.empty((3, 0, 0, 0), np.float32)
     value = _local_ncc(first, second, radius, weight, 1.0, flat, (nothing, nothing))
     return torch.tensor(value, dtype=torch.float32)
@@ -213,7 +212,7 @@ def _local_ncc(
     flat: float,
     forces: tuple[np.ndarray, np.ndarray],
 ) -> float:
-    """Weighted sum of one channel's windows times `share`; forces, if there is room, are added."""
+    """Return the weighted sum of a channel's windows times `share`; add forces unless empty."""
     from bids_fcnreg.fcn.cpu.gradient import local_ncc_forces as kernel
 
     parts = _in_slabs(
@@ -229,17 +228,19 @@ def _local_ncc(
 
 
 def _empty(*shape: int) -> Tensor:
-    """Memory for a result; numpy asks for it in huge pages, whose first use costs much less."""
+    """Allocate a result with numpy, which uses huge pages: their first use costs much less."""
     return torch.from_numpy(np.empty(shape, np.float32))
 
 
 def _array(tensor: Tensor) -> np.ndarray:
-    """The one sample of a batch: the tensor's own memory if its voxels lie in order, or a copy."""
+    """Return the one sample of a batch: a view if the tensor is contiguous, else a copy."""
     return tensor.detach().contiguous().numpy()[0]
 
 
-def _in_slabs(kernel: Callable, count: int, *arguments: Any, size: int = PLANES) -> list:
-    """Call a kernel for the slabs of `size` out of `count` planes; its results in their order."""
+def _in_slabs(
+    kernel: Callable[..., Any], count: int, *arguments: Any, size: int = PLANES
+) -> list[Any]:
+    """Call a kernel for each slab of `size` out of `count` planes; return results in order."""
 
     def run(first: int) -> Any:
         return kernel(first, min(first + size, count), *arguments)

@@ -1,4 +1,4 @@
-"""Kernels that look up values between voxels; see `kernels`.
+"""Kernels for interpolation; see `kernels`.
 
 Coordinates are clamped to the grid, which repeats the border's values outside. For zeros outside,
 the result then fades: linear interpolation between the border and a zero one voxel beyond it is
@@ -16,7 +16,7 @@ from bids_fcnreg.fcn.cpu.compiler import compiled
 #: Plain numbers would turn single into double precision.
 ZERO, ONE, HALF, LONGER = np.float32(0), np.float32(1), np.float32(0.5), np.float32(1.2)
 
-#: Places that are looked up at a time, if they are not a row of a grid.
+#: Points interpolated at a time, if they are not a row of a grid.
 CHUNK = 256
 
 #: Components along i, j, k.
@@ -32,28 +32,28 @@ def sample(
     border: bool,
     sampled: np.ndarray,
 ) -> None:
-    """Values of an image at arbitrary places.
+    """Sample an image at arbitrary points.
 
     Parameters
     ----------
     first, stop : int
-        Places to compute.
+        Points to compute.
     image : array (channels, i, j, k)
         At least two voxels along each axis.
-    coordinates : array (3, places)
+    coordinates : array (3, points)
         In voxels of the image.
     border : bool
         Repeat the border outside, instead of zeros.
-    sampled : array (channels, places)
-        Is written to.
+    sampled : array (channels, points)
+        Output.
     """
-    places, cells, parts, fade = _row_of_places(CHUNK)
+    points, cells, parts, fade = _row_buffers(CHUNK)
     for start in range(first, stop, CHUNK):
         end = min(start + CHUNK, stop)
         for axis in range(3):
             for n in range(end - start):
-                places[axis, n] = coordinates[axis, start + n]
-        _locate(places, image.shape, cells, parts, fade)
+                points[axis, n] = coordinates[axis, start + n]
+        _locate(points, image.shape, cells, parts, fade)
         for channel in range(image.shape[0]):
             target = sampled[channel, start:end]
             _look_up(target, image[channel], cells, parts)
@@ -66,18 +66,18 @@ def sample(
 def vote(
     first: int, stop: int, labels: np.ndarray, coordinates: np.ndarray, winners: np.ndarray
 ) -> None:
-    """Label with the largest sum of trilinear weights among eight neighbours, the first of equals.
+    """Find the label with the largest sum of trilinear weights of eight neighbours; first of ties.
 
     Parameters
     ----------
     first, stop : int
-        Places to compute.
+        Points to compute.
     labels : array (i, j, k)
         At least two voxels along each axis.
-    coordinates : array (3, places)
+    coordinates : array (3, points)
         In voxels.
-    winners : array (places,)
-        Is written to.
+    winners : array (points,)
+        Output.
     """
     size_i, size_j, size_k = labels.shape
     candidates, weights = np.empty(8, np.float32), np.empty(8, np.float32)
@@ -121,14 +121,14 @@ def warp(first: int, stop: int, image: np.ndarray, field: np.ndarray, warped: np
     field : array (3, i, j, k)
         u in voxels.
     warped : array (channels, i, j, k)
-        Is written to.
+        Output.
     """
     _, _, size_j, size_k = field.shape
-    places, cells, parts, fade = _row_of_places(size_k)
+    points, cells, parts, fade = _row_buffers(size_k)
     for i in range(first, stop):
         for j in range(size_j):
-            _displace(places, field, i, j)
-            _locate(places, image.shape, cells, parts, fade)
+            _displace(points, field, i, j)
+            _locate(points, image.shape, cells, parts, fade)
             for channel in range(image.shape[0]):
                 target = warped[channel, i, j]
                 _look_up(target, image[channel], cells, parts)
@@ -140,7 +140,7 @@ def warp(first: int, stop: int, image: np.ndarray, field: np.ndarray, warped: np
 def compose(
     first: int, stop: int, before: np.ndarray, after: np.ndarray, both: np.ndarray
 ) -> None:
-    """Displacement ``before(x) + after(x + before(x))``.
+    """Compute the displacement ``before(x) + after(x + before(x))``.
 
     Parameters
     ----------
@@ -149,14 +149,14 @@ def compose(
     before, after : array (3, i, j, k)
         In voxels; at least two along each axis.
     both : array (3, i, j, k)
-        Is written to.
+        Output.
     """
     _, _, size_j, size_k = before.shape
-    places, cells, parts, fade = _row_of_places(size_k)
+    points, cells, parts, fade = _row_buffers(size_k)
     for i in range(first, stop):
         for j in range(size_j):
-            _displace(places, before, i, j)
-            _locate(places, after.shape, cells, parts, fade)
+            _displace(points, before, i, j)
+            _locate(points, after.shape, cells, parts, fade)
             for channel in range(3):
                 target, moved = both[channel, i, j], before[channel, i, j]
                 _look_up(target, after[channel], cells, parts)
@@ -173,7 +173,7 @@ def invert(
     tolerance: np.float32,
     iterations: int,
 ) -> None:
-    """Inverse of a displacement u: v with ``v(y) = -u(y + v(y))``.
+    """Invert a displacement u: find v with ``v(y) = -u(y + v(y))``.
 
     Parameters
     ----------
@@ -182,11 +182,12 @@ def invert(
     field : array (3, i, j, k)
         u in voxels; at least two along each axis.
     inverse : array (3, i, j, k)
-        v: a first guess, is improved in place.
+        v: initial guess, updated in place.
     tolerance : float32
-        A voxel is done when its residual ``|v(y) + u(y + v(y))|`` is at most this, in voxels.
+        A voxel has converged when its residual ``|v(y) + u(y + v(y))|`` is at most this, in
+        voxels.
     iterations : int
-        Or after so many steps.
+        Maximum number of iterations.
     """
     _, size_i, size_j, size_k = field.shape
     values, shape = field.reshape(-1), (size_i, size_j, size_k)
@@ -219,7 +220,7 @@ def invert(
 def _residual(
     values: np.ndarray, shape: tuple[int, int, int], voxel: _Vector, guess: _Vector
 ) -> _Vector:
-    """``v(y) + u(y + v(y))`` at one voxel, with all of u in a row and the shape of its grid."""
+    """Compute ``v(y) + u(y + v(y))`` at one voxel, from flat values of u and their grid shape."""
     cell_i, part_i, _ = _split(voxel[0] + guess[0], shape[0])
     cell_j, part_j, _ = _split(voxel[1] + guess[1], shape[1])
     cell_k, part_k, _ = _split(voxel[2] + guess[2], shape[2])
@@ -238,43 +239,43 @@ def _square(vector: _Vector) -> np.float32:
 
 
 @compiled
-def _row_of_places(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Memory for places, and for what `_locate` finds out about them."""
-    places, parts = np.zeros((3, count), np.float32), np.empty((3, count), np.float32)
-    return places, np.empty(count, np.int64), parts, np.empty(count, np.float32)
+def _row_buffers(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Allocate points and the outputs of `_locate`."""
+    points, parts = np.zeros((3, count), np.float32), np.empty((3, count), np.float32)
+    return points, np.empty(count, np.int64), parts, np.empty(count, np.float32)
 
 
 @compiled
-def _displace(places: np.ndarray, field: np.ndarray, i: int, j: int) -> None:
-    """Where the voxels of a row go: (3, k), in voxels."""
-    for k in range(places.shape[1]):
-        places[0, k] = np.float32(i) + field[0, i, j, k]
-        places[1, k] = np.float32(j) + field[1, i, j, k]
-        places[2, k] = np.float32(k) + field[2, i, j, k]
+def _displace(points: np.ndarray, field: np.ndarray, i: int, j: int) -> None:
+    """Compute the displaced points of a row of voxels: (3, k), in voxels."""
+    for k in range(points.shape[1]):
+        points[0, k] = np.float32(i) + field[0, i, j, k]
+        points[1, k] = np.float32(j) + field[1, i, j, k]
+        points[2, k] = np.float32(k) + field[2, i, j, k]
 
 
 @compiled
 def _locate(
-    places: np.ndarray,
+    points: np.ndarray,
     shape: tuple[int, ...],
     cells: np.ndarray,
     parts: np.ndarray,
     fade: np.ndarray,
 ) -> None:
-    """Find the eight voxels around each place.
+    """Find the eight voxels around each point.
 
     Parameters
     ----------
-    places : array (3, n)
+    points : array (3, n)
         In voxels.
     shape : channels, i, j, k
         Of the image.
     cells : array (n,)
-        Becomes the index of the voxel below along all axes, in a channel's memory.
+        Output: flat index, within a channel, of the voxel below along all axes.
     parts : array (3, n)
-        Becomes how far the place is from there towards the voxel above, 0 to 1.
+        Output: fraction of the way to the voxel above, 0 to 1.
     fade : array (n,)
-        Becomes what values outside the grid are multiplied by if zeros surround it.
+        Output: factor of the values if zeros surround the grid.
     """
     for n in range(cells.size):
         cells[n] = 0
@@ -282,24 +283,24 @@ def _locate(
     for axis in range(3):
         size = shape[axis + 1]
         for n in range(cells.size):
-            cell, parts[axis, n], outside = _split(places[axis, n], size)
+            cell, parts[axis, n], outside = _split(points[axis, n], size)
             cells[n] = cells[n] * size + cell
             fade[n] *= max(ONE - outside, ZERO)
 
 
 @compiled
-def _split(place: np.float32, size: int) -> tuple[np.int32, np.float32, np.float32]:
-    """Voxel below a place along one axis, the part of the way to the next, distance outside."""
-    # In this order a place that is not a number becomes 0: no voxel outside is ever looked up.
-    inside = place if place > ZERO else ZERO
+def _split(point: np.float32, size: int) -> tuple[np.int32, np.float32, np.float32]:
+    """Return voxel below a coordinate, fraction of the way to the next, and distance outside."""
+    # In this order NaN becomes 0: no voxel outside the grid is ever read.
+    inside = point if point > ZERO else ZERO
     inside = min(inside, np.float32(size - 1))
     cell = min(np.int32(inside), np.int32(size - 2))
-    return cell, inside - np.float32(cell), abs(place - inside)
+    return cell, inside - np.float32(cell), abs(point - inside)
 
 
 @compiled
 def _look_up(target: np.ndarray, volume: np.ndarray, cells: np.ndarray, parts: np.ndarray) -> None:
-    """Values of a volume at places that `_locate` found."""
+    """Interpolate a volume at the points of `_locate`."""
     values = volume.reshape(-1)
     for n in range(target.size):
         target[n] = _mix(values, volume.shape, cells[n], parts[0, n], parts[1, n], parts[2, n])
@@ -314,7 +315,7 @@ def _mix(
     part_j: np.float32,
     part_k: np.float32,
 ) -> np.float32:
-    """Linear interpolation between eight voxels, the lowest at `cell` of the values in memory."""
+    """Interpolate linearly between eight voxels, the lowest at `cell` of the flat values."""
     above_k = np.uint64(1)  # unsigned: an index below zero would count from the end
     above_j = np.uint64(shape[2])
     above_i = np.uint64(shape[1] * shape[2])

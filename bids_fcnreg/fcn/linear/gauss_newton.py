@@ -1,9 +1,9 @@
-"""How well two images match under a linear transform, and how to make it better.
+"""Levenberg–Marquardt optimization of linear transforms.
 
-The similarity is the weighted normalised cross-correlation over points of the fixed image. It is
-improved by Levenberg–Marquardt steps on the residual between the normalised images, for many
-transforms at once; a step multiplies the transform by the exponential of a generator, so that it
-stays in its group (rigid, similarity, affine) and its determinant stays positive.
+The similarity is the weighted normalized cross-correlation over points of the fixed image. Steps
+minimize the residual between the normalized images, for many transforms at once; a step multiplies
+the transform by the exponential of a generator, so that it stays in its group (rigid, similarity,
+affine) and its determinant stays positive.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from bids_fcnreg.fcn.spatial.displacement import sample
 from bids_fcnreg.fcn.spatial.filters import gaussian
 
 LENGTH_MM = 100.0  # unit of length in the normal equations, keeps them well conditioned
-LARGEST_STRETCH = 1.8  # singular values of the linear part stay within this of 1
-RIM_MM = 12.0  # background around the object that is looked at
-NEEDED_OVERLAP = 0.6  # of the object; a match of less is worth proportionally less
+MAX_STRETCH = 1.8  # singular values of the linear part stay within this factor of 1
+RIM_MM = 12.0  # background around the object that is compared
+MIN_OVERLAP = 0.6  # of the object; below it the similarity is reduced proportionally
 DOF = {"rigid": 6, "similarity": 7, "affine": 12}
 
 
 @dataclass(frozen=True)
-class Match:
-    """A fixed level's points, and a moving level to look them up in.
+class LevelPair:
+    """Sampled points of a fixed level, and the moving level they are compared with.
 
     Attributes
     ----------
     points : Tensor (4, p) float32
-        RAS mm, homogeneous, of the fixed voxels that are looked at.
+        RAS+ mm, homogeneous, of the compared fixed voxels.
     fixed : Tensor (channel, p) float32
         Features at these points.
     weight : Tensor (p,) float32
-        How much of each is known.
+        Known fraction of each.
     object_weight : Tensor (p,) float32
-        `weight` where the object is, else 0; for the overlap.
+        `weight` inside the object, else 0; for the overlap.
     moving : Tensor (1, 4 channel + 1, i, j, k) float32
         Features of the moving level, their derivatives along x, y, z (per mm), its weight.
     moving_affine : ndarray (4, 4) float64
@@ -47,7 +47,7 @@ class Match:
     object_volume : float
         Smaller volume of the two objects, in points of the fixed level.
     shares : tuple of float
-        What each channel counts in the similarity; sum 1.
+        Weight of each channel in the similarity; sum 1.
     """
 
     points: Tensor
@@ -60,10 +60,10 @@ class Match:
     shares: tuple[float, ...]
 
     @classmethod
-    def between(
+    def from_levels(
         cls, fixed: Level, moving: Level, volumes: tuple[float, float], shares: tuple[float, ...]
-    ) -> Match:
-        """Match of two levels; `volumes` of their objects in mm³."""
+    ) -> LevelPair:
+        """LevelPair of two levels; `volumes` of their objects in mm³."""
         spacing = float(np.linalg.norm(fixed.affine[:3, 0]))
         channels = len(shares)
         bright = (fixed.features[0] > 0.1).float()[None, None]
@@ -86,8 +86,8 @@ class Match:
             shares=shares,
         )
 
-    def limited(self, count: int) -> Match:
-        """The same with about `count` points, evenly picked, if it has more."""
+    def subsampled(self, count: int) -> LevelPair:
+        """Return the pair with about `count` evenly spaced points, if it has more."""
         step = max(1, len(self.weight) // count)
         return replace(
             self,
@@ -99,7 +99,7 @@ class Match:
         )
 
     def score(self, matrices: np.ndarray, chunk: int = 256) -> np.ndarray:
-        """Similarity (b,), -1..1, of transforms (b, 4, 4) from fixed to moving RAS mm."""
+        """Compute the similarity (b,), -1..1, of transforms (b, 4, 4) fixed to moving RAS+ mm."""
         channels = len(self.shares)
         volume = torch.cat([self.moving[:, :channels], self.moving[:, -1:]], 1)
         scores = []
@@ -115,11 +115,10 @@ class Match:
             scores.append(score * self._overlap(sampled[:, -1]))
         return np.concatenate(scores)
 
-    def linearise(self, matrices: np.ndarray, dof: str) -> tuple[np.ndarray, ...]:
-        """Similarity (b,), its gradient (b, n) and Gauss–Newton curvature (b, n, n).
+    def linearize(self, matrices: np.ndarray, dof: str) -> tuple[np.ndarray, ...]:
+        """Compute similarity (b,), gradient (b, n), Gauss–Newton curvature (b, n, n), centre.
 
-        The parameters are those of `generators(dof)` about the points' centre (b, 3) as mapped,
-        which comes last.
+        The parameters are those of `generators(dof)` about the centre (b, 3) of the mapped points.
         """
         channels = len(self.shares)
         sampled = self._sample(self.moving, matrices)
@@ -150,18 +149,18 @@ class Match:
     def _overlap(self, known: Tensor) -> np.ndarray:
         sums = torch.stack([total(one) for one in known * self.object_weight])
         shared = sums.double().cpu().numpy()
-        return np.minimum(1.0, shared / (NEEDED_OVERLAP * self.object_volume))
+        return np.minimum(1.0, shared / (MIN_OVERLAP * self.object_volume))
 
     def _sample(self, volume: Tensor, matrices: np.ndarray) -> Tensor:
-        """Values (b, channel, p) of a moving volume at the mapped points; 0 outside it."""
+        """Sample a moving volume at the mapped points (b, channel, p); 0 outside it."""
         to_voxels = (np.linalg.inv(self.moving_affine) @ matrices)[:, :3].transpose(1, 0, 2)
-        places = torch.from_numpy(to_voxels).to(self.points) @ self.points  # (3, b, p)
-        sampled = sample(volume, places[None, :, None])
+        coordinates = torch.from_numpy(to_voxels).to(self.points) @ self.points  # (3, b, p)
+        sampled = sample(volume, coordinates[None, :, None])
         return sampled[0, :, 0].transpose(0, 1)
 
 
 def generators(dof: str) -> np.ndarray:
-    """Directions (n, 4, 4) in which a transform may move.
+    """Return the generators (n, 4, 4) of a group of transforms.
 
     Rotations and stretches are per radian or unit, translations per `LENGTH_MM`.
     """
@@ -181,32 +180,32 @@ def generators(dof: str) -> np.ndarray:
     return result
 
 
-def improve(
-    match: Match, matrices: np.ndarray, dof: str, steps: int, tolerance_mm: float
+def levenberg_marquardt(
+    match: LevelPair, matrices: np.ndarray, dof: str, steps: int, tolerance_mm: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Make transforms better, each on its own, by at most `steps` steps.
+    """Optimize each of several transforms by at most `steps` steps.
 
     Parameters
     ----------
     matrices : ndarray (b, 4, 4)
         Fixed to moving RAS mm.
     tolerance_mm : float
-        Stop when no transform moves by more than this any longer.
+        Stop when no transform changes by more than this.
 
     Returns
     -------
     matrices : ndarray (b, 4, 4)
     scores : ndarray (b,)
-        Never less than those of the transforms given.
+        Never less than those of the initial transforms.
     """
     current = np.array(matrices, dtype=np.float64)
-    scores, gradient, curvature, centre = match.linearise(current, dof)
+    scores, gradient, curvature, centre = match.linearize(current, dof)
     damping = np.full(len(current), 1e-2)
     for _ in range(steps):
         shift = _solve(gradient, curvature, damping)
         trial = _move(current, dof, centre, shift)
         moved = LENGTH_MM * np.abs(shift).max(1)
-        new = match.linearise(trial, dof)
+        new = match.linearize(trial, dof)
         better = (new[0] > scores) & _plausible(trial)
         current[better] = trial[better]
         for old, fresh in zip((scores, gradient, curvature, centre), new, strict=True):
@@ -227,7 +226,7 @@ def _solve(gradient: np.ndarray, curvature: np.ndarray, damping: np.ndarray) -> 
 
 
 def _move(matrices: np.ndarray, dof: str, centre: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    """Follow transforms (b, 4, 4) by the exponentials of their generators about `centre`."""
+    """Compose transforms (b, 4, 4) with exponentials of the generators about `centre`."""
     combined = np.einsum("bn,nij->bij", shift, generators(dof))
     combined[:, :3, 3] -= np.einsum("bij,bj->bi", combined[:, :3, :3], centre)
     return torch.linalg.matrix_exp(torch.from_numpy(combined)).numpy() @ matrices
@@ -235,16 +234,16 @@ def _move(matrices: np.ndarray, dof: str, centre: np.ndarray, shift: np.ndarray)
 
 def _plausible(matrices: np.ndarray) -> np.ndarray:
     stretch = np.linalg.svd(matrices[:, :3, :3], compute_uv=False)
-    return (stretch.max(1) < LARGEST_STRETCH) & (stretch.min(1) > 1 / LARGEST_STRETCH)
+    return (stretch.max(1) < MAX_STRETCH) & (stretch.min(1) > 1 / MAX_STRETCH)
 
 
 def _gram(rows: Tensor, weight: Tensor) -> np.ndarray:
-    """Weighted inner products (b, n, n) float64 of rows (b, n, p)."""
+    """Compute weighted inner products (b, n, n) float64 of rows (b, n, p)."""
     return torch.bmm(rows * weight[:, None], rows.mT).double().cpu().numpy()
 
 
 def _correlation(gram: np.ndarray) -> np.ndarray:
-    """Weighted correlation from the inner products of (1, moving, fixed)."""
+    """Compute the weighted correlation from the inner products of (1, moving, fixed)."""
     mass = np.maximum(gram[:, 0, 0], 1e-9)
     covariance = gram[:, 1:, 1:] - gram[:, 1:, :1] * gram[:, :1, 1:] / mass[:, None, None]
     spread = covariance[:, 0, 0] * covariance[:, 1, 1]
@@ -254,7 +253,7 @@ def _correlation(gram: np.ndarray) -> np.ndarray:
 def _normal_equations(
     gram: np.ndarray, basis: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Correlation, its gradient and curvature from inner products.
+    """Compute the correlation, its gradient and curvature from inner products.
 
     `gram` (b, 15, 15) holds the derivatives of the moving image to the 12 entries of the matrix,
     then (1, moving, fixed); `basis` (n, 12) takes entries to parameters. With the images centred
@@ -274,7 +273,7 @@ def _normal_equations(
 
 
 def _with_derivatives(moving: Level, channels: int) -> Tensor:
-    """Features, then their slopes in RAS per mm (three for each), then the weight."""
+    """Stack features, their derivatives along x, y, z (per mm), and the weight."""
     features = moving.features[:channels]
     slopes = torch.stack(torch.gradient(features, dim=(1, 2, 3)))  # (3, channel, i, j, k)
     matrix = torch.from_numpy(np.linalg.inv(moving.affine)[:3, :3].T.copy()).to(features)

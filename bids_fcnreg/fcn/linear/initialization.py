@@ -1,14 +1,14 @@
-"""Where linear alignment starts from: every orientation, evenly."""
+"""Initial transforms of the linear registration, evenly spread over all orientations."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from bids_fcnreg.fcn.linear.pyramid import Source
+from bids_fcnreg.fcn.linear.pyramid import PreparedImage
 
 
 def rotations(count: int) -> np.ndarray:
-    """Evenly spread rotations, the identity first.
+    """Return evenly spread rotations, the identity first.
 
     Parameters
     ----------
@@ -37,13 +37,14 @@ def rotations(count: int) -> np.ndarray:
     return np.concatenate([np.eye(3)[None], np.moveaxis(spiral, -1, 0)])
 
 
-def starts(fixed: Source, moving: Source, turns: np.ndarray, scalable: bool) -> np.ndarray:
-    """Transforms (b, 4, 4) from fixed to moving RAS mm that turn one object about the other.
+def initial_transforms(
+    fixed: PreparedImage, moving: PreparedImage, rotations: np.ndarray, scalable: bool
+) -> np.ndarray:
+    """Return initial transforms (b, 4, 4), fixed to moving, RAS+ mm, for given rotations.
 
-    The objects' centres are laid on each other; where an object is cut off, so that its centre
-    of mass is not to be trusted, also the centres of the fields of view, and what the headers
-    say is in one place. Sizes are as the headers say and, if they may change and both objects are
-    seen whole, as the volumes say.
+    Each aligns the objects' centres of mass. If an object is cut off, so that its centre of mass
+    is unreliable, the centres of the fields of view and the positions in the headers are tried as
+    well. The scale is 1 and, if it may change and both objects are complete, that of the volumes.
     """
     scales = [1.0]
     if scalable and fixed.complete and moving.complete:
@@ -57,22 +58,22 @@ def starts(fixed: Source, moving: Source, turns: np.ndarray, scalable: bool) -> 
     result = []
     for scale in scales:
         for about, target in centres:
-            matrices = np.tile(np.eye(4), (len(turns), 1, 1))
-            matrices[:, :3, :3] = scale * turns
-            matrices[:, :3, 3] = target - scale * turns @ about
+            matrices = np.tile(np.eye(4), (len(rotations), 1, 1))
+            matrices[:, :3, :3] = scale * rotations
+            matrices[:, :3, 3] = target - scale * rotations @ about
             result.append(matrices)
     return np.concatenate(result)
 
 
-def distinct(
-    matrices: np.ndarray, scores: np.ndarray, about: np.ndarray, count: int, apart_mm: float
+def select_distinct(
+    matrices: np.ndarray, scores: np.ndarray, centre: np.ndarray, count: int, apart_mm: float
 ) -> np.ndarray:
-    """Indices of the best transforms, the best first, without those that nearly repeat a better.
+    """Return indices of the best transforms, best first, without near duplicates.
 
-    Two are distinct if they lay the corners of a 100 mm cube around the point `about` (RAS mm)
-    more than `apart_mm` from each other on average.
+    Two are distinct if they map the corners of a 100 mm cube around the point `centre` (RAS+ mm)
+    more than `apart_mm` apart on average.
     """
-    corners = about[:, None] + np.array(np.meshgrid(*[[-50, 50]] * 3)).reshape(3, -1)
+    corners = centre[:, None] + np.array(np.meshgrid(*[[-50, 50]] * 3)).reshape(3, -1)
     moved = matrices[:, :3, :3] @ corners + matrices[:, :3, 3:]
     chosen: list[int] = []
     for n in np.argsort(-scores, kind="stable"):

@@ -1,8 +1,8 @@
-"""Images made ready for linear alignment: smooth, isotropic, and sure of what they know.
+"""Image pyramid of the linear registration, with a weight for unknown voxels.
 
-A level holds an image smoothed and resampled on an isotropic grid along the image's own axes,
-with a weight that says how much of each voxel is known. Beyond the field of view an image that
-ends in background is known to be background; one that is cut off (a neck, a slab) is unknown.
+A level is an image smoothed and resampled to an isotropic grid along the image's own axes, with a
+weight that is the known fraction of each voxel. Beyond the field of view, an image that ends in
+background is background; one that is cut off (a neck, a slab) is unknown.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.reproducible import one_thread
 from bids_fcnreg.fcn.spatial.grid import Image
 
-MARGIN_MM = 20.0  # background kept around the field of view
-WIDTH = 0.6  # least standard deviation of the smoothing, in voxels of the image
-SMALLEST_MM3 = 20_000.0  # a brain with less in view is not aligned
+MARGIN_MM = 20.0  # background added around the field of view
+MIN_SIGMA = 0.6  # smallest standard deviation of the smoothing, in voxels of the image
+MIN_VOLUME_MM3 = 20_000.0  # a smaller volume is not registered
 LOCAL_WINDOW = 2.0  # standard deviation of the local normalisation, in voxels of the level
-FLOOR = 0.0015  # variance added to the local one, of intensities scaled to 0..1
+VARIANCE_FLOOR = 0.0015  # added to the local variance, of intensities scaled to 0..1
 
 
 @dataclass(frozen=True)
-class Source:
-    """One image as the linear stage sees it.
+class PreparedImage:
+    """An image prepared for linear registration.
 
     Attributes
     ----------
     values : Tensor (i, j, k) float32
         Intensities scaled to about 0..1, background 0.
     excluded : Tensor (i, j, k) float32 or None
-        1 where the image must not be looked at.
+        1 at voxels to ignore.
     affine : ndarray (4, 4) float64
         Voxel to RAS mm.
     open_sides : tuple of 3 pairs of bool
@@ -79,19 +79,19 @@ class Level:
     affine: np.ndarray
 
 
-def prepare(
+def prepare_image(
     image: Image, name: str, mask: Image | None, exclude: Image | None, silhouette: bool
-) -> Source:
-    """Scale an image, find its object and say what of it is known.
+) -> PreparedImage:
+    """Scale the intensities of an image and find its object and unknown voxels.
 
     Parameters
     ----------
     image, mask, exclude : Image
-        On one grid; mask and exclude count where they are above 0.5.
+        On one grid; mask and exclude are true above 0.5.
     name : {"fixed", "moving"}
-        What error messages call the image.
+        Name of the image in error messages.
     silhouette : bool
-        True: outside the mask is background, and known. False: it is not looked at.
+        Whether voxels outside the mask are background; otherwise they are ignored.
 
     Raises
     ------
@@ -102,8 +102,8 @@ def prepare(
     inside = _as_mask(mask, image, f"mask of the {name} image")
     if not torch.isfinite(values).all() or values.min() == values.max():
         raise InputError(
-            f"The {name} image is empty (all voxels have one value, or are not finite): "
-            "give an image with a brain in it."
+            f"The {name} image is empty (all voxels are equal or not finite). Choose an image "
+            "of a brain."
         )
     if inside is None:
         floor = _quantile(values.flatten(), 0.005)
@@ -113,7 +113,9 @@ def prepare(
     values = values - floor
     ceiling = _quantile(values[inside], 0.99)
     if ceiling <= 0:
-        raise InputError(f"The {name} image is zero everywhere inside its mask.")
+        raise InputError(
+            f"The {name} image is zero everywhere inside its mask. Check the image and the mask."
+        )
     values = (values / ceiling).clamp(0, 1.2)
 
     excluded = _as_mask(exclude, image, f"exclusion mask of the {name} image", may_be_empty=True)
@@ -122,21 +124,21 @@ def prepare(
         if not silhouette:
             excluded = ~inside if excluded is None else excluded | ~inside
     if excluded is not None and bool(excluded.all()):
-        raise InputError(f"The exclusion mask leaves nothing of the {name} image to register.")
+        raise InputError(f"The exclusion mask covers the whole {name} image. Check the mask.")
 
     counts = inside.sum()
     volume = float(counts) * abs(np.linalg.det(image.grid.affine[:3, :3]))
-    if volume < SMALLEST_MM3:
+    if volume < MIN_VOLUME_MM3:
         raise InputError(
-            f"What the {name} image shows is {volume / 1000:.1f} ml, too small for a brain: "
-            "check its voxel size and its mask."
+            f"The object in the {name} image has {volume / 1000:.1f} ml, too small for a brain. "
+            "Check the voxel size and the mask."
         )
     moments = [
         (inside.sum(dim=[a for a in range(3) if a != axis]) * _arange(n, values)).sum() / counts
         for axis, n in enumerate(values.shape)
     ]
     centre = image.grid.affine @ np.array([*(float(m) for m in moments), 1.0])
-    return Source(
+    return PreparedImage(
         values=values,
         excluded=None if excluded is None else excluded.to(torch.float32),
         affine=np.asarray(image.grid.affine, dtype=np.float64),
@@ -147,12 +149,12 @@ def prepare(
     )
 
 
-def level(source: Source, spacing: float, sigma: float, local: bool) -> Level:
+def make_level(source: PreparedImage, spacing: float, sigma: float, local: bool) -> Level:
     """Smooth with a Gaussian of `sigma` mm and resample every `spacing` mm.
 
-    Smoothing and resampling are one matrix per axis. The mean of a voxel is taken over what is
-    known of its surroundings only (normalised convolution, Knutsson & Westin 1993). With `local`
-    the level has the locally normalised intensities, too.
+    Smoothing and resampling are one matrix per axis. Averages are over known voxels only
+    (normalized convolution, Knutsson & Westin 1993). With `local` the level also has the locally
+    normalized intensities.
     """
     matrices, masses, affine = [], [], source.affine.copy()
     for axis in range(3):
@@ -177,34 +179,34 @@ def level(source: Source, spacing: float, sigma: float, local: bool) -> Level:
     if local:
         normalised, surroundings = _normalise_locally(values, weight)
         features = torch.stack([values, normalised])
-        # a window that is not known whole has another mean: what it says of its centre is wrong
+        # the local mean of an incompletely known window is biased
         weight = weight * (10 * surroundings - 9).clamp(min=0.02)
     return Level(features=features, weight=weight, affine=affine)
 
 
 def _normalise_locally(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Zero mean and unit variance in a Gaussian window; and the known share of each window."""
+    """Normalize mean and variance in Gaussian windows; also return their known share."""
     indices = [_arange(n, values) for n in values.shape]
     windows = [_gaussian(index, index, LOCAL_WINDOW) for index in indices]
     mass = _apply(windows, weight)
     known = mass.clamp(min=1e-3)
     mean = _apply(windows, values * weight) / known
     variance = (_apply(windows, values.square() * weight) / known - mean.square()).clamp(min=0)
-    # the floor keeps flat regions (air) from being blown up to noise
-    return (values - mean) / (variance + FLOOR).sqrt() * (weight > 0), mass.clamp(max=1)
+    # the floor keeps noise in flat regions (air) small
+    return (values - mean) / (variance + VARIANCE_FLOOR).sqrt() * (weight > 0), mass.clamp(max=1)
 
 
 def _resampler(
     size: int, step: float, spacing: float, sigma: float, open_sides: tuple[bool, bool]
 ) -> tuple[Tensor, Tensor, float]:
-    """One axis: matrix (out, in), known mass of each row (out,), mm from first voxel to first."""
+    """Return for an axis the matrix (out, in), known mass (out,), and mm between first voxels."""
     low, high = (0.0 if side else MARGIN_MM for side in open_sides)
     length = size * step + low + high
     count = max(int(np.ceil(length / spacing)), 2)
     origin = -0.5 * step - low + 0.5 * (length - count * spacing) + 0.5 * spacing
     target = origin + spacing * torch.arange(count, dtype=torch.float32)
     # voxels that are far apart (thick slices) need a kernel wide enough to bridge them
-    width = max(sigma, WIDTH * step)
+    width = max(sigma, MIN_SIGMA * step)
     reach = int(np.ceil((4 * width + low + high) / step)) + 1
     padded = step * torch.arange(-reach, size + reach, dtype=torch.float32)
     kernel = _gaussian(target, padded, width)
@@ -219,7 +221,7 @@ def _resampler(
 
 
 def _gaussian(targets: Tensor, sources: Tensor, sigma: float) -> Tensor:
-    """Gaussian weights (targets, sources), each row of sum 1."""
+    """Return Gaussian weights (targets, sources), each row of sum 1."""
     weights = torch.exp(-0.5 * ((targets[:, None] - sources[None]) / sigma).square())
     return weights / weights.sum(1, keepdim=True)
 
@@ -241,15 +243,17 @@ def _as_mask(
     if mask is None:
         return None
     if difference := image.grid.mismatch(mask.grid):
-        raise InputError(f"The image and the {what} {difference}: both must have the same voxels.")
+        raise InputError(
+            f"The image and the {what} {difference}. Use a mask on the grid of the image."
+        )
     inside = (mask.data[0, 0] > 0.5).contiguous()
     if not may_be_empty and not inside.any():
-        raise InputError(f"The {what} is empty: no voxel is above 0.5.")
+        raise InputError(f"The {what} is empty (no voxel is above 0.5). Check the mask.")
     return inside
 
 
 def _open_sides(inside: Tensor) -> tuple[tuple[bool, bool], ...]:
-    """Whether the object reaches the ends of each axis with more than a few stray voxels."""
+    """Return whether more than a few voxels of the object reach the ends of each axis."""
     limit = 0.02 * float(inside.sum()) ** (2 / 3)
     return tuple(
         (
@@ -261,7 +265,7 @@ def _open_sides(inside: Tensor) -> tuple[tuple[bool, bool], ...]:
 
 
 def _otsu(values: Tensor) -> float:
-    """Threshold between background and object (Otsu 1979), of values that start near 0."""
+    """Return the threshold between background and object (Otsu 1979); values start near 0."""
     top = _quantile(values.flatten(), 0.998)
     histogram = torch.histc(values.clamp(0, top).cpu(), 128, 0, max(top, 1e-6)).double()
     centres = (torch.arange(128, dtype=torch.float64) + 0.5) * top / 128
@@ -272,7 +276,7 @@ def _otsu(values: Tensor) -> float:
 
 
 def _quantile(values: Tensor, fraction: float) -> float:
-    """Quantile of at most about a million values, evenly picked."""
+    """Return the quantile of a sample of about a million values."""
     values = values[:: max(1, values.numel() // 1_000_000)]
     return float(values.kthvalue(max(1, round(fraction * values.numel()))).values)
 

@@ -1,4 +1,4 @@
-"""What a deformation costs at one level of resolution: dissimilarity plus roughness."""
+"""Objective of a registration at one resolution: dissimilarity plus regularization."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bids_fcnreg.fcn.losses.regularization import bending, diffusion, total_vari
 from bids_fcnreg.fcn.losses.similarity import local_ncc, ncc
 from bids_fcnreg.fcn.pair import Pair
 from bids_fcnreg.fcn.spatial.displacement import warp
-from bids_fcnreg.fcn.spatial.midpoint import Halves
+from bids_fcnreg.fcn.spatial.midpoint import MidpointDeformation
 
 REGULARITIES: dict[str, Callable[[Tensor], Tensor]] = {
     "tv": total_variation,
@@ -44,7 +44,7 @@ class Objective:
     def __call__(
         self, fixed: Tensor, moving: Tensor, displacement: Tensor, weight: Tensor | None = None
     ) -> Tensor:
-        """Cost of a displacement.
+        """Compute the cost of a displacement.
 
         Parameters
         ----------
@@ -60,33 +60,38 @@ class Objective:
         Tensor ()
             Lower is better; differentiable with respect to `displacement`.
         """
-        alike = self._alike(fixed, warp(moving, displacement), weight)
-        return self.strength * REGULARITIES[self.regularity](displacement) - alike
+        similarity = self._similarity(fixed, warp(moving, displacement), weight)
+        return self.strength * REGULARITIES[self.regularity](displacement) - similarity
 
-    def halfway(self, pair: Pair, halves: Halves) -> Tensor:
-        """Cost of a symmetric deformation, that of both halves.
+    def midpoint_cost(self, pair: Pair, deformation: MidpointDeformation) -> Tensor:
+        """Compute the cost of a midpoint deformation.
 
         Parameters
         ----------
         pair : Pair
-            The images, on the grid of the halves.
-        halves : Halves
-            What is judged.
+            On the grid of the deformation.
+        deformation : MidpointDeformation
+            The deformation to evaluate.
 
         Returns
         -------
         Tensor ()
-            Lower is better; differentiable with respect to both halves.
+            Lower is better; differentiable with respect to both displacements.
         """
-        fixed, moving = halves.meet(pair.fixed, pair.moving)
+        fixed, moving = deformation.warp_to_midpoint(pair.fixed, pair.moving)
         # Each term is differentiated with respect to one of the images only.
-        alike = self._alike(fixed.detach(), moving, pair.counted)
-        alike = (alike + self._alike(moving.detach(), fixed, pair.counted)) / 2
+        similarity = self._similarity(fixed.detach(), moving, pair.effective_weight)
+        similarity = (
+            similarity + self._similarity(moving.detach(), fixed, pair.effective_weight)
+        ) / 2
         regularity = REGULARITIES[self.regularity]
-        return self.strength * (regularity(halves.to_fixed) + regularity(halves.to_moving)) - alike
+        return (
+            self.strength * (regularity(deformation.to_fixed) + regularity(deformation.to_moving))
+            - similarity
+        )
 
-    def _alike(self, fixed: Tensor, warped: Tensor, weight: Tensor | None) -> Tensor:
-        """Similarity, differentiable with respect to `warped`."""
+    def _similarity(self, fixed: Tensor, warped: Tensor, weight: Tensor | None) -> Tensor:
+        """Compute the similarity, differentiable with respect to `warped`."""
         if self.similarity == "ncc":
             return ncc(fixed, warped, weight)
         return local_ncc(fixed, warped, self.radius, weight)

@@ -1,4 +1,4 @@
-"""How rough a displacement is: total variation, diffusion energy, bending energy.
+"""Regularization of a displacement: total variation, diffusion energy, bending energy.
 
 Each takes a displacement (batch, 3, i, j, k) in voxels and returns a mean over voxels, so that
 its weight does not depend on the size of the image.
@@ -16,7 +16,7 @@ from bids_fcnreg.fcn.reproducible import mean
 
 
 def total_variation(displacement: Tensor) -> Tensor:
-    """Mean absolute first difference, summed over components and axes.
+    """Compute the mean absolute first difference, summed over components and axes.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def total_variation(displacement: Tensor) -> Tensor:
 
 
 def diffusion(displacement: Tensor) -> Tensor:
-    """Mean squared first difference, summed over components and axes.
+    """Compute the mean squared first difference, summed over components and axes.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def diffusion(displacement: Tensor) -> Tensor:
 
 
 def bending(displacement: Tensor) -> Tensor:
-    """Mean squared second difference, mixed ones included, summed over components.
+    """Compute the mean squared second difference, including mixed ones, summed over components.
 
     Zero for every affine displacement.
 
@@ -77,5 +77,5 @@ def bending(displacement: Tensor) -> Tensor:
 
 
 def _sum(terms: Iterable[Tensor]) -> Tensor:
-    """Sum of at least one tensor."""
+    """Sum one or more tensors."""
     return reduce(operator.add, terms)

@@ -1,4 +1,4 @@
-"""How alike two images are: global and local normalised cross-correlation.
+"""Similarity of two images: global and local normalized cross-correlation.
 
 Both are 1 for images equal up to a positive linear change of intensities. Gradients are in closed
 form: cheaper than automatic differentiation, in time and in memory.
@@ -19,19 +19,19 @@ from bids_fcnreg.fcn.cpu import kernels
 from bids_fcnreg.fcn.reproducible import total, variance
 from bids_fcnreg.fcn.spatial.filters import box, box_transposed
 
-#: Windows whose variance is below this part of the image's variance hold nothing to compare.
+#: Windows whose variance is below this fraction of the image's variance are ignored.
 FLAT = 1e-4
 
 
 def ncc(fixed: Tensor, warped: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Global normalised cross-correlation.
+    """Compute the global normalized cross-correlation.
 
     Parameters
     ----------
     fixed, warped : Tensor (batch, channels, i, j, k)
         The two images, on the same grid.
     weight : Tensor, broadcastable, optional
-        How much each voxel counts, at least 0.
+        Weight of each voxel, at least 0.
 
     Returns
     -------
@@ -61,7 +61,7 @@ def ncc(fixed: Tensor, warped: Tensor, weight: Tensor | None = None) -> Tensor:
 def local_ncc(
     fixed: Tensor, warped: Tensor, radius: int = 2, weight: Tensor | None = None
 ) -> Tensor:
-    """Mean over all voxels of the squared correlation in a cube around each, sign kept.
+    """Compute the mean signed squared correlation in a cubic window around each voxel.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def local_ncc(
     radius : int
         The window has ``2 * radius + 1`` voxels along each axis.
     weight : Tensor, broadcastable, optional
-        How much the window around each voxel counts, at least 0.
+        Weight of the window around each voxel, at least 0.
 
     Returns
     -------
@@ -89,7 +89,7 @@ def local_ncc(
 
 
 class FixedWindows:
-    """Windows of one fixed image, to be compared with many warped ones.
+    """Windows of a fixed image, for comparison with several warped images.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ class FixedWindows:
         self.usable = self.variance > FLAT * variance(fixed)
 
     def compare(self, warped: Tensor) -> Comparison:
-        """Local correlation with a warped image of the same shape."""
+        """Compute the local correlation with a warped image of the same shape."""
         means = box(torch.cat([warped, warped**2, self.fixed * warped], dim=1), self.radius)
         mean, square, product = means.chunk(3, dim=1)
         spread = square - mean**2
@@ -124,7 +124,7 @@ class FixedWindows:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Local correlation of two images, and what its gradient is made of.
+    """Local correlation of two images, and the terms of its gradient.
 
     With the means m, variances s and covariance c of a window and its value
     ``v = |c| c / (s_F s_W)``, the derivative of v by a voxel W(x) of the window is
@@ -146,17 +146,17 @@ class Comparison:
     mean: Tensor
 
     def centre_force(self, windows: FixedWindows, warped: Tensor) -> Tensor:
-        """Derivative of each window's value by the warped voxel at its centre.
+        """Compute the derivative of each window's value by the warped voxel at its centre.
 
-        Up to the number of voxels in a window, which is left out. It needs no further filter, and
-        is what ANTs follows (Avants et al. 2008).
+        The number of voxels in a window is omitted. No further filter is needed; ANTs uses the
+        same approximation (Avants et al. 2008).
         """
         return self.to_fixed * (windows.fixed - windows.mean) - self.to_warped * (
             warped - self.mean
         )
 
     def gradient(self, windows: FixedWindows, warped: Tensor, share: Tensor) -> Tensor:
-        """Derivative of the sum of all windows' values, each times its `share`, by each voxel."""
+        """Compute the derivative by each voxel of the sum of all windows' values times `share`."""
         to_fixed, to_warped = share * self.to_fixed, share * self.to_warped
         offset = to_warped * self.mean - to_fixed * windows.mean
         terms = box_transposed(torch.cat([to_fixed, to_warped, offset], dim=1), windows.radius)
@@ -166,16 +166,16 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Forces:
-    """Local correlation of two images, and where their points want to go to increase it.
+    """Local correlation of two images, and the forces on their points that increase it.
 
     Parameters
     ----------
     value : Tensor ()
         Weighted mean of the windows' values.
     on_first, on_second : Tensor (1, 3, i, j, k)
-        Derivative of `value` by a displacement of the point that each voxel of the first and of
-        the second image shows, per voxel of displacement: each window acts on its centre only
-        (`Comparison.centre_force`), times the gradient of the image as it is given.
+        Derivative of `value` by a displacement (in voxels) of each voxel of the first and of the
+        second image: each window acts on its centre only (`Comparison.centre_force`), times the
+        gradient of the image.
     """
 
     value: Tensor
@@ -190,26 +190,26 @@ def local_ncc_forces(
     weight: Tensor | None = None,
     shares: Sequence[float] | None = None,
 ) -> Forces:
-    """Local correlation of two images, and the forces that increase it; symmetric in the images.
+    """Compute the local correlation of two images and the forces that increase it.
 
     Parameters
     ----------
     first, second : Tensor (1, channels, i, j, k)
-        The two images, on the same grid; their channels are compared one by one.
+        The two images, on the same grid; their channels are compared separately.
     radius : int
         The window has ``2 * radius + 1`` voxels along each axis.
     weight : Tensor, broadcastable to (1, 1, i, j, k), optional
-        How much the window around each voxel counts, at least 0.
+        Weight of the window around each voxel, at least 0.
     shares : sequence of float, optional
-        How much each channel counts; by default all the same, with the sum one.
+        Weight of each channel; by default equal weights of sum 1.
 
     Returns
     -------
     Forces
-        Zero where `weight` is.
+        Zero where `weight` is zero. Symmetric in the images.
     """
     if first.shape != second.shape:
-        raise RuntimeError(f"Images of the shapes {first.shape} and {second.shape}.")
+        raise RuntimeError(f"The images have different shapes: {first.shape} and {second.shape}.")
     channels = first.shape[1]
     shares = shares or [1 / channels] * channels
     weight = _normalised(weight, first[:, :1])
@@ -228,7 +228,7 @@ def local_ncc_forces(
 def _channel_forces(
     first: Tensor, second: Tensor, radius: int, weight: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Weighted sum of one channel's windows, and the forces on both images."""
+    """Compute the weighted sum of one channel's windows, and the forces on both images."""
 
     def force_on(moved: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
         windows = FixedWindows(other, radius)
@@ -262,6 +262,6 @@ class _LocalNCC(torch.autograd.Function):
 
 
 def _normalised(weight: Tensor | None, like: Tensor) -> Tensor:
-    """Weights of the shape of `like` with the sum one; equal ones by default."""
+    """Return weights of the shape of `like` and of sum 1, by default equal."""
     weight = torch.ones_like(like) if weight is None else weight.expand_as(like)
     return weight / total(weight).clamp(min=1e-6)

@@ -1,8 +1,8 @@
-"""Contrasts of a pair: its intensities, and either border of the cortex told apart.
+"""Image channels of a pair: intensities, and the inner and outer border of the cortex.
 
-Local correlation of intensities follows the strongest edge in each window. In a T1w brain, cortex
-meets CSF on one side and white matter on the other, two edges of unlike strength. Compared also
-as images in which everything on either side of one of them is alike, both count everywhere.
+Local correlation of intensities is dominated by the strongest edge in each window. In a T1w brain,
+the cortex has two borders of different strength, to CSF and to white matter. In a further channel
+for each border, with constant intensities on either side, both count everywhere.
 """
 
 from __future__ import annotations
@@ -16,98 +16,98 @@ from torch import Tensor
 
 from bids_fcnreg.fcn.pair import Pair
 from bids_fcnreg.fcn.reproducible import one_thread
-from bids_fcnreg.fcn.spatial.midpoint import Halves
+from bids_fcnreg.fcn.spatial.midpoint import MidpointDeformation
 
-#: How much the similarity of each contrast counts: of intensities, of the two borders.
+#: Weights of the channels in the similarity: intensities, the two borders.
 SHARES = (0.625, 0.1875, 0.1875)
 
-#: Where the borders lie, as parts of the way from the mean of all other tissue to white matter's.
+#: Border intensities, as fractions of the distance from the mean of other tissue to white
+#: matter's.
 BORDERS = (-0.1, 0.55)
 
-#: Width of the borders, as a part of the same way.
+#: Width of the borders, as a fraction of the same distance.
 SOFTNESS = 1 / 16
 
-#: Intensities (of about 0 to 1) up to this are background that interpolation brought in.
+#: Intensities (of about 0 to 1) up to this are background, smoothed in by interpolation.
 BACKGROUND = 0.05
 
-#: Quantiles are taken of about so many values.
+#: Quantiles are computed from about this number of values.
 SAMPLE = 500_000
 
-#: Rounds of expectation and maximisation.
+#: Iterations of the expectation–maximization algorithm.
 ROUNDS = 60
 
 
-def with_borders(pair: Pair, halves: Halves) -> Pair:
-    """The pair with further channels that show the borders of the cortex.
+def add_border_channels(pair: Pair, deformation: MidpointDeformation) -> Pair:
+    """Add channels for the borders of the cortex to a pair.
 
     Parameters
     ----------
     pair : Pair
         With images (1, 1, i, j, k), T1w: white matter is the bright class of their intensities.
-    halves : Halves
-        What of the deformation is known, on the grid of the pair. Where the images overlap, as
-        many voxels of either are to be brighter than a border.
+    deformation : MidpointDeformation
+        Current deformation, on the grid of the pair. Where the images overlap, equal fractions of
+        their voxels are brighter than a border.
 
     Returns
     -------
     Pair
-        With images (1, 3, i, j, k): intensities, and from 0 to 1 how sure a voxel is brighter
-        than each of the borders.
+        With images (1, 3, i, j, k): intensities, and for each border a soft threshold, 0 to 1.
     """
     moving = pair.moving if pair.exclude is None else pair.moving * (1 - pair.exclude)
     images = pair.fixed, moving
-    met = halves.meet(*images)
-    overlap = (met[0] > BACKGROUND) & (met[1] > BACKGROUND)
-    shown = [image[overlap] for image in met]
+    warped = deformation.warp_to_midpoint(*images)
+    overlap = (warped[0] > BACKGROUND) & (warped[1] > BACKGROUND)
+    overlapping = [image[overlap] for image in warped]
     classes = [two_classes(image[image > BACKGROUND]) for image in images]
     borders = [
-        _agreed([other + part * (white - other) for other, white in classes], shown)
+        _matched_borders([other + part * (white - other) for other, white in classes], overlapping)
         for part in BORDERS
     ]
     of_fixed, of_moving = zip(*borders, strict=True)
     widths = [SOFTNESS * max(white - other, 1e-3) for other, white in classes]
     return replace(
         pair,
-        fixed=_beside(pair.fixed, of_fixed, widths[0]),
-        moving=_beside(pair.moving, of_moving, widths[1]),
+        fixed=_with_border_channels(pair.fixed, of_fixed, widths[0]),
+        moving=_with_border_channels(pair.moving, of_moving, widths[1]),
     )
 
 
-def _beside(image: Tensor, borders: Sequence[float], width: float) -> Tensor:
-    """An image (1, 1, i, j, k), and for each border how sure its voxels are brighter."""
+def _with_border_channels(image: Tensor, borders: Sequence[float], width: float) -> Tensor:
+    """Append a soft threshold at each border to an image (1, 1, i, j, k)."""
     with one_thread():
         return torch.cat([image, *(torch.sigmoid((image - b) / width) for b in borders)], dim=1)
 
 
-def _agreed(borders: Sequence[float], shown: Sequence[Tensor]) -> list[float]:
-    """Borders of both images that part the same share of the values (n,) both show.
+def _matched_borders(borders: Sequence[float], overlapping: Sequence[Tensor]) -> list[float]:
+    """Return borders of both images at the same quantile of their values (n,).
 
-    The classes found in two images need not be the same tissues: their borders have to be.
+    The classes found in two images may differ in tissue; their borders must not.
     """
-    if not shown[0].numel():
+    if not overlapping[0].numel():
         return list(borders)
     ranks = [
         float((values <= border).double().mean())
-        for values, border in zip(shown, borders, strict=True)
+        for values, border in zip(overlapping, borders, strict=True)
     ]
-    some = (values[:: max(1, values.numel() // SAMPLE)].cpu().numpy() for values in shown)
+    some = (values[:: max(1, values.numel() // SAMPLE)].cpu().numpy() for values in overlapping)
     return [float(np.quantile(values, np.mean(ranks))) for values in some]
 
 
 def two_classes(values: Tensor, bins: int = 256) -> tuple[float, float]:
-    """Mean intensities of the two classes that a histogram shows.
+    """Estimate the mean intensities of two classes from a histogram.
 
     Parameters
     ----------
     values : Tensor (n,)
         Intensities.
     bins : int
-        Of the histogram.
+        Number of bins of the histogram.
 
     Returns
     -------
     low, high : float
-        Means of a mixture of two Gaussians; 0 and 1 of no values.
+        Means of a mixture of two Gaussians; 0 and 1 without values.
 
     References
     ----------

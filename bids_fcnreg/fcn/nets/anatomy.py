@@ -100,10 +100,10 @@ class AnatomyFCN(nn.Module):
         Parameters
         ----------
         image : Tensor (1, 1, i, j, k)
-            RAS+ orientation, 2 mm voxels, intensities from `normalize_intensities`; each size is
-            divisible by `multiple`.
+            RAS+ orientation, 2 mm voxels, intensities from `normalize_intensities`; each
+            size is divisible by `multiple`.
         voxels : Tensor (n,), int64, optional
-            Flat indices of the voxels whose logits are wanted, by default all.
+            Flat indices of the voxels to return logits for, by default all.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""Trained networks as files: safetensors that know what they are and whether they are whole."""
+"""Save and load trained networks: safetensors files with architecture and checksum."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from bids_fcnreg.fcn.nets.anatomy import AnatomyFCN
 from bids_fcnreg.fcn.nets.li_fan_2017 import FCN2017
 from bids_fcnreg.fcn.nets.mdregnet import DiffeomorphicFCN
 
-#: A network that registers a pair.
+#: Network for pairwise registration.
 RegistrationNetwork = DiffeomorphicFCN | FCN2017
 
-#: Networks that register a pair.
+#: Networks for pairwise registration.
 NETWORKS: dict[str, type[DiffeomorphicFCN] | type[FCN2017]] = {
     "diffeomorphic": DiffeomorphicFCN,
     "2017": FCN2017,
 }
 
-#: All networks that a file can hold.
+#: All networks that a model file can contain.
 ARCHITECTURES: dict[str, type[DiffeomorphicFCN] | type[FCN2017] | type[AnatomyFCN]] = {
     **NETWORKS,
     "anatomy": AnatomyFCN,
 }
 
-#: Under this name a file says what its weights are.
-_FACTS = "fcnreg"
+#: Metadata key of the description of the weights.
+_METADATA_KEY = "fcnreg"
 
-#: Where the weights are that come with the package.
-SHIPPED = Path(__file__).parents[2] / "data" / "weights"
+#: Folder of the weights that come with the package.
+PACKAGED_WEIGHTS = Path(__file__).parents[2] / "data" / "weights"
 
 
-def shipped(network: str) -> Path:
-    """File of the weights that come with the package.
+def packaged_weights(network: str) -> Path:
+    """Return the file of the weights that come with the package.
 
     Parameters
     ----------
@@ -52,24 +52,24 @@ def shipped(network: str) -> Path:
     Raises
     ------
     InputError
-        If none come for this network.
+        If there are none for this network.
     """
-    path = SHIPPED / f"{network}.safetensors"
+    path = PACKAGED_WEIGHTS / f"{network}.safetensors"
     if not path.is_file():
         raise InputError(
-            f"No trained weights come with the package for the network {network}: train some "
-            "with `fcnreg train` and give the file with --model, or use --mode optimize."
+            f"The package has no trained weights for the network {network}. Train it with "
+            "`fcnreg train` and pass the file with --model, or use --mode optimize."
         )
     return path
 
 
-def kind_of(network: RegistrationNetwork | AnatomyFCN) -> str:
-    """Name in `ARCHITECTURES` of what a network is."""
-    return next(name for name, made in ARCHITECTURES.items() if type(network) is made)
+def architecture_of(network: RegistrationNetwork | AnatomyFCN) -> str:
+    """Return the name of a network in `ARCHITECTURES`."""
+    return next(name for name, cls in ARCHITECTURES.items() if type(network) is cls)
 
 
 def save(network: RegistrationNetwork | AnatomyFCN, path: Path) -> None:
-    """Write a network to a file that `load` can make it anew from.
+    """Write a network to a file that `load` reads.
 
     Parameters
     ----------
@@ -80,13 +80,13 @@ def save(network: RegistrationNetwork | AnatomyFCN, path: Path) -> None:
     """
     tensors = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
     facts = {
-        "network": kind_of(network),
+        "network": architecture_of(network),
         "arguments": network.arguments,
         "sha256": _checksum(tensors),
     }
     with replacing(path) as temporary:
-        # One entry: several would come in any order, and equal weights shall be equal files.
-        save_file(tensors, temporary, metadata={_FACTS: json.dumps(facts)})
+        # One entry: several have no fixed order, and equal weights must give equal files.
+        save_file(tensors, temporary, metadata={_METADATA_KEY: json.dumps(facts)})
 
 
 @overload
@@ -100,14 +100,14 @@ def load(path: Path, networks: Collection[Literal["anatomy"]]) -> tuple[AnatomyF
 def load(
     path: Path, networks: Collection[str] = tuple(NETWORKS)
 ) -> tuple[RegistrationNetwork | AnatomyFCN, str]:
-    """Read a network from a file, and make sure that it is as it was written.
+    """Read a network from a file and verify its checksum.
 
     Parameters
     ----------
     path : path
         Written by `save`.
     networks : collection of str
-        Accepted keys of `ARCHITECTURES`; by default those that register a pair.
+        Accepted keys of `ARCHITECTURES`; by default those for pairwise registration.
 
     Returns
     -------
@@ -119,7 +119,7 @@ def load(
     Raises
     ------
     InputError
-        If the file is not such a file, or is damaged.
+        If the file is not a model file of this package, or is damaged.
     """
     try:
         with safe_open(path, framework="pt") as stream:
@@ -127,30 +127,29 @@ def load(
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise InputError(
-            f"The model {path} cannot be read as a .safetensors file ({error}): give a file made "
-            "by fcnreg train."
+            f"The model {path} is not a readable .safetensors file ({error}). Choose a file "
+            "written by `fcnreg train`."
         ) from error
     if facts is None or facts["network"] not in networks:
         raise InputError(
-            f"The model {path} holds no network of ours: train one with fcnreg train."
+            f"The model {path} was not written by `fcnreg train`. Train one with `fcnreg train`."
         )
     if facts["sha256"] != _checksum(tensors):
         raise InputError(
-            f"The model {path} is damaged: its checksum is not that of its weights. Copy or "
-            "download it again."
+            f"The model {path} is damaged: its checksum does not match. Copy or download it again."
         )
     network = _assembled(ARCHITECTURES[facts["network"]], facts["arguments"], tensors)
     if network is None:
         raise InputError(
-            f"The model {path} does not hold what a network {facts['network']} consists of (was "
-            "it made by another version?): train one with fcnreg train."
+            f"The model {path} does not match the network {facts['network']} of this version. "
+            "Train one with `fcnreg train`."
         )
     network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # not in stubs
     return network.eval(), facts["sha256"]
 
 
-def is_whole(path: Path) -> bool:
-    """Whether a file is there and holds weights that `load` would read."""
+def is_intact(path: Path) -> bool:
+    """Return whether a file exists and can be read by `load`."""
     try:
         load(path)
     except InputError:
@@ -159,9 +158,9 @@ def is_whole(path: Path) -> bool:
 
 
 def _facts(metadata: dict[str, str] | None) -> dict[str, Any] | None:
-    """What a file says of its weights; None if it was not written by `save`."""
+    """Return the description of the weights; None if the file was not written by `save`."""
     try:
-        facts = json.loads((metadata or {})[_FACTS])
+        facts = json.loads((metadata or {})[_METADATA_KEY])
         known = facts["network"] in ARCHITECTURES and isinstance(facts["arguments"], dict)
         return facts if known and "sha256" in facts else None
     except (KeyError, TypeError, ValueError, RecursionError):
@@ -173,9 +172,9 @@ def _assembled(
     arguments: dict[str, Any],
     tensors: dict[str, Tensor],
 ) -> RegistrationNetwork | AnatomyFCN | None:
-    """Network of these weights; None if they do not fit."""
+    """Build a network with given weights; None if they do not fit."""
     try:
-        # Arguments cannot make it larger than the weights are, before any of it is made.
+        # Checked before allocation: a network cannot be larger than its weights.
         if not all(value.isfinite().all() for value in tensors.values()):
             return None
         if max(arguments["widths"]) ** 2 > sum(value.numel() for value in tensors.values()):
@@ -188,7 +187,7 @@ def _assembled(
 
 
 def _checksum(tensors: dict[str, Tensor]) -> str:
-    """SHA-256 over names, shapes and values."""
+    """Compute the SHA-256 of names, shapes and values."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(f"{name} {tuple(tensors[name].shape)}".encode())

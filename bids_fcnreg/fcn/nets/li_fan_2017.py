@@ -1,4 +1,4 @@
-"""The fully convolutional networks: a pair of images in, a displacement out."""
+"""Network of Li & Fan (2017): from an image pair to a displacement."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from torch.nn import functional as nnf
 
 from bids_fcnreg.fcn.losses.objective import Objective
 from bids_fcnreg.fcn.pair import Pair
-from bids_fcnreg.fcn.spatial.midpoint import Halves
+from bids_fcnreg.fcn.spatial.midpoint import MidpointDeformation
 from bids_fcnreg.fcn.spatial.transform import Displacement
 
 
 class FCN2017(nn.Module):
-    """Network of Li & Fan 2017: convolution, pooling, deconvolution, a regression at each level.
+    """Network of Li & Fan (2017) with a regression layer at each resolution.
 
-    The fixed and the moving image enter as two channels. Convolutions and poolings go down to the
-    coarsest resolution, deconvolutions come back up; a regression layer at each resolution on
-    the way up gives the displacement there, which is supervised by image similarity at that
-    resolution. The finest one has the resolution of the images. That plan is the paper's; kernel
-    sizes, widths, instance normalisation and the absence of skip connections are choices of ours,
-    as is local in place of global correlation as the similarity it is trained with.
+    The fixed and the moving image are two input channels. Convolution and pooling layers lead to
+    the coarsest resolution, deconvolution layers back up. A regression layer at each resolution on
+    the way up returns a displacement, supervised by image similarity at that resolution; the
+    finest has the resolution of the images. This layout is the paper's. Kernel sizes, widths,
+    instance normalization, the absence of skip connections, and training with local instead of
+    global correlation are not specified there.
 
     Parameters
     ----------
     widths : sequence of int
-        Number of features at each resolution, finest first; each next one is half the size.
+        Number of features at each resolution, finest first; each level halves the resolution.
     spacing : float
-        Voxel size in mm at which it sees the images.
+        Voxel size of the input images in mm.
 
     References
     ----------
@@ -51,7 +51,7 @@ class FCN2017(nn.Module):
 
     @property
     def arguments(self) -> dict[str, object]:
-        """What to make such a network from."""
+        """Arguments that recreate this architecture."""
         return {"widths": self.widths, "spacing": self.spacings[0]}
 
     @property
@@ -60,7 +60,7 @@ class FCN2017(nn.Module):
         return len(self.widths)
 
     def forward(self, fixed: Tensor, moving: Tensor) -> list[Tensor]:
-        """Displacements that pull the moving image onto the fixed one.
+        """Compute displacements that pull the moving image onto the fixed one.
 
         Parameters
         ----------
@@ -84,7 +84,7 @@ class FCN2017(nn.Module):
         return [finest[..., :i, :j, :k], *coarser]
 
     def _displacements(self, images: Tensor) -> list[Tensor]:
-        """Displacements at every resolution, finest first, of what enters."""
+        """Compute displacements at every resolution, finest first."""
         features = images
         for level, convolution in enumerate(self.convolutions):
             features = convolution(features if level == 0 else nnf.max_pool3d(features, 2))
@@ -94,15 +94,15 @@ class FCN2017(nn.Module):
             displacements.insert(0, self.regressions[level](features))
         return displacements
 
-    def begin(self, stage: int) -> None:
-        """There is nothing to prepare for its only stage."""
+    def initialize_stage(self, stage: int) -> None:
+        """Do nothing: there is one stage only."""
 
-    def follows(self, stage: int) -> bool:
-        """It has no coarser stage."""
+    def is_untrained(self, stage: int) -> bool:
+        """Return False: there is no coarser stage."""
         return False
 
     def cost(self, pair: Pair, objective: Objective, stage: int = 0) -> Tensor:
-        """Cost of the displacements of one pair, summed over resolutions (deep self-supervision).
+        """Compute the cost of one pair, summed over resolutions (deep self-supervision).
 
         Parameters
         ----------
@@ -119,22 +119,23 @@ class FCN2017(nn.Module):
         """
         pair = pair.coarser(self.spacings[stage])
         displacements = self(pair.fixed, pair.moving)
-        cost = objective(pair.fixed, pair.moving, displacements[0], pair.counted)
+        cost = objective(pair.fixed, pair.moving, displacements[0], pair.effective_weight)
         multiple = 2 ** (self.levels - 1)
         fixed, moving, weight = (
-            pad_to_multiple(data, multiple) for data in (pair.fixed, pair.moving, pair.counted)
+            pad_to_multiple(data, multiple)
+            for data in (pair.fixed, pair.moving, pair.effective_weight)
         )
         for displacement in displacements[1:]:
             fixed, moving, weight = (nnf.avg_pool3d(data, 2) for data in (fixed, moving, weight))
             cost = cost + objective(fixed, moving, displacement, weight)
         return cost
 
-    def deform(self, pair: Pair) -> Halves:
-        """Deformation of a pair by one pass, without gradients."""
+    def deform(self, pair: Pair) -> MidpointDeformation:
+        """Predict the deformation of a pair in one forward pass, without gradients."""
         pair = pair.coarser(self.spacings[0])
         with torch.no_grad():
             displacement = self(pair.fixed, pair.moving)[0]
-        return Halves.one_sided(Displacement(pair.grid, displacement))
+        return MidpointDeformation.one_sided(Displacement(pair.grid, displacement))
 
 
 def pad_to_multiple(data: Tensor, multiple: int) -> Tensor:
@@ -144,14 +145,14 @@ def pad_to_multiple(data: Tensor, multiple: int) -> Tensor:
 
 
 def convolution_dtype(images: Tensor, multiple: int) -> torch.dtype:
-    """Precision of a network's convolutions: bfloat16 where the device computes in it.
+    """Return the dtype of a network's convolutions: bfloat16 where the device supports it.
 
     Parameters
     ----------
     images : Tensor (batch, channels, i, j, k)
-        What enters.
+        Input of the network.
     multiple : int
-        How many of its voxels along an axis are one at the network's coarsest resolution.
+        Downsampling factor of the network's coarsest resolution.
     """
     device = images.device
     if min(images.shape[2:]) < 3 * multiple:
@@ -162,7 +163,7 @@ def convolution_dtype(images: Tensor, multiple: int) -> torch.dtype:
 
 
 def _convolution(inputs: int, outputs: int) -> nn.Sequential:
-    """Convolution of 3 x 3 x 3 with normalisation, at one resolution."""
+    """Make a 3 x 3 x 3 convolution with instance normalization."""
     return nn.Sequential(
         nn.Conv3d(inputs, outputs, 3, padding=1, bias=False),
         nn.InstanceNorm3d(outputs, affine=True),
@@ -171,7 +172,7 @@ def _convolution(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def _deconvolution(inputs: int, outputs: int) -> nn.Sequential:
-    """Up to twice the resolution."""
+    """Make a deconvolution that doubles the resolution."""
     return nn.Sequential(
         nn.ConvTranspose3d(inputs, outputs, 4, stride=2, padding=1, bias=False),
         nn.InstanceNorm3d(outputs, affine=True),
@@ -180,7 +181,7 @@ def _deconvolution(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def _regression(inputs: int) -> nn.Conv3d:
-    """Displacement from features; starts close to none at all."""
+    """Make the layer from features to a displacement, which starts close to zero."""
     layer = nn.Conv3d(inputs, 3, 3, padding=1)
     nn.init.normal_(layer.weight, std=1e-4)
     assert layer.bias is not None  # by default it has one

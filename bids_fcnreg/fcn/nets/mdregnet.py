@@ -1,10 +1,9 @@
 """The default network: multi-resolution, incremental, diffeomorphic, symmetric.
 
-At each level of resolution, from coarse to fine, the images as the levels before warped them
-enter a fully convolutional network, which returns a velocity. A Gaussian layer smooths it,
-scaling and squaring integrates it, and the step so found is composed with the deformation so far.
-As both images move towards a space in the middle, exchanging them exchanges the halves of the
-deformation exactly.
+At each resolution, from coarse to fine, the images warped by the previous levels enter a fully
+convolutional network, which returns a velocity field. A Gaussian layer smooths it, scaling and
+squaring integrates it, and the resulting step is composed with the deformation so far. Both images
+are warped to the midpoint, so that exchanging them exchanges the two displacements exactly.
 
 References
 ----------
@@ -30,12 +29,12 @@ from bids_fcnreg.fcn.pair import Pair
 from bids_fcnreg.fcn.reproducible import total
 from bids_fcnreg.fcn.spatial.displacement import exponentiate, warp
 from bids_fcnreg.fcn.spatial.filters import gaussian
-from bids_fcnreg.fcn.spatial.midpoint import Halves
+from bids_fcnreg.fcn.spatial.midpoint import MidpointDeformation
 
 #: Smoothing of a velocity, in its own voxels, which are twice those of the images.
 VELOCITY_SIGMA = 0.7
 
-#: Before it is trained, a velocity is so many times the force, in its own voxels.
+#: Ratio of velocity and force in an untrained network, in voxels of the velocity.
 INITIAL_GAIN = 0.25
 
 #: Number of squarings in the integration of a velocity.
@@ -43,11 +42,11 @@ SQUARINGS = 5
 
 
 class VelocityFCN(nn.Module):
-    """Fully convolutional network from two images to the velocity that brings them together.
+    """Fully convolutional network from two images to the velocity that aligns them.
 
-    It works at half the resolution of the images and below: the velocity is smooth, and a
-    strided convolution hands the detail of the images on in its features. Beside the images it
-    sees the force of local NCC, the direction in which their likeness grows.
+    It works at half the resolution of the images and below: the velocity is smooth, and a strided
+    convolution preserves the detail of the images in its features. A further input is the force of
+    local NCC, the direction in which the similarity increases.
 
     Parameters
     ----------
@@ -74,18 +73,18 @@ class VelocityFCN(nn.Module):
 
     @property
     def multiple(self) -> int:
-        """Sizes of the images must divide by this."""
+        """Factor by which the image sizes must be divisible."""
         return 2 ** len(self.widths)
 
     def forward(self, fixed: Tensor, moving: Tensor, force: Tensor) -> Tensor:
-        """Velocity that moves the moving image's points towards the fixed image.
+        """Compute the velocity that moves the moving image's points towards the fixed image.
 
         Parameters
         ----------
         fixed, moving : Tensor (batch, 1, i, j, k)
             Intensities of about 0 to 1; sizes divide by `multiple`.
         force : Tensor (batch, 3, i, j, k)
-            Direction in which the likeness of the images grows.
+            Direction in which the similarity of the images increases.
 
         Returns
         -------
@@ -100,7 +99,7 @@ class VelocityFCN(nn.Module):
         return velocity + self.gain * nnf.avg_pool3d(force, 2)
 
     def _features(self, images: Tensor) -> Tensor:
-        """Features (batch, width, i/2, j/2, k/2) of what enters."""
+        """Compute features (batch, width, i/2, j/2, k/2) of the input."""
         features = nnf.leaky_relu(self.stem(images), 0.1)
         passed = []
         for level, encode in enumerate(self.encode):
@@ -123,7 +122,7 @@ class DiffeomorphicFCN(nn.Module):
     spacings : sequence of float
         Voxel size of the images at each level in mm, coarse to fine.
     passes : sequence of int
-        How many times each level's network is applied in a row.
+        Number of successive passes through each level's network.
     widths : sequence of int
         See `VelocityFCN`.
     """
@@ -142,35 +141,35 @@ class DiffeomorphicFCN(nn.Module):
 
     @property
     def arguments(self) -> dict[str, object]:
-        """What to make such a network from."""
+        """Arguments that recreate this architecture."""
         return {"spacings": self.spacings, "passes": self.passes, "widths": self.widths}
 
-    def begin(self, stage: int) -> None:
-        """Give a level, before it is trained, the weights of the coarser one.
+    def initialize_stage(self, stage: int) -> None:
+        """Initialize a level with the weights of the next coarser one.
 
-        What a network does in terms of voxels at one resolution is a good start at the next.
+        In voxel units, the mapping learned at one resolution is a good start at the next.
         """
         if stage > 0:
             self.levels[stage].load_state_dict(self.levels[stage - 1].state_dict())
 
-    def follows(self, stage: int) -> bool:
-        """Whether a level has the weights of the coarser one, as before it is trained."""
+    def is_untrained(self, stage: int) -> bool:
+        """Return whether a level still has the weights of the next coarser one."""
         if stage == 0:
             return False
         own, coarser = (self.levels[n].state_dict() for n in (stage, stage - 1))
         return all(torch.equal(value, coarser[name]) for name, value in own.items())
 
     def cost(self, pair: Pair, objective: Objective, stage: int) -> Tensor:
-        """Cost of a pair's deformation after each pass of one level, summed.
+        """Compute the cost of a pair's deformation, summed over the passes of one level.
 
         Parameters
         ----------
         pair : Pair
-            At the level's voxel size or finer.
+                        At the level's voxel size or finer.
         objective : Objective
             Evaluated at the level's resolution.
         stage : int
-            The level that is trained; coarser ones are only used.
+            The level to train; coarser ones are evaluated without gradients.
 
         Returns
         -------
@@ -178,68 +177,83 @@ class DiffeomorphicFCN(nn.Module):
         """
         level = pair.coarser(self.spacings[stage])
         start = self.deform(pair, stage) if stage > 0 else None
-        costs = (objective.halfway(level, halves) for halves in self.descend(stage, level, start))
+        costs = (
+            objective.midpoint_cost(level, deformation)
+            for deformation in self.descend(stage, level, start)
+        )
         return reduce(operator.add, costs)
 
-    def deform(self, pair: Pair, levels: int | None = None) -> Halves:
-        """Deformation of a pair, without gradients.
+    def deform(self, pair: Pair, levels: int | None = None) -> MidpointDeformation:
+        """Predict the deformation of a pair, without gradients.
 
         Parameters
         ----------
         pair : Pair
             The images after the linear stage, of any size.
         levels : int, optional
-            Only the so many coarsest levels; by default all.
+            Number of levels to use, from the coarsest; by default all.
 
         Returns
         -------
-        Halves
-            On the grid of the finest of them.
+        MidpointDeformation
+            On the grid of the finest level used.
         """
-        halves: Halves | None = None
+        deformation: MidpointDeformation | None = None
         with torch.no_grad():
             for level in range(len(self.levels) if levels is None else levels):
-                *_, halves = self.descend(level, pair, halves)
-        assert halves is not None  # there is a level, and a pass through it
-        return halves
+                *_, deformation = self.descend(level, pair, deformation)
+        assert deformation is not None  # there is a level, and a pass through it
+        return deformation
 
-    def descend(self, level: int, pair: Pair, start: Halves | None) -> Iterator[Halves]:
-        """Deformation after each pass through one level's network.
+    def descend(
+        self, level: int, pair: Pair, start: MidpointDeformation | None
+    ) -> Iterator[MidpointDeformation]:
+        """Yield the deformation after each pass through one level's network.
 
-        Gradients flow through the last pass only: every pass is supervised on its own.
+        Gradients flow through the last pass only: every pass is supervised separately.
 
         Parameters
         ----------
         level : int
-            Which level, 0 being the coarsest.
+            Level number, 0 is the coarsest.
         pair : Pair
-            At any resolution that is not coarser.
-        start : Halves or None
-            What the coarser levels found.
+            At the level's voxel size or finer.
+        start : MidpointDeformation or None
+            Deformation of the coarser levels.
         """
         pair = pair.coarser(self.spacings[level])
-        halves = start.on(pair.grid) if start else Halves.identity(pair.grid, pair.fixed)
+        deformation = (
+            start.on_grid(pair.grid)
+            if start
+            else MidpointDeformation.identity(pair.grid, pair.fixed)
+        )
         for _ in range(self.passes[level]):
-            halves = Halves(halves.grid, halves.to_fixed.detach(), halves.to_moving.detach())
+            deformation = MidpointDeformation(
+                deformation.grid, deformation.to_fixed.detach(), deformation.to_moving.detach()
+            )
             network = cast(VelocityFCN, self.levels[level])  # to type checkers, any module
-            velocity = self._velocity(network, pair, halves)
-            halves = halves.moved(*(self._step(part, pair) for part in (-velocity, velocity)))
-            yield halves
+            velocity = self._velocity(network, pair, deformation)
+            deformation = deformation.updated(
+                *(self._step(part, pair) for part in (-velocity, velocity))
+            )
+            yield deformation
 
     def _step(self, velocity: Tensor, pair: Pair) -> Tensor:
-        """Displacement (1, 3, i, j, k) on a pair's grid from a velocity of half its resolution."""
+        """Integrate a velocity of half a pair's resolution to a displacement (1, 3, i, j, k)."""
         step = exponentiate(velocity, SQUARINGS)
         step = 2 * nnf.interpolate(step, scale_factor=2, mode="trilinear")
         i, j, k = pair.grid.shape
         return step[..., :i, :j, :k].contiguous()
 
-    def _velocity(self, network: VelocityFCN, pair: Pair, halves: Halves) -> Tensor:
-        """Half of the antisymmetric velocity (1, 3, i/2, j/2, k/2) between the images."""
+    def _velocity(
+        self, network: VelocityFCN, pair: Pair, deformation: MidpointDeformation
+    ) -> Tensor:
+        """Compute half the antisymmetric velocity (1, 3, i/2, j/2, k/2) between the images."""
         with torch.no_grad():
-            fixed, moving = halves.meet(pair.fixed, pair.moving)
-            if pair.exclude is not None:  # where there is no difference, nothing moves
-                moving = torch.lerp(moving, fixed, warp(pair.exclude, halves.to_moving))
-            force = _direction(fixed, moving, pair.weight)
+            fixed, moving = deformation.warp_to_midpoint(pair.fixed, pair.moving)
+            if pair.exclude is not None:  # equal intensities exert no force
+                moving = torch.lerp(moving, fixed, warp(pair.exclude, deformation.to_moving))
+            force = _force_direction(fixed, moving, pair.weight)
             fixed, moving, force = (
                 pad_to_multiple(data, network.multiple) for data in (fixed, moving, force)
             )
@@ -250,8 +264,8 @@ class DiffeomorphicFCN(nn.Module):
         return gaussian(velocity, VELOCITY_SIGMA)
 
 
-def _direction(fixed: Tensor, moving: Tensor, weight: Tensor) -> Tensor:
-    """Force of local NCC (1, 3, i, j, k) of bounded length, antisymmetric in the images."""
+def _force_direction(fixed: Tensor, moving: Tensor, weight: Tensor) -> Tensor:
+    """Compute the force of local NCC (1, 3, i, j, k), antisymmetric and of bounded length."""
     forces = local_ncc_forces(fixed, moving, radius=2, weight=weight)
     force = gaussian(forces.on_second - forces.on_first, 1.0)
     length = force.square().sum(dim=1, keepdim=True).sqrt()
@@ -260,5 +274,5 @@ def _direction(fixed: Tensor, moving: Tensor, weight: Tensor) -> Tensor:
 
 
 def _convolution(width: int) -> nn.Sequential:
-    """Convolution of 3 x 3 x 3 at one resolution."""
+    """Make a 3 x 3 x 3 convolution."""
     return nn.Sequential(nn.Conv3d(width, width, 3, padding=1), nn.LeakyReLU(0.1, inplace=True))

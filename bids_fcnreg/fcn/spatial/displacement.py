@@ -1,7 +1,7 @@
-"""Deformations on one grid: sample, compose, exponentiate, invert, Jacobian.
+"""Displacement fields on one grid: sample, warp, compose, exponentiate, invert, Jacobian.
 
 A displacement is a tensor (batch, 3, i, j, k) in voxels of its grid, channels in the order
-i, j, k; it maps a voxel x of the fixed grid to x + u(x), and pulls images back:
+i, j, k. It maps a voxel x of the fixed grid to x + u(x), and pulls images back:
 ``warped(x) = moving(x + u(x))``. Outside the grid a displacement takes the value at the border.
 """
 
@@ -18,7 +18,7 @@ from bids_fcnreg.fcn.reproducible import mean
 
 
 def identity(shape: Sequence[int], like: Tensor) -> Tensor:
-    """Coordinates of every voxel.
+    """Return the coordinates of every voxel.
 
     Parameters
     ----------
@@ -39,23 +39,23 @@ def identity(shape: Sequence[int], like: Tensor) -> Tensor:
 def sample(
     image: Tensor, coordinates: Tensor, mode: str = "linear", padding: str = "zeros"
 ) -> Tensor:
-    """Values of an image at arbitrary places.
+    """Sample an image at arbitrary coordinates.
 
     Parameters
     ----------
     image : Tensor (batch, channels, i, j, k)
         What to sample.
-    coordinates : Tensor (batch, 3, *places)
-        Where, in voxels of the image; three axes of places.
+    coordinates : Tensor (batch, 3, *shape)
+        In voxels of the image; any three-dimensional shape.
     mode : {"linear", "nearest"}
         Interpolation.
     padding : {"zeros", "border"}
-        What lies outside the image: zeros (values fade out linearly within the one voxel beyond
-        its border), or the values at its border.
+        Values outside the image: zeros (values fall linearly to zero within one voxel beyond the
+        border), or the values at the border.
 
     Returns
     -------
-    Tensor (batch, channels, *places)
+    Tensor (batch, channels, *shape)
     """
     if mode == "linear" and kernels.usable(image, coordinates):
         return kernels.sample(image, coordinates, padding)
@@ -103,7 +103,7 @@ def warp(image: Tensor, displacement: Tensor, mode: str = "linear") -> Tensor:
 
 
 def compose(first: Tensor, second: Tensor) -> Tensor:
-    """Displacement of ``x -> second(first(x))``, where both map x to x + u(x).
+    """Compute the displacement of ``x -> second(first(x))``, where both map x to x + u(x).
 
     Parameters
     ----------
@@ -122,14 +122,14 @@ def compose(first: Tensor, second: Tensor) -> Tensor:
 
 
 def exponentiate(velocity: Tensor, steps: int | None = None) -> Tensor:
-    """Flow of a stationary velocity for unit time, by scaling and squaring.
+    """Integrate a stationary velocity field over unit time, by scaling and squaring.
 
     Parameters
     ----------
     velocity : Tensor (batch, 3, i, j, k)
         Voxels per unit time.
     steps : int, optional
-        Number of squarings; by default as many as make the first step at most 1/4 voxel.
+        Number of squarings; by default the first step is at most 1/4 voxel.
 
     Returns
     -------
@@ -157,19 +157,19 @@ def exponentiate(velocity: Tensor, steps: int | None = None) -> Tensor:
 
 
 def logarithm(displacement: Tensor, tolerance: float = 0.01, iterations: int = 20) -> Tensor:
-    """Stationary velocity whose flow is a displacement: the inverse of `exponentiate`.
+    """Compute the stationary velocity field of a displacement: the inverse of `exponentiate`.
 
-    What the flow leaves of the displacement is added to the velocity, until little is left or it
-    becomes no less.
+    The residual displacement is added to the velocity until it is below `tolerance` or stops to
+    decrease.
 
     Parameters
     ----------
     displacement : Tensor (batch, 3, i, j, k)
         In voxels; a smooth diffeomorphism.
     tolerance : float
-        Root mean square of what may be left, in voxels.
+        Root mean square of the accepted residual, in voxels.
     iterations : int
-        Stop after so many in any case.
+        Maximum number of iterations.
 
     Returns
     -------
@@ -182,15 +182,15 @@ def logarithm(displacement: Tensor, tolerance: float = 0.01, iterations: int = 2
     MFCA 2008; the first order of their series.
     """
     velocity, best = torch.zeros_like(displacement), displacement
-    left = float(mean(displacement.square()).sqrt())
+    error = float(mean(displacement.square()).sqrt())
     for _ in range(iterations):
         velocity = velocity + best
         rest = compose(exponentiate(-velocity), displacement)
         size = float(mean(rest.square()).sqrt())
-        if size >= left:
+        if size >= error:
             return velocity - best
-        best, left = rest, size
-        if left < tolerance:
+        best, error = rest, size
+        if error < tolerance:
             break
     return velocity
 
@@ -201,11 +201,11 @@ def invert(
     iterations: int = 50,
     start: Tensor | None = None,
 ) -> Tensor:
-    """Inverse of a displacement: v with ``v(y) = -u(y + v(y))``.
+    """Invert a displacement: find v with ``v(y) = -u(y + v(y))``.
 
-    A fixed-point iteration at every voxel, until that voxel has converged. Steps are shortened
-    where they stop to improve, so that it also converges where the displacement changes by more
-    than a voxel from voxel to voxel.
+    A fixed-point iteration at each voxel until it has converged. Steps are shortened where the
+    residual grows, so that it also converges where the displacement changes by more than one voxel
+    between neighbours.
 
     Parameters
     ----------
@@ -214,9 +214,9 @@ def invert(
     tolerance : float
         A voxel has converged when its residual ``|v(y) + u(y + v(y))|`` is below this, in voxels.
     iterations : int
-        Stop after so many in any case.
+        Maximum number of iterations.
     start : Tensor (1, 3, i, j, k), optional
-        Where to start from, for instance the inverse of a slightly different displacement.
+        Initial guess, for instance the inverse of a similar displacement.
 
     Returns
     -------
@@ -233,10 +233,10 @@ def invert(
         return kernels.invert(displacement, tolerance, iterations, start)
     inverse = start.reshape(3, -1).clone()
     active = torch.arange(inverse.shape[1], device=inverse.device)
-    places = identity(displacement.shape[2:], displacement).reshape(3, -1)
+    coordinates = identity(displacement.shape[2:], displacement).reshape(3, -1)
 
     def residual_of(guess: Tensor) -> Tensor:
-        moved = (places + guess).reshape(1, 3, 1, 1, -1)
+        moved = (coordinates + guess).reshape(1, 3, 1, 1, -1)
         return guess + sample(displacement, moved, padding="border").reshape(3, -1)
 
     guess = inverse
@@ -247,7 +247,7 @@ def invert(
         left = error > tolerance
         if not left.any():
             break
-        active, places, guess = active[left], places[:, left], guess[:, left]
+        active, coordinates, guess = active[left], coordinates[:, left], guess[:, left]
         residual, error, step = residual[:, left], error[left], step[left]
         candidate = guess - step * residual
         candidate_residual = residual_of(candidate)
@@ -262,7 +262,7 @@ def invert(
 
 
 def jacobian_determinant(displacement: Tensor) -> Tensor:
-    """Determinant of the Jacobian of ``x -> x + u(x)``, by central differences.
+    """Compute the Jacobian determinant of ``x -> x + u(x)`` by central differences.
 
     Parameters
     ----------
@@ -272,8 +272,8 @@ def jacobian_determinant(displacement: Tensor) -> Tensor:
     Returns
     -------
     Tensor (batch, 1, i, j, k)
-        Local change of volume, 1 where nothing changes, at most 0 where space folds. At the
-        border differences are one-sided.
+        Local volume change: 1 for no change, at most 0 for folds. Differences are one-sided at the
+        border.
 
     Examples
     --------

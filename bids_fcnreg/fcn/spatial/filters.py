@@ -1,8 +1,8 @@
-"""Separable filters of volumes, each axis as products with small dense matrices.
+"""Separable filters of volumes as products with banded matrices.
 
-A filter along an axis is a matrix with a band around its diagonal. Its rows are taken in blocks,
-each times just the voxels it needs: faster than a convolution on CPU and GPU alike, and the border
-is exact: rows sum to one, so that a filter averages what is there.
+A filter along an axis is a banded matrix. Its rows are multiplied in blocks, each with only the
+voxels it needs, which is faster than a convolution on CPU and GPU. Rows sum to one, also at the
+border.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _Banded = tuple[tuple[Tensor, int, int], ...]
 
 
 def gaussian(data: Tensor, sigma: float | Sequence[float] | np.ndarray) -> Tensor:
-    """Smooth by a Gaussian.
+    """Smooth with a Gaussian.
 
     Parameters
     ----------
     data : Tensor (batch, channels, i, j, k)
         What to smooth.
     sigma : float or 3 of them
-        Standard deviation along i, j, k in voxels; axes with 0 are left alone.
+        Standard deviation along i, j, k in voxels; axes with 0 are not smoothed.
 
     Returns
     -------
@@ -50,7 +50,7 @@ def gaussian(data: Tensor, sigma: float | Sequence[float] | np.ndarray) -> Tenso
 
 
 def box(data: Tensor, radius: int) -> Tensor:
-    """Mean over the cube of ``2 * radius + 1`` voxels around each voxel, cut at the border.
+    """Average a cube of ``2 * radius + 1`` voxels around each voxel, cut at the border.
 
     Parameters
     ----------
@@ -69,19 +69,19 @@ def box(data: Tensor, radius: int) -> Tensor:
 
 
 def box_transposed(data: Tensor, radius: int) -> Tensor:
-    """Adjoint of `box`: what a gradient with respect to the means becomes for the voxels."""
+    """Apply the adjoint of `box`, which maps a gradient by the means to one by the voxels."""
     return _separable(
         data, [_box_bands(n, radius, True, data.dtype, data.device) for n in data.shape[2:]]
     )
 
 
 def dilate(mask: Tensor, radius: int) -> Tensor:
-    """Largest value in the cube of ``2 * radius + 1`` voxels around each voxel.
+    """Compute the maximum in a cube of ``2 * radius + 1`` voxels around each voxel.
 
     Parameters
     ----------
     mask : Tensor (batch, channels, i, j, k)
-        Such as zeros and ones.
+        For instance zeros and ones.
     radius : int
         In voxels.
 
@@ -100,7 +100,7 @@ def dilate(mask: Tensor, radius: int) -> Tensor:
 
 
 def _separable(data: Tensor, bands: Sequence[_Banded | None]) -> Tensor:
-    """Multiply each axis of (batch, channels, i, j, k) by its matrix, none where it is None."""
+    """Multiply each axis of (batch, channels, i, j, k) by its matrix, unless that is None."""
     batch, channels, *shape = data.shape
     along_i, along_j, along_k = bands
     if along_i is not None:
@@ -116,9 +116,9 @@ def _separable(data: Tensor, bands: Sequence[_Banded | None]) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _gaussian_bands(size: int, sigma: float, dtype: torch.dtype, device: torch.device) -> _Banded:
-    """Rows are Gaussians of `sigma` voxels around the diagonal, cut at 3 sigma, with sum 1."""
-    place = torch.arange(size, dtype=torch.float64)
-    distance = place[:, None] - place
+    """Make a matrix whose rows are Gaussians of `sigma` voxels, cut at 3 sigma, with sum 1."""
+    index = torch.arange(size, dtype=torch.float64)
+    distance = index[:, None] - index
     matrix = torch.exp(-0.5 * (distance / sigma) ** 2) * (distance.abs() <= 3 * sigma + 0.5)
     return _blocks(matrix / matrix.sum(dim=1, keepdim=True), dtype, device)
 
@@ -127,15 +127,15 @@ def _gaussian_bands(size: int, sigma: float, dtype: torch.dtype, device: torch.d
 def _box_bands(
     size: int, radius: int, transposed: bool, dtype: torch.dtype, device: torch.device
 ) -> _Banded:
-    """Rows average the `radius` neighbours on both sides, as far as there are any."""
-    place = torch.arange(size)
-    matrix = ((place[:, None] - place).abs() <= radius).to(torch.float64)
+    """Make a matrix whose rows average up to `radius` neighbours on either side."""
+    index = torch.arange(size)
+    matrix = ((index[:, None] - index).abs() <= radius).to(torch.float64)
     matrix = matrix / matrix.sum(dim=1, keepdim=True)
     return _blocks(matrix.T if transposed else matrix, dtype, device)
 
 
 def _blocks(matrix: Tensor, dtype: torch.dtype, device: torch.device) -> _Banded:
-    """Rows of a banded matrix in blocks, each with the columns that are not zero in it."""
+    """Split a banded matrix into blocks of rows, each with its nonzero columns."""
     blocks = []
     for first in range(0, len(matrix), BLOCK):
         rows = matrix[first : first + BLOCK]

@@ -1,4 +1,4 @@
-"""Where voxels are: grids, images on grids, and the way between voxels and millimetres.
+"""Grids, images on grids, and the mapping between voxels and millimetres.
 
 World coordinates are RAS+ millimetres as in NIfTI; a grid's affine maps voxel indices
 (i, j, k) to them. Every image carries its grid, so that geometry is never implied.
@@ -16,7 +16,7 @@ from torch import Tensor
 #: Cosine of the angle between two axes above which they are not perpendicular.
 PERPENDICULAR = 1e-4
 
-#: Grids that are nowhere farther apart than this share of the smallest voxel are the same.
+#: Grids are equal up to this fraction of the smallest voxel.
 SAME_VOXELS = 0.1
 
 
@@ -66,17 +66,17 @@ class Grid:
 
     @property
     def is_orthogonal(self) -> bool:
-        """Whether the axes are perpendicular; those of a sheared grid are not."""
+        """Whether the axes are perpendicular (not sheared)."""
         axes = self.axes
         return np.allclose(axes.T @ axes, np.eye(3), rtol=0, atol=PERPENDICULAR)
 
     def straight_axes(self) -> np.ndarray:
-        """The perpendicular axes that are nearest to those of the grid, shape (3, 3)."""
+        """Return the perpendicular axes nearest to those of the grid, shape (3, 3)."""
         left, _, right = np.linalg.svd(self.axes)
         return left @ right
 
     def straightened(self, spacing: float) -> Grid:
-        """Grid with perpendicular axes and voxels of `spacing` mm that covers this one.
+        """Return a grid with perpendicular axes and voxels of `spacing` mm that covers this one.
 
         Examples
         --------
@@ -96,11 +96,11 @@ class Grid:
         return Grid(tuple(shape), affine)
 
     def matches(self, other: Grid, tolerance: float = 1e-3) -> bool:
-        """Whether both grids have the same voxels, up to `tolerance` in mm."""
+        """Return whether both grids have the same voxels, up to `tolerance` in mm."""
         return self.distance(other) <= tolerance
 
     def distance(self, other: Grid) -> float:
-        """Largest distance in mm between voxels of the same index; infinite for other shapes.
+        """Return the largest distance in mm between equal indices; infinite for other shapes.
 
         Examples
         --------
@@ -116,9 +116,9 @@ class Grid:
         return float(np.linalg.norm(apart, axis=1).max())
 
     def mismatch(self, other: Grid) -> str | None:
-        """Describe how another grid differs by more than rounding, for messages; None if not.
+        """Describe for messages how another grid differs; None if equal.
 
-        Headers round: `SAME_VOXELS` of the smallest voxel is the same place.
+        Headers are rounded: distances up to `SAME_VOXELS` of the smallest voxel are ignored.
         """
         if self.shape != other.shape:
             shapes = ("×".join(map(str, grid.shape)) for grid in (self, other))
@@ -129,7 +129,7 @@ class Grid:
         return f"lie up to {apart:.3g} mm apart"
 
     def with_spacing(self, spacing: float | Sequence[float]) -> Grid:
-        """Grid of the same field of view and orientation with voxels of `spacing` mm.
+        """Return a grid of the same field of view and orientation with voxels of `spacing` mm.
 
         The outer edges of the first voxels coincide; along each axis there are as many voxels
         as are needed to cover the field of view.
@@ -142,7 +142,7 @@ class Grid:
         return Grid(tuple(shape), self.affine @ scaling)
 
     def crop(self, lower: Sequence[int], upper: Sequence[int]) -> Grid:
-        """Grid of the voxels from `lower` (included) to `upper` (excluded).
+        """Return the grid of the voxels from `lower` (included) to `upper` (excluded).
 
         Bounds outside the grid extend it.
         """
@@ -151,7 +151,7 @@ class Grid:
         return Grid(tuple(np.subtract(upper, lower)), self.affine @ shift)
 
     def points(self) -> Tensor:
-        """World position of every voxel centre.
+        """Return the world coordinates of every voxel centre.
 
         Returns
         -------
@@ -160,8 +160,8 @@ class Grid:
         """
         return torch.stack(list(self._coordinates()), dim=-1)
 
-    def places(self) -> Tensor:
-        """The same with channels first and in single precision, as places to sample at.
+    def sampling_coordinates(self) -> Tensor:
+        """Return the world coordinates as input of `displacement.sample`.
 
         Returns
         -------
@@ -170,7 +170,7 @@ class Grid:
         return torch.stack([part.float() for part in self._coordinates()])[None]
 
     def _coordinates(self) -> Iterator[Tensor]:
-        """The three world coordinates of every voxel centre, each (i, j, k), float64."""
+        """Yield the three world coordinates of every voxel centre, each (i, j, k), float64."""
         along_i, along_j, along_k = (torch.arange(n, dtype=torch.float64) for n in self.shape)
         for to_i, to_j, to_k, shift in torch.from_numpy(self.affine[:3]):
             # Sums of outer products: cheaper than a matrix product at every voxel.
@@ -180,7 +180,7 @@ class Grid:
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """Voxel values and the grid they live on.
+    """Voxel values and their grid.
 
     Parameters
     ----------
@@ -206,14 +206,14 @@ def apply_affine(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def voxel_to_voxel(source: Grid, target: Grid, world: np.ndarray | None = None) -> np.ndarray:
-    """Matrix that takes voxel indices of `source` to voxel indices of `target`.
+    """Return the matrix from voxel indices of `source` to voxel indices of `target`.
 
     Parameters
     ----------
     source, target : Grid
         The two grids.
     world : ndarray (4, 4), optional
-        What happens in between: maps RAS+ mm of the source to RAS+ mm of the target.
+        Transform from RAS+ mm of the source to RAS+ mm of the target; by default the identity.
 
     Returns
     -------

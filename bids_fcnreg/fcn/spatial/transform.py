@@ -1,8 +1,8 @@
-"""What a registration returns: a chain of affines and displacements that maps points.
+"""Transforms: chains of affines and displacement fields that map points.
 
-A transform takes points of the fixed space to points of the moving space, in RAS+ mm; that is
-what resamples a moving image onto the fixed grid (ITK's sense). The chain is evaluated exactly,
-and images are interpolated once, from the original.
+A transform maps points of the fixed space to points of the moving space, in RAS+ mm, as needed to
+resample a moving image onto the fixed grid (ITK's convention). The chain is evaluated exactly, and
+images are interpolated once, from the original.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from bids_fcnreg.fcn.cpu import kernels
 from bids_fcnreg.fcn.spatial.displacement import identity, invert, jacobian_determinant, sample
 from bids_fcnreg.fcn.spatial.grid import Grid, Image, apply_affine, voxel_to_voxel
 
-#: Points mapped at a time: bounds memory, and is large enough to keep every core busy.
+#: Points mapped at a time: limits memory, and is large enough to keep every core busy.
 POINTS_AT_A_TIME = 2_000_000
 
-#: Where space folds, logarithms of the Jacobian determinant are that of this.
-FOLDED = 1e-3
+#: Lower bound of the Jacobian determinant in its logarithm.
+MIN_JACOBIAN = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,12 +40,12 @@ class Affine:
     matrix: np.ndarray
 
     def inverse(self) -> Affine:
-        """The map the other way.
+        """Return the inverse.
 
         Raises
         ------
         InputError
-            If it maps different points to one.
+            If the matrix is singular.
         """
         try:
             return Affine(np.linalg.inv(self.matrix))
@@ -60,12 +60,12 @@ class Affine:
 
 @dataclass(frozen=True, eq=False)
 class Displacement:
-    """A displacement on a grid, linear between voxels, none outside the grid.
+    """A displacement field on a grid, linear between voxels, zero outside the grid.
 
     Parameters
     ----------
     grid : Grid
-        Where the displacement is known.
+        Grid of the field.
     field : Tensor (1, 3, i, j, k), float32
         x to x + u(x), in voxels of the grid, channels in the order i, j, k.
     """
@@ -81,11 +81,11 @@ class Displacement:
             )
 
     def cpu(self) -> Displacement:
-        """The same in the memory of the CPU."""
+        """Return the displacement on the CPU."""
         return Displacement(self.grid, self.field.cpu())
 
     def inverse(self) -> Displacement:
-        """The map the other way, on the same grid; it must not fold, and fade to zero there."""
+        """Return the inverse on the same grid; the field must vanish at its border."""
         return Displacement(self.grid, invert(self.field))
 
     def map(self, points: Tensor) -> Tensor:
@@ -94,14 +94,14 @@ class Displacement:
         to_world = torch.as_tensor(self.grid.affine[:3, :3], dtype=points.dtype)
         return points + (moved.to(points.dtype) @ to_world.T).reshape(points.shape)
 
-    def at(self, places: Tensor) -> Tensor:
-        """The displacement, in voxels, at places (1, 3, *places) in voxels of its grid."""
-        return _sample_places(self.field, places, "linear")
+    def at(self, coordinates: Tensor) -> Tensor:
+        """Sample the displacement at coordinates (1, 3, *shape), both in voxels of its grid."""
+        return _sample_as_itk(self.field, coordinates, "linear")
 
 
 @dataclass(frozen=True, eq=False)
 class Transform:
-    """A chain of maps, from points of the fixed space to points of the moving space.
+    """A chain of affines and displacements, from the fixed space to the moving space.
 
     Parameters
     ----------
@@ -143,32 +143,32 @@ class Transform:
         return points
 
     def inverse(self) -> Transform:
-        """Transform from the moving space to the fixed space; see `Displacement.inverse`."""
+        """Return the transform from the moving to the fixed space; see `Displacement.inverse`."""
         return Transform(tuple(step.inverse() for step in reversed(self.steps)))
 
     @property
     def displacements(self) -> tuple[Displacement, ...]:
-        """Its steps that are no affines."""
+        """The displacement fields among its steps."""
         return tuple(step for step in self.steps if isinstance(step, Displacement))
 
     def then(self, other: Transform) -> Transform:
-        """Transform that takes a point through this one first, then through the other."""
+        """Compose with another transform, which acts on a point after this one."""
         return Transform(self.steps + other.steps)
 
     def resample(
         self, image: Image, onto: Grid, interpolation: str = "linear", fill: float = 0.0
     ) -> Image:
-        """Bring an image of the moving space onto a grid of the fixed space.
+        """Resample an image of the moving space onto a grid of the fixed space.
 
         Parameters
         ----------
         image : Image (1, channels, i, j, k)
             In the moving space, on its own grid.
         onto : Grid
-            In the fixed space.
+                        In the fixed space.
         interpolation : {"linear", "nearest", "label"}
-            ``label`` gives each voxel the label with the largest sum of trilinear weights among
-            the eight neighbours: smooth outlines, no new labels.
+            ``label`` assigns the label with the largest sum of trilinear weights among the eight
+            neighbours: smooth outlines, no new labels.
         fill : float
             Value outside the moving image.
 
@@ -177,92 +177,91 @@ class Transform:
         Image (1, channels, *onto.shape)
         """
         parts = [
-            _sample_places(image.data, self._places(slab, image.grid), interpolation, fill)
+            _sample_as_itk(image.data, self._coordinates_in(slab, image.grid), interpolation, fill)
             for slab in _slabs(onto)
         ]
         return Image(torch.cat(parts, dim=2), onto)
 
-    def _places(self, onto: Grid, grid: Grid) -> Tensor:
-        """Where voxels of the fixed space lie, in voxels of `grid`: (1, 3, i, j, k), float32."""
-        places, world = None, onto.affine  # of the places, in whatever voxels they are
+    def _coordinates_in(self, onto: Grid, grid: Grid) -> Tensor:
+        """Map voxels of the fixed space to voxels of `grid`: (1, 3, i, j, k), float32."""
+        coordinates, world = None, onto.affine  # affine of the current coordinates
         for step in self.steps:
             if isinstance(step, Affine):
                 world = step.matrix @ world
             else:
-                places = _moved(places, np.linalg.inv(step.grid.affine) @ world, onto)
-                places = places + step.at(places)
+                to_voxels = np.linalg.inv(step.grid.affine) @ world
+                coordinates = _map_coordinates(coordinates, to_voxels, onto)
+                coordinates = coordinates + step.at(coordinates)
                 world = step.grid.affine
-        return _moved(places, np.linalg.inv(grid.affine) @ world, onto)
+        return _map_coordinates(coordinates, np.linalg.inv(grid.affine) @ world, onto)
 
     def log_jacobian(self, grid: Grid) -> Tensor:
-        """Logarithm of the local change of volume, from the fixed to the moving space.
+        """Compute the log Jacobian determinant, from the fixed to the moving space.
 
         Parameters
         ----------
         grid : Grid
-            Where to evaluate, in the fixed space.
+            In the fixed space.
 
         Returns
         -------
         Tensor (1, 1, i, j, k), float32
-            Positive where the moving image is larger than the fixed one; where space folds, the
-            logarithm of 1e-3.
+            Positive where the moving image is larger than the fixed one; log(1e-3) at folds.
         """
-        return self.jacobian(grid).clamp(min=FOLDED).log()
+        return self.jacobian(grid).clamp(min=MIN_JACOBIAN).log()
 
     def jacobian(self, grid: Grid) -> Tensor:
-        """Jacobian determinant: the local change of volume, from the fixed to the moving space.
+        """Compute the Jacobian determinant, from the fixed to the moving space.
 
         Parameters
         ----------
         grid : Grid
-            Where to evaluate, in the fixed space.
+            In the fixed space.
 
         Returns
         -------
         Tensor (1, 1, i, j, k), float32
-            Above 1 where the moving image is larger than the fixed one; at most 0 where space
-            folds.
+            Above 1 where the moving image is larger than the fixed one; at most 0 at folds.
         """
         # In voxels of the grid, on both sides, the determinant is the same as in millimetres.
         return jacobian_determinant(self.displacement(grid).field)
 
     def displacement(self, grid: Grid) -> Displacement:
-        """The whole chain as one displacement of the voxels of a grid in the fixed space."""
-        moved = torch.cat([self._places(slab, grid) for slab in _slabs(grid)], dim=2)
+        """Evaluate the chain as one displacement field on a grid of the fixed space."""
+        moved = torch.cat([self._coordinates_in(slab, grid) for slab in _slabs(grid)], dim=2)
         return Displacement(grid, moved - identity(grid.shape, moved))
 
 
 def change_grid(displacement: Displacement, grid: Grid) -> Displacement:
-    """The same displacement on another grid of the fixed space, in that grid's voxels.
+    """Resample a displacement to another grid of the fixed space, in that grid's voxels.
 
-    Outside its own grid it goes on with the values at its border.
+    Outside its own grid it takes the values at the border.
     """
     if displacement.grid.matches(grid):
         return displacement
     field = displacement.field
     to_old = voxel_to_voxel(grid, displacement.grid)
-    index = Grid(grid.shape, to_old).places().to(field)
+    index = Grid(grid.shape, to_old).sampling_coordinates().to(field)
     to_new = torch.from_numpy(np.linalg.inv(to_old)[:3, :3]).to(field)
     moved = sample(field, index, padding="border")
     return Displacement(grid, torch.einsum("cd,ndijk->ncijk", to_new, moved).contiguous())
 
 
-def extended(displacement: Displacement, grid: Grid) -> Displacement:
-    """The same displacement on its own voxels and as many more as reach over all of a grid.
+def pad_to_cover(displacement: Displacement, grid: Grid) -> Displacement:
+    """Pad a displacement with zeros until it covers a grid.
 
     Parameters
     ----------
     displacement : Displacement
-        Nothing moves at its border.
+        Zero at its border.
     grid : Grid
-        In the fixed space.
+                    In the fixed space.
 
     Returns
     -------
     Displacement
-        Nothing moves in the added voxels. There are as many along the first axis as along the
-        last: fMRIPrep (``load_ants_h5``) takes one for the other.
+        Zero in the added voxels. The first and the last axis get the same size, because fMRIPrep
+        (``load_ants_h5``) exchanges them.
     """
     corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(grid.shape) - 1)
     corners = apply_affine(voxel_to_voxel(grid, displacement.grid), corners)
@@ -277,22 +276,24 @@ def extended(displacement: Displacement, grid: Grid) -> Displacement:
 
 
 def _slabs(grid: Grid) -> Iterator[Grid]:
-    """A grid in parts of whole planes, of as many points as are mapped at a time."""
+    """Split a grid into slabs of whole planes, of at most `POINTS_AT_A_TIME` points."""
     planes = max(1, POINTS_AT_A_TIME // (grid.shape[1] * grid.shape[2]))
     for lower in range(0, grid.shape[0], planes):
         yield grid.crop((lower, 0, 0), (min(lower + planes, grid.shape[0]), *grid.shape[1:]))
 
 
-def _moved(places: Tensor | None, matrix: np.ndarray, grid: Grid) -> Tensor:
-    """Places (1, 3, i, j, k), by default the voxel indices of a grid, mapped by a matrix."""
-    if places is None:
-        return Grid(grid.shape, matrix).places()
-    linear, shift = (torch.from_numpy(part).to(places) for part in (matrix[:3, :3], matrix[:3, 3]))
-    return torch.einsum("cd,ndijk->ncijk", linear, places) + shift.reshape(1, 3, 1, 1, 1)
+def _map_coordinates(coordinates: Tensor | None, matrix: np.ndarray, grid: Grid) -> Tensor:
+    """Map coordinates (1, 3, i, j, k), by default the voxel indices of a grid, by a matrix."""
+    if coordinates is None:
+        return Grid(grid.shape, matrix).sampling_coordinates()
+    linear, shift = (
+        torch.from_numpy(part).to(coordinates) for part in (matrix[:3, :3], matrix[:3, 3])
+    )
+    return torch.einsum("cd,ndijk->ncijk", linear, coordinates) + shift.reshape(1, 3, 1, 1, 1)
 
 
 def _to_voxels(points: Tensor, grid: Grid) -> Tensor:
-    """World points (i, j, k, 3) or (..., 3) as voxel coordinates (1, 3, i, j, k), float32."""
+    """Convert world points (..., 3) to voxel coordinates (1, 3, i, j, k), float32."""
     inverse = torch.as_tensor(np.linalg.inv(grid.affine), dtype=points.dtype)
     voxels = points @ inverse[:3, :3].T + inverse[:3, 3]
     if voxels.ndim != 4:
@@ -300,51 +301,53 @@ def _to_voxels(points: Tensor, grid: Grid) -> Tensor:
     return voxels.movedim(-1, 0).unsqueeze(0).float()
 
 
-def _sample_places(data: Tensor, places: Tensor, interpolation: str, fill: float = 0.0) -> Tensor:
+def _sample_as_itk(
+    data: Tensor, coordinates: Tensor, interpolation: str, fill: float = 0.0
+) -> Tensor:
     """Sample data (1, C, i, j, k) at voxel coordinates (1, 3, ...) as ITK does.
 
-    Up to half a voxel beyond the outermost voxel centres the border's value holds, farther out
-    it is `fill`.
+    The border's value extends to half a voxel beyond the outermost voxel centres; farther out the
+    value is `fill`.
     """
-    places = places.to(data.device)
-    size = torch.tensor(data.shape[2:]).to(places).reshape(1, 3, 1, 1, 1)
-    inside = ((places >= -0.5) & (places <= size - 0.5)).all(dim=1, keepdim=True)
+    coordinates = coordinates.to(data.device)
+    size = torch.tensor(data.shape[2:]).to(coordinates).reshape(1, 3, 1, 1, 1)
+    inside = ((coordinates >= -0.5) & (coordinates <= size - 0.5)).all(dim=1, keepdim=True)
     if interpolation == "label":
-        values = vote(data, places)
+        values = vote(data, coordinates)
     else:
-        values = sample(data.float(), places, interpolation, padding="border")
+        values = sample(data.float(), coordinates, interpolation, padding="border")
     return torch.where(inside, values, torch.tensor(fill, dtype=values.dtype))
 
 
-def vote(labels: Tensor, places: Tensor) -> Tensor:
-    """Label with the largest sum of trilinear weights among the eight neighbours.
+def vote(labels: Tensor, coordinates: Tensor) -> Tensor:
+    """Find the label with the largest sum of trilinear weights among the eight neighbours.
 
     Parameters
     ----------
     labels : Tensor (1, 1, i, j, k)
         Any numbers.
-    places : Tensor (1, 3, *places)
+    coordinates : Tensor (1, 3, *shape)
         In voxels.
 
     Returns
     -------
-    Tensor (1, 1, *places), dtype of `labels`
+    Tensor (1, 1, *shape), dtype of `labels`
     """
-    if kernels.usable(labels, places):
-        return kernels.vote(labels, places)
+    if kernels.usable(labels, coordinates):
+        return kernels.vote(labels, coordinates)
     size = torch.tensor(labels.shape[2:])
     strides = torch.tensor([labels.shape[3] * labels.shape[4], labels.shape[4], 1])
     flat = labels.reshape(-1)
     largest, smallest = (sign * nnf.max_pool3d(sign * labels, 2, stride=1) for sign in (1, -1))
     uniform = torch.zeros(labels.shape[2:], dtype=torch.bool)
     uniform[:-1, :-1, :-1] = (largest == smallest)[0, 0]
-    coordinates = places.reshape(3, -1).clamp(min=0).minimum((size - 1)[:, None])
-    base = coordinates.long().minimum((size - 2)[:, None])
+    clamped = coordinates.reshape(3, -1).clamp(min=0).minimum((size - 1)[:, None])
+    base = clamped.long().minimum((size - 2)[:, None])
     corner = (base * strides[:, None]).sum(dim=0)
     winners = flat[corner]
-    # Only where neighbours differ is there anything to vote on.
+    # A vote is needed only where neighbours differ.
     mixed = ~uniform.reshape(-1)[corner]
-    corner, fraction = corner[mixed], (coordinates - base)[:, mixed]
+    corner, fraction = corner[mixed], (clamped - base)[:, mixed]
     values, products = [], []
     for offsets in np.ndindex(2, 2, 2):
         values.append(flat[corner + int((torch.tensor(offsets) * strides).sum())])
@@ -353,4 +356,4 @@ def vote(labels: Tensor, places: Tensor) -> Tensor:
     candidates, weights = torch.stack(values), torch.stack(products)
     votes = torch.stack([(weights * (candidates == label)).sum(dim=0) for label in candidates])
     winners[mixed] = candidates.gather(0, votes.argmax(dim=0, keepdim=True))[0]
-    return winners.reshape(1, 1, *places.shape[2:])
+    return winners.reshape(1, 1, *coordinates.shape[2:])

@@ -18,6 +18,8 @@ from bids_fcnreg.fcn.linear.initialization import rotations
 from bids_fcnreg.fcn.spatial.grid import Grid, Image, apply_affine
 from bids_fcnreg.fcn.spatial.transform import Affine, Transform
 
+pytestmark = pytest.mark.slow
+
 HEAD = Grid(
     (58, 66, 54), np.array([[3.0, 0, 0, -85], [0, 3, 0, -98], [0, 0, 3, -80], [0, 0, 0, 1]])
 )
@@ -97,21 +99,21 @@ def test_large_motions_are_found_to_a_fraction_of_a_millimetre(dof: str) -> None
     assert error(found, truth) < 0.3
     assert found.dtype == np.float64
     size = {"rigid": 1.0, "similarity": np.cbrt(np.linalg.det(found[:3, :3]))}.get(dof)
-    if size:  # turns and shifts, nothing else
+    if size:  # rotations and shifts, nothing else
         np.testing.assert_allclose(found[:3, :3].T @ found[:3, :3], size**2 * np.eye(3), atol=1e-9)
 
 
 def test_every_wrong_orientation_of_the_header_is_found() -> None:
-    """The 24 turns by right angles: the voxels are right, the header says otherwise."""
+    """The 24 rotations by right angles: the voxels are right, the header says otherwise."""
     fixed = seen(brain, HEAD)
-    turns = [
+    rotations = [
         np.eye(3)[list(order)] * np.array(signs)[:, None]
         for order in permutations(range(3))
         for signs in product((1, -1), repeat=3)
     ]
-    turns = [turn for turn in turns if np.linalg.det(turn) > 0]
-    assert len(turns) == 24
-    for turn in turns[1::5]:
+    rotations = [turn for turn in rotations if np.linalg.det(turn) > 0]
+    assert len(rotations) == 24
+    for turn in rotations[1::5]:
         lie = np.eye(4)
         lie[:3, :3] = turn
         moving = Image(fixed.data, Grid(HEAD.shape, lie @ HEAD.affine))
@@ -202,13 +204,13 @@ def test_left_and_right_are_never_exchanged() -> None:
 
 
 def test_rotations_cover_all_orientations() -> None:
-    turns = rotations(1200)
+    matrices = rotations(1200)
     np.testing.assert_allclose(
-        turns @ turns.transpose(0, 2, 1), np.eye(3)[None] + 0 * turns, atol=1e-9
+        matrices @ matrices.transpose(0, 2, 1), np.eye(3)[None] + 0 * matrices, atol=1e-9
     )
-    assert np.linalg.det(turns).min() > 0.999
+    assert np.linalg.det(matrices).min() > 0.999
     asked = rotations(77)
-    traces = np.einsum("aij,bij->ab", asked, turns).max(1)
+    traces = np.einsum("aij,bij->ab", asked, matrices).max(1)
     assert np.degrees(np.arccos(np.clip((traces - 1) / 2, -1, 1))).max() < 25
 
 
@@ -221,7 +223,7 @@ def test_what_cannot_be_aligned_is_said_in_one_sentence() -> None:
         align(image, empty)
     with pytest.raises(InputError, match="mask of the moving image is empty"):
         align(image, image, moving_mask=empty)
-    with pytest.raises(InputError, match="leaves nothing of the moving image"):
+    with pytest.raises(InputError, match="covers the whole moving image"):
         align(image, image, moving_exclude=Image(torch.ones_like(image.data), HEAD))
     with pytest.raises(InputError, match=r"moving image shows is 4\.\d ml"):
         align(image, Image(image.data, Grid(HEAD.shape, HEAD.affine @ np.diag([0.15] * 3 + [1]))))

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from bids_fcnreg.fcn.losses.tissue_channels import two_classes, with_borders
+from bids_fcnreg.fcn.losses.tissue_channels import add_border_channels, two_classes
 from bids_fcnreg.fcn.pair import Pair
 from bids_fcnreg.fcn.spatial.grid import Grid
-from bids_fcnreg.fcn.spatial.midpoint import Halves
+from bids_fcnreg.fcn.spatial.midpoint import MidpointDeformation
 
 TISSUES = {"csf": 0.25, "grey": 0.62, "white": 0.93}
 
@@ -27,7 +27,7 @@ def brain() -> torch.Tensor:
 def contrasts(fixed: torch.Tensor, moving: torch.Tensor) -> Pair:
     grid = Grid(fixed.shape[2:], np.eye(4))
     pair = Pair(fixed, moving, torch.ones_like(fixed), None, grid)
-    return with_borders(pair, Halves.identity(grid, fixed))
+    return add_border_channels(pair, MidpointDeformation.identity(grid, fixed))
 
 
 def test_classes_of_a_known_mixture_are_found():

@@ -24,12 +24,12 @@ def network(request):
     return DiffeomorphicFCN(spacings=(2.0, 1.0), passes=(1, 2), widths=(8, 16))
 
 
-def test_the_network_comes_back(network, make_pair, tmp_path):
+def test_the_network_comes_back(network, make_random_pair, tmp_path):
     checkpoint.save(network, tmp_path / "m.safetensors")
     loaded, checksum = checkpoint.load(tmp_path / "m.safetensors")
     assert type(loaded) is type(network)
     assert loaded.arguments == network.arguments
-    pair = make_pair((17, 22, 13))
+    pair = make_random_pair((17, 22, 13))
     network.to(memory_format=torch.channels_last_3d)  # as it is loaded
     one, other = network.deform(pair), loaded.deform(pair)
     assert torch.equal(one.to_moving, other.to_moving)
@@ -57,7 +57,7 @@ def test_other_files_are_refused(tmp_path):
     for path in (text, cut, tmp_path / "missing.safetensors"):
         with pytest.raises(InputError, match="cannot be read"):
             checkpoint.load(path)
-    with pytest.raises(InputError, match="no network of ours"):
+    with pytest.raises(InputError, match="was not written by `fcnreg train`"):
         checkpoint.load(foreign)
 
 
@@ -74,29 +74,35 @@ def _changed(path: Path, facts: str) -> Path:
 @pytest.mark.parametrize(
     ("facts", "sentence"),
     [
-        ("no JSON", "no network of ours"),
-        ("[1]", "no network of ours"),
-        ("[" * 100_000, "no network of ours"),
-        ('{"network": "2017"}', "no network of ours"),
-        ('{"network": ["2017"], "arguments": {}, "sha256": "SHA"}', "no network of ours"),
-        ('{"network": "other", "arguments": {}, "sha256": "SHA"}', "no network of ours"),
+        ("no JSON", "was not written by `fcnreg train`"),
+        ("[1]", "was not written by `fcnreg train`"),
+        ("[" * 100_000, "was not written by `fcnreg train`"),
+        ('{"network": "2017"}', "was not written by `fcnreg train`"),
+        (
+            '{"network": ["2017"], "arguments": {}, "sha256": "SHA"}',
+            "was not written by `fcnreg train`",
+        ),
+        (
+            '{"network": "other", "arguments": {}, "sha256": "SHA"}',
+            "was not written by `fcnreg train`",
+        ),
         ('{"network": "2017", "arguments": {"widths": [4, 8]}, "sha256": 1}', "is damaged"),
-        ('{"network": "2017", "arguments": {}, "sha256": "SHA"}', "does not hold what"),
+        ('{"network": "2017", "arguments": {}, "sha256": "SHA"}', "does not match the network"),
         (
             '{"network": "2017", "arguments": {"widths": [4, 9]}, "sha256": "SHA"}',
-            "does not hold what",
+            "does not match the network",
         ),
         (
             '{"network": "2017", "arguments": {"widths": [4, 100000000]}, "sha256": "SHA"}',
-            "does not hold what",
+            "does not match the network",
         ),
         (
             '{"network": "2017", "arguments": {"widths": "x", "y": 1}, "sha256": "SHA"}',
-            "does not hold what",
+            "does not match the network",
         ),
         (
             '{"network": "diffeomorphic", "arguments": {"widths": [4, 8]}, "sha256": "SHA"}',
-            "does not hold what",
+            "does not match the network",
         ),
     ],
 )

@@ -13,8 +13,8 @@ from bids_fcnreg.fcn.nets.li_fan_2017 import FCN2017
 
 @pytest.mark.parametrize("shape", [(16, 20, 24), (17, 22, 13)])
 @pytest.mark.parametrize("widths", [(4, 8), (4, 6, 8)])
-def test_a_displacement_at_every_resolution(make_pair, shape, widths):
-    pair = make_pair(shape)
+def test_a_displacement_at_every_resolution(make_random_pair, shape, widths):
+    pair = make_random_pair(shape)
     network = FCN2017(widths, spacing=1.0)
     displacements = network(pair.fixed, pair.moving)
     assert len(displacements) == len(widths)
@@ -26,30 +26,30 @@ def test_a_displacement_at_every_resolution(make_pair, shape, widths):
     assert torch.equal(network.deform(pair).to_moving, displacements[0])
 
 
-def test_it_starts_close_to_the_identity(make_pair):
+def test_it_starts_close_to_the_identity(make_random_pair):
     torch.manual_seed(0)
-    pair = make_pair((16, 16, 16))
+    pair = make_random_pair((16, 16, 16))
     assert all(d.abs().max() < 0.1 for d in FCN2017()(pair.fixed, pair.moving))
 
 
-def test_every_resolution_is_supervised(make_pair):
-    pair = make_pair((16, 16, 16))
+def test_every_resolution_is_supervised(make_random_pair):
+    pair = make_random_pair((16, 16, 16))
     network = FCN2017((4, 6, 8), spacing=1.0)
     network.cost(pair, Objective()).backward()
     assert all(layer.weight.grad.abs().max() > 0 for layer in network.regressions)
     assert all(parameter.grad is not None for parameter in network.parameters())
 
 
-def test_what_is_excluded_does_not_count(make_pair):
-    pair = make_pair((16, 16, 16))
+def test_what_is_excluded_does_not_count(make_random_pair):
+    pair = make_random_pair((16, 16, 16))
     everything = replace(pair, exclude=torch.ones_like(pair.fixed))
     network = FCN2017((4, 8), spacing=1.0)
     cost = network.cost(everything, Objective(strength=0.0))
     assert float(cost.detach()) == 0
 
 
-def test_it_sees_images_at_its_own_spacing(make_pair):
-    pair = make_pair((16, 20, 24))
-    halves = FCN2017((4, 8), spacing=2.0).deform(pair)
-    assert halves.grid.shape == (8, 10, 12)
-    assert not halves.to_fixed.any()
+def test_it_sees_images_at_its_own_spacing(make_random_pair):
+    pair = make_random_pair((16, 20, 24))
+    deformation = FCN2017((4, 8), spacing=2.0).deform(pair)
+    assert deformation.grid.shape == (8, 10, 12)
+    assert not deformation.to_fixed.any()

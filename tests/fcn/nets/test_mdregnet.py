@@ -11,7 +11,7 @@ from bids_fcnreg.fcn.losses.objective import Objective
 from bids_fcnreg.fcn.nets.mdregnet import DiffeomorphicFCN
 from bids_fcnreg.fcn.pair import Pair
 from bids_fcnreg.fcn.spatial.displacement import jacobian_determinant
-from bids_fcnreg.fcn.spatial.midpoint import Halves
+from bids_fcnreg.fcn.spatial.midpoint import MidpointDeformation
 
 OBJECTIVE = Objective(regularity="diffusion", strength=0.1)
 
@@ -32,12 +32,12 @@ def randomised() -> DiffeomorphicFCN:
 
 
 @pytest.fixture(scope="module")
-def pair(make_pair) -> Pair:
-    return make_pair((25, 30, 27))
+def pair(make_random_pair) -> Pair:
+    return make_random_pair((25, 30, 27))
 
 
 @pytest.fixture(scope="module")
-def deformed(pair) -> tuple[Halves, Halves]:
+def deformed(pair) -> tuple[MidpointDeformation, MidpointDeformation]:
     """What a network gives for a pair, and for the pair with its images exchanged."""
     network = randomised()
     exchanged = replace(pair, fixed=pair.moving, moving=pair.fixed)
@@ -53,7 +53,9 @@ def test_exchanging_the_images_exchanges_the_halves(deformed):
 
 def test_exchanging_the_images_inverts_the_whole(deformed):
     """Away from the border, beyond which displacements are not known; in voxels."""
-    (forward, inverse), (other_forward, other_inverse) = (halves.join() for halves in deformed)
+    (forward, inverse), (other_forward, other_inverse) = (
+        deformation.compose() for deformation in deformed
+    )
     inside = (..., *[slice(3, -3)] * 3)
     for one, other in ((forward, other_inverse), (inverse, other_forward)):
         apart = (one.field - other.field)[inside].abs()
@@ -61,30 +63,30 @@ def test_exchanging_the_images_inverts_the_whole(deformed):
         assert apart.mean() < 0.01
 
 
-def test_no_folds_whatever_the_weights_and_images(make_pair):
+def test_no_folds_whatever_the_weights_and_images(make_random_pair):
     network = randomised()
     for seed in range(3):
         noise = torch.rand(2, 1, 1, 25, 30, 27, generator=torch.Generator().manual_seed(seed))
-        pair = replace(make_pair((25, 30, 27)), fixed=noise[0], moving=noise[1])
-        halves = network.deform(pair)
-        for half in (halves.to_fixed, halves.to_moving):
+        pair = replace(make_random_pair((25, 30, 27)), fixed=noise[0], moving=noise[1])
+        deformation = network.deform(pair)
+        for half in (deformation.to_fixed, deformation.to_moving):
             assert jacobian_determinant(half).min() > 0
 
 
 @pytest.mark.parametrize("shape", [(17, 22, 13), (16, 16, 16), (33, 19, 21)])
-def test_any_size_will_do(make_pair, shape):
-    pair = make_pair(shape)
-    halves = small().deform(pair)
-    assert halves.grid.matches(pair.grid)
-    assert halves.to_fixed.shape == halves.to_moving.shape == (1, 3, *shape)
+def test_any_size_will_do(make_random_pair, shape):
+    pair = make_random_pair(shape)
+    deformation = small().deform(pair)
+    assert deformation.grid.matches(pair.grid)
+    assert deformation.to_fixed.shape == deformation.to_moving.shape == (1, 3, *shape)
 
 
 def test_the_force_helps_before_any_training(pair):
     torch.manual_seed(0)
     network = small()
-    halves = network.deform(pair)
-    none = Halves.identity(pair.grid, pair.fixed)
-    before, after = (float(OBJECTIVE.halfway(pair, one)) for one in (none, halves))
+    deformation = network.deform(pair)
+    none = MidpointDeformation.identity(pair.grid, pair.fixed)
+    before, after = (float(OBJECTIVE.midpoint_cost(pair, one)) for one in (none, deformation))
     assert after < before - 0.2
 
 

@@ -34,8 +34,10 @@ def velocity() -> torch.Tensor:
 def test_sampling_is_exact_for_a_linear_image():
     slope = torch.tensor([0.3, -1.0, 2.0]).reshape(1, 3, 1, 1, 1)
     image = (identity((9, 8, 7), torch.zeros(1)) * slope).sum(1, keepdim=True)
-    places = torch.rand(1, 3, 4, 5, 6) * 6
-    torch.testing.assert_close(sample(image, places), (places * slope).sum(1, keepdim=True))
+    coordinates = torch.rand(1, 3, 4, 5, 6) * 6
+    torch.testing.assert_close(
+        sample(image, coordinates), (coordinates * slope).sum(1, keepdim=True)
+    )
 
 
 def test_a_shift_pulls_back():

@@ -1,4 +1,4 @@
-"""Symmetric deformations: halves, their joining, and what keeps them from folding."""
+"""Symmetric deformations: deformation, their joining, and what keeps them from folding."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from bids_fcnreg.fcn.spatial.displacement import (
 )
 from bids_fcnreg.fcn.spatial.filters import dilate, gaussian
 from bids_fcnreg.fcn.spatial.grid import Grid
-from bids_fcnreg.fcn.spatial.midpoint import MOST_INCONSISTENT, Halves, consistent, unfold
+from bids_fcnreg.fcn.spatial.midpoint import (
+    MAX_INCONSISTENCY,
+    MidpointDeformation,
+    limit_compression,
+    make_inverse_consistent,
+)
 from bids_fcnreg.fcn.spatial.transform import Displacement
 
 SHAPE = (30, 34, 28)
@@ -30,10 +35,10 @@ def smooth(seed: int, largest: float, sigma: float = 4.0) -> torch.Tensor:
 
 
 def test_joined_halves_lead_from_image_to_image():
-    """With halves exp(-v) and exp(v), the whole is exp(2 v) and its inverse exp(-2 v)."""
+    """With deformation exp(-v) and exp(v), the whole is exp(2 v) and its inverse exp(-2 v)."""
     velocity = smooth(0, 1.5)
-    halves = Halves(GRID, exponentiate(-velocity), exponentiate(velocity))
-    forward, inverse = halves.join()
+    deformation = MidpointDeformation(GRID, exponentiate(-velocity), exponentiate(velocity))
+    forward, inverse = deformation.compose()
     assert (forward.field - exponentiate(2 * velocity)).abs().max() < 0.1
     assert (inverse.field - exponentiate(-2 * velocity)).abs().max() < 0.1
     assert compose(forward.field, inverse.field).abs().max() < 0.1
@@ -41,39 +46,41 @@ def test_joined_halves_lead_from_image_to_image():
 
 def test_exchanging_the_halves_inverts_the_whole():
     first, second = exponentiate(smooth(1, 2.0)), exponentiate(smooth(2, 2.0))
-    forward, inverse = Halves(GRID, first, second).join()
-    backward, back = Halves(GRID, second, first).join()
+    forward, inverse = MidpointDeformation(GRID, first, second).compose()
+    backward, back = MidpointDeformation(GRID, second, first).compose()
     assert (forward.field - back.field).abs().max() < 0.1
     assert (inverse.field - backward.field).abs().max() < 0.1
 
 
 def test_a_one_sided_deformation_stays_what_it_is():
     field = exponentiate(smooth(3, 2.0))
-    forward, _ = Halves.one_sided(Displacement(GRID, field)).join()
+    forward, _ = MidpointDeformation.one_sided(Displacement(GRID, field)).compose()
     assert (forward.field - field).abs().max() < 0.02
 
 
 def test_halves_keep_their_millimetres_on_another_grid():
-    halves = Halves(GRID, exponentiate(smooth(4, 2.0)), exponentiate(smooth(5, 2.0)))
-    fine = halves.on(GRID.with_spacing(1.0))
-    again = fine.on(GRID)
-    assert fine.to_moving.abs().max() > 1.8 * halves.to_moving.abs().max()
-    assert (again.to_moving - halves.to_moving).abs().mean() < 0.02
+    deformation = MidpointDeformation(
+        GRID, exponentiate(smooth(4, 2.0)), exponentiate(smooth(5, 2.0))
+    )
+    fine = deformation.on_grid(GRID.with_spacing(1.0))
+    again = fine.on_grid(GRID)
+    assert fine.to_moving.abs().max() > 1.8 * deformation.to_moving.abs().max()
+    assert (again.to_moving - deformation.to_moving).abs().mean() < 0.02
 
 
 def test_a_step_is_taken_before_each_half():
-    halves = Halves(GRID, smooth(6, 1.0), smooth(7, 1.0))
+    deformation = MidpointDeformation(GRID, smooth(6, 1.0), smooth(7, 1.0))
     step = smooth(8, 0.5)
-    moved = halves.moved(step, -step)
-    torch.testing.assert_close(moved.to_fixed, compose(step, halves.to_fixed))
-    torch.testing.assert_close(moved.to_moving, compose(-step, halves.to_moving))
+    moved = deformation.updated(step, -step)
+    torch.testing.assert_close(moved.to_fixed, compose(step, deformation.to_fixed))
+    torch.testing.assert_close(moved.to_moving, compose(-step, deformation.to_moving))
 
 
 def test_unfolding_mends_folds_and_leaves_the_rest_alone():
     field = smooth(9, 1.0)
     field[0, 0, 14, 16, 13] += 3.0
     assert (jacobian_determinant(field) <= 0).any()
-    mended = unfold(field, least=0.05)
+    mended = limit_compression(field, least=0.05)
     assert jacobian_determinant(mended).min() >= 0.05
     far = torch.ones(SHAPE, dtype=torch.bool)
     far[4:25, 6:27, 3:24] = False
@@ -82,16 +89,16 @@ def test_unfolding_mends_folds_and_leaves_the_rest_alone():
 
 def test_what_does_not_fold_is_not_touched():
     field = smooth(10, 1.0)
-    assert torch.equal(unfold(field), field)
+    assert torch.equal(limit_compression(field), field)
 
 
 def test_there_and_back_is_consistent_between_voxels():
-    field = unfold(exponentiate(smooth(11, 5.0, sigma=2.0)))
+    field = limit_compression(exponentiate(smooth(11, 5.0, sigma=2.0)))
     plain = invert(field)
-    astray = compose(field, plain).norm(dim=1, keepdim=True) > MOST_INCONSISTENT
+    astray = compose(field, plain).norm(dim=1, keepdim=True) > MAX_INCONSISTENCY
     assert 0 < astray.double().mean() < 0.05
-    forward, inverse = consistent(field, plain)
-    assert compose(forward, inverse).norm(dim=1).max() <= MOST_INCONSISTENT
+    forward, inverse = make_inverse_consistent(field, plain)
+    assert compose(forward, inverse).norm(dim=1).max() <= MAX_INCONSISTENCY
     assert (jacobian_determinant(forward) > 0).all()
     far = (dilate(astray.float(), 10) == 0).expand_as(field)
     assert far.any() and torch.equal(forward[far], field[far])
@@ -99,4 +106,4 @@ def test_there_and_back_is_consistent_between_voxels():
 
 def test_what_is_consistent_is_not_touched():
     field = exponentiate(smooth(12, 1.0))
-    assert torch.equal(consistent(field, -field)[0], field)
+    assert torch.equal(make_inverse_consistent(field, -field)[0], field)
