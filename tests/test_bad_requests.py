@@ -192,7 +192,7 @@ CASES: dict[str, tuple[Case, str]] = {
     "atlas of fractions": (atlas(lambda labels: labels / 2), "not whole numbers"),
     "atlas below zero": (atlas(lambda labels: -labels), "not whole numbers"),
     "atlas of a million labels": (atlas(many), "different values but has no lookup table"),
-    "atlas of nothing": (atlas(np.zeros_like), "holds nothing but zeros"),
+    "atlas of nothing": (atlas(np.zeros_like), "contains only zeros"),
     "table without columns": (atlas(np.copy, "a\tb\n1\tx\n"), "no column index"),
     "table with a label twice": (atlas(np.copy, "index\tname\n1\ta\n1\tb\n"), "index 1 twice"),
     "table with a word": (

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 from bids_fcnreg.bids.layout import RawImage
 from bids_fcnreg.bids.names import FORMS, KEYS, RAW
@@ -128,7 +127,7 @@ def _content(path: Path) -> Iterator[bytes]:
             yield chunk
 
 
-def _kind(image: RawImage) -> tuple[Any, ...]:
+def _kind(image: RawImage) -> tuple[object, ...]:
     """Return a key that is equal for images to average; the smallest one is preferred."""
     return (
         natural_key(image.entities.get("suffix", "")),
@@ -146,7 +145,7 @@ def _label(entities: Mapping[str, str], key: str) -> str:
     return str(int(label)) if key in FORMS and label.isdecimal() else label
 
 
-def _order(image: RawImage) -> tuple[Any, ...]:
+def _order(image: RawImage) -> tuple[object, ...]:
     """Return a key that sorts runs by number, after an image without one."""
     run = _run(image)
     return -1 if run is None else run, natural_key(image.path.name)
@@ -156,7 +155,7 @@ def _run(image: RawImage) -> int | None:
     return int(image.entities["run"]) if "run" in image.entities else None
 
 
-def _differing(kinds: Mapping[tuple[Any, ...], Sequence[RawImage]]) -> list[str]:
+def _differing(kinds: Mapping[tuple[object, ...], Sequence[RawImage]]) -> list[str]:
     """Return the entities in which kinds of images differ, as in file names."""
     firsts = [group[0].entities for group in kinds.values()]
     names = [name for name in KEYS if KEYS[name] not in _NO_KIND]

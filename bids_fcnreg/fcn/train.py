@@ -348,7 +348,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         If the file cannot be read.
     """
     if not is_intact_archive(path):
-        raise InputError(f"The checkpoint {path} is damaged: delete its folder to train anew.")
+        raise InputError(
+            f"The checkpoint {path} is damaged. Delete its directory and train again."
+        )
     return torch.load(path, map_location="cpu", weights_only=True)
 
 

@@ -226,8 +226,12 @@ def test_a_series_becomes_a_series(ants, tmp_path, axes, kind):
     ("data", "words", "message"),
     [
         (np.ones((*SHAPE, 3), "f4"), "-e 0", "is a series. Use -e 3, or extract one volume"),
-        (np.ones((*SHAPE, 1, 3), "f4"), "", "(24, 26, 20, 1, 3): give a 3D image or a 4D series"),
-        (np.ones((*SHAPE, 2, 3), "f4"), "-e 3", "give a 3D image or a 4D series"),
+        (
+            np.ones((*SHAPE, 1, 3), "f4"),
+            "",
+            "(24, 26, 20, 1, 3). Choose a 3D image or a 4D series",
+        ),
+        (np.ones((*SHAPE, 2, 3), "f4"), "-e 3", "Choose a 3D image or a 4D series"),
         (np.ones((*SHAPE, 3), "c8"), "", "stores complex64 values"),
         (np.zeros((*SHAPE, 3), "f4"), "", "contains only zeros"),
         (np.full(SHAPE, np.nan, "f4"), "", "contains only zeros, infinite values"),
