@@ -64,16 +64,19 @@ def read_crash_files(run_dir: Path, workflows: Mapping[str, str]) -> dict[str, F
     for path in sorted(run_dir.glob("crash-*.txt"), key=lambda p: p.stat().st_mtime):
         text = path.read_text(errors="replace")
         node = _node_of(text, workflows)
+        if node is None:
+            continue
         label = subject_label(node, workflows)
         if label is not None and label not in failures:
             failures[label] = _explain(text, node, path)
     return failures
 
 
-def _node_of(text: str, workflows: Mapping[str, str]) -> str:
-    """Return the full name of the node of a crash file."""
+def _node_of(text: str, workflows: Mapping[str, str]) -> str | None:
+    """Return the full name of the node of a crash file; None if the file is truncated."""
     head = re.match(r"Node: (.*)\n(?:Working directory: (.*)\n)?", text)
-    assert head is not None  # Nipype writes these lines
+    if head is None:
+        return None
     node, directory = head.groups()
     if subject_label(node, workflows) is not None or directory is None:
         return node

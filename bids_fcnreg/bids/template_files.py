@@ -71,8 +71,8 @@ def select_template_files(
     resolution = _choose_resolution(images, modifiers.get("res"), spec, folder is not None)
     files = [e for e in files if e.entities.get("res") == resolution]
     heads = [e for e in files if e.suffix == "T1w" and e.only()]
-    brains = [e for e in files if e.suffix == "T1w" and e.only("desc") and _is_brain(e)]
-    masks = [e for e in files if e.suffix == "mask" and e.only("desc", "label") and _is_brain(e)]
+    brains = [e for e in files if e.suffix == "T1w" and _is_brain(e)]
+    masks = [e for e in files if e.suffix == "mask" and _is_brain(e)]
     image = _only((heads or brains) if masks else (brains or heads), spec)
     mask = _only(masks, spec) if masks else None
     return TemplateFiles(fetch(image), fetch(mask) if mask else None, cohort)
@@ -132,7 +132,8 @@ def _as_number(label: str | None) -> tuple[float, str]:
 
 def _is_brain(entry: Entry) -> bool:
     """Return whether the name is that of a brain or its mask; old archives use ``label-brain``."""
-    return entry.entities.get("desc", entry.entities.get("label")) == "brain"
+    named = entry.entities.get("desc", entry.entities.get("label")) == "brain"
+    return named and entry.only("desc", "label")
 
 
 def _only(found: Sequence[Entry], spec: str) -> Entry:

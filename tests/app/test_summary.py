@@ -77,6 +77,12 @@ def test_the_first_failure_of_each_subject_counts(tmp_path):
     assert read_crash_files(tmp_path, WORKFLOWS) == {"sub-01": Failure("first")}
 
 
+@pytest.mark.parametrize("text", ["", "Node", "Nod\x00", "Traceback: no node"])
+def test_a_truncated_crash_file_does_not_stop_the_summary(tmp_path, text):
+    (tmp_path / "crash-1.txt").write_text(text)
+    assert read_crash_files(tmp_path, {"sub_01_wf": "sub-01"}) == {}
+
+
 def test_quality_is_found_by_session_and_space(tmp_path):
     anat = tmp_path / "sub-01" / "ses-x" / "anat"
     quality_file(anat, "sub-01_ses-x", "A", similarity=0.5)

@@ -172,6 +172,20 @@ def test_file_named_like_a_template(tmp_path):
     assert (template.space, template.mask) == ("Study+3", mask)
 
 
+@pytest.mark.parametrize("entities", ["desc-brain", "label-brain"])
+def test_a_folder_with_a_brain_only(tmp_path, entities):
+    folder = tmp_path / "tpl-Old"
+    brain = save(folder / f"tpl-Old_{entities}_T1w.nii.gz", np.where(BALL, 100, 0))
+    assert resolve_template(str(folder)).t1w == brain
+
+
+def test_a_folder_with_other_derived_images_only(tmp_path):
+    folder = tmp_path / "tpl-Old"
+    save(folder / "tpl-Old_desc-brain_seg-x_T1w.nii.gz", np.where(BALL, 100, 0))
+    with pytest.raises(InputError, match="has no plain T1w image"):
+        resolve_template(str(folder))
+
+
 def test_extracted_file_needs_no_mask(tmp_path):
     data = np.where(BALL, 100, 0)
     data[12, 12, 12] = 0  # a hole
