@@ -37,7 +37,12 @@ from bids_fcnreg.fcn.spatial.grid import Grid, Image
 from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform, change_grid
 from bids_fcnreg.io import image
 from bids_fcnreg.io.itk import read_transform
-from bids_fcnreg.qc.asymmetry import asymmetry, likeness, pattern, side_difference
+from bids_fcnreg.qc.asymmetry import (
+    asymmetry,
+    left_right_difference,
+    mean_pattern,
+    pattern_similarity,
+)
 from bids_fcnreg.qc.metrics import JUDGED
 from bids_fcnreg.qc.verdict import LEVELS, judge
 
@@ -273,16 +278,16 @@ def share(options: argparse.Namespace) -> None:
     """Find the asymmetry that brains share, and how well each of them fits that of the others."""
     results = [one for out in options.out for one in find_results(out) if one.space == SPACE]
     differences = np.array([
-        side_difference(*(np.asarray(nib.load(path).dataobj, np.float32)
+        left_right_difference(*(np.asarray(nib.load(path).dataobj, np.float32)
                           for path in (one.log_jacobian, one.mask)))
         for one in results
     ])  # fmt: skip
     alike = [
-        likeness(one, pattern(np.delete(differences, number, axis=0)))
+        pattern_similarity(one, mean_pattern(np.delete(differences, number, axis=0)))
         for number, one in enumerate(differences)
     ]
     print("likeness of each brain to the others:", np.sort(alike).round(3))
-    shared = pattern(differences).astype(np.float16)
+    shared = mean_pattern(differences).astype(np.float16)
     np.savez_compressed(DATA / "asymmetry.npz", pattern=shared, likeness=np.float32(alike))
 
 

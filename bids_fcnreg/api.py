@@ -52,7 +52,7 @@ from bids_fcnreg.io.resampling import resample_values
 from bids_fcnreg.io.series import open_series, volumes
 from bids_fcnreg.io.spatial_image import open_image
 from bids_fcnreg.io.transform_chain import TransformLike, read_transforms
-from bids_fcnreg.preprocessing.brain import fits_a_brain, holds_labels
+from bids_fcnreg.preprocessing.brain import is_label_image, may_be_brain_only
 from bids_fcnreg.qc.verdict import judge
 
 #: An image: a file, or an image of nibabel.
@@ -171,7 +171,7 @@ def register(
     for name, mask in (("fixed", fixed_mask), ("moving", moving_mask)):
         if mask is None:
             _check_skull_stripped(name, given[name], images[name])
-        if holds_labels(images[name].data[0, 0].numpy()):
+        if is_label_image(images[name].data[0, 0].numpy()):
             warnings.warn(
                 f"The {name} image looks like a label image. Register the corresponding intensity "
                 "images, and apply the transform to the labels.",
@@ -249,7 +249,7 @@ def apply(
     series = open_series(_resolve_name(moving), "moving image")
     parts = _parts(moving, series, grid, interpolation)
     first = next(parts)
-    if interpolation == "linear" and holds_labels(first[..., 0]):
+    if interpolation == "linear" and is_label_image(first[..., 0]):
         warnings.warn(
             "The image looks like a label image, whose values linear interpolation mixes. Use "
             "--interpolation label (in Python interpolation='label').",
@@ -384,9 +384,9 @@ def image_path(given: str | os.PathLike[str]) -> Path:
 def _check_skull_stripped(name: str, given: ImageLike, loaded: Image) -> None:
     """Refuse an image without a mask that is not skull-stripped."""
     visible = non_background(loaded.data[0, 0].numpy())
-    if not fits_a_brain(visible, loaded.grid.affine):
+    if not may_be_brain_only(visible, loaded.grid.affine):
         litres = float(visible.sum() * np.prod(loaded.grid.spacing)) / 1e6
-        file = f" {given}" if isinstance(given, str | os.PathLike[str]) else ""
+        file = f" {given}" if isinstance(given, str | os.PathLike) else ""
         raise InputError(
             f"The {name} image{file} is not skull-stripped (its foreground is {litres:.1f} "
             f"litres). Provide its brain mask with --{name}-mask (in Python {name}_mask), or a "
@@ -421,4 +421,4 @@ def _warn_of_orientation(*given: ImageLike | None) -> None:
 
 def _resolve_name(given: ImageLike) -> ImageLike:
     """Replace the name of the built-in template by its file."""
-    return image_path(given) if isinstance(given, str | os.PathLike[str]) else given
+    return image_path(given) if isinstance(given, str | os.PathLike) else given

@@ -53,11 +53,14 @@ GRIDS = {
     "two axes": (nib.Nifti1Image(values()[:, :, 1], AFFINE), "has shape"),
 }
 VALUES = {
-    "all NaN": (nib.Nifti1Image(values() * np.nan, AFFINE), "nothing but zeros, infinite values"),
+    "all NaN": (nib.Nifti1Image(values() * np.nan, AFFINE), "only zeros, infinite values"),
     "zeros": (nib.Nifti1Image(values() * 0, AFFINE), "contains only zeros"),
     "complex": (nib.Nifti1Image(values() * 1j, AFFINE), "complex"),
     "colours": (nib.Nifti1Image(COLOURS, AFFINE), "colours"),
-    "huge": (nib.Nifti1Image(values().astype("f8") * 1e300, AFFINE), "more than float32 can"),
+    "huge": (
+        nib.Nifti1Image(values().astype("f8") * 1e300, AFFINE),
+        "beyond the range of float32",
+    ),
     "vectors": (nib.Nifti1Image(np.ones((*SHAPE, 1, 3), "f4"), AFFINE), "has shape"),
 }
 SERIES = {"series": (nib.Nifti1Image(np.ones((*SHAPE, 3), "f4"), AFFINE), "three-dimensional")}
@@ -232,5 +235,5 @@ def test_transforms_in_all_spellings(xfm):
     ):  # fmt: skip
         assert fr.map_points(start, given)[0, 0] == pytest.approx(wanted)
     for given in ([3], [GOOD], [np.eye(4)], [None], [(xfm, True, 1)]):
-        with pytest.raises(InputError, match="is not a transform. Pass a file"):
+        with pytest.raises(InputError, match="is not a transform"):
             fr.map_points(start, given)

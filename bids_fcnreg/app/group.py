@@ -22,7 +22,7 @@ from bids_fcnreg.bids.versions import find_superseded, find_version_conflicts
 from bids_fcnreg.config import DEFAULT_TEMPLATE, Config
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.execution.plugin import configure, run_workflow
-from bids_fcnreg.study.tables import Row, absent, tell_verdicts, without_clashes
+from bids_fcnreg.study.tables import Row, describe_verdicts, group_missing, rename_clashing_columns
 from bids_fcnreg.workflows.group_report import FOLDER, init_group_report_wf
 
 DONE, FAILED = 0, 1
@@ -206,7 +206,7 @@ def study_rows(
             scan.participant,
             scan.session,
             *status(scan),
-            facts=without_clashes(people.find(scan.participant, scan.session)),
+            facts=rename_clashing_columns(people.find(scan.participant, scan.session)),
         )
         for scan in scans
     ]
@@ -222,13 +222,13 @@ def _print_summary(
     for space, theirs in rows.items():
         done = sum(row.status == "done" for row in theirs)
         console.print(f"{space}: {done} of {len(theirs)} scans")
-        for status, reason, labels in absent(theirs):
+        for status, reason, labels in group_missing(theirs):
             console.print(
                 f"  {len(labels)} {status} ({reason}): {', '.join(labels)}", soft_wrap=True
             )
         verdicts = {one.label: one.verdict for one in results if one.space == space}
         judged = [replace(row, verdict=verdicts.get(row.label)) for row in theirs]
-        for message in tell_verdicts(judged):
+        for message in describe_verdicts(judged):
             console.print(f"  {message}", soft_wrap=True, markup=False)
         modes = Counter(one.mode for one in results if one.space == space)
         if len(modes) > 1:

@@ -17,8 +17,8 @@ from bids_fcnreg.config import DEFAULT_TEMPLATE
 from bids_fcnreg.fcn.foreground import foreground
 from bids_fcnreg.io import image
 from bids_fcnreg.io.resampling import check_labels
-from bids_fcnreg.qc.metrics import OF_REGISTRATION
-from bids_fcnreg.qc.verdict import MEASURED_ON, NOTE, UNFIT, reference
+from bids_fcnreg.qc.metrics import REGISTRATION_METRICS
+from bids_fcnreg.qc.verdict import EXPLANATION, MEASURED_ON, UNUSABLE, reference_bounds
 
 
 def register_pair(options: argparse.Namespace, device: str, seed: int) -> int:
@@ -59,7 +59,7 @@ def register_pair(options: argparse.Namespace, device: str, seed: int) -> int:
             written.append(_report(options, page, warped, xfm, result.quality, name))
     _print_quality(result.quality, ranges=name is not None)
     print("written:", ", ".join(str(Path(folder) / path.name) for path in written))
-    return int(options.fail_on_qc and result.quality["verdict"] in UNFIT)
+    return int(options.fail_on_qc and result.quality["verdict"] in UNUSABLE)
 
 
 def _report(
@@ -84,14 +84,14 @@ def _report(
 
 
 def _print_quality(quality: dict[str, Any], ranges: bool) -> None:
-    typical = reference(quality["mode"]) if ranges else {}
-    for metric in OF_REGISTRATION:
+    typical = reference_bounds(quality["mode"]) if ranges else {}
+    for metric in REGISTRATION_METRICS:
         if metric.key in quality:
             note = f" ({typical[metric.key].describe(metric)})" if metric.key in typical else ""
             print(f"{metric.title}: {metric.read(quality)}{note}")
     print(f"Mode: {quality['mode']}, device: {quality['device']}")
     print("Seconds:", ", ".join(f"{stage} {s:.1f}" for stage, s in quality["seconds"].items()))
     if ranges:
-        print(NOTE)
+        print(EXPLANATION)
     reason = f": {quality['verdict_reason']}" if quality["verdict_reason"] else ""
     print(f"Verdict, by bounds for {MEASURED_ON}: {quality['verdict']}{reason}")

@@ -32,8 +32,8 @@ from bids_fcnreg.execution.plugin import configure, run_workflow, start_server, 
 from bids_fcnreg.execution.progress import ProgressDisplay
 from bids_fcnreg.io.image import check_file, orientation_warning
 from bids_fcnreg.preprocessing.lesions import lesion_value_warning
-from bids_fcnreg.qc.verdict import UNFIT
-from bids_fcnreg.workflows.base import grouped, workflow_labels
+from bids_fcnreg.qc.verdict import UNUSABLE
+from bids_fcnreg.workflows.base import group_scans, workflow_labels
 from bids_fcnreg.workflows.report import run_reports
 
 DONE, SUBJECT_FAILED = 0, 1
@@ -90,7 +90,7 @@ def _check_lesions(config: Config, scans: Sequence[Scan]) -> None:
     """Refuse lesion masks with --longitudinal, where they would be ignored."""
     if not config.longitudinal:
         return
-    several = [scan for theirs in grouped(config, scans) if len(theirs) > 1 for scan in theirs]
+    several = [scan for theirs in group_scans(config, scans) if len(theirs) > 1 for scan in theirs]
     lesions = [scan.label for scan in several if scan.lesions]
     if lesions:
         raise InputError(
@@ -266,6 +266,6 @@ def _report_outcome(
     labels = [scan.label for scan in scans]
     print_summary(console, labels, seconds, failures, config.output_dir, run_dir)
     bad = config.fail_on_qc and any(
-        quality_warnings(config.output_dir, one, UNFIT) for one in labels
+        quality_warnings(config.output_dir, one, UNUSABLE) for one in labels
     )
     return SUBJECT_FAILED if failures or bad else DONE

@@ -34,7 +34,7 @@ from bids_fcnreg.fcn.modes import MODES
 from bids_fcnreg.fcn.nets.checkpoint import load, packaged_weights
 from bids_fcnreg.fcn.register import resolve_device
 from bids_fcnreg.workflows.base import init_fcnreg_wf
-from bids_fcnreg.workflows.preprocess import tell_extraction
+from bids_fcnreg.workflows.preprocess import describe_extraction
 
 #: Directory in the work directory for masks and images derived from templates.
 TEMPLATES = "templates"
@@ -219,7 +219,7 @@ def write_methods(config: Config, workflow: Workflow, scans: Iterable[Scan] = ()
     sidecars = (preproc.with_name(f"{preproc.name[:-7]}.json") for _, preproc, _ in made)
     recorded = [read_json(sidecar).get("SkullStripped") for sidecar in sidecars]
     stripped = [one for one in recorded if one is not None]
-    text = tell_extraction(workflow.visit_desc().strip(), stripped)
+    text = describe_extraction(workflow.visit_desc().strip(), stripped)
     path = write_bytes(folder / "CITATION.md", f"{text}\n".encode())
     # Names without directories: pandoc may fail on non-ASCII paths in some locales.
     arguments = ["--standalone", "--citeproc", "--bibliography", bibliography.name]

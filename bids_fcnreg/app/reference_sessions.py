@@ -15,7 +15,7 @@ from bids_fcnreg.bids.order import (
 from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.config import Config
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.workflows.base import grouped
+from bids_fcnreg.workflows.base import group_scans
 
 #: Maximum number of participants in a message.
 _MAX_NAMED = 10
@@ -41,7 +41,7 @@ def report_reference_sessions(config: Config, scans: Sequence[Scan], console: Co
             f"{', '.join(sorted(known, key=natural_key)) or 'none'}."
         )
     found: dict[ReferenceSession, list[str]] = {}
-    for theirs in grouped(config, scans):
+    for theirs in group_scans(config, scans):
         if len(theirs) > 1:
             reference = choose_reference(config.bids_dir, theirs, wanted)
             found.setdefault(reference, []).append(f"sub-{theirs[0].participant}")

@@ -26,7 +26,7 @@ from bids_fcnreg.fcn.modes import MODES
 from bids_fcnreg.io import image
 from bids_fcnreg.study.figures import draw_iterations
 from bids_fcnreg.study.statistics import overlap
-from bids_fcnreg.study.template import describe
+from bids_fcnreg.study.template import describe_template
 from bids_fcnreg.workflows.group_report import FOLDER
 from bids_fcnreg.workflows.study_template import (
     Estimate,
@@ -321,7 +321,7 @@ class TemplateConstruction:
         publish(last.t1w, self._file("T1w.nii.gz"))
         publish(last.mask, self._file("desc-brain_mask.nii.gz"))
         labels = [member.scan.label for member in self.members]
-        description = describe(self.name, self._file("T1w.nii.gz"), labels, self.config)
+        description = describe_template(self.name, self._file("T1w.nii.gz"), labels, self.config)
         write_json(self.folder / "template_description.json", description)
         record = self.config.output_dir / FOLDER / f"tpl-{self.name}_iterations.tsv"
         write_tsv(

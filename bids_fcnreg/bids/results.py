@@ -18,7 +18,7 @@ from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.modes import MODES
 from bids_fcnreg.io import image
 from bids_fcnreg.io.spatial_image import open_image
-from bids_fcnreg.qc.metrics import OF_REGISTRATION
+from bids_fcnreg.qc.metrics import REGISTRATION_METRICS
 from bids_fcnreg.qc.verdict import LEVELS
 
 _QUALITY = re.compile(
@@ -183,7 +183,7 @@ def read_quality(path: Path) -> dict[str, Any]:
     """Read the quality metrics of a registration; return none if they are missing or damaged."""
     content = read_json(path)
     seconds = content.get("seconds")
-    metrics = [content[one.key] for one in OF_REGISTRATION if one.key in content]
+    metrics = [content[one.key] for one in REGISTRATION_METRICS if one.key in content]
     valid = (
         content.get("mode") in tuple(MODES)
         and content.get("verdict") in LEVELS

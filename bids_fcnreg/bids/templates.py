@@ -29,7 +29,7 @@ from bids_fcnreg.bids.template_files import select_template_files
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.foreground import foreground
 from bids_fcnreg.io import image
-from bids_fcnreg.preprocessing.brain import fits_a_brain
+from bids_fcnreg.preprocessing.brain import may_be_brain_only
 
 __all__ = [
     "BUILTIN",
@@ -331,7 +331,7 @@ def find_brain_mask(path: Path) -> Path | None:
 def _check_extracted(path: Path) -> None:
     """Refuse an image that is not skull-stripped."""
     loaded = image.load(path)
-    if not fits_a_brain(loaded.get_fdata() != 0, loaded.affine):
+    if not may_be_brain_only(loaded.get_fdata() != 0, loaded.affine):
         stem = re.sub(r"(_T1w)?\.nii(\.gz)?$", "", path.name)
         raise InputError(
             f"The template {path} is not skull-stripped. Put its brain mask beside it as "

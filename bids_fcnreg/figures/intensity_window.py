@@ -1,31 +1,31 @@
-"""Range of intensities in which figures show a brain."""
+"""Intensity window of a brain in figures."""
 
 from __future__ import annotations
 
 import numpy as np
 
-#: Percentiles of the brain's intensities: what vessels and single voxels have does not count.
+#: Percentiles of the brain's intensities, robust to vessels and single voxels.
 PERCENTILES = 2, 98
 
-#: Shown below and above these, as a share of their distance.
+#: Margin below and above these, as a fraction of their distance.
 MARGIN = 0.15
 
 
 def intensity_window(data: np.ndarray, inside: np.ndarray | None = None) -> tuple[float, float]:
-    """Intensities that are black and white where a brain is to be seen well.
+    """Return the intensities shown as black and white for a well visible brain.
 
     Parameters
     ----------
     data : ndarray
         Intensities. The skull, vessels, outliers, and NaN have no influence.
     inside : ndarray of bool, optional
-        Brain, of the same shape. Without it, or if it is empty, what is brighter than half of
-        the voxels that are not zero.
+        Brain, of the same shape. By default, or if empty, voxels brighter than half of the nonzero
+        ones.
 
     Returns
     -------
     (float, float)
-        The first is smaller, whatever the image is.
+        In increasing order.
     """
     finite = np.isfinite(data)
     values = data[finite & inside] if inside is not None else data[:0]

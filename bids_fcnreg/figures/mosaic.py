@@ -1,7 +1,7 @@
-"""Slices through a brain, side by side: the figures of the reports.
+"""Mosaics of slices through a brain: the figures of the reports.
 
-Slices are cut from arrays in world space, so that oblique scans stand upright; nothing but their
-pixels is interpolated.
+Slices are sampled in world space, so that oblique scans appear upright; only their pixels are
+interpolated.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CUTS = 7
 #: Width of a slice, in pixels.
 WIDTH = 200
 
-#: Shown around the brain, in mm.
+#: Margin around the brain, in mm.
 MARGIN_MM = 6.0
 
 #: Axes of world space (x, y, z) across, up, and through the slices of each row.
@@ -47,7 +47,7 @@ class Mosaic:
     Parameters
     ----------
     inside : ndarray (i, j, k) of bool
-        Brain mask: the slices lie inside it. All of the volume is shown if it is empty.
+        Brain mask: the slices are inside it. If empty, the whole volume is shown.
     affine : ndarray (4, 4)
         Its voxel indices to RAS+ mm.
 
@@ -66,7 +66,7 @@ class Mosaic:
     def sample(
         self, data: np.ndarray, affine: np.ndarray, order: int = 1, fill: float = 0
     ) -> list[np.ndarray]:
-        """Cut the slices out of a volume.
+        """Sample the slices of a volume.
 
         Parameters
         ----------
@@ -77,7 +77,7 @@ class Mosaic:
         order : {1, 0}
             Linear or, for labels, nearest neighbour.
         fill : float
-            Value outside of the volume, and where values are not finite.
+            Value outside the volume and for non-finite values.
 
         Returns
         -------
@@ -113,7 +113,7 @@ class Mosaic:
         """
         data = np.asanyarray(image.dataobj, dtype=np.float32)
         darkest, brightest = intensity_window(data, inside)
-        shown = join(self.sample(data, image.affine))
+        shown = tile(self.sample(data, image.affine))
         grey = np.clip((shown - darkest) / (brightest - darkest), 0, 1)
         return np.repeat(grey[..., None], 3, axis=-1)
 
@@ -125,15 +125,15 @@ class Mosaic:
         across: str = "",
         fill: float = 0,
     ) -> list[np.ndarray]:
-        """Find lines of equal value in the slices of a volume.
+        """Find contour lines in the slices of a volume.
 
         Parameters
         ----------
         data, affine, fill
-            See `sample`; no lines are where the fill is NaN.
+            See `sample`; no lines where the fill is NaN.
         levels : sequence of float
         across : {"", "x", "y", "z"}
-            Axis whose slices are left out.
+            Axis whose slices are omitted.
 
         Returns
         -------
@@ -161,7 +161,7 @@ class Mosaic:
         contours: Iterable[Lines] = (),
         legend: Mapping[str, Any] | None = None,
     ) -> Path:
-        """Write a picture as PNG, with positions of the slices in mm and the side that is left.
+        """Write a picture as PNG, annotated with slice positions in mm and L/R.
 
         Parameters
         ----------
@@ -171,7 +171,7 @@ class Mosaic:
         contours : iterable of (lines, colour, width)
             Lines as `contours` returns them, width in points.
         legend : mapping of str to colour, optional
-            What colours mean, above the slices.
+            Legend above the slices.
         """
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.collections import LineCollection
@@ -190,7 +190,7 @@ class Mosaic:
         axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
         axes.set_axis_off()
         if legend:
-            # A dollar sign would begin a formula.
+            # A dollar sign starts a formula.
             labels = {name.replace("$", r"\$"): colour for name, colour in legend.items()}
             figure.legend(
                 handles=[Patch(color=colour, label=name) for name, colour in labels.items()],
@@ -204,7 +204,7 @@ class Mosaic:
         return path
 
     def _points(self, axes: tuple[int, int, int], centre: np.ndarray, size: np.ndarray) -> Any:
-        """Where the pixels of a row of slices are (cut, row, column, 3), in RAS+ mm."""
+        """Return the coordinates (cut, row, column, 3) of the pixels of a row, in RAS+ mm."""
         across, up, through = axes
         height = max(round(size[up] / self._pixel), 1)
         cuts = self.cuts["xyz"[through]]
@@ -232,19 +232,19 @@ class Mosaic:
             top = bottom
 
 
-def join(slices: Sequence[np.ndarray]) -> np.ndarray:
-    """Lay slices (cut, row, column) side by side, and their rows below each other."""
+def tile(slices: Sequence[np.ndarray]) -> np.ndarray:
+    """Tile slices (cut, row, column) side by side, with one row per array."""
     return np.concatenate([np.concatenate(list(row), axis=1) for row in slices])
 
 
 def overlay(picture: np.ndarray, colours: np.ndarray) -> np.ndarray:
-    """Lay colours (row, column, RGBA) over a picture (row, column, RGB)."""
+    """Overlay colours (row, column, RGBA) on a picture (row, column, RGB)."""
     opacity = colours[..., 3:]
     return picture * (1 - opacity) + colours[..., :3] * opacity
 
 
 def write_flicker(path: Path, first: np.ndarray, second: np.ndarray, names: Sequence[str]) -> Path:
-    """Write an SVG that shows a picture and, under the pointer, another one in turn.
+    """Write an SVG that alternates between two pictures under the mouse pointer.
 
     Parameters
     ----------
@@ -252,7 +252,7 @@ def write_flicker(path: Path, first: np.ndarray, second: np.ndarray, names: Sequ
     first, second : ndarray (row, column, 3)
         Pictures of one size, from 0 to 1.
     names : sequence of two str
-        What they show; written into their corners.
+        Captions, written into the corners.
     """
     height, width = first.shape[:2]
     layers = []
@@ -276,12 +276,12 @@ def write_flicker(path: Path, first: np.ndarray, second: np.ndarray, names: Sequ
 
 
 def slice_positions(mask: np.ndarray, affine: np.ndarray) -> dict[str, list[float]]:
-    """Evenly spaced cuts through a mask.
+    """Return evenly spaced slice positions through a mask.
 
     Parameters
     ----------
     mask : ndarray (i, j, k), bool
-        Where the brain is; all of the volume if it is empty.
+        Brain mask; the whole volume if empty.
     affine : ndarray (4, 4)
         Voxel indices to RAS+ mm.
 
@@ -296,13 +296,13 @@ def slice_positions(mask: np.ndarray, affine: np.ndarray) -> dict[str, list[floa
 
 
 def _extent(mask: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Corners of the box around a mask and a margin, in RAS+ mm."""
+    """Return the corners of the bounding box of a mask with a margin, in RAS+ mm."""
     points = _world(mask, affine)
     return points.min(0) - MARGIN_MM, points.max(0) + MARGIN_MM
 
 
 def _world(mask: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """RAS+ mm of voxels of a mask, about a million voxels tried; of the corners if it is empty."""
+    """Return RAS+ mm of a sample of mask voxels; of the corners if it is empty."""
     step = max(int((mask.size / 1e6) ** (1 / 3)), 1)
     voxels = np.argwhere(mask[::step, ::step, ::step]) * step
     if not len(voxels):

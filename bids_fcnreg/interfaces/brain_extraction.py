@@ -1,4 +1,4 @@
-"""Where the brain is in a T1-weighted image."""
+"""Brain extraction of T1-weighted images."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ class _BrainExtractionInputSpec(BaseInterfaceInputSpec):
         "force",
         "skip",
         usedefault=True,
-        desc="auto: extract unless it was done before; force: extract; skip: it was done before",
+        desc="auto: extract unless skull-stripped; force: always; skip: already skull-stripped",
     )
     extractor = traits.Enum(
-        "deepbet", "synthstrip", usedefault=True, desc="synthstrip: FreeSurfer's, where installed"
+        "deepbet", "synthstrip", usedefault=True, desc="synthstrip requires FreeSurfer"
     )
-    source = traits.Str(nohash=True, desc="what in_file was made from, for messages")
+    source = traits.Str(nohash=True, desc="name of the original image in messages")
     num_threads = traits.Int(1, usedefault=True, nohash=True, desc="processor cores to use")
 
 
 class _BrainExtractionOutputSpec(TraitedSpec):
     mask = File(exists=True, desc="brain mask on the grid of in_file: 0 and 1")
-    skull_stripped = traits.Bool(desc="whether in_file shows the brain only")
+    skull_stripped = traits.Bool(desc="whether in_file is skull-stripped")
 
 
 class BrainExtraction(SimpleInterface):
-    """Make a brain mask.
+    """Compute a brain mask.
 
-    In mode ``auto`` the extractor always looks: if hardly anything in the image lies away from
-    the brain that it finds, the image was brain-extracted before. The mask of such an image is
-    what it shows, not what the extractor finds.
+    In mode ``auto`` the extractor always runs: if hardly anything in the image is outside the
+    brain that it finds, the image is skull-stripped. The mask of such an image is its foreground,
+    not the result of the extractor.
     """
 
     input_spec = _BrainExtractionInputSpec
@@ -72,13 +72,13 @@ class BrainExtraction(SimpleInterface):
         volume = mask.sum() * abs(np.linalg.det(nifti.affine[:3, :3]))
         if volume < MIN_VOLUME_MM3:
             raise InputError(
-                f"{self._named(path)} shows {volume / 1000:.1f} ml of a brain, too little to be "
-                "registered: check its voxel size and field of view."
+                f"The brain in {self._named(path)} has {volume / 1000:.1f} ml, too little for "
+                "registration. Check the voxel size and the field of view."
             )
         if stripped and mask.mean() > 0.9:
             raise InputError(
-                f"{self._named(path)} shows next to no background: give the whole field of view "
-                "or, if its brain was not extracted before, run without --skull-strip-t1w skip."
+                f"{self._named(path)} has hardly any background. Use the whole field of view or, "
+                "if the image is not skull-stripped, omit --skull-strip-t1w skip."
             )
         header = nifti.header.copy()
         header.set_data_dtype(np.uint8)
@@ -97,32 +97,31 @@ class BrainExtraction(SimpleInterface):
             mask = _deepbet(nifti, self.inputs.num_threads)
         if not mask.any():
             raise InputError(
-                f"No brain was found in {self._named(path)}: is it a T1-weighted image of a head? "
-                "If its brain was extracted before, run with --skull-strip-t1w skip."
+                f"No brain was found in {self._named(path)}. Check that it is a T1-weighted image "
+                "of a head. If it is skull-stripped, use --skull-strip-t1w skip."
             )
         return mask
 
 
 def _deepbet(nifti: nib.Nifti1Image, threads: int) -> np.ndarray:
-    """Brain mask (i, j, k) by deepbet on the processor; all false if it finds no brain."""
+    """Run deepbet on the CPU: brain mask (i, j, k), all false if it finds no brain."""
     import torch
     from deepbet import BrainExtraction as DeepBet
 
     torch.set_num_threads(threads)
     try:
         _, mask, _ = DeepBet(no_gpu=True).run(nifti)
-    except (AssertionError, ValueError):  # how it says that the first look shows no brain
+    except (AssertionError, ValueError):  # raised if its first stage finds no brain
         return np.zeros(nifti.shape, bool)
     return np.asanyarray(mask.dataobj) > 0
 
 
 def _synthstrip(path: Path, folder: Path, threads: int) -> np.ndarray:
-    """Brain mask (i, j, k) by FreeSurfer's SynthStrip."""
+    """Run FreeSurfer's SynthStrip: brain mask (i, j, k)."""
     program = shutil.which("mri_synthstrip")
     if program is None:
         raise InputError(
-            "SynthStrip was asked for, but mri_synthstrip is not on the PATH: install FreeSurfer "
-            "7.3 or later, or leave brain extraction to deepbet."
+            "mri_synthstrip is not on the PATH. Install FreeSurfer 7.3 or later, or use deepbet."
         )
     out_file = folder / "synthstrip.nii.gz"
     command = [program, "-i", str(path), "-m", str(out_file), "-t", str(threads)]

@@ -1,4 +1,4 @@
-"""What is made of a whole study: mean images, tables, pictures, and the page that shows them."""
+"""Study-level results: mean images, tables, figures and web page."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ from nipype.interfaces.base import (
 class _StudyImagesInputSpec(BaseInterfaceInputSpec):
     t1w = InputMultiObject(File(exists=True), mandatory=True, desc="images of all scans")
     masks = InputMultiObject(File(exists=True), mandatory=True, desc="their brain masks")
-    log_jacobian = InputMultiObject(File(exists=True), mandatory=True, desc="their maps")
-    counted = traits.List(
-        traits.Bool, desc="which scans the means are of (default: all); all are compared with them"
+    log_jacobian = InputMultiObject(
+        File(exists=True), mandatory=True, desc="their log-Jacobian maps"
+    )
+    included = traits.List(
+        traits.Bool, desc="scans to average (default: all); all are compared with the means"
     )
 
 
@@ -33,13 +35,15 @@ class _StudyImagesOutputSpec(TraitedSpec):
     t1w_sd = File(exists=True, desc="standard deviation of the images")
     log_jacobian_mean = File(exists=True, desc="mean log-Jacobian")
     log_jacobian_sd = File(exists=True, desc="standard deviation of the log-Jacobian")
-    mask = File(exists=True, desc="where at least half of the scans have brain")
-    likeness = File(exists=True, desc="JSON: for each scan its likeness to the mean, its overlap")
+    mask = File(exists=True, desc="brain in at least half of the scans")
+    similarity = File(
+        exists=True, desc="JSON: for each scan its correlation with the mean, its mask overlap"
+    )
     picture = File(exists=True, desc="the mean images (PNG)")
 
 
 class StudyImages(SimpleInterface):
-    """Mean and standard deviation of the scans in one space, one scan in memory at a time."""
+    """Average the scans of a study in one space, one in memory at a time."""
 
     input_spec = _StudyImagesInputSpec
     output_spec = _StudyImagesOutputSpec
@@ -47,15 +51,15 @@ class StudyImages(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         from bids_fcnreg.io import image
         from bids_fcnreg.study.figures import draw_means
-        from bids_fcnreg.study.mean_images import image_moments, likeness
+        from bids_fcnreg.study.mean_images import image_moments, similarity_to_mean
 
         folder = Path(runtime.cwd)
-        counted = [True] * len(self.inputs.t1w)
-        if isdefined(self.inputs.counted):
-            counted = self.inputs.counted
-        t1w = image_moments(list(compress(self.inputs.t1w, counted)))
-        log_jacobian = image_moments(list(compress(self.inputs.log_jacobian, counted)))
-        mask, scans = likeness(self.inputs.t1w, self.inputs.masks, t1w.mean, counted)
+        included = [True] * len(self.inputs.t1w)
+        if isdefined(self.inputs.included):
+            included = self.inputs.included
+        t1w = image_moments(list(compress(self.inputs.t1w, included)))
+        log_jacobian = image_moments(list(compress(self.inputs.log_jacobian, included)))
+        mask, scans = similarity_to_mean(self.inputs.t1w, self.inputs.masks, t1w.mean, included)
         made = {
             "t1w_mean": t1w.mean,
             "t1w_sd": t1w.sd,
@@ -65,8 +69,8 @@ class StudyImages(SimpleInterface):
         }
         for name, nifti in made.items():
             self._results[name] = str(image.write(folder / f"{name}.nii.gz", nifti))
-        (folder / "likeness.json").write_text(json.dumps(scans))
-        self._results["likeness"] = str(folder / "likeness.json")
+        (folder / "similarity.json").write_text(json.dumps(scans))
+        self._results["similarity"] = str(folder / "similarity.json")
         of_t1w, of_growth = ((m.mean, m.sd) for m in (t1w, log_jacobian))
         picture = draw_means(of_t1w, of_growth, mask, folder / "means.png")
         self._results["picture"] = str(picture)
@@ -81,29 +85,29 @@ class _TableInputSpec(BaseInterfaceInputSpec):
 
 class _TableOutputSpec(TraitedSpec):
     table = File(exists=True, desc="TSV")
-    dictionary = File(exists=True, desc="JSON: what its columns are")
+    dictionary = File(exists=True, desc="JSON data dictionary")
 
 
 class _StudyQualityInputSpec(_TableInputSpec):
     quality = InputMultiObject(
-        File(exists=True), mandatory=True, desc="JSON of each scan that is done"
+        File(exists=True), mandatory=True, desc="JSON of each scan with results"
     )
-    likeness = File(exists=True, mandatory=True, desc="of `StudyImages`")
+    similarity = File(exists=True, mandatory=True, desc="of `StudyImages`")
 
 
 class _StudyQualityOutputSpec(_TableOutputSpec):
-    rows = File(exists=True, desc="JSON: the rows with their numbers, outliers named")
-    picture = File(exists=True, desc="distributions of the numbers (PNG)")
+    rows = File(exists=True, desc="JSON: rows with metrics and outliers")
+    picture = File(exists=True, desc="distributions of the metrics (PNG)")
 
 
 class StudyQuality(SimpleInterface):
-    """Tabulate how good all registrations to one space are, and name the outliers."""
+    """Tabulate the quality metrics of all registrations to one space, and flag outliers."""
 
     input_spec = _StudyQualityInputSpec
     output_spec = _StudyQualityOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        from bids_fcnreg.qc.metrics import COMPARED
+        from bids_fcnreg.qc.metrics import COMPARED_METRICS
         from bids_fcnreg.study.figures import draw_distributions
         from bids_fcnreg.study.tables import (
             Row,
@@ -115,16 +119,18 @@ class StudyQuality(SimpleInterface):
         folder = Path(runtime.cwd)
         rows = [Row(**fields) for fields in self.inputs.rows]
         by_label = {row.label: row for row in rows}
-        likeness = json.loads(Path(self.inputs.likeness).read_text())
-        files = zip(self.inputs.done, self.inputs.quality, likeness, strict=True)
+        similarity = json.loads(Path(self.inputs.similarity).read_text())
+        files = zip(self.inputs.done, self.inputs.quality, similarity, strict=True)
         for label, path, (mean_correlation, mask_overlap) in files:
-            numbers = json.loads(Path(path).read_text())
-            numbers |= {"mean_correlation": mean_correlation, "mask_overlap": mask_overlap}
+            metrics = json.loads(Path(path).read_text())
+            metrics |= {"mean_correlation": mean_correlation, "mask_overlap": mask_overlap}
             row = by_label[label]
-            row.numbers = {one.key: numbers[one.key] for one in COMPARED if one.key in numbers}
-            row.mode = numbers.get("mode")
-            row.verdict = numbers.get("verdict")
-            row.verdict_reason = numbers.get("verdict_reason")
+            row.metrics = {
+                one.key: metrics[one.key] for one in COMPARED_METRICS if one.key in metrics
+            }
+            row.mode = metrics.get("mode")
+            row.verdict = metrics.get("verdict")
+            row.verdict_reason = metrics.get("verdict_reason")
         flag_outliers(rows)
         self._results["picture"] = str(draw_distributions(rows, folder / "quality.png"))
         self._results |= _write(
@@ -177,7 +183,7 @@ class _StudyPageOutputSpec(TraitedSpec):
 
 
 class StudyPage(SimpleInterface):
-    """Make the page that shows the whole study."""
+    """Make the web page of a study."""
 
     input_spec = _StudyPageInputSpec
     output_spec = _StudyPageOutputSpec
@@ -203,16 +209,16 @@ class StudyPage(SimpleInterface):
 
 
 class _PublishInputSpec(BaseInterfaceInputSpec):
-    in_file = File(exists=True, mandatory=True, desc="result in the work folder")
-    out_file = traits.Str(mandatory=True, desc="its place in the derivatives")
+    in_file = File(exists=True, mandatory=True, desc="result in the work directory")
+    out_file = traits.Str(mandatory=True, desc="its path in the derivatives")
 
 
 class _PublishOutputSpec(TraitedSpec):
-    out_file = File(exists=True, desc="the file in its place")
+    out_file = File(exists=True, desc="the published file")
 
 
 class Publish(SimpleInterface):
-    """Put a file into its place, whole or not at all."""
+    """Copy a file to its final path atomically."""
 
     input_spec = _PublishInputSpec
     output_spec = _PublishOutputSpec
@@ -228,7 +234,7 @@ class Publish(SimpleInterface):
 def _write(
     folder: Path, table: tuple[list[str], list[list[object]]], dictionary: dict[str, Any]
 ) -> dict[str, str]:
-    """Write a table and its data dictionary; returns their paths by the name of the output."""
+    """Write a table and its data dictionary; return their paths by output name."""
     from bids_fcnreg.bids.derivatives import write_json, write_tsv
 
     header, lines = table

@@ -1,4 +1,4 @@
-"""Several sessions of one person: their base, the way through it, and what changed."""
+"""Longitudinal processing: base of all sessions, registration through it, and changes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nipype.interfaces.base import (
     traits,
 )
 
-from bids_fcnreg.interfaces.registration import grid_of, read_chain
+from bids_fcnreg.interfaces.registration import grid_of_file
 
 
 class _BaseInputSpec(BaseInterfaceInputSpec):
@@ -29,16 +29,17 @@ class _BaseInputSpec(BaseInterfaceInputSpec):
 
 
 class _BaseOutputSpec(TraitedSpec):
-    base = File(exists=True, desc="mean image of all sessions, in their middle")
+    base = File(exists=True, desc="mean image of all sessions, in midpoint space")
     mask = File(exists=True, desc="its brain mask")
     transforms = OutputMultiObject(
-        File(exists=True), desc="ITK .h5 of each session: points of the base to points of it"
+        File(exists=True),
+        desc="ITK .h5 of each session: maps points of the base to points of the session",
     )
-    inverses = OutputMultiObject(File(exists=True), desc="the other way")
+    inverses = OutputMultiObject(File(exists=True), desc="inverses of `transforms`")
 
 
 class LongitudinalBase(SimpleInterface):
-    """Register all sessions of a person to a space in their middle."""
+    """Register all sessions of a participant to an unbiased midpoint space."""
 
     input_spec = _BaseInputSpec
     output_spec = _BaseOutputSpec
@@ -84,11 +85,11 @@ class _RegisterThroughBaseInputSpec(BaseInterfaceInputSpec):
 class _RegisterThroughBaseOutputSpec(TraitedSpec):
     transform = File(exists=True, desc="ITK .h5 that resamples the session onto the template")
     inverse = File(exists=True, desc="ITK .h5 that resamples the template onto the session")
-    quality = File(exists=True, desc="JSON of the quality numbers")
+    quality = File(exists=True, desc="JSON of the quality metrics")
 
 
 class RegisterThroughBase(SimpleInterface):
-    """Register a session to a template by way of the person's base."""
+    """Register a session to a template through the participant's base."""
 
     input_spec = _RegisterThroughBaseInputSpec
     output_spec = _RegisterThroughBaseOutputSpec
@@ -100,14 +101,14 @@ class RegisterThroughBase(SimpleInterface):
         from bids_fcnreg.fcn.register import Registration
         from bids_fcnreg.fcn.within_subject import register_through_base
         from bids_fcnreg.io import image
-        from bids_fcnreg.io.itk import write_transform
+        from bids_fcnreg.io.itk import read_transform, write_transform
 
         inputs = self.inputs
         torch.set_num_threads(inputs.num_threads)
         names = ("fixed", "fixed_mask", "moving", "moving_mask")
         transforms = ("base_transform", "base_inverse", "within_transform", "within_inverse")
-        there, back, to_session, to_base = (
-            read_chain([getattr(inputs, name)]) for name in transforms
+        base_transform, base_inverse, to_session, to_base = (
+            read_transform(getattr(inputs, name)) for name in transforms
         )
         fixed, fixed_mask, moving, moving_mask = (
             image.read(getattr(inputs, name)) for name in names
@@ -118,10 +119,10 @@ class RegisterThroughBase(SimpleInterface):
             fixed_mask,
             moving,
             moving_mask,
-            Registration(there, back, quality),
+            Registration(base_transform, base_inverse, quality),
             (to_session, to_base),
         )
-        folder, grid = Path(runtime.cwd), grid_of(inputs.fixed)
+        folder, grid = Path(runtime.cwd), grid_of_file(inputs.fixed)
         (folder / "quality.json").write_text(json.dumps(result.quality.as_dict(), indent=2) + "\n")
         self._results |= {
             "transform": str(write_transform(folder / "forward.h5", result.forward, over=grid)),
@@ -151,7 +152,7 @@ class _RegionChangeOutputSpec(TraitedSpec):
 
 
 class RegionChange(SimpleInterface):
-    """Tabulate the volumes of regions in all sessions, from the Jacobians of their transforms."""
+    """Tabulate the volumes of regions in all sessions, by Jacobian integration."""
 
     input_spec = _RegionChangeInputSpec
     output_spec = _RegionChangeOutputSpec
@@ -160,10 +161,11 @@ class RegionChange(SimpleInterface):
         from bids_fcnreg.bids.derivatives import write_tsv
         from bids_fcnreg.fcn.within_subject import warped_volumes
         from bids_fcnreg.io import image
+        from bids_fcnreg.io.itk import read_transform
 
         labels = image.read(self.inputs.labels)
         volumes = [
-            warped_volumes(labels, read_chain([path]), [index for index, _ in self.inputs.table])
+            warped_volumes(labels, read_transform(path), [index for index, _ in self.inputs.table])
             for path in self.inputs.transforms
         ]
         sessions, reference = self.inputs.sessions, self.inputs.reference

@@ -58,12 +58,11 @@ _SPEC = json.loads((Path(__file__).parents[1] / "data" / "io_spec.json").read_te
 
 
 def _import_niworkflows() -> Any:
-    """Import niworkflows' sinks without what that does to TemplateFlow's folder.
+    """Import niworkflows' sinks without side effects on TEMPLATEFLOW_HOME.
 
-    Importing them fills TEMPLATEFLOW_HOME with the names of all templates and reads them back:
-    seconds, and a crash where the home folder cannot be written, as in many containers. They are
-    only needed for a check of space names that is not made here, so TemplateFlow is shown another
-    folder while they are imported.
+    The import fills TEMPLATEFLOW_HOME with an index of all templates: this takes seconds, and
+    crashes where the home folder is read-only, as in many containers. The index is needed only for
+    a check of space names that is not used here, so a temporary folder is set during the import.
     """
     if "templateflow" in sys.modules:
         from niworkflows.interfaces import bids
@@ -96,16 +95,16 @@ class _DerivativesDataSinkInputSpec(_niworkflows._PrepareDerivativeInputSpec):
     base_directory = Directory(exists=True, mandatory=True, desc="the derivatives folder")
     bids_dir = Directory(desc="dataset the results come from")
     sources = InputMultiObject(
-        Str, desc="paths or URIs that the file was made from (default: source_file)"
+        Str, desc="paths or URIs of the sources of the file (default: source_file)"
     )
     checksums = traits.Dict(
         Str,
         Str,
         usedefault=True,
-        desc="SHA-256 of sources that are not ours, as they were when the run began",
+        desc="SHA-256 of external sources at the start of the run",
     )
-    check_hdr = traits.Bool(False, usedefault=True, desc="files are passed on as they are")
-    compress = traits.Enum(None, usedefault=True, desc="files are passed on as they are")
+    check_hdr = traits.Bool(False, usedefault=True, desc="files are copied unchanged")
+    compress = traits.Enum(None, usedefault=True, desc="files are copied unchanged")
 
 
 class _DerivativesDataSinkOutputSpec(TraitedSpec):
@@ -114,18 +113,18 @@ class _DerivativesDataSinkOutputSpec(TraitedSpec):
 
 
 class DerivativesDataSink(_niworkflows.PrepareDerivative):
-    """Put one result into the derivatives: name it, describe it, and let it appear whole.
+    """Store a result in the derivatives, with name and sidecar, atomically.
 
-    Used as niworkflows' sink: ``source_file`` is all T1w runs (of the entities they share, those
-    that the patterns know are kept); entities and capitalised sidecar fields are keywords of the
+    Used as niworkflows' sink: ``source_file`` is all T1w runs (their common entities are kept if
+    the patterns contain them); entities and capitalized sidecar fields are keywords of the
     constructor; ``meta_dict`` adds fields while the workflow runs.
 
-    - The file is passed on byte for byte.
+    - The file is copied unchanged.
     - Its sidecar names ``Sources`` as BIDS URIs with their SHA-256 in ``SourcesSHA256``, the
-      software, and ``Resolution`` where the name has ``res-``. It is there before the file. A JSON
-      file is its own sidecar. Pictures have none, and neither has a table without fields of its
-      own: it is the lookup table of a label image and shares the image's sidecar.
-    - File and sidecar are written under temporary names and then moved to their place.
+      software, and ``Resolution`` where the name has ``res-``. It is written before the file. A
+      JSON file is its own sidecar. Figures have none, nor has a table without own fields: it is
+      the lookup table of a label image and shares the image's sidecar.
+    - File and sidecar are written under temporary names and then renamed.
 
     Raises
     ------
@@ -164,24 +163,24 @@ class DerivativesDataSink(_niworkflows.PrepareDerivative):
         return runtime
 
     def _describe(self, given: dict[str, Any], in_file: Path, target: Path) -> dict[str, Any]:
-        """Content of the sidecar, empty if the file has none."""
+        """Return the content of the sidecar, empty if the file has none."""
         if in_file.suffix in (".svg", ".png", ".html") or (in_file.suffix == ".tsv" and not given):
             return {}
         sources = self.inputs.sources if isdefined(self.inputs.sources) else None
         bids_dir = self.inputs.bids_dir if isdefined(self.inputs.bids_dir) else None
         uris: list[str] = []
         checksums: dict[str, str] = {}
-        inside: dict[str, str] = {}
+        uncompressed: dict[str, str] = {}
         for path in sources or self.inputs.source_file:
             uris.append(bids_uri(path, bids_dir, target))
             known = self.inputs.checksums.get(path)
             if known or os.path.isfile(path):
                 checksums[uris[-1]] = known or checksum(path)
-                inside |= _uncompressed(path, uris[-1], checksums[uris[-1]])
+                uncompressed |= _uncompressed(path, uris[-1], checksums[uris[-1]])
         made_by = [{"Name": NAME, "Version": __version__}]
-        # The fields given come in any order, and equal results shall be equal files.
+        # Sorted, because equal results must give equal files.
         given = dict(sorted(given.items()))
-        compressed = {UNCOMPRESSED: inside} if inside else {}
+        compressed = {UNCOMPRESSED: uncompressed} if uncompressed else {}
         metadata = {"Sources": uris, CHECKSUMS: checksums, **compressed, "GeneratedBy": made_by}
         metadata |= given
         if isdefined(self.inputs.resolution):
@@ -191,10 +190,10 @@ class DerivativesDataSink(_niworkflows.PrepareDerivative):
 
 
 def _uncompressed(path: str, uri: str, known: str) -> dict[str, str]:
-    """Checksum, by its URI, of what is compressed in a file that is not a result of ours."""
+    """Return the checksum of the decompressed content of an external file, by URI."""
     if uri.startswith("bids::") or not path.endswith(".gz") or not os.path.isfile(path):
         return {}
-    if checksum(path) != known:  # it has changed since the run began
+    if checksum(path) != known:  # changed since the start of the run
         return {}
     found = uncompressed_checksum(path)
     return {} if found == known else {uri: found}

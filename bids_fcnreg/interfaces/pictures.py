@@ -1,4 +1,4 @@
-"""Pictures of the visual report: slices of brains, and of what a deformation does."""
+"""Figures of the visual report: slices of brains and of deformations."""
 
 from __future__ import annotations
 
@@ -18,39 +18,43 @@ from nipype.interfaces.base import (
 if TYPE_CHECKING:
     from bids_fcnreg.figures.mosaic import Mosaic
 
-#: At most so many labels are named in a picture.
+#: Largest number of labels in a legend.
 LEGEND = 8
 
-#: Of a T1-weighted brain, about this share of voxels is darker than white matter.
+#: Percentile of a T1-weighted brain's intensities at the border of white matter.
 WHITE_MATTER_PERCENTILE = 60
 
-#: Voxel size at which a deformation is shown where voxels are smaller, in mm.
-FINEST_MM = 2.0
+#: Smallest voxel size at which a deformation is drawn, in mm.
+MIN_SPACING_MM = 2.0
 
 #: Distance of the lines of a deformed grid, in mm.
-LINES_MM = 8.0
+GRID_LINES_MM = 8.0
 
-#: Opacity of labels, and of changes of volume.
+#: Opacity of labels, and of volume changes.
 _OPACITY = 0.4
 _OPACITY_OF_CHANGES = 0.6
 
 
 class _PictureOutputSpec(TraitedSpec):
-    out_file = File(exists=True, desc="PNG, or SVG if it moves")
+    out_file = File(exists=True, desc="PNG, or SVG if animated")
 
 
 class _SlicesInputSpec(BaseInterfaceInputSpec):
-    background = File(exists=True, mandatory=True, desc="image shown in grey")
-    mask = File(exists=True, mandatory=True, desc="brain mask: its outline, and where to cut")
+    background = File(exists=True, mandatory=True, desc="image drawn in grey")
+    mask = File(
+        exists=True, mandatory=True, desc="brain mask: outlined, and covered by the slices"
+    )
     contours_of = File(
         exists=True, desc="T1w image on the mask's grid whose white matter is outlined"
     )
-    labels = File(exists=True, desc="label image shown in colours")
-    lookup = File(exists=True, desc="TSV of its labels: index, name; few of them are a legend")
+    labels = File(exists=True, desc="label image drawn in colours")
+    lookup = File(
+        exists=True, desc="TSV of its labels: index, name; for a legend if there are few"
+    )
 
 
 class Slices(SimpleInterface):
-    """Draw slices of an image with the outline of a mask, contours of a brain, or labels."""
+    """Draw slices of an image with a mask outline, contours of a brain, or labels."""
 
     input_spec = _SlicesInputSpec
     output_spec = _PictureOutputSpec
@@ -82,18 +86,18 @@ class Slices(SimpleInterface):
         return runtime
 
     def _paint(self, mosaic: Mosaic) -> tuple[np.ndarray, dict[str, Any]]:
-        """Colours (row, column, RGBA) of the labels, and their names if they are few."""
+        """Return colours (row, column, RGBA) of the labels, and a legend if there are few."""
         import matplotlib
 
-        from bids_fcnreg.figures.mosaic import join
+        from bids_fcnreg.figures.mosaic import tile
         from bids_fcnreg.io.spatial_image import open_image
 
         nifti = open_image(self.inputs.labels)
         data = np.asanyarray(nifti.dataobj)
         indices = [int(index) for index in np.unique(data) if index]
-        # Numbered 1, 2, 3, … so that colours are spread evenly.
-        shown = join(mosaic.sample(data, nifti.affine, order=0))
-        numbers = np.where(shown == 0, 0, np.searchsorted(indices, shown) + 1)
+        # Consecutive indices, for evenly spread colours.
+        slices = tile(mosaic.sample(data, nifti.affine, order=0))
+        indices_shown = np.where(slices == 0, 0, np.searchsorted(indices, slices) + 1)
         hues = np.linspace(0, 1, len(indices) + 1)
         table = matplotlib.colormaps["gist_rainbow"](hues)
         table[:, 3] = _OPACITY
@@ -104,19 +108,19 @@ class Slices(SimpleInterface):
             legend = {
                 names[index]: colour for index, colour in zip(indices, table[1:, :3], strict=True)
             }
-        return table[numbers], legend
+        return table[indices_shown], legend
 
 
 class _FlickerInputSpec(BaseInterfaceInputSpec):
-    before = File(exists=True, mandatory=True, desc="image shown first")
-    after = File(exists=True, mandatory=True, desc="image shown under the pointer")
+    before = File(exists=True, mandatory=True, desc="image shown by default")
+    after = File(exists=True, mandatory=True, desc="image shown under the mouse pointer")
     mask = File(exists=True, mandatory=True, desc="brain mask on the grid of both images")
     before_label = traits.Str("before", usedefault=True, desc="name of the first image")
     after_label = traits.Str("after", usedefault=True, desc="name of the other image")
 
 
 class Flicker(SimpleInterface):
-    """Show an image and, under the pointer, another one on the same grid."""
+    """Show two images on one grid, alternating under the mouse pointer."""
 
     input_spec = _FlickerInputSpec
     output_spec = _PictureOutputSpec
@@ -146,7 +150,7 @@ class _DeformationInputSpec(BaseInterfaceInputSpec):
 
 
 class Deformation(SimpleInterface):
-    """Draw what a transform does beside its affine part: change of volume, a deformed grid."""
+    """Draw the nonlinear part of a transform: volume change and deformed grid."""
 
     input_spec = _DeformationInputSpec
     output_spec = _PictureOutputSpec
@@ -156,7 +160,7 @@ class Deformation(SimpleInterface):
         import torch
 
         from bids_fcnreg.fcn.spatial.transform import Transform
-        from bids_fcnreg.figures.mosaic import Lines, Mosaic, join, overlay
+        from bids_fcnreg.figures.mosaic import Lines, Mosaic, overlay, tile
         from bids_fcnreg.io.image import grid_of
         from bids_fcnreg.io.itk import read_transform
         from bids_fcnreg.io.spatial_image import open_image
@@ -165,19 +169,23 @@ class Deformation(SimpleInterface):
         mask, background = open_image(self.inputs.mask), open_image(self.inputs.background)
         inside = np.asanyarray(mask.dataobj) > 0
         mosaic = Mosaic(inside, mask.affine)
-        bent = Transform(read_transform(self.inputs.transform).displacements)
+        deformation = Transform(read_transform(self.inputs.transform).displacements)
         full = grid_of(mask)
-        grid = full.with_spacing(np.maximum(FINEST_MM, full.spacing))
-        change = join(mosaic.sample(bent.log_jacobian(grid)[0, 0].numpy(), grid.affine))
-        within = join(mosaic.sample(inside.astype(np.float32), mask.affine)) > 0.5
+        grid = full.with_spacing(np.maximum(MIN_SPACING_MM, full.spacing))
+        change = tile(mosaic.sample(deformation.log_jacobian(grid)[0, 0].numpy(), grid.affine))
+        within = tile(mosaic.sample(inside.astype(np.float32), mask.affine)) > 0.5
         top = (float(np.percentile(np.abs(change[within]), 99)) if within.any() else 0.0) or 1.0
         colours = matplotlib.colormaps["RdBu_r"]((change / top + 1) / 2)
         colours[..., 3] = _OPACITY_OF_CHANGES * within
-        # Where every voxel comes from: lines of equal coordinates are the deformed grid.
+        # Contours of the mapped coordinates are the deformed grid.
         lines: list[Lines] = []
-        for axis, places in zip("xyz", bent.map(grid.points()).float().unbind(-1), strict=True):
-            levels = np.arange(float(places.min()), float(places.max()), LINES_MM).tolist()
-            found = mosaic.contours(places.numpy(), grid.affine, levels, axis, fill=np.nan)
+        for axis, coordinates in zip(
+            "xyz", deformation.map(grid.points()).float().unbind(-1), strict=True
+        ):
+            levels = np.arange(
+                float(coordinates.min()), float(coordinates.max()), GRID_LINES_MM
+            ).tolist()
+            found = mosaic.contours(coordinates.numpy(), grid.affine, levels, axis, fill=np.nan)
             lines.append((found, "white", 0.4))
         picture = overlay(mosaic.grey(background, inside), colours)
         out_file = Path(runtime.cwd) / "deformation.png"
@@ -186,7 +194,7 @@ class Deformation(SimpleInterface):
 
 
 def _factors(top: float) -> dict[str, Any]:
-    """Colours of changes of volume from exp(-top) to exp(top), by their factor in words."""
+    """Return the colours of volume changes from exp(-top) to exp(top), by factor as text."""
     import matplotlib
 
     colours = matplotlib.colormaps["RdBu_r"]
@@ -196,13 +204,13 @@ def _factors(top: float) -> dict[str, Any]:
 
 
 def white_matter_level(brain: np.ndarray, inside: np.ndarray) -> float:
-    """Intensity at the border of grey and white matter of a T1w image, `inside` its brain."""
+    """Estimate the intensity at the border of grey and white matter in the brain of a T1w."""
     found = brain[inside & np.isfinite(brain)]
     return float(np.percentile(found, WHITE_MATTER_PERCENTILE)) if found.size else 0.0
 
 
 def _names(lookup: str) -> dict[int, str]:
-    """Names of labels by their index."""
+    """Read the names of labels by index."""
     from bids_fcnreg.bids.derivatives import read_tsv
 
     return {int(row["index"]): row["name"] for row in read_tsv(lookup)}

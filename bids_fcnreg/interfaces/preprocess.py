@@ -1,4 +1,4 @@
-"""A raw T1-weighted image made ready for registration."""
+"""Preprocessing of T1-weighted images for registration."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class _OutFileSpec(TraitedSpec):
 
 
 class Conform(SimpleInterface):
-    """Put the axes of an image in the order nearest to right, anterior, superior.
+    """Reorient an image to the closest RAS axes.
 
-    Axes are exchanged and flipped, the affine follows: no intensity is interpolated, and every
-    voxel stays where it is in the world. The result is float32 with equal sform and qform. An
-    image that does not say how it is oriented keeps its axes, and goes on saying nothing.
+    Axes are permuted and flipped with the affine: no interpolation, and world coordinates of
+    voxels are unchanged. The result is float32 with equal sform and qform. An image without
+    orientation (sform and qform codes 0) keeps its axes and codes.
     """
 
     input_spec = _ConformInputSpec
@@ -52,7 +52,7 @@ class Conform(SimpleInterface):
         loaded = image.load(self.inputs.in_file)
         conformed, codes = loaded, codes_of(loaded)
         if any(codes):
-            # Reorientation drops the qform and the meaning of the space.
+            # Reorientation drops the qform and the codes.
             conformed = set_codes(nib.as_closest_canonical(loaded), codes)
         out_file = Path(runtime.cwd) / "conformed.nii"
         self._results["out_file"] = str(image.write(out_file, conformed))
@@ -61,18 +61,18 @@ class Conform(SimpleInterface):
 
 class _AverageRunsInputSpec(_ThreadsInputSpec):
     in_files = InputMultiObject(File(exists=True), mandatory=True, desc="runs of one session")
-    names = InputMultiObject(traits.Str, desc="what to call the runs; by default, their paths")
+    names = InputMultiObject(traits.Str, desc="names of the runs; by default, their paths")
 
 
 class _AverageRunsOutputSpec(_OutFileSpec):
-    runs = traits.Dict(desc="fields of the sidecar: similarity of the runs, and those left out")
+    runs = traits.Dict(desc="sidecar fields: similarity of the runs, and excluded runs")
 
 
 class AverageRuns(SimpleInterface):
     """Average the runs of a session on the grid of the first, after rigid alignment to it.
 
-    Runs that do not match the first are left out, see `bids_fcnreg.preprocessing.runs`. A single
-    run is passed on unchanged.
+    Runs that do not match the first are excluded, see `bids_fcnreg.preprocessing.runs`. A single
+    run is returned unchanged.
     """
 
     input_spec = _AverageRunsInputSpec
@@ -90,15 +90,15 @@ class AverageRuns(SimpleInterface):
 
         from bids_fcnreg.io import image
         from bids_fcnreg.io.orientation import codes_of
-        from bids_fcnreg.preprocessing.runs import average, describe
+        from bids_fcnreg.preprocessing.runs import average_runs, describe_average
 
         torch.set_num_threads(self.inputs.num_threads)
-        found = average([image.read(path) for path in self.inputs.in_files])
+        found = average_runs([image.read(path) for path in self.inputs.in_files])
         names = self.inputs.names if isdefined(self.inputs.names) else self.inputs.in_files
-        self._results["runs"] = describe(found, names)
+        self._results["runs"] = describe_average(found, names)
         for name, why in self._results["runs"].get("RunsLeftOut", {}).items():
             logging.getLogger("nipype.interface").warning(
-                "%s is left out of the average: %s", name, why
+                "%s is excluded from the average: %s", name, why
             )
         codes = codes_of(image.load(self.inputs.in_files[0]))
         out_file = image.write(Path(runtime.cwd) / "average.nii", found.image, space=codes)
@@ -112,16 +112,16 @@ class _InBrainInputSpec(BaseInterfaceInputSpec):
 
 
 class BiasCorrection(SimpleInterface):
-    """Divide an image by its bias field, which N4 estimates inside the brain."""
+    """Correct the bias field of an image with N4, inside the brain."""
 
     input_spec = _InBrainInputSpec
     output_spec = _OutFileSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        from bids_fcnreg.preprocessing.brain import bias_field, positive
+        from bids_fcnreg.preprocessing.brain import bias_field, make_positive
 
         nifti, data, mask = _read_in_brain(self.inputs)
-        data = positive(data, mask)
+        data = make_positive(data, mask)
         spacing = nifti.header.get_zooms()[:3]
         data = data / bias_field(data, mask, spacing)
         self._results["out_file"] = _write_like(nifti, data, runtime, "corrected.nii")
@@ -135,17 +135,17 @@ class _NormalizeIntensityOutputSpec(_OutFileSpec):
 class NormalizeIntensity(SimpleInterface):
     """Scale an image so that the 98th percentile of its brain becomes 100; 0 stays 0.
 
-    Nothing is clipped, and the skull stays; `brain` is the same image without it.
+    Intensities are not clipped, and the skull is kept; `brain` is the skull-stripped image.
     """
 
     input_spec = _InBrainInputSpec
     output_spec = _NormalizeIntensityOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        from bids_fcnreg.preprocessing.brain import normalise
+        from bids_fcnreg.preprocessing.brain import normalize
 
         nifti, data, mask = _read_in_brain(self.inputs)
-        data = normalise(data, mask)
+        data = normalize(data, mask)
         self._results["out_file"] = _write_like(nifti, data, runtime, "preproc.nii.gz")
         brain = np.where(mask, data, np.float32(0))
         self._results["brain"] = _write_like(nifti, brain, runtime, "brain.nii.gz")
@@ -154,16 +154,15 @@ class NormalizeIntensity(SimpleInterface):
 
 class _UniteLesionsInputSpec(BaseInterfaceInputSpec):
     in_files = InputMultiObject(File(exists=True), mandatory=True, desc="lesion masks")
-    reference = File(exists=True, mandatory=True, desc="image on whose grid they are wanted")
+    reference = File(exists=True, mandatory=True, desc="image that defines the grid of the result")
     mask = File(exists=True, desc="brain mask on that grid")
 
 
 class UniteLesions(SimpleInterface):
-    """Unite lesion masks on the grid of an image: 1 is left out of the similarity.
+    """Unite lesion masks on the grid of an image: 1 is excluded from the similarity.
 
-    Masks are brought there through their own positions in the world, on whatever grid they are.
-    A mask that has no voxel inside the image, or covers more than half of the brain, is an
-    `InputError`.
+    Masks on other grids are resampled by world coordinates. A mask outside the image, or one that
+    covers more than half of the brain, raises an `InputError`.
     """
 
     input_spec = _UniteLesionsInputSpec
@@ -172,8 +171,8 @@ class UniteLesions(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         from bids_fcnreg.errors import InputError
         from bids_fcnreg.io import image
-        from bids_fcnreg.preprocessing.brain import mask_onto
-        from bids_fcnreg.preprocessing.lesions import check_share, read_lesion
+        from bids_fcnreg.preprocessing.brain import resample_mask
+        from bids_fcnreg.preprocessing.lesions import check_lesion_size, read_lesion
 
         nifti = image.load(self.inputs.reference)
         united = np.zeros(nifti.shape, bool)
@@ -184,22 +183,22 @@ class UniteLesions(SimpleInterface):
             mask = read_lesion(path)
             if mask is None:
                 continue
-            lesion = mask_onto(mask, image.grid_of(nifti))
+            lesion = resample_mask(mask, image.grid_of(nifti))
             if not lesion.any():
                 raise InputError(
-                    f"The lesion mask {path} lies outside its T1w image: check that its affine "
-                    "is that of the image it was drawn on."
+                    f"The lesion mask {path} is outside its T1w image. Check that its affine is "
+                    "that of the image it was drawn on."
                 )
-            check_share(lesion, brain, [path])
+            check_lesion_size(lesion, brain, [path])
             united = united | lesion
-        check_share(united, brain, self.inputs.in_files)
+        check_lesion_size(united, brain, self.inputs.in_files)
         united = united.astype(np.uint8)
         self._results["out_file"] = _write_like(nifti, united, runtime, "exclude.nii.gz")
         return runtime
 
 
 def _read_in_brain(inputs: _InBrainInputSpec) -> tuple[nib.Nifti1Image, np.ndarray, np.ndarray]:
-    """Image, its intensities, and where the brain is."""
+    """Read an image, its intensities, and the brain mask."""
     from bids_fcnreg.io import image
 
     nifti = image.load(inputs.in_file)
@@ -208,7 +207,7 @@ def _read_in_brain(inputs: _InBrainInputSpec) -> tuple[nib.Nifti1Image, np.ndarr
 
 
 def _write_like(nifti: nib.Nifti1Image, data: np.ndarray, runtime: Any, name: str) -> str:
-    """Write data with the geometry of an image into the node's folder; returns the path."""
+    """Write data with the geometry of an image to the node's folder; return the path."""
     import nibabel as nib
 
     from bids_fcnreg.io import image

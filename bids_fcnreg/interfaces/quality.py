@@ -1,4 +1,4 @@
-"""The quality numbers of a registration: what they say, and as people read them."""
+"""Verdict and report tables from the quality metrics of a registration."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ from nipype.interfaces.base import (
     traits,
 )
 
-_WORDS = {
-    "good": "good, no number is beyond its bounds",
-    "unknown": "unknown, please look at the pictures: ",
-    "doubtful": "doubtful, please look at the pictures: ",
+_VERDICT_TEXTS = {
+    "good": "good, all metrics are within their bounds",
+    "unknown": "unknown, please check the figures: ",
+    "doubtful": "doubtful, please check the figures: ",
     "failed": "failed: ",
 }
 
 
 class _JudgeInputSpec(BaseInterfaceInputSpec):
-    quality = File(exists=True, mandatory=True, desc="JSON of the quality numbers")
+    quality = File(exists=True, mandatory=True, desc="JSON of the quality metrics")
     log_jacobian = File(exists=True, mandatory=True, desc="map on the template's grid")
     mask = File(exists=True, mandatory=True, desc="brain mask on the template's grid")
-    builtin = traits.Bool(mandatory=True, desc="the template is the built-in, symmetric one")
+    builtin = traits.Bool(
+        mandatory=True, desc="whether the template is the built-in, symmetric one"
+    )
 
 
 class _JudgeOutputSpec(TraitedSpec):
-    quality = File(exists=True, desc="JSON: the numbers, the verdict and its reason")
+    quality = File(exists=True, desc="JSON of the metrics, the verdict and its reason")
 
 
 class Judge(SimpleInterface):
@@ -58,17 +60,17 @@ class Judge(SimpleInterface):
 
 
 class _QualityTableInputSpec(BaseInterfaceInputSpec):
-    quality = File(exists=True, mandatory=True, desc="JSON of the quality numbers")
-    space = traits.Str(mandatory=True, desc="template that was registered to")
+    quality = File(exists=True, mandatory=True, desc="JSON of the quality metrics")
+    space = traits.Str(mandatory=True, desc="space of the template")
 
 
 class _QualityTableOutputSpec(TraitedSpec):
-    out_file = File(exists=True, desc="fragment of HTML: all numbers")
-    verdict = File(exists=True, desc="fragment of HTML: one line")
+    out_file = File(exists=True, desc="HTML fragment: all metrics")
+    verdict = File(exists=True, desc="HTML fragment: one line")
 
 
 class QualityTable(SimpleInterface):
-    """Print the quality numbers beside what is usual, and the verdict, for the report."""
+    """Format the quality metrics with their usual ranges, and the verdict, for the report."""
 
     input_spec = _QualityTableInputSpec
     output_spec = _QualityTableOutputSpec
@@ -87,32 +89,32 @@ class QualityTable(SimpleInterface):
 
 
 def verdict_html(quality: dict[str, Any], space: str) -> str:
-    """The verdict on a registration to a space as a fragment of HTML."""
+    """Format the verdict on a registration to a space as an HTML fragment."""
     level, reason = quality["verdict"], quality["verdict_reason"]
-    text = escape(f"{space}: {_WORDS[level]}{reason or ''}")
+    text = escape(f"{space}: {_VERDICT_TEXTS[level]}{reason or ''}")
     return f"<p class='{level}'>{text}</p>\n"
 
 
 def quality_html(
     quality: dict[str, Any], fixed: str, what: str = "Template", ranges: bool = True
 ) -> str:
-    """Quality numbers of one registration as a fragment of HTML.
+    """Format the quality metrics of one registration as an HTML fragment.
 
     Parameters
     ----------
     quality : dict
-        As it is written to JSON.
+        As written to JSON.
     fixed, what : str
-        Name of what was registered to, and what it is.
+        Name of the fixed image, and its label in the table.
     ranges : bool
-        Whether to say what is usual.
+        Whether to show the usual ranges.
     """
-    from bids_fcnreg.qc.metrics import OF_REGISTRATION
-    from bids_fcnreg.qc.verdict import NOTE, reference
+    from bids_fcnreg.qc.metrics import REGISTRATION_METRICS
+    from bids_fcnreg.qc.verdict import EXPLANATION, reference_bounds
 
     lines = ["<table>", _row(what, fixed)]
-    usual = reference(quality["mode"]) if ranges else {}
-    for metric in OF_REGISTRATION:
+    usual = reference_bounds(quality["mode"]) if ranges else {}
+    for metric in REGISTRATION_METRICS:
         if metric.key in quality:
             note = usual[metric.key].describe(metric) if metric.key in usual else ""
             lines.append(_row(metric.title, metric.read(quality), note))
@@ -121,12 +123,12 @@ def quality_html(
     seconds = ", ".join(f"{stage} {s:.1f}" for stage, s in quality["seconds"].items())
     lines += [_row("Seconds", seconds), "</table>"]
     if ranges:
-        lines.append(f"<p class='elem-caption'>{NOTE}</p>")
+        lines.append(f"<p class='elem-caption'>{EXPLANATION}</p>")
     return "\n".join(lines) + "\n"
 
 
 def _row(name: str, value: str, note: str = "") -> str:
-    """A row of three columns; a value without a note takes two."""
+    """Format a row of three columns; a value without a note spans two."""
     cells = (
         f"<td>{escape(value)}</td><td>{escape(note)}</td>"
         if note

@@ -1,4 +1,4 @@
-"""What is measured in the regions of an atlas."""
+"""Volumes of the regions of an atlas."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nipype.interfaces.base import (
 def region_volumes(
     labels: np.ndarray, affine: np.ndarray, table: list[tuple[int, str]]
 ) -> list[tuple[int, str, float]]:
-    """Volume of every region.
+    """Compute the volume of every region.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ def region_volumes(
         Voxel indices to mm.
     table : list of (int, str)
         Index and name of the regions. A region without voxels has the volume 0; a label that
-        has no name gets its index as name.
+        without a name is named by its index.
 
     Returns
     -------

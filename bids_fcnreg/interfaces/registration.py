@@ -1,9 +1,9 @@
-"""Registration and everything that is computed from its transform."""
+"""Registration, and resampling with its transform."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,6 @@ from bids_fcnreg.fcn.modes import MODES
 
 if TYPE_CHECKING:
     from bids_fcnreg.fcn.spatial.grid import Grid, Image
-    from bids_fcnreg.fcn.spatial.transform import Transform
 
 
 class _ThreadsInputSpec(BaseInterfaceInputSpec):
@@ -34,23 +33,25 @@ class _RegisterInputSpec(_ThreadsInputSpec):
     moving = File(exists=True, mandatory=True, desc="brain of the subject")
     fixed_mask = File(exists=True, desc="brain mask of the template, on the grid of `fixed`")
     moving_mask = File(exists=True, desc="brain mask of the subject, on the grid of `moving`")
-    moving_exclude = File(exists=True, desc="lesion mask of the subject: not compared")
-    mode = traits.Enum(*MODES, usedefault=True, desc="how the deformation is found")
-    network = traits.Enum("diffeomorphic", "2017", usedefault=True, desc="which network")
-    model = File(exists=True, desc="trained weights, in place of those of the package")
+    moving_exclude = File(
+        exists=True, desc="lesion mask of the subject, excluded from the similarity"
+    )
+    mode = traits.Enum(*MODES, usedefault=True, desc="registration mode")
+    network = traits.Enum("diffeomorphic", "2017", usedefault=True, desc="network architecture")
+    model = File(exists=True, desc="trained weights instead of those of the package")
     device = traits.Str("auto", usedefault=True, desc="auto, cpu, cuda or cuda:N")
     seed = traits.Int(0, usedefault=True, desc="seed of the random numbers")
-    use_gpu = traits.Bool(False, usedefault=True, nohash=True, desc="takes a GPU slot")
+    use_gpu = traits.Bool(False, usedefault=True, nohash=True, desc="occupies a GPU slot")
 
 
 class _RegisterOutputSpec(TraitedSpec):
     transform = File(exists=True, desc="ITK .h5 that resamples the subject onto the template")
     inverse = File(exists=True, desc="ITK .h5 that resamples the template onto the subject")
-    quality = File(exists=True, desc="JSON of the quality numbers")
+    quality = File(exists=True, desc="JSON of the quality metrics")
 
 
 class Register(SimpleInterface):
-    """Register a subject's brain to a template's brain and write both directions once."""
+    """Register a subject's brain to a template's brain; write the transform and its inverse."""
 
     input_spec = _RegisterInputSpec
     output_spec = _RegisterOutputSpec
@@ -81,11 +82,11 @@ class Register(SimpleInterface):
             **masks,
         )
         folder = Path(runtime.cwd)
-        numbers = result.quality.as_dict()
+        metrics = result.quality.as_dict()
         if excludes:
-            numbers["excluded_percent"] = _excluded_percent(masks)
+            metrics["excluded_percent"] = _excluded_percent(masks)
         quality = folder / "quality.json"
-        quality.write_text(json.dumps(numbers, indent=2) + "\n")
+        quality.write_text(json.dumps(metrics, indent=2) + "\n")
         for name, file, made in (
             ("transform", "forward.h5", result.forward),
             ("inverse", "inverse.h5", result.inverse),
@@ -96,27 +97,27 @@ class Register(SimpleInterface):
 
 
 def _excluded_percent(masks: Mapping[str, Image]) -> float | None:
-    """How much of the subject's brain is lesion; None without a brain mask."""
-    from bids_fcnreg.preprocessing.lesions import share_of
+    """Compute the lesion percentage of the subject's brain; None without a brain mask."""
+    from bids_fcnreg.preprocessing.lesions import lesion_fraction
 
     if "moving_exclude" not in masks:
         return 0.0
     if "moving_mask" not in masks:
         return None
     lesion, brain = (masks[f"moving_{name}"].data.numpy() > 0.5 for name in ("exclude", "mask"))
-    return 100 * share_of(lesion, brain)
+    return 100 * lesion_fraction(lesion, brain)
 
 
 class _ResampleInputSpec(_ThreadsInputSpec):
     in_file = File(exists=True, mandatory=True, desc="image in its original space")
-    reference = File(exists=True, mandatory=True, desc="image whose grid is resampled onto")
+    reference = File(exists=True, mandatory=True, desc="image that defines the grid of the result")
     transform = InputMultiObject(
         File(exists=True),
         mandatory=True,
-        desc="ITK .h5: reference to in_file, points; of several, the first acts first",
+        desc="ITK .h5: maps points of reference to in_file; of several, the first acts first",
     )
     interpolation = traits.Enum(
-        "linear", "nearest", "label", usedefault=True, desc="label: never mixes label values"
+        "linear", "nearest", "label", usedefault=True, desc="label: majority of trilinear weights"
     )
     onto_template = traits.Bool(False, usedefault=True, desc="reference is in a template's space")
     compress = traits.Bool(True, usedefault=True, desc="write .nii.gz, else .nii")
@@ -127,7 +128,7 @@ class _ResampleOutputSpec(TraitedSpec):
 
 
 class Resample(SimpleInterface):
-    """Bring an image or labels onto another grid through a transform, with one interpolation."""
+    """Resample an image or labels through transforms with one interpolation."""
 
     input_spec = _ResampleInputSpec
     output_spec = _ResampleOutputSpec
@@ -136,19 +137,20 @@ class Resample(SimpleInterface):
         import torch
 
         from bids_fcnreg.io import image
+        from bids_fcnreg.io.transform_chain import read_transforms
 
         torch.set_num_threads(self.inputs.num_threads)
-        chain, how = read_chain(self.inputs.transform), self.inputs.interpolation
-        grid = grid_of(self.inputs.reference)
-        space = codes_on(self.inputs.reference, self.inputs.onto_template)
+        chain, how = read_transforms(self.inputs.transform), self.inputs.interpolation
+        grid = grid_of_file(self.inputs.reference)
+        space = resampled_codes(self.inputs.reference, self.inputs.onto_template)
         extension = ".nii.gz" if self.inputs.compress else ".nii"
         out_file = Path(runtime.cwd) / f"resampled{extension}"
         if how == "linear":
             resampled = chain.resample(image.read(self.inputs.in_file), grid)
             image.write(out_file, resampled, dtype="float32", space=space)
         else:
-            numbers, labels = image.index_labels(image.load(self.inputs.in_file, dtype="float64"))
-            resampled = chain.resample(numbers, grid, interpolation=how)
+            indices, labels = image.index_labels(image.load(self.inputs.in_file, dtype="float64"))
+            resampled = chain.resample(indices, grid, interpolation=how)
             dtype = _integer_type(self.inputs.in_file, labels)
             image.write(out_file, image.restore_labels(resampled, labels, space), dtype=dtype)
         self._results["out_file"] = str(out_file)
@@ -158,18 +160,22 @@ class Resample(SimpleInterface):
 class _ToTemplateInputSpec(_ThreadsInputSpec):
     preproc = File(exists=True, mandatory=True, desc="T1w image of the subject")
     mask = File(exists=True, mandatory=True, desc="brain mask of the subject")
-    transform = File(exists=True, mandatory=True, desc="ITK .h5: template to subject, points")
+    transform = File(
+        exists=True,
+        mandatory=True,
+        desc="ITK .h5: maps points of the template to points of the subject",
+    )
     reference = File(exists=True, mandatory=True, desc="image of the template")
 
 
 class _ToTemplateOutputSpec(TraitedSpec):
     preproc_std = File(exists=True, desc="preproc on the grid of the template, linear")
     mask_std = File(exists=True, desc="mask on the grid of the template")
-    log_jacobian = File(exists=True, desc="log of the local volume, subject over template")
+    log_jacobian = File(exists=True, desc="log Jacobian determinant, subject over template")
 
 
 class ToTemplate(SimpleInterface):
-    """Resample a subject's image and mask onto a template, and map the change of volume."""
+    """Resample a subject's image and mask to a template; compute the log-Jacobian."""
 
     input_spec = _ToTemplateInputSpec
     output_spec = _ToTemplateOutputSpec
@@ -184,15 +190,15 @@ class ToTemplate(SimpleInterface):
         from bids_fcnreg.io.itk import read_transform
 
         torch.set_num_threads(self.inputs.num_threads)
-        grid = grid_of(self.inputs.reference)
+        grid = grid_of_file(self.inputs.reference)
         displacement = read_transform(self.inputs.transform).displacement(grid)
         whole = Transform((displacement,))
         preproc = whole.resample(image.read(self.inputs.preproc), grid)
         mask = whole.resample(image.read(self.inputs.mask), grid, interpolation="label")
         log_jacobian = jacobian_determinant(displacement.field).clamp(min=MIN_JACOBIAN).log()
-        # Digits beyond the third mean nothing and do not compress.
+        # Further decimal places are insignificant and do not compress.
         rounded = Image((1000 * log_jacobian).round() / 1000, grid)
-        space = codes_on(self.inputs.reference, True)
+        space = resampled_codes(self.inputs.reference, True)
         for name, made, dtype in (
             ("preproc_std", preproc, "float32"),
             ("mask_std", mask, "uint8"),
@@ -204,24 +210,16 @@ class ToTemplate(SimpleInterface):
         return runtime
 
 
-def read_chain(paths: Sequence[str]) -> Transform:
-    """The transforms of several files, one after another: the first acts first on a point."""
-    from bids_fcnreg.fcn.spatial.transform import Transform
-    from bids_fcnreg.io.itk import read_transform
-
-    return Transform(tuple(step for path in paths for step in read_transform(path).steps))
-
-
-def grid_of(path: str) -> Grid:
-    """Grid of an image file, without reading its voxels."""
+def grid_of_file(path: str) -> Grid:
+    """Return the grid of an image file, without reading its voxels."""
     from bids_fcnreg.io import image
     from bids_fcnreg.io.spatial_image import open_image
 
     return image.grid_of(open_image(path))
 
 
-def codes_on(reference: str, template: bool) -> int | tuple[int, int]:
-    """Space codes of what is resampled onto an image, which may be in a template's space."""
+def resampled_codes(reference: str, template: bool) -> int | tuple[int, int]:
+    """Return the space codes of images resampled onto an image or template."""
     from bids_fcnreg.io.orientation import codes_of, template_code
     from bids_fcnreg.io.spatial_image import open_image
 
@@ -230,7 +228,7 @@ def codes_on(reference: str, template: bool) -> int | tuple[int, int]:
 
 
 def _integer_type(path: str, labels: np.ndarray) -> str:
-    """Data type for labels: that of their image file if it holds them, else int32."""
+    """Return the data type for labels: that of their file if sufficient, else int32."""
     from bids_fcnreg.io.spatial_image import open_image
 
     dtype = open_image(path).get_data_dtype()

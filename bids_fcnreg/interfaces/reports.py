@@ -1,4 +1,4 @@
-"""Tables of the visual report."""
+"""Summary and errors in the visual report."""
 
 from __future__ import annotations
 
@@ -19,25 +19,27 @@ from nipype.interfaces.base import (
 
 
 class _ReportOutputSpec(TraitedSpec):
-    out_file = File(exists=True, desc="fragment of HTML")
+    out_file = File(exists=True, desc="HTML fragment")
 
 
 class _SummaryInputSpec(BaseInterfaceInputSpec):
     t1w = InputMultiObject(traits.Str, mandatory=True, desc="names of the T1w files")
     lesions = InputMultiObject(traits.Str, desc="names of the lesion masks")
-    skull_stripped = traits.Bool(mandatory=True, desc="the T1w came without skull")
+    skull_stripped = traits.Bool(
+        mandatory=True, desc="whether the T1w was skull-stripped in the input"
+    )
     runs = traits.Dict({}, usedefault=True, desc="which runs were averaged")
     session = traits.Str(desc="label of the session, if it has one")
     reference = traits.Str(desc="session that changes are relative to, and why")
     templates = traits.List(traits.Str, mandatory=True, desc="spaces registered to")
-    mode = traits.Str(mandatory=True, desc="way of use")
-    weights = traits.Str(mandatory=True, desc="what the network starts from")
-    device = traits.Str(mandatory=True, desc="where it was to be computed")
+    mode = traits.Str(mandatory=True, desc="registration mode")
+    weights = traits.Str(mandatory=True, desc="initial weights of the network")
+    device = traits.Str(mandatory=True, desc="requested device")
     versions = traits.Dict(traits.Str, traits.Str, mandatory=True, desc="version by software")
 
 
 class Summary(SimpleInterface):
-    """Say what was found for a subject and what was done to it."""
+    """Summarize the inputs and the processing of a subject."""
 
     input_spec = _SummaryInputSpec
     output_spec = _ReportOutputSpec
@@ -45,7 +47,7 @@ class Summary(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         lesions = self.inputs.lesions if isdefined(self.inputs.lesions) else []
         extraction = (
-            "already done in the input" if self.inputs.skull_stripped else "done, with deepbet"
+            "already skull-stripped" if self.inputs.skull_stripped else "done, with deepbet"
         )
         reasons = self.inputs.runs.get("RunsLeftOut", {})
         left_out = "; ".join(f"{name}: {why}" for name, why in reasons.items())
@@ -54,43 +56,43 @@ class Summary(SimpleInterface):
             rows["Reference session"] = self.inputs.reference
         rows |= {
             "T1-weighted images": ", ".join(self.inputs.t1w),
-            **({"Left out of the average": left_out} if left_out else {}),
+            **({"Excluded from the average": left_out} if left_out else {}),
             "Lesion masks": ", ".join(lesions) or "none",
             "Brain extraction": extraction,
             "Templates": ", ".join(self.inputs.templates),
             "Mode": self.inputs.mode,
             "Network": self.inputs.weights,
-            "Device asked for": self.inputs.device,
+            "Requested device": self.inputs.device,
             "Versions": ", ".join(f"{name} {v}" for name, v in self.inputs.versions.items()),
         }
         self._results["out_file"] = str(write_table(Path(runtime.cwd) / "summary.html", rows))
         return runtime
 
 
-def write_errors(path: Path, failures: Mapping[str, str], accounts: Mapping[str, Path]) -> Path:
-    """Write what went wrong as a fragment of HTML.
+def write_errors(path: Path, failures: Mapping[str, str], crash_files: Mapping[str, Path]) -> Path:
+    """Write error messages as an HTML fragment.
 
     Parameters
     ----------
     path : Path
-        To write.
+        Output file.
     failures : mapping of str to str
-        A sentence by the label of each scan that failed.
-    accounts : mapping of str to Path
-        Nipype's crash file, with inputs and traceback, of those for which the sentence is not all.
+        Error message by label of each failed scan.
+    crash_files : mapping of str to Path
+        Nipype's crash file, with inputs and traceback, of unexpected errors.
     """
     parts = []
-    for label, sentence in failures.items():
-        parts.append(f"<p class='failed'><b>{escape(label)}</b>: {escape(sentence)}</p>")
-        if label in accounts:
-            text = escape(accounts[label].read_text(encoding="utf-8", errors="replace"))
+    for label, message in failures.items():
+        parts.append(f"<p class='failed'><b>{escape(label)}</b>: {escape(message)}</p>")
+        if label in crash_files:
+            text = escape(crash_files[label].read_text(encoding="utf-8", errors="replace"))
             parts.append(f"<details><summary>Traceback</summary><pre>{text}</pre></details>")
     path.write_text("\n".join(parts) + "\n", encoding="utf-8")
     return path
 
 
 def write_table(path: Path, rows: dict[str, str]) -> Path:
-    """Write a table of names and values as a fragment of HTML."""
+    """Write a table of names and values as an HTML fragment."""
     lines = [
         f"<tr><th style='text-align:left;padding-right:2em'>{escape(name)}</th>"
         f"<td>{escape(str(value))}</td></tr>"

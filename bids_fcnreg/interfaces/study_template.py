@@ -1,4 +1,4 @@
-"""What a study template is made of: alignment, mean shape, mean image, folded transforms."""
+"""Steps of a study template: alignment, mean shape, mean image, collapsed transforms."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from nipype.interfaces.base import (
     traits,
 )
 
-from bids_fcnreg.interfaces.registration import grid_of, read_chain
+from bids_fcnreg.interfaces.registration import grid_of_file
 
-#: Room around the brain of a study template in mm: deformations fade out in it.
+#: Margin around the brain of a study template in mm, in which deformations taper to zero.
 MARGIN_MM = 14.0
 
 
@@ -30,11 +30,11 @@ class _AlignInputSpec(BaseInterfaceInputSpec):
 
 
 class _TransformOutputSpec(TraitedSpec):
-    transform = File(exists=True, desc="ITK .h5, points of fixed to points of moving")
+    transform = File(exists=True, desc="ITK .h5, maps points of fixed to points of moving")
 
 
 class Align(SimpleInterface):
-    """Align a brain linearly."""
+    """Register a brain linearly."""
 
     input_spec = _AlignInputSpec
     output_spec = _TransformOutputSpec
@@ -62,26 +62,28 @@ class _MeanShapeInputSpec(BaseInterfaceInputSpec):
     transforms = InputMultiObject(
         File(exists=True),
         mandatory=True,
-        desc="ITK .h5 of each image: points of the template to it",
+        desc="ITK .h5 of each image: maps points of the template to the image",
     )
-    weights = traits.List(traits.Float, mandatory=True, desc="how much each image counts")
+    weights = traits.List(traits.Float, mandatory=True, desc="weight of each image")
     mask = File(exists=True, mandatory=True, desc="brain mask of the template")
     anchored = traits.Bool(False, usedefault=True, desc="keep the template's scale")
-    symmetric = traits.Bool(False, usedefault=True, desc="equal on the left and the right")
-    enlarge = traits.Bool(False, usedefault=True, desc="a larger grid if the brain needs it")
+    symmetric = traits.Bool(False, usedefault=True, desc="left–right symmetric")
+    enlarge = traits.Bool(False, usedefault=True, desc="enlarge the grid if the brain needs it")
     num_threads = traits.Int(1, usedefault=True, nohash=True, desc="processor cores to use")
 
 
 class _MeanShapeOutputSpec(TraitedSpec):
-    update = File(exists=True, desc="ITK .h5: points of the mean shape to points of the template")
-    inverse_update = File(exists=True, desc="ITK .h5: the other way")
+    update = File(
+        exists=True, desc="ITK .h5: maps points of the mean shape to points of the template"
+    )
+    inverse_update = File(exists=True, desc="ITK .h5: its inverse")
     grid = File(exists=True, desc="image on the grid of the template of mean shape")
-    moved_mm = traits.Float(desc="how far the update moves points of the brain (RMS)")
-    bias_mm = traits.Float(desc="how far from the mean shape the template is after it (RMS)")
+    moved_mm = traits.Float(desc="RMS displacement of the update in the brain")
+    bias_mm = traits.Float(desc="RMS distance from the mean shape after the update")
 
 
 class MeanShape(SimpleInterface):
-    """Find how the mean shape of many images differs from the template they are registered to."""
+    """Compute the update from a template to the mean shape of the registered images."""
 
     input_spec = _MeanShapeInputSpec
     output_spec = _MeanShapeOutputSpec
@@ -97,8 +99,8 @@ class MeanShape(SimpleInterface):
         torch.set_num_threads(self.inputs.num_threads)
         mask = image.read(self.inputs.mask)
         paths, weights = self.inputs.transforms, self.inputs.weights
-        wishes = {"anchored": self.inputs.anchored, "symmetric": self.inputs.symmetric}
-        shape = mean_shape(map(read_transform, paths), weights, mask, **wishes)
+        options = {"anchored": self.inputs.anchored, "symmetric": self.inputs.symmetric}
+        shape = mean_shape(map(read_transform, paths), weights, mask, **options)
         folder = Path(runtime.cwd)
         grid = mask.grid
         if self.inputs.enlarge:
@@ -109,7 +111,7 @@ class MeanShape(SimpleInterface):
             "inverse_update": str(write_transform(folder / "inverse.h5", shape.inverse_update)),
             "grid": str(image.write(folder / "grid.nii.gz", empty, "uint8", image.TEMPLATE)),
             "moved_mm": shape.rms_mm(mask),
-            "bias_mm": shape_bias(map(read_transform, paths), shape, weights, mask, **wishes),
+            "bias_mm": shape_bias(map(read_transform, paths), shape, weights, mask, **options),
         }
         return runtime
 
@@ -117,10 +119,10 @@ class MeanShape(SimpleInterface):
 class _MeanImageInputSpec(BaseInterfaceInputSpec):
     images = InputMultiObject(File(exists=True), mandatory=True, desc="images on one grid")
     masks = InputMultiObject(File(exists=True), mandatory=True, desc="their brain masks")
-    weights = traits.List(traits.Float, mandatory=True, desc="how much each image counts")
+    weights = traits.List(traits.Float, mandatory=True, desc="weight of each image")
     symmetric = traits.Bool(False, usedefault=True, desc="average it with its mirror image")
     sharpening = traits.Float(0.5, usedefault=True, desc="amount of unsharp masking")
-    before = File(exists=True, desc="template of the iteration before")
+    before = File(exists=True, desc="template of the previous iteration")
 
 
 class _MeanImageOutputSpec(TraitedSpec):
@@ -131,7 +133,7 @@ class _MeanImageOutputSpec(TraitedSpec):
 
 
 class MeanImage(SimpleInterface):
-    """Average images robustly, a few planes at a time, and sharpen the average."""
+    """Compute the sharpened robust mean of images, a few planes at a time."""
 
     input_spec = _MeanImageInputSpec
     output_spec = _MeanImageOutputSpec
@@ -139,10 +141,10 @@ class MeanImage(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         from bids_fcnreg.fcn.groupwise import sharpness
         from bids_fcnreg.io import image
-        from bids_fcnreg.study.template import average, change
+        from bids_fcnreg.study.template import relative_change, robust_average
 
         inputs = self.inputs
-        t1w, mask = average(
+        t1w, mask = robust_average(
             inputs.images, inputs.masks, inputs.weights, inputs.symmetric, inputs.sharpening
         )
         folder = Path(runtime.cwd)
@@ -152,7 +154,7 @@ class MeanImage(SimpleInterface):
             "sharpness": sharpness(t1w, mask.data),
         }
         if isdefined(inputs.before):
-            self._results["change"] = change(image.read(inputs.before), t1w, mask)
+            self._results["change"] = relative_change(image.read(inputs.before), t1w, mask)
         return runtime
 
 
@@ -173,7 +175,7 @@ class _CollapseOutputSpec(TraitedSpec):
 
 
 class CollapseTransforms(SimpleInterface):
-    """Make one displacement and one affine of a chain of transforms, in both directions."""
+    """Collapse a chain of transforms into one displacement and one affine, in both directions."""
 
     input_spec = _CollapseInputSpec
     output_spec = _CollapseOutputSpec
@@ -183,12 +185,13 @@ class CollapseTransforms(SimpleInterface):
 
         from bids_fcnreg.fcn.groupwise import collapse, collapse_inverse, linear_part
         from bids_fcnreg.io.itk import write_transform
+        from bids_fcnreg.io.transform_chain import read_transforms
 
         torch.set_num_threads(self.inputs.num_threads)
-        grid = grid_of(self.inputs.reference)
-        chain = read_chain(self.inputs.transforms)
+        grid = grid_of_file(self.inputs.reference)
+        chain = read_transforms(self.inputs.transforms)
         matrix = linear_part(chain)
-        inverse = collapse_inverse(read_chain(self.inputs.inverses), matrix, grid)
+        inverse = collapse_inverse(read_transforms(self.inputs.inverses), matrix, grid)
         folder = Path(runtime.cwd)
         forward = collapse(chain, matrix, grid)
         self._results |= {
@@ -201,7 +204,9 @@ class CollapseTransforms(SimpleInterface):
 class _TissueMapsInputSpec(BaseInterfaceInputSpec):
     mask = File(exists=True, mandatory=True, desc="brain mask of the template")
     transform = File(
-        exists=True, mandatory=True, desc="ITK .h5, template to built-in template, points"
+        exists=True,
+        mandatory=True,
+        desc="ITK .h5, maps points of the template to the built-in template",
     )
 
 
@@ -212,16 +217,17 @@ class _TissueMapsOutputSpec(TraitedSpec):
 
 
 class TissueMaps(SimpleInterface):
-    """Bring the tissue maps of the built-in template to another one."""
+    """Resample the tissue maps of the built-in template to another one."""
 
     input_spec = _TissueMapsInputSpec
     output_spec = _TissueMapsOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
         from bids_fcnreg.io import image
+        from bids_fcnreg.io.itk import read_transform
         from bids_fcnreg.study.template import tissue_maps
 
-        maps = tissue_maps(read_chain([self.inputs.transform]), image.read(self.inputs.mask))
+        maps = tissue_maps(read_transform(self.inputs.transform), image.read(self.inputs.mask))
         for name, values in maps.items():
             path = Path(runtime.cwd) / f"{name}.nii.gz"
             self._results[name] = str(image.write(path, values, space=image.TEMPLATE))

@@ -1,8 +1,8 @@
-"""A BIDS dataset whose truth is known: the template brain, deformed, in heads of its own.
+"""Simulated BIDS dataset with known ground truth.
 
-Every participant is the built-in template seen through a random diffeomorphism and a random
-affine, with its own tissue contrast, scalp and skull, bias field, noise, voxel size and
-orientation. The truth lies in ``derivatives/truth``: the transforms, tissues and brain mask.
+Every participant is the built-in template after a random diffeomorphism and affine, with its own
+tissue contrast, scalp and skull, bias field, noise, voxel size and orientation. The ground truth
+is in ``derivatives/truth``: transforms, tissues and brain mask.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from bids_fcnreg.fcn.spatial.grid import Image
 from bids_fcnreg.fcn.spatial.transform import Transform
 from bids_fcnreg.io import image
 from bids_fcnreg.io.itk import write_transform
-from bids_fcnreg.phantom.head import Head, build
+from bids_fcnreg.phantom.head import Head, build_head
 from bids_fcnreg.phantom.scan import SCANS, Participant, simulate_sessions
 
-#: What a scan and its truth take on the disk.
+#: Disk space of a scan and its ground truth.
 GB_PER_SCAN = 0.03
 
 
@@ -43,17 +43,17 @@ def make_dataset(
     Parameters
     ----------
     folder : path
-        Where to; must not exist yet or be empty. It appears whole or not at all.
+        Output folder; must be empty or not exist. Created atomically.
     participants : int
-        How many. A participant is the same whatever their number.
+        Number of participants. A participant does not depend on their number.
     seed : int
         The same seed gives the same files, bit for bit.
     max_displacement : float
         Largest displacement by the diffeomorphism inside a brain, in mm; a participant's own
         largest displacement is between 60 and 100 % of it.
     sessions : int
-        Of each participant. With several, the ventricles grow and the left hippocampus shrinks
-        from session to session (`CHANGES`); each is scanned anew.
+        Number of sessions. With several, the ventricles grow and the left hippocampus shrinks from
+        session to session (`CHANGES`), each with its own noise and position.
 
     Returns
     -------
@@ -63,28 +63,27 @@ def make_dataset(
     Raises
     ------
     InputError
-        If there is something in `folder`, no participant or no session is wanted, or more than
-        the disk can hold.
+        If `folder` is not empty, a number is less than 1, or disk space is insufficient.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is not an empty folder: name one that does not exist yet.")
+        raise InputError(f"{folder} is not an empty folder. Choose a new folder.")
     if participants < 1:
-        raise InputError(f"{participants} participants cannot be simulated: ask for at least 1.")
+        raise InputError(f"{participants} participants cannot be simulated. Choose at least 1.")
     if sessions < 1:
-        raise InputError(f"{sessions} sessions cannot be simulated: ask for at least 1.")
+        raise InputError(f"{sessions} sessions cannot be simulated. Choose at least 1.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     needed = participants * sessions * GB_PER_SCAN
-    there = shutil.disk_usage(folder.parent).free / 1024**3
-    if needed > there:
+    available = shutil.disk_usage(folder.parent).free / 1024**3
+    if needed > available:
         raise InputError(
-            f"{participants * sessions} scans take about {needed:.0f} GB, more than the "
-            f"{there:.0f} GB that are free at {folder}: ask for fewer."
+            f"{participants * sessions} scans need about {needed:.0f} GB; {available:.0f} GB are "
+            f"free at {folder}. Choose fewer, or another folder."
         )
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         staging.chmod(0o755)
-        head = template_head()
+        head = build_template_head()
         labels = [f"{number:02d}" for number in range(1, participants + 1)]
         _write_dataset(staging, labels)
         for number, label in enumerate(labels):
@@ -101,35 +100,35 @@ def make_dataset(
     return folder
 
 
-def template_head() -> Head:
-    """Anatomy of the built-in template."""
+def build_template_head() -> Head:
+    """Build the head around the built-in template."""
     with tempfile.TemporaryDirectory() as folder:
         template = materialise(resolve_template(BUILTIN), Path(folder))
         atlas = materialise_atlas(resolve_atlas(TISSUE, template), template, Path(folder))
         files = (template.t1w, template.brain_mask, atlas.label_image)
-        return build(*(image.read(path) for path in files))
+        return build_head(*(image.read(path) for path in files))
 
 
 def registration_error(truth: Transform, estimate: Transform, points: Tensor) -> Tensor:
-    """How far a registration is off, in native space.
+    """Compute the error of a registration, in native space.
 
     Parameters
     ----------
     truth, estimate : Transform
-        Both take points of the template to points of the scan (``from-T1w_to-<template>``).
+        Both map points of the template to points of the scan (``from-T1w_to-<template>``).
     points : Tensor (..., 3)
         Points of the template, RAS+ mm; `mask_points` gives those of the brain.
 
     Returns
     -------
     Tensor (...)
-        Distances in mm between where both transforms take a point.
+        Distances in mm between the mapped points.
     """
     return (truth.map(points) - estimate.map(points)).norm(dim=-1)
 
 
 def mask_points(mask: Image) -> Tensor:
-    """Centres of the voxels of a mask, (n, 3), float64, RAS+ mm."""
+    """Return the centres of the voxels of a mask, (n, 3), float64, RAS+ mm."""
     return mask.grid.points()[mask.data[0, 0] > 0]
 
 
@@ -137,11 +136,11 @@ def _write_participant(
     folder: Path, subject: str, session: str | None, participant: Participant
 ) -> None:
     name = f"{subject}_{session}" if session else subject
-    place = Path(*name.split("_"), "anat")
-    raw = folder / place
+    subfolder = Path(*name.split("_"), "anat")
+    raw = folder / subfolder
     image.write(raw / f"{name}_T1w.nii.gz", participant.t1w, "int16")
     write_json(raw / f"{name}_T1w.json", {"Modality": "MR", "SeriesDescription": "simulated"})
-    truth = folder / "derivatives" / "truth" / place
+    truth = folder / "derivatives" / "truth" / subfolder
     image.write(truth / f"{name}_dseg.nii.gz", participant.dseg, "uint8")
     image.write(truth / f"{name}_desc-brain_mask.nii.gz", participant.mask, "uint8")
     for source, target, transform in (
@@ -153,7 +152,7 @@ def _write_participant(
 
 
 def _write_dataset(folder: Path, labels: list[str]) -> None:
-    """Descriptions of the raw dataset and of its truth."""
+    """Write the descriptions of the raw dataset and of its ground truth."""
     made_by = [{"Name": NAME, "Version": __version__}]
     common = {"BIDSVersion": BIDS_VERSION, "License": "CC0", "GeneratedBy": made_by}
     write_json(

@@ -99,7 +99,7 @@ class Head:
     depth: np.ndarray
 
 
-def build(t1w: Image, mask: Image, dseg: Image) -> Head:
+def build_head(t1w: Image, mask: Image, dseg: Image) -> Head:
     """Draw the anatomy around the brain of a template.
 
     Parameters
@@ -143,8 +143,8 @@ def build(t1w: Image, mask: Image, dseg: Image) -> Head:
     )
 
 
-def paint(head: Head, rng: np.random.Generator) -> np.ndarray:
-    """Give a head its T1-weighted intensities.
+def paint_head(head: Head, rng: np.random.Generator) -> np.ndarray:
+    """Draw the T1-weighted intensities of a head.
 
     Parameters
     ----------

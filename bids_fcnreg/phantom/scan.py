@@ -1,4 +1,4 @@
-"""A simulated participant: a random deformation of a head, and what a scanner sees of it."""
+"""Simulated participants: random deformation of a head, and image acquisition."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from scipy.spatial.transform import Rotation
 from bids_fcnreg.fcn.spatial import displacement
 from bids_fcnreg.fcn.spatial.grid import Grid, Image, apply_affine
 from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform
-from bids_fcnreg.phantom.head import Head, paint
+from bids_fcnreg.phantom.head import Head, paint_head
 
-#: How participants are scanned, in turn: orientation of the axes, voxel size in mm, obliqueness
-#: in degrees.
+#: Scan parameters of successive participants: axis codes, voxel size in mm, obliqueness in
+#: degrees.
 SCANS = (
     ("LAS", (1.0, 1.0, 1.0), 0.0),
     ("PIR", (0.9, 0.9, 1.2), 8.0),
@@ -33,12 +33,12 @@ ROTATION, SHIFT, ZOOM, SHEAR = 15.0, 20.0, 0.10, 0.03
 #: Range of the standard deviation (mm) of the Gaussian that makes a velocity smooth.
 SMOOTHNESS = (12.0, 18.0)
 
-#: What changes between the first and the last session of a participant: where it is in the
-#: template (RAS+ mm), how wide (mm), and the relative change of volume in its middle. The lateral
-#: ventricles grow, the left hippocampus shrinks.
+#: Changes between the first and the last session of a participant: centre in the template (RAS+
+#: mm), width (mm), and relative volume change in the centre. The lateral ventricles grow, the left
+#: hippocampus shrinks.
 CHANGES = (((0.0, -10.0, 18.0), 12.0, 0.20), ((-26.0, -20.0, -15.0), 10.0, -0.12))
 
-#: Largest turn (degrees) and shift (mm) between sessions.
+#: Largest rotation (degrees) and shift (mm) between sessions.
 MOVE_ROTATION, MOVE_SHIFT = 6.0, 6.0
 
 #: Ranges of the largest bias inside the field of view and of the noise, as shares of the signal
@@ -53,13 +53,13 @@ class Participant:
     Parameters
     ----------
     t1w : Image
-        What the scanner gives, on the native grid.
+        Acquired image, on the native grid.
     dseg, mask : Image
         Tissues and brain mask on the native grid.
     forward : Transform
-        Takes points of the template to points of the scan (``from-T1w_to-<template>``).
+        Maps points of the template to points of the scan (``from-T1w_to-<template>``).
     inverse : Transform
-        Takes points of the scan to points of the template.
+        Maps points of the scan to points of the template.
     """
 
     t1w: Image
@@ -86,7 +86,7 @@ def simulate(
     max_displacement : float
         See `make_dataset`.
     rng : numpy.random.Generator
-        All randomness.
+        Source of randomness.
 
     Returns
     -------
@@ -102,35 +102,37 @@ def simulate_sessions(
     rng: np.random.Generator,
     sessions: int,
 ) -> Iterator[Participant]:
-    """Simulate one participant again and again, a little changed each time.
+    """Simulate several sessions of one participant, with small changes.
 
-    Parameters are those of `simulate`.
+    Parameters as in `simulate`.
 
     Yields
     ------
     Participant
-        As many as there are `sessions`; the first is that of `simulate`.
+        One per session; the first is that of `simulate`.
     """
-    there, back = random_diffeomorphism(head, rng.uniform(0.6, 1) * max_displacement, rng)
+    deformation, inverse_deformation = random_diffeomorphism(
+        head, rng.uniform(0.6, 1) * max_displacement, rng
+    )
     matrix = random_affine(rng)
     grid = _field_of_view(head, matrix, scan, rng)
     shares = [head.labels == index for index in (1, 2, 3)]
-    drawn = Image(torch.from_numpy(np.stack([paint(head, rng), *shares]))[None], head.grid)
-    forward = Transform((there, Affine(matrix)))
-    inverse = Transform((Affine(np.linalg.inv(matrix)), back))
+    drawn = Image(torch.from_numpy(np.stack([paint_head(head, rng), *shares]))[None], head.grid)
+    forward = Transform((deformation, Affine(matrix)))
+    inverse = Transform((Affine(np.linalg.inv(matrix)), inverse_deformation))
     yield _scan(drawn, forward, inverse, grid, rng)
     for number in range(1, sessions):
-        grown, undone = change(head.grid, number / (sessions - 1))
+        growth, inverse_growth = anatomical_change(head.grid, number / (sessions - 1))
         moved = random_move(matrix, rng) @ matrix
-        forward = Transform((grown, there, Affine(moved)))
-        inverse = Transform((Affine(np.linalg.inv(moved)), back, undone))
+        forward = Transform((growth, deformation, Affine(moved)))
+        inverse = Transform((Affine(np.linalg.inv(moved)), inverse_deformation, inverse_growth))
         yield _scan(drawn, forward, inverse, grid, rng)
 
 
 def _scan(
     drawn: Image, forward: Transform, inverse: Transform, grid: Grid, rng: np.random.Generator
 ) -> Participant:
-    """What a scanner sees of a drawn head (intensities, then shares of tissues)."""
+    """Acquire an image of a head (channels: intensities, tissue fractions)."""
     seen = inverse.resample(drawn, grid).data[0].numpy()
     # The tissue with the largest share of a voxel, where the brain has most of it.
     brain = seen[1:].sum(axis=0) > 0.5
@@ -142,20 +144,20 @@ def _scan(
     return Participant(t1w, tissues, mask, forward, inverse)
 
 
-def change(grid: Grid, amount: float) -> tuple[Displacement, Displacement]:
-    """What happens to a participant between sessions, in template space, and its inverse.
+def anatomical_change(grid: Grid, amount: float) -> tuple[Displacement, Displacement]:
+    """Compute the change of a participant between sessions, in template space, and its inverse.
 
     Parameters
     ----------
     grid : Grid
         Of the template.
     amount : float
-        Part of the whole change (`CHANGES`), from 0 to 1.
+        Fraction of the change (`CHANGES`), from 0 to 1.
 
     Returns
     -------
     tuple of Displacement
-        Points of the template to points of the template as the participant was at first.
+        Maps points of the template to points of the template at the first session.
     """
     coarse = grid.with_spacing(2.0)
     points = coarse.points().float()
@@ -167,19 +169,21 @@ def change(grid: Grid, amount: float) -> tuple[Displacement, Displacement]:
         velocity += amount * np.log1p(growth) / 3 * away * near
     to_voxels = torch.from_numpy(np.linalg.inv(coarse.affine[:3, :3])).float()
     flow = torch.einsum("cw,ijkw->cijk", to_voxels, velocity)[None]
-    there, back = (Displacement(coarse, displacement.exponentiate(part)) for part in (flow, -flow))
-    return there, back
+    deformation, inverse_deformation = (
+        Displacement(coarse, displacement.exponentiate(part)) for part in (flow, -flow)
+    )
+    return deformation, inverse_deformation
 
 
 def random_move(matrix: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """How a head lies differently in another session: native to native RAS+ mm, (4, 4).
+    """Draw the change of head position between sessions: native to native RAS+ mm, (4, 4).
 
     Parameters
     ----------
     matrix : ndarray (4, 4)
-        Template to native; the head turns about where the template's origin comes to lie.
+        Template to native; the head rotates about the template's origin.
     rng : numpy.random.Generator
-        Draws turn and shift.
+        Source of randomness.
     """
     axis, shift = rng.standard_normal(3), rng.uniform(-MOVE_SHIFT, MOVE_SHIFT, 3)
     angle = np.deg2rad(rng.uniform(-MOVE_ROTATION, MOVE_ROTATION))
@@ -193,29 +197,29 @@ def random_move(matrix: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def random_diffeomorphism(
     head: Head, largest: float, rng: np.random.Generator
 ) -> tuple[Displacement, Displacement]:
-    """Flow of a random smooth stationary velocity in template space, and its inverse.
+    """Integrate a random smooth stationary velocity in template space; also its inverse.
 
     Parameters
     ----------
     head : Head
         Gives the grid, and the brain in which the largest velocity is `largest`.
     largest : float
-        In mm; the largest displacement is at most this, and hardly less.
+        In mm; upper bound of the displacement, nearly reached.
     rng : numpy.random.Generator
-        Draws the velocity and its smoothness.
+        Source of randomness.
 
     Returns
     -------
     tuple of Displacement
-        On a grid of 2 mm; zero at its border, so that nothing jumps there.
+        On a grid of 2 mm; zero at its border.
     """
     grid = head.grid.with_spacing(2.0)
     sigma = rng.uniform(*SMOOTHNESS) / 2
     noise = rng.standard_normal((3, *grid.shape), dtype=np.float32)
     velocity = np.stack([ndimage.gaussian_filter(axis, sigma) for axis in noise])
     for axis, n in enumerate(grid.shape):
-        place = np.arange(n)
-        rise = np.clip(np.minimum(place, n - 1 - place) / 10, 0, 1)
+        index = np.arange(n)
+        rise = np.clip(np.minimum(index, n - 1 - index) / 10, 0, 1)
         smooth = rise**2 * (3 - 2 * rise)
         velocity *= smooth.reshape([-1 if d == axis else 1 for d in range(3)])
     within = head.mask[::2, ::2, ::2] > 0
@@ -223,14 +227,14 @@ def random_diffeomorphism(
     flow = torch.from_numpy(velocity.astype(np.float32))[None]
     there = displacement.exponentiate(flow)
     back = displacement.exponentiate(-flow)
-    # That is the inverse up to the error of interpolation (0.1 mm), which this takes away.
+    # The inverse up to the error of interpolation (0.1 mm), which this removes.
     for _ in range(3):
         back = back - displacement.compose(back, there)
     return Displacement(grid, there), Displacement(grid, back)
 
 
 def random_affine(rng: np.random.Generator) -> np.ndarray:
-    """Random position, size and shear of a head: template to native RAS+ mm, (4, 4)."""
+    """Draw position, size and shear of a head: template to native RAS+ mm, (4, 4)."""
     axis = rng.standard_normal(3)
     angle = np.deg2rad(rng.uniform(ROTATION / 3, ROTATION))
     turn = Rotation.from_rotvec(axis / np.linalg.norm(axis) * angle).as_matrix()
@@ -249,7 +253,7 @@ def _field_of_view(
     scan: tuple[str, tuple[float, float, float], float],
     rng: np.random.Generator,
 ) -> Grid:
-    """Native grid that holds the head down to the upper neck, not quite centred."""
+    """Draw a native grid that covers the head to the upper neck, slightly off-centre."""
     codes, spacing, angle = scan
     tilt = rng.standard_normal(3)
     tilt = Rotation.from_rotvec(tilt / np.linalg.norm(tilt) * np.deg2rad(angle)).as_matrix()
@@ -257,8 +261,8 @@ def _field_of_view(
     for column, (axis, sign) in enumerate(axcodes2ornt(tuple(codes))):
         axes[int(axis), column] = sign
     axes = tilt @ axes
-    places = np.argwhere(head.depth[::8, ::8, ::8] > 0) * 8
-    world = apply_affine(head.grid.affine, places)
+    voxels = np.argwhere(head.depth[::8, ::8, ::8] > 0) * 8
+    world = apply_affine(head.grid.affine, voxels)
     along = apply_affine(matrix, world[world[:, 2] > -85]) @ axes
     lower, upper = along.min(axis=0), along.max(axis=0)
     lower -= rng.uniform(8, 16, 3)
@@ -277,12 +281,12 @@ def _acquire(seen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     seen : ndarray (i, j, k)
         White matter is 1.
     rng : numpy.random.Generator
-        Draws the bias, the noise and the scale.
+        Source of randomness.
 
     Returns
     -------
     ndarray (i, j, k), float32
-        Whole numbers, white matter at 400 to 900.
+        Integers, white matter at 400 to 900.
 
     References
     ----------
@@ -297,7 +301,7 @@ def _acquire(seen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _low_frequencies(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """Random polynomial of order 3 over a grid, without its constant, float32."""
+    """Draw a polynomial of order 3 over a grid, without constant term, float32."""
     order = np.indices((4, 4, 4)).sum(axis=0)
     weights = np.where((order > 0) & (order < 4), rng.standard_normal(order.shape), 0)
     bases = [np.polynomial.chebyshev.chebvander(np.linspace(-1, 1, n), 3) for n in shape]

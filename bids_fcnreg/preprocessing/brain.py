@@ -1,4 +1,4 @@
-"""What is computed before registration: brain masks, bias field, intensity scale."""
+"""Brain masks, bias field correction and intensity normalization."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from bids_fcnreg.fcn.intensity import CLIP, intensity_range, intensity_scale
 from bids_fcnreg.fcn.spatial.grid import Grid, Image, voxel_to_voxel
 from bids_fcnreg.fcn.spatial.transform import Transform
 
-#: An image is brain-extracted if at most `OUTSIDE_SHARE` of what it shows is farther than
-#: `MARGIN_MM` from the brain. Whole heads, defaced or cropped ones too, have 0.15 to 0.7 there,
-#: extracted brains 0 to 0.04, so that masks a few millimetres too generous still count as brains.
+#: An image is skull-stripped if at most this fraction of its object is farther than `MARGIN_MM`
+#: from the brain. Whole heads, also defaced or cropped, have 0.15 to 0.7; extracted brains 0 to
+#: 0.04, also with masks a few millimetres too large.
 MARGIN_MM = 5.0
-OUTSIDE_SHARE = 0.1
+MAX_OUTSIDE = 0.1
 
-#: Without looking for the brain: an extracted one leaves so much of the volume as background, and
-#: no human brain is larger (mm³).
-LEAST_BACKGROUND = 0.3
-LARGEST_BRAIN = 2.2e6
+#: Criteria of a skull-stripped image without a brain mask: smallest background fraction, and
+#: largest volume of a human brain (mm³).
+MIN_BACKGROUND = 0.3
+MAX_BRAIN_MM3 = 2.2e6
 
-#: Distance of the samples from which the bias field is estimated, and N4's iterations per level.
+#: Spacing of the samples for the bias field, and N4's iterations per level.
 BIAS_SPACING_MM = 6.0
 BIAS_ITERATIONS = (50, 50, 50)
 
-#: What the bright intensity of a brain (`intensity_range`) becomes.
+#: Normalized value of the bright intensity of a brain (`intensity_range`).
 ANCHOR_INTENSITY = 100.0
 
 
-def share_outside(data: np.ndarray, brain: np.ndarray, spacing: Sequence[float]) -> float:
-    """How much of what an image shows lies away from the brain.
+def fraction_outside(data: np.ndarray, brain: np.ndarray, spacing: Sequence[float]) -> float:
+    """Compute the fraction of the object in an image that is outside the brain.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def share_outside(data: np.ndarray, brain: np.ndarray, spacing: Sequence[float])
     Returns
     -------
     float
-        Share, 0..1, of the voxels that differ from the background which is farther than
+        Fraction, 0 to 1, of the voxels that differ from the background that are farther than
         `MARGIN_MM` from the brain.
     """
     step = [max(1, round(2 / size)) for size in spacing]
@@ -58,15 +58,14 @@ def share_outside(data: np.ndarray, brain: np.ndarray, spacing: Sequence[float])
 
 
 def is_extracted(data: np.ndarray, brain: np.ndarray, spacing: Sequence[float]) -> bool:
-    """Whether an image shows little but the brain; arguments as in `share_outside`."""
-    return share_outside(data, brain, spacing) <= OUTSIDE_SHARE
+    """Return whether an image is skull-stripped; arguments as in `fraction_outside`."""
+    return fraction_outside(data, brain, spacing) <= MAX_OUTSIDE
 
 
-def holds_labels(data: np.ndarray) -> bool:
-    """Whether values look like those of a label image with more than one label.
+def is_label_image(data: np.ndarray) -> bool:
+    """Return whether values are those of a label image with more than one label.
 
-    That is: whole numbers, and most voxels of each row are like the next. Intensities of a scan
-    are not, and those of an atlas or a segmentation are.
+    That is, integers that mostly equal their neighbours, unlike the intensities of a scan.
 
     Parameters
     ----------
@@ -76,7 +75,7 @@ def holds_labels(data: np.ndarray) -> bool:
     Examples
     --------
     >>> labels = np.repeat([0, 1, 2, 0], 5)[:, None, None] * np.ones((1, 5, 5))
-    >>> holds_labels(labels), holds_labels(np.random.default_rng(0).integers(0, 9, (9, 9, 9)))
+    >>> is_label_image(labels), is_label_image(np.random.default_rng(0).integers(0, 9, (9, 9, 9)))
     (True, False)
     """
     here, following = data[:-1], data[1:]
@@ -87,24 +86,24 @@ def holds_labels(data: np.ndarray) -> bool:
     return bool((values == np.round(values)).all() and values.min() != values.max())
 
 
-def fits_a_brain(seen: np.ndarray, affine: np.ndarray) -> bool:
-    """Whether what an image shows is little enough to be a brain alone.
+def may_be_brain_only(seen: np.ndarray, affine: np.ndarray) -> bool:
+    """Return whether an object is small enough to be a brain alone.
 
-    Quicker than `is_extracted`, as nobody looks for the brain; the head of a small child passes.
+    Faster than `is_extracted`, without a brain mask; true also for the head of a small child.
 
     Parameters
     ----------
     seen : ndarray (i, j, k), bool
-        What differs from the background.
+        Voxels that differ from the background.
     affine : ndarray (4, 4)
-        Of the image, to mm.
+        Voxels to RAS+ mm.
     """
     volume = seen.sum() * abs(np.linalg.det(affine[:3, :3]))
-    return bool(seen.mean() <= 1 - LEAST_BACKGROUND and volume <= LARGEST_BRAIN)
+    return bool(seen.mean() <= 1 - MIN_BACKGROUND and volume <= MAX_BRAIN_MM3)
 
 
-def positive(data: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Bring intensities to where a multiplicative bias can act on them.
+def make_positive(data: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Make intensities positive, for a multiplicative bias field.
 
     Parameters
     ----------
@@ -116,9 +115,9 @@ def positive(data: np.ndarray, mask: np.ndarray) -> np.ndarray:
     Returns
     -------
     ndarray (i, j, k)
-        The same intensities if zero makes sense of them. Otherwise (an offset, a standardized
-        image, a negative) they are shifted and, of a negative, reversed as `intensity_scale`
-        says; the background becomes 0.
+        Unchanged if zero is plausible. Otherwise (an offset, standardized intensities, inverted
+        contrast) shifted and, for inverted contrast, inverted by `intensity_scale`; the background
+        becomes 0.
     """
     zero, bright = intensity_scale(data, mask)
     if zero == 0 and bright > 0:
@@ -129,17 +128,16 @@ def positive(data: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def bias_field(data: np.ndarray, mask: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
-    """Smooth multiplicative intensity inhomogeneity, by N4 (Tustison et al., IEEE TMI 2010).
+    """Estimate the bias field with N4 (Tustison et al., IEEE TMI 2010).
 
-    It is estimated from samples `BIAS_SPACING_MM` apart, which loses nothing of so smooth a
-    field, and evaluated at every voxel. On one processor core: the result of ITK's filter depends
-    on how many there are.
+    Estimated from samples `BIAS_SPACING_MM` apart, sufficient for a smooth field, and evaluated at
+    every voxel. On one processor core, because the result of ITK's filter depends on their number.
 
     Parameters
     ----------
     data : ndarray (i, j, k)
-        Intensities; below a hundredth of those of a bright brain they are not looked at, as N4
-        works on their logarithm.
+        Intensities; those below a hundredth of a bright brain are ignored, because N4 uses
+        logarithms.
     mask : ndarray (i, j, k), bool
         The brain.
     spacing : (3,)
@@ -148,7 +146,7 @@ def bias_field(data: np.ndarray, mask: np.ndarray, spacing: Sequence[float]) -> 
     Returns
     -------
     ndarray (i, j, k), float32
-        Divide by it to correct. Outside the brain it keeps to the range of values inside.
+        Divide by it to correct. Values outside the brain are in the range of those inside.
     """
     import SimpleITK as sitk
 
@@ -171,7 +169,7 @@ def bias_field(data: np.ndarray, mask: np.ndarray, spacing: Sequence[float]) -> 
     covered = [int(n + extra) for n, (_, extra) in zip(size, excess, strict=True)]
     whole = sitk.Image(covered, sitk.sitkFloat32)
     whole.SetSpacing([float(n) for n in spacing])
-    # Not that of the filter: it has parts that go by the number of all.
+    # The global number of threads: parts of the filter ignore its own.
     threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     try:
@@ -188,8 +186,8 @@ def bias_field(data: np.ndarray, mask: np.ndarray, spacing: Sequence[float]) -> 
     return np.exp(np.pad(log_field, around, mode="edge")).astype(np.float32)
 
 
-def normalise(data: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Bring intensities to a common scale.
+def normalize(data: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Normalize the intensities of a brain.
 
     Parameters
     ----------
@@ -201,9 +199,8 @@ def normalise(data: np.ndarray, mask: np.ndarray) -> np.ndarray:
     Returns
     -------
     ndarray (i, j, k), float32
-        The intensities times one factor: the 98th percentile inside the brain, which lies in
-        the white matter of a T1-weighted image, becomes 100, and 0 stays 0. Nothing is clipped:
-        what is brighter is above 100.
+        Scaled so that the 98th percentile inside the brain (white matter in T1-weighted images)
+        becomes 100; 0 stays 0. Brighter values are not clipped.
 
     Raises
     ------
@@ -213,32 +210,32 @@ def normalise(data: np.ndarray, mask: np.ndarray) -> np.ndarray:
     _, anchor = intensity_range(data[mask])
     if anchor <= 0:
         raise InputError(
-            "The brain has hardly any intensities above zero: check the image and its brain mask."
+            "The brain has hardly any positive intensities. Check the image and its brain mask."
         )
     return (data * (ANCHOR_INTENSITY / anchor)).astype(np.float32)
 
 
-def mask_onto(mask: Image, grid: Grid) -> np.ndarray:
-    """Bring a mask onto a grid through its position in the world.
+def resample_mask(mask: Image, grid: Grid) -> np.ndarray:
+    """Resample a mask to a grid by world coordinates.
 
     Parameters
     ----------
     mask : Image (1, 1, i, j, k)
-        Masked where not 0.
+        Nonzero in the mask.
     grid : Grid
-        Where it is wanted.
+        Grid of the result.
 
     Returns
     -------
     ndarray (i, j, k), bool
-        Voxels whose nearest voxel of the mask is set, and those that are nearest to a voxel that
-        is set: nothing is lost between grids, whichever has the larger voxels.
+        Voxels whose nearest mask voxel is set, and voxels nearest to a set mask voxel: nothing is
+        lost between grids of different voxel sizes.
     """
     binary = Image((mask.data != 0).float(), mask.grid)
     onto = Transform(()).resample(binary, grid, "nearest").data[0, 0].numpy() > 0
     matrix = voxel_to_voxel(mask.grid, grid)
-    places = np.argwhere(binary.data[0, 0].numpy()) @ matrix[:3, :3].T + matrix[:3, 3]
-    places = np.rint(places).astype(int)
-    places = places[((places >= 0) & (places < grid.shape)).all(axis=1)]
-    onto[tuple(places.T)] = True
+    voxels = np.argwhere(binary.data[0, 0].numpy()) @ matrix[:3, :3].T + matrix[:3, 3]
+    voxels = np.rint(voxels).astype(int)
+    voxels = voxels[((voxels >= 0) & (voxels < grid.shape)).all(axis=1)]
+    onto[tuple(voxels.T)] = True
     return onto

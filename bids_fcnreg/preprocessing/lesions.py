@@ -1,4 +1,4 @@
-"""Lesion masks: which of their values mean lesion, and how much of the brain they leave."""
+"""Lesion masks: threshold and plausibility."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from bids_fcnreg.fcn.spatial.grid import Image
 from bids_fcnreg.io import image
 from bids_fcnreg.io.spatial_image import open_image
 
-#: Whole numbers up to this are labels, each of a lesion.
-MOST_LABELS = 20
+#: Integers up to this are labels of lesions.
+MAX_LABELS = 20
 
-#: Interpolation leaves negative values, of at most this share of the maximum.
+#: Largest negative value of interpolation, as a fraction of the maximum.
 OVERSHOOT = 0.25
 
-#: Largest share of the brain that may be left out of the similarity.
-LARGEST_SHARE = 0.5
+#: Largest fraction of the brain that may be excluded from the similarity.
+MAX_BRAIN_FRACTION = 0.5
 
 
 def read_lesion(path: str | os.PathLike[str]) -> Image | None:
@@ -29,12 +29,12 @@ def read_lesion(path: str | os.PathLike[str]) -> Image | None:
     Returns
     -------
     Image (1, 1, i, j, k) or None
-        1 in the lesion, 0 elsewhere; None if the mask is empty, which says there is no lesion.
+        1 in the lesion, 0 elsewhere; None if the mask is empty (no lesion).
 
     Raises
     ------
     InputError
-        If it cannot be read, or holds values below zero that interpolation does not explain.
+        If it cannot be read, or contains negative values that interpolation does not explain.
     """
     if not np.nan_to_num(np.asanyarray(open_image(path).dataobj)).any():
         return None
@@ -42,7 +42,7 @@ def read_lesion(path: str | os.PathLike[str]) -> Image | None:
     data = np.asarray(loaded.dataobj)
     if data.min() < -OVERSHOOT * data.max():
         raise InputError(
-            f"The lesion mask {path} holds values below zero: save it with 1 in the lesion and 0 "
+            f"The lesion mask {path} contains negative values. Save it with 1 in the lesion and 0 "
             "elsewhere."
         )
     inside = torch.from_numpy(data >= threshold(data)).float()
@@ -50,9 +50,9 @@ def read_lesion(path: str | os.PathLike[str]) -> Image | None:
 
 
 def threshold(data: np.ndarray) -> float:
-    """Return the least value of a lesion mask that means lesion.
+    """Return the threshold of a lesion mask.
 
-    That is half of the maximum. Small whole numbers are labels, each of which is a lesion.
+    Half of the maximum, or 0.5 for labels (small integers), each of which is a lesion.
 
     Examples
     --------
@@ -65,14 +65,14 @@ def threshold(data: np.ndarray) -> float:
 
 
 def _are_labels(data: np.ndarray) -> bool:
-    """Whether each value above zero stands for a lesion."""
-    return bool(data.max() <= MOST_LABELS and not (data % 1).any())
+    """Return whether each positive value is the label of a lesion."""
+    return bool(data.max() <= MAX_LABELS and not (data % 1).any())
 
 
 def lesion_value_warning(path: str | os.PathLike[str]) -> str | None:
-    """Return what a user must know of the values of a lesion mask, or None if it is binary.
+    """Return a warning about the values of a lesion mask, or None if it is binary.
 
-    A file that cannot be read has nothing said of it: `read_lesion` refuses it.
+    None for a file that cannot be read, which `read_lesion` reports.
     """
     try:
         data = np.asarray(image.load(path).dataobj)
@@ -81,36 +81,36 @@ def lesion_value_warning(path: str | os.PathLike[str]) -> str | None:
     if _are_labels(data) or len(np.unique(data[data != 0])) < 2:
         return None
     return (
-        f"The lesion mask {path} is not binary: its values reach from {data.min():.2g} to "
-        f"{data.max():.3g}, and those from {threshold(data):.3g} are taken as lesion. Check it."
+        f"The lesion mask {path} is not binary: its values range from {data.min():.2g} to "
+        f"{data.max():.3g}. Values from {threshold(data):.3g} are used as lesion. Check the mask."
     )
 
 
-def check_share(lesion: np.ndarray, brain: np.ndarray, paths: list[str]) -> None:
-    """Refuse lesions that leave too little of a brain.
+def check_lesion_size(lesion: np.ndarray, brain: np.ndarray, paths: list[str]) -> None:
+    """Reject lesions that cover too much of a brain.
 
     Parameters
     ----------
     lesion, brain : ndarray (i, j, k), bool
         On one grid.
     paths : list of str
-        Lesion masks that `lesion` comes from.
+        Files of the lesion masks.
 
     Raises
     ------
     InputError
-        If more than `LARGEST_SHARE` of the brain is lesion.
+        If more than `MAX_BRAIN_FRACTION` of the brain is lesion.
     """
-    share = share_of(lesion, brain)
-    if share > LARGEST_SHARE:
+    fraction = lesion_fraction(lesion, brain)
+    if fraction > MAX_BRAIN_FRACTION:
         masks = "The lesion mask" + (f" {paths[0]} covers" if len(paths) == 1 else "s cover")
         names = "" if len(paths) == 1 else f" ({', '.join(Path(path).name for path in paths)})"
         raise InputError(
-            f"{masks} {100 * share:.0f} % of the brain{names}: is the mask inverted "
-            "(1 = healthy)? Save it with 1 in the lesion and 0 elsewhere."
+            f"{masks} {100 * fraction:.0f} % of the brain{names}, so it may be inverted "
+            "(1 = healthy). Save it with 1 in the lesion and 0 elsewhere."
         )
 
 
-def share_of(lesion: np.ndarray, brain: np.ndarray) -> float:
-    """Compute how much of a brain, 0 to 1, is lesion."""
+def lesion_fraction(lesion: np.ndarray, brain: np.ndarray) -> float:
+    """Compute the fraction of a brain that is lesion, 0 to 1."""
     return float((lesion & brain).sum() / max(1, brain.sum()))

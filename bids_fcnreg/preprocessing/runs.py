@@ -1,4 +1,4 @@
-"""Average the runs of a session, but only those that show the same head in the same way."""
+"""Average the runs of a session, excluding runs that do not match the first."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ from bids_fcnreg.fcn.reproducible import mean
 from bids_fcnreg.fcn.spatial.filters import gaussian
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
 from bids_fcnreg.fcn.spatial.transform import Affine, Transform
-from bids_fcnreg.preprocessing.brain import fits_a_brain
+from bids_fcnreg.preprocessing.brain import may_be_brain_only
 
-#: Voxel size in mm at which runs are compared, and the smoothing (standard deviation, mm).
+#: Voxel size and smoothing (standard deviation) of the compared runs, in mm.
 SPACING_MM = 2.0
 
-#: Standard deviation of what a voxel smooths, in voxels.
+#: Standard deviation of the smoothing by a voxel, in voxels.
 VOXEL_SIGMA = 0.4
 
-#: A run less similar than this to the first shows another head, or is not aligned with it. Two
-#: scans of one head have 0.87 to 1.0, with a tenth of noise added to one of them too (0.79 with
-#: voxels of 4 mm); those of two people have 0 to 0.52.
-LEAST_SIMILARITY = 0.65
+#: A run less similar than this to the first is of another person, or is misaligned. Two scans of
+#: one head have 0.87 to 1.0, also with 10 % noise in one of them (0.79 with voxels of 4 mm); scans
+#: of two people have 0 to 0.52.
+MIN_SIMILARITY = 0.65
 
-#: Runs whose outlines overlap less (Dice) and of which one is as small as a brain are of two
-#: kinds: one of them is skull-stripped.
-LEAST_OVERLAP = 0.8
+#: If the outlines of two runs overlap less (Dice) and one is as small as a brain, only one of them
+#: is skull-stripped.
+MIN_OVERLAP = 0.8
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How a run compares with the first one after rigid alignment.
+    """Comparison of a run with the first one after rigid alignment.
 
     Attributes
     ----------
     similarity : float
         Median over the first head of the local correlation (signed square, window of 10 mm).
-        It does not depend on the scale of the intensities.
+        Invariant to intensity scaling.
     overlap : float
-        Dice of what the two runs show.
+        Dice of the objects in the two runs.
     reason : str or None
-        Why the run is not averaged; None if it is.
+        Why the run is excluded; None if it is averaged.
     """
 
     similarity: float
@@ -63,8 +63,7 @@ class Average:
     Attributes
     ----------
     image : Image (1, 1, i, j, k)
-        On the grid of the first run; a voxel that some runs do not cover is the mean of the
-        others.
+        On the grid of the first run; each voxel is the mean of the runs that cover it.
     comparisons : tuple of Comparison
         One for each run but the first.
     """
@@ -73,23 +72,22 @@ class Average:
     comparisons: tuple[Comparison, ...]
 
 
-def average(images: Sequence[Image]) -> Average:
-    """Average the runs of one head, without those that do not fit to the first.
+def average_runs(images: Sequence[Image]) -> Average:
+    """Average the runs of a session, excluding those that do not match the first.
 
-    Every run is brought to the intensity scale and, by a rigid transform and one interpolation,
-    to the grid of the first. A run that shows another head than the first, or of which only one
-    is skull-stripped, is left out.
+    Every run is scaled to the intensities of the first and resampled to its grid by a rigid
+    transform with one interpolation. A run is excluded if it shows another head than the first, or
+    if only one of the two is skull-stripped.
 
     Parameters
     ----------
     images : sequence of Image (1, 1, i, j, k)
-        Runs of one session: the positions of the head in the scanner differ by less than about
-        30 degrees.
+        Runs of one session, with head rotations of less than about 30 degrees.
 
     Raises
     ------
     InputError
-        If there are more than two runs, and none is similar to the first.
+        If there are more than two runs and none is similar to the first.
     """
     first = images[0]
     total, count = first.data.clone(), torch.ones_like(first.data)
@@ -99,35 +97,35 @@ def average(images: Sequence[Image]) -> Average:
         comparisons.append(compare(first, image, matrix))
         if comparisons[-1].reason is not None:
             continue
-        values, covered = _brought(image, matrix, first.grid)
+        values, covered = _resampled(image, matrix, first.grid)
         signal = (first.data > mean(first.data)) & (covered > 0)
         total += values * (mean(first.data[signal]) / mean(values[signal]))
         count += covered
-    if len(comparisons) > 1 and all(one.similarity < LEAST_SIMILARITY for one in comparisons):
+    if len(comparisons) > 1 and all(one.similarity < MIN_SIMILARITY for one in comparisons):
         found = ", ".join(f"{one.similarity:.2f}" for one in comparisons)
         raise InputError(
-            f"None of the other runs is similar to the first (similarity {found}, at least "
-            f"{LEAST_SIMILARITY:g} in runs of one person). Check whose images they are, and "
-            "remove those that do not belong to this participant."
+            f"No other run is similar to the first (similarity {found}, at least "
+            f"{MIN_SIMILARITY:g} in runs of one person). Remove images that do not belong to this "
+            "participant."
         )
     return Average(Image(total / count, first.grid), tuple(comparisons))
 
 
-def describe(found: Average, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Describe in fields of a sidecar what was averaged.
+def describe_average(found: Average, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the sidecar fields of an average.
 
     Parameters
     ----------
     found : Average
-        Of several runs.
+        Average of several runs.
     names : sequence of str
-        Of the runs, the first one's too.
+        Names of all runs.
 
     Returns
     -------
     dict
-        ``RunSimilarity`` by the name of each run but the first; ``RunsLeftOut``, the reason by
-        the name of the run, if there are any.
+        ``RunSimilarity`` by name of each run but the first; ``RunsLeftOut``, the reason by name of
+        each excluded run, if any.
     """
     pairs = list(zip(names[1:], found.comparisons, strict=True))
     fields: dict[str, dict[str, Any]] = {
@@ -146,53 +144,54 @@ def compare(first: Image, run: Image, matrix: np.ndarray) -> Comparison:
     first, run : Image (1, 1, i, j, k)
         Two runs.
     matrix : ndarray (4, 4)
-        From the first run's world to that of the other.
+        From the first run to the other, RAS+ mm.
     """
     grid = first.grid.with_spacing(SPACING_MM)
-    fixed, _ = _brought(_smoothed(first), np.eye(4), grid)
-    moved, covered = _brought(_smoothed(run), matrix, grid)
+    fixed, _ = _resampled(_smoothed(first), np.eye(4), grid)
+    moved, covered = _resampled(_smoothed(run), matrix, grid)
     both = covered[0, 0] > 0.99
-    seen, seen_too = (
+    first_object, run_object = (
         torch.from_numpy(non_background(one[0, 0].numpy())) & both for one in (fixed, moved)
     )
-    if not (seen.any() and seen_too.any()):
-        return Comparison(0.0, 0.0, "it does not show the same part of the head")
+    if not (first_object.any() and run_object.any()):
+        return Comparison(0.0, 0.0, "it shows another part of the head")
     local = FixedWindows(fixed, radius=2).compare(moved).value[0, 0]
-    similarity = float(local[seen].median())
-    overlap = 2 * int((seen & seen_too).sum()) / int(seen.sum() + seen_too.sum())
+    similarity = float(local[first_object].median())
+    shared = int((first_object & run_object).sum())
+    overlap = 2 * shared / int(first_object.sum() + run_object.sum())
     return Comparison(similarity, overlap, _reason(first, run, similarity, overlap))
 
 
 def _reason(first: Image, run: Image, similarity: float, overlap: float) -> str | None:
     """Return why a run is not averaged with the first; None if it is."""
     brains = [_is_brain(image) for image in (first, run)]
-    if overlap < LEAST_OVERLAP and brains[0] != brains[1]:
+    if overlap < MIN_OVERLAP and brains[0] != brains[1]:
         which = "the first run is skull-stripped and this one is not"
         if brains[1]:
             which = "it is skull-stripped and the first run is not"
         return f"{which} (overlap {overlap:.2f})"
-    if similarity < LEAST_SIMILARITY:
+    if similarity < MIN_SIMILARITY:
         return (
-            f"it does not look like the first run (similarity {similarity:.2f}, at least "
-            f"{LEAST_SIMILARITY:g} in runs of one person): check whose image it is"
+            f"it is not similar to the first run (similarity {similarity:.2f}, at least "
+            f"{MIN_SIMILARITY:g} in runs of one person): check whose image it is"
         )
     return None
 
 
 def _is_brain(image: Image) -> bool:
-    """Whether an image shows so little that it can be a skull-stripped brain."""
-    return fits_a_brain(non_background(image.data[0, 0].numpy()), image.grid.affine)
+    """Return whether an image may be a skull-stripped brain, by size."""
+    return may_be_brain_only(non_background(image.data[0, 0].numpy()), image.grid.affine)
 
 
-def _brought(image: Image, matrix: np.ndarray, grid: Grid) -> tuple[Tensor, Tensor]:
-    """Intensities on a grid, and which of them are inside the image, in one resampling."""
+def _resampled(image: Image, matrix: np.ndarray, grid: Grid) -> tuple[Tensor, Tensor]:
+    """Resample intensities to a grid; also return which voxels are inside the image."""
     pair = Image(torch.cat([image.data, torch.ones_like(image.data)], dim=1), image.grid)
     moved = Transform((Affine(matrix),)).resample(pair, grid).data
     return moved[:, :1], moved[:, 1:]
 
 
 def _smoothed(image: Image) -> Image:
-    """Bring an image to the resolution at which runs are compared."""
+    """Smooth an image to the resolution at which runs are compared."""
     own = VOXEL_SIGMA * np.asarray(image.grid.spacing)
     sigma = np.sqrt(np.maximum(SPACING_MM**2 - own**2, 0)) / image.grid.spacing
     return Image(gaussian(image.data, sigma), image.grid)

@@ -1,7 +1,7 @@
-"""Good, doubtful, failed or unknown: what the quality metrics of a registration say.
+"""Verdict on a registration from its quality metrics: good, doubtful, failed or unknown.
 
-Each metric has two bounds, fitted on successful registrations and on others that were broken on
-purpose, and the range in which most of the successful ones lie. They come with the package.
+Each metric has two bounds, fitted on successful and on deliberately failed registrations, and the
+range of most successful ones. They come with the package.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ from typing import Any
 from bids_fcnreg.fcn.modes import MODES
 from bids_fcnreg.qc.metrics import METRICS, Metric, as_number
 
-#: From best to worst. A registration whose metrics are not all there cannot be good.
+#: From best to worst. A registration with missing metrics cannot be good.
 LEVELS = ("good", "unknown", "doubtful", "failed")
 
-#: Verdicts with which ``--fail-on-qc`` makes a run fail.
-UNFIT = ("failed", "unknown")
+#: Verdicts with which ``--fail-on-qc`` fails a run.
+UNUSABLE = ("failed", "unknown")
 
-#: What the ranges and bounds come from.
+#: Data of the ranges and bounds.
 MEASURED_ON = "T1w brains of adults registered to the built-in template"
 
-#: What is said beneath numbers with their range.
-NOTE = (
-    f"Usually: where 90 % of right registrations of {MEASURED_ON} lie. A number outside of it is "
-    "no fault: the verdict goes by the bound called doubtful, and by a farther one for failed."
+#: Explanation of the ranges in reports.
+EXPLANATION = (
+    f"Usual range: 90 % of successful registrations of {MEASURED_ON}. A metric outside it is not "
+    "an error: the verdict depends on the bound for doubtful, and a farther one for failed."
 )
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What is usual of a number, and from where on it is not.
+    """Usual range and bounds of a quality metric.
 
     Attributes
     ----------
     low, high : float
-        Between them lie 90 % of right registrations.
+        Range of 90 % of successful registrations.
     doubtful, failed : float or None
-        Beyond them it is no longer good. Below, if `doubtful` is below `low`; else above.
+        Bounds of these levels: lower bounds if `doubtful` is below `low`, else upper bounds.
     """
 
     low: float
@@ -50,7 +50,7 @@ class Bounds:
     failed: float | None = None
 
     def describe(self, metric: Metric) -> str:
-        """Return the range and the bound of a metric as text."""
+        """Describe the range and the bound of a metric."""
         ends = dict.fromkeys(map(metric.format, (self.low, self.high)))
         usual = f"usually {' to '.join(ends)}"
         if self.doubtful is None:
@@ -68,7 +68,7 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What quality numbers say.
+    """Verdict on a registration.
 
     Attributes
     ----------
@@ -82,7 +82,7 @@ class Verdict:
     reasons: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, str | None]:
-        """What is written beside the quality numbers."""
+        """Return the fields that are written with the quality metrics."""
         return {"verdict": self.level, "verdict_reason": "; ".join(self.reasons) or None}
 
     def __str__(self) -> str:
@@ -90,8 +90,8 @@ class Verdict:
 
 
 @cache
-def reference(mode: str) -> dict[str, Bounds]:
-    """Bounds of the quality numbers, by their key, for a mode of registration."""
+def reference_bounds(mode: str) -> dict[str, Bounds]:
+    """Return the bounds of the quality metrics, by key, for a registration mode."""
     source = files("bids_fcnreg").joinpath("data", "quality_reference.json")
     bounds = json.loads(source.read_text(encoding="utf-8"))["bounds"]
     return {key: Bounds(**values) for key, values in bounds[mode].items()}
@@ -105,13 +105,12 @@ def judge(quality: Mapping[str, Any], fixed: str = "the template") -> Verdict:
     quality : mapping
         The mode and the quality metrics by name.
     fixed : str
-        What was registered to, in words.
+        Name of the fixed image, for messages.
 
     Returns
     -------
     Verdict
-        A metric that is missing, or is not a finite number, is unknown. So is everything if the
-        mode is.
+        Unknown if a metric is missing or not finite, or the mode is unknown.
 
     Examples
     --------
@@ -123,9 +122,9 @@ inverse_consistency_p95_mm'
     """
     mode = quality.get("mode")
     if not isinstance(mode, str) or mode not in MODES:
-        return Verdict("unknown", (f"its mode, {mode!r}, is none of {', '.join(MODES)}",))
+        return Verdict("unknown", (f"mode {mode!r} is not one of {', '.join(MODES)}",))
     found, missing = [], []
-    for key, bounds in reference(mode).items():
+    for key, bounds in reference_bounds(mode).items():
         value = as_number(quality.get(key))
         if value is None:
             if not METRICS[key].optional or quality.get(key) is not None:

@@ -1,1 +1,1 @@
-"""What is computed of a whole study: tables, mean images, outliers, figures, their page."""
+"""Study-level results: tables, mean images, outliers, figures and web page."""

@@ -1,4 +1,4 @@
-"""Pictures of a study: mean images, and how the quality numbers are distributed."""
+"""Figures of a study: mean images and distributions of the quality metrics."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from nilearn.plotting import plot_img
 
 from bids_fcnreg.figures.intensity_window import intensity_window
 from bids_fcnreg.io.spatial_image import open_image
-from bids_fcnreg.qc.metrics import COMPARED
-from bids_fcnreg.study.tables import OUTLYING, Row
+from bids_fcnreg.qc.metrics import COMPARED_METRICS
+from bids_fcnreg.study.tables import OUTLIER_THRESHOLD, Row
 
-#: Slices of each mean image.
+#: Number of slices of each mean image.
 CUTS = 9
 
 
@@ -36,7 +36,7 @@ def draw_means(
     t1w, log_jacobian : pair of nibabel.Nifti1Image
         Mean and standard deviation, on one grid.
     mask : nibabel.Nifti1Image
-        Brain, on the same grid; the log-Jacobian is shown inside it.
+        Brain mask, on the same grid; the log-Jacobian is shown inside it.
     path : Path
         PNG to write.
     """
@@ -79,7 +79,7 @@ def draw_means(
 
 
 def _limits(data: np.ndarray, inside: np.ndarray, colours: str) -> tuple[float, float]:
-    """What is shown in the first and the last colour: of images, of a deviation, or of changes."""
+    """Return the colour limits of intensities, standard deviations or log-Jacobians."""
     if colours == "gray":
         return intensity_window(data, inside)
     values = np.abs(data[inside & np.isfinite(data)])
@@ -88,41 +88,41 @@ def _limits(data: np.ndarray, inside: np.ndarray, colours: str) -> tuple[float, 
 
 
 def _inside(shown: nib.Nifti1Image, inside: np.ndarray) -> nib.Nifti1Image:
-    """An image that is zero outside a mask (bool, its shape)."""
+    """Set an image to zero outside a mask (bool, its shape)."""
     return nib.Nifti1Image(shown.get_fdata(dtype=np.float32) * inside, shown.affine)
 
 
 def draw_distributions(rows: Sequence[Row], path: Path) -> Path:
-    """Draw every quality number of all scans as a strip of points, outliers named.
+    """Draw each quality metric of all scans as a strip plot, with outliers labelled.
 
     Parameters
     ----------
     rows : sequence of Row
-        After `flag_outliers`; those without numbers are left out.
+        After `flag_outliers`; rows without metrics are omitted.
     path : Path
         PNG to write.
     """
-    scans = [row for row in rows if row.numbers]
+    scans = [row for row in rows if row.metrics]
     figure, panels = plt.subplots(
-        len(COMPARED), 1, figsize=(8.5, 0.95 * len(COMPARED)), layout="constrained"
+        len(COMPARED_METRICS), 1, figsize=(8.5, 0.95 * len(COMPARED_METRICS)), layout="constrained"
     )
     heights = np.random.default_rng(0).uniform(-0.25, 0.25, len(scans))
-    for metric, panel in zip(COMPARED, panels, strict=True):
+    for metric, panel in zip(COMPARED_METRICS, panels, strict=True):
         for row, height in zip(scans, heights, strict=True):
-            value = row.numbers.get(metric.key)
+            value = row.metrics.get(metric.key)
             if value is None:
                 continue
-            out = metric.key in row.outlying
+            out = metric.key in row.outliers
             colour = "firebrick" if out else "steelblue"
             panel.plot(value, height, "o", color=colour, alpha=0.7, markersize=5)
             if out:
                 panel.annotate(row.label, (value, height), (4, 3), textcoords="offset points")
-        values = [row.numbers[metric.key] for row in scans if metric.key in row.numbers]
+        values = [row.metrics[metric.key] for row in scans if metric.key in row.metrics]
         if values:
             median = np.median(values)
             panel.axvline(median, color="grey", linewidth=0.8, zorder=0)
-            # Differences that mean nothing are not to look large.
-            reach = OUTLYING * metric.least_spread
+            # Negligible differences must not appear large.
+            reach = OUTLIER_THRESHOLD * metric.min_spread
             lower = median - reach if min(values) < 0 else max(median - reach, 0)
             panel.update_datalim([(lower, 0), (median + reach, 0)])
         panel.set_title(metric.title, fontsize=9, loc="left", pad=2)
@@ -138,12 +138,12 @@ def draw_distributions(rows: Sequence[Row], path: Path) -> Path:
 
 
 def draw_iterations(images: Sequence[Path], path: Path) -> Path:
-    """Draw a template as it was after each iteration, a row each.
+    """Draw a template after each iteration, one row each.
 
     Parameters
     ----------
     images : sequence of Path
-        The first is what it started from.
+        The first is the initial template.
     path : Path
         PNG to write.
     """

@@ -1,4 +1,4 @@
-"""Mean images of a study, read one at a time, and how like them each scan is."""
+"""Mean images of a study, and the similarity of each scan to them."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Moments:
 
 
 def image_moments(paths: Sequence[str | Path]) -> Moments:
-    """Mean and standard deviation of images on one grid, of which one is in memory at a time.
+    """Compute mean and standard deviation of images on one grid, one in memory at a time.
 
     Raises
     ------
     InputError
-        If an image cannot be read, or lies on another grid than the first.
+        If an image cannot be read, or is on another grid than the first.
     """
     moments, first = RunningMoments(), image.load(paths[0])
     for path in paths:
@@ -46,13 +46,13 @@ def image_moments(paths: Sequence[str | Path]) -> Moments:
     return Moments(*(image.like(first, values) for values in (moments.mean, moments.sd)))
 
 
-def likeness(
+def similarity_to_mean(
     t1w: Sequence[str | Path],
     masks: Sequence[str | Path],
     mean: nib.Nifti1Image,
-    counted: Sequence[bool] | None = None,
+    included: Sequence[bool] | None = None,
 ) -> tuple[nib.Nifti1Image, list[tuple[float, float]]]:
-    """How like the study's mean each scan is.
+    """Compute the similarity of each scan to the study's mean.
 
     Parameters
     ----------
@@ -60,19 +60,19 @@ def likeness(
         Images and brain masks on the template's grid.
     mean : nibabel.Nifti1Image
         Mean of the images.
-    counted : sequence of bool, optional
-        Which of the masks the majority is of; by default, all.
+    included : sequence of bool, optional
+        Which masks to include in the majority; by default, all.
 
     Returns
     -------
     majority : nibabel.Nifti1Image
-        Mask, uint8: where at least half of the scans have brain.
+        Mask, uint8: brain in at least half of the scans.
     scans : list of (float, float)
         For each scan the correlation with the mean image in that mask, and the Dice coefficient
         of its own mask with it.
     """
     shares = RunningMoments()
-    for path in masks if counted is None else compress(masks, counted):
+    for path in masks if included is None else compress(masks, included):
         shares.add(_mask(path))
     majority = shares.mean >= 0.5
     expected = mean.get_fdata(dtype=np.float32)[majority]
@@ -87,7 +87,7 @@ def likeness(
 
 
 def mask_volume(path: str | Path) -> float:
-    """Volume of a mask in mm³."""
+    """Compute the volume of a mask in mm³."""
     nifti = open_image(path)
     voxel = abs(np.linalg.det(nifti.affine[:3, :3]))
     return float(np.count_nonzero(np.asanyarray(nifti.dataobj)) * voxel)
@@ -100,9 +100,9 @@ def _mask(path: str | Path) -> np.ndarray:
 def _check_grid(
     one: nib.Nifti1Image, path: str | Path, first: nib.Nifti1Image, first_path: str | Path
 ) -> None:
-    """Refuse images that cannot be averaged voxel by voxel."""
+    """Reject images on different grids."""
     if one.shape != first.shape or not np.allclose(one.affine, first.affine, atol=1e-3):
         raise InputError(
-            f"{path} is not on the grid of {first_path}: run the participant level again for "
-            "all participants, with one resolution of the template."
+            f"{path} is not on the grid of {first_path}. Rerun the participant level for all "
+            "participants with one resolution of the template."
         )

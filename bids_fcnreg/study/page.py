@@ -1,4 +1,4 @@
-"""The page that shows a whole study at one look."""
+"""Web page of a study."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from pathlib import Path
 from jinja2 import Environment
 
 from bids_fcnreg import __version__
-from bids_fcnreg.qc.metrics import COMPARED
+from bids_fcnreg.qc.metrics import COMPARED_METRICS
 from bids_fcnreg.study.tables import (
-    FEWEST_TO_JUDGE,
-    OUTLYING,
+    MIN_SCANS,
+    OUTLIER_THRESHOLD,
     Row,
-    absent,
-    tell_verdicts,
+    describe_verdicts,
+    group_missing,
 )
 
 
 @dataclass(frozen=True)
 class SpacePart:
-    """What the page shows of one template space.
+    """Contents of the page for one template space.
 
     Attributes
     ----------
     name : str
-        Of the space.
+        Name of the space.
     rows : sequence of Row
         All scans.
     means, distributions : Path
@@ -43,14 +43,14 @@ class SpacePart:
 
 
 def make_page(dataset: str, spaces: Sequence[SpacePart]) -> str:
-    """Write the page as one HTML text that needs no other file but those it links to.
+    """Render the page as one self-contained HTML text.
 
     Parameters
     ----------
     dataset : str
         Name of the study.
     spaces : sequence of SpacePart
-        A part for each template space; the first one's rows are counted.
+        One part per template space; scans are counted in the first.
     """
     source = files("bids_fcnreg").joinpath("data", "group.html.j2").read_text(encoding="utf-8")
     page = Environment(autoescape=True, trim_blocks=True).from_string(source)
@@ -60,23 +60,23 @@ def make_page(dataset: str, spaces: Sequence[SpacePart]) -> str:
         version=__version__,
         done=sum(row.status == "done" for row in rows),
         total=len(rows),
-        metrics=COMPARED,
-        outlying=OUTLYING,
-        fewest=FEWEST_TO_JUDGE,
-        spaces=[_shown(space) for space in spaces],
+        metrics=COMPARED_METRICS,
+        threshold=OUTLIER_THRESHOLD,
+        min_scans=MIN_SCANS,
+        spaces=[_template_variables(space) for space in spaces],
     )
 
 
-def _shown(space: SpacePart) -> dict[str, object]:
-    """A space as the template of the page wants it."""
+def _template_variables(space: SpacePart) -> dict[str, object]:
+    """Return the variables of a space in the page's Jinja template."""
     return {
         "name": space.name,
         "rows": space.rows,
-        "absent": absent(space.rows),
-        "verdicts": tell_verdicts(space.rows),
+        "missing": group_missing(space.rows),
+        "verdicts": describe_verdicts(space.rows),
         "modes": sorted(Counter(row.mode for row in space.rows if row.mode).items()),
         "facts": list(dict.fromkeys(name for row in space.rows for name in row.facts)),
-        "judged": sum(bool(row.numbers) for row in space.rows) >= FEWEST_TO_JUDGE,
+        "judged": sum(bool(row.metrics) for row in space.rows) >= MIN_SCANS,
         "means": _encoded(space.means),
         "distributions": _encoded(space.distributions),
     }

@@ -1,4 +1,4 @@
-"""Statistics of a cohort: moments of images taken one at a time, and robust distances."""
+"""Statistics of a cohort: running moments of images, and robust z-scores."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from scipy.stats import median_abs_deviation
 
 
 class RunningMoments:
-    """Mean and standard deviation of arrays of one shape that come one after another.
+    """Running mean and standard deviation of arrays of one shape.
 
-    Memory does not depend on how many there are.
+    Memory does not depend on their number.
 
     References
     ----------
@@ -33,7 +33,7 @@ class RunningMoments:
         self._squares = np.zeros(())
 
     def add(self, values: np.ndarray) -> None:
-        """Take one more array into account."""
+        """Add an array."""
         self.count += 1
         step = values - self._mean
         self._mean = self._mean + step / self.count
@@ -46,24 +46,24 @@ class RunningMoments:
 
     @property
     def sd(self) -> np.ndarray:
-        """Sample standard deviation so far, float64; 0 of a single array."""
+        """Sample standard deviation so far, float64; 0 for a single array."""
         return np.sqrt(self._squares / max(self.count - 1, 1))
 
 
-def robust_distances(values: Sequence[float], least_spread: float) -> np.ndarray:
-    """How many robust standard deviations each value is above (or below, negative) the median.
+def robust_distances(values: Sequence[float], min_spread: float) -> np.ndarray:
+    """Compute robust z-scores: signed distances from the median in robust standard deviations.
 
     Parameters
     ----------
     values : sequence of float (n,)
-        NaN where there is none; the others are judged without it.
-    least_spread : float
-        Spread (in units of the values) below which differences mean nothing.
+        NaN values are ignored.
+    min_spread : float
+        Lower bound of the robust standard deviation.
 
     Returns
     -------
     ndarray (n,)
-        NaN where the value is.
+        NaN where the value is NaN.
 
     References
     ----------
@@ -79,17 +79,17 @@ def robust_distances(values: Sequence[float], least_spread: float) -> np.ndarray
         return given
     median = np.nanmedian(given)
     spread = median_abs_deviation(given, scale="normal", nan_policy="omit")
-    return (given - median) / max(spread, least_spread)
+    return (given - median) / max(spread, min_spread)
 
 
 def overlap(one: np.ndarray, other: np.ndarray) -> float:
-    """Dice coefficient of two masks (bool, same shape); 1 if both are empty."""
+    """Compute the Dice coefficient of two masks (bool, same shape); 1 if both are empty."""
     both = int(one.sum()) + int(other.sum())
     return 2 * int((one & other).sum()) / both if both else 1.0
 
 
 def correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Pearson correlation of two arrays of values (n,); 0 if one of them is constant."""
+    """Compute the Pearson correlation of two arrays (n,); 0 if one of them is constant."""
     one, other = one - one.mean(), other - other.mean()
     size = np.sqrt((one @ one) * (other @ other))
     return float(one @ other / size) if size > 0 else 0.0

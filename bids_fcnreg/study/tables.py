@@ -1,4 +1,4 @@
-"""Tables of a study: a row per scan, with the facts of its participant; data dictionaries."""
+"""Tables of a study, with a row per scan, and their data dictionaries."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from bids_fcnreg.bids.scan import scan_label
-from bids_fcnreg.qc.metrics import COMPARED
+from bids_fcnreg.qc.metrics import COMPARED_METRICS
 from bids_fcnreg.study.statistics import robust_distances
 
-#: Robust standard deviations beyond which a number is an outlier (Iglewicz & Hoaglin 1993).
-OUTLYING = 3.5
+#: Robust z-score beyond which a metric is an outlier (Iglewicz & Hoaglin 1993).
+OUTLIER_THRESHOLD = 3.5
 
-#: Fewer scans than this say nothing about what is usual.
-FEWEST_TO_JUDGE = 5
+#: Smallest number of scans for the detection of outliers.
+MIN_SCANS = 5
 
 
 _OWN_COLUMNS = frozenset(
@@ -32,19 +32,19 @@ _OWN_COLUMNS = frozenset(
         "outlier",
         "outlier_reason",
         "brain_mask",
-        *(metric.key for metric in COMPARED),
+        *(metric.key for metric in COMPARED_METRICS),
     )
 )
 
 
-#: What the column of verdicts is, for data dictionaries.
+#: Data dictionary of the column of verdicts.
 _VERDICT = {
-    "Description": "What the quality numbers say of the registration, by bounds fitted "
-    "on registrations that were right and on broken ones",
+    "Description": "Verdict on the registration from its quality metrics, by bounds fitted "
+    "on successful and on failed registrations",
     "Levels": {
-        "good": "as right registrations are",
+        "good": "as successful registrations",
         "doubtful": "look at its report",
-        "failed": "as broken registrations are",
+        "failed": "as failed registrations",
         "unknown": "metrics are missing: look at its report",
     },
 }
@@ -65,15 +65,15 @@ class Row:
     reason : str or None
         Why it failed or is missing.
     facts : dict of str to str
-        What participants.tsv says.
-    numbers : dict of str to float
-        Empty unless it is done.
+        Columns of participants.tsv.
+    metrics : dict of str to float
+        Quality metrics by key; empty unless the status is ``done``.
     mode : str or None
-        How it was registered.
+        Registration mode.
     verdict, verdict_reason : str or None
         ``good``, ``doubtful``, ``failed`` or ``unknown``, and what the metrics say against it.
-    outlying : dict of str to str
-        A phrase for each number that is out of the usual, by the number's key.
+    outliers : dict of str to str
+        Description of each outlier, by key of the metric.
     """
 
     participant: str
@@ -81,11 +81,11 @@ class Row:
     status: str = "done"
     reason: str | None = None
     facts: dict[str, str] = field(default_factory=dict)
-    numbers: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
     mode: str | None = None
     verdict: str | None = None
     verdict_reason: str | None = None
-    outlying: dict[str, str] = field(default_factory=dict)
+    outliers: dict[str, str] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -93,8 +93,8 @@ class Row:
         return scan_label(self.participant, self.session)
 
 
-def absent(rows: Iterable[Row]) -> list[tuple[str, str | None, list[str]]]:
-    """Status, reason and labels of the scans without results, those with the same reason once."""
+def group_missing(rows: Iterable[Row]) -> list[tuple[str, str | None, list[str]]]:
+    """Group scans without results by status and reason; return these with their labels."""
     found: dict[tuple[str, str | None], list[str]] = {}
     for row in rows:
         if row.status != "done":
@@ -102,74 +102,78 @@ def absent(rows: Iterable[Row]) -> list[tuple[str, str | None, list[str]]]:
     return [(*key, labels) for key, labels in found.items()]
 
 
-def counted(verdicts: Sequence[str | None]) -> list[bool]:
-    """Which scans the mean images are of: all but the failed ones, unless all are.
+def included_in_mean(verdicts: Sequence[str | None]) -> list[bool]:
+    """Return which scans to include in mean images: all but failed ones, unless all failed.
 
     Parameters
     ----------
     verdicts : sequence of str or None
-        Of the scans that are done.
+        Verdicts of the scans with results.
 
     Examples
     --------
-    >>> counted(["good", "failed", "doubtful"]), counted(["failed"])
+    >>> included_in_mean(["good", "failed", "doubtful"]), included_in_mean(["failed"])
     ([True, False, True], [True])
     """
     fit = [verdict != "failed" for verdict in verdicts]
     return fit if any(fit) else [True] * len(fit)
 
 
-def tell_verdicts(rows: Iterable[Row]) -> list[str]:
-    """A sentence for each verdict but good, with what it means for the mean images."""
+def describe_verdicts(rows: Iterable[Row]) -> list[str]:
+    """Describe the scans of each verdict but good, and whether mean images include them."""
     done = [row for row in rows if row.status == "done"]
     in_mean = dict(
-        zip((row.label for row in done), counted([row.verdict for row in done]), strict=True)
+        zip(
+            (row.label for row in done),
+            included_in_mean([row.verdict for row in done]),
+            strict=True,
+        )
     )
     found: dict[tuple[str, bool], list[str]] = {}
     for row in done:
         if row.verdict in ("failed", "unknown", "doubtful"):
             found.setdefault((row.verdict, in_mean[row.label]), []).append(row.label)
-    what = {True: "in the mean images", False: "left out of the mean images"}
-    told = []
+    what = {True: "in the mean images", False: "excluded from the mean images"}
+    descriptions = []
     for (verdict, kept), labels in sorted(found.items()):
         of = "verdicts of all scans are failed" if verdict == "failed" and kept else verdict
-        told.append(f"{len(labels)} {what[kept]} ({of}): {', '.join(labels)}")
-    return told
+        descriptions.append(f"{len(labels)} {what[kept]} ({of}): {', '.join(labels)}")
+    return descriptions
 
 
 def flag_outliers(rows: Sequence[Row]) -> None:
-    """Say of each row which of its numbers are out of the usual, on the bad side.
+    """Flag outliers among the metrics of each row, in the bad direction.
 
     Parameters
     ----------
     rows : sequence of Row
-        Their ``outlying`` is filled in; rows without numbers are left alone.
+        Their ``outliers`` are filled in; rows without metrics are skipped.
 
     References
     ----------
     Iglewicz & Hoaglin, How to detect and handle outliers, ASQC 1993.
     """
-    judged = [row for row in rows if row.numbers]
-    if len(judged) < FEWEST_TO_JUDGE:
+    judged = [row for row in rows if row.metrics]
+    if len(judged) < MIN_SCANS:
         return
-    for metric in COMPARED:
-        values = [row.numbers.get(metric.key, math.nan) for row in judged]
-        distances = robust_distances(values, metric.least_spread)
+    for metric in COMPARED_METRICS:
+        values = [row.metrics.get(metric.key, math.nan) for row in judged]
+        distances = robust_distances(values, metric.min_spread)
         median = float(np.nanmedian(values)) if not np.isnan(values).all() else math.nan
         for row, value, distance in zip(judged, values, distances, strict=True):
             away = -distance if metric.worse == "lower" else distance
-            if away > OUTLYING:
+            if away > OUTLIER_THRESHOLD:
                 side = "below" if metric.worse == "lower" else "above"
-                row.outlying[metric.key] = (
+                row.outliers[metric.key] = (
                     f"{metric.key} {value:.3g} is {away:.1f} robust standard deviations {side} "
                     f"the median ({median:.3g})"
                 )
 
 
 def quality_table(rows: Sequence[Row]) -> tuple[list[str], list[list[object]]]:
-    """Header and lines of the table of registration quality."""
+    """Return header and rows of the table of registration quality."""
     facts = _fact_columns(rows)
-    keys = [metric.key for metric in COMPARED]
+    keys = [metric.key for metric in COMPARED_METRICS]
     header = ["participant_id", "session_id", *facts, "status", "reason", "mode", *keys]
     lines: list[list[object]] = [
         [
@@ -178,7 +182,7 @@ def quality_table(rows: Sequence[Row]) -> tuple[list[str], list[list[object]]]:
             row.status,
             row.reason,
             row.mode,
-            *(row.numbers.get(key) for key in keys),
+            *(row.metrics.get(key) for key in keys),
             row.verdict,
             row.verdict_reason,
             *_outlier(row),
@@ -189,36 +193,36 @@ def quality_table(rows: Sequence[Row]) -> tuple[list[str], list[list[object]]]:
 
 
 def _outlier(row: Row) -> tuple[str | None, str | None]:
-    """Whether a scan is an outlier, and why."""
+    """Return whether a scan is an outlier, and why."""
     if row.status != "done":
         return None, None
-    return ("yes" if row.outlying else "no"), "; ".join(row.outlying.values()) or None
+    return ("yes" if row.outliers else "no"), "; ".join(row.outliers.values()) or None
 
 
 def quality_dictionary(rows: Sequence[Row], space: str) -> dict[str, Any]:
-    """Data dictionary of `quality_table`."""
+    """Return the data dictionary of `quality_table`."""
     return {
         **_identity_dictionary(rows),
         "status": {
-            "Description": f"What became of the registration to {space}",
+            "Description": f"Status of the registration to {space}",
             "Levels": {
                 "done": "registered",
-                "failed": "tried, without results",
-                "missing": "not tried, or without a complete set of results",
+                "failed": "failed, without results",
+                "missing": "not run, or results incomplete",
             },
         },
         "reason": {"Description": "Why there are no results"},
-        "mode": {"Description": "How it was registered: predict, refine or optimize"},
-        **{metric.key: {"Description": metric.title} for metric in COMPARED},
+        "mode": {"Description": "Registration mode: predict, refine or optimize"},
+        **{metric.key: {"Description": metric.title} for metric in COMPARED_METRICS},
         "verdict": _VERDICT,
-        "verdict_reason": {"Description": "What the numbers say against it"},
+        "verdict_reason": {"Description": "Reasons of the verdict"},
         "outlier": {
-            "Description": "Whether a number is out of the usual on its bad side",
-            "Levels": {"yes": "look at its report", "no": "as usual"},
+            "Description": "Whether a metric is an outlier in its bad direction",
+            "Levels": {"yes": "look at its report", "no": "no outlier"},
         },
         "outlier_reason": {
-            "Description": f"The numbers more than {OUTLYING} robust standard deviations from "
-            "the median of the study"
+            "Description": f"Metrics more than {OUTLIER_THRESHOLD} robust standard deviations "
+            "from the median of the study"
         },
     }
 
@@ -228,7 +232,7 @@ def volumes_table(
     volumes: Mapping[str, Mapping[str, tuple[int, float]]],
     brains: Mapping[str, float],
 ) -> tuple[list[str], list[list[object]]]:
-    """Header and lines of the table of regional volumes of one atlas.
+    """Return header and rows of the table of regional volumes of one atlas.
 
     Parameters
     ----------
@@ -261,7 +265,7 @@ def volumes_dictionary(
     atlas: str,
     space: str,
 ) -> dict[str, Any]:
-    """Data dictionary of `volumes_table`."""
+    """Return the data dictionary of `volumes_table`."""
     others = ["participant_id", "session_id", *_fact_columns(rows), "verdict", "brain_mask"]
     carried = f"of the atlas {atlas} of {space}, in the scan's own space"
     return {
@@ -279,13 +283,13 @@ def volumes_dictionary(
 
 
 def _regions(volumes: Mapping[str, Mapping[str, tuple[int, float]]]) -> dict[str, int]:
-    """Index of every region that some scan has, by name, in the order of the indices."""
+    """Return the index of every region, by name, in the order of the indices."""
     found = {name: index for one in volumes.values() for name, (index, _) in one.items()}
     return dict(sorted(found.items(), key=lambda item: item[1]))
 
 
 def _region_column(name: str, others: Sequence[str]) -> str:
-    """Name of a region's column, which is not that of another column of the table."""
+    """Return the column name of a region, distinct from other columns of the table."""
     return f"region {name}" if name in others else name
 
 
@@ -298,12 +302,12 @@ def _identity(row: Row) -> tuple[str, str | None]:
 
 
 def _fact_columns(rows: Sequence[Row]) -> list[str]:
-    """Columns of participants.tsv, in their order."""
+    """Return the columns of participants.tsv, in order."""
     return list(dict.fromkeys(column for row in rows for column in row.facts))
 
 
-def without_clashes(facts: Mapping[str, str]) -> dict[str, str]:
-    """What participants.tsv says, columns that our tables have too renamed."""
+def rename_clashing_columns(facts: Mapping[str, str]) -> dict[str, str]:
+    """Rename columns of participants.tsv that clash with columns of our tables."""
     return {f"participants_{k}" if k in _OWN_COLUMNS else k: v for k, v in facts.items()}
 
 

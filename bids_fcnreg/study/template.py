@@ -1,4 +1,4 @@
-"""A study template's mean image, and the folder it is laid out in."""
+"""Mean image, tissue maps and description of a study template."""
 
 from __future__ import annotations
 
@@ -19,30 +19,29 @@ from bids_fcnreg.fcn.spatial.transform import Transform
 from bids_fcnreg.io import image
 from bids_fcnreg.io.spatial_image import open_image
 
-#: Values held in memory at a time while images are averaged.
+#: Number of values in memory while images are averaged.
 VALUES_AT_A_TIME = 30_000_000
 
 
-def average(
+def robust_average(
     images: Sequence[str | Path],
     masks: Sequence[str | Path],
     weights: Sequence[float],
     symmetric: bool,
     sharpening: float,
 ) -> tuple[Image, Image]:
-    """Robust mean of images on one grid, sharpened, and the brain mask most of them share.
+    """Compute the sharpened robust mean of images on one grid, and their majority brain mask.
 
-    The mean brain ends as sharply as a brain does, so that registering brains to it does not
-    move their borders.
+    The mean brain has sharp borders, so that registering brains to it does not move their borders.
 
     Parameters
     ----------
     images, masks : sequence of path
-        Uncompressed NIfTI: only some planes of all of them are in memory at a time.
+        Uncompressed NIfTI: only some planes of each are in memory at a time.
     weights : sequence of float
-        How much each image counts.
+        Weight of each image.
     symmetric : bool
-        Make both equal on the left and the right of the plane x = 0.
+        Make both symmetric about the plane x = 0.
     sharpening : float
         Amount of unsharp masking.
 
@@ -57,8 +56,8 @@ def average(
     mask = (share >= 0.5).float()
 
     def reduce(values: np.ndarray, inside: np.ndarray, most: np.ndarray) -> np.ndarray:
-        # Where most have brain only brains are averaged, elsewhere only what is not: so the
-        # template's brain ends as sharply as a brain does.
+        # Inside the majority mask only brain is averaged, outside only non-brain: so the
+        # template's brain has sharp borders.
         return robust_mean(values, weights, (inside > 0.5) == (most > 0.5))
 
     t1w = _over_planes([images, masks], grid, reduce, mask[0].numpy())
@@ -73,9 +72,9 @@ def _over_planes(
     reduce: Callable[..., np.ndarray],
     *volumes: np.ndarray,
 ) -> torch.Tensor:
-    """What a function makes of the values (n, i, j, planes) of stacks of images, plane by plane.
+    """Apply a function to the values (n, i, j, planes) of stacks of images, slab by slab.
 
-    It is also given the planes of further `volumes` (1, i, j, k).
+    It also receives the planes of further `volumes` (1, i, j, k).
     """
     sources = [[open_image(path).dataobj for path in paths] for paths in stacks]
     size = sum(map(len, sources)) * grid.shape[0] * grid.shape[1]
@@ -91,12 +90,12 @@ def _over_planes(
 
 
 def tissue_maps(transform: Transform, mask: Image) -> dict[str, Image]:
-    """Tissue maps of the built-in template on the grid of another one.
+    """Resample the tissue maps of the built-in template to the grid of another one.
 
     Parameters
     ----------
     transform : Transform
-        Points of the other template to points of the built-in one.
+        Maps points of the other template to points of the built-in one.
     mask : Image (1, 1, i, j, k)
         Brain mask of the other template.
 
@@ -106,7 +105,7 @@ def tissue_maps(transform: Transform, mask: Image) -> dict[str, Image]:
         ``csf``, ``gm`` and ``wm``: probabilities that sum to 1 in the mask.
     """
     inside = (mask.data > 0.5).float()
-    # The maps hold 0 to 255 for probabilities of 0 to 1; fluid is what they leave to one.
+    # The maps scale probabilities to 0 to 255; CSF is the remainder.
     gm, wm = (
         transform.resample(image.read(nilearn_map(kind)), mask.grid).data / 255 * inside
         for kind in ("gm", "wm")
@@ -116,27 +115,29 @@ def tissue_maps(transform: Transform, mask: Image) -> dict[str, Image]:
     return {name: Image(values, mask.grid) for name, values in maps.items()}
 
 
-def change(before: Image, after: Image, mask: Image) -> float:
-    """RMS difference of two images in a mask, over the mean intensity; grids may differ."""
+def relative_change(before: Image, after: Image, mask: Image) -> float:
+    """Compute the RMS difference of two images in a mask over the mean intensity."""
     earlier = Transform(()).resample(before, after.grid).data
     inside = mask.data > 0.5
     difference = (after.data - earlier)[inside].square().mean().sqrt()
     return float(difference / after.data[inside].mean())
 
 
-def describe(name: str, t1w: Path, scans: Sequence[str], config: Config) -> dict[str, Any]:
-    """Content of template_description.json, with the keys that TemplateFlow uses.
+def describe_template(
+    name: str, t1w: Path, scans: Sequence[str], config: Config
+) -> dict[str, Any]:
+    """Return the content of template_description.json, with TemplateFlow's keys.
 
     Parameters
     ----------
     name : str
-        Of the template.
+        Name of the template.
     t1w : Path
         Its image.
     scans : sequence of str
-        Labels of the scans it is the average of.
+        Labels of the averaged scans.
     config : Config
-        How it was made.
+        Settings of the run.
     """
     nifti = open_image(t1w)
     shape = "symmetric" if config.template_symmetric else "asymmetric"

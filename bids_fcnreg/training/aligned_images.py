@@ -24,7 +24,7 @@ from bids_fcnreg.fcn.pair import Pair, make_pair
 from bids_fcnreg.fcn.spatial.grid import Image
 from bids_fcnreg.fcn.training_pairs import Cohort
 from bids_fcnreg.io import image
-from bids_fcnreg.preprocessing.brain import fits_a_brain
+from bids_fcnreg.preprocessing.brain import may_be_brain_only
 
 #: Minimum number of images in a cohort.
 MIN_IMAGES = 3
@@ -133,7 +133,7 @@ def _is_head(path: Path) -> bool:
         nifti = image.load(path)
     except InputError:  # reported when it is aligned
         return False
-    return not fits_a_brain(non_background(np.asanyarray(nifti.dataobj)), nifti.affine)
+    return not may_be_brain_only(non_background(np.asanyarray(nifti.dataobj)), nifti.affine)
 
 
 def align_all(

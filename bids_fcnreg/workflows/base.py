@@ -1,4 +1,4 @@
-"""The whole workflow: one part for each subject and session, and how its stages join."""
+"""Main workflow: a sub-workflow for each subject and session, and its stages."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ def init_fcnreg_wf(
     Parameters
     ----------
     config : Config
-        Settings of the run; ``work_dir`` is where intermediate results go.
+        Settings of the run; intermediate results are in ``work_dir``.
     scans : iterable of Scan
-        What to register; those without a T1w are left out.
+        Scans to register; those without a T1w are skipped.
     templates : sequence of Template
-        Brains without skull, with their masks.
+        Skull-stripped brains, with their masks.
     atlases : mapping of str to sequence of Atlas
-        Atlases to bring into the subjects' space, by the template's ``space``.
+        Atlases to propagate to the subjects, by the template's ``space``.
 
     Returns
     -------
     LiterateWorkflow
-        Holds a workflow called `subject_wf_name` for each scan, or, if the run is longitudinal,
-        one called `longitudinal_wf_name` for each participant with several sessions.
+        Contains a workflow `subject_wf_name` for each scan, or, in a longitudinal run, one
+        `longitudinal_wf_name` for each participant with several sessions.
     """
     workflow = LiterateWorkflow(name="fcnreg_wf", base_dir=str(config.work_dir))
     workflow.__desc__ = (
@@ -71,13 +71,13 @@ def init_fcnreg_wf(
         init_single_subject_wf(config, theirs[0], templates, atlases)
         if len(theirs) == 1
         else init_longitudinal_wf(config, theirs, templates, atlases)
-        for theirs in grouped(config, scans)
+        for theirs in group_scans(config, scans)
     ])  # fmt: skip
     return workflow
 
 
-def grouped(config: Config, scans: Iterable[Scan]) -> list[list[Scan]]:
-    """Scans that share a workflow: each for itself, or all sessions of a participant."""
+def group_scans(config: Config, scans: Iterable[Scan]) -> list[list[Scan]]:
+    """Group scans by workflow: single scans, or all sessions of a participant."""
     groups: dict[str, list[Scan]] = {}
     for scan in scans:
         if scan.t1w:
@@ -88,9 +88,9 @@ def grouped(config: Config, scans: Iterable[Scan]) -> list[list[Scan]]:
 
 
 def workflow_labels(config: Config, scans: Iterable[Scan], whole: pe.Workflow) -> dict[str, str]:
-    """What the user calls each workflow inside that of `init_fcnreg_wf`, by its name."""
+    """Return the label of the scans of each sub-workflow of `init_fcnreg_wf`, by its name."""
     labels = {}
-    for theirs in grouped(config, scans):
+    for theirs in group_scans(config, scans):
         if len(theirs) == 1:
             labels[subject_wf_name(theirs[0])] = theirs[0].label
             continue
@@ -109,9 +109,9 @@ def init_single_subject_wf(
     templates: Sequence[Template],
     atlases: Mapping[str, Sequence[Atlas]],
 ) -> LiterateWorkflow:
-    """Take the T1w images of one subject and session all the way to derivatives and report.
+    """Process the T1w images of one subject and session to derivatives and report.
 
-    Parameters are those of `init_fcnreg_wf`, with one scan.
+    Parameters as in `init_fcnreg_wf`, with one scan.
     """
     workflow = LiterateWorkflow(name=subject_wf_name(scan))
     anatomy = _add_anatomy(workflow, config, scan, templates)
@@ -128,9 +128,9 @@ def init_longitudinal_wf(
     templates: Sequence[Template],
     atlases: Mapping[str, Sequence[Atlas]],
 ) -> LiterateWorkflow:
-    """Take all sessions of one subject to derivatives by way of a base in their middle.
+    """Process all sessions of one subject to derivatives through an unbiased base.
 
-    Parameters are those of `init_fcnreg_wf`, with the sessions of one participant.
+    Parameters as in `init_fcnreg_wf`, with the sessions of one participant.
     """
     workflow = LiterateWorkflow(name=longitudinal_wf_name(scans))
     base = init_base_wf(config=config, n_sessions=len(scans))
@@ -189,25 +189,25 @@ def init_longitudinal_wf(
 
 
 def subject_wf_name(scan: Scan) -> str:
-    """Name of the workflow of a subject and session, such as ``sub_01_ses_x_wf``."""
+    """Return the name of the workflow of a subject and session, such as ``sub_01_ses_x_wf``."""
     return f"{_identifier(scan.label)}_wf"
 
 
 def longitudinal_wf_name(scans: Sequence[Scan]) -> str:
-    """Name of the workflow of all sessions of a subject, such as ``sub_01_wf``."""
+    """Return the name of the workflow of all sessions of a subject, such as ``sub_01_wf``."""
     return f"{_identifier(f'sub-{scans[0].participant}')}_wf"
 
 
 @dataclass(frozen=True)
 class _Anatomy:
-    """Workflows that make and store what is in a scan's own space."""
+    """Workflows that compute and store results in a scan's native space."""
 
     preprocess: LiterateWorkflow
     outputs: LiterateWorkflow
 
 
 def _prefix(scan: Scan) -> str:
-    """Begins the names of a session's workflows in that of all sessions."""
+    """Return the prefix of the names of a session's workflows in that of all sessions."""
     return f"{_identifier(scan.label)}_"
 
 
@@ -219,7 +219,7 @@ def _add_anatomy(
     prefix: str = "",
     reference: ReferenceSession | None = None,
 ) -> _Anatomy:
-    """Add all that does not depend on a template."""
+    """Add everything that does not depend on a template."""
     preprocess = init_preprocess_wf(
         n_runs=len(scan.t1w),
         skull_strip=config.skull_strip,
@@ -242,7 +242,9 @@ def _add_anatomy(
         name=f"{prefix}report_wf",
     )
     for consumer in (outputs, report):
-        _join(workflow, preprocess, consumer, "preproc", "mask", "skull_stripped", "runs")
+        _connect_fields(
+            workflow, preprocess, consumer, "preproc", "mask", "skull_stripped", "runs"
+        )
     return _Anatomy(preprocess, outputs)
 
 
@@ -270,14 +272,14 @@ def _connect_template(
     report = init_template_report_wf(
         config=config, scan=scan, template=template, name=f"{prefix}report_{space}_wf"
     )
-    _join(workflow, preprocess, register, "preproc", "brain", "mask")
+    _connect_fields(workflow, preprocess, register, "preproc", "brain", "mask")
     if scan.lesions and not longitudinal:
-        _join(workflow, preprocess, register, "exclude")
-    _join(workflow, preprocess, outputs, "skull_stripped")
-    _join(workflow, anatomy.outputs, outputs, "preproc", "mask")
+        _connect_fields(workflow, preprocess, register, "exclude")
+    _connect_fields(workflow, preprocess, outputs, "skull_stripped")
+    _connect_fields(workflow, anatomy.outputs, outputs, "preproc", "mask")
     results = ("transform", "inverse", "quality", "preproc_std", "mask_std", "log_jacobian")
-    _join(workflow, register, outputs, *results)
-    _join(workflow, register, report, "preproc_std", "transform", "quality")
+    _connect_fields(workflow, register, outputs, *results)
+    _connect_fields(workflow, register, report, "preproc_std", "transform", "quality")
     return register
 
 
@@ -291,7 +293,7 @@ def _connect_atlas(
     register: LiterateWorkflow,
     prefix: str = "",
 ) -> None:
-    """Add an atlas carried from one template, its results and its part of the report."""
+    """Add the propagation of an atlas, its results and its part of the report."""
     preprocess = anatomy.preprocess
     name = f"{_identifier(template.space)}_{_identifier(atlas.name)}"
     propagate = init_propagate_wf(
@@ -311,22 +313,22 @@ def _connect_atlas(
     workflow.connect([
         (preprocess, propagate, [("outputnode.preproc", "inputnode.reference")]),
     ])  # fmt: skip
-    _join(workflow, register, propagate, "inverse")
-    _join(workflow, propagate, outputs, "labels", "lookup", "volumes")
-    _join(workflow, stored, outputs, "inverse")
-    _join(workflow, anatomy.outputs, outputs, "preproc")
-    _join(workflow, preprocess, report, "preproc", "mask")
-    _join(workflow, propagate, report, "labels", "lookup")
+    _connect_fields(workflow, register, propagate, "inverse")
+    _connect_fields(workflow, propagate, outputs, "labels", "lookup", "volumes")
+    _connect_fields(workflow, stored, outputs, "inverse")
+    _connect_fields(workflow, anatomy.outputs, outputs, "preproc")
+    _connect_fields(workflow, preprocess, report, "preproc", "mask")
+    _connect_fields(workflow, propagate, report, "labels", "lookup")
 
 
-def _join(
+def _connect_fields(
     workflow: LiterateWorkflow, source: pe.Workflow, target: pe.Workflow, *fields: str
 ) -> None:
-    """Connect fields of the same name from one workflow's end to another's start."""
+    """Connect outputs of a workflow to inputs of the same name of another."""
     pairs = [(f"outputnode.{field}", f"inputnode.{field}") for field in fields]
     workflow.connect([(source, target, pairs)])
 
 
 def _identifier(label: str) -> str:
-    """A label as part of the name of a node."""
+    """Convert a label to part of a node name."""
     return re.sub(r"\W", "_", label.replace("-", "_"))

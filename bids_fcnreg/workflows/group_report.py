@@ -1,4 +1,4 @@
-"""The group level's report: what the participant level left, brought together."""
+"""Group-level report from the results of the participant level."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from bids_fcnreg.interfaces.group import (
     StudyQuality,
     StudyVolumes,
 )
-from bids_fcnreg.study.tables import counted
+from bids_fcnreg.study.tables import included_in_mean
 
 if TYPE_CHECKING:
     from bids_fcnreg.bids.results import Result
     from bids_fcnreg.config import Config
     from bids_fcnreg.study.tables import Row
 
-#: Folder in the derivatives for what concerns the whole study.
+#: Folder in the derivatives for study-level results.
 FOLDER = "group"
 
 
@@ -37,26 +37,26 @@ def init_group_report_wf(
     results: Sequence[Result],
     name: str = "group_wf",
 ) -> pe.Workflow:
-    """Bring together tables, mean images and quality of all scans.
+    """Make tables, mean images and quality plots of all scans.
 
     Parameters
     ----------
     config : Config
-        Names the folder of derivatives and the work folder.
+        Settings with the derivatives folder and the work directory.
     dataset : str
         Name of the study.
     rows : mapping of str to sequence of Row
-        All scans, done or not, by template space.
+        All scans, with or without results, by template space.
     results : sequence of Result
-        Files of those that are done.
+        Files of scans with results.
     name : str
         Name of the workflow.
 
     Returns
     -------
     Workflow
-        Holds a workflow for each space. Writes ``group.html``, and into ``group/`` the tables
-        with their dictionaries and the mean images.
+        Contains a workflow for each space. Writes ``group.html``, and to ``group/`` the tables
+        with their data dictionaries and the mean images.
     """
     workflow = pe.Workflow(name=name, base_dir=str(config.work_dir))
     page = pe.Node(StudyPage(dataset=dataset, spaces=list(rows)), name="page")
@@ -85,16 +85,16 @@ def init_group_report_wf(
 def init_space_wf(
     *, config: Config, space: str, rows: Sequence[Row], results: Sequence[Result], name: str
 ) -> pe.Workflow:
-    """Tables, mean images and pictures of one template space.
+    """Make tables, mean images and figures of one template space.
 
-    Parameters are those of `init_group_report_wf`, for one space.
+    Parameters as in `init_group_report_wf`, for one space.
 
     Outputs
     -------
     rows
-        JSON of the rows with their numbers and outliers.
+        JSON of the rows with metrics and outliers.
     means, distributions
-        Pictures.
+        Figures.
     """
     workflow = pe.Workflow(name=name)
     folder = config.output_dir / FOLDER
@@ -102,9 +102,9 @@ def init_space_wf(
         niu.IdentityInterface(fields=["rows", "means", "distributions"]), name="outputnode"
     )
     verdicts = {result.label: result.verdict for result in results}
-    said = [asdict(row) | {"verdict": verdicts.get(row.label)} for row in rows]
+    fields = [asdict(row) | {"verdict": verdicts.get(row.label)} for row in rows]
     quality = pe.Node(
-        StudyQuality(rows=said, done=[result.label for result in results], space=space),
+        StudyQuality(rows=fields, done=[result.label for result in results], space=space),
         name="quality",
         mem_gb=0.5,
     )
@@ -116,13 +116,13 @@ def init_space_wf(
             t1w=[str(result.t1w) for result in results],
             masks=[str(result.mask) for result in results],
             log_jacobian=[str(result.log_jacobian) for result in results],
-            counted=counted([result.verdict for result in results]),
+            included=included_in_mean([result.verdict for result in results]),
         ),
         name="images",
         mem_gb=2.0,
     )
     workflow.connect([
-        (images, quality, [("likeness", "likeness")]),
+        (images, quality, [("similarity", "similarity")]),
         (images, outputnode, [("picture", "means")]),
         (quality, outputnode, [("picture", "distributions")]),
     ])  # fmt: skip
@@ -140,7 +140,7 @@ def init_space_wf(
         theirs = [result for result in results if atlas in result.volumes]
         volumes = pe.Node(
             StudyVolumes(
-                rows=said,
+                rows=fields,
                 done=[result.label for result in theirs],
                 volumes=[str(result.volumes[atlas]) for result in theirs],
                 masks=[str(result.native_mask) for result in theirs],
@@ -157,7 +157,7 @@ def init_space_wf(
 
 
 def _put_table(workflow: pe.Workflow, made: pe.Node, path: Path, name: str) -> None:
-    """Put a table and its dictionary into the derivatives."""
+    """Publish a table and its data dictionary in the derivatives."""
     table = publish_node(path, f"put_{name}_table")
     dictionary = publish_node(path.with_suffix(".json"), f"put_{name}_dictionary")
     workflow.connect([
@@ -167,5 +167,5 @@ def _put_table(workflow: pe.Workflow, made: pe.Node, path: Path, name: str) -> N
 
 
 def publish_node(path: Path, name: str) -> pe.Node:
-    """Node that puts a file into its place."""
+    """Make a node that publishes a file."""
     return pe.Node(Publish(out_file=str(path)), name=name, run_without_submitting=True)

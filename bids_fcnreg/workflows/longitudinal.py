@@ -1,4 +1,4 @@
-"""Several sessions of one subject: the base in their middle, and what changed between them."""
+"""Longitudinal workflows: unbiased base of all sessions, and changes between them."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from bids_fcnreg.bids.templates import Template
     from bids_fcnreg.config import Config
 
-#: Memory of the node that registers sessions to each other: for the libraries, for each session.
+#: Memory of the registration of sessions to each other: base, and per session.
 SESSIONS_GB, SESSION_GB = 2.5, 0.3
 
 
 def init_base_wf(*, config: Config, n_sessions: int, name: str = "base_wf") -> LiterateWorkflow:
-    """Register all sessions of a subject to a space in their middle.
+    """Register all sessions of a subject to an unbiased midpoint space.
 
     Parameters
     ----------
     config : Config
         Device and threads.
     n_sessions : int
-        How many there are.
+        Number of sessions.
 
     Inputs
     ------
@@ -46,14 +46,14 @@ def init_base_wf(*, config: Config, n_sessions: int, name: str = "base_wf") -> L
     base, mask
         Mean image and brain mask.
     transforms
-        ITK .h5 of all sessions: points of the base to points of the session.
+        ITK .h5 of all sessions: map points of the base to points of the session.
     transform1, inverse1, transform2, inverse2, …
-        The same of each session, and the other way.
+        The same for each session, and the inverse.
     """
     workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = (
         "The sessions of each participant were first registered to each other, rigidly and then "
-        "by a gentle deformation, in an unbiased space in their middle [@longitudinal]; their "
+        "by a smooth deformation, in an unbiased midpoint space [@longitudinal]; their "
         "mean image was registered to the template, and each session's transform is the "
         "composition of both. "
     )
@@ -109,16 +109,16 @@ def init_changes_wf(
     atlas: Atlas,
     name: str,
 ) -> LiterateWorkflow:
-    """Measure the regions of an atlas in all sessions, and store the table.
+    """Compute the regional volumes of an atlas in all sessions, and store the table.
 
     Parameters
     ----------
     config : Config
-        Names the folders.
+        Settings with the folders.
     scans : sequence of Scan
         The sessions.
     reference : ReferenceSession
-        The one that changes are relative to.
+        Session that changes are relative to.
     template : Template
         Space of the atlas.
     atlas : Atlas
@@ -131,7 +131,7 @@ def init_changes_wf(
     base
         Image of the base.
     transforms
-        ITK .h5 of each session: points of the base to points of the session.
+        ITK .h5 of each session: maps points of the base to points of the session.
     """
     workflow = LiterateWorkflow(name=name)
     inputnode = pe.Node(
@@ -182,5 +182,5 @@ def init_changes_wf(
 
 
 def _column(session: str | None) -> str:
-    """Label of a session in the names of columns."""
+    """Return the label of a session in column names."""
     return session or "none"

@@ -1,4 +1,4 @@
-"""Results put into the folder of derivatives, each with where it comes from."""
+"""Store results in the derivatives, with their provenance."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ def sink(
     /,
     **naming: Any,
 ) -> pe.Node:
-    """Node that puts a file into the derivatives.
+    """Make a node that stores a file in the derivatives.
 
     Parameters
     ----------
     config : Config
-        Names the input and the output folder.
+        Settings with the input and the output folder.
     scan : Scan
-        Whose result it is.
+        Scan of the result.
     name : str
         Name of the node.
     sources : mapping of str to str, optional
-        SHA-256 of what is not of this dataset and may be named among its sources, by path or URL.
+        SHA-256 of external sources, by path or URL.
     **naming
-        Entities of the file name, and capitalised fields of the sidecar.
+        Entities of the file name, and capitalized sidecar fields.
     """
     interface = DerivativesDataSink(
         base_directory=str(config.output_dir),
@@ -55,16 +55,16 @@ def sink(
 def init_anat_outputs_wf(
     *, config: Config, scan: Scan, name: str = "outputs_wf"
 ) -> LiterateWorkflow:
-    """Store what is in the subject's own space.
+    """Store results in the subject's native space.
 
     Inputs
     ------
     preproc, mask
         Preprocessed T1w and brain mask.
     skull_stripped
-        Whether the T1w has no skull.
+        Whether the T1w is skull-stripped.
     runs
-        Fields of the sidecar that say which runs were averaged.
+        Sidecar fields about the averaged runs.
 
     Outputs
     -------
@@ -85,7 +85,7 @@ def init_anat_outputs_wf(
         "ds_preproc",
         desc="preproc",
         suffix="T1w",
-        Description="T1w image, averaged over runs, bias-corrected and intensity-normalised",
+        Description="T1w image, averaged over runs, bias-corrected and intensity-normalized",
     )
     mask = sink(config, scan, "ds_mask", desc="brain", suffix="mask", Type="Brain")
     workflow.connect([
@@ -102,16 +102,16 @@ def init_anat_outputs_wf(
 def init_template_outputs_wf(
     *, config: Config, scan: Scan, template: Template, name: str = "outputs_template_wf"
 ) -> LiterateWorkflow:
-    """Store a registration: the transforms, their quality, and what was resampled with them.
+    """Store a registration: transforms, quality metrics, and resampled images.
 
     Inputs
     ------
     transform, inverse, quality, preproc_std, mask_std, log_jacobian
         Outputs of `init_register_wf`.
     skull_stripped
-        Whether the T1w has no skull.
+        Whether the T1w is skull-stripped.
     preproc, mask
-        What was registered: the files in the derivatives.
+        Registered image and mask: the files in the derivatives.
 
     Outputs
     -------
@@ -127,9 +127,9 @@ def init_template_outputs_wf(
         found[str(config.model)] = checksum(config.model)
     forward = {"from": "T1w", "to": template.space, "mode": "image", "suffix": "xfm"}
     backward = forward | {"from": template.space, "to": "T1w"}
-    there = {"space": template.space, "SpatialReference": template.reference}
+    space_entities = {"space": template.space, "SpatialReference": template.reference}
     if template.resolution:
-        there["resolution"] = template.resolution
+        space_entities["resolution"] = template.resolution
     sinks = {
         "transform": sink(
             config,
@@ -154,19 +154,25 @@ def init_template_outputs_wf(
             "ds_preproc_std",
             desc="preproc",
             suffix="T1w",
-            Description="T1w image resampled once, linearly, from its own space",
-            **there,
+            Description="T1w image, linearly resampled once from native space",
+            **space_entities,
         ),
         "mask_std": sink(
-            config, scan, "ds_mask_std", desc="brain", suffix="mask", Type="Brain", **there
+            config,
+            scan,
+            "ds_mask_std",
+            desc="brain",
+            suffix="mask",
+            Type="Brain",
+            **space_entities,
         ),
         "log_jacobian": sink(
             config,
             scan,
             "ds_log_jacobian",
             desc="logjacobian",
-            Description="Natural logarithm of the local volume in the T1w image over the "
-            "volume in the template, the affine part included",
+            Description="Natural logarithm of the Jacobian determinant (local volume in the T1w "
+            "image over that in the template), including the affine part",
             SpatialReference=template.reference,
             **forward,
         ),
@@ -198,14 +204,14 @@ def init_template_outputs_wf(
 def init_atlas_outputs_wf(
     *, config: Config, scan: Scan, template: Template, atlas: Atlas, name: str = "outputs_atlas_wf"
 ) -> LiterateWorkflow:
-    """Store the labels of an atlas in the subject's space, their names, and their volumes.
+    """Store the labels of an atlas in the subject's space, with names and volumes.
 
     Inputs
     ------
     labels, lookup, volumes
         Outputs of `init_propagate_wf`.
     inverse, preproc
-        What the labels were carried through and onto: the files in the derivatives.
+        Transform and image of the propagation: the files in the derivatives.
     """
     workflow = LiterateWorkflow(name=name)
     inputnode = _identity("inputnode", "labels", "lookup", "volumes", "inverse", "preproc")
@@ -217,7 +223,7 @@ def init_atlas_outputs_wf(
         atlas.sources,
         desc=template.space,
         Manual=False,
-        Description=f"Labels of the atlas {atlas.name} brought here from {template.space}",
+        Description=f"Labels of the atlas {atlas.name} propagated from {template.space}",
         **naming,
     )
     lookup = sink(config, scan, "ds_lookup", desc=template.space, **naming)
@@ -239,17 +245,17 @@ def init_atlas_outputs_wf(
 
 
 def skull_metadata(skull_stripped: bool) -> dict[str, bool]:
-    """Field of the sidecar of a T1w that BIDS requires of derivatives."""
+    """Return the sidecar field that BIDS requires for a T1w in derivatives."""
     return {"SkullStripped": bool(skull_stripped)}
 
 
 def anatomy_metadata(skull_stripped: bool, runs: dict[str, object]) -> dict[str, object]:
-    """Fields of the sidecar of the preprocessed T1w."""
+    """Return the sidecar fields of the preprocessed T1w."""
     return {"SkullStripped": bool(skull_stripped), **runs}
 
 
 def _registration(config: Config, maps: str) -> dict[str, Any]:
-    """Fields of the sidecar of a transform."""
+    """Return the sidecar fields of a transform."""
     return {
         "Description": f"ITK transform, an affine and a displacement field, that maps {maps}",
         "RegistrationMode": config.mode,

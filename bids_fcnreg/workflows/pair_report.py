@@ -1,4 +1,4 @@
-"""The visual report of one registered pair, outside of any dataset: one HTML file."""
+"""Visual report of one registered pair of images: one HTML file."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def make_pair_report(
     quality: dict[str, Any],
     fixed_name: str | None = None,
 ) -> Path:
-    """Draw a registered pair as the report of a participant does.
+    """Write a visual report of a registered pair, like that of a participant.
 
     Parameters
     ----------
     path : Path
-        HTML to write; pictures are inside it.
+        HTML file with embedded figures.
     fixed, mask : Path
         The fixed image and its brain mask, on one grid.
     moving : Path
@@ -48,38 +48,37 @@ def make_pair_report(
     warped : Path
         The moving image on that grid.
     transform : Path
-        ITK .h5 that brought it there.
+        ITK .h5 that resampled it.
     quality : dict
-        Quality numbers and verdict.
+        Quality metrics and verdict.
     fixed_name : str, optional
-        What the fixed image is called, if that is the built-in template.
+        Name of the fixed image, if it is the built-in template.
 
     Returns
     -------
     Path
         `path`.
     """
-    # Each interface runs in a folder of its own, and would tell the screen about it.
+    # Suppresses Nipype's messages about the working directories of the interfaces.
     builtin, name_of_fixed = fixed_name is not None, fixed_name or fixed.name
     fixed, mask, warped, transform = (one.absolute() for one in (fixed, mask, warped, transform))
     logging.getLogger("nipype.interface").setLevel("WARNING")
     captions = {
-        "Beside each other": "The moving image on the grid of the fixed one. Hold the pointer "
-        "over the picture, or touch it, to see the fixed image in its place.",
-        "Registration": "The moving image on the grid of the fixed one. Red, the border of the "
-        "fixed image's white matter; blue, the outline of its brain.",
-        "Deformation": "What the deformation does beside the affine alignment. Blue, places that "
-        "are smaller in the moving image; red, larger, by the factor that is given. "
-        "Lines, 8 mm apart in the moving image.",
+        "Comparison": "The moving image on the grid of the fixed one. Hold the mouse pointer over "
+        "the figure, or touch it, to alternate with the fixed image.",
+        "Registration": "The moving image on the grid of the fixed one. Red: white matter border "
+        "of the fixed image; blue: outline of its brain.",
+        "Deformation": "Nonlinear part of the deformation. Blue: smaller in the moving image; "
+        "red: larger, by the given factor. Lines: 8 mm apart in the moving image.",
     }
-    bounds = f"By bounds for {MEASURED_ON}."
+    bounds = f"Based on bounds for {MEASURED_ON}."
     parts = [_part("Verdict", bounds, verdict_html(quality, f"{moving.name} to {name_of_fixed}"))]
     with tempfile.TemporaryDirectory() as folder:
         for name, interface in _pictures(folder, fixed, mask, warped, transform).items():
-            drawn = interface.run(cwd=_new(folder, name)).outputs.out_file
+            drawn = interface.run(cwd=_make_folder(folder, name)).outputs.out_file
             parts.append(_part(name, captions[name], _inline(Path(drawn))))
-    numbers = quality_html(quality, name_of_fixed, "Fixed image", ranges=builtin)
-    parts.append(_part("Quality numbers", "", numbers))
+    metrics = quality_html(quality, name_of_fixed, "Fixed image", ranges=builtin)
+    parts.append(_part("Quality metrics", "", metrics))
     page = Environment().from_string(PAGE.read_text(encoding="utf-8"))
     text = page.render(
         title=escape(f"{moving.name} registered to {name_of_fixed}"),
@@ -93,47 +92,49 @@ def make_pair_report(
 def _pictures(
     folder: str, fixed: Path, mask: Path, warped: Path, transform: Path
 ) -> dict[str, Any]:
-    """Interfaces that draw the brain alone, by the heading of what they draw."""
+    """Return the interfaces that draw the skull-stripped images, by heading."""
     inside = np.asanyarray(open_image(mask).dataobj) > 0
-    bare = {}
+    brains = {}
     for name, path in (("fixed", fixed), ("warped", warped)):
         nifti = open_image(path)
-        brain = nib.Nifti1Image(_bare(nifti.get_fdata(dtype="float32"), inside), nifti.affine)
-        bare[name] = str(image.write(Path(folder) / f"{name}.nii", brain))
-    images = {"background": bare["warped"], "mask": str(mask)}
+        brain = nib.Nifti1Image(
+            _mask_background(nifti.get_fdata(dtype="float32"), inside), nifti.affine
+        )
+        brains[name] = str(image.write(Path(folder) / f"{name}.nii", brain))
+    images = {"background": brains["warped"], "mask": str(mask)}
     return {
-        "Beside each other": Flicker(
-            before=bare["warped"],
-            after=bare["fixed"],
+        "Comparison": Flicker(
+            before=brains["warped"],
+            after=brains["fixed"],
             mask=images["mask"],
             before_label="moving",
             after_label="fixed",
         ),
-        "Registration": Slices(contours_of=bare["fixed"], **images),
+        "Registration": Slices(contours_of=brains["fixed"], **images),
         "Deformation": Deformation(transform=str(transform), **images),
     }
 
 
-def _bare(data: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """Intensities of the brain; outside, black, which is 0 unless the brain has negative ones."""
+def _mask_background(data: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Set intensities outside the brain to black: 0, or less if the brain has negative ones."""
     darkest, _ = intensity_window(data, inside)
     return np.where(inside, data, min(darkest, 0)).astype("float32")
 
 
-def _new(folder: str, name: str) -> str:
-    """A new folder for what an interface writes."""
-    place = os.path.join(folder, name.replace(" ", "_"))
-    os.makedirs(place)
-    return place
+def _make_folder(folder: str, name: str) -> str:
+    """Make a folder for the output of an interface."""
+    path = os.path.join(folder, name.replace(" ", "_"))
+    os.makedirs(path)
+    return path
 
 
 def _part(name: str, caption: str, content: str) -> dict[str, Any]:
-    """A part of the page."""
+    """Return a section of the page."""
     return {"name": name, "subtitle": name, "components": [(content, caption)]}
 
 
 def _inline(picture: Path) -> str:
-    """A picture as part of a page."""
+    """Return a figure as HTML."""
     if picture.suffix == ".svg":
         text = picture.read_text(encoding="utf-8")
         return text[text.index("<svg") :]

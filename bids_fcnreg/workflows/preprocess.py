@@ -1,4 +1,4 @@
-"""From the T1w images of one session to one image that is ready for registration."""
+"""Preprocess the T1w images of one session for registration."""
 
 from __future__ import annotations
 
@@ -26,10 +26,9 @@ from bids_fcnreg.workflows.resources import (
 )
 
 EXTRACTION = {
-    "auto": "The brain was extracted with {tool}, unless the image turned out to be "
-    "brain-extracted already. ",
+    "auto": "The brain was extracted with {tool}, unless the image was skull-stripped already. ",
     "force": "The brain was extracted with {tool}. ",
-    "skip": "The images were brain-extracted already. ",
+    "skip": "The images were skull-stripped already. ",
 }
 TOOLS = {"deepbet": "*deepbet* [@deepbet]", "synthstrip": "*SynthStrip* [@synthstrip]"}
 
@@ -44,22 +43,22 @@ def init_preprocess_wf(
     voxels: int = DEFAULT_VOXELS,
     name: str = "preprocess_wf",
 ) -> LiterateWorkflow:
-    """Conform, average, extract the brain, correct the bias field, scale the intensities.
+    """Reorient, average, skull-strip, correct the bias field, normalize intensities.
 
     Parameters
     ----------
     n_runs : int
-        Number of T1w runs of the session; they differ in nothing but their run.
+        Number of T1w runs of the session, which differ only in their run entity.
     skull_strip : {"auto", "force", "skip"}
-        Extract the brain unless it was done before, always, or never.
+        Extract the brain unless skull-stripped, always, or never.
     omp_nthreads : int
-        Largest number of threads of a node.
+        Maximum number of threads per node.
     has_lesion : bool
         Whether there are lesion masks.
     extractor : {"deepbet", "synthstrip"}
-        Tool for brain extraction; SynthStrip has to be installed.
+        Tool for brain extraction; SynthStrip must be installed.
     voxels : int
-        Of the first T1w.
+        Number of voxels of the first T1w.
     name : str
         Name of the workflow.
 
@@ -73,19 +72,19 @@ def init_preprocess_wf(
     Outputs
     -------
     preproc
-        Mean of the runs on the grid of the first, its axes in RAS order; bias-corrected, 100 at
-        the brain's 98th percentile; with its skull if it came with one.
+        Mean of the runs on the grid of the first, reoriented to RAS; bias-corrected, 100 at the
+        brain's 98th percentile; with its skull unless skull-stripped in the input.
     brain
         The same, 0 outside the brain.
     mask
         Brain mask.
     exclude
-        United lesion masks; without lesions it is undefined.
+        United lesion masks; undefined without lesions.
     skull_stripped
-        Whether the T1w was brain-extracted already.
+        Whether the T1w was skull-stripped in the input.
     runs
-        Fields of the sidecar that say which runs were averaged; see
-        `bids_fcnreg.preprocessing.runs.describe`.
+        Sidecar fields about the averaged runs; see
+        `bids_fcnreg.preprocessing.runs.describe_average`.
     """
     workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = _description(n_runs, skull_strip, has_lesion, extractor)
@@ -135,15 +134,15 @@ def init_preprocess_wf(
     return workflow
 
 
-def tell_extraction(text: str, stripped: Sequence[bool], extractor: str = "deepbet") -> str:
-    """Say in a methods text what mode ``auto`` has done, in place of what it would do.
+def describe_extraction(text: str, stripped: Sequence[bool], extractor: str = "deepbet") -> str:
+    """Replace the description of mode ``auto`` in a methods text by what it did.
 
     Parameters
     ----------
     text : str
-        What the workflow says of itself.
+        Description of the workflow.
     stripped : sequence of bool
-        Of each image, whether it came brain-extracted.
+        Whether each image was skull-stripped in the input.
     extractor : {"deepbet", "synthstrip"}
         Tool for brain extraction.
     """
@@ -155,18 +154,18 @@ def tell_extraction(text: str, stripped: Sequence[bool], extractor: str = "deepb
     else:
         done = (
             f"The brain was extracted with {tool} in {len(stripped) - already} of "
-            f"{len(stripped)} images; the others were brain-extracted already. "
+            f"{len(stripped)} images; the others were skull-stripped already. "
         )
     return text.replace(EXTRACTION["auto"].format(tool=tool).strip(), done.strip())
 
 
 def _description(n_runs: int, skull_strip: str, has_lesion: bool, extractor: str) -> str:
-    """What the workflow does, for the methods section of a paper."""
+    """Describe the workflow for the methods section of a paper."""
     parts = []
     if n_runs > 1:
         parts.append(
-            f"The {n_runs} T1w runs of the session were averaged after rigid alignment, without "
-            "those that were not similar to the first. "
+            f"The {n_runs} T1w runs of the session were averaged after rigid alignment, excluding "
+            "runs that were not similar to the first. "
         )
     parts.append(EXTRACTION[skull_strip].format(tool=TOOLS[extractor]))
     parts.append(
@@ -174,5 +173,5 @@ def _description(n_runs: int, skull_strip: str, has_lesion: bool, extractor: str
         "were scaled so that their 98th percentile inside the brain is 100. "
     )
     if has_lesion:
-        parts.append("Lesions were left out of the similarity that drives the registration. ")
+        parts.append("Lesions were excluded from the similarity metric of the registration. ")
     return "".join(parts)

@@ -1,4 +1,4 @@
-"""An atlas carried into the space of a subject, and what is measured with it there."""
+"""Label propagation: atlas labels in the subject's space, and regional volumes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def init_propagate_wf(
     voxels: int = DEFAULT_VOXELS,
     name: str = "propagate_wf",
 ) -> LiterateWorkflow:
-    """Carry the labels of an atlas from its template to a subject and measure the regions.
+    """Propagate the labels of an atlas to a subject and compute regional volumes.
 
     Parameters
     ----------
@@ -34,9 +34,9 @@ def init_propagate_wf(
     atlas : Atlas
         Label image and names of its labels.
     omp_nthreads : int
-        Largest number of threads of a node.
+        Maximum number of threads per node.
     voxels : int
-        Of the T1w.
+        Number of voxels of the T1w.
     name : str
         Name of the workflow.
 
@@ -58,9 +58,9 @@ def init_propagate_wf(
     """
     workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = (
-        f"Labels of the {atlas.name} atlas were brought from {template.name} to the space of the "
-        "T1w through the inverse transform, each voxel taking the label with the largest weight, "
-        "and the volume of every region was measured there. "
+        f"Labels of the {atlas.name} atlas were propagated from {template.name} to the space of "
+        "the T1w through the inverse transform, with the label of the largest trilinear weight in "
+        "each voxel, and the volume of every region was computed there. "
     )
     inputnode = pe.Node(niu.IdentityInterface(fields=["inverse", "reference"]), name="inputnode")
     outputnode = pe.Node(

@@ -1,4 +1,4 @@
-"""Registration of one brain to one template, and what is resampled through its transform."""
+"""Registration of one brain to one template, and resampling through its transform."""
 
 from __future__ import annotations
 
@@ -41,28 +41,28 @@ def init_register_wf(
     config : Config
         Mode, model, device, seed and threads.
     template : Template
-        A brain without skull, and its mask.
+        Skull-stripped brain, and its mask.
     has_lesion : bool
-        Whether a lesion mask is left out of the similarity.
+        Whether there is a lesion mask to exclude from the similarity.
     longitudinal : bool
-        Whether the way to the template leads through the base of the subject's sessions.
+        Whether to register through the base of the subject's sessions.
     name : str
         Name of the workflow.
 
     Inputs
     ------
     preproc
-        Preprocessed T1w, with its skull if it came with one.
+        Preprocessed T1w, with its skull unless skull-stripped in the input.
     brain
-        The same without skull.
+        The same, skull-stripped.
     mask
         Brain mask on the grid of the T1w.
     exclude
         Lesion mask on the grid of the T1w.
     base_transform, base_inverse, base_quality
-        If longitudinal, the outputs of the base's own ``estimate``.
+        If longitudinal, outputs of the base's ``estimate``.
     within_transform, within_inverse
-        If longitudinal, points of the base to points of the T1w, and back.
+        If longitudinal, transform from the base to the T1w, and its inverse.
 
     Outputs
     -------
@@ -71,13 +71,13 @@ def init_register_wf(
     inverse
         ITK .h5 that resamples the template onto the T1w.
     quality
-        JSON of the quality numbers and the verdict.
+        JSON of the quality metrics and the verdict.
     preproc_std
         ``preproc`` on the template's grid, interpolated once.
     mask_std
         ``mask`` on the template's grid.
     log_jacobian
-        Logarithm of the local volume change, subject over template, on the template's grid.
+        Log Jacobian determinant, subject over template, on the template's grid.
     """
     workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = (
@@ -140,16 +140,16 @@ def init_register_wf(
 def init_estimate_node(
     config: Config, template: Template, mode: str | None = None, name: str = "estimate"
 ) -> pe.Node:
-    """Node that registers a brain to a template.
+    """Make a node that registers a brain to a template.
 
     Parameters
     ----------
     config : Config
         Mode, network, model, device, seed and threads.
     template : Template
-        A brain without skull, and its mask.
+        Skull-stripped brain, and its mask.
     mode : str, optional
-        In place of that of `config`.
+        Overrides that of `config`.
     name : str
         Name of the node.
     """
@@ -164,7 +164,7 @@ def init_estimate_node(
         device=config.device,
         seed=config.seed,
         use_gpu=on_gpu,
-        # Nipype takes as many GPU slots as processors.
+        # Nipype counts as many GPU slots as processors.
         num_threads=1 if on_gpu else config.omp_nthreads,
     )
     if MODES[register.inputs.mode].trained:
@@ -174,16 +174,16 @@ def init_estimate_node(
 
 
 def uses_gpu(device: str) -> bool:
-    """Whether a registration on `device` takes a GPU."""
+    """Return whether a registration on `device` uses a GPU."""
     if device != "auto":
         return device.startswith("cuda")
     import torch
 
-    # Counts without starting CUDA, which must not happen before processes are split off.
+    # Counts without initializing CUDA, which must not happen before a fork.
     return torch.cuda.device_count() > 0
 
 
 def _description(config: Config) -> str:
-    """How the deformation is found, for the methods text."""
+    """Describe the computation of the deformation, for the methods text."""
     cited = {"diffeomorphic": "[@mdregnet]", "2017": "[@fcn2017]"}[config.network]
     return MODES[config.mode].methods.format(network=cited)

@@ -1,4 +1,4 @@
-"""The visual report: figures while a subject is processed, one HTML file when it is done."""
+"""Visual report: figures of each subject, assembled to one HTML file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from bids_fcnreg.config import Config
 
 _DATA = Path(__file__).parents[1] / "data"
-#: Which figures are in the report, and the page they are put into.
+#: Specification of the figures in the report, and template of the page.
 SPECIFICATION, PAGE = _DATA / "reports-spec.yml", _DATA / "report.html.j2"
 
 
@@ -45,16 +45,16 @@ def init_anat_report_wf(
     reference: ReferenceSession | None = None,
     name: str = "report_wf",
 ) -> LiterateWorkflow:
-    """Show what was found for a subject, and the brain mask on its T1w.
+    """Make the summary of a subject, and the figure of the brain mask.
 
     Parameters
     ----------
     config : Config
         Settings of the run.
     scan : Scan
-        Its T1w images.
+        Scan with its T1w images.
     templates : iterable of Template
-        What it is registered to.
+        Templates it is registered to.
     reference : ReferenceSession, optional
         The session that changes are relative to.
     name : str
@@ -65,9 +65,10 @@ def init_anat_report_wf(
     preproc, mask
         Preprocessed T1w and brain mask.
     skull_stripped
-        Whether the T1w came without skull.
+        Whether the T1w was skull-stripped in the input.
     runs
-        Which runs were averaged; see `bids_fcnreg.preprocessing.runs.describe`.
+        Sidecar fields about the averaged runs; see
+        `bids_fcnreg.preprocessing.runs.describe_average`.
     """
     workflow = LiterateWorkflow(name=name)
     inputnode = _identity("preproc", "mask", "skull_stripped", "runs")
@@ -105,16 +106,16 @@ def init_anat_report_wf(
 def init_template_report_wf(
     *, config: Config, scan: Scan, template: Template, name: str = "report_template_wf"
 ) -> LiterateWorkflow:
-    """Show the registered brain and its template, the deformation, and the quality numbers.
+    """Make the figures of a registration, and the table of quality metrics.
 
     Inputs
     ------
     preproc_std
         T1w on the template's grid.
     transform
-        The transform that brought it there.
+        ITK .h5 of the registration.
     quality
-        JSON of the quality numbers.
+        JSON of the quality metrics.
     """
     workflow = LiterateWorkflow(name=name)
     inputnode = _identity("preproc_std", "transform", "quality")
@@ -170,7 +171,7 @@ def init_template_report_wf(
 def init_atlas_report_wf(
     *, config: Config, scan: Scan, template: Template, atlas: Atlas, name: str = "report_atlas_wf"
 ) -> LiterateWorkflow:
-    """Show the labels of an atlas on the subject's T1w.
+    """Make the figure of atlas labels on the subject's T1w.
 
     Inputs
     ------
@@ -199,20 +200,20 @@ def run_reports(
     config: Config,
     scans: Iterable[Scan],
     failures: Mapping[str, str] | None = None,
-    accounts: Mapping[str, Path] | None = None,
+    crash_files: Mapping[str, Path] | None = None,
 ) -> list[Path]:
     """Assemble the visual report of every participant from the figures in the derivatives.
 
     Parameters
     ----------
     config : Config
-        Names the folder of derivatives.
+        Settings with the derivatives folder.
     scans : iterable of Scan
-        Their participants get a report, all sessions in one.
+        One report per participant, with all sessions.
     failures : mapping of str to str, optional
-        What went wrong, by the label of the scan.
-    accounts : mapping of str to Path, optional
-        Crash files of those whose failure has no better explanation.
+        Error messages by label of the scan.
+    crash_files : mapping of str to Path, optional
+        Crash files of unexpected errors.
 
     Returns
     -------
@@ -223,7 +224,7 @@ def run_reports(
     for scan in scans:
         by_participant.setdefault(scan.participant, []).append(scan)
     return [
-        _run_report(config.output_dir, participant, theirs, failures or {}, accounts or {})
+        _run_report(config.output_dir, participant, theirs, failures or {}, crash_files or {})
         for participant, theirs in by_participant.items()
     ]
 
@@ -233,7 +234,7 @@ def _run_report(
     participant: str,
     scans: list[Scan],
     failures: Mapping[str, str],
-    accounts: Mapping[str, Path],
+    crash_files: Mapping[str, Path],
 ) -> Path:
     """Assemble one participant's report."""
     root = output_dir / f"sub-{participant}"
@@ -243,7 +244,7 @@ def _run_report(
     errors.unlink(missing_ok=True)
     failed = {scan.label: failures[scan.label] for scan in scans if scan.label in failures}
     if failed:
-        write_errors(errors, failed, accounts)
+        write_errors(errors, failed, crash_files)
     path = output_dir / f"sub-{participant}.html"
     with replacing(path) as temporary:
         report = _report_class([scan.session for scan in scans])(
@@ -251,20 +252,20 @@ def _run_report(
             run_uuid=None,
             bootstrap_file=SPECIFICATION,
             out_filename=temporary.name,
-            # A folder with one subject: indexing all of them for each report would be quadratic.
+            # Folder of one subject: indexing all subjects for each report would be quadratic.
             reportlets_dir=root,
-            # Put into YAML as it is: quoted, whatever the folders are called.
+            # Inserted into YAML verbatim, so quoted.
             metadata={"page": json.dumps(str(PAGE)), "logs": json.dumps(str(output_dir / "logs"))},
             subject=participant,
         )
         if not any(figures.glob("*_desc-verdict_xfm.html")):
-            _leave_out(report, "Methods")  # nothing was done that it could tell of
+            _remove_sections(report, "Methods")  # there is nothing to describe
         report.generate_report()
     return path
 
 
 def _report_class(sessions: Sequence[str | None]) -> type[Report]:
-    """Class of reports in which sessions have this order, and others come after them."""
+    """Return a class of reports with sessions in this order, and others after them."""
     from nireports.assembler.report import Report
 
     class OrderedReport(Report):
@@ -272,26 +273,26 @@ def _report_class(sessions: Sequence[str | None]) -> type[Report]:
         def _process_orderings(orderings: Any, hits: Any) -> tuple[Any, Any]:
             entities, found = Report._process_orderings(orderings, hits)
 
-            def place(values: tuple[str | None, ...]) -> tuple[object, ...]:
+            def sort_key(values: tuple[str | None, ...]) -> tuple[object, ...]:
                 known = [sessions.index(v) if v in sessions else len(sessions) for v in values]
                 return *known, *(natural_key(value or "") for value in values)
 
-            return entities, sorted(found, key=place)
+            return entities, sorted(found, key=sort_key)
 
     return OrderedReport
 
 
-def _leave_out(report: Report, title: str) -> None:
-    """Take the parts with a title out of a report."""
+def _remove_sections(report: Report, title: str) -> None:
+    """Remove the parts with a title from a report."""
     for section in report.sections:
         section.reportlets = [one for one in section.reportlets if one.title != title]
 
 
 def _weights(config: Config) -> str:
-    """What the network of a run starts from, in words."""
+    """Describe the initial weights of a run's network."""
     if not MODES[config.mode].trained:
-        return f"{config.network}, new for each pair of images"
-    return str(config.model) if config.model else f"{config.network}, as it comes with the package"
+        return f"{config.network}, trained from scratch on each pair"
+    return str(config.model) if config.model else f"{config.network}, weights of the package"
 
 
 def _figure_sink(config: Config, scan: Scan, name: str, **naming: str) -> pe.Node:

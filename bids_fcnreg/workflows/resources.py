@@ -17,17 +17,17 @@ from nipype.pipeline import engine as pe
 from bids_fcnreg.fcn.modes import MODES
 from bids_fcnreg.io.spatial_image import open_image
 
-#: Libraries in the memory of a node that uses PyTorch, and of one that does not (GB).
+#: Memory of libraries in a node with PyTorch, and in one without (GB).
 TORCH_GB, PLAIN_GB = 0.5, 0.3
 
-#: Voxels of an image whose header cannot be read, or says more than this: the node that reads it
-#: says what is wrong.
-DEFAULT_VOXELS, MOST_VOXELS = 256**3, 1024**3
+#: Default for images with an unreadable header, and maximum. The node that reads the image reports
+#: the error.
+DEFAULT_VOXELS, MAX_VOXELS = 256**3, 1024**3
 
 
 @dataclass(frozen=True)
 class Demand:
-    """What a kind of step takes.
+    """Resources of a kind of step.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class Demand:
     seconds_per_million : float
         Processor seconds per million voxels, shared by the step's threads.
     base_gb, base_seconds : float
-        Memory and seconds whatever the size: libraries, files.
+        Constant memory and seconds: libraries, files.
     """
 
     per_voxel: float
@@ -45,11 +45,11 @@ class Demand:
     base_seconds: float = 3.0
 
     def memory_gb(self, voxels: int) -> float:
-        """Memory in GB."""
+        """Estimate the memory in GB."""
         return round(self.base_gb + voxels * self.per_voxel / 1024**3, 2)
 
     def seconds(self, voxels: int, threads: int = 1) -> float:
-        """Wall time.
+        """Estimate the wall time in seconds.
 
         Examples
         --------
@@ -59,41 +59,41 @@ class Demand:
         return self.base_seconds + self.seconds_per_million * voxels / 1e6 / threads
 
 
-#: Steps by the voxels of the template; see also `register_of`.
+#: Steps that scale with the voxels of the template; see also `register_of`.
 RESAMPLE, DEFORMATION = Demand(130, 1.2), Demand(130, 0.7)
 
-#: Steps by the voxels of the scan; see also `average_of`. Brain extraction scales every head to
-#: one size.
+#: Steps that scale with the voxels of the scan; see also `average_of`. Brain extraction resamples
+#: every head to one size.
 PREPROCESS = Demand(30, 0.4, base_gb=PLAIN_GB, base_seconds=1)
 EXTRACT = Demand(40, 0.3, base_gb=TORCH_GB + 0.5, base_seconds=10)
 PROPAGATE, DRAW = Demand(75, 0.5, base_gb=0.75), Demand(40, 0.4, base_seconds=5)
 
 
 def register_of(mode: str) -> Demand:
-    """What a registration takes on a CPU, by the voxels of the template."""
+    """Return the resources of a registration on a CPU, by voxels of the template."""
     return Demand(360, MODES[mode].seconds_per_million, base_seconds=7)
 
 
 def average_of(runs: int) -> Demand:
-    """What it takes to average so many runs; one is passed on as it is."""
+    """Return the resources of averaging runs; a single run is returned unchanged."""
     if runs == 1:
         return Demand(0, 0, base_gb=0.1, base_seconds=1)
     return Demand(110 + 8 * runs, 1.0 * runs)
 
 
 def sized_node(interface: Any, name: str, demand: Demand, voxels: int, **options: Any) -> pe.Node:
-    """A node that knows what it takes: ``mem_gb``, as Nipype has it, and ``expected_seconds``.
+    """Make a node with its resources: ``mem_gb`` and ``expected_seconds``.
 
     Parameters
     ----------
     interface : nipype interface
     name : str
     demand : Demand
-        Of its kind of step.
+        Resources of its kind of step.
     voxels : int
-        Of the image it works on.
+        Number of voxels of its image.
     **options
-        Of Nipype's node; with ``iterfield``, it is a MapNode.
+        Options of Nipype's node; with ``iterfield``, it is a MapNode.
     """
     kind = pe.MapNode if "iterfield" in options else pe.Node
     node = kind(interface, name=name, mem_gb=demand.memory_gb(voxels), **options)
@@ -102,10 +102,10 @@ def sized_node(interface: Any, name: str, demand: Demand, voxels: int, **options
 
 
 def by_content(node: pe.Node) -> pe.Node:
-    """Let a node run again when the content of its files changes, whatever their times say.
+    """Make a node rerun when the content of its files changes, regardless of their times.
 
-    Nipype goes by times elsewhere: contents would be read anew for every node, all in the one
-    main process.
+    Other nodes use modification times, because contents would be hashed again for every node in
+    the main process.
     """
     node.config = {"execution": {"hash_method": "content"}}
     return node
@@ -113,9 +113,9 @@ def by_content(node: pe.Node) -> pe.Node:
 
 @cache
 def voxels_of(path: Path | str) -> int:
-    """Voxels of a volume of an image, as its header says."""
+    """Return the number of voxels of a volume of an image, from its header."""
     try:
         voxels = int(np.prod(open_image(path).shape[:3], dtype=float))
     except Exception:  # nibabel raises many kinds
         return DEFAULT_VOXELS
-    return min(voxels, MOST_VOXELS)
+    return min(voxels, MAX_VOXELS)

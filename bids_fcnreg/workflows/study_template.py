@@ -1,4 +1,4 @@
-"""A study template: its start from linear alignment, one iteration, and what comes out."""
+"""Workflows of a study template: linear start, and one iteration."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ START = "start"
 
 @dataclass(frozen=True)
 class Member:
-    """A scan of which a study template is made.
+    """Scan that contributes to a study template.
 
     Attributes
     ----------
     scan : Scan
-        As it is in the dataset.
+        Scan of the dataset.
     t1w, mask : Path
-        Preprocessed image and brain mask in its own space.
+        Preprocessed image and brain mask in native space.
     weight : float
-        How much it counts: all sessions of a participant together count as one.
+        Weight; those of all sessions of a participant add up to 1.
     """
 
     scan: Scan
@@ -52,7 +52,7 @@ class Member:
 
     @property
     def resample_wf_name(self) -> str:
-        """Name of its second part, which waits for the first part of all others."""
+        """Name of its second part, which depends on the first part of all members."""
         return f"{self._identifier}_resample_wf"
 
     @property
@@ -62,7 +62,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A study template on its way.
+    """Intermediate study template.
 
     Attributes
     ----------
@@ -71,15 +71,15 @@ class Estimate:
     sharpness : float
         Mean gradient over mean intensity in the brain, per mm.
     moved_mm : float or None
-        How far the template before was moved to the mean shape (RMS).
+        RMS displacement from the previous template to the mean shape.
     bias_mm : float or None
-        How far this one is from the mean shape of the scans (RMS).
+        RMS distance of this one from the mean shape of the scans.
     change : float or None
-        RMS difference to the template before, over the mean intensity.
+        RMS difference to the previous template, over the mean intensity.
     update, inverse_update : Path or None
-        Points of this template to points of the one before, and back.
+        Transform from this template to the previous one, and its inverse.
     transforms, inverses : dict of str to Path
-        By the label of the scan: template before to scan, and back.
+        By label of the scan: transform from the previous template to the scan, and its inverse.
     """
 
     t1w: Path
@@ -97,18 +97,18 @@ class Estimate:
 def init_start_wf(
     *, config: Config, members: Sequence[Member], anchor: Template, base_dir: Path
 ) -> pe.Workflow:
-    """Align all scans to an anchor linearly, and average them in the mean of their sizes.
+    """Register all scans to an anchor linearly, and average them at their mean scale.
 
     Parameters
     ----------
     config : Config
-        Threads, and how the template is to be.
+        Threads and settings of the template.
     members : sequence of Member
         The scans.
     anchor : Template
-        Gives orientation, voxels and, if asked for, the scale; a brain without skull.
+        Defines orientation, voxels and optionally the scale; skull-stripped.
     base_dir : Path
-        Where intermediate results go.
+        Folder of intermediate results.
 
     Returns
     -------
@@ -133,8 +133,8 @@ def init_start_wf(
             mem_gb=1.0,
         )
         part.add_nodes([align])
-        _join(workflow, part, "align", _init_resample_wf(member, anchor, threads))
-    _gather(workflow, members, "align", shape, mean)
+        _connect_member(workflow, part, "align", _init_resample_wf(member, anchor, threads))
+    _connect_averages(workflow, members, "align", shape, mean)
     return workflow
 
 
@@ -154,16 +154,16 @@ def init_iteration_wf(
     config, members, base_dir
         As in `init_start_wf`.
     template : Template
-        The estimate before, without skull.
+        The previous estimate, skull-stripped.
     mode : {"predict", "refine", "optimize"}
-        How scans are registered to it.
+        Registration mode.
     number : int
-        Of the iteration, from 1.
+        Number of the iteration, from 1.
 
     Returns
     -------
     Workflow
-        As `init_start_wf`; ``mean`` also tells how much the template changed.
+        As `init_start_wf`; ``mean`` also outputs the change of the template.
     """
     workflow = pe.Workflow(name=f"iteration_{number}", base_dir=str(base_dir))
     shape, mean = _shape_and_mean(config, members, template.brain_mask, enlarge=False)
@@ -175,15 +175,15 @@ def init_iteration_wf(
         register.inputs.moving_mask = str(member.mask)
         part.add_nodes([register])
         resample = _init_resample_wf(member, template, config.omp_nthreads)
-        _join(workflow, part, "estimate", resample)
-    _gather(workflow, members, "estimate", shape, mean)
+        _connect_member(workflow, part, "estimate", resample)
+    _connect_averages(workflow, members, "estimate", shape, mean)
     return workflow
 
 
 def _shape_and_mean(
     config: Config, members: Sequence[Member], mask: Path, *, enlarge: bool
 ) -> tuple[pe.Node, pe.Node]:
-    """The nodes that bring together what was found for each scan."""
+    """Make the nodes of the mean shape and the mean image."""
     weights = [member.weight for member in members]
     shape = pe.Node(
         MeanShape(
@@ -204,7 +204,7 @@ def _shape_and_mean(
 
 
 def _init_resample_wf(member: Member, template: Template, threads: int) -> pe.Workflow:
-    """Bring a scan and its mask into the mean shape: the update acts first, then its transform."""
+    """Resample a scan and its mask to the mean shape: the update acts before the transform."""
     workflow = pe.Workflow(name=member.resample_wf_name)
     chain = pe.Node(niu.Merge(2), name="chain", run_without_submitting=True)
     for name, in_file, interpolation in (
@@ -227,22 +227,22 @@ def _init_resample_wf(member: Member, template: Template, threads: int) -> pe.Wo
     return workflow
 
 
-def _join(
+def _connect_member(
     workflow: pe.Workflow, part: pe.Workflow, registration: str, resample: pe.Workflow
 ) -> None:
-    """Add both parts of a member: what registers it, and what waits for all registrations."""
+    """Connect both parts of a member: registration, and resampling after all registrations."""
     workflow.connect(part, f"{registration}.transform", resample, "chain.in2")
 
 
-def _gather(
+def _connect_averages(
     workflow: pe.Workflow,
     members: Sequence[Member],
     registration: str,
     shape: pe.Node,
     mean: pe.Node,
 ) -> None:
-    """Join the parts of all scans with what is made of them together."""
-    # What no other node needs is read in the end, by `read_estimate`.
+    """Connect the parts of all scans with the mean shape and the mean image."""
+    # Outputs that no other node uses are read by `read_estimate`.
     workflow.config["execution"]["remove_unnecessary_outputs"] = "false"
     merged = {
         name: pe.Node(niu.Merge(len(members)), name=f"all_{name}", run_without_submitting=True)
@@ -269,7 +269,7 @@ def _gather(
 
 
 def read_estimate(workflow: pe.Workflow, members: Sequence[Member]) -> Estimate:
-    """What `init_start_wf` or `init_iteration_wf`, having run, has found."""
+    """Read the result of `init_start_wf` or `init_iteration_wf` after its run."""
     shape, mean = (_outputs(workflow, name) for name in ("shape", "mean"))
     start = workflow.name == START
     found = (
@@ -292,6 +292,6 @@ def read_estimate(workflow: pe.Workflow, members: Sequence[Member]) -> Estimate:
 
 
 def _outputs(workflow: pe.Workflow, node: str) -> Any:
-    """Outputs of a node that has run, as Nipype keeps them in the work folder."""
+    """Read the outputs of a finished node from the work directory."""
     folder = Path(workflow.base_dir, workflow.name, *node.split("."))
     return load_resultfile(str(folder / f"result_{folder.name}.pklz")).outputs

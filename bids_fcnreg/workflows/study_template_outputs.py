@@ -1,4 +1,4 @@
-"""What comes out of a study template: transforms of each scan, and those to known templates."""
+"""Results of a study template: transforms of each scan, and to known templates."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def init_transforms_wf(
     config, members, base_dir
         As in `template.init_start_wf`.
     estimate : Estimate
-        What the last iteration found.
+        Result of the last iteration.
     space : str
         Name of the template.
     reference : Path
@@ -91,18 +91,18 @@ def init_finish_wf(
     folder: Path,
     base_dir: Path,
 ) -> pe.Workflow:
-    """Register known templates to the finished one, and bring tissue maps from the built-in one.
+    """Register known templates to the finished one, and resample the built-in tissue maps.
 
     Parameters
     ----------
     config, base_dir
         As in `template.init_start_wf`.
     template : Template
-        The finished one, without skull.
+        The finished template, skull-stripped.
     anchors : sequence of Template
-        The built-in template, and the one that gave the orientation if that is another.
+        The built-in template, and the one that defined the orientation if different.
     folder : Path
-        ``tpl-NAME``, where files are put.
+        Output folder ``tpl-NAME``.
     """
     workflow = pe.Workflow(name="finish", base_dir=str(base_dir))
     name = template.name
@@ -112,15 +112,15 @@ def init_finish_wf(
         register.inputs.moving = str(anchor.t1w)
         register.inputs.moving_mask = str(anchor.mask)
         ending = "mode-image_xfm.h5"
-        there = publish_node(
+        from_anchor = publish_node(
             folder / f"tpl-{name}_from-{anchor.space}_{ending}", f"put_from_{space}"
         )
-        back = publish_node(
+        to_anchor = publish_node(
             folder / f"tpl-{name}_from-{name}_to-{anchor.space}_{ending}", f"put_to_{space}"
         )
         workflow.connect([
-            (register, there, [("transform", "in_file")]),
-            (register, back, [("inverse", "in_file")]),
+            (register, from_anchor, [("transform", "in_file")]),
+            (register, to_anchor, [("inverse", "in_file")]),
         ])  # fmt: skip
         if not anchor.builtin:
             continue

@@ -171,10 +171,10 @@ def judged(study) -> dict[str, Path]:
 def test_failed_registrations_are_left_out_of_the_means_and_named(study, report, judged):
     done = call(study, "group")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 left out of the mean images (failed): sub-02" in done.stdout
+    assert "1 excluded from the mean images (failed): sub-02" in done.stdout
     assert "1 in the mean images (doubtful): sub-03" in done.stdout
     page = (study.out / "group.html").read_text(encoding="utf-8")
-    assert "1 left out of the mean images (failed): sub-02" in page
+    assert "1 excluded from the mean images (failed): sub-02" in page
     files = sorted(study.out.glob(f"sub-*/anat/*{SPACE}*desc-preproc_T1w.nii.gz"))
     values = [nib.load(path).get_fdata() for path in files if "sub-02" not in path.name]
     made = nib.load(study.out / f"group/space-{SPACE}_desc-mean_T1w.nii.gz")

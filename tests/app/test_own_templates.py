@@ -59,7 +59,7 @@ def call(words: list, *more: str) -> subprocess.CompletedProcess[str]:
 def test_what_is_assumed_is_told_before_the_run_and_of_a_dry_run(study):
     for done in (study.dry, study.run):
         assert done.returncode == 0, done.stdout + done.stderr
-        told = f"warning: {study.scan} does not say how it is oriented"
+        told = f"warning: {study.scan} has no orientation"
         assert done.stdout.count(told) == 1
     assert "sub-01: to register to MyStudy (predict)" in study.dry.stdout
 

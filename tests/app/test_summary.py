@@ -19,7 +19,7 @@ from bids_fcnreg.app.summary import (
     summary_rows,
 )
 from bids_fcnreg.app.summary_table import print_table
-from bids_fcnreg.qc.verdict import UNFIT
+from bids_fcnreg.qc.verdict import UNUSABLE
 
 WORKFLOWS = {"sub_01_wf": "sub-01", "sub_02_wf": "sub-02"}
 CRASH = """\
@@ -139,7 +139,7 @@ def test_partial_quality_is_shown_as_far_as_it_goes(tmp_path):
     print_summary(Console(file=written, width=120), ["sub-01"], {}, {}, tmp_path, tmp_path)
     assert "– → 0.750" in written.getvalue()
     assert "sub-01 to MNI is unknown: metrics are missing" in written.getvalue()
-    assert quality_warnings(tmp_path, "sub-01", UNFIT)
+    assert quality_warnings(tmp_path, "sub-01", UNUSABLE)
 
 
 TEMPLATES = ("MNI152NLin2009cAsym", "MNIPediatricAsym+3", "MyOwnStudyTemplateOfTheYear2026Part2")

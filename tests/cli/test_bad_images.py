@@ -83,7 +83,7 @@ BAD: dict[str, tuple[Make, str]] = {
     "empty": (lambda path: path.write_bytes(b""), "cannot be read as a NIfTI image .*Empty file"),
     "text": (lambda path: path.write_text("hello"), "cannot be read as a NIfTI image"),
     "compressed text": (lambda p: p.write_bytes(gzip.compress(b"hi")), "cannot be read as a NIf"),
-    "half": (half, "cannot be read as a NIfTI image .*is it complete"),
+    "half": (half, "cannot be read as a NIfTI image .*may be incomplete"),
     "scrambled": (scrambled, "cannot be read as a NIfTI image"),
     "wrong magic": (patched((MAGIC, "4s", (b"xxxx",))), "cannot be read as a NIfTI image"),
     "10^13 voxels": (
@@ -153,7 +153,7 @@ GOOD: dict[str, Make] = {
     "slope of zero": patched((SLOPE, "<2f", (0.0, 0.0))),
     "slope without number": patched((SLOPE, "<2f", (float("nan"), 0.0))),
     "thick slices": saved(DATA[:, :, ::3], np.diag([2.0, 2, 6, 1])),
-    "below zero": saved((DATA - 2000).astype(np.int16)),
+    "negative values": saved((DATA - 2000).astype(np.int16)),
     "a hole without numbers": saved(np.where(DATA > 800, np.nan, DATA.astype(np.float32))),
 }
 
@@ -197,7 +197,7 @@ LATER: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
     "constant": (lambda scan: np.full_like(scan, 100), "No brain was found in"),
     "two values": (lambda scan: (scan > 0).astype(np.uint8), "No brain was found in"),
     "one voxel": (lambda scan: np.eye(1, scan.size).reshape(scan.shape) * 9, "No brain was found"),
-    "tiny": (lambda scan: scan[40:48, 50:58, 40:48], "ml of a brain, too little"),
+    "tiny": (lambda scan: scan[40:48, 50:58, 40:48], "ml, too little"),
 }
 
 

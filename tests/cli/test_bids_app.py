@@ -230,7 +230,7 @@ def test_the_methods_text_and_the_graph_alone(mixed, tmp_path):
     assert done.returncode == 0, done.stderr
     here, there = (out / "logs" / "CITATION.md" for out in (tmp_path / "out", mixed.out))
     before, after = here.read_text(), there.read_text()
-    unknown = ", unless the image turned out to be brain-extracted already"  # before it is done
+    unknown = ", unless the image was skull-stripped already"  # before it is done
     assert unknown in before
     assert after == before.replace(unknown, "")
     assert "sub_01_wf" in (tmp_path / "work" / "fcnreg_wf" / "graph.dot").read_text()

@@ -16,7 +16,7 @@ from bids_fcnreg.fcn.foreground import foreground
 from bids_fcnreg.fcn.spatial.transform import Transform
 from bids_fcnreg.interfaces.brain_extraction import BrainExtraction
 from bids_fcnreg.io import image
-from bids_fcnreg.preprocessing.brain import share_outside
+from bids_fcnreg.preprocessing.brain import fraction_outside
 
 pytestmark = pytest.mark.slow
 
@@ -102,10 +102,10 @@ def test_share_outside_tells_heads_from_brains(template, change):
         head = head + np.abs(np.random.default_rng(0).normal(0, 0.02, head.shape))
     if change == "infant":
         spacing *= 0.65
-    assert share_outside(head, truth & (head != 0), spacing) > 0.12
+    assert fraction_outside(head, truth & (head != 0), spacing) > 0.12
     loose = ndimage.binary_dilation(truth, iterations=2)
     generous = np.where(loose, _head(brain) + 0.2, 0)
-    assert share_outside(generous, truth, spacing) < 0.02
+    assert fraction_outside(generous, truth, spacing) < 0.02
 
 
 def test_noise_around_an_extracted_brain_is_no_brain(tmp_path, template):

@@ -172,7 +172,7 @@ def test_dark_brain_is_an_error(tmp_path, brain):
     data = brain.get_fdata(dtype=np.float32)
     mask_file = _save(tmp_path / "mask.nii.gz", (data == 0).astype(np.uint8), brain.affine)
     in_file = _save(tmp_path / "t1w.nii.gz", data, brain.affine)
-    with pytest.raises(InputError, match="above zero"):
+    with pytest.raises(InputError, match="positive intensities"):
         NormalizeIntensity(in_file=in_file, mask=mask_file).run(cwd=tmp_path)
 
 

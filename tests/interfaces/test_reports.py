@@ -27,13 +27,13 @@ def test_summary_escapes_and_names_everything(tmp_path):
     text = Path(
         pe.Node(interface, name="node", base_dir=str(tmp_path)).run().outputs.out_file
     ).read_text()
-    assert "sub-01_T1w.nii.gz" in text and "already done" in text and "A&amp;B" in text
+    assert "sub-01_T1w.nii.gz" in text and "already skull-stripped" in text and "A&amp;B" in text
     assert all(word in text for word in ("before", "mine", "cpu", "torch 9.8"))
 
 
 def test_quality_table_tells_the_verdict_and_what_is_usual(tmp_path):
     from bids_fcnreg.fcn.quality import Quality
-    from bids_fcnreg.qc.verdict import reference
+    from bids_fcnreg.qc.verdict import reference_bounds
 
     quality = Quality(mode="refine", device="cpu", similarity=0.51234, seconds={"affine": 3.21})
     verdict = {"verdict": "doubtful", "verdict_reason": "not <like> it"}
@@ -48,7 +48,7 @@ def test_quality_table_tells_the_verdict_and_what_is_usual(tmp_path):
     assert "Here" in text and "0.512" in text and "affine 3.2" in text and "none" in text
     said = Path(outputs.verdict).read_text()
     assert "<p class='doubtful'>Here: doubtful" in said and "not &lt;like&gt; it" in said
-    bounds = reference("refine")["similarity"]
+    bounds = reference_bounds("refine")["similarity"]
     assert f"usually {bounds.low:.3f} to {bounds.high:.3f}" in text
     assert f"doubtful below {bounds.doubtful:.3f}" in text
 

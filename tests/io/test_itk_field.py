@@ -181,9 +181,9 @@ REFUSED = {
     "positions, and scaled": (
         stored(lambda u, x: (1.2 * x + 10 + u)[:, :, :, None]), "contains positions",
     ),
-    "a scan": (stored(lambda u, x: u[..., 0]), "a displacement field of ITK or ANTs has"),
-    "two components": (stored(lambda u, x: u[:, :, :, None, :2]), "a displacement field of ITK or ANTs has"),
-    "several times": (stored(lambda u, x: np.stack([u, u], 3)), "a displacement field of ITK or ANTs has"),
+    "a scan": (stored(lambda u, x: u[..., 0]), "field of ITK or ANTs has"),
+    "two components": (stored(lambda u, x: u[:, :, :, None, :2]), "field of ITK or ANTs has"),
+    "several times": (stored(lambda u, x: np.stack([u, u], 3)), "field of ITK or ANTs has"),
     "NaN": (stored(lambda u, x: np.full_like(u, np.nan)[:, :, :, None]), "no number"),
     "infinite": (stored(lambda u, x: np.full_like(u, np.inf)[:, :, :, None]), "infinite"),
     "far": (stored(lambda u, x: 1e7 + u[:, :, :, None]), "more than a kilometre"),

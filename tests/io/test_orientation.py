@@ -136,7 +136,7 @@ def test_an_affine_that_readers_would_not_guess_is_not_left_without_code(tmp_pat
 
 def test_doubts_are_told_of_files_and_images(tmp_path):
     nothing = save(tmp_path / "none.nii", 0, 0)
-    assert "none.nii does not say how it is oriented" in image.orientation_warning(nothing)
+    assert "none.nii has no orientation" in image.orientation_warning(nothing)
     apart = save(tmp_path / "two.nii", 1, 1, apart=7)
     assert "two.nii disagree by 7 mm: the sform is used" in image.orientation_warning(apart)
     analyze = nib.AnalyzeImage(VALUES, SHIFTED)

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
 from bids_fcnreg.io import image
-from bids_fcnreg.preprocessing.runs import LEAST_SIMILARITY, average, describe
+from bids_fcnreg.preprocessing.runs import MIN_SIMILARITY, average_runs, describe_average
 
 #: Coarse voxels, so that a test takes seconds.
 STEP = 4
@@ -61,14 +61,14 @@ def stripped(phantom_dataset, heads) -> Image:
 
 
 def _reasons(*runs: Image) -> list[str | None]:
-    return [one.reason for one in average(runs).comparisons]
+    return [one.reason for one in average_runs(runs).comparisons]
 
 
 @pytest.mark.parametrize("gain", [1e-3, 1.0, 1e4])
 def test_runs_of_one_head_are_averaged_whatever_their_intensity_scale(heads, gain):
-    found = average([heads[0], _again(heads[0], gain)])
+    found = average_runs([heads[0], _again(heads[0], gain)])
     assert found.comparisons[0].reason is None
-    assert found.comparisons[0].similarity > LEAST_SIMILARITY + 0.2
+    assert found.comparisons[0].similarity > MIN_SIMILARITY + 0.2
     signal = heads[0].data > heads[0].data.mean()
     error = (found.image.data - heads[0].data)[signal].abs().mean()
     assert error < 0.1 * heads[0].data[signal].mean()
@@ -90,8 +90,8 @@ def test_a_part_of_the_same_head_is_averaged(heads):
 
 
 def test_another_person_is_left_out(heads):
-    found = average([heads[0], heads[1]])
-    assert "does not look like the first run" in found.comparisons[0].reason
+    found = average_runs([heads[0], heads[1]])
+    assert "is not similar to the first run" in found.comparisons[0].reason
     torch.testing.assert_close(found.image.data, heads[0].data)
 
 
@@ -100,7 +100,7 @@ def test_other_people_are_left_out_of_brains_too(heads, stripped, phantom_datase
     mask = np.asarray(nib.load(path).dataobj)[::STEP, ::STEP, ::STEP] > 0
     other = _like(heads[1], np.where(mask, heads[1].data[0, 0].numpy(), 0))
     assert _reasons(stripped, _again(stripped)) == [None]
-    assert "does not look like the first run" in _reasons(stripped, other)[0]
+    assert "is not similar to the first run" in _reasons(stripped, other)[0]
 
 
 def test_noise_and_a_head_blurred_by_motion_are_left_out(heads):
@@ -115,9 +115,9 @@ def test_a_run_far_from_where_its_header_says_is_left_out_or_aligned(heads):
     turn = np.eye(4)
     turn[1:3, 1:3] = [[-1, 0], [0, -1]]
     turned = Image(heads[0].data, Grid(heads[0].grid.shape, turn @ heads[0].grid.affine))
-    found = average([heads[0], turned])
+    found = average_runs([heads[0], turned])
     assert (found.comparisons[0].reason is None) == (
-        found.comparisons[0].similarity >= LEAST_SIMILARITY
+        found.comparisons[0].similarity >= MIN_SIMILARITY
     )
     smooth = ndimage.gaussian_filter(heads[0].data[0, 0].numpy(), 1)
     mean = ndimage.gaussian_filter(found.image.data[0, 0].numpy(), 1)
@@ -125,25 +125,25 @@ def test_a_run_far_from_where_its_header_says_is_left_out_or_aligned(heads):
 
 
 def test_heads_and_brains_are_not_mixed(heads, stripped):
-    first = average([heads[0], _again(heads[0]), stripped])
+    first = average_runs([heads[0], _again(heads[0]), stripped])
     assert [one.reason is None for one in first.comparisons] == [True, False]
     assert first.comparisons[1].reason.startswith("it is skull-stripped and the first run is not")
-    first = average([stripped, heads[0], _again(stripped)])
+    first = average_runs([stripped, heads[0], _again(stripped)])
     assert [one.reason is None for one in first.comparisons] == [False, True]
     assert "first run is skull-stripped and this one is not" in first.comparisons[0].reason
 
 
 def test_a_first_run_that_is_like_no_other_is_refused(heads):
-    with pytest.raises(InputError, match="None of the other runs is similar to the first"):
-        average([heads[1], heads[0], _again(heads[0])])
+    with pytest.raises(InputError, match="No other run is similar to the first"):
+        average_runs([heads[1], heads[0], _again(heads[0])])
 
 
 def test_what_is_left_out_is_described_by_name(heads):
     names = ["run-1.nii", "run-2.nii", "run-3.nii"]
-    fields = describe(average([heads[0], _again(heads[0]), heads[1]]), names)
+    fields = describe_average(average_runs([heads[0], _again(heads[0]), heads[1]]), names)
     assert list(fields["RunSimilarity"]) == names[1:]
     assert list(fields["RunsLeftOut"]) == ["run-3.nii"]
-    fields = describe(average([heads[0], _again(heads[0])]), names[:2])
+    fields = describe_average(average_runs([heads[0], _again(heads[0])]), names[:2])
     assert "RunsLeftOut" not in fields
 
 

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, zoom
 
-from bids_fcnreg.qc.asymmetry import asymmetry, likeness, pattern, side_difference
+from bids_fcnreg.qc.asymmetry import (
+    asymmetry,
+    left_right_difference,
+    mean_pattern,
+    pattern_similarity,
+)
 
 SHAPE = (197, 233, 189)  # of the built-in template
 SMALL = (48, 40, 36)
@@ -26,23 +31,28 @@ def brains() -> np.ndarray:
 
 def test_what_brains_share_tells_left_from_right(brains):
     mask = np.ones(SMALL)
-    known = pattern(np.array([side_difference(one, mask) for one in brains[:15]]))
+    known = mean_pattern(np.array([left_right_difference(one, mask) for one in brains[:15]]))
     for one in brains[15:]:
-        score = likeness(side_difference(one, mask), known)
-        mirrored = likeness(side_difference(one[::-1], mask), known)
+        score = pattern_similarity(left_right_difference(one, mask), known)
+        mirrored = pattern_similarity(left_right_difference(one[::-1], mask), known)
         assert score > 0.15
         assert mirrored == pytest.approx(-score, abs=0.02)
 
 
 def test_what_is_equal_on_both_sides_says_nothing():
     one = smooth_noise(3)
-    assert likeness(side_difference(one + one[::-1], np.ones(SMALL)), smooth_noise(4)[0]) == 0
+    assert (
+        pattern_similarity(
+            left_right_difference(one + one[::-1], np.ones(SMALL)), smooth_noise(4)[0]
+        )
+        == 0
+    )
 
 
 def test_one_side_without_brain_says_nothing():
     mask = np.ones(SMALL)
     mask[: SMALL[0] // 2] = 0
-    assert not side_difference(smooth_noise(5), mask).any()
+    assert not left_right_difference(smooth_noise(5), mask).any()
 
 
 def test_the_pattern_of_the_package_fits_the_built_in_template():

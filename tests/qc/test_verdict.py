@@ -8,12 +8,12 @@ import pytest
 from bids_fcnreg.fcn.modes import MODES
 from bids_fcnreg.fcn.quality import Quality
 from bids_fcnreg.qc.metrics import METRICS
-from bids_fcnreg.qc.verdict import Bounds, judge, reference
+from bids_fcnreg.qc.verdict import Bounds, judge, reference_bounds
 
 
 def usual(mode: str) -> dict:
     """Quality numbers in the middle of what is usual."""
-    middle = {key: (one.low + one.high) / 2 for key, one in reference(mode).items()}
+    middle = {key: (one.low + one.high) / 2 for key, one in reference_bounds(mode).items()}
     return Quality(mode, "cpu").as_dict() | middle
 
 
@@ -21,7 +21,7 @@ def usual(mode: str) -> dict:
 def test_usual_numbers_are_good_and_the_worst_number_decides(mode):
     numbers = usual(mode)
     assert judge(numbers).level == "good" and not judge(numbers).reasons
-    bounds = reference(mode)["similarity"]
+    bounds = reference_bounds(mode)["similarity"]
     assert judge(numbers | {"similarity": bounds.doubtful - 1e-3}).level == "doubtful"
     assert judge(numbers | {"similarity": bounds.failed - 1e-3}).level == "failed"
     both = judge(numbers | {"similarity": 0.0, "asymmetry": -0.9})
@@ -32,7 +32,7 @@ def test_usual_numbers_are_good_and_the_worst_number_decides(mode):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_bounds_are_in_order(mode):
-    for key, one in reference(mode).items():
+    for key, one in reference_bounds(mode).items():
         assert one.low <= one.high, key
         if one.doubtful is not None and one.failed is not None:
             away = one.low - one.doubtful if one.doubtful < one.low else one.doubtful - one.high
@@ -54,7 +54,7 @@ MISSING = {
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("value", MISSING.values(), ids=MISSING)
 def test_without_a_metric_the_verdict_is_unknown(mode, value):
-    for key in (one for one in reference(mode) if not METRICS[one].optional):
+    for key in (one for one in reference_bounds(mode) if not METRICS[one].optional):
         found = judge(usual(mode) | {key: value})
         assert found.level == "unknown"
         assert found.reasons == (f"metrics are missing: {key}",)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.study.mean_images import image_moments, likeness, mask_volume
+from bids_fcnreg.study.mean_images import image_moments, mask_volume, similarity_to_mean
 
 AFFINE = np.diag([-2.0, 2.0, 2.0, 1.0])
 
@@ -44,7 +44,7 @@ def test_moments(cohort):
 
 def test_the_brain_that_is_cut_is_the_least_like_the_mean(cohort):
     _, t1w, masks, ball = cohort
-    majority, scans = likeness(t1w, masks, image_moments(t1w).mean)
+    majority, scans = similarity_to_mean(t1w, masks, image_moments(t1w).mean)
     np.testing.assert_array_equal(np.asanyarray(majority.dataobj) > 0, ball)
     correlations, overlaps = np.transpose(scans)
     assert correlations[:8].min() > correlations[8] + 0.1

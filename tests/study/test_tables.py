@@ -5,26 +5,26 @@ from __future__ import annotations
 import numpy as np
 
 from bids_fcnreg.bids.results import read_volumes
-from bids_fcnreg.qc.metrics import COMPARED
+from bids_fcnreg.qc.metrics import COMPARED_METRICS
 from bids_fcnreg.study.tables import (
     Row,
-    absent,
+    describe_verdicts,
     flag_outliers,
+    group_missing,
     quality_dictionary,
     quality_table,
-    tell_verdicts,
     volumes_dictionary,
     volumes_table,
 )
 
 
 def usual(number: int) -> dict[str, float]:
-    noise = np.random.default_rng(number).normal(0, 0.01, len(COMPARED))
-    return {n.key: 0.5 + x for n, x in zip(COMPARED, noise, strict=True)}
+    noise = np.random.default_rng(number).normal(0, 0.01, len(COMPARED_METRICS))
+    return {n.key: 0.5 + x for n, x in zip(COMPARED_METRICS, noise, strict=True)}
 
 
 def study() -> list[Row]:
-    rows = [Row(f"{n:02d}", facts={"age": str(20 + n)}, numbers=usual(n)) for n in range(1, 11)]
+    rows = [Row(f"{n:02d}", facts={"age": str(20 + n)}, metrics=usual(n)) for n in range(1, 11)]
     failed = Row("11", status="failed", reason="Too dark.", facts={"age": "n/a"})
     return [*rows, failed]
 
@@ -32,7 +32,7 @@ def study() -> list[Row]:
 def test_those_without_results_are_named_with_their_reason_once():
     rows = [*study(), Row("12", status="missing", reason="Not run."),
             Row("13", status="missing", reason="Not run.")]  # fmt: skip
-    assert absent(rows) == [
+    assert group_missing(rows) == [
         ("failed", "Too dark.", ["sub-11"]),
         ("missing", "Not run.", ["sub-12", "sub-13"]),
     ]
@@ -40,27 +40,27 @@ def test_those_without_results_are_named_with_their_reason_once():
 
 def test_a_bad_scan_is_flagged_with_its_reason_and_nobody_else():
     rows = study()
-    rows[3].numbers["similarity"] = 0.2
+    rows[3].metrics["similarity"] = 0.2
     flag_outliers(rows)
-    assert [row.label for row in rows if row.outlying] == ["sub-04"]
-    phrase = rows[3].outlying["similarity"]
+    assert [row.label for row in rows if row.outliers] == ["sub-04"]
+    phrase = rows[3].outliers["similarity"]
     assert phrase.startswith("similarity 0.2 is ")
     assert "robust standard deviations below the median (0.49" in phrase
 
 
 def test_a_scan_that_is_better_than_all_others_is_no_outlier():
     rows = study()
-    rows[3].numbers["similarity"] = 0.9
-    rows[4].numbers["folds_percent"] = 0.0
+    rows[3].metrics["similarity"] = 0.9
+    rows[4].metrics["folds_percent"] = 0.0
     flag_outliers(rows)
-    assert not any(row.outlying for row in rows)
+    assert not any(row.outliers for row in rows)
 
 
 def test_a_handful_of_scans_is_not_judged():
     rows = study()[:4]
-    rows[0].numbers["similarity"] = 0.1
+    rows[0].metrics["similarity"] = 0.1
     flag_outliers(rows)
-    assert not rows[0].outlying
+    assert not rows[0].outliers
 
 
 def test_the_quality_table_has_a_line_for_everybody():
@@ -118,12 +118,12 @@ def test_volumes_go_to_their_scan_and_region():
 def test_verdicts_but_good_ones_are_told_with_what_they_mean_for_the_mean():
     rows = [Row("1", verdict="failed"), Row("2", verdict="doubtful"), Row("3", verdict="unknown")]
     rows += [Row("4", verdict="good"), Row("5", status="missing")]
-    assert tell_verdicts(rows) == [
+    assert describe_verdicts(rows) == [
         "1 in the mean images (doubtful): sub-2",
-        "1 left out of the mean images (failed): sub-1",
+        "1 excluded from the mean images (failed): sub-1",
         "1 in the mean images (unknown): sub-3",
     ]
-    assert tell_verdicts(rows[3:]) == []
-    assert tell_verdicts(rows[:1]) == [
+    assert describe_verdicts(rows[3:]) == []
+    assert describe_verdicts(rows[:1]) == [
         "1 in the mean images (verdicts of all scans are failed): sub-1"
     ]

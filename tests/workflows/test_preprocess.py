@@ -8,7 +8,7 @@ import pytest
 from nilearn.datasets import load_mni152_template
 
 from bids_fcnreg.io import image
-from bids_fcnreg.workflows.preprocess import init_preprocess_wf, tell_extraction
+from bids_fcnreg.workflows.preprocess import describe_extraction, init_preprocess_wf
 
 
 @pytest.mark.parametrize("n_runs", [1, 2])
@@ -77,6 +77,6 @@ def test_brain_with_lesion_from_end_to_end(tmp_path):
 )
 def test_the_methods_text_says_whose_brain_was_extracted(stripped, sentence):
     workflow = init_preprocess_wf(n_runs=1, skull_strip="auto", omp_nthreads=1, has_lesion=False)
-    text = tell_extraction(workflow.visit_desc(), stripped)
+    text = describe_extraction(workflow.visit_desc(), stripped)
     assert sentence in text
     assert ("unless" in text) == (not stripped)

@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 
 from bids_fcnreg.workflows.preprocess import init_preprocess_wf
-from bids_fcnreg.workflows.resources import DEFAULT_VOXELS, MOST_VOXELS, Demand, voxels_of
+from bids_fcnreg.workflows.resources import DEFAULT_VOXELS, MAX_VOXELS, Demand, voxels_of
 
 
 def test_voxels_are_read_from_the_header(tmp_path):
@@ -21,7 +21,7 @@ def test_a_header_that_cannot_be_right_changes_little(tmp_path):
     header = nib.Nifti1Header()
     header.set_data_shape((30_000, 30_000, 30_000))
     (tmp_path / "huge.nii").write_bytes(header.binaryblock + bytes(4))
-    assert voxels_of(tmp_path / "huge.nii") == MOST_VOXELS
+    assert voxels_of(tmp_path / "huge.nii") == MAX_VOXELS
 
 
 def test_steps_of_a_larger_scan_are_given_more():
