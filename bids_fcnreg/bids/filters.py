@@ -40,7 +40,7 @@ Filters = Mapping[str, Mapping[str, Any]]
 def read_filter_file(path: Path) -> dict[str, dict[str, Any]]:
     """Read a filter file as fMRIPrep does, e.g. ``{"t1w": {"acquisition": "MPRAGE"}}``.
 
-    ``null`` (or ``"Query.NONE"``) requires that the entity is group_missing, ``"*"`` (or
+    ``null`` (or ``"Query.NONE"``) requires that the entity is absent, ``"*"`` (or
     ``"Query.ANY"``) that it is present. Queries for other images (``bold``, …) are ignored.
 
     Raises
