@@ -421,4 +421,4 @@ def _warn_of_orientation(*given: ImageLike | None) -> None:
 
 def _resolve_name(given: ImageLike) -> ImageLike:
     """Replace the name of the built-in template by its file."""
-    return image_path(given) if isinstance(given, str | os.PathLike[str]) else given
+    return image_path(given) if isinstance(given, str | os.PathLike) else given

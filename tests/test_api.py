@@ -40,7 +40,7 @@ def moved(tmp_path):
     return write_transform(tmp_path / "moved.h5", Transform((Affine(matrix),)))
 
 
-def test_what_the_documentation_shows(tmp_path):
+def test_examples_of_the_documentation(tmp_path):
     given = {"template": brain(), "scan": brain(6.0, turned=True), "folder": tmp_path}
     done = doctest.testmod(api, extraglobs=given)
     assert done.attempted > 5
@@ -90,7 +90,7 @@ def test_jacobian_of_a_known_growth(moved):
     assert np.allclose(fr.jacobian([moved, moved], brain(), log=True).get_fdata(), 2 * np.log(8))
 
 
-def test_slips_are_understood_or_told(moved):
+def test_common_mistakes_are_accepted_or_reported(moved):
     one, many = (fr.apply(brain(), brain(), given) for given in (moved, [moved]))
     np.testing.assert_array_equal(one.get_fdata(), many.get_fdata())
     with pytest.raises(
@@ -99,21 +99,21 @@ def test_slips_are_understood_or_told(moved):
         fr.apply(brain(), brain(), [moved], interpolation="NearestNeighbor")
 
 
-def test_arguments_in_the_wrong_order_are_told(moved):
+def test_arguments_in_the_wrong_order_are_reported(moved):
     with pytest.raises(InputError, match="Transforms are a list of ITK files, not Nifti1Image"):
         fr.jacobian(brain(), [moved])
     with pytest.raises(InputError, match="The moving imageis of type list: give a file"):
         fr.apply([moved], brain(), [moved])
 
 
-def test_an_empty_result_is_told(moved):
+def test_empty_result_gives_a_warning(moved):
     far = nib.Nifti1Image(brain().get_fdata(), np.diag([1, 1, 1, 1.0]))
     far.affine[:3, 3] = 5000
     with pytest.warns(UserWarning, match="the result is empty"):
         fr.apply(brain(), far, [moved])
 
 
-def test_labels_that_would_be_mixed_are_told(moved):
+def test_linear_interpolation_of_labels_gives_a_warning(moved):
     blocks = np.repeat(np.arange(4), 8)[:, None, None] * np.ones((32, 32, 32))
     labels = nib.Nifti1Image(blocks.astype("int16"), np.eye(4))
     with pytest.warns(UserWarning, match="looks like a label image"):
@@ -140,6 +140,6 @@ def test_no_transform_is_refused():
         fr.apply(brain(), brain(), [])
 
 
-def test_there_is_nothing_else():
+def test_unknown_attribute_raises():
     with pytest.raises(AttributeError, match="no attribute 'registre'"):
         fr.registre  # noqa: B018

@@ -21,7 +21,7 @@ from bids_fcnreg.atomic import (
 )
 
 
-def test_a_file_appears_whole_or_not_at_all(tmp_path):
+def test_file_is_written_atomically(tmp_path):
     path = tmp_path / "table.tsv"
     path.write_text("before")
     with pytest.raises(KeyError), replacing(path) as temporary:
@@ -35,7 +35,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
     assert path.read_text() == "after"
 
 
-def test_files_appear_together_or_not_at_all(tmp_path):
+def test_files_are_written_together_or_not_at_all(tmp_path):
     (tmp_path / "a.txt").write_text("before")
     with pytest.raises(KeyError), replacing_files(tmp_path) as new:
         (new / "a.txt").write_text("after")
@@ -57,7 +57,7 @@ def test_files_appear_together_or_not_at_all(tmp_path):
     }
 
 
-def test_what_is_compressed_counts_not_how(tmp_path):
+def test_checksum_of_decompressed_content(tmp_path):
     content = bytes(range(256)) * 999
     plain = tmp_path / "x.nii"
     plain.write_bytes(content)
@@ -76,7 +76,7 @@ def test_what_is_compressed_counts_not_how(tmp_path):
         assert uncompressed_checksum(packed) == hashlib.sha256(broken).hexdigest()
 
 
-def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path, monkeypatch):
+def test_only_stale_temporary_files_are_removed(tmp_path, monkeypatch):
     script = (
         "import sys, time\n"
         "from bids_fcnreg.atomic import replacing\n"

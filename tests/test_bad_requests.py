@@ -282,7 +282,7 @@ def refused(capsys: pytest.CaptureFixture, sentence: str, *words: object) -> Non
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_wrong_request_gets_one_sentence_and_nothing_is_made(name, study, capsys):
+def test_bad_request_gets_one_message_and_writes_nothing(name, study, capsys):
     make, sentence = CASES[name]
     words = make(study)
     folder = ["-w", study / "work"] if "-w" not in words else []
@@ -294,7 +294,7 @@ def test_a_wrong_request_gets_one_sentence_and_nothing_is_made(name, study, caps
 
 
 @pytest.mark.parametrize("out", ["in", "in/sub-01", "file", "/proc/here"])
-def test_an_output_folder_that_cannot_be(out, study, capsys):
+def test_invalid_output_directory_is_refused(out, study, capsys):
     (study / "file").touch()
     refused(capsys, out.rpartition("/")[0] or out, "in", out, "participant", "-w", "work")
 
@@ -308,7 +308,7 @@ def test_an_output_folder_that_cannot_be(out, study, capsys):
         (["nobody"], "invalid choice"),
     ],
 )
-def test_a_wrong_request_to_the_group_level(words, sentence, study, capsys):
+def test_bad_group_request_gets_one_message(words, sentence, study, capsys):
     (study / "out").mkdir()
     refused(capsys, sentence, "in", "out", *words)
 

@@ -102,7 +102,7 @@ def test_with_optimize_threads_do_not_follow_processors():
         ("mode = ?\n", ["not valid TOML", "line 1"]),
     ],
 )
-def test_a_wrong_file_is_refused_with_its_name_and_the_key(tmp_path, line, words):
+def test_invalid_file_is_refused_with_its_name_and_the_key(tmp_path, line, words):
     path = tmp_path / "settings.toml"
     path.write_text(line)
     with pytest.raises(InputError) as caught:
@@ -113,7 +113,7 @@ def test_a_wrong_file_is_refused_with_its_name_and_the_key(tmp_path, line, words
         assert word in sentence
 
 
-def test_a_file_that_is_not_there_or_not_text(tmp_path):
+def test_missing_or_binary_file_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"nothing\.toml cannot be read: No such file"):
         read_settings(tmp_path / "nothing.toml")
     (tmp_path / "image.toml").write_bytes(b"\xff\xfe\x00")
@@ -125,7 +125,7 @@ def test_a_file_that_is_not_there_or_not_text(tmp_path):
         load(load_text)
 
 
-def test_values_are_brought_into_their_form(tmp_path, monkeypatch):
+def test_values_are_normalized(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "settings.toml"
     path.write_text("participants = ['sub-01', '01', '02']\nwork_dir = 'w'\nmem_gb = 4\n")

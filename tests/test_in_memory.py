@@ -104,7 +104,7 @@ def xfm(tmp_path) -> Path:
 
 
 @pytest.mark.parametrize(("use", "image", "message"), CASES)
-def test_what_is_refused_of_files_is_refused_in_memory(use, image, message, xfm, tmp_path):
+def test_images_in_memory_are_checked_like_files(use, image, message, xfm, tmp_path):
     with pytest.raises(InputError, match=message) as refusal:
         USES[use](image, xfm)
     sentence = str(refusal.value)
@@ -122,7 +122,7 @@ def test_what_is_refused_of_files_is_refused_in_memory(use, image, message, xfm,
 
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("given", [values(), values().tolist(), 3, None, b"a.nii", MASK.dataobj])
-def test_what_is_no_image_is_refused(use, given, xfm):
+def test_objects_that_are_not_images_are_refused(use, given, xfm):
     if given is None and "mask" in use:
         return
     with pytest.raises(InputError, match=f"The {CALLED.get(use, use)}is of type") as refusal:
@@ -132,7 +132,7 @@ def test_what_is_no_image_is_refused(use, given, xfm):
 
 
 @pytest.mark.parametrize("interpolation", ["linear", "nearest", "label"])
-def test_what_is_not_finite_is_zero_in_the_result(xfm, tmp_path, interpolation):
+def test_nonfinite_values_become_zero(xfm, tmp_path, interpolation):
     data = np.rint(values())
     data[8, 9, 7], data[9, 9, 7], data[9, 9, 8] = np.nan, np.inf, -np.inf
     image, zero = nib.Nifti1Image(data, AFFINE), np.nan_to_num(data, posinf=0, neginf=0)
@@ -200,7 +200,7 @@ def test_a_truncated_file_opened_before_is_named(xfm, tmp_path):
             USES[use](image, xfm)
 
 
-def test_the_image_that_is_given_stays_as_it_is(xfm):
+def test_input_image_is_not_modified(xfm):
     data = values()
     data[0, 0, 0] = np.nan
     image = nib.Nifti1Image(data, AFFINE)
@@ -215,7 +215,7 @@ def test_the_image_that_is_given_stays_as_it_is(xfm):
         None, [[0, 0, 0], [1, 1]], "points", [[True, False, True]],
     ],
 )  # fmt: skip
-def test_points_that_are_none_are_refused(points, xfm):
+def test_invalid_points_are_refused(points, xfm):
     with pytest.raises(InputError, match="Points must be an array"):
         fr.map_points(points, [xfm])
 

@@ -28,7 +28,7 @@ def groups(tmp_path, monkeypatch):
     return write
 
 
-def test_the_tightest_of_nested_groups_counts(groups):
+def test_tightest_nested_cgroup_applies(groups):
     groups(
         "0::/slurm/job_7\n",
         slurm__job_7__memory_dot_max="max",
@@ -40,7 +40,7 @@ def test_the_tightest_of_nested_groups_counts(groups):
     assert resources.available_cpus() == 3
 
 
-def test_groups_of_version_1(groups):
+def test_cgroups_of_version_1(groups):
     groups(
         "5:cpu,cpuacct:/box\n4:memory:/box\n",
         memory__box__memory_dot_limit_in_bytes=str(GB),
@@ -51,7 +51,7 @@ def test_groups_of_version_1(groups):
     assert resources.available_cpus() == 1
 
 
-def test_without_limits_the_machine_counts(groups):
+def test_without_limits_the_machine_applies(groups):
     groups("1:cpu:/\n", cpu__cpu_dot_cfs_quota_us="-1", cpu__cpu_dot_cfs_period_us="100000")
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert resources.available_memory_gb() == round(0.9 * total / GB, 2)

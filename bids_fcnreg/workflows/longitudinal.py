@@ -118,7 +118,7 @@ def init_changes_wf(
     scans : sequence of Scan
         The sessions.
     reference : ReferenceSession
-        The one that changes are relative to.
+        Session that changes are relative to.
     template : Template
         Space of the atlas.
     atlas : Atlas

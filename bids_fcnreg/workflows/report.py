@@ -54,7 +54,7 @@ def init_anat_report_wf(
     scan : Scan
         Scan with its T1w images.
     templates : iterable of Template
-        What it is registered to.
+        Templates it is registered to.
     reference : ReferenceSession, optional
         The session that changes are relative to.
     name : str

@@ -24,7 +24,7 @@ cp -r disk/out second
 """
 
 
-def test_a_full_disk_is_told_and_with_more_room_the_same_command_goes_on(small_study, tmp_path):
+def test_full_disk_is_reported_and_rerun_resumes(small_study, tmp_path):
     (tmp_path / "disk").mkdir()
     own = ["unshare", "--mount"] + ["--map-root-user"] * (os.getuid() != 0)
     words = [small_study.bids, "disk/out", "participant", "-w", "disk/work", *small_study.words]

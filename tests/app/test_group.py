@@ -112,7 +112,7 @@ def report(study) -> SimpleNamespace:
     )
 
 
-def test_everybody_is_in_the_quality_table(study, report):
+def test_all_scans_are_in_the_quality_table(study, report):
     rows = {row["participant_id"]: row for row in report.quality}
     assert list(rows) == [f"sub-0{n}" for n in range(1, 7)]
     assert [row["status"] for row in report.quality] == ["done"] * 4 + ["failed", "missing"]
@@ -168,7 +168,7 @@ def judged(study) -> dict[str, Path]:
         path.write_bytes(content)
 
 
-def test_failed_registrations_are_left_out_of_the_means_and_named(study, report, judged):
+def test_failed_registrations_are_excluded_from_means_and_reported(study, report, judged):
     done = call(study, "group")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 excluded from the mean images (failed): sub-02" in done.stdout
@@ -185,7 +185,7 @@ def test_failed_registrations_are_left_out_of_the_means_and_named(study, report,
         assert told == ["good", "failed", "doubtful", "good", "n/a", "n/a"]
 
 
-def test_results_of_another_version_of_the_template_are_told(study, report, judged):
+def test_results_of_another_template_version_are_reported(study, report, judged):
     assert "different versions" not in report.printed
     content = json.loads(judged["04"].read_text())
     (uri,) = [uri for uri in content["SourcesSHA256"] if uri.endswith(study.template.name)]
@@ -199,7 +199,7 @@ def test_results_of_another_version_of_the_template_are_told(study, report, judg
     assert "version 1: sub-01, sub-02, sub-03; version 2: sub-04" in done.stdout
 
 
-def test_the_page_shows_all_and_links_to_what_is_there(study, report):
+def test_report_shows_all_scans_and_links_existing_files(study, report):
     assert "<h1>Bodies &amp; more</h1>" in report.page
     assert "4 of 6 scans registered" in report.page
     assert "sub-05 (failed): " in report.page
@@ -211,7 +211,7 @@ def test_the_page_shows_all_and_links_to_what_is_there(study, report):
     assert "1 missing (no T1w image): sub-06" in report.printed
 
 
-def test_a_scan_whose_results_are_damaged_is_left_out_of_the_report(study, report):
+def test_damaged_results_are_excluded_from_the_report(study, report):
     damaged = study.out / f"sub-02/anat/sub-02_space-{SPACE}_desc-preproc_T1w.nii.gz"
     content = damaged.read_bytes()
     damaged.write_bytes(content[: len(content) // 2])
@@ -239,7 +239,7 @@ def test_the_validator_finds_no_error(study, report):
     assert [issue for issue in issues if issue.get("severity") == "error"] == []
 
 
-def test_a_template_that_nothing_was_registered_to_is_told(study):
+def test_template_without_results_is_refused(study):
     words = command(study, "group")
     words[words.index("--template") + 1] = "MNI152NLin2009aSym:res-1"
     done = subprocess.run(words, capture_output=True, text=True)
@@ -247,7 +247,7 @@ def test_a_template_that_nothing_was_registered_to_is_told(study):
     assert f"no results in the space of MNI152NLin2009aSym, only in {SPACE}" in done.stderr
 
 
-def test_without_the_participant_level_there_is_nothing_to_report(study, tmp_path):
+def test_group_level_requires_participant_level_results(study, tmp_path):
     empty = SimpleNamespace(**vars(study) | {"out": tmp_path / "out", "folder": tmp_path})
     done = call(empty, "group")
     assert done.returncode == 2
@@ -313,13 +313,13 @@ def test_the_validator_finds_no_error_beside_a_study_template(study, template):
 TISSUES = ("CSF", "GM", "WM")
 
 
-def test_its_size_is_the_mean_size_of_the_study(template):
+def test_study_template_has_the_mean_size_of_the_study(template):
     mean = np.exp(np.mean(np.log(list(SIZES.values()))))
     found = volume(nib.load(template / "tpl-Bodies_res-01_desc-brain_mask.nii.gz"))
     assert found / volume(body()) == pytest.approx(mean**3, rel=0.1)  # 1.44
 
 
-def test_its_transforms_bring_every_scan_onto_it(study, template):
+def test_study_template_transforms_align_every_scan(study, template):
     reference = template / "tpl-Bodies_res-01_T1w.nii.gz"
     mask = nib.load(template / "tpl-Bodies_res-01_desc-brain_mask.nii.gz").get_fdata() > 0
     average = nib.load(reference).get_fdata()[mask]
@@ -363,7 +363,7 @@ def test_a_symmetric_template_that_keeps_its_scale(study):
     assert found / volume(body()) == pytest.approx(1, rel=0.1)
 
 
-def test_a_template_to_which_a_scan_is_added_goes_on_from_there(study, template):
+def test_warm_start_continues_from_a_study_template(study, template):
     words = [*WORDS[:2], "--template-iterations", 1, "--template-name", "More"]
     given = command(study, "group", *words, "--template-warm-start")
     given[given.index(str(study.template))] = str(template)
@@ -386,14 +386,14 @@ def test_a_template_to_which_a_scan_is_added_goes_on_from_there(study, template)
         ([*WORDS, "--template-name", "A", "--template", "x.nii"], "Use --template once"),
     ],
 )
-def test_wrong_words_for_a_template(study, words, sentence):
+def test_invalid_template_options_are_refused(study, words, sentence):
     done = call(study, "group", *words)
     assert done.returncode == 2
     assert sentence in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_training_on_the_study_registers_everybody_with_its_network(study):
+def test_group_training_registers_all_scans_with_its_network(study):
     out = study.folder / "trained"
     shutil.copytree(study.out, out, ignore=shutil.ignore_patterns("tpl-*", "group*"))
     own = SimpleNamespace(**vars(study) | {"out": out})

@@ -54,7 +54,7 @@ def study(tmp_path_factory) -> Path:
     return folder
 
 
-def test_the_app_registers_all_of_them(study):
+def test_app_registers_all_intensity_ranges(study):
     done = run(
         "bids_fcnreg", study / "in", study / "out", "participant", "-w", study / "work",
         "--template", study / "tpl-Small_T1w.nii.gz", "--mode", "predict", "--device", "cpu",
@@ -68,7 +68,7 @@ def test_the_app_registers_all_of_them(study):
 
 
 @pytest.mark.parametrize("label", CHANGES)
-def test_the_command_registers_all_of_them(study, label):
+def test_register_command_registers_all_intensity_ranges(study, label):
     done = run(
         "bids_fcnreg.cli.fcnreg", "register", study / "tpl-Small_T1w.nii.gz",
         study / f"in/sub-{label}/anat/sub-{label}_T1w.nii.gz", "-o", study / f"{label}_",

@@ -133,7 +133,7 @@ def same(one: Path, other: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(study):
+def test_rerun_resumes_after_sigkill(study):
     chance = random.Random(0)
     out, work = study.folder / "killed", study.folder / "killed_work"
     kills = 0
@@ -164,7 +164,7 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(study):
     assert not left, left
 
 
-def test_runs_at_once_make_one_dataset(study):
+def test_concurrent_runs_write_one_dataset(study):
     """A run for each participant, two for the first; one is killed and begun again."""
     labels = [f"{number:02d}" for number in range(1, AT_ONCE + 1)]
     for label in labels[2:]:
@@ -200,14 +200,14 @@ def test_runs_at_once_make_one_dataset(study):
     assert all("\tgood\t" in row or "\tdoubtful\t" in row or "\tfailed\t" in row for row in rows)
 
 
-def test_a_run_waits_for_another_in_the_same_work_folder(study):
+def test_run_waits_for_another_run_in_the_same_work_directory(study):
     who = "--participant-label 01 02"  # there may be more by now
     apps = [start(study, "both", more=f"{who} --nprocs {number}") for number in (1, 2)]
     assert [app.wait() for app in apps] == [0, 0]
     same(study.out, study.folder / "both")
 
 
-def test_a_killed_group_level_goes_on(study):
+def test_group_level_resumes_after_sigkill(study):
     chance = random.Random(1)
     whole = study.folder / "whole"
     started = time.monotonic()
@@ -238,7 +238,7 @@ def test_a_killed_group_level_goes_on(study):
         "train --train-steps 4 4 0 --mode predict --omp-nthreads 1",
     ],
 )
-def test_a_killed_template_or_training_goes_on(task, study, running_in, tmp_path):
+def test_study_template_and_training_resume_after_sigkill(task, study, running_in, tmp_path):
     chance = random.Random(4)
     shutil.copytree(study.folder / "in", tmp_path / "in")
     add_copy(tmp_path / "in", "03")

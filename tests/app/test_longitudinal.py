@@ -72,7 +72,7 @@ def study(tmp_path_factory) -> SimpleNamespace:
     return SimpleNamespace(folder=folder, out=out, printed=done.stdout)
 
 
-def test_every_session_has_all_that_a_session_has(study):
+def test_every_session_has_all_outputs(study):
     names = {}
     for label in ("sub-01_ses-pre", "sub-01_ses-post", "sub-02_ses-pre"):
         anat = study.out / label.replace("_", "/") / "anat"
@@ -82,7 +82,7 @@ def test_every_session_has_all_that_a_session_has(study):
     assert (study.out / "sub-01.html").exists()
 
 
-def test_it_tells_of_each_session_and_of_their_base(study):
+def test_progress_of_sessions_and_base_is_printed(study):
     assert "sub-01: registration of sessions" in study.printed
     for label in ("sub-01_ses-pre", "sub-01_ses-post", "sub-02_ses-pre"):
         assert f"{label}: preprocessing" in study.printed
@@ -134,7 +134,7 @@ def test_the_reference_session_is_reported_before_the_run(study, tmp_path, table
     assert told in done.stdout
 
 
-def test_a_reference_session_that_nobody_has_is_refused(study, tmp_path):
+def test_unknown_reference_session_is_refused(study, tmp_path):
     shutil.copytree(study.folder / "bids", tmp_path / "bids")
     done = dry_run(tmp_path, "--longitudinal", "--reference-session", "baseline")
     assert done.returncode == 2
@@ -144,7 +144,7 @@ def test_a_reference_session_that_nobody_has_is_refused(study, tmp_path):
     assert "requires --longitudinal" in done.stderr
 
 
-def test_a_participant_without_the_chosen_session_is_warned_of(study, tmp_path):
+def test_participant_without_the_reference_session_gets_a_warning(study, tmp_path):
     shutil.copytree(study.folder / "bids", tmp_path / "bids")
     for session in ("6m", "9m"):
         name = f"sub-03_ses-{session}"
@@ -171,7 +171,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream, delimiter="\t"))
 
 
-def test_what_grew_is_in_the_table_of_changes(study):
+def test_volume_changes_are_in_the_table(study):
     path = study.out / "sub-01" / "anat" / f"sub-01_seg-atlas_desc-{SPACE}Changes_dseg.tsv"
     rows = {row["name"]: row for row in read_rows(path)}
     assert float(rows["core"]["ses-pre_change_percent"]) == 0

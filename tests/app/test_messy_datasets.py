@@ -56,7 +56,7 @@ def run(small_study, tmp_path_factory) -> SimpleNamespace:
 
 
 @pytest.mark.parametrize("which", ["dry", "done"])
-def test_what_is_not_used_is_named_before_the_run(run, which):
+def test_unused_images_are_reported_before_the_run(run, which):
     lines = getattr(run, which).stdout.splitlines()
     for words in (
         "warning: sub-01_bad/anat/sub-01_T1w.nii.gz: ",
@@ -76,7 +76,7 @@ def test_what_is_not_used_is_named_before_the_run(run, which):
         assert words in line
 
 
-def test_only_what_belongs_to_a_scan_is_registered(run):
+def test_only_valid_images_are_registered(run):
     assert run.dry.returncode == 0
     assert run.done.returncode == 1, run.done.stdout + run.done.stderr
     assert "1 of 4 done" in run.done.stdout
@@ -86,7 +86,7 @@ def test_only_what_belongs_to_a_scan_is_registered(run):
     assert json.loads(sidecar.read_text())["Sources"] == [f"bids:raw:{source}"]
 
 
-def test_names_of_results_are_those_that_were_checked(run):
+def test_output_names_match_the_checked_names(run):
     (scan,) = (scan for scan in find_scans(run.bids) if scan.label == "sub-01")
     templates = [resolve_template(str(run.study.template))]
     known = set(output_names(scan, templates, choose_atlases((), templates)))
@@ -133,7 +133,7 @@ def test_the_output_of_fmriprep_is_refused_as_input(tmp_path, capsys, level):
     assert not (tmp_path / "out").exists()
 
 
-def test_verbose_names_all(tmp_path, capsys):
+def test_verbose_lists_all_images(tmp_path, capsys):
     bids = tmp_path / "in"
     names = [
         f"sub-{n:02d}/anat/sub-{n:02d}{more}_T1w.nii" for n in range(9) for more in ("", "_x")

@@ -114,12 +114,12 @@ def test_an_odd_scan_is_registered(done, label):
         ("blocked", "sub-blocked is no folder: move it, for results belong there."),
     ],
 )
-def test_what_cannot_be_done_is_told_and_leaves_no_transform(done, label, sentence):
+def test_failed_scan_is_reported_and_has_no_transform(done, label, sentence):
     assert done.run.returncode == 1, done.run.stdout + done.run.stderr
     (told,) = (line for line in done.run.stdout.splitlines() if f"sub-{label} failed" in line)
     assert sentence in told
     assert not list(done.out.glob(f"sub-{label}/anat/*_xfm.*"))
 
 
-def test_the_input_is_as_it_was(done):
+def test_input_is_unchanged(done):
     assert done.after == done.before

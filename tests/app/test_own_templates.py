@@ -56,7 +56,7 @@ def call(words: list, *more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True)
 
 
-def test_what_is_assumed_is_told_before_the_run_and_of_a_dry_run(study):
+def test_assumptions_are_reported_before_run_and_dry_run(study):
     for done in (study.dry, study.run):
         assert done.returncode == 0, done.stdout + done.stderr
         told = f"warning: {study.scan} has no orientation"
@@ -86,7 +86,7 @@ def test_results_have_legal_names_and_claim_no_more_than_the_scan(study):
     assert right < np.argwhere(np.asarray(labels.dataobj) == 1)[:, 0].mean()
 
 
-def test_itk_takes_the_points_of_a_sheared_template_where_we_do(study):
+def test_itk_maps_points_of_a_sheared_template_equally(study):
     anat = study.folder / "out/sub-01/anat"
     brain = nib.load(study.template / "tpl-My_Study_res-2_T1w.nii.gz")
     points = nib.affines.apply_affine(brain.affine, np.argwhere(brain.get_fdata() > 0)[::997])

@@ -86,7 +86,7 @@ def test_checksums_lead_from_each_result_back_to_the_inputs(study):
     assert quality["weights"] == load(packaged_weights("diffeomorphic"))[1]
 
 
-def test_a_touched_input_is_not_a_changed_one(study):
+def test_touched_input_is_not_reprocessed(study):
     before = made(study)
     for path in study.folder.joinpath("in").rglob("*.nii.gz"):
         os.utime(path)
@@ -95,7 +95,7 @@ def test_a_touched_input_is_not_a_changed_one(study):
     assert not [name for name in before if again[name] != before[name] and "ds_" not in name]
 
 
-def test_a_changed_input_is_noticed_and_its_results_are_made_again(study):
+def test_changed_input_is_reprocessed(study):
     scan = study.folder / "in/sub-01/anat/sub-01_T1w.nii.gz"
     anat = study.out / "sub-01/anat"
     image = anat / "sub-01_desc-preproc_T1w.nii.gz"
@@ -175,7 +175,7 @@ def test_the_same_model_and_atlas_by_another_path_are_the_same(study, tmp_path):
     assert "made from another lobes.nii.gz" in told
 
 
-def test_another_network_is_noticed(study, tmp_path):
+def test_changed_network_is_detected(study, tmp_path):
     model = tmp_path / "mine.safetensors"
     shutil.copy(packaged_weights("diffeomorphic"), model)
     words = ("--dry-run", "--model", str(model))
@@ -188,7 +188,7 @@ def test_another_network_is_noticed(study, tmp_path):
     path.write_text(text)
 
 
-def test_damaged_results_are_made_whole_again(study):
+def test_damaged_results_are_restored(study):
     files = list(study.out.glob("sub-01/anat/*"))
     whole = {path: digest(path) for path in files if path.suffix != ".json"}
     for number, path in enumerate(files):
@@ -200,7 +200,7 @@ def test_damaged_results_are_made_whole_again(study):
     assert all(json.loads(path.read_text()) for path in files if path.suffix == ".json")
 
 
-def test_damaged_intermediate_results_are_made_again(study):
+def test_damaged_intermediate_results_are_recomputed(study):
     files = study.out.glob("sub-01/anat/*")
     whole = {path: digest(path) for path in files if path.suffix != ".json"}
     picks = ("extract/result_*.pklz", "scale/preproc.nii.gz", "debias/result_*.pklz",
@@ -220,7 +220,7 @@ def test_damaged_intermediate_results_are_made_again(study):
     assert {path: digest(path) for path in whole} == whole
 
 
-def test_a_bit_that_has_flipped_is_noticed(study):
+def test_bit_flip_is_detected(study):
     """Sizes and times stay, as when a disk rots."""
     files = study.out.glob("sub-01/anat/*")
     whole = {path: digest(path) for path in files if path.suffix != ".json"}
@@ -234,7 +234,7 @@ def test_a_bit_that_has_flipped_is_noticed(study):
     assert {path: digest(path) for path in whole} == whole
 
 
-def test_a_changed_template_is_noticed(study):
+def test_changed_template_is_detected(study):
     before = made(study)
     change(study.template)
     assert f"{CHANGED}: sub-01 (tpl-Small_T1w.nii.gz)\n" in run(study)

@@ -54,7 +54,7 @@ def quality_file(folder, label, space, **numbers):
     path.write_text(json.dumps(usual | numbers))
 
 
-def test_our_own_errors_are_told_in_their_own_words(tmp_path):
+def test_input_errors_are_reported_with_their_message(tmp_path):
     sentence = "/in/a.nii.gz cannot be read (truncated): get it again."
     crash(tmp_path, 10, "sub_01_wf", "preprocess_wf.conform",
           f"bids_fcnreg.errors.InputError: {sentence}")  # fmt: skip
@@ -97,12 +97,12 @@ def test_quality_is_found_by_session_and_space(tmp_path):
     "damage",
     [{"mode": ["a"]}, {"verdict": 5}, {"similarity": "0.5"}, {"similarity": None}, {"seconds": 1}],
 )
-def test_damaged_quality_is_none(tmp_path, damage):
+def test_damaged_quality_is_ignored(tmp_path, damage):
     quality_file(tmp_path / "sub-01" / "anat", "sub-01", "A", **damage)
     assert read_quality_by_space(tmp_path, "sub-01") == {}
 
 
-def test_registrations_that_are_not_good_are_found(tmp_path):
+def test_doubtful_and_failed_registrations_are_reported(tmp_path):
     for space, verdict in (("A", "good"), ("B", "failed"), ("C", "doubtful")):
         reason = None if verdict == "good" else "Why."
         quality_file(tmp_path / "sub-01" / "anat", "sub-01", space,
@@ -112,7 +112,7 @@ def test_registrations_that_are_not_good_are_found(tmp_path):
     assert quality_warnings(tmp_path, "sub-01", ("failed",)) == both[:1]
 
 
-def test_the_closing_table_tells_everything(tmp_path):
+def test_summary_table_shows_all_columns(tmp_path):
     quality_file(tmp_path / "sub-01" / "anat", "sub-01", "MNI",
                  similarity_initial=0.1, similarity=0.75, folds_percent=0.00041,
                  verdict="doubtful", verdict_reason="It is upside down.")  # fmt: skip
@@ -162,7 +162,7 @@ TEMPLATES = ("MNI152NLin2009cAsym", "MNIPediatricAsym+3", "MyOwnStudyTemplateOfT
         "sub-患者一_ses-första",
     ],
 )
-def test_names_in_the_closing_table_are_whole_and_lines_fit(tmp_path, label, spaces, width):
+def test_summary_table_fits_and_keeps_names_whole(tmp_path, label, spaces, width):
     for space in spaces:
         quality_file(tmp_path.joinpath(*label.split("_"), "anat"), label, space,
                      similarity_initial=0.1, similarity=0.75, folds_percent=0.00041)  # fmt: skip
@@ -180,7 +180,7 @@ def test_names_in_the_closing_table_are_whole_and_lines_fit(tmp_path, label, spa
         assert cell_len(line.rstrip()) <= width or len(line.split()) == 1
 
 
-def test_the_closing_table_keeps_what_has_room(tmp_path):
+def test_summary_table_drops_columns_that_do_not_fit(tmp_path):
     label = "sub-01_ses-baseline"
     quality_file(tmp_path.joinpath(*label.split("_"), "anat"), label, TEMPLATES[0],
                  similarity_initial=0.1, similarity=0.75, folds_percent=0.00041)  # fmt: skip

@@ -103,7 +103,7 @@ def test_templateflow_segmentation_and_description(template, spec, file):
         ("none.nii.gz", "does not exist"),
     ],
 )
-def test_what_is_not_there(template, spec, words):
+def test_missing_items_are_refused(template, spec, words):
     with pytest.raises(InputError, match=words):
         resolve_atlas(spec, template)
 
@@ -137,7 +137,7 @@ def test_file_named_like_an_atlas(template, tmp_path):
         ("index\tname\n1\ta\n1\tb\n", "index 1 twice"),
     ],
 )
-def test_wrong_tables(template, tmp_path, table, words):
+def test_invalid_lookup_tables_are_refused(template, tmp_path, table, words):
     path = save(tmp_path / "a.nii.gz")
     (tmp_path / "a.tsv").write_text(table)
     with pytest.raises(InputError, match=words):
@@ -145,14 +145,14 @@ def test_wrong_tables(template, tmp_path, table, words):
 
 
 @pytest.mark.parametrize("data", [LABELS / 2, -LABELS])
-def test_values_that_are_no_labels(template, tmp_path, data):
+def test_values_that_are_not_labels_are_refused(template, tmp_path, data):
     with pytest.raises(InputError, match="not whole numbers"):
         resolve_atlas(str(save(tmp_path / "a.nii.gz", data)), template)
     with pytest.raises(InputError, match="cannot be read"):
         resolve_atlas(f"{save(tmp_path / 'b.nii.gz')}:{tmp_path / 'none.tsv'}", template)
 
 
-def test_labels_elsewhere_are_refused(template, tmp_path):
+def test_labels_outside_the_brain_are_refused(template, tmp_path):
     affine = np.eye(4)
     affine[:3, 3] = 50
     nib.save(nib.Nifti1Image(LABELS.astype("float32"), affine), tmp_path / "far.nii.gz")

@@ -102,7 +102,7 @@ def test_filter_file_narrows_the_images(dataset, tmp_path):
 @pytest.mark.parametrize(
     ("value", "number"), [(None, 1), ("*", 2), ("Query.NONE", 1), (2, 1), ("02", 1)]
 )
-def test_filter_words_for_absent_and_present(dataset, tmp_path, value, number):
+def test_filter_values_for_absent_and_present(dataset, tmp_path, value, number):
     path = write(tmp_path / "f.json", {"t1w": {"run": value, "session": "a"}})
     scans = find_scans(dataset, ["02"], filters=read_filter_file(path))
     assert [len(s.t1w) for s in scans] == [number]
@@ -125,12 +125,12 @@ def test_filter_cannot_undo_the_command_line(dataset, tmp_path):
         ([], "one object per query"),
     ],
 )
-def test_wrong_filter_files(tmp_path, content, words):
+def test_invalid_filter_files_are_refused(tmp_path, content, words):
     with pytest.raises(InputError, match=words):
         read_filter_file(write(tmp_path / "f.json", content))
 
 
-def test_unreadable_filter_file(tmp_path):
+def test_unreadable_filter_file_is_refused(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         read_filter_file(tmp_path / "none.json")
     (tmp_path / "f.json").write_text("{")
@@ -138,7 +138,7 @@ def test_unreadable_filter_file(tmp_path):
         read_filter_file(tmp_path / "f.json")
 
 
-def test_broken_link_is_found_for_the_reader_to_complain(dataset):
+def test_broken_link_is_listed_as_an_image(dataset):
     path = dataset / "sub-01" / "anat" / "sub-01_T1w.nii.gz"
     path.unlink()
     path.symlink_to("../../.git/annex/objects/gone")
@@ -155,12 +155,12 @@ def test_broken_link_is_found_for_the_reader_to_complain(dataset):
         ({"participants": ["03"]}, "no T1w image that matches the selection"),
     ],
 )
-def test_what_is_not_there(dataset, arguments, words):
+def test_missing_items_are_refused(dataset, arguments, words):
     with pytest.raises(InputError, match=words):
         find_scans(dataset, **arguments)
 
 
-def test_not_a_dataset(tmp_path, dataset):
+def test_directory_without_dataset_is_refused(tmp_path, dataset):
     with pytest.raises(InputError, match="is not a directory"):
         find_scans(tmp_path / "none")
     with pytest.raises(InputError, match=r"no dataset_description\.json"):
@@ -184,6 +184,6 @@ def test_validator_reports_and_does_not_stop(real_data):
     assert len(find_scans(real_data / "ds002748")) == 36
 
 
-def test_validator_names_a_wrong_file(dataset):
+def test_validator_reports_an_invalid_file(dataset):
     (dataset / "sub-01" / "anat" / "strange.nii.gz").touch()
     assert any("/sub-01/anat/strange.nii.gz" in line for line in validate(dataset))

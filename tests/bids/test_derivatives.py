@@ -50,7 +50,7 @@ def test_published_source_has_its_doi(raw, tmp_path, doi):
     assert source == [{"URL": "https://doi.org/10.1/x", "DOI": "doi:10.1/x"}]
 
 
-def test_again_keeps_what_users_wrote(raw, tmp_path):
+def test_rerun_keeps_changes_of_users(raw, tmp_path):
     out = tmp_path / "out"
     prepare_output(out, raw)
     (out / "README.md").write_text("Mine.")
@@ -64,7 +64,7 @@ def test_again_keeps_what_users_wrote(raw, tmp_path):
     assert (out / "dataset_description.json").stat().st_mtime_ns == before
 
 
-def test_several_at_once(raw, tmp_path):
+def test_concurrent_calls(raw, tmp_path):
     out = tmp_path / "out"
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: prepare_output(out, raw), range(16)))
@@ -73,7 +73,7 @@ def test_several_at_once(raw, tmp_path):
     assert names == {".bidsignore", "README.md", "dataset_description.json", "logs"}
 
 
-def test_other_things_in_the_folder_are_told_until_it_is_ours(raw, tmp_path):
+def test_unrelated_files_are_reported_until_it_is_a_dataset(raw, tmp_path):
     out = tmp_path / "out"
     assert unrelated_files(out) == []
     for name in ("holiday", "work", "logs", ".cache"):
@@ -89,7 +89,7 @@ def test_derivatives_given_in_place_of_the_dataset(raw, tmp_path):
         prepare_output(tmp_path / "out", tmp_path / "out")
 
 
-def test_refuses_the_input_and_the_folders_of_others(raw, tmp_path):
+def test_input_and_foreign_datasets_are_refused(raw, tmp_path):
     with pytest.raises(InputError, match="is the dataset itself"):
         prepare_output(raw, raw)
     other = tmp_path / "other"

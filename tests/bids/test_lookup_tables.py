@@ -43,7 +43,7 @@ def atlas(template, tmp_path):
 
 
 @pytest.mark.parametrize("column", ["name", "Name", "label", "LABEL"])
-def test_a_table_that_fits_is_not_doubted(atlas, column):
+def test_consistent_table_gives_no_warning(atlas, column):
     found = atlas(f"index\t{column}", TRUE)
     assert dict(found.labels) == TRUE
     assert found.doubts == ()
@@ -56,18 +56,18 @@ def test_a_background_may_have_a_name(atlas, zero):
     assert atlas("index\tname", {0: zero, **TRUE}).doubts == ()
 
 
-def test_indices_from_zero_are_doubted(atlas):
+def test_indices_from_zero_give_a_warning(atlas):
     doubts = atlas("index\tname", {0: "left", 1: "right", 2: "spot"}).doubts
     assert "calls label 0 'left'" in doubts[0] and "shifted by one" in doubts[0]
     assert "1 of 3 labels" in doubts[1] and "(5)" in doubts[1]
 
 
-def test_a_named_background_is_doubted_where_all_labels_have_names(atlas):
+def test_named_background_gives_a_warning_if_all_labels_have_names(atlas):
     (doubt,) = atlas("index\tname", {0: "hippocampus", **TRUE}).doubts
     assert "calls label 0 'hippocampus'" in doubt
 
 
-def test_names_without_labels_and_labels_without_names_are_doubted(atlas):
+def test_names_without_labels_and_labels_without_names_give_warnings(atlas):
     (doubt,) = atlas("index\tname", {**TRUE, 7: "x", 8: "y"}).doubts
     assert "2 of 5 names" in doubt and "(7, 8)" in doubt and Path("a.tsv").name in doubt
     (doubt,) = atlas("index\tname", {1: "left"}).doubts
@@ -81,7 +81,7 @@ def test_a_table_of_another_atlas_is_refused(atlas, rows):
 
 
 @pytest.mark.parametrize("header", ["index\tregion", "index\tlabel"])
-def test_a_table_without_names_is_doubted(atlas, header):
+def test_table_without_names_gives_a_warning(atlas, header):
     found = atlas(header, {1: 1, 2: 2, 5: 5})
     assert dict(found.labels) == {1: "1", 2: "2", 5: "5"}
     assert "has no column name" in found.doubts[0]

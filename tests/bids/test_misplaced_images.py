@@ -81,7 +81,7 @@ IN_SESSION = "sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz"
     ],
 )
 @pytest.mark.parametrize("participants", [(), ("01",)])
-def test_a_stray_image_is_named_and_not_used(tmp_path, good, stray, reason, participants):
+def test_misplaced_image_is_reported_and_not_used(tmp_path, good, stray, reason, participants):
     root = make(tmp_path, good, stray, "sub-02/anat/sub-02_T1w.nii.gz")
     scans = find_scans(root, participants)
     assert [scan.t1w for scan in scans] == [
@@ -102,7 +102,7 @@ def test_a_stray_image_is_named_and_not_used(tmp_path, good, stray, reason, part
         "sub-01/anat/sub-01_task-rest_acq-A_ce-gad_rec-norm_run-1_echo-2_part-mag_T1w.nii.gz",
     ],
 )
-def test_legal_names_are_used_without_a_word(tmp_path, name):
+def test_valid_names_are_used_without_a_note(tmp_path, name):
     root = make(tmp_path, name)
     assert [scan.t1w for scan in find_scans(root)] == [(root / name,)]
     assert notes(root) == ""
@@ -120,11 +120,11 @@ def test_legal_names_are_used_without_a_word(tmp_path, name):
         "derivatives/x/sub-01/anat/sub-01_T1w.nii.gz",
     ],
 )
-def test_what_is_no_t1w_is_not_named(tmp_path, name):
+def test_other_images_are_not_reported(tmp_path, name):
     assert notes(make(tmp_path, GOOD, name)) == ""
 
 
-def test_who_has_misnamed_images_only_fails_alone(tmp_path):
+def test_participant_with_only_misnamed_images_fails_alone(tmp_path):
     root = make(
         tmp_path,
         "sub-01/anat/sub-02_T1w.nii.gz",
@@ -157,7 +157,7 @@ def test_who_has_misnamed_images_only_fails_alone(tmp_path):
         find_scans(root, ["01"])
 
 
-def test_thousands_of_stray_images_take_one_line(tmp_path):
+def test_thousands_of_misplaced_images_take_one_line(tmp_path):
     names = [f"sub-{n:04d}/anat/old/sub-{n:04d}_T1w.nii.gz" for n in range(2000)]
     root = make(tmp_path, GOOD, *names)
     said = notes(root)
@@ -235,14 +235,14 @@ def test_derivatives_that_do_not_say_so_are_refused(tmp_path):
         find_scans(root)
 
 
-def test_a_label_that_no_folder_can_have(tmp_path):
+def test_impossible_label_is_refused(tmp_path):
     root = make(tmp_path, GOOD)
     for label in ("a" * 5000, "", "x\0"):
         with pytest.raises(InputError, match="is not in"):
             find_scans(root, [label])
 
 
-def test_images_of_other_sessions_fail_nobody(tmp_path):
+def test_misplaced_images_of_other_sessions_are_ignored(tmp_path):
     root = make(
         tmp_path,
         IN_SESSION,
@@ -255,7 +255,7 @@ def test_images_of_other_sessions_fail_nobody(tmp_path):
     assert "ses-1_rescan" in said and "sub-02" not in said
 
 
-def test_an_illegal_participant_who_is_asked_for(tmp_path):
+def test_invalid_participant_directory_is_refused(tmp_path):
     root = make(tmp_path, GOOD, "sub-01_bad/anat/sub-01_T1w.nii.gz")
     with pytest.raises(
         InputError, match="sub-01_bad is not a valid name of a participant's directory"
@@ -273,7 +273,7 @@ def test_names_that_cannot_be_printed_are_escaped(tmp_path):
     notes(root).encode()
 
 
-def test_sessions_of_different_kinds_are_told(tmp_path):
+def test_sessions_of_different_kinds_are_reported(tmp_path):
     anat = "sub-01/ses-{0}/anat/sub-01_ses-{0}_{1}T1w.nii.gz"
     root = make(tmp_path, anat.format(1, "acq-A_"), anat.format(2, "acq-B_run-2_"))
     assert (
@@ -284,7 +284,7 @@ def test_sessions_of_different_kinds_are_told(tmp_path):
     assert notes(root) == ""
 
 
-def test_a_filter_of_participants_has_no_effect_and_says_so(tmp_path):
+def test_participant_filter_has_no_effect_and_is_reported(tmp_path):
     root = make(tmp_path, GOOD, "sub-02/anat/sub-02_T1w.nii.gz")
     filters = read_filter_file(write(tmp_path / "f.json", {"t1w": {"subject": "01"}}))
     dataset = read_dataset(root, filters=filters)
@@ -329,7 +329,7 @@ def test_a_filter_without_effect_gets_a_hint(tmp_path, query, words):
         find_scans(root, filters=filters)
 
 
-def test_one_value_without_effect_is_told_where_others_match(tmp_path):
+def test_unmatched_filter_value_is_reported(tmp_path):
     root = make(tmp_path, IN_SESSION)
     path = write(tmp_path / "f.json", {"t1w": {"session": ["1", "01"]}, "roi": {"label": "x"}})
     said = summarize(read_dataset(root, filters=read_filter_file(path)).notes)

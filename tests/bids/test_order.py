@@ -81,7 +81,7 @@ def test_labels_that_tell_the_time_are_in_its_order(ordered, tmp_path):
         "7 rescan",
     ],
 )
-def test_labels_that_do_not_tell_the_time_are_called_uncertain(sessions, tmp_path):
+def test_labels_without_temporal_order_are_uncertain(sessions, tmp_path):
     reference = choose_reference(tmp_path, scans(*sessions.split()))
     assert not reference.certain
     assert "neither acq_time nor the labels give the temporal order" in reference.reason
@@ -132,7 +132,7 @@ def test_dates_that_do_not_tell_sessions_apart_are_not_used(times, tmp_path):
     assert choose_reference(tmp_path, scans("2", "10")).reason == "first by session label"
 
 
-def test_a_table_that_cannot_be_read_is_as_none(tmp_path):
+def test_unreadable_table_is_ignored(tmp_path):
     write_sessions(tmp_path)
     (tmp_path / "sub-01" / "sub-01_sessions.tsv").write_bytes(b"\xff\xfe\x00session")
     assert choose_reference(tmp_path, scans("2", "10")).session == "2"
@@ -166,7 +166,7 @@ def test_dates_of_scans_tsv_decide_where_sessions_tsv_does_not(tmp_path):
     assert choose_reference(tmp_path, found).session == "A"
 
 
-def test_a_reference_that_was_asked_for_is_taken_or_missed(tmp_path):
+def test_requested_reference_is_chosen_or_missing(tmp_path):
     found = scans("pre", "post")
     reference = choose_reference(tmp_path, found, "post")
     assert (reference.session, reference.certain) == ("post", True)

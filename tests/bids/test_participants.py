@@ -60,7 +60,7 @@ def test_rows_that_contradict_each_other_are_reported_and_not_used(read, lines):
     assert "conflicting rows for sub-01" in people.doubts[0]
 
 
-def test_rows_that_say_the_same_twice_are_used(read):
+def test_duplicate_equal_rows_are_used(read):
     people = read("participant_id age", "sub-01 20", "sub-01 20", "sub-02 30")
     assert people.find("01") == {"age": "20"}
     assert people.doubts == ()
@@ -74,13 +74,13 @@ def test_labels_that_are_not_those_of_the_folders_are_reported_with_a_hint(read,
     assert people.doubts[1].endswith("participants.tsv has no row for sub-01")
 
 
-def test_people_without_folder_are_reported_without_a_hint(read):
+def test_participants_without_directory_are_reported_without_a_hint(read):
     people = read("participant_id age", "sub-01 20", "sub-02 30", "sub-99 40")
     (doubt,) = people.doubts
     assert "without a directory: 99. " in doubt
 
 
-def test_no_table_says_nothing(tmp_path):
+def test_missing_table_gives_no_values(tmp_path):
     (tmp_path / "sub-01").mkdir()
     people = read_participants(tmp_path)
     assert people.find("01") == {}

@@ -85,7 +85,7 @@ def test_phase_images_are_left_out_and_named(tmp_path):
     assert "sub-01_part-phase_T1w.nii.gz: not used, because it is part-phase" in said
 
 
-def test_the_same_of_many_scans_is_said_once(tmp_path):
+def test_equal_notes_are_merged(tmp_path):
     for number in range(50):
         anat = tmp_path / f"sub-{number:02d}" / "anat"
         anat.mkdir(parents=True)
@@ -108,7 +108,7 @@ def test_the_same_of_many_scans_is_said_once(tmp_path):
     ],
 )
 @pytest.mark.parametrize("same", [True, False])
-def test_two_files_of_the_same_entities(tmp_path, one, other, same):
+def test_two_files_with_the_same_entities(tmp_path, one, other, same):
     anat = tmp_path / "sub-01" / "anat"
     anat.mkdir(parents=True)
     for name, content in ((one, b"x" * 3_000_000), (other, b"x" * (3_000_000 - (not same)))):

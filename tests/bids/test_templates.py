@@ -72,7 +72,7 @@ def test_builtin_mask_is_made_once(builtin):
     assert [path.name for path in folder.iterdir()] == [builtin.mask.name]
 
 
-def test_a_mask_that_the_disk_has_damaged_is_made_again(builtin):
+def test_damaged_mask_is_recomputed(builtin):
     whole = builtin.mask.read_bytes()
     builtin.mask.write_bytes(whole[:999])
     assert materialise(resolve_template("MNI152NLin2009aSym"), builtin.mask.parent) == builtin
@@ -118,12 +118,12 @@ def test_head_loses_what_is_outside_its_mask(archive, tmp_path):
         ("a b", "is neither a file nor the name"),
     ],
 )
-def test_what_is_not_there(archive, spec, words):
+def test_missing_items_are_refused(archive, spec, words):
     with pytest.raises(InputError, match=words):
         resolve_template(spec)
 
 
-def test_file_that_cannot_be_downloaded_is_named_soon(archive):
+def test_failed_download_is_reported_quickly(archive):
     wanted = archive / "tpl-Nowhere" / "tpl-Nowhere_res-01_T1w.nii.gz"
     wanted.parent.mkdir()
     wanted.touch()
@@ -135,7 +135,7 @@ def test_file_that_cannot_be_downloaded_is_named_soon(archive):
     assert str(wanted.parent) in str(caught.value)
 
 
-def test_home_that_cannot_be_made(tmp_path):
+def test_unwritable_templateflow_home_is_reported(tmp_path):
     (tmp_path / "file").touch()
     code = (
         "from bids_fcnreg.bids.templates import resolve_template\n"
@@ -206,7 +206,7 @@ def test_large_head_on_zero_background_is_no_brain(tmp_path):
         resolve_template(str(path))
 
 
-def test_mask_of_nothing(tmp_path):
+def test_empty_mask_is_refused(tmp_path):
     path = save(tmp_path / "x_T1w.nii.gz", HEAD)
     save(tmp_path / "x_desc-brain_mask.nii.gz", -1.0 * BALL)
     with pytest.raises(InputError, match=r"x_desc-brain_mask\.nii\.gz has no voxel above 0\.5"):
@@ -351,7 +351,7 @@ def test_linked_folder_is_the_folder(tmp_path):
     assert resolve_template(str(tmp_path / "link")).space == "Own"
 
 
-def test_a_folder_beside_us_does_not_hide_a_name(archive, tmp_path, monkeypatch):
+def test_directory_in_the_cwd_does_not_hide_a_template_name(archive, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "Kids").mkdir()
     assert resolve_template("Kids:cohort-1").space == "Kids+1"

@@ -105,7 +105,7 @@ def test_a_fingerprint_is_of_all_that_is_read(tmp_path):
     assert Brain(brain.image).fingerprint not in (before, brain.fingerprint)
 
 
-def test_what_is_wrong_is_said(raw, tmp_path):
+def test_invalid_data_are_refused(raw, tmp_path):
     describe(tmp_path / "empty", DatasetType="derivative")
     (tmp_path / "nothing.txt").write_text("# nothing\n")
     (tmp_path / "gone.txt").write_text("gone.nii.gz\n")

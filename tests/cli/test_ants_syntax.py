@@ -81,7 +81,9 @@ def test_brackets_and_commas_in_names_of_files(tmp_path, monkeypatch):
         ("-o Linear[x.mat,1]", "writing the composed transform is not supported"),
     ],
 )
-def test_what_is_not_offered_is_said_with_what_is(words, message, capsys, tmp_path, monkeypatch):
+def test_unsupported_options_are_refused_with_alternatives(
+    words, message, capsys, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
         read(*words.split())
@@ -115,11 +117,11 @@ def test_what_is_not_offered_is_said_with_what_is(words, message, capsys, tmp_pa
         ("--reference-image r.nii", "reference", Path("r.nii")),
     ],
 )
-def test_what_is_understood(words, name, value):
+def test_supported_syntax(words, name, value):
     assert getattr(read(*words.split()), name) == value
 
 
-def test_interpolations_of_the_help_are_all_there_are():
+def test_help_lists_all_interpolations():
     assert [ants_syntax.interpolation(name) for name in ("linear", "nearest", "label")] == [
         "linear", "nearest", "label",
     ]  # fmt: skip

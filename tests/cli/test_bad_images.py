@@ -159,7 +159,7 @@ GOOD: dict[str, Make] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_image_gets_one_sentence_that_names_it(name, tmp_path):
+def test_bad_image_gets_one_message_with_its_name(name, tmp_path):
     make, sentence = BAD[name]
     path = tmp_path / "sub-01_T1w.nii.gz"
     make(path)
@@ -177,7 +177,7 @@ def test_an_odd_image_is_read(name, tmp_path):
     assert read.ndim == 3 and np.isfinite(read.get_fdata()).all() and read.get_fdata().any()
 
 
-def test_an_image_that_says_of_two_places_that_it_is_there_is_told(tmp_path, capsys):
+def test_conflicting_orientations_are_reported(tmp_path, capsys):
     path = tmp_path / "in/sub-01/anat/sub-01_T1w.nii.gz"
     path.parent.mkdir(parents=True)
     GOOD["forms that disagree"](path)
@@ -229,7 +229,7 @@ def run(small_study, tmp_path_factory) -> SimpleNamespace:
     return SimpleNamespace(done=done, out=folder / "out", sentences=sentences)
 
 
-def test_a_run_does_the_good_one_and_says_what_is_wrong_with_each_other(run):
+def test_run_processes_the_good_image_and_reports_the_others(run):
     assert run.done.returncode == 1, run.done.stdout + run.done.stderr
     assert f"1 of {1 + len(run.sentences)} done" in run.done.stdout
     lines = run.done.stdout.splitlines()
@@ -241,7 +241,7 @@ def test_a_run_does_the_good_one_and_says_what_is_wrong_with_each_other(run):
     assert set(json.loads(failures.read_text())) == set(run.sentences)
 
 
-def test_of_bad_images_there_are_no_results_and_nothing_half_written(run):
+def test_bad_images_leave_no_results_or_temporary_files(run):
     results = {path.parts[-3] for path in run.out.glob("sub-*/anat/*_xfm.h5")}
     assert results == {"sub-01"}
     for label in run.sentences:

@@ -61,19 +61,19 @@ def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
         assert word in done.stderr
 
 
-def test_a_wrong_path(tmp_path):
+def test_missing_dataset_is_refused(tmp_path):
     done = call(tmp_path / "nowhere", tmp_path / "out", "participant")
     refused(done, str(tmp_path / "nowhere"))
     assert not (tmp_path / "out").exists()
 
 
-def test_an_unknown_participant(dataset, tmp_path):
+def test_unknown_participant_is_refused(dataset, tmp_path):
     done = call(dataset, tmp_path / "out", "participant", "--participant-label", "sub-07", "01")
     refused(done, "07", "01")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_dataset_without_t1w(tmp_path):
+def test_dataset_without_t1w_is_refused(tmp_path):
     folder = tmp_path / "in"
     (folder / "sub-01" / "func").mkdir(parents=True)
     describe(folder)
@@ -88,7 +88,7 @@ def test_a_dataset_without_t1w(tmp_path):
         ("NoSuchTemplate", ["NoSuchTemplate", "MNI152NLin2009aSym"]),
     ],
 )
-def test_a_template_that_is_not_there(dataset, tmp_path, template, words):
+def test_missing_template_is_refused(dataset, tmp_path, template, words):
     done = call(
         dataset, tmp_path / "out", "participant", "--template", template,
         TEMPLATEFLOW_HOME=str(tmp_path / "empty"), https_proxy="http://127.0.0.1:9",
@@ -97,29 +97,29 @@ def test_a_template_that_is_not_there(dataset, tmp_path, template, words):
     assert not (tmp_path / "out").exists()
 
 
-def test_an_atlas_that_is_not_there(dataset, tmp_path):
+def test_missing_atlas_is_refused(dataset, tmp_path):
     done = call(dataset, tmp_path / "out", "participant", "--atlas", "none.nii.gz")
     refused(done, "none.nii.gz")
 
 
-def test_a_device_that_is_not_there(dataset, tmp_path):
+def test_missing_device_is_refused(dataset, tmp_path):
     refused(call(dataset, tmp_path / "out", "participant", "--device", "cuda:99"), "cuda:99")
 
 
-def test_a_network_without_weights(dataset, tmp_path):
+def test_network_without_weights_is_refused(dataset, tmp_path):
     words = [dataset, tmp_path / "out", "participant", "--network", "2017"]
     refused(call(*words), "no trained weights", "2017")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_wrong_config_file(dataset, tmp_path):
+def test_invalid_config_file_is_refused(dataset, tmp_path):
     settings = tmp_path / "settings.toml"
     settings.write_text("templat = 'x'\n")
     words = [dataset, tmp_path / "out", "participant"]
     refused(call(*words, "--config-file", settings), "settings.toml", "'templat'", "templates")
 
 
-def test_an_output_folder_that_cannot_be(dataset, tmp_path):
+def test_invalid_output_directory_is_refused(dataset, tmp_path):
     refused(call(dataset, dataset, "participant"), "output folder")
     (tmp_path / "file").touch()
     refused(call(dataset, tmp_path / "file", "participant"), str(tmp_path / "file"))
@@ -172,7 +172,7 @@ def test_one_broken_participant_does_not_stop_the_others(mixed):
     assert not (mixed.out / "sub-02" / "anat").exists()
 
 
-def test_a_run_leaves_its_settings_log_crash_file_and_methods(mixed):
+def test_run_writes_settings_log_crash_file_and_methods(mixed):
     (settings,) = mixed.out.glob("logs/*/config.toml")
     config = load(settings)
     assert config.bids_dir == mixed.folder / "in"
@@ -217,7 +217,7 @@ def test_a_dry_run_lists_and_writes_nothing(mixed, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_methods_text_and_the_graph_alone(mixed, tmp_path):
+def test_boilerplate_only_writes_methods_and_graph(mixed, tmp_path):
     words = [
         mixed.words[0],
         tmp_path / "out",
@@ -237,7 +237,7 @@ def test_the_methods_text_and_the_graph_alone(mixed, tmp_path):
     assert not (tmp_path / "out" / "sub-01").exists()
 
 
-def test_a_registration_that_failed_is_told_and_may_count_as_an_error(mixed, tmp_path):
+def test_failed_registration_is_reported_and_fails_on_qc(mixed, tmp_path):
     """A brain whose dark parts are bright and the other way round."""
     bids = make_dataset(tmp_path / "in", "04")
     brain = nib.load(nilearn_map("t1"))
@@ -257,7 +257,7 @@ def test_a_registration_that_failed_is_told_and_may_count_as_an_error(mixed, tmp
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_it_ends_when_asked_to(mixed, tmp_path, running_in, sent, code):
+def test_sigterm_ends_the_run(mixed, tmp_path, running_in, sent, code):
     words = [
         mixed.words[0],
         tmp_path / "out",

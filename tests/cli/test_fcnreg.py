@@ -62,7 +62,7 @@ def pair(tmp_path_factory) -> Path:
     return folder
 
 
-def test_register_aligns_and_says_how_well(pair):
+def test_register_aligns_and_prints_quality(pair):
     fixed, moving = nib.load(pair / "fixed.nii.gz"), nib.load(pair / "moving.nii.gz")
     warped = nib.load(pair / "out" / "r_warped.nii.gz")
     assert np.allclose(warped.affine, fixed.affine)
@@ -162,7 +162,7 @@ def test_register_writes_all_of_its_outputs_or_none(tmp_path):
     assert (tmp_path / "out/r_xfm.h5").read_text() == "of an earlier run"
 
 
-def test_register_tells_of_orientation_and_claims_no_more_than_the_input(tmp_path, capsys):
+def test_register_warns_of_orientation_and_keeps_space_codes(tmp_path, capsys):
     for name, shift in (("fixed", (0, 0, 0)), ("moving", (12, -8, 6))):
         image = brain(shift)
         affine, moved = image.affine, image.affine.copy()
@@ -190,7 +190,7 @@ def test_register_tells_of_orientation_and_claims_no_more_than_the_input(tmp_pat
     assert "does not say how it is oriented" in error and "disagree by 7 mm" in error
 
 
-def test_apply_gives_what_register_gave(pair, tmp_path):
+def test_apply_reproduces_the_output_of_register(pair, tmp_path):
     words = ["-r", pair / "fixed.nii.gz", "-t", pair / "out" / "r_xfm.h5"]
     image, labels = tmp_path / "image.nii.gz", tmp_path / "labels.nii.gz"
     done = call("apply", "-i", pair / "moving.nii.gz", *words, "-o", image)
@@ -244,7 +244,7 @@ def test_inverses_and_points(pair, tmp_path):
     np.testing.assert_allclose(np.array(back, float), [[15, 0, 0], [-20, 30, 10]], atol=0.25)
 
 
-def test_jacobian_says_how_volumes_change(tmp_path):
+def test_jacobian_measures_volume_changes(tmp_path):
     scale = sitk.AffineTransform(3)
     scale.Scale(1.5)
     sitk.WriteTransform(scale, str(tmp_path / "scale.h5"))
@@ -291,7 +291,9 @@ def test_jacobian_says_how_volumes_change(tmp_path):
         ),
     ],
 )
-def test_wrong_input_gets_one_sentence_and_2(words, sentence, tmp_path, monkeypatch, capsys):
+def test_invalid_input_gets_one_message_and_exit_code_2(
+    words, sentence, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     for name in ("text.nii.gz", "a.nii.gz", "b.nii.gz", "a.h5", "x_warped.nii.gz"):
         (tmp_path / name).write_text("no image")
@@ -304,7 +306,7 @@ def test_wrong_input_gets_one_sentence_and_2(words, sentence, tmp_path, monkeypa
     assert sentence in error
 
 
-def test_labels_that_are_none_are_refused_before_the_registration(tmp_path, capsys):
+def test_invalid_labels_are_refused_before_the_registration(tmp_path, capsys):
     brain().to_filename(tmp_path / "brain.nii")
     words = ["register", *[str(tmp_path / "brain.nii")] * 2, "-o", str(tmp_path / "x_")]
     assert main([*words, "--labels", str(tmp_path / "brain.nii")]) == 2
@@ -312,7 +314,7 @@ def test_labels_that_are_none_are_refused_before_the_registration(tmp_path, caps
     assert [path.name for path in tmp_path.iterdir()] == ["brain.nii"]
 
 
-def test_asked_to_end_it_leaves_nothing_half_made(tmp_path):
+def test_sigterm_leaves_no_partial_output(tmp_path):
     command = [sys.executable, "-m", "bids_fcnreg.cli.fcnreg", "phantom", tmp_path / "new"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while not list(tmp_path.iterdir()):
@@ -325,7 +327,7 @@ def test_asked_to_end_it_leaves_nothing_half_made(tmp_path):
 
 
 @pytest.mark.parametrize("words", ["", "register a.nii.gz", "apply --fast", "dance"])
-def test_wrong_words_get_one_line_and_2(words):
+def test_invalid_arguments_get_one_line_and_exit_code_2(words):
     done = call(*words.split())
     assert done.returncode == 2
     assert "error: " in done.stderr
@@ -339,7 +341,7 @@ def test_wrong_words_get_one_line_and_2(words):
         ("regster a.nii b.nii -o x_", "did you mean register?"),
     ],
 )
-def test_misspelt_words_are_guessed(words, advice, capsys):
+def test_misspelled_arguments_get_a_suggestion(words, advice, capsys):
     with pytest.raises(SystemExit):
         main(words.split())
     assert advice in capsys.readouterr().err

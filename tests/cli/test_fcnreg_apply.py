@@ -158,7 +158,7 @@ def test_nearest_keeps_values_that_are_no_labels(tmp_path, capsys):
 
 @pytest.mark.parametrize("how", ["nearest", "label"])
 @pytest.mark.parametrize("number", [1, 3])
-def test_labels_stay_what_they_are(tmp_path, how, number):
+def test_label_interpolation_keeps_labels(tmp_path, how, number):
     """Large ones, and those that a scaling in single precision has moved a little."""
     labels = np.random.default_rng(0).choice([0, 2, 2035, 2**24 + 1, 2**31 - 1], (*SHAPE, number))
     for scale in (1.0, 1.00001526):
@@ -239,7 +239,7 @@ def test_a_series_becomes_a_series(ants, tmp_path, axes, kind):
         (np.ones(SHAPE[:2], "f4"), "", "has shape"),
     ],
 )
-def test_images_that_cannot_be_resampled(ants, tmp_path, data, words, message, capsys):
+def test_unsupported_images_are_refused(ants, tmp_path, data, words, message, capsys):
     path = tmp_path / "i.nii.gz"
     nib.Nifti1Image(data, AFFINE).to_filename(path)
     words = [*words.split(), "-r", ants / "fixed.nii.gz", "-t", "identity"]
@@ -292,14 +292,14 @@ def test_tables_of_points(tmp_path, name):
         ("p.fcsv", "x,y,z\n1,2,3\n", "o.fcsv", "(.csv, .tsv or .txt) as input"),
     ],
 )
-def test_tables_that_cannot_be_used(tmp_path, name, text, out, message, capsys):
+def test_invalid_tables_are_refused(tmp_path, name, text, out, message, capsys):
     (tmp_path / name).write_text(text)
     assert apply("-i", tmp_path / name, "-o", tmp_path / out, "-t", "identity") == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / out).exists()
 
 
-def test_points_of_ants_are_doubted(tmp_path, capsys):
+def test_points_in_lps_get_a_warning(tmp_path, capsys):
     (tmp_path / "p.csv").write_text("x,y,z,t\n1,2,3,0\n")
     assert apply("-i", tmp_path / "p.csv", "-o", tmp_path / "o.csv", "-t", "identity") == 0
     assert "whose points are in LPS+ mm" in capsys.readouterr().err

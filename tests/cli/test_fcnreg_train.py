@@ -99,7 +99,7 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def test_weights_and_what_is_to_be_known_about_them(folder):
+def test_weights_and_model_card(folder):
     network, checksum = load(folder / "whole.safetensors")
     text = (folder / "whole.json").read_text()
     card = json.loads(text)
@@ -119,7 +119,7 @@ def test_weights_and_what_is_to_be_known_about_them(folder):
     assert str(folder) not in text and str(Path.home()) not in text
 
 
-def test_curves_have_a_line_a_record(folder):
+def test_curves_have_one_row_per_record(folder):
     rows = curves(folder / "whole_curves.tsv")
     assert [(row["stage"], row["spacing"], row["step"]) for row in rows] == [
         *(("1", "4", str(n)) for n in range(5)), *(("2", "2", str(n)) for n in range(3)),
@@ -129,7 +129,7 @@ def test_curves_have_a_line_a_record(folder):
     assert (folder / "whole_curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_it_tells_how_it_goes(folder):
+def test_progress_is_printed(folder):
     printed = (folder / "printed.txt").read_text()
     assert printed.startswith("4 images, 0 of them aligned by an earlier run\n")
     assert "sub-04_T1w.nii.gz is left out: " in printed
@@ -138,7 +138,7 @@ def test_it_tells_how_it_goes(folder):
     assert all(line.count("Stage") <= 1 for line in printed.splitlines())
 
 
-def test_again_there_is_nothing_to_do(folder, capsys):
+def test_rerun_of_a_finished_training_does_nothing(folder, capsys):
     names = ("whole.safetensors", "whole.json", "whole_curves.tsv", "whole_curves.png")
     before = [(folder / name).stat().st_mtime_ns for name in names]
     assert main(words(folder, "whole.safetensors")) == 0
@@ -146,7 +146,7 @@ def test_again_there_is_nothing_to_do(folder, capsys):
     assert [(folder / name).stat().st_mtime_ns for name in names] == before
 
 
-def test_stopped_and_killed_it_ends_with_the_same_weights(folder):
+def test_training_resumes_to_the_same_weights_after_interrupt_and_sigkill(folder):
     shutil.copytree(folder / ".whole-work" / "aligned", folder / ".again-work" / "aligned")
     table, model = folder / "again_curves.tsv", folder / "again.safetensors"
     for number in (signal.SIGINT, signal.SIGKILL):
@@ -175,7 +175,7 @@ def test_stopped_and_killed_it_ends_with_the_same_weights(folder):
         assert one | {"seconds": ""} == other | {"seconds": ""}
 
 
-def test_killed_at_any_moment_it_ends_with_the_same_weights(folder):
+def test_training_resumes_to_the_same_weights_after_sigkill_at_any_time(folder):
     """How often is said by BIDS_FCNREG_KILLS, as in the tests of the app."""
     chance = random.Random(2)
     place = folder / "kills"
@@ -206,7 +206,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_weights(folder):
     assert left == {".killed-work"}
 
 
-def test_an_aligned_image_that_is_damaged_is_made_again(folder, tmp_path):
+def test_damaged_aligned_image_is_recomputed(folder, tmp_path):
     aligned = tmp_path / ".again-work" / "aligned"
     shutil.copytree(folder / ".whole-work" / "aligned", aligned)
     first, second, third, *_ = sorted(aligned.glob("*.pt"))
@@ -224,7 +224,7 @@ def test_an_aligned_image_that_is_damaged_is_made_again(folder, tmp_path):
     assert model.read_bytes() == (folder / "whole.safetensors").read_bytes()
 
 
-def test_a_model_that_is_damaged_is_written_again(folder, tmp_path):
+def test_damaged_model_is_rewritten(folder, tmp_path):
     shutil.copytree(folder / ".whole-work", tmp_path / ".again-work")
     whole = (folder / "whole.safetensors").read_bytes()
     shutil.copy(folder / "whole.json", tmp_path / "again.json")
@@ -240,7 +240,7 @@ def test_a_model_that_is_damaged_is_written_again(folder, tmp_path):
     ("name", "sentence"),
     [("settings.json", "is missing or damaged"), ("checkpoint.pt", "is damaged. Delete")],
 )
-def test_a_damaged_training_is_told(folder, tmp_path, capsys, name, sentence):
+def test_damaged_checkpoint_is_reported(folder, tmp_path, capsys, name, sentence):
     shutil.copytree(folder / ".whole-work", tmp_path / ".again-work")
     damaged = tmp_path / ".again-work" / name
     content = bytearray(damaged.read_bytes())
@@ -261,7 +261,7 @@ def test_a_damaged_training_is_told(folder, tmp_path, capsys, name, sentence):
         ("--network 2017 --steps 9", "(network, "),
     ],
 )
-def test_other_settings_are_refused(folder, capsys, more, named):
+def test_resuming_with_other_settings_is_refused(folder, capsys, more, named):
     assert main(words(folder, "whole.safetensors", *more.split_held_out())) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
@@ -274,13 +274,13 @@ def test_other_settings_are_refused(folder, capsys, more, named):
     assert named in error
 
 
-def test_other_images_are_refused(folder, tmp_path, capsys):
+def test_resuming_with_other_images_is_refused(folder, tmp_path, capsys):
     given = words(folder, "whole.safetensors")
     assert main([given[0], *given[2:]]) == 2
     assert "other settings (images)" in capsys.readouterr().err
 
 
-def test_weights_of_others_are_not_overwritten(folder, tmp_path, capsys):
+def test_existing_weights_are_not_overwritten(folder, tmp_path, capsys):
     model = tmp_path / "mine.safetensors"
     shutil.copy(folder / "whole.safetensors", model)
     assert main(words(folder, "x.safetensors", "-o", model)) == 2
@@ -288,7 +288,7 @@ def test_weights_of_others_are_not_overwritten(folder, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == [model]
 
 
-def test_it_can_start_from_other_weights(folder, capsys):
+def test_training_starts_from_given_weights(folder, capsys):
     """A short training of the second stage alone, from trained weights."""
     shutil.copytree(folder / ".whole-work" / "aligned", folder / "work" / "aligned")
     more = ["--start-from", folder / "whole.safetensors", "-w", folder / "work"]
@@ -328,7 +328,7 @@ def test_the_network_of_2017_without_held_out_images(folder, capsys):
         ("--start-from MODEL --network 2017", "holds the network diffeomorphic"),
     ],
 )
-def test_wrong_words_get_one_sentence_and_2(folder, capsys, more, sentence):
+def test_invalid_arguments_get_one_message_and_exit_code_2(folder, capsys, more, sentence):
     more = [
         str(folder / "whole.safetensors") if w == "MODEL" else w for w in more.split_held_out()
     ]
@@ -340,7 +340,7 @@ def test_wrong_words_get_one_sentence_and_2(folder, capsys, more, sentence):
 
 
 @pytest.mark.parametrize("more", ["--steps -1 2", "--learning-rate 0", "--nthreads 0", "--fast"])
-def test_wrong_numbers_get_one_line_and_2(folder, capsys, more):
+def test_invalid_numbers_get_one_line_and_exit_code_2(folder, capsys, more):
     with pytest.raises(SystemExit) as stop:
         main(words(folder, "new.safetensors", *more.split_held_out()))
     assert stop.value.code == 2
@@ -370,7 +370,7 @@ def test_too_few_images_and_whole_heads_are_refused(folder, tmp_path, capsys):
     assert "Only 2 of 4 images could be aligned" in capsys.readouterr().err
 
 
-def test_people_are_held_out_with_all_their_images():
+def test_participants_are_held_out_with_all_their_images():
     brains = [Brain(Path(f"/d/sub-{p}/anat/{n}.nii")) for p in "abcdefgh" for n in range(3)]
     for seed in range(5):
         trained, held = split_held_out(brains, None, seed)

@@ -154,7 +154,7 @@ def test_runs_as_a_module():
 
 
 @pytest.mark.parametrize("word", ["--dry-run", "--boilerplate-only", "--reports-only"])
-def test_what_the_group_level_cannot_do_is_refused(words, word):
+def test_participant_options_are_refused_at_group_level(words, word):
     with pytest.raises(InputError, match=f"{word} is an option of the participant level"):
         parse_arguments([*words[:2], "group", word])
 
@@ -166,7 +166,7 @@ def test_what_the_group_level_cannot_do_is_refused(words, word):
         ("bids_fcnreg.cli.fcnreg", "fcnreg reg", "register"),
     ],
 )
-def test_the_shell_completes_words(tmp_path, module, typed, word):
+def test_shell_completion(tmp_path, module, typed, word):
     pytest.importorskip("argcomplete")
     asked = {"_ARGCOMPLETE": "1", "COMP_LINE": typed, "COMP_POINT": str(len(typed))}
     answer = tmp_path / "answer"
@@ -183,13 +183,13 @@ def test_the_shell_completes_words(tmp_path, module, typed, word):
         (["--zzz"], "See `bids_fcnreg --help`"),
     ],
 )
-def test_a_misspelt_option_is_guessed(words, extra, advice, capsys):
+def test_misspelled_option_gets_a_suggestion(words, extra, advice, capsys):
     with pytest.raises(SystemExit):
         parse_arguments([*words, *extra])
     assert advice in capsys.readouterr().err
 
 
-def test_options_before_the_folders_are_told(tmp_path, capsys):
+def test_options_before_positional_arguments_get_a_hint(tmp_path, capsys):
     with pytest.raises(SystemExit):
         parse_arguments(["--participant-label", "05", str(tmp_path), "out", "participant"])
     assert "first, in this order" in capsys.readouterr().err
@@ -204,7 +204,7 @@ def test_options_before_the_folders_are_told(tmp_path, capsys):
         (["in", "out", "--participant-label", "01", "participant"], "first, in this order"),
     ],
 )
-def test_arguments_that_are_missing_or_misplaced_are_told(order, advice, capsys):
+def test_missing_or_misplaced_arguments_get_a_hint(order, advice, capsys):
     with pytest.raises(SystemExit):
         parse_arguments(order)
     assert advice in capsys.readouterr().err
@@ -218,7 +218,9 @@ def test_arguments_that_are_missing_or_misplaced_are_told(order, advice, capsys)
         (["-w", "file"], "is a file. Choose another one with -w"),
     ],
 )
-def test_what_the_participant_level_cannot_use(words, options, sentence, tmp_path, monkeypatch):
+def test_group_options_are_refused_at_participant_level(
+    words, options, sentence, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=sentence):

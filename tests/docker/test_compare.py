@@ -142,7 +142,7 @@ def test_rounding_is_tolerated_unless_bits_are_asked_for(compare, case):
 
 
 @pytest.mark.parametrize("case", FAR)
-def test_what_differs_is_named(compare, case):
+def test_differences_are_reported(compare, case):
     *pair, word = FAR[case]
     for words in ((), ("--exact",)):
         code, printed = compare(*pair, *words)
@@ -157,7 +157,7 @@ def test_equal_files_are_equal_bit_for_bit(compare, case):
     assert compare(write, name, one, one, "--exact")[0] == 0
 
 
-def test_time_place_and_software_are_left_out(compare):
+def test_time_paths_and_software_are_ignored(compare):
     one, other = ({"seconds": s, "a": {"GeneratedBy": s}} for s in (1, 2))
     assert compare(write_json, "a.json", one, other, "--exact")[0] == 0
 

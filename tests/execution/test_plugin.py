@@ -70,7 +70,7 @@ def plugin(folder: Path, seen: list | None = None) -> IsolatedPlugin:
     return made
 
 
-def test_results_travel_from_node_to_node_and_prints_go_to_the_log(tmp_path):
+def test_results_are_passed_between_nodes_and_output_is_logged(tmp_path):
     seen: list[tuple[str, str]] = []
     graph = chain(tmp_path, "fine", _add_one, _add_one).run(plugin=plugin(tmp_path, seen))
     assert {node.name: node.result.outputs.out for node in graph} == {"step0": 2, "step1": 3}
@@ -78,7 +78,7 @@ def test_results_travel_from_node_to_node_and_prints_go_to_the_log(tmp_path):
     assert (tmp_path / "log").read_text().count("adding one") == 2
 
 
-def test_a_subject_is_finished_before_the_next_is_begun(tmp_path):
+def test_subjects_are_finished_one_after_another(tmp_path):
     whole = Workflow("all", base_dir=str(tmp_path))
     for name in "abc":
         whole.add_nodes([chain(tmp_path, name, _add_one, _add_one)])
@@ -90,7 +90,7 @@ def test_a_subject_is_finished_before_the_next_is_begun(tmp_path):
     assert ends == [f"all.{name}.step{step}" for name in "abc" for step in (0, 1)]
 
 
-def test_a_rerun_takes_what_is_done(tmp_path):
+def test_rerun_reuses_finished_nodes(tmp_path):
     chain(tmp_path, "fine", _add_one, _add_one).run(plugin=plugin(tmp_path))
     seen: list[tuple[str, str]] = []
     chain(tmp_path, "fine", _add_one, _add_one).run(plugin=plugin(tmp_path, seen))
@@ -104,7 +104,7 @@ def test_a_rerun_takes_what_is_done(tmp_path):
         (_refuse, "bids_fcnreg.errors.InputError: The value 2 is wrong."),
     ],
 )
-def test_a_node_that_fails_or_is_killed_stops_only_what_needs_it(tmp_path, culprit, words):
+def test_failed_or_killed_node_stops_only_dependent_nodes(tmp_path, culprit, words):
     both = Workflow("both", base_dir=str(tmp_path))
     bad = chain(tmp_path, "bad", _add_one, culprit, _add_one)
     both.add_nodes([bad, chain(tmp_path, "good", _add_one, _add_one, _add_one)])
@@ -122,7 +122,7 @@ def test_a_node_that_fails_or_is_killed_stops_only_what_needs_it(tmp_path, culpr
     assert words in crash.read_text()
 
 
-def test_stopping_ends_nodes_and_what_they_started(tmp_path):
+def test_stop_terminates_nodes_and_their_child_processes(tmp_path):
     runner = plugin(tmp_path)
     groups: list[int] = []
 
@@ -158,7 +158,7 @@ def _visible(use_gpu):
     return os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
-def test_each_node_on_a_gpu_sees_one_that_is_free(tmp_path, monkeypatch):
+def test_each_gpu_node_sees_a_free_gpu(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     assert visible_gpus() == ("3", "5")
     both = Workflow("both", base_dir=str(tmp_path))
@@ -203,7 +203,7 @@ def group_members(group: int) -> int:
         "plugin: IPython\n",
     ],
 )
-def test_a_wrong_plugin_file_is_refused(tmp_path, text):
+def test_invalid_plugin_file_is_refused(tmp_path, text):
     path = tmp_path / "plugin.yaml"
     path.write_text(text)
     config = Config(bids_dir=tmp_path, output_dir=tmp_path, plugin_file=path)
@@ -211,7 +211,7 @@ def test_a_wrong_plugin_file_is_refused(tmp_path, text):
         make_plugin(config, tmp_path / "log", print)
 
 
-def test_a_cluster_that_cannot_be_handed_anything_is_refused(tmp_path, monkeypatch):
+def test_cluster_without_submission_command_is_refused(tmp_path, monkeypatch):
     path, commands = tmp_path / "plugin.yaml", tmp_path / "bin"
     path.write_text("plugin: SLURM\n")
     with pytest.raises(InputError, match="needs the command sbatch"):
@@ -225,7 +225,7 @@ def test_a_cluster_that_cannot_be_handed_anything_is_refused(tmp_path, monkeypat
             read_plugin(path, tmp_path / name)
 
 
-def test_a_plugin_of_nipype_runs_with_its_arguments(tmp_path):
+def test_nipype_plugin_receives_its_arguments(tmp_path):
     path = tmp_path / "plugin.yaml"
     path.write_text("plugin: MultiProc\nplugin_args: {n_procs: 1, memory_gb: 1}\n")
     config = Config(bids_dir=tmp_path, output_dir=tmp_path, plugin_file=path)
@@ -236,7 +236,7 @@ def test_a_plugin_of_nipype_runs_with_its_arguments(tmp_path):
     assert seen == ["start", "end"]
 
 
-def test_a_folder_called_like_the_package_is_not_taken_for_it(tmp_path):
+def test_directory_named_like_the_package_is_not_imported(tmp_path):
     """As where the current folder holds a clone of the repository."""
     (tmp_path / "here" / "bids_fcnreg").mkdir(parents=True)
     script = tmp_path / "script.py"

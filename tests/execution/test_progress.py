@@ -48,16 +48,16 @@ def show(events: list[tuple[str, str]], live: bool) -> tuple[ProgressDisplay, st
         ("elsewhere.some_node", "some node"),
     ],
 )
-def test_stages_are_words(node, words):
+def test_stage_names(node, words):
     assert stage_name(node) == words
 
 
-def test_nodes_belong_to_subjects():
+def test_subject_label_of_node():
     assert subject_label("fcnreg_wf.sub_02_ses_x_wf.preprocess_wf.a", WORKFLOWS) == "sub-02_ses-x"
     assert subject_label("fcnreg_wf.sub_01x_wf.preprocess_wf.a", WORKFLOWS) is None
 
 
-def test_plain_lines_say_each_stage_once_and_how_a_subject_ends():
+def test_plain_output_prints_each_stage_once_and_the_outcome():
     first, second = NODES[:3], NODES[3:]
     events = [(name, status) for name in first for status in ("start", "end")]
     events[2:2] = [(second[0], "start"), (second[0], "exception"), (second[0], "end")]
@@ -74,14 +74,14 @@ def test_plain_lines_say_each_stage_once_and_how_a_subject_ends():
     assert display.subjects["sub-02_ses-x"].failed_stage == "preprocessing"
 
 
-def test_results_taken_from_an_earlier_run_only_end():
+def test_cached_results_print_only_their_end():
     display, text = show([(name, "end") for name in NODES[:3]], live=False)
     assert text == "sub-01: done in 0 s\n"
     assert not display.subjects["sub-01"].waiting
     assert len(display.subjects["sub-02_ses-x"].waiting) == 3
 
 
-def test_live_lines_show_the_stage_and_vanish_when_done():
+def test_live_lines_show_the_stage_and_are_removed_when_done():
     running, text = show([(NODES[0], "start"), (NODES[0], "end"), (NODES[1], "start")], live=True)
     assert "sub-01" in text and "registration" in text and "1/3" in text
     assert len(running.subjects["sub-01"].waiting) == 2
@@ -90,13 +90,13 @@ def test_live_lines_show_the_stage_and_vanish_when_done():
     assert "sub-01: done in 0 s" in text
 
 
-def test_nodes_that_belong_to_nobody_are_harmless():
+def test_nodes_without_subject_are_ignored():
     display, text = show([("fcnreg_wf.shared", "start"), ("fcnreg_wf.shared", "end")], live=False)
     assert text == ""
     assert display.subjects["sub-01"].seconds == 0
 
 
-def test_waiting_for_others_does_not_count_as_time(monkeypatch):
+def test_waiting_time_is_not_counted(monkeypatch):
     clock = iter([0.0, 5.0, 100.0, 103.0, 104.0, 108.0])
     subject = SubjectProgress()
     monkeypatch.setattr("bids_fcnreg.execution.progress.time.monotonic", lambda: next(clock))
@@ -109,7 +109,7 @@ def test_waiting_for_others_does_not_count_as_time(monkeypatch):
     assert subject.seconds == 5 + 3
 
 
-def test_what_is_left_is_told_once_two_subjects_have_ended():
+def test_remaining_time_is_shown_after_two_subjects():
     workflows = {f"sub_0{n}_wf": f"sub-0{n}" for n in range(1, 5)}
     nodes = [f"fcnreg_wf.{part}.{STEPS[0]}" for part in workflows]
     written = io.StringIO()
