@@ -157,8 +157,8 @@ def compare(first: Image, run: Image, matrix: np.ndarray) -> Comparison:
         return Comparison(0.0, 0.0, "it shows another part of the head")
     local = FixedWindows(fixed, radius=2).compare(moved).value[0, 0]
     similarity = float(local[first_object].median())
-    overlap = 2 * int((first_object & run_object).sum())
-    overlap /= int(first_object.sum() + run_object.sum())
+    shared = int((first_object & run_object).sum())
+    overlap = 2 * shared / int(first_object.sum() + run_object.sum())
     return Comparison(similarity, overlap, _reason(first, run, similarity, overlap))
 
 
