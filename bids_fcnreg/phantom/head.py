@@ -240,11 +240,11 @@ def _extend(image: Image, lower: np.ndarray, shape: tuple[int, int, int]) -> np.
 def _refine(field: np.ndarray, shape: tuple[int, ...], step: int = 2) -> np.ndarray:
     """Linear interpolation of a field sampled at every `step`-th voxel of a grid of `shape`."""
     for axis, n in enumerate(shape):
-        place = np.arange(n) / step
-        low = np.minimum(place.astype(int), field.shape[axis] - 1)
+        position = np.arange(n) / step
+        low = np.minimum(position.astype(int), field.shape[axis] - 1)
         high = np.minimum(low + 1, field.shape[axis] - 1)
         weight = (
-            (place - low).astype(np.float32).reshape([-1 if d == axis else 1 for d in range(3)])
+            (position - low).astype(np.float32).reshape([-1 if d == axis else 1 for d in range(3)])
         )
         field = field.take(low, axis) * (1 - weight) + field.take(high, axis) * weight
     return field.astype(np.float32)
