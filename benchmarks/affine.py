@@ -104,7 +104,7 @@ def label_table(tools: dict[str, Aligner], dataset: Path, pairs: int) -> None:
 
 
 def random_transform(rng: np.random.Generator, centre: np.ndarray) -> np.ndarray:
-    """Matrix (4, 4): up to 45° about each axis, 50 mm along each, zoom 0.8 to 1.25."""
+    """Draw a matrix (4, 4): up to 45° about each axis, 50 mm along each, zoom 0.8 to 1.25."""
     matrix = np.eye(4)
     for axis, angle in enumerate(np.radians(rng.uniform(-45, 45, 3))):
         a, b = (axis + 1) % 3, (axis + 2) % 3
@@ -124,7 +124,7 @@ def random_transform(rng: np.random.Generator, centre: np.ndarray) -> np.ndarray
 def moved_brain(
     brain: Image, inside: np.ndarray, truth: np.ndarray, rng: np.random.Generator
 ) -> Image:
-    """The brain seen through `truth`, with other contrast, a bias field and noise."""
+    """Resample the brain through `truth`, with other contrast, a bias field and noise."""
     there = apply_affine(np.linalg.inv(truth), inside)
     lower, upper = there.min(0) - 10, there.max(0) + 10
     affine = np.eye(4)
@@ -143,7 +143,7 @@ def moved_brain(
 
 
 def mean_dice(fixed: torch.Tensor, warped: torch.Tensor) -> float:
-    """Mean over the labels that the fixed image has, background aside."""
+    """Average Dice over the labels of the fixed image, without background."""
     labels = torch.unique(torch.cat([fixed.flatten(), warped.flatten()]), return_inverse=True)
     names, places = labels
     one, two = places.view(2, -1)
@@ -155,7 +155,7 @@ def mean_dice(fixed: torch.Tensor, warped: torch.Tensor) -> float:
 
 
 def ants_aligner(threads: int) -> Aligner | None:
-    """antspyx's affine registration with the same signature as ours, or None without it."""
+    """Return antspyx's affine registration with our signature, or None if not installed."""
     import os
 
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(threads)

@@ -57,7 +57,7 @@ def unsided(name: str) -> str:
 
 
 def manual_classes(table: Path) -> dict[int, str]:
-    """Structure, without side, of each manual label that has one."""
+    """Return the structure, without side, of each manual label that has one."""
     classes = {}
     for index, name in pd.read_csv(table, sep="\t")[["index", "name"]].itertuples(index=False):
         found = [to for pattern, to in PATTERNS.items() if re.search(pattern, name.lower())]
@@ -69,7 +69,7 @@ def manual_classes(table: Path) -> dict[int, str]:
 
 
 def degraded(scan: Image, slices: float, inverted: bool) -> Image:
-    """Scan seen through thick slices along its third axis, or with its contrast inverted."""
+    """Return the scan with thick slices along its third axis, or with inverted contrast."""
     data = scan.data.clone()
     if inverted:
         data = torch.where(data > 0, data.quantile(0.999) * 1.1 - data, data).clamp(min=0)

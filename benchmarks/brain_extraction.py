@@ -27,7 +27,7 @@ from bids_fcnreg.io import image
 
 
 def compare(mask: np.ndarray, reference: np.ndarray, spacing: np.ndarray) -> dict[str, str]:
-    """Figures of two masks (i, j, k), bool, with voxels of `spacing` mm."""
+    """Compare two masks (i, j, k), bool, with voxels of `spacing` mm."""
     voxel = float(np.prod(spacing)) / 1000
     both = mask & reference
     away = ndimage.distance_transform_edt(~mask, sampling=spacing)

@@ -1,11 +1,11 @@
-"""What the verdict on a registration is worth: `python failure_flag.py {pattern,run,fit,test} …`.
+"""Fit and test the verdict on a registration: `python failure_flag.py {pattern,run,fit,test} …`.
 
-`pattern OUT [OUT …]` takes derivatives of the participant level in the built-in template's space
-and writes the asymmetry that their brains share into the package. `run OUT [OUT …] --table TABLE`
-registers such brains again after something was broken on purpose, and appends to TABLE the quality
-numbers of what was right and of what was broken, with the distance of each from the truth.
-`fit TABLE [TABLE …]` finds the bounds of the verdict and writes them into the package;
-`test TABLE [TABLE …]` prints how often the verdict is right. Fit and test on different brains.
+`pattern OUT [OUT …]` reads derivatives of the participant level in the built-in template's space
+and writes the mean asymmetry of their brains to the package. `run OUT [OUT …] --table TABLE`
+registers these brains again after deliberate corruption, and appends to TABLE the quality metrics
+of successful and failed registrations, with the distance of each from the truth.
+`fit TABLE [TABLE …]` fits the bounds of the verdict and writes them to the package;
+`test TABLE [TABLE …]` prints the accuracy of the verdict. Fit and test on different brains.
 """
 
 from __future__ import annotations
@@ -47,33 +47,33 @@ from bids_fcnreg.qc.metrics import JUDGED
 from bids_fcnreg.qc.verdict import LEVELS, judge
 
 SPACE = "MNI152NLin2009aSym"
-#: A registration is right when most of the brain is this near (mm) to where it should be.
+#: A registration is successful if the median error in the brain is below this (mm).
 NEAR_MM = 3.0
-#: Part of the brain's height that a broken field of view leaves.
+#: Fraction of the brain's height in a cropped field of view.
 KEPT = 0.6
-#: Metrics of which a bound is looked for; asymmetry has its own.
+#: Metrics with fitted bounds; asymmetry has its own.
 FITTED = tuple(key for key in JUDGED if key != "asymmetry")
-#: Wrong registrations that a number has to tell from right ones to be judged.
-TOLD = 0.25
-#: Robust standard deviations from the median of right registrations to where doubt begins.
-DOUBT = 5.0
-#: Smallest spread of right registrations, so that bounds fit other scanners too.
-LEAST_SPREAD = 0.02
+#: Smallest fraction of failed registrations that a metric must detect to get a bound.
+MIN_DETECTED = 0.25
+#: Distance of the bound for doubtful from the median of successful registrations, in robust SD.
+DOUBTFUL_SD = 5.0
+#: Lower bound of the robust SD, so that bounds generalize to other scanners.
+MIN_SPREAD = 0.02
 DATA = Path(bids_fcnreg.__file__).parent / "data"
 
 
 @dataclass(frozen=True)
-class Broken:
-    """A brain after something went wrong, and how to get back from it.
+class CorruptedScan:
+    """A corrupted scan, and the transform to the true one.
 
     Attributes
     ----------
     moving, mask : Image
-        What a user would have given.
+        Corrupted image and mask.
     back : ndarray (4, 4)
-        Points (RAS+ mm) of what was given to points of the true scan.
+        Maps points (RAS+ mm) of the corrupted scan to points of the true scan.
     never_right : bool
-        No registration of it can be right.
+        Whether no registration of it can succeed.
     """
 
     moving: Image
@@ -82,56 +82,58 @@ class Broken:
     never_right: bool = False
 
 
-def flipped(scan: Image, mask: Image, _: np.random.Generator) -> Broken:
-    """Voxels stored from right to left, the header says from left to right."""
+def flipped(scan: Image, mask: Image, _: np.random.Generator) -> CorruptedScan:
+    """Flip left and right: voxels are stored from right to left, against the header."""
     affine = scan.grid.affine @ _mirror(scan.grid)
     return _with_header(scan, mask, affine, never_right=True)
 
 
-def rotated(scan: Image, mask: Image, _: np.random.Generator) -> Broken:
-    """The header is turned by 90 degrees: up is where the nose should be."""
+def rotated(scan: Image, mask: Image, _: np.random.Generator) -> CorruptedScan:
+    """Rotate the header by 90 degrees."""
     turn = np.array([[1, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]], dtype=float)
     return _with_header(scan, mask, turn @ scan.grid.affine)
 
 
-def stretched(scan: Image, mask: Image, _: np.random.Generator) -> Broken:
-    """The header says 1.6 times the thickness of slices."""
+def stretched(scan: Image, mask: Image, _: np.random.Generator) -> CorruptedScan:
+    """Multiply the slice thickness in the header by 1.6."""
     return _with_header(scan, mask, np.diag([1, 1, 1.6, 1]) @ scan.grid.affine)
 
 
-def inverted(scan: Image, mask: Image, _: np.random.Generator) -> Broken:
-    """Another contrast: dark is bright, as in a T2-weighted image."""
+def inverted(scan: Image, mask: Image, _: np.random.Generator) -> CorruptedScan:
+    """Invert the contrast, as in a T2-weighted image."""
     brain = mask.data > 0
     top = float(np.quantile(scan.data[brain].numpy(), 0.98))
     data = torch.where(brain, (1.05 * top - scan.data).clamp(min=0.02 * top), 0.0)
-    return Broken(Image(data, scan.grid), mask, np.eye(4))
+    return CorruptedScan(Image(data, scan.grid), mask, np.eye(4))
 
 
-def cropped(scan: Image, mask: Image, rng: np.random.Generator) -> Broken:
-    """The field of view ends within the brain, above or below."""
+def cropped(scan: Image, mask: Image, rng: np.random.Generator) -> CorruptedScan:
+    """Crop the field of view within the brain, above or below."""
     height = scan.grid.points()[..., 2]
     inside = height[mask.data[0, 0] > 0]
     low, high = float(inside.min()), float(inside.max())
     kept = (height - low) / (high - low)
     kept = kept < KEPT if rng.random() < 0.5 else kept > 1 - KEPT
     data = torch.where(kept, scan.data, 0.0)
-    return Broken(Image(data, scan.grid), Image(mask.data * kept, scan.grid), np.eye(4), True)
+    return CorruptedScan(
+        Image(data, scan.grid), Image(mask.data * kept, scan.grid), np.eye(4), True
+    )
 
 
-def head(scan: Image, mask: Image, _: np.random.Generator) -> Broken | None:
-    """Without brain extraction: what should be the brain mask is a head."""
+def head(scan: Image, mask: Image, _: np.random.Generator) -> CorruptedScan | None:
+    """Use the whole head as brain mask, as without brain extraction."""
     outside = (scan.data > 0.05 * scan.data.max()) & (mask.data == 0)
     if float(outside.sum() / mask.data.sum()) < 0.3:
         return None
     everything = Image((scan.data > 0).float(), scan.grid)
-    return Broken(scan, everything, np.eye(4), never_right=True)
+    return CorruptedScan(scan, everything, np.eye(4), never_right=True)
 
 
 KINDS = {made.__name__: made for made in (flipped, rotated, stretched, inverted, cropped, head)}
 
 
 def _mirror(grid: Grid) -> np.ndarray:
-    """Reverses the voxel axis that runs most from left to right."""
+    """Return the matrix that reverses the voxel axis closest to left–right."""
     axis = int(np.abs(grid.affine[0, :3]).argmax())
     matrix = np.eye(4)
     matrix[axis, axis], matrix[axis, 3] = -1, grid.shape[axis] - 1
@@ -140,29 +142,29 @@ def _mirror(grid: Grid) -> np.ndarray:
 
 def _with_header(
     scan: Image, mask: Image, affine: np.ndarray, never_right: bool = False
-) -> Broken:
+) -> CorruptedScan:
     grid = Grid(scan.grid.shape, affine)
     back = scan.grid.affine @ np.linalg.inv(affine)
-    return Broken(Image(scan.data, grid), Image(mask.data, grid), back, never_right)
+    return CorruptedScan(Image(scan.data, grid), Image(mask.data, grid), back, never_right)
 
 
 class Truth:
-    """Where points of the template's brain lie in a scan, by a registration that was looked at."""
+    """True positions of points of the template's brain in a scan, by a checked registration."""
 
     def __init__(self, transform: Transform, mask: Image) -> None:
         grid = mask.grid.with_spacing(6.0)
         inside = Transform(()).resample(mask, grid).data[0, 0] > 0.5
         self.points = grid.points()[inside]
-        self.places = transform.map(self.points)
+        self.targets = transform.map(self.points)
 
     def distance(self, transform: Transform, back: np.ndarray) -> float:
-        """Median distance (mm) of where a transform puts the points."""
-        places = Transform((*transform.steps, Affine(back))).map(self.points)
-        return float((places - self.places).norm(dim=-1).median())
+        """Compute the median error (mm) of a transform at the points."""
+        targets = Transform((*transform.steps, Affine(back))).map(self.points)
+        return float((targets - self.targets).norm(dim=-1).median())
 
 
 def scrambled(transform: Transform, rng: np.random.Generator) -> Transform:
-    """A transform made wrong: turned and shifted, by up to 20 degrees and 25 mm."""
+    """Corrupt a transform by a rotation and shift of up to 20 degrees and 25 mm."""
     angle, axis = np.deg2rad(rng.uniform(5, 20)), rng.normal(size=3)
     x, y, z = axis / np.linalg.norm(axis)
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
@@ -174,7 +176,7 @@ def scrambled(transform: Transform, rng: np.random.Generator) -> Transform:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measure what is right and what is broken, scan after scan."""
+    """Measure successful and failed registrations of each scan."""
     torch.set_num_threads(options.threads)
     options.table.parent.mkdir(parents=True, exist_ok=True)
     template = materialise(resolve_template(SPACE), options.table.parent / "templates")
@@ -192,20 +194,20 @@ def _measure(
     options: argparse.Namespace,
     number: int,
 ) -> Iterator[dict[str, object]]:
-    """Rows of one scan."""
+    """Yield the table rows of one scan."""
     rng = np.random.default_rng(number)
     folder = result.native_mask.parent
     native = result.native_mask.name.replace("desc-brain_mask", "desc-preproc_T1w")
     scan, mask = image.read(folder / native), image.read(result.native_mask)
-    there, back = (folder / f"{result.label}_{name}_mode-image_xfm.h5" for name in (
+    forward_file, inverse_file = (folder / f"{result.label}_{name}_mode-image_xfm.h5" for name in (
         f"from-T1w_to-{SPACE}", f"from-{SPACE}_to-T1w"
     ))  # fmt: skip
-    forward, inverse = read_transform(there), read_transform(back)
+    forward, inverse = read_transform(forward_file), read_transform(inverse_file)
     truth = Truth(forward, fixed_mask)
-    said = json.loads(result.quality.read_text())["mode"]
-    mode = options.mode or said
-    about = {"scan": result.label, "mode": mode}
-    if mode != said and {"good", "random"} & set(options.kinds):
+    original_mode = json.loads(result.quality.read_text())["mode"]
+    mode = options.mode or original_mode
+    common = {"scan": result.label, "mode": mode}
+    if mode != original_mode and {"good", "random"} & set(options.kinds):
         intact = register(
             fixed, scan, fixed_mask=fixed_mask, moving_mask=mask, mode=mode,
             threads=options.threads,
@@ -218,7 +220,7 @@ def _measure(
         known = {"kind": kind, "distance_mm": round(distance, 3), "right": int(right)}
         growth = found.forward.log_jacobian(fixed.grid)[0, 0].numpy()
         known["asymmetry"] = asymmetry(growth, fixed_mask.data[0, 0].numpy())
-        return about | known | found.quality.as_dict() | {"mode": mode}
+        return common | known | found.quality.as_dict() | {"mode": mode}
 
     if "good" in options.kinds:
         quality = _assess(fixed, fixed_mask, scan, mask, forward, inverse, mode)
@@ -228,20 +230,20 @@ def _measure(
         quality = _assess(fixed, fixed_mask, scan, mask, wrong, wrong.inverse(), mode)
         yield row("random", Registration(wrong, inverse, quality), np.eye(4))
     for kind in options.kinds:
-        broken = KINDS[kind](scan, mask, rng) if kind in KINDS else None
-        if broken is None:
+        corrupted = KINDS[kind](scan, mask, rng) if kind in KINDS else None
+        if corrupted is None:
             continue
-        begun = time.perf_counter()
+        start = time.perf_counter()
         found = register(
             fixed,
-            broken.moving,
+            corrupted.moving,
             fixed_mask=fixed_mask,
-            moving_mask=broken.mask,
+            moving_mask=corrupted.mask,
             mode=mode,
             threads=options.threads,
         )
-        print(result.label, kind, f"{time.perf_counter() - begun:.0f} s", flush=True)
-        yield row(kind, found, broken.back, broken.never_right)
+        print(result.label, kind, f"{time.perf_counter() - start:.0f} s", flush=True)
+        yield row(kind, found, corrupted.back, corrupted.never_right)
 
 
 def _assess(
@@ -253,7 +255,7 @@ def _assess(
     inverse: Transform,
     mode: str,
 ) -> Quality:
-    """Quality numbers of transforms that are there."""
+    """Compute the quality metrics of given transforms."""
     displacement, affine = forward.steps
     quality = Quality(mode, "cpu")
     pair = make_pair(fixed, moving, np.eye(4), fixed_mask, mask)
@@ -275,24 +277,24 @@ def _append(table: Path, row: dict[str, object]) -> None:
 
 
 def share(options: argparse.Namespace) -> None:
-    """Find the asymmetry that brains share, and how well each of them fits that of the others."""
+    """Compute the mean asymmetry of brains, and the similarity of each brain to the others."""
     results = [one for out in options.out for one in find_results(out) if one.space == SPACE]
     differences = np.array([
         left_right_difference(*(np.asarray(nib.load(path).dataobj, np.float32)
                           for path in (one.log_jacobian, one.mask)))
         for one in results
     ])  # fmt: skip
-    alike = [
+    similarities = [
         pattern_similarity(one, mean_pattern(np.delete(differences, number, axis=0)))
         for number, one in enumerate(differences)
     ]
-    print("likeness of each brain to the others:", np.sort(alike).round(3))
+    print("similarity of each brain to the others:", np.sort(similarities).round(3))
     shared = mean_pattern(differences).astype(np.float16)
-    np.savez_compressed(DATA / "asymmetry.npz", pattern=shared, likeness=np.float32(alike))
+    np.savez_compressed(DATA / "asymmetry.npz", pattern=shared, likeness=np.float32(similarities))
 
 
 def fit(options: argparse.Namespace) -> None:
-    """Find bounds for each mode and write them with the ranges of right registrations."""
+    """Fit bounds for each mode, and write them with the ranges of successful registrations."""
     rows = _read(options.table)
     bounds = {}
     for mode in sorted({row["mode"] for row in rows}):
@@ -302,51 +304,50 @@ def fit(options: argparse.Namespace) -> None:
         bounds[mode] = {key: _bounds(key, right, wrong) for key in FITTED}
         bounds[mode]["asymmetry"] = _asymmetry_bounds(right)
         print(mode, len(right), "right,", len(wrong), "wrong", bounds[mode])
-    # Refined, or trained on the pair alone, a deformation ends where one pass of a trained network
-    # does, or better.
+    # The modes refine and optimize are at least as accurate as predict.
     for mode in ("refine", "optimize"):
         bounds.setdefault(mode, bounds["predict"])
     write_json(DATA / "quality_reference.json", {"bounds": bounds})
 
 
 def _bounds(key: str, right: list[dict], wrong: list[dict]) -> dict[str, float]:
-    """Range and bounds of one number."""
+    """Fit the range and bounds of one metric."""
     good, bad = (np.array([row[key] for row in rows]) for rows in (right, wrong))
     low, middle, high = np.percentile(good, [5, 50, 95])
     found = {"low": low, "high": high}
     side = 1 if np.median(bad) > middle else -1
     spread = 1.4826 * float(np.median(np.abs(good - middle)))
-    doubtful = middle + side * DOUBT * max(spread, LEAST_SPREAD)
+    doubtful = middle + side * DOUBTFUL_SD * max(spread, MIN_SPREAD)
     beyond = bad[side * (bad - doubtful) > 0]
-    if len(beyond) >= TOLD * len(bad):
+    if len(beyond) >= MIN_DETECTED * len(bad):
         found |= {"doubtful": doubtful, "failed": (doubtful + np.median(beyond)) / 2}
     return {name: round(float(value), 4) for name, value in found.items()}
 
 
 def _asymmetry_bounds(right: list[dict]) -> dict[str, float]:
-    """Range and bound of each brain's likeness to the others.
+    """Fit the range and bound of asymmetry.
 
-    Mirrored brains have the opposite likeness: 0 is as far from them as from the others. Doubt
-    begins beyond a quarter of the way to them; one brain is never sure proof.
+    Mirrored brains have the opposite sign. The bound for doubtful is a quarter of the way from 0
+    to them; there is no bound for failed, because a single brain may be atypical.
     """
-    alike = np.load(DATA / "asymmetry.npz")["likeness"]
+    similarities = np.load(DATA / "asymmetry.npz")["likeness"]
     low, high = np.percentile([row["asymmetry"] for row in right], [5, 95])
-    found = {"low": low, "high": high, "doubtful": -np.median(alike) / 4}
+    found = {"low": low, "high": high, "doubtful": -np.median(similarities) / 4}
     return {name: round(float(value), 4) for name, value in found.items()}
 
 
 def test(options: argparse.Namespace) -> None:
-    """Print for each kind of registration what the verdict is, and what it should be."""
+    """Print verdicts and truth for each kind of registration."""
     rows = _read(options.table)
     table = Table("mode", "kind", "truth", "n", *LEVELS, "distance (mm)")
     for mode, kind, right in sorted({(row["mode"], row["kind"], row["right"]) for row in rows}):
         theirs = [row for row in rows
                   if (row["mode"], row["kind"], row["right"]) == (mode, kind, right)]  # fmt: skip
-        said = [judge(row).level for row in theirs]
+        levels = [judge(row).level for row in theirs]
         distances = [row["distance_mm"] for row in theirs]
         table.add_row(
             mode, kind, "right" if right else "wrong", str(len(theirs)),
-            *(str(said.count(level)) for level in LEVELS),
+            *(str(levels.count(level)) for level in LEVELS),
             f"{min(distances):.1f} to {max(distances):.1f}",
         )  # fmt: skip
     Console().print(table)
@@ -363,13 +364,13 @@ def test(options: argparse.Namespace) -> None:
 
 
 def _read(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """Rows of tables, numbers as numbers."""
+    """Read the rows of tables, with numeric values as float."""
     rows = []
     for path in paths:
         with open(path, encoding="utf-8", newline="") as stream:
             rows += csv.DictReader(stream, delimiter="\t")
-    words = ("scan", "mode", "kind", "device", "weights")
-    return [{k: v if k in words else float(v) for k, v in row.items() if v} for row in rows]
+    text_columns = ("scan", "mode", "kind", "device", "weights")
+    return [{k: v if k in text_columns else float(v) for k, v in row.items() if v} for row in rows]
 
 
 def main() -> None:

@@ -116,7 +116,7 @@ def run(job: Job) -> dict[str, object]:
 
 
 def judge(job: Job, maps: Maps) -> tuple[dict[str, float | None], list[dict[str, object]]]:
-    """Figures of a pair's transforms, the same way whatever made them."""
+    """Evaluate a pair's transforms, in the same way for all methods."""
     fixed = image.read(job.fixed)
     labels = [image.read(path) for path in (job.fixed_labels, job.moving_labels)]
     if not labels[0].grid.matches(fixed.grid):
@@ -139,7 +139,7 @@ def judge(job: Job, maps: Maps) -> tuple[dict[str, float | None], list[dict[str,
 
 
 def prepared(job: Job) -> Job:
-    """The job on voxels of the spacing it asks for."""
+    """Return the job with images resampled to its spacing."""
     if job.spacing is None:
         return job
     paths = {}
@@ -155,7 +155,7 @@ def prepared(job: Job) -> Job:
 
 
 def _coarser(brain: Image, spacing: float) -> Image:
-    """A brain on larger voxels, smoothed against aliasing; zero still means background."""
+    """Downsample a brain with anti-alias smoothing; zero remains background."""
     grid = brain.grid.with_spacing(spacing)
     sigma = 0.5 * grid.spacing / brain.grid.spacing
     inside = (brain.data != 0).float()

@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def compare(bids: Path, out: Path, subject: str, first: str, later: str) -> list[list[str]]:
-    """A row for each place that changes: RMS error in the brain, true and estimated change."""
+    """Yield a row for each changing region: RMS error in the brain, true and estimated change."""
     mask = image.read(_file(out, subject, first, f"space-{SPACE}_desc-brain_mask.nii.gz"))
     brain = mask.data > 0
     maps, truths = [], []

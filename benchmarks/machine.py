@@ -17,7 +17,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def describe(options: argparse.Namespace) -> dict[str, object]:
-    """What runs where."""
+    """Describe software and hardware."""
     packages = sorted({PEERS[name].package for name in options.methods} | {"torch"})
     return {
         "data": options.data.resolve().name,
@@ -64,7 +64,7 @@ def gpu_model(device: str) -> str | None:
 
 
 def commit() -> str | None:
-    """Commit of the code that runs, with a mark where files differ from it."""
+    """Return the commit of the running code, marked if files differ from it."""
     git = shutil.which("git")
     if git is None:
         return None

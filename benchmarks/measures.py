@@ -66,7 +66,7 @@ class PointMap:
 
 
 def dice(fixed: Tensor, warped: Tensor, labels: list[int]) -> dict[int, float]:
-    """Overlap of each label.
+    """Compute the Dice coefficient of each label.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def dice(fixed: Tensor, warped: Tensor, labels: list[int]) -> dict[int, float]:
 
 
 def deformation(points: PointMap, brain: Tensor) -> dict[str, float]:
-    """How much a map deforms, and whether it folds.
+    """Measure the deformation and folds of a map.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def deformation(points: PointMap, brain: Tensor) -> dict[str, float]:
 def inverse_consistency(
     points: PointMap, inverse: Transform | None, brain: Tensor
 ) -> dict[str, float | None]:
-    """How far from a voxel of the brain its point comes back to, in mm.
+    """Compute the inverse consistency error in the brain, in mm.
 
     Parameters
     ----------
@@ -179,7 +179,7 @@ class Meter:
 
 
 def _memory_gb(field: str) -> float:
-    """A field of the process's status, or the peak so far where there is none, in GB (2^30)."""
+    """Read a field of the process's status, or the peak so far if missing, in GB (2^30)."""
     try:
         with open("/proc/self/status") as file:
             lines = dict(line.split(":", 1) for line in file)

@@ -132,7 +132,7 @@ def parse() -> argparse.Namespace:
 
 
 def find_subjects(data: Path) -> list[Subject]:
-    """Subjects with a T1w image and labels, by name; the first file of each where many fit."""
+    """Find subjects with a T1w image and labels, by name; the first matching file of each."""
     found = []
     for folder in sorted(path for path in data.glob("sub-*") if path.is_dir()):
         brains = sorted(folder.rglob("*_T1w.nii.gz"))
@@ -144,7 +144,7 @@ def find_subjects(data: Path) -> list[Subject]:
 
 
 def choose_pairs(subjects: int, count: int) -> list[tuple[int, int]]:
-    """Ordered pairs (fixed, moving) in which subjects recur as little as possible.
+    """Choose ordered pairs (fixed, moving) in which subjects recur as little as possible.
 
     First each subject once (0 and 1, 2 and 3, ...), then the other way round, then others.
     """
@@ -211,7 +211,7 @@ class Results:
         return row["fixed"], row["moving"], row["method"]
 
     def has(self, fixed: str, moving: str, method: str) -> bool:
-        """Whether a row is there."""
+        """Return whether a row exists."""
         return any(self._key(row) == (fixed, moving, method) for row in self.pairs)
 
     def add(self, row: dict[str, object], structures: list[dict[str, object]]) -> None:
@@ -251,7 +251,7 @@ def run_all(
     results: Results,
     console: Console,
 ) -> None:
-    """Every method on every pair; one that fails on the first pair it tries is left out."""
+    """Run every method on every pair; skip a method that fails on its first pair."""
     names = label_names(options.data)
     left_out: set[str] = set()
     width = max(len(PEERS[name].label) for name in options.methods)
@@ -295,7 +295,7 @@ def run_job(
     folder: Path,
     spacing: float | None = None,
 ) -> dict:
-    """One registration in a process of its own; what it found, or an ``error``."""
+    """Run one registration in a process of its own; return its results, or an ``error``."""
     python = options.fireants_python if method == "fireants" else sys.executable
     log = folder / "logs" / f"{fixed.name}_{moving.name}_{method}.log"
     with tempfile.TemporaryDirectory() as scratch:
@@ -330,7 +330,7 @@ def run_job(
 
 
 def environment(threads: int) -> dict[str, str]:
-    """Environment of a job: so many threads, whichever library makes them."""
+    """Return the environment of a job, with the number of threads for all libraries."""
     counts = (
         "OMP_NUM_THREADS",
         "MKL_NUM_THREADS",
@@ -343,7 +343,7 @@ def environment(threads: int) -> dict[str, str]:
 
 
 def label_names(data: Path) -> dict[str, str]:
-    """Names by label from the first lookup table of the data set, if it has one."""
+    """Read the names of labels from the first lookup table of the dataset, if any."""
     for path in sorted([*data.glob("*dseg.tsv"), *data.glob("derivatives/*/*dseg.tsv")]):
         return {row["index"]: row["name"] for row in _read(path)}
     return {}

@@ -34,7 +34,7 @@ def measure(command: list[str]) -> tuple[int, float, float]:
 
 
 def _memory(root: psutil.Process) -> int:
-    """Bytes that a process and all its descendants hold for themselves."""
+    """Sum the private memory of a process and all its descendants, in bytes."""
     total = 0
     try:
         for process in (root, *root.children(recursive=True)):

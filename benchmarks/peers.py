@@ -71,7 +71,7 @@ class Maps:
 
 
 def ours(task: Task, meter: Meter, mode: str, **settings: object) -> Maps:
-    """This package, in one of its modes."""
+    """Run this package, in one of its modes."""
     from bids_fcnreg.fcn.register import register
 
     fixed, moving = image.read(task.fixed), image.read(task.moving)
@@ -84,7 +84,7 @@ def ours(task: Task, meter: Meter, mode: str, **settings: object) -> Maps:
 
 
 def ants(task: Task, meter: Meter, kind: str) -> Maps:
-    """antspyx, with one of its types of transform.
+    """Run antspyx, with one of its types of transform.
 
     Its call writes the transforms to files, compressed: the time that takes is measured by
     writing them once more, and deducted.
@@ -107,7 +107,7 @@ def ants(task: Task, meter: Meter, kind: str) -> Maps:
 
 
 def ants_maps(forward: list[str], inverse: list[str]) -> Maps:
-    """ANTs' lists of files as transforms.
+    """Convert ANTs' lists of files to transforms.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ def ants_maps(forward: list[str], inverse: list[str]) -> Maps:
 
 
 def greedy(task: Task, meter: Meter) -> Maps:
-    """Greedy, affine and deformable, with its authors' usual settings for brains."""
+    """Run greedy, affine and deformable, with its authors' usual settings for brains."""
     try:
         import SimpleITK as sitk
         from picsl_greedy import Greedy3D
@@ -157,7 +157,7 @@ def greedy(task: Task, meter: Meter) -> Maps:
 
 
 def greedy_maps(warp: object, affine: np.ndarray) -> Maps:
-    """Greedy's results as transforms.
+    """Convert greedy's results to transforms.
 
     Parameters
     ----------
@@ -170,7 +170,7 @@ def greedy_maps(warp: object, affine: np.ndarray) -> Maps:
 
 
 def fireants(task: Task, meter: Meter) -> Maps:
-    """FireANTs, with the settings of its own introduction, from the centres of mass."""
+    """Run FireANTs with the settings of its tutorial, from the centres of mass."""
     try:
         from fireants.io import BatchedImages
         from fireants.io import Image as FireImage
@@ -190,7 +190,7 @@ def fireants(task: Task, meter: Meter) -> Maps:
 
 
 def run_fireants(task: Task, meter: Meter, images: tuple, stages: tuple) -> Maps:
-    """The registration itself, on whatever device the task names."""
+    """Run the registration on the device of the task."""
     single, batched = images
     moments, affine, deformable = stages
     fixed, moving = (
@@ -234,14 +234,14 @@ def run_fireants(task: Task, meter: Meter, images: tuple, stages: tuple) -> Maps
 
 
 def read_field(path: str | Path) -> Displacement:
-    """A displacement field in ITK's convention (vectors in LPS+ mm) from a file."""
+    """Read a displacement field in ITK's convention (vectors in LPS+ mm)."""
     import SimpleITK as sitk
 
     return field_of(sitk.ReadImage(str(path)))
 
 
 def field_of(field: object) -> Displacement:
-    """A displacement field in ITK's convention (a SimpleITK image of vectors in LPS+ mm)."""
+    """Convert a displacement field in ITK's convention (SimpleITK image of vectors in LPS+ mm)."""
     import SimpleITK as sitk
 
     affine = np.eye(4)

@@ -56,7 +56,7 @@ def main() -> int:
 
 
 def measure(bids_dir: Path, out_dir: Path) -> list[dict[str, str | float]]:
-    """One row of figures a participant."""
+    """Measure one row of metrics per participant."""
     with tempfile.TemporaryDirectory() as folder:
         mask = materialise(resolve_template(BUILTIN), Path(folder)).mask
         points = mask_points(image.read(mask))
@@ -86,7 +86,7 @@ def measure(bids_dir: Path, out_dir: Path) -> list[dict[str, str | float]]:
 
 
 def dice(one: torch.Tensor, other: torch.Tensor) -> float:
-    """Overlap of two masks on one grid."""
+    """Compute the Dice coefficient of two masks on one grid."""
     if one.shape != other.shape:
         raise InputError(
             f"Images of {tuple(one.shape)} and {tuple(other.shape)} voxels cannot be compared: "
@@ -96,12 +96,12 @@ def dice(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 def _voxels(path: Path) -> torch.Tensor:
-    """Labels with axes turned to right, anterior, superior, so that grids can be compared."""
+    """Read labels reoriented to RAS, for comparable grids."""
     return image.to_image(nib.as_closest_canonical(image.load(path))).data
 
 
 def _the(folder: Path, pattern: str) -> Path:
-    """The one file of a name."""
+    """Return the single file that matches a pattern."""
     found = sorted(folder.glob(pattern))
     if not found:
         raise InputError(f"{folder / pattern} is not there: did the run succeed?")

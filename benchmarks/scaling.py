@@ -120,7 +120,7 @@ def measure_workers(options: argparse.Namespace) -> None:
 
 
 def _processor_seconds() -> float:
-    """Of all processes that this one has started and waited for, and of theirs."""
+    """Return the processor seconds of all finished descendants."""
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
     return spent.ru_utime + spent.ru_stime
 

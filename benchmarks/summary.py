@@ -43,7 +43,7 @@ class Block:
     lines: list[list[str]]
 
     def rich(self) -> Table:
-        """As a table for the screen."""
+        """Format as a table for the terminal."""
         table = Table(title=self.title, title_justify="left")
         for number, column in enumerate(self.header):
             table.add_column(column, justify="right" if number else "left")
@@ -52,14 +52,14 @@ class Block:
         return table
 
     def markdown(self) -> str:
-        """As a Markdown table under its title."""
+        """Format as a Markdown table with title."""
         rule = ["---"] + ["---:"] * (len(self.header) - 1)
         rows = [f"| {' | '.join(cells)} |" for cells in (self.header, rule, *self.lines)]
         return "\n".join([self.title, "", *rows])
 
 
 def blocks(rows: Sequence[Row], labels: dict[str, str], partial: str = "syns") -> list[Block]:
-    """All methods but `partial` on all pairs they share, then all on the pairs of `partial`.
+    """Group results: all methods but `partial` on their common pairs, then all on those of `partial`.
 
     Parameters
     ----------

@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def mean_overlap(labels: Iterator[torch.Tensor]) -> float:
-    """Mean Dice over labels and pairs of brains of label images (1, 1, i, j, k) on one grid."""
+    """Compute the mean Dice over labels and pairs of label images (1, 1, i, j, k) on one grid."""
     images = list(labels)
     present = sorted({int(n) for one in images for n in one.unique().round()} - {0})
     pairs = [dice(one, other, present) for one, other in itertools.combinations(images, 2)]
@@ -64,7 +64,7 @@ def mean_overlap(labels: Iterator[torch.Tensor]) -> float:
 
 
 def ours(out: Path, space: str, subjects: Sequence[Subject]) -> Iterator[torch.Tensor]:
-    """Labels of each brain in a space, through the transforms of the derivatives."""
+    """Resample the labels of each brain to a space with the transforms of the derivatives."""
     templates = [*out.glob(f"tpl-{space}/*_res-01_T1w.nii.gz")]
     templates += [*out.glob(f"sub-*/anat/*_space-{space}_desc-preproc_T1w.nii.gz")]
     grid = image.read(templates[0]).grid
@@ -93,7 +93,7 @@ def build(subjects: Sequence[Subject], folder: Path) -> float:
 
 
 def theirs(subjects: Sequence[Subject], folder: Path, threads: int) -> Iterator[torch.Tensor]:
-    """Labels of each brain in the template of antspyx."""
+    """Resample the labels of each brain to the template of antspyx."""
     template = folder / "template.nii.gz"
     grid = image.read(template).grid
     for subject in subjects:

@@ -177,7 +177,7 @@ CASES: dict[str, tuple[Case, str]] = {
     "template unknown": (said("--template", "NoSuchTemplate"), "NoSuchTemplate"),
     "template with a path": (said("--template", "../../etc/passwd"), "passwd"),
     "template is text": (written("tpl-X_T1w.nii.gz", "no", "--template"), "cannot be read"),
-    "template is flat": (template(HEAD[:, :, 3]), "three-dimensional"),
+    "template is flat": (template(HEAD[:, :, 3]), "not that of a 3D volume"),
     "template has another mask": (template(HEAD, HEAD[:9], 3), "is not on the grid"),
     "template of one value": (template(np.full_like(HEAD, 7)), "Provide the image, not its mask"),
     "template without a name": (

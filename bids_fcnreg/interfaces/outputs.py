@@ -18,7 +18,7 @@ template's space (``MNIPediatricAsym+3`` is cohort 3) and ATLAS the atlas's name
 ``figures/…_{T1w,mask,dseg,xfm}.*``                   pictures and tables for the report
 ====================================================  ==========================================
 
-Why these: the BIDS schema (1.10) has no suffix for transforms, Jacobian maps or quality numbers.
+Why these: the BIDS schema (1.10) has no suffix for transforms, Jacobian maps or quality metrics.
 The latter two are properties of a transform and carry its name with a ``desc-``; ``.bidsignore``
 lists ``*_xfm.*`` as fMRIPrep does. A table of regions is a ``_dseg.tsv``, which may have more
 columns than ``index`` and ``name``. Label images say with ``desc-`` from which template they come:

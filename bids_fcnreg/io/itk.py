@@ -211,7 +211,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _transform_types(path: Path) -> list[str]:
-    """What types of transforms a file says it holds, before ITK reads it."""
+    """Return the types of the transforms in a file, before ITK reads it."""
     if path.suffix in (".h5", ".hdf5", ".hdf"):
         with h5py.File(path, "r", locking=False) as file:
             parts = [file["TransformGroup"][str(n)] for n in range(len(file["TransformGroup"]))]

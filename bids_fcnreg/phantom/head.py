@@ -1,8 +1,7 @@
-"""A whole head around the template brain: skull, scalp, face, neck, and its T1 contrast.
+"""Simulated head around the template brain: skull, scalp, face and neck, with T1 contrast.
 
-The anatomy is drawn once, in template space, as the layers that lie between the brain and the
-air; a participant's head is then painted with intensities and thicknesses of its own.
-Intensities are relative: white matter is 1.
+The anatomy is drawn once, in template space, as layers between brain and air. A participant's head
+has intensities and thicknesses of its own. Intensities are relative: white matter is 1.
 """
 
 from __future__ import annotations
@@ -14,24 +13,24 @@ from scipy import ndimage
 
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
 
-#: World box of the head in template space, RAS+ mm: first and last voxel along x, y, z.
+#: Bounding box of the head in template space, RAS+ mm: first and last voxel along x, y, z.
 BOX = np.array([[-104, 104], [-140, 112], [-132, 112]])
 
-#: How far the scalp reaches from the hull of the brain, mm.
+#: Distance of the skin from the hull of the brain, mm.
 SCALP_MM = 15.0
 
-#: Bone from the hull outwards: to which distance (mm) it has which intensity, as a name and a
-#: mean: cerebrospinal fluid, inner table, marrow, outer table.
+#: Layers from the hull outwards: outer distance (mm) and tissue (cerebrospinal fluid, inner table,
+#: marrow, outer table).
 SKULL = ((2.0, "csf"), (3.5, "bone"), (6.0, "marrow"), (8.0, "bone"))
 
-#: Ellipsoids of face and neck, RAS+ mm: centre, radii. They are joined to the scalp.
+#: Ellipsoids of face and neck, RAS+ mm: centre, radii; united with the scalp.
 SOLIDS = (
     ((0, -30, -105), (66, 72, 85)),
     ((0, 40, -75), (62, 58, 75)),
     ((0, 88, -62), (14, 20, 22)),
 )
 
-#: What lies inside the face and the neck: centre, radii, tissue.
+#: Ellipsoids inside the face and the neck: centre, radii, tissue.
 ORGANS = (
     ((33, 66, -36), (19, 22, 17), "fat"),
     ((-33, 66, -36), (19, 22, 17), "fat"),
@@ -47,7 +46,7 @@ ORGANS = (
 COLUMN_TOP = -66
 COLUMN = ((19, "marrow"), (13, "bone"), (10, "csf"), (6, "cord"))
 
-#: Range of relative intensities that a participant's tissues are drawn from.
+#: Ranges of a participant's relative tissue intensities.
 CONTRAST = {
     "csf": (0.15, 0.30),
     "gm": (0.60, 0.75),
@@ -69,23 +68,23 @@ class Head:
     Parameters
     ----------
     grid : Grid
-        Where the voxels are.
+        Grid of the head.
     brain : ndarray (i, j, k), float32
         Intensity of the template's brain, 0 elsewhere.
     mask : ndarray (i, j, k), float32
-        Share of brain in a voxel, 0..1.
+        Brain fraction of a voxel, 0 to 1.
     labels : ndarray (i, j, k), uint8
         Tissues of the brain: 1 CSF, 2 grey, 3 white matter.
     tissues : tuple of 3 float
         Intensity of CSF, grey and white matter in `brain`.
     organs : ndarray (i, j, k), uint8
-        Which of `ORGANS` is there, counted from 1; 0 is none.
+        Index in `ORGANS`, from 1; 0 is none.
     gap : ndarray (i, j, k), float32
         Distance to the brain in mm.
     hull : ndarray (i, j, k), float32
         Distance to the closed hull of the brain in mm, negative inside.
     depth : ndarray (i, j, k), float32
-        How deep below the skin in mm, negative in the air.
+        Depth below the skin in mm, negative in air.
     """
 
     grid: Grid
@@ -170,7 +169,7 @@ def paint_head(head: Head, rng: np.random.Generator) -> np.ndarray:
 
 
 def smooth_noise(shape: tuple[int, ...], sigma: float, rng: np.random.Generator) -> np.ndarray:
-    """Gaussian noise of correlation length `sigma` voxels, mean about 0, deviation 1.
+    """Draw Gaussian noise of correlation length `sigma` voxels, mean about 0, deviation 1.
 
     Drawn on a coarser lattice where it is smooth, since filtering at full resolution is slow.
     """
@@ -185,7 +184,7 @@ def smooth_noise(shape: tuple[int, ...], sigma: float, rng: np.random.Generator)
 def _layers(
     head: Head, hull: np.ndarray, depth: np.ndarray, shade: dict[str, float]
 ) -> np.ndarray:
-    """Intensities of all that is not brain, by the distances that lie between."""
+    """Draw the intensities outside the brain, by distances."""
     air, fat = shade["air"], shade["fat"]
     skin = np.select([depth < 0, depth < 2, depth < 6], [air, shade["skin"], fat], shade["muscle"])
     image = skin.astype(np.float32)
@@ -203,7 +202,7 @@ def _layers(
 def _draw_column(
     image: np.ndarray, head: Head, depth: np.ndarray, shade: dict[str, float]
 ) -> None:
-    """Spinal column below the brain stem, which the template cuts off; changes `image`."""
+    """Draw the spinal column below the brain stem of the template into `image`."""
     n = int(COLUMN_TOP - BOX[2, 0])
     x, y = np.argwhere(head.mask[:, :, n - 2] > 0.5).mean(axis=0)
     radius = np.hypot(np.arange(image.shape[0])[:, None] - x, np.arange(image.shape[1]) - y)
@@ -215,7 +214,7 @@ def _draw_column(
 def _ellipsoid(
     shape: tuple[int, ...], step: int, centre: tuple[float, ...], radii: tuple[float, ...]
 ) -> np.ndarray:
-    """About the distance to an ellipsoid's surface in mm, negative inside.
+    """Compute the approximate distance to an ellipsoid's surface in mm, negative inside.
 
     Sampled in the box every `step` mm; exact for a sphere.
     """
@@ -228,7 +227,7 @@ def _ellipsoid(
 
 
 def _extend(image: Image, lower: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """Voxels of an image from `lower` on, in an array of `shape`; zero outside the image."""
+    """Crop or pad an image to `shape` from voxel `lower`, with zeros outside."""
     data = image.data[0, 0].numpy()
     result = np.zeros(shape, dtype=data.dtype)
     first, last = np.maximum(lower, 0), np.minimum(lower + shape, data.shape)
@@ -238,13 +237,13 @@ def _extend(image: Image, lower: np.ndarray, shape: tuple[int, int, int]) -> np.
 
 
 def _refine(field: np.ndarray, shape: tuple[int, ...], step: int = 2) -> np.ndarray:
-    """Linear interpolation of a field sampled at every `step`-th voxel of a grid of `shape`."""
+    """Interpolate linearly a field sampled at every `step`-th voxel of a grid of `shape`."""
     for axis, n in enumerate(shape):
-        place = np.arange(n) / step
-        low = np.minimum(place.astype(int), field.shape[axis] - 1)
+        position = np.arange(n) / step
+        low = np.minimum(position.astype(int), field.shape[axis] - 1)
         high = np.minimum(low + 1, field.shape[axis] - 1)
         weight = (
-            (place - low).astype(np.float32).reshape([-1 if d == axis else 1 for d in range(3)])
+            (position - low).astype(np.float32).reshape([-1 if d == axis else 1 for d in range(3)])
         )
         field = field.take(low, axis) * (1 - weight) + field.take(high, axis) * weight
     return field.astype(np.float32)

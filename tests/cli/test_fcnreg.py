@@ -187,7 +187,7 @@ def test_register_warns_of_orientation_and_keeps_space_codes(tmp_path, capsys):
     words = ["apply", "-i", moving, "-r", fixed, "-t", str(tmp_path / "r_xfm.h5")]
     assert main([*words, "-o", str(tmp_path / "a.nii.gz")]) == 0
     error = capsys.readouterr().err
-    assert "does not say how it is oriented" in error and "disagree by 7 mm" in error
+    assert "has no orientation" in error and "disagree by 7 mm" in error
 
 
 def test_apply_reproduces_the_output_of_register(pair, tmp_path):

@@ -286,8 +286,8 @@ def test_tables_of_points(tmp_path, name):
     [
         ("p.tsv", "a\tb\n1\t2\n", "o.tsv", "has no column x"),
         ("p.txt", "1 2 3\n4 5 6\n", "o.txt", "Name the columns in its first line"),
-        ("p.CSV", "x,y,z\n1,2,n/a\n", "o.csv", "has no number for z"),
-        ("p.csv", "x;y;z\n1,5;2,5;3,5\n", "o.csv", "has no number for x"),
+        ("p.CSV", "x,y,z\n1,2,n/a\n", "o.csv", "z is not a number"),
+        ("p.csv", "x;y;z\n1,5;2,5;3,5\n", "o.csv", "x is not a number"),
         ("p.tsv", "x\ty\tz\n1\t2\t3\n", "o.nii.gz", "must end in .csv, .tsv or .txt"),
         ("p.fcsv", "x,y,z\n1,2,3\n", "o.fcsv", "(.csv, .tsv or .txt) as input"),
     ],

@@ -245,7 +245,7 @@ def test_wrong_words(fixed, moving):
         register(fixed, moving, network="unet")
     with pytest.raises(InputError, match="The package has no trained weights"):
         register(fixed, moving, mode="predict", network="2017")
-    with pytest.raises(InputError, match="starts from no weights"):
+    with pytest.raises(InputError, match="trains a network from scratch"):
         register(fixed, moving, mode="optimize", model=packaged_weights("diffeomorphic"))
     with pytest.raises(InputError, match="no device 'tpu'"):
         resolve_device("tpu")

@@ -184,7 +184,7 @@ REFUSED = {
     "a scan": (stored(lambda u, x: u[..., 0]), "field of ITK or ANTs has"),
     "two components": (stored(lambda u, x: u[:, :, :, None, :2]), "field of ITK or ANTs has"),
     "several times": (stored(lambda u, x: np.stack([u, u], 3)), "field of ITK or ANTs has"),
-    "NaN": (stored(lambda u, x: np.full_like(u, np.nan)[:, :, :, None]), "no number"),
+    "NaN": (stored(lambda u, x: np.full_like(u, np.nan)[:, :, :, None]), "NaN"),
     "infinite": (stored(lambda u, x: np.full_like(u, np.inf)[:, :, :, None]), "infinite"),
     "far": (stored(lambda u, x: 1e7 + u[:, :, :, None]), "more than a kilometre"),
     "text": (lambda path: path.write_text("no field"), "cannot be read as a displacement field"),

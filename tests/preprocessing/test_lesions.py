@@ -93,7 +93,7 @@ def test_files_that_cannot_be_read_are_refused_elsewhere(tmp_path):
 
 @pytest.mark.parametrize("scale", [1.0, 255.0, 0.5])
 def test_an_inverted_mask_is_refused(tmp_path, scale):
-    message = r"roi\.nii covers 9\d % of the brain: is the mask inverted \(1 = healthy\)\?"
+    message = r"roi\.nii covers 9\d % of the brain, so it may be inverted \(1 = healthy\)"
     with pytest.raises(InputError, match=message):
         unite(tmp_path, scale * ~LESION)
 
@@ -109,7 +109,7 @@ def test_masks_that_cover_most_of_the_brain_together_are_refused(tmp_path):
 
 @pytest.mark.parametrize("least", [-1.0, -0.5])
 def test_values_far_below_zero_are_refused(tmp_path, least):
-    with pytest.raises(InputError, match=r"roi\.nii holds values below zero"):
+    with pytest.raises(InputError, match=r"roi\.nii contains negative values"):
         unite(tmp_path, np.where(LESION, 1.0, least))
 
 
@@ -130,7 +130,7 @@ def test_the_excluded_share_is_recorded_and_shown(tmp_path, lesion):
     share = 100 * (lesion & BRAIN).sum() / BRAIN.sum()
     assert quality["excluded_percent"] == pytest.approx(share)
     shown = quality_html(quality, "Here")
-    assert f"Left out by lesion masks (% of the brain)</th><td colspan='2'>{share:.1f}<" in shown
+    assert f"Excluded by lesion masks (% of the brain)</th><td colspan='2'>{share:.1f}<" in shown
     del quality["excluded_percent"]
     assert "lesion" not in quality_html(quality, "Here")
 

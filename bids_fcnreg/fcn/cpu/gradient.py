@@ -61,8 +61,8 @@ def local_ncc_forces(
     Forces are added to the output, to accumulate those of several channels.
 
     Sums over windows are taken along i into rows, of which the last ones are kept for the sums
-    along j and these for those along k: all of it stays in the cache, and no volume is written
-    but the forces. Sums are short and always taken anew, so that no rounding error builds up.
+    along j and these for those along k: all of it stays in the cache, and no volume is written but
+    the forces. Sums are short and always recomputed, so that rounding errors do not accumulate.
 
     Parameters
     ----------

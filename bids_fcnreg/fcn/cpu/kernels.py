@@ -65,7 +65,7 @@ def usable(volume: Tensor, *others: Tensor) -> bool:
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    """Whether a tensor is a single volume (1, channels, i, j, k) that numpy can share."""
+    """Return whether a tensor is one volume (1, channels, i, j, k) that numpy can share."""
     return (
         tensor.device.type == "cpu"
         and tensor.dtype == torch.float32

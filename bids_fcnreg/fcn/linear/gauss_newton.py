@@ -63,7 +63,7 @@ class LevelPair:
     def from_levels(
         cls, fixed: Level, moving: Level, volumes: tuple[float, float], shares: tuple[float, ...]
     ) -> LevelPair:
-        """LevelPair of two levels; `volumes` of their objects in mm³."""
+        """Combine two levels; `volumes` of their objects in mm³."""
         spacing = float(np.linalg.norm(fixed.affine[:3, 0]))
         channels = len(shares)
         bright = (fixed.features[0] > 0.1).float()[None, None]

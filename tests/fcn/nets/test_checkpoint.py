@@ -55,7 +55,7 @@ def test_other_files_are_refused(tmp_path):
     checkpoint.save(FCN2017((4, 8)), cut)
     cut.write_bytes(cut.read_bytes()[:-50])
     for path in (text, cut, tmp_path / "missing.safetensors"):
-        with pytest.raises(InputError, match="cannot be read"):
+        with pytest.raises(InputError, match="is not a readable"):
             checkpoint.load(path)
     with pytest.raises(InputError, match="was not written by `fcnreg train`"):
         checkpoint.load(foreign)
