@@ -28,7 +28,7 @@ COLUMNS = (
 class Block:
     """Means over the pairs on which every method of the block ran.
 
-    Parameters
+    Attributes
     ----------
     title : str
         Says which pairs.
