@@ -30,7 +30,7 @@ WARM_UP_MM = 6.0
 class Job:
     """What one process is to do.
 
-    Parameters
+    Attributes
     ----------
     method : str
         A key of `PEERS`.

@@ -24,7 +24,7 @@ from bids_fcnreg.fcn.spatial.transform import POINTS_AT_A_TIME, Displacement, Tr
 class PointMap:
     """A map known at the voxels of a grid.
 
-    Parameters
+    Attributes
     ----------
     grid : Grid
         Of the fixed space.

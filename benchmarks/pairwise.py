@@ -46,7 +46,7 @@ DEFAULT_METHODS = [name for name in PEERS if name not in ("syns", "ours-optimize
 class Subject:
     """A brain and its labels.
 
-    Parameters
+    Attributes
     ----------
     name : str
         Such as ``sub-01``.

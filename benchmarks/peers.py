@@ -32,7 +32,7 @@ class Unavailable(FcnregError):
 class Task:
     """What to register, and with what.
 
-    Parameters
+    Attributes
     ----------
     fixed, moving : Path
         Brain images (NIfTI), zero outside the brain.
@@ -58,7 +58,7 @@ class Task:
 class Maps:
     """What a tool found.
 
-    Parameters
+    Attributes
     ----------
     forward : Transform
         Fixed to moving points.
@@ -257,7 +257,7 @@ def field_of(field: object) -> Displacement:
 class Peer:
     """A method of the benchmark.
 
-    Parameters
+    Attributes
     ----------
     label : str
         What tables and plots call it.

@@ -28,7 +28,7 @@ COLUMNS = (
 class Block:
     """Means over the pairs on which every method of the block ran.
 
-    Parameters
+    Attributes
     ----------
     title : str
         Says which pairs.
@@ -59,7 +59,7 @@ class Block:
 
 
 def blocks(rows: Sequence[Row], labels: dict[str, str], partial: str = "syns") -> list[Block]:
-    """Group results: methods but `partial` on their common pairs, then all on those of `partial`.
+    """Group results: methods but `partial` on common pairs, then all on those of `partial`.
 
     Parameters
     ----------

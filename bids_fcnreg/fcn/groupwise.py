@@ -49,7 +49,7 @@ MAD_TO_SD = 1.4826
 class ShapeDifference:
     """Difference between the mean shape of a cohort and the template it was registered to.
 
-    Parameters
+    Attributes
     ----------
     stretch : ndarray (4, 4)
         Mean stretch, template to images, RAS+ mm, about the template's centre.

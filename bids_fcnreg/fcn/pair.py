@@ -26,7 +26,7 @@ FINEST_MM = 1.0
 class Pair:
     """Two images on one grid.
 
-    Parameters
+    Attributes
     ----------
     fixed, moving : Tensor (1, 1, i, j, k)
         Intensities scaled to about 0 to 1, `moving` after the linear stage.

@@ -41,7 +41,7 @@ REGION_MM = 40.0
 class Quality:
     """Quality metrics of a registration.
 
-    Parameters
+    Attributes
     ----------
     mode, device : str
         Registration mode and device.

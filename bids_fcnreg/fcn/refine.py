@@ -37,7 +37,7 @@ from bids_fcnreg.fcn.spatial.midpoint import MidpointDeformation
 class Refinement:
     """Settings of the instance optimization.
 
-    Parameters
+    Attributes
     ----------
     spacings : sequence of float
         Voxel size of each level in mm, coarse to fine.

@@ -28,7 +28,7 @@ from bids_fcnreg.fcn.train import RECIPES, optimize
 class Registration:
     """A registered pair.
 
-    Parameters
+    Attributes
     ----------
     forward : Transform
         Maps points of the fixed to the moving space: resamples the moving image onto the fixed.

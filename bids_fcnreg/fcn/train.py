@@ -47,7 +47,7 @@ class Network(Protocol):
 class Training:
     """Settings of a training.
 
-    Parameters
+    Attributes
     ----------
     steps : sequence of int
         Number of updates in each of the network's stages.
@@ -101,7 +101,7 @@ COHORT_RECIPES = {
 class Record:
     """One row of the learning curves.
 
-    Parameters
+    Attributes
     ----------
     stage, step : int
         Stage from 0, and number of updates in this stage. With held-out pairs, a stage's first

@@ -20,7 +20,7 @@ from bids_fcnreg.fcn.spatial.grid import Grid
 class Cohort:
     """Brain images on one grid, after the linear stage.
 
-    Parameters
+    Attributes
     ----------
     images : Tensor (n, 1, i, j, k)
         Intensities of about 0 to 1, 0 outside the brain; half precision suffices. Pairs are made
@@ -91,7 +91,7 @@ def _pair_of_aligned(fixed: Tensor, moving: Tensor, grid: Grid) -> Pair:
 class Augmentation:
     """Random augmentation of a brain image.
 
-    Parameters
+    Attributes
     ----------
     turn : float
         Largest rotation about each axis, in radians; also the largest relative scaling.

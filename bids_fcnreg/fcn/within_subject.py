@@ -52,7 +52,7 @@ FINEST_MM = 0.8
 class WithinSubject:
     """Images of one person, registered to each other.
 
-    Parameters
+    Attributes
     ----------
     base, mask : Image (1, 1, i, j, k)
         Mean image and its brain mask.

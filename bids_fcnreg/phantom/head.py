@@ -65,7 +65,7 @@ CONTRAST = {
 class Head:
     """Anatomy that all participants share, on one grid of 1 mm in template space.
 
-    Parameters
+    Attributes
     ----------
     grid : Grid
         Grid of the head.

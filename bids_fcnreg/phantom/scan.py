@@ -50,7 +50,7 @@ BIAS, NOISE = (0.2, 0.3), (0.015, 0.03)
 class Participant:
     """A simulated scan and its truth.
 
-    Parameters
+    Attributes
     ----------
     t1w : Image
         Acquired image, on the native grid.

@@ -280,7 +280,7 @@ def start(monkeypatch, tools: FakeTools, *words: object) -> int:
     return pairwise.main()
 
 
-def test_a_broken_method_is_left_out_and_the_slow_one_runs_on_some_pairs(
+def test_failing_method_is_skipped_and_slow_method_runs_on_some_pairs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     fake_data(tmp_path / "data", 6)
@@ -298,7 +298,7 @@ def test_a_broken_method_is_left_out_and_the_slow_one_runs_on_some_pairs(
     assert structures[1] == "sub-0\tsub-1\tsyns\t7\tPutamen\t0.5\t8"
 
 
-def test_a_killed_run_goes_on_where_it_was(
+def test_killed_run_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     fake_data(tmp_path / "data", 4)

@@ -124,7 +124,7 @@ def test_a_symmetric_mean_does_the_same_on_both_sides():
     assert (shape.update.map(points) - mirrored).abs().max() < 1e-3
 
 
-def test_folded_chains_do_what_the_chains_do():
+def test_collapsed_chain_equals_the_chain():
     update = Displacement(GRID, exponentiate(velocity(4, 0.8)))
     undone = Displacement(GRID, exponentiate(-velocity(4, 0.8)))
     field, matrix = velocity(1, 2.0), turned(0.2) @ scaled(1.1, 1, 0.9)

@@ -25,7 +25,7 @@ class Scarce:
         return place.type
 
 
-def test_enough_memory_is_no_reason_to_go_elsewhere():
+def test_no_fallback_with_enough_memory():
     compute = Scarce(0)
     assert with_fallback(compute, GPU) == "cuda"
     assert compute.places == ["cuda"]
@@ -39,7 +39,7 @@ def test_a_second_try_may_do():
     assert compute.places == ["cuda", "cuda"]
 
 
-def test_the_cpu_is_the_last_resort_and_it_is_told():
+def test_fallback_to_cpu_warns():
     compute = Scarce(5)
     with pytest.warns(UserWarning, match="memory of cuda did not suffice"):
         assert with_fallback(compute, GPU) == "cpu"

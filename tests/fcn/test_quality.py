@@ -43,7 +43,7 @@ def spoiled(pair: Pair, part: float) -> torch.Tensor:
     return warped
 
 
-def test_a_part_that_is_wrong_shows_in_the_lowest_similarity(pair):
+def test_lowest_similarity_reveals_a_misaligned_part(pair):
     right, wrong = (lowest_similarity(pair, spoiled(pair, part)) for part in (0, 0.4))
     assert right == pytest.approx(1, abs=0.01)
     assert wrong < 0.2

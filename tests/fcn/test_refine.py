@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 SETTINGS = Refinement(spacings=(4.0, 2.0, 1.0), steps=(3, 3, 3))
 
 
-def test_one_level_may_be_computed_elsewhere(make_random_pair, monkeypatch):
+def test_one_level_falls_back_to_the_cpu(make_random_pair, monkeypatch):
     """Every level is a part of its own, and gives the same wherever it is computed."""
     pair = make_random_pair((40, 40, 40))
     whole = refine(pair, settings=SETTINGS)

@@ -97,7 +97,7 @@ def test_a_sheared_fixed_image_gets_a_deformation_on_a_straight_grid(fixed, movi
     assert after.quantile(0.95) < 1.2 * usual.quantile(0.95)
 
 
-def test_quality_tells_what_happened(refined):
+def test_quality_describes_the_registration(refined):
     quality = refined.quality
     assert quality.similarity_initial < quality.similarity_affine < quality.similarity
     assert quality.similarity > 0.8
@@ -222,7 +222,7 @@ def test_optimize_recovers_a_part_of_the_truth(fixed, moving, truth, network, le
     assert result.quality.folds_percent == 0
 
 
-def test_what_is_excluded_does_not_pull(fixed, moving):
+def test_excluded_voxels_exert_no_force(fixed, moving):
     """A lesion that looks like nothing in the template moves what is around it, if compared."""
     lesion = torch.zeros_like(moving.data)
     lesion[..., 24:36, 40:52, 34:46] = 1
@@ -238,7 +238,7 @@ def test_what_is_excluded_does_not_pull(fixed, moving):
     assert apart[0].mean() > 1.3 * apart[1].mean()
 
 
-def test_wrong_words(fixed, moving):
+def test_invalid_arguments_raise(fixed, moving):
     with pytest.raises(InputError, match="no mode 'quick'"):
         register(fixed, moving, mode="quick")
     with pytest.raises(InputError, match="no network 'unet'"):

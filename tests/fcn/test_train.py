@@ -49,7 +49,7 @@ def trainer_of(pairs, network, **changes) -> Trainer:
     ],
     ids=["2017", "diffeomorphic"],
 )
-def test_one_pair_shows_its_shift(make_random_pair, network, settings):
+def test_optimizing_one_pair_recovers_its_shift(make_random_pair, network, settings):
     torch.manual_seed(0)
     pair = make_random_pair((24, 24, 24))
     forward, inverse = optimize(network(), pair, settings).join()
@@ -59,7 +59,7 @@ def test_one_pair_shows_its_shift(make_random_pair, network, settings):
         torch.testing.assert_close(found, torch.tensor([wanted, 0.0, 0.0]), atol=0.4, rtol=0)
 
 
-def test_training_lowers_the_cost_of_pairs_it_never_saw(pairs):
+def test_training_lowers_the_cost_of_held_out_pairs(pairs):
     trainer = trainer_of(pairs, diffeomorphic(), steps=(20, 10))
     trainer.run()
     for stage in range(2):
@@ -82,7 +82,7 @@ def test_a_level_that_was_never_trained_follows_the_coarser_one(pairs, trained):
     assert all(torch.equal(fine[name], value) for name, value in expected.items())
 
 
-def test_records_tell_how_it_went(pairs):
+def test_records_contain_the_learning_curves(pairs):
     told = []
     trainer = trainer_of(pairs, diffeomorphic())
     trainer.run(told.append)
@@ -144,7 +144,7 @@ def test_a_pair_without_a_usable_gradient_changes_nothing(pairs):
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
-def test_a_broken_checkpoint_is_refused(pairs, tmp_path):
+def test_damaged_checkpoint_is_rejected(pairs, tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(b"no checkpoint")
     with pytest.raises(InputError, match=r"checkpoint\.pt is damaged: delete"):
         trainer_of(pairs, diffeomorphic()).run(checkpoint=tmp_path / "checkpoint.pt")

@@ -68,7 +68,7 @@ def test_both_brains_and_two_voxels_around_them_count(cohort):
     assert 1.2 * brain.sum() < pair.weight.sum() < 3 * brain.sum()
 
 
-def test_coarser_keeps_what_is_there(cohort):
+def test_coarser_preserves_content(cohort):
     coarse = cohort.coarser(8.0)
     assert coarse.images.dtype == cohort.images.dtype
     assert coarse.images.shape == (4, 1, 10, 12, 9)
@@ -97,7 +97,7 @@ def test_a_changed_image_is_still_that_brain(cohort):
         assert np.corrcoef(changed[inside], image[inside])[0, 1] > 0.3
 
 
-def test_each_change_is_as_large_as_it_is_said(cohort):
+def test_each_augmentation_has_the_documented_size(cohort):
     image = cohort.images[:1].float()
     noisy = Augmentation(0, 0, 0, 0, 0, 0.05)(image, cohort.grid, generator())
     assert (noisy - image)[image > 0.3].std() == pytest.approx(0.05, rel=0.1)

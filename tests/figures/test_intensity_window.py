@@ -19,7 +19,7 @@ def test_nearly_all_of_the_brain_is_between_black_and_white():
 
 
 @pytest.mark.parametrize("outside", [0, 5000, -5000, np.nan, np.inf])
-def test_what_is_outside_does_not_count(outside):
+def test_voxels_outside_the_mask_are_ignored(outside):
     assert intensity_window(np.where(INSIDE, BRAIN, outside), INSIDE) == PLAIN
 
 

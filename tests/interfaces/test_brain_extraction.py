@@ -89,7 +89,7 @@ def test_skip_makes_the_mask_and_force_extracts(tmp_path, template):
 
 
 @pytest.mark.parametrize("change", ["whole", "defaced", "neckless", "noisy air", "infant"])
-def test_share_outside_tells_heads_from_brains(template, change):
+def test_fraction_outside_separates_heads_from_brains(template, change):
     brain, _ = template
     truth = foreground(brain)
     head = _head(brain)
@@ -117,7 +117,7 @@ def test_noise_around_an_extracted_brain_is_no_brain(tmp_path, template):
     assert _dice(mask, foreground(data)) > 0.97
 
 
-def test_synthstrip_is_asked_for_where_it_is_missing(tmp_path, template, monkeypatch):
+def test_missing_synthstrip_raises(tmp_path, template, monkeypatch):
     data, affine = template
     path = tmp_path / "t1w.nii.gz"
     image.write(path, nib.Nifti1Image(data, affine))

@@ -126,7 +126,7 @@ def head(ball, request) -> Path:
     return ball
 
 
-def test_tissues_are_told_apart_whatever_else_the_image_holds(head):
+def test_tissues_are_separated_in_any_image(head):
     assert spread(draw(head, "slices")) > 0.4
 
 

@@ -215,7 +215,7 @@ def test_a_lesion_of_one_small_voxel_is_not_lost(tmp_path, brain):
     assert np.abs(distance).max() <= 1.5
 
 
-def test_an_empty_lesion_mask_says_that_there_is_none(tmp_path, brain):
+def test_empty_lesion_mask_means_no_lesion(tmp_path, brain):
     reference = _save(tmp_path / "t1w.nii.gz", brain.get_fdata(dtype="f4"), brain.affine)
     nothing = np.zeros(brain.shape, np.uint8)
     empty = _save(tmp_path / "empty_roi.nii.gz", nothing, brain.affine)

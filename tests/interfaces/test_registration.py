@@ -119,7 +119,7 @@ def test_resample_labels_keeps_values_and_type(folder, tmp_path):
         ((0, 16777217, 16777218, 16777219), "float64", 1),
     ],
 )
-def test_large_and_scaled_labels_stay_what_they_are(folder, tmp_path, labels, dtype, slope):
+def test_large_and_scaled_labels_are_preserved(folder, tmp_path, labels, dtype, slope):
     numbers = np.digitize(smooth(MOVING, 1, 3), [-0.02, 0.0, 0.02])
     stored = (np.array(labels) / slope).astype(dtype)[numbers]
     nifti = nib.Nifti1Image(stored, MOVING.affine)

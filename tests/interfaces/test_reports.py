@@ -31,7 +31,7 @@ def test_summary_escapes_and_names_everything(tmp_path):
     assert all(word in text for word in ("before", "mine", "cpu", "torch 9.8"))
 
 
-def test_quality_table_tells_the_verdict_and_what_is_usual(tmp_path):
+def test_quality_table_shows_verdict_and_usual_ranges(tmp_path):
     from bids_fcnreg.fcn.quality import Quality
     from bids_fcnreg.qc.verdict import reference_bounds
 
@@ -69,7 +69,7 @@ def judged(folder: Path, builtin: bool) -> dict:
     return json.loads(Path(node.run().outputs.quality).read_text())
 
 
-def test_the_verdict_joins_the_numbers(tmp_path):
+def test_verdict_is_added_to_the_metrics(tmp_path):
     here, elsewhere = judged(tmp_path, builtin=True), judged(tmp_path, builtin=False)
     assert here["verdict"] == elsewhere["verdict"] == "failed"
     assert "not similar to the template" in here["verdict_reason"]

@@ -74,7 +74,7 @@ WRONG: dict[str, tuple[Callable[[], bytes], str]] = {
 
 @pytest.mark.parametrize("kind", WRONG)
 @pytest.mark.parametrize("ending", [".nii.gz", ".nii"])
-def test_a_file_is_called_what_it_is(tmp_path, kind, ending):
+def test_file_types_are_detected(tmp_path, kind, ending):
     make, sentence = WRONG[kind]
     path = tmp_path / f"sub-01_T1w{ending}"
     path.write_bytes(make())

@@ -52,7 +52,7 @@ def test_labels_are_rounded_not_cut(tmp_path):
     np.testing.assert_array_equal(np.asarray(written.dataobj), VALUES)
 
 
-def test_what_is_not_finite_becomes_zero(tmp_path):
+def test_non_finite_values_become_zero(tmp_path):
     data = VALUES.astype(np.float32)
     data[0, 0] = np.nan, np.inf, -np.inf, 1, 2
     loaded = image.load(save(tmp_path / "x.nii", data)).get_fdata()
@@ -86,7 +86,7 @@ def damaged(tmp_path):
         yield path, words
 
 
-def test_bad_files_are_refused_in_one_sentence(tmp_path):
+def test_bad_files_raise_one_line_errors(tmp_path):
     for path, words in damaged(tmp_path):
         with pytest.raises(InputError) as refusal:
             image.load(path)

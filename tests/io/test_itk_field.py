@@ -192,7 +192,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_fields_of_other_conventions_are_refused(tmp_path, name, capfd):
+def test_fields_of_other_conventions_are_rejected(tmp_path, name, capfd):
     make, message = REFUSED[name]
     path = tmp_path / "x.nii"
     make(path)
@@ -254,7 +254,7 @@ def test_fields_in_other_spaces_are_refused(tmp_path):
 
 @pytest.mark.parametrize("ending", ["nrrd", "mha"])
 @pytest.mark.parametrize("shape", [(6, 6, 6), (6, 6, 6, 2), (6, 6, 2), (6, 6, 6, 4)])
-def test_images_of_other_values_are_refused(tmp_path, ending, shape):
+def test_images_of_other_dimensions_are_rejected(tmp_path, ending, shape):
     values = np.ones(shape, "f4")
     path = tmp_path / f"x.{ending}"
     sitk.WriteImage(sitk.GetImageFromArray(values, isVector=shape != (6, 6, 6)), str(path))

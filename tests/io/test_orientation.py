@@ -54,7 +54,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("sform", "qform", "apart", "kept"), CASES)
-def test_results_claim_what_the_input_claims(tmp_path, sform, qform, apart, kept):
+def test_results_have_the_codes_of_the_input(tmp_path, sform, qform, apart, kept):
     path = save(tmp_path / "x.nii.gz", sform, qform, apart)
     there = nib.load(path).affine
     read = image.load(path)
@@ -66,7 +66,7 @@ def test_results_claim_what_the_input_claims(tmp_path, sform, qform, apart, kept
 
 @pytest.mark.filterwarnings("ignore:.* does not say", "ignore:sform and qform")
 @pytest.mark.parametrize(("sform", "qform", "apart", "kept"), CASES)
-def test_what_is_on_a_grid_claims_what_the_reference_claims(tmp_path, sform, qform, apart, kept):
+def test_resampled_images_have_the_codes_of_the_reference(tmp_path, sform, qform, apart, kept):
     path = save(tmp_path / "x.nii.gz", sform, qform, apart)
     stay = write_transform(tmp_path / "stay.h5", Transform((Affine(np.eye(4)),)))
     for made in (
@@ -94,7 +94,7 @@ def test_what_is_on_a_grid_claims_what_the_reference_claims(tmp_path, sform, qfo
 
 
 @pytest.mark.parametrize(("sform", "qform", "apart", "kept"), CASES)
-def test_the_first_step_keeps_claims_and_places(tmp_path, sform, qform, apart, kept):
+def test_conform_keeps_codes_and_world_coordinates(tmp_path, sform, qform, apart, kept):
     path = save(tmp_path / "x.nii.gz", sform, qform, apart)
     conformed = Conform(in_file=str(path)).run(cwd=tmp_path).outputs.out_file
     assert stored_codes(conformed) == kept
@@ -103,7 +103,7 @@ def test_the_first_step_keeps_claims_and_places(tmp_path, sform, qform, apart, k
     np.testing.assert_array_equal(np.asarray(after.dataobj), np.asarray(before.dataobj))
 
 
-def test_a_mean_of_runs_claims_what_the_first_claims(tmp_path):
+def test_average_has_the_codes_of_the_first_run(tmp_path):
     box = np.zeros((40, 40, 40), "float32")
     box[8:30, 9:28, 10:33] = np.random.default_rng(1).random((22, 19, 23)) + 5
     for name in "ab":
@@ -127,14 +127,14 @@ def test_a_sheared_affine_is_in_the_sform_alone(tmp_path):
     np.testing.assert_allclose(nib.load(written).affine, SHEARED, atol=1e-5)
 
 
-def test_an_affine_that_readers_would_not_guess_is_not_left_without_code(tmp_path):
+def test_unusual_affine_gets_a_code(tmp_path):
     made = image.to_nifti(image.to_image(nib.Nifti1Image(VALUES, SHIFTED)), space=0)
     written = image.write(tmp_path / "x.nii", made)
     assert stored_codes(written) == (2, 0)
     np.testing.assert_allclose(nib.load(written).affine, SHIFTED, atol=1e-5)
 
 
-def test_doubts_are_told_of_files_and_images(tmp_path):
+def test_ambiguous_orientation_warns_for_files_and_images(tmp_path):
     nothing = save(tmp_path / "none.nii", 0, 0)
     assert "none.nii has no orientation" in image.orientation_warning(nothing)
     apart = save(tmp_path / "two.nii", 1, 1, apart=7)
@@ -162,7 +162,7 @@ def test_doubts_are_told_of_files_and_images(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [nib.AnalyzeImage, nib.Spm99AnalyzeImage, nib.Spm2AnalyzeImage])
-def test_analyze_images_are_said_not_to_tell_left_from_right(tmp_path, kind):
+def test_analyze_images_warn_about_orientation(tmp_path, kind):
     kind(np.ones((5, 6, 7), "int16"), None).to_filename(tmp_path / "x.img")
     doubt = image.orientation_warning(tmp_path / "x.img")
     assert "x.img is an Analyze image, a format without orientation" in doubt

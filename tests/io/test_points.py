@@ -29,7 +29,7 @@ def test_an_empty_table_stays_empty(tmp_path):
     assert write_points(tmp_path / "out.csv", table, table.points).read_text() == "x,y,z\n"
 
 
-def test_nobody_waits_at_a_pipe(tmp_path):
+def test_reading_a_pipe_does_not_block(tmp_path):
     os.mkfifo(tmp_path / "in.csv")
     with pytest.raises(InputError, match="it is not a file"):
         read_points(tmp_path / "in.csv")
@@ -47,7 +47,7 @@ def test_nobody_waits_at_a_pipe(tmp_path):
         ("x,y,z\n1,2,nan\n", "Line 2 of .* : z is not a number"),
     ],
 )
-def test_what_is_no_table_of_points(tmp_path, text, sentence):
+def test_invalid_point_tables_are_rejected(tmp_path, text, sentence):
     (tmp_path / "in.csv").write_text(text)
     with pytest.raises(InputError, match=sentence):
         read_points(tmp_path / "in.csv")

@@ -120,7 +120,7 @@ def error_by_itk(path: Path, forward: sitk.Transform) -> np.ndarray:
 
 @pytest.mark.parametrize("form", ["fold.h5", "1Warp.nii.gz"])
 @pytest.mark.parametrize("kind", FOLDS)
-def test_the_error_of_an_inverse_is_that_found_with_itk(tmp_path, kind, form):
+def test_inverse_error_agrees_with_itk(tmp_path, kind, form):
     path, forward = write_field(tmp_path, kind, form)
     with pytest.warns(UserWarning, match=re.escape(f"The inverse of {path} has errors")) as said:
         fr.map_points([[0, 0, 0]], [(path, True)])
@@ -134,7 +134,7 @@ def test_the_error_of_an_inverse_is_that_found_with_itk(tmp_path, kind, form):
 
 
 @pytest.mark.parametrize("form", ["good.h5", "1Warp.nii.gz", "composite.h5"])
-def test_an_accurate_inverse_is_silent(tmp_path, form):
+def test_accurate_inverse_does_not_warn(tmp_path, form):
     path, forward = write_field(tmp_path, "smooth", form)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -142,7 +142,7 @@ def test_an_accurate_inverse_is_silent(tmp_path, form):
     assert error_by_itk(path, forward).max() < 0.5
 
 
-def test_every_use_of_a_doubtful_inverse_is_reported(tmp_path, capsys):
+def test_inaccurate_inverse_warns_in_every_function(tmp_path, capsys):
     path, _ = write_field(tmp_path, "pinched", "composite.h5")
     said = re.escape(f"The inverse of {path} has errors")
     with pytest.warns(UserWarning, match=said):
@@ -161,7 +161,7 @@ def test_every_use_of_a_doubtful_inverse_is_reported(tmp_path, capsys):
 @pytest.mark.parametrize(
     "second", ["other.h5", Path("other.h5"), "False", "1", 2, -1, 0.5, None, [True], np.eye(2)]
 )
-def test_the_second_of_a_pair_is_true_or_false(tmp_path, second):
+def test_second_item_of_a_pair_must_be_boolean(tmp_path, second):
     path, _ = write_field(tmp_path, "smooth")
     for pair in ((path, second), [path, second]):
         with pytest.raises(InputError, match=r"\('.*fold\.h5'.* is not a transform"):

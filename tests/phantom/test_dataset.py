@@ -194,7 +194,7 @@ def test_the_same_seed_gives_the_same_files(phantom_dataset: Path, tmp_path: Pat
         assert hashlib.sha256(first).digest() == hashlib.sha256(second).digest(), path
 
 
-def test_sessions_differ_by_the_change_that_is_said(template: dict[str, Path]) -> None:
+def test_sessions_differ_by_the_documented_change(template: dict[str, Path]) -> None:
     grid = image.read(template["mask"]).grid
     there, back = phantom_scan.change(grid, 1.0)
     grown = Transform((there,)).log_jacobian(there.grid)[0, 0]
@@ -240,7 +240,7 @@ def test_mask_points_are_world_positions(template: dict[str, Path]) -> None:
     assert np.allclose(points.numpy(), [(grid.affine @ [1, 2, 3, 1])[:3]])
 
 
-def test_a_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:
+def test_nonempty_folder_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("precious")
     with pytest.raises(InputError, match="not an empty folder"):
         phantom.make_dataset(tmp_path)

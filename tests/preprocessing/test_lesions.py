@@ -92,7 +92,7 @@ def test_files_that_cannot_be_read_are_refused_elsewhere(tmp_path):
 
 
 @pytest.mark.parametrize("scale", [1.0, 255.0, 0.5])
-def test_an_inverted_mask_is_refused(tmp_path, scale):
+def test_inverted_mask_is_rejected(tmp_path, scale):
     message = r"roi\.nii covers 9\d % of the brain, so it may be inverted \(1 = healthy\)"
     with pytest.raises(InputError, match=message):
         unite(tmp_path, scale * ~LESION)
@@ -108,7 +108,7 @@ def test_masks_that_cover_most_of_the_brain_together_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("least", [-1.0, -0.5])
-def test_values_far_below_zero_are_refused(tmp_path, least):
+def test_large_negative_values_are_rejected(tmp_path, least):
     with pytest.raises(InputError, match=r"roi\.nii contains negative values"):
         unite(tmp_path, np.where(LESION, 1.0, least))
 

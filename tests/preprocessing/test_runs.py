@@ -138,7 +138,7 @@ def test_a_first_run_that_is_like_no_other_is_refused(heads):
         average_runs([heads[1], heads[0], _again(heads[0])])
 
 
-def test_what_is_left_out_is_described_by_name(heads):
+def test_excluded_runs_are_described_by_name(heads):
     names = ["run-1.nii", "run-2.nii", "run-3.nii"]
     fields = describe_average(average_runs([heads[0], _again(heads[0]), heads[1]]), names)
     assert list(fields["RunSimilarity"]) == names[1:]

@@ -29,7 +29,7 @@ def brains() -> np.ndarray:
     return np.array([common + smooth_noise(seed) for seed in range(20)])
 
 
-def test_what_brains_share_tells_left_from_right(brains):
+def test_mean_pattern_detects_flips(brains):
     mask = np.ones(SMALL)
     known = mean_pattern(np.array([left_right_difference(one, mask) for one in brains[:15]]))
     for one in brains[15:]:
@@ -39,7 +39,7 @@ def test_what_brains_share_tells_left_from_right(brains):
         assert mirrored == pytest.approx(-score, abs=0.02)
 
 
-def test_what_is_equal_on_both_sides_says_nothing():
+def test_symmetric_maps_have_no_asymmetry():
     one = smooth_noise(3)
     assert (
         pattern_similarity(

@@ -18,7 +18,7 @@ def usual(mode: str) -> dict:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_usual_numbers_are_good_and_the_worst_number_decides(mode):
+def test_usual_metrics_are_good_and_the_worst_metric_decides(mode):
     numbers = usual(mode)
     assert judge(numbers).level == "good" and not judge(numbers).reasons
     bounds = reference_bounds(mode)["similarity"]

@@ -38,7 +38,7 @@ def test_those_without_results_are_named_with_their_reason_once():
     ]
 
 
-def test_a_bad_scan_is_flagged_with_its_reason_and_nobody_else():
+def test_only_the_bad_scan_is_flagged_with_its_reason():
     rows = study()
     rows[3].metrics["similarity"] = 0.2
     flag_outliers(rows)
@@ -56,7 +56,7 @@ def test_a_scan_that_is_better_than_all_others_is_no_outlier():
     assert not any(row.outliers for row in rows)
 
 
-def test_a_handful_of_scans_is_not_judged():
+def test_no_outliers_among_few_scans():
     rows = study()[:4]
     rows[0].metrics["similarity"] = 0.1
     flag_outliers(rows)
@@ -115,7 +115,7 @@ def test_volumes_go_to_their_scan_and_region():
     ]
 
 
-def test_verdicts_but_good_ones_are_told_with_what_they_mean_for_the_mean():
+def test_verdicts_are_described_with_inclusion_in_the_mean():
     rows = [Row("1", verdict="failed"), Row("2", verdict="doubtful"), Row("3", verdict="unknown")]
     rows += [Row("4", verdict="good"), Row("5", status="missing")]
     assert describe_verdicts(rows) == [

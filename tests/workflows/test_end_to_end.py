@@ -93,7 +93,7 @@ def test_validator_finds_no_error(derivatives):
 
 
 @pytest.mark.parametrize("direction", ["forward", "inverse"])
-def test_itk_reproduces_what_we_resampled(derivatives, direction):
+def test_itk_reproduces_our_resampling(derivatives, direction):
     anat = derivatives.anat
     native = sitk.ReadImage(str(anat / "sub-01_desc-preproc_T1w.nii.gz"), sitk.sitkFloat32)
     ours = anat / f"sub-01_space-{SPACE}_desc-preproc_T1w.nii.gz"
@@ -153,7 +153,7 @@ def test_volumes_are_those_of_the_labels(derivatives):
     assert volumes["name"].tolist() == ["CSF", "GM", "WM"]
 
 
-def test_quality_numbers(derivatives):
+def test_quality_metrics_are_plausible(derivatives):
     name = f"sub-01_from-T1w_to-{SPACE}_mode-image_desc-quality_xfm.json"
     quality = json.loads((derivatives.anat / name).read_text())
     assert quality["similarity_initial"] < quality["similarity_affine"] < quality["similarity"]
@@ -217,7 +217,7 @@ def test_smriprep_needs_no_registration_of_its_own(derivatives, tmp_path):
     assert "registration" not in " ".join(nodes["with"])
 
 
-def test_rerun_uses_what_is_done_and_restores_what_is_lost(derivatives):
+def test_rerun_resumes_and_restores_lost_results(derivatives):
     work = derivatives.folder / "work/fcnreg_wf"
     results = {path: path.stat().st_mtime_ns for path in work.rglob("result_*.pklz")}
     # What stores results, and what lists the names of what is stored, looks at the files again.

@@ -9,7 +9,7 @@ from bids_fcnreg.config import Config
 from bids_fcnreg.workflows.report import run_reports
 
 
-def test_sessions_spaces_and_failures_are_told_apart(tmp_path):
+def test_report_separates_sessions_spaces_and_failures(tmp_path):
     figures = tmp_path / "sub-01/figures"
     figures.mkdir(parents=True)
     for session in ("a", "b"):
@@ -36,7 +36,7 @@ def test_sessions_spaces_and_failures_are_told_apart(tmp_path):
     assert "broke" not in report.read_text()
 
 
-def test_methods_are_told_of_those_who_have_results(tmp_path):
+def test_methods_appear_only_with_results(tmp_path):
     logs = tmp_path / "logs"
     logs.mkdir()
     (logs / "CITATION.html").write_text("<html><body><p>What was done.</p></body></html>")

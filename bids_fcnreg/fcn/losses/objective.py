@@ -24,7 +24,7 @@ REGULARITIES: dict[str, Callable[[Tensor], Tensor]] = {
 class Objective:
     """``-S(F, M∘φ) + λ R(φ)`` (Li & Fan 2017, arXiv:1709.00799).
 
-    Parameters
+    Attributes
     ----------
     similarity : {"ncc", "local_ncc"}
         S: global as in 2017, or local.

@@ -130,7 +130,7 @@ class Comparison:
     ``v = |c| c / (s_F s_W)``, the derivative of v by a voxel W(x) of the window is
     ``2 |c| / (s_F s_W) (F(x) - m_F) - 2 v / s_W (W(x) - m_W)``, divided by the number of voxels.
 
-    Parameters
+    Attributes
     ----------
     value : Tensor (batch, 1, i, j, k)
         v of the window around each voxel; 0 where a window is flat.
@@ -168,7 +168,7 @@ class Comparison:
 class Forces:
     """Local correlation of two images, and the forces on their points that increase it.
 
-    Parameters
+    Attributes
     ----------
     value : Tensor ()
         Weighted mean of the windows' values.

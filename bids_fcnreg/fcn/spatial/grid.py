@@ -24,7 +24,7 @@ SAME_VOXELS = 0.1
 class Grid:
     """A regular lattice of voxels in the world.
 
-    Parameters
+    Attributes
     ----------
     shape : tuple of int
         Number of voxels along i, j, k.
@@ -182,7 +182,7 @@ class Grid:
 class Image:
     """Voxel values and their grid.
 
-    Parameters
+    Attributes
     ----------
     data : Tensor (1, channels, i, j, k)
         Voxel values.

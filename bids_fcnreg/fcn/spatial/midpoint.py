@@ -38,7 +38,7 @@ INVERSE_TOLERANCE = 0.01
 class MidpointDeformation:
     """Displacements from the midpoint space to both images.
 
-    Parameters
+    Attributes
     ----------
     grid : Grid
         Grid of the midpoint space and of both displacements: that of the fixed image.

@@ -31,7 +31,7 @@ MIN_JACOBIAN = 1e-3
 class Affine:
     """A linear map of points.
 
-    Parameters
+    Attributes
     ----------
     matrix : ndarray (4, 4), float64
         RAS+ mm to RAS+ mm.
@@ -62,7 +62,7 @@ class Affine:
 class Displacement:
     """A displacement field on a grid, linear between voxels, zero outside the grid.
 
-    Parameters
+    Attributes
     ----------
     grid : Grid
         Grid of the field.
@@ -103,7 +103,7 @@ class Displacement:
 class Transform:
     """A chain of affines and displacements, from the fixed space to the moving space.
 
-    Parameters
+    Attributes
     ----------
     steps : tuple of Affine and Displacement
         Applied to a point in this order.

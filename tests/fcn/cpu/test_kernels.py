@@ -94,7 +94,7 @@ def test_sample(both_ways, places, padding):
 
 
 @pytest.mark.parametrize("padding", ["zeros", "border"])
-def test_coordinates_that_are_nowhere_do_no_harm(padding):
+def test_nan_coordinates_are_safe(padding):
     coordinates = torch.full((1, 3, 1, 2, 3), 2.0)
     coordinates[0, :, 0, 0] = torch.tensor([float("nan"), float("inf"), -1e30])
     sampled = sample(torch.ones(1, 1, 5, 6, 7), coordinates, padding=padding)
@@ -232,7 +232,7 @@ def test_results_do_not_depend_on_the_number_of_threads():
     ],
     ids=["double", "batch", "gradient", "device", "axes", "one voxel"],
 )
-def test_what_kernels_cannot_do_is_left_to_pytorch(tensor):
+def test_unsupported_tensors_fall_back_to_pytorch(tensor):
     assert kernels.usable(torch.zeros(1, 3, 4, 4, 4))
     assert not kernels.usable(tensor)
     with torch.no_grad():

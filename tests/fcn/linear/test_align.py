@@ -168,7 +168,7 @@ def test_two_runs_give_the_same_bits() -> None:
     assert align(*pair).tobytes() == align(*pair).tobytes()
 
 
-def test_what_is_excluded_does_not_pull() -> None:
+def test_excluded_voxels_exert_no_force() -> None:
     """A bright lump in the moving brain, left out of the similarity, makes no difference."""
     truth = moved_by((8, -5, 6), (5, 5, -5), np.eye(3))
     fixed = seen(brain, covering(truth), truth)
@@ -214,7 +214,7 @@ def test_rotations_cover_all_orientations() -> None:
     assert np.degrees(np.arccos(np.clip((traces - 1) / 2, -1, 1))).max() < 25
 
 
-def test_what_cannot_be_aligned_is_said_in_one_sentence() -> None:
+def test_invalid_images_and_masks_raise_input_error() -> None:
     image = seen(brain, HEAD)
     empty = Image(torch.zeros_like(image.data), HEAD)
     with pytest.raises(InputError, match="fixed image is empty"):

@@ -33,7 +33,7 @@ def test_ncc_is_the_correlation(images):
     assert float(ncc(fixed, warped)) == pytest.approx(expected)
 
 
-def test_ncc_leaves_out_what_has_no_weight(images):
+def test_ncc_ignores_voxels_without_weight(images):
     fixed, warped = images
     weight = torch.ones_like(fixed)
     weight[..., :6] = 0

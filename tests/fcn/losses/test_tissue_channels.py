@@ -38,7 +38,7 @@ def test_classes_of_a_known_mixture_are_found():
 
 
 @pytest.mark.parametrize("values", [[0.5], [0.5, 0.5, 0.5], [0.2, 0.8], [0.1, 0.2, 0.9]])
-def test_classes_of_hardly_any_values_are_numbers(values):
+def test_two_classes_of_few_values_are_finite(values):
     low, high = two_classes(torch.tensor(values))
     assert min(values) - 0.05 <= low <= high <= max(values) + 0.05
 

@@ -24,7 +24,7 @@ def network(request):
     return DiffeomorphicFCN(spacings=(2.0, 1.0), passes=(1, 2), widths=(8, 16))
 
 
-def test_the_network_comes_back(network, make_random_pair, tmp_path):
+def test_saved_network_is_restored(network, make_random_pair, tmp_path):
     checkpoint.save(network, tmp_path / "m.safetensors")
     loaded, checksum = checkpoint.load(tmp_path / "m.safetensors")
     assert type(loaded) is type(network)
@@ -38,7 +38,7 @@ def test_the_network_comes_back(network, make_random_pair, tmp_path):
     assert checkpoint.load(tmp_path / "again.safetensors")[1] == checksum
 
 
-def test_a_changed_byte_is_noticed(network, tmp_path):
+def test_changed_byte_fails_the_checksum(network, tmp_path):
     path = tmp_path / "m.safetensors"
     checkpoint.save(network, path)
     content = bytearray(path.read_bytes())
@@ -48,7 +48,7 @@ def test_a_changed_byte_is_noticed(network, tmp_path):
         checkpoint.load(path)
 
 
-def test_other_files_are_refused(tmp_path):
+def test_other_files_are_rejected(tmp_path):
     text, foreign, cut = (tmp_path / f"{name}.safetensors" for name in ("text", "foreign", "cut"))
     text.write_text("no weights")
     save_file({"x": torch.zeros(3)}, foreign)

@@ -26,7 +26,7 @@ def test_a_displacement_at_every_resolution(make_random_pair, shape, widths):
     assert torch.equal(network.deform(pair).to_moving, displacements[0])
 
 
-def test_it_starts_close_to_the_identity(make_random_pair):
+def test_untrained_network_is_close_to_the_identity(make_random_pair):
     torch.manual_seed(0)
     pair = make_random_pair((16, 16, 16))
     assert all(d.abs().max() < 0.1 for d in FCN2017()(pair.fixed, pair.moving))
@@ -40,7 +40,7 @@ def test_every_resolution_is_supervised(make_random_pair):
     assert all(parameter.grad is not None for parameter in network.parameters())
 
 
-def test_what_is_excluded_does_not_count(make_random_pair):
+def test_excluded_voxels_do_not_change_the_cost(make_random_pair):
     pair = make_random_pair((16, 16, 16))
     everything = replace(pair, exclude=torch.ones_like(pair.fixed))
     network = FCN2017((4, 8), spacing=1.0)
@@ -48,7 +48,7 @@ def test_what_is_excluded_does_not_count(make_random_pair):
     assert float(cost.detach()) == 0
 
 
-def test_it_sees_images_at_its_own_spacing(make_random_pair):
+def test_network_resamples_images_to_its_spacing(make_random_pair):
     pair = make_random_pair((16, 20, 24))
     deformation = FCN2017((4, 8), spacing=2.0).deform(pair)
     assert deformation.grid.shape == (8, 10, 12)

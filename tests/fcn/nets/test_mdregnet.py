@@ -44,7 +44,7 @@ def deformed(pair) -> tuple[MidpointDeformation, MidpointDeformation]:
     return network.deform(pair), network.deform(exchanged)
 
 
-def test_exchanging_the_images_exchanges_the_halves(deformed):
+def test_exchanging_images_exchanges_displacements(deformed):
     one, other = deformed
     assert one.to_moving.abs().max() > 0.5
     torch.testing.assert_close(one.to_fixed, other.to_moving, atol=1e-4, rtol=0)
@@ -100,7 +100,7 @@ def test_every_level_is_trained_in_its_own_stage(pair):
             assert all((g is not None) == (level == stage) for g in gradients)
 
 
-def test_what_is_excluded_does_not_count(pair):
+def test_excluded_voxels_do_not_change_the_cost(pair):
     everything = replace(pair, exclude=torch.ones_like(pair.fixed))
     network = small(spacings=(1.0,), passes=(2,))
     cost = network.cost(everything, replace(OBJECTIVE, strength=0.0), 0)

@@ -17,7 +17,7 @@ def volume() -> torch.Tensor:
 
 
 @pytest.mark.parametrize("radius", [1, 3])
-def test_box_is_the_mean_of_what_is_in_the_window(volume, radius):
+def test_box_is_the_mean_of_the_window(volume, radius):
     size = 2 * radius + 1
     counted = ndimage.uniform_filter(torch.ones(SHAPE).double().numpy(), size, mode="constant")
     for channel in range(2):

@@ -38,7 +38,7 @@ def test_another_spacing_keeps_the_field_of_view(spacing):
     assert (excess > -1e-9).all() and (excess < spacing).all()
 
 
-def test_crop_keeps_places():
+def test_crop_keeps_world_coordinates():
     grid = Grid((10, 11, 12), OBLIQUE)
     part = grid.crop((2, 3, 4), (7, 9, 12))
     assert part.shape == (5, 6, 8)

@@ -34,7 +34,7 @@ def smooth(seed: int, largest: float, sigma: float = 4.0) -> torch.Tensor:
     return velocity * largest / velocity.abs().max()
 
 
-def test_joined_halves_lead_from_image_to_image():
+def test_composed_deformation_maps_fixed_to_moving():
     """With deformation exp(-v) and exp(v), the whole is exp(2 v) and its inverse exp(-2 v)."""
     velocity = smooth(0, 1.5)
     deformation = MidpointDeformation(GRID, exponentiate(-velocity), exponentiate(velocity))
@@ -44,7 +44,7 @@ def test_joined_halves_lead_from_image_to_image():
     assert compose(forward.field, inverse.field).abs().max() < 0.1
 
 
-def test_exchanging_the_halves_inverts_the_whole():
+def test_exchanging_displacements_inverts_the_deformation():
     first, second = exponentiate(smooth(1, 2.0)), exponentiate(smooth(2, 2.0))
     forward, inverse = MidpointDeformation(GRID, first, second).compose()
     backward, back = MidpointDeformation(GRID, second, first).compose()
@@ -52,13 +52,13 @@ def test_exchanging_the_halves_inverts_the_whole():
     assert (inverse.field - backward.field).abs().max() < 0.1
 
 
-def test_a_one_sided_deformation_stays_what_it_is():
+def test_one_sided_deformation_composes_to_itself():
     field = exponentiate(smooth(3, 2.0))
     forward, _ = MidpointDeformation.one_sided(Displacement(GRID, field)).compose()
     assert (forward.field - field).abs().max() < 0.02
 
 
-def test_halves_keep_their_millimetres_on_another_grid():
+def test_resampled_deformation_keeps_its_millimetres():
     deformation = MidpointDeformation(
         GRID, exponentiate(smooth(4, 2.0)), exponentiate(smooth(5, 2.0))
     )
@@ -87,7 +87,7 @@ def test_unfolding_mends_folds_and_leaves_the_rest_alone():
     assert torch.equal(mended[0][:, far], field[0][:, far])
 
 
-def test_what_does_not_fold_is_not_touched():
+def test_displacement_without_folds_is_unchanged():
     field = smooth(10, 1.0)
     assert torch.equal(limit_compression(field), field)
 
@@ -104,6 +104,6 @@ def test_there_and_back_is_consistent_between_voxels():
     assert far.any() and torch.equal(forward[far], field[far])
 
 
-def test_what_is_consistent_is_not_touched():
+def test_consistent_displacement_is_unchanged():
     field = exponentiate(smooth(12, 1.0))
     assert torch.equal(make_inverse_consistent(field, -field)[0], field)

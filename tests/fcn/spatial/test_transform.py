@@ -178,7 +178,7 @@ def test_stored_voxels_reach_over_the_fixed_image_and_fmriprep_reads_them(tmp_pa
     assert (again - chain.map(points)).norm(dim=-1).max() < 0.002
 
 
-def test_what_is_written_is_read(tmp_path, fixed, transform):
+def test_transform_round_trip(tmp_path, fixed, transform):
     again = read_transform(write_transform(tmp_path / "x.h5", transform))
     points = fixed.points()
     assert (again.map(points) - transform.map(points)).norm(dim=-1).max() < 0.002
@@ -195,7 +195,7 @@ def test_any_linear_itk_transform_is_read(tmp_path):
     np.testing.assert_allclose(mapped.numpy(), expected, atol=1e-9)
 
 
-def test_what_is_no_transform_is_refused(tmp_path):
+def test_files_that_are_not_transforms_are_rejected(tmp_path):
     (tmp_path / "x.h5").write_text("no transform")
     with pytest.raises(InputError, match=r"x\.h5 cannot be read as an ITK transform"):
         read_transform(tmp_path / "x.h5")
@@ -220,7 +220,7 @@ GRID = (4, 4, 4, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 1, 0, 0, 0, 1)
         ((*GRID[:3], np.inf, 0, 0, *GRID[6:]), 192, 0.0, "infinite values or NaN"),
     ],
 )
-def test_what_claims_too_much_or_makes_no_sense_is_refused(tmp_path, grid, count, value, sentence):
+def test_oversized_or_invalid_h5_is_rejected(tmp_path, grid, count, value, sentence):
     path = tmp_path / "x.h5"
     with h5py.File(path, "w", locking=False) as file:
         part = file.create_group("TransformGroup/0")
@@ -352,7 +352,7 @@ FixedParameters: 0 0 0
         (TEXT.format("x"), "cannot be read as an ITK transform"),
     ],
 )
-def test_text_that_is_no_transform_of_a_head(tmp_path, text, sentence):
+def test_invalid_text_transforms_are_rejected(tmp_path, text, sentence):
     path = tmp_path / "x.txt"
     path.write_text(text)
     with pytest.raises(InputError, match=sentence) as caught:
@@ -389,7 +389,7 @@ def test_libraries_are_silent_about_a_damaged_transform(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_transform_of_two_axes_is_refused(tmp_path):
+def test_2d_transform_is_rejected(tmp_path):
     path = tmp_path / "x.tfm"
     sitk.WriteTransform(sitk.TranslationTransform(2), str(path))
     with pytest.raises(InputError, match="contains a 2D transform"):
