@@ -199,10 +199,13 @@ CASES: dict[str, tuple[Case, str]] = {
         atlas(np.copy, "index\tname\nx\ta\n"),
         "has the index 'x', which is not a whole number",
     ),
-    "weights are text": (written("m.safetensors", "no", "--model"), "cannot be read"),
+    "weights are text": (
+        written("m.safetensors", "no", "--model"),
+        "is not a readable .safetensors",
+    ),
     "weights of something else": (foreign, "was not written by `fcnreg train`"),
-    "weights are a pickle": (pickled, "cannot be read"),
-    "weights are PyTorch's pickle": (torch_pickled, "cannot be read"),
+    "weights are a pickle": (pickled, "is not a readable .safetensors"),
+    "weights are PyTorch's pickle": (torch_pickled, "is not a readable .safetensors"),
     "weights and optimize": (
         written("m.safetensors", "no", "--mode", "optimize", "--model"),
         "cannot be used with --mode optimize",

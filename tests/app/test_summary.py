@@ -66,7 +66,7 @@ def test_other_errors_name_stage_reason_and_crash_file(tmp_path):
     failure = read_crash_files(tmp_path, WORKFLOWS)["sub-02"]
     assert failure.crash_file == path
     assert failure.message == (
-        f"The stage 'registration' failed (ValueError: no good); the details are in {path}."
+        f"The stage 'registration' failed (ValueError: no good). See {path} for details."
     )
 
 
@@ -121,7 +121,7 @@ def test_summary_table_shows_all_columns(tmp_path):
         Console(file=written, width=120),
         ["sub-01", "sub-02"],
         {"sub-01": 63.2},
-        {"sub-02": Failure("It has no T1w image.")},
+        {"sub-02": Failure("No T1w image.")},
         tmp_path,
         tmp_path / "logs" / "run",
     )

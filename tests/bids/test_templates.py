@@ -274,7 +274,7 @@ def test_own_folder_with_cohorts_and_resolutions(tmp_path):
         assert found.t1w.name == "tpl-Own_cohort-2_res-01_T1w.nii.gz", spec
     with pytest.raises(InputError, match="requires one of its cohorts") as caught:
         resolve_template(str(folder))
-    advised = str(caught.value).rpartition(": ")[2].rstrip(".").split(", ")
+    advised = str(caught.value).rpartition("Choose from ")[2].rstrip(".").split(", ")
     assert [resolve_template(spec).space for spec in advised] == ["Own+1", "Own+2"]
     with pytest.raises(InputError, match=r"no such resolution. Available: res-1, res-2"):
         resolve_template(f"{folder}:cohort-1:res-3")

@@ -117,8 +117,8 @@ def test_invalid_data_are_refused(raw, tmp_path):
         ("missing.nii.gz", "missing.nii.gz, listed in the data, does not exist"),
         ("empty", "has no T1w image in native space"),
         ("nothing.txt", "lists no image"),
-        ("gone.txt", "gone.nii.gz, named in .*gone.txt, does not exist"),
-        ("other.txt", "is no image"),
+        ("gone.txt", "gone.nii.gz, listed in .*gone.txt, does not exist"),
+        ("other.txt", "does not end in .nii"),
         ("binary", "neither an image"),
         ("folder", "has no dataset_description.json"),
     ):

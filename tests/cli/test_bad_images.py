@@ -73,7 +73,7 @@ DIM, ZOOMS, SLOPE, QFORM, SFORM, ROWS, MAGIC = 40, 80, 112, 252, 254, 280, 344
 SFORM_ONLY = ((QFORM, "<h", (0,)), (SFORM, "<h", (1,)))
 
 BAD: dict[str, tuple[Make, str]] = {
-    "missing": (lambda path: None, "does not exist: check the path"),
+    "missing": (lambda path: None, "does not exist. Check the path"),
     "broken link": (
         lambda path: path.symlink_to("nowhere"),
         "broken link to nowhere. Get that file",
@@ -236,7 +236,7 @@ def test_run_processes_the_good_image_and_reports_the_others(run):
     for label, sentence in run.sentences.items():
         (told,) = [line for line in lines if line.startswith(f"{label} failed: ")]
         assert re.search(sentence, told), told
-        assert sentence.startswith("It has no") or f"{label}_T1w.nii.gz" in told, told
+        assert sentence.startswith("No T1w") or f"{label}_T1w.nii.gz" in told, told
     (failures,) = run.out.glob("logs/*/failures.json")
     assert set(json.loads(failures.read_text())) == set(run.sentences)
 

@@ -142,7 +142,7 @@ def test_rerun_of_a_finished_training_does_nothing(folder, capsys):
     names = ("whole.safetensors", "whole.json", "whole_curves.tsv", "whole_curves.png")
     before = [(folder / name).stat().st_mtime_ns for name in names]
     assert main(words(folder, "whole.safetensors")) == 0
-    assert capsys.readouterr().out.endswith("nothing to do.\n")
+    assert capsys.readouterr().out.endswith("already been trained with these settings.\n")
     assert [(folder / name).stat().st_mtime_ns for name in names] == before
 
 
