@@ -63,7 +63,7 @@ VALUES = {
     ),
     "vectors": (nib.Nifti1Image(np.ones((*SHAPE, 1, 3), "f4"), AFFINE), "has shape"),
 }
-SERIES = {"series": (nib.Nifti1Image(np.ones((*SHAPE, 3), "f4"), AFFINE), "three-dimensional")}
+SERIES = {"series": (nib.Nifti1Image(np.ones((*SHAPE, 3), "f4"), AFFINE), "not that of a 3D volume")}
 
 #: Calls with an image in a role; what messages call it.
 USES: dict[str, Callable[[object, Path], object]] = {
@@ -125,7 +125,7 @@ def test_images_in_memory_are_checked_like_files(use, image, message, xfm, tmp_p
 def test_objects_that_are_not_images_are_refused(use, given, xfm):
     if given is None and "mask" in use:
         return
-    with pytest.raises(InputError, match=f"The {CALLED.get(use, use)}is of type") as refusal:
+    with pytest.raises(InputError, match=f"The {CALLED.get(use, use)} is of type") as refusal:
         USES[use](given, xfm)
     advice = "nibabel.Nifti1Image" if isinstance(given, np.ndarray) else "a nibabel image"
     assert advice in str(refusal.value)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import yaml
+
 from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.config import Config
-from bids_fcnreg.workflows.report import run_reports
+from bids_fcnreg.workflows.report import SPECIFICATION, run_reports
+
+#: What figures show, as in the names of their files.
+FIGURES = {"brain", "flicker", "contours", "deformation"}
 
 
 def test_report_separates_sessions_spaces_and_failures(tmp_path):
@@ -65,3 +70,10 @@ def test_sessions_are_in_the_order_of_the_scans(tmp_path):
     text = report.read_text()
     places = [text.index(f"summary of {session}") for session in [*sessions, "11"]]
     assert places == sorted(places)
+
+
+def test_every_figure_of_the_report_has_a_caption_that_is_text():
+    sections = yaml.safe_load(SPECIFICATION.read_text())["sections"]
+    figures = [part for section in sections for part in section["reportlets"] if "bids" in part]
+    captions = [part["caption"] for part in figures if part["bids"].get("desc") in FIGURES]
+    assert len(captions) == len(FIGURES) and all(isinstance(text, str) for text in captions)
