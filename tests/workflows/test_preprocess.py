@@ -71,7 +71,7 @@ def test_brain_with_lesion_from_end_to_end(tmp_path):
     [
         (
             [],
-            "The brain was extracted with *deepbet* [@deepbet], unless the image was skull-stripped",
+            "The brain was extracted with *deepbet* [@deepbet], unless the image",
         ),
         ([False, False], "The brain was extracted with *deepbet* [@deepbet]. Intensity"),
         ([True], "The images were skull-stripped already. Intensity"),
