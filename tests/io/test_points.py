@@ -40,11 +40,11 @@ def test_reading_a_pipe_does_not_block(tmp_path):
     [
         ("x,y\n1,2\n", "has no column z"),
         ("", "has no column x"),
-        ("x,y,z\n1,2,3\n1,two,3\n", "Line 3 of .* : y is not a number"),
+        ("x,y,z\n1,2,3\n1,two,3\n", "Line 3 of .*: y is not a number"),
         ("x,x,y,z\n1,2,3,4\n", "duplicate column names"),
         ("x,y,z\n1,2,3,4\n", "Line 2 of .* has more cells"),
-        ("x,y,z\n1,2\n", "Line 2 of .* : z is not a number"),
-        ("x,y,z\n1,2,nan\n", "Line 2 of .* : z is not a number"),
+        ("x,y,z\n1,2\n", "Line 2 of .*: z is not a number"),
+        ("x,y,z\n1,2,nan\n", "Line 2 of .*: z is not a number"),
     ],
 )
 def test_invalid_point_tables_are_rejected(tmp_path, text, sentence):

@@ -86,14 +86,14 @@ def test_determinant_of_a_fold_is_that_of_itk(tmp_path, kind):
 def test_logarithm_of_a_fold_is_finite_and_folds_are_counted(tmp_path, kind, capsys):
     path, _ = write_field(tmp_path, kind)
     folded = int((itk_determinant(kind) <= 0).sum())
-    with pytest.warns(UserWarning, match=f"folds at {folded} of {np.prod(SHAPE)} voxels"):
+    with pytest.warns(UserWarning, match=f"folds in {folded} of {np.prod(SHAPE)} voxels"):
         found = fr.jacobian([path], reference(), log=True).get_fdata()
     assert np.isfinite(found).all()
     assert found.min() == pytest.approx(np.log(1e-3), abs=1e-5)
     reference().to_filename(tmp_path / "r.nii")
     words = ["-r", f"{tmp_path}/r.nii", "-t", str(path), "-o", f"{tmp_path}/j.nii"]
     assert main(["jacobian", "--log", *words]) == 0
-    assert f"folds at {folded} of" in capsys.readouterr().err
+    assert f"folds in {folded} of" in capsys.readouterr().err
     np.testing.assert_array_equal(nib.load(tmp_path / "j.nii").get_fdata(), found)
 
 

@@ -69,9 +69,12 @@ def test_brain_with_lesion_from_end_to_end(tmp_path):
 @pytest.mark.parametrize(
     ("stripped", "sentence"),
     [
-        ([], "The brain was extracted with *deepbet* [@deepbet], unless the image turned out"),
+        (
+            [],
+            "The brain was extracted with *deepbet* [@deepbet], unless the image",
+        ),
         ([False, False], "The brain was extracted with *deepbet* [@deepbet]. Intensity"),
-        ([True], "The images were brain-extracted already. Intensity"),
+        ([True], "The images were skull-stripped already. Intensity"),
         ([True, False, False], "extracted with *deepbet* [@deepbet] in 2 of 3 images; the others"),
     ],
 )
