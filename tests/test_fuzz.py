@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from bids_fcnreg.app.summary import doubts
+from bids_fcnreg.app.summary import quality_warnings
 from bids_fcnreg.bids.atlases import resolve_atlas
 from bids_fcnreg.bids.dataset import find_scans
 from bids_fcnreg.bids.derivatives import other_source_dataset, prepare_output, unrelated_files
@@ -279,7 +279,7 @@ def test_results_that_are_there(tmp_path, sidecar, table):
     (tmp_path / "in/participants.tsv").write_bytes(volumes.read_bytes())
     for result in find_results(tmp_path / "in"):
         assert result.mode == sidecar["mode"]
-    doubts(tmp_path / "in", "sub-01")
+    quality_warnings(tmp_path / "in", "sub-01")
     for read, path in ((read_volumes, volumes), (read_participants, tmp_path / "in")):
         try:
             read(path)

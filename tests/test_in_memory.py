@@ -63,7 +63,9 @@ VALUES = {
     ),
     "vectors": (nib.Nifti1Image(np.ones((*SHAPE, 1, 3), "f4"), AFFINE), "has shape"),
 }
-SERIES = {"series": (nib.Nifti1Image(np.ones((*SHAPE, 3), "f4"), AFFINE), "not that of a 3D volume")}
+SERIES = {
+    "series": (nib.Nifti1Image(np.ones((*SHAPE, 3), "f4"), AFFINE), "not that of a 3D volume")
+}
 
 #: Calls with an image in a role; what messages call it.
 USES: dict[str, Callable[[object, Path], object]] = {

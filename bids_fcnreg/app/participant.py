@@ -28,7 +28,7 @@ from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.bids.templates import Template
 from bids_fcnreg.config import Config
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.execution.plugin import configure, run_workflow, start_server, stop_server
+from bids_fcnreg.execution.plugin import configure, run_workflow
 from bids_fcnreg.execution.progress import ProgressDisplay
 from bids_fcnreg.io.image import check_file, orientation_warning
 from bids_fcnreg.preprocessing.lesions import lesion_value_warning
@@ -74,16 +74,9 @@ def run(config: Config, console: Console) -> int:
     preflight.remove_stale_files(config, *(config.output_dir / person for person in people))
 
     log_file = configure(config, run_dir)
-    if config.plugin_file is None and not config.boilerplate_only:
-        start_server()  # starting takes seconds, during which this process continues
     parts = () if config.boilerplate_only else people
-    try:
-        with preflight.locked_work_dir(config, parts, console):
-            return _process(
-                config, scans, unusable, templates, atlases, run_dir, log_file, console
-            )
-    finally:
-        stop_server()
+    with preflight.locked_work_dir(config, parts, console):
+        return _process(config, scans, unusable, templates, atlases, run_dir, log_file, console)
 
 
 def _check_lesions(config: Config, scans: Sequence[Scan]) -> None:

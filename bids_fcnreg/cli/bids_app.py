@@ -74,10 +74,26 @@ def run(config: Config) -> int:
     console = Console(highlight=False, soft_wrap=True, markup=False, quiet=not _is_main_process())
     check_directories(config, console)
 
-    from bids_fcnreg.app import group, participant
+    if config.level == "group":
+        from bids_fcnreg.app import group
 
-    level = {"participant": participant, "group": group}[config.level]
-    return level.run(config, console)
+        return group.run(config, console)
+    from bids_fcnreg.execution.fork_server import start_server, stop_server
+
+    if _runs_nodes(config):
+        start_server()  # it imports libraries while this process does
+    try:
+        from bids_fcnreg.app import participant
+
+        return participant.run(config, console)
+    finally:
+        stop_server()
+
+
+def _runs_nodes(config: Config) -> bool:
+    """Return whether nodes run in processes of this machine."""
+    only = config.boilerplate_only or config.dry_run or config.reports_only
+    return config.plugin_file is None and not only
 
 
 def _is_main_process() -> bool:

@@ -10,9 +10,8 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from multiprocessing import forkserver
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from traceback import format_exception
 from typing import Any
@@ -29,59 +28,13 @@ from rich.console import Console
 from bids_fcnreg.config import Config
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.execution.cluster import read_plugin, request_resources
+from bids_fcnreg.execution.fork_server import start_server, stop_server
 from bids_fcnreg.execution.node_cache import discard_damaged, store_checksums
 from bids_fcnreg.execution.progress import ProgressDisplay
 from bids_fcnreg.fcn.memory import keep_freed_memory
 
 #: Constant of Linux' sys/prctl.h.
 _PR_SET_PDEATHSIG = 1
-
-#: Modules imported once, in the fork server of the node processes.
-_PRELOADED = [
-    "bids_fcnreg.execution.plugin",
-    "bids_fcnreg.workflows.base",
-    "torch",
-    "numba",
-    "nilearn.plotting",
-]
-
-
-def start_server() -> None:
-    """Start the fork server of the node processes, unless it is running.
-
-    It imports their libraries while this process continues.
-    """
-    multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOADED)
-    # Only this process handles Ctrl-C; the others inherit to ignore it.
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A directory named like the package in the current one must not shadow it.
-    with _environment(PYTHONSAFEPATH="1"):
-        forkserver.ensure_running()
-    signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    """Set environment variables inside a block, unless they are set already."""
-    new = {name: value for name, value in values.items() if name not in os.environ}
-    os.environ.update(new)
-    try:
-        yield
-    finally:
-        for name in new:
-            del os.environ[name]
-
-
-def stop_server() -> None:
-    """Kill the fork server, if it is running.
-
-    While it imports libraries, it would keep the terminal open, or still start a node.
-    """
-    server: Any = forkserver._forkserver  # its process id is not public
-    if server._forkserver_pid is not None:
-        with suppress(ProcessLookupError):
-            os.kill(server._forkserver_pid, signal.SIGKILL)
-        server._stop()
 
 
 class IsolatedPlugin(MultiProcPlugin):

@@ -242,7 +242,7 @@ def test_directory_named_like_the_package_is_not_imported(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "import multiprocessing\n"
-        "from bids_fcnreg.execution.plugin import start_server\n"
+        "from bids_fcnreg.execution.fork_server import start_server\n"
         "def load():\n"
         "    import bids_fcnreg\n"
         "    print('version', bids_fcnreg.__version__)\n"

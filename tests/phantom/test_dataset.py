@@ -196,7 +196,7 @@ def test_the_same_seed_gives_the_same_files(phantom_dataset: Path, tmp_path: Pat
 
 def test_sessions_differ_by_the_documented_change(template: dict[str, Path]) -> None:
     grid = image.read(template["mask"]).grid
-    there, back = phantom_scan.change(grid, 1.0)
+    there, back = phantom_scan.anatomical_change(grid, 1.0)
     grown = Transform((there,)).log_jacobian(there.grid)[0, 0]
     for centre, width, growth in phantom_scan.CHANGES:
         away = (there.grid.points() - torch.tensor(centre)).norm(dim=-1)
