@@ -76,9 +76,9 @@ BAD: dict[str, tuple[Make, str]] = {
     "missing": (lambda path: None, "does not exist. Check the path"),
     "broken link": (
         lambda path: path.symlink_to("nowhere"),
-        "broken link to nowhere. Get that file",
+        "broken link to nowhere. Restore that file",
     ),
-    "folder": (lambda path: path.mkdir(), "is a folder. Choose a NIfTI file"),
+    "folder": (lambda path: path.mkdir(), "is a directory. Choose a NIfTI file"),
     "pipe": (os.mkfifo, "is not a file. Choose a NIfTI file"),
     "empty": (lambda path: path.write_bytes(b""), "cannot be read as a NIfTI image .*Empty file"),
     "text": (lambda path: path.write_text("hello"), "cannot be read as a NIfTI image"),
@@ -88,12 +88,12 @@ BAD: dict[str, tuple[Make, str]] = {
     "wrong magic": (patched((MAGIC, "4s", (b"xxxx",))), "cannot be read as a NIfTI image"),
     "10^13 voxels": (
         patched((DIM, "<4h", (3, 30000, 30000, 30000))),
-        "too small for the 30000×30000×30000 voxels that its header claims",
+        "too small for the 30000×30000×30000 voxels of its header",
     ),
-    "more than memory": (large(3, 4000, 4000, 4000), "64000 million voxels, which take .* GB"),
+    "more than memory": (large(3, 4000, 4000, 4000), "64000 million voxels, which need .* GB"),
     "10,000 volumes": (large(4, 99, 99, 99, 10_000), "Extract or average its volumes"),
     "no voxels": (patched((DIM, "<4h", (3, 0, 26, 22))), "has shape|cannot be read"),
-    "two axes": (saved(DATA[:, :, 3]), "one not that of a 3D volume; give the whole"),
+    "two axes": (saved(DATA[:, :, 3]), "not that of a 3D volume. Choose a complete"),
     "one slice": (saved(DATA[:, :, 3:4]), "has shape"),
     "several volumes": (saved(np.stack([DATA] * 3, -1)), "Extract or average its volumes"),
     "colours": (
