@@ -36,9 +36,11 @@ def report_reference_sessions(config: Config, scans: Sequence[Scan], console: Co
     wanted = config.reference_session
     known = {scan.session for scan in scans if scan.session}
     if wanted is not None and wanted not in known:
+        if not known:
+            raise InputError(f"{REFERENCE_OPTION}: the data have no sessions. Omit the option.")
         raise InputError(
             f"{REFERENCE_OPTION}: there is no session {wanted!r}. Choose from "
-            f"{', '.join(sorted(known, key=natural_key)) or 'none'}."
+            f"{', '.join(sorted(known, key=natural_key))}."
         )
     found: dict[ReferenceSession, list[str]] = {}
     for theirs in group_scans(config, scans):

@@ -138,7 +138,7 @@ def excluded_run_warnings(output_dir: Path, label: str) -> list[str]:
     newest = max(native, key=lambda path: path.stat().st_mtime, default=None)
     reasons = read_json(newest).get("RunsLeftOut", {}) if newest else {}
     return [
-        f"warning: {label}: {name} was left out of the average: {why}"
+        f"warning: {label}: {name} is excluded from the average: {why}"
         for name, why in reasons.items()
     ]
 

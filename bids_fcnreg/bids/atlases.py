@@ -179,11 +179,11 @@ def _from_archive(spec: str, template: Template) -> Atlas:
                 "Choose a --template that has it, such as MNI152NLin2009cAsym, or provide a NIfTI "
                 "file."
             )
-        known = sorted({_spec_of(e) for e in named or images})
+        known = ", ".join(sorted({_spec_of(e) for e in named or images}))
+        advice = f"Available: {known}. Choose one of these, or provide" if known else "Provide"
         raise InputError(
             f"{template.folder or 'TemplateFlow'} has no atlas {spec} for {template.space}. "
-            f"Available: {', '.join(known) or 'none'}. Choose one of these, or provide a NIfTI "
-            "file."
+            f"{advice} a NIfTI file."
         )
     kinds = sorted({_spec_of(e) for e in hits})
     if len(kinds) > 1:

@@ -35,7 +35,7 @@ def read_description(bids_dir: Path) -> dict[str, Any]:
     missing = [key for key in ("Name", "BIDSVersion") if key not in known]
     if missing:
         raise InputError(
-            f"{description} lacks {' and '.join(missing)}. Add the fields, which BIDS requires."
+            f"{description} lacks {' and '.join(missing)}, required by BIDS. Complete the file."
         )
     return content
 

@@ -105,9 +105,8 @@ def _choose_resolution(
     if asked is not None:
         if asked not in found:
             known = ", ".join(f"res-{r}" for r in sorted(found, key=_as_number) if r)
-            raise InputError(
-                f"The template {spec} has no such resolution. Available: {known or 'only one'}."
-            )
+            advice = f"Available: {known}." if known else f"It has only one: omit res-{asked}."
+            raise InputError(f"The template {spec} has no such resolution. {advice}")
         return asked
     if by_voxels and len(found) > 1:
         return min(found, key=lambda res: (_voxel_volume(fetch(found[res])), _as_number(res)))

@@ -157,8 +157,11 @@ def _die_with_parent() -> None:
 def _describe_exit(exitcode: int | None) -> str:
     """Describe why a process ended without a result, as the last line of a traceback."""
     if exitcode == -signal.SIGKILL:
-        why = "was killed, most likely out of memory. Set --mem or a smaller --nprocs"
-    elif exitcode is not None and exitcode < 0:
+        return (
+            "bids_fcnreg.errors.FcnregError: A process was killed, most likely out of memory. Set "
+            "--mem or a smaller --nprocs, then rerun the command to resume.\n"
+        )
+    if exitcode is not None and exitcode < 0:
         why = f"was killed by signal {-exitcode} ({signal.Signals(-exitcode).name})"
     else:
         why = f"ended without a result (exit code {exitcode})"

@@ -59,7 +59,7 @@ def check_file(path: Path) -> None:
     if not path.exists() and not path.is_symlink():
         raise InputError(f"{path} does not exist. Check the path.")
     if path.is_dir():
-        raise InputError(f"{path} is a folder. Choose a NIfTI file.")
+        raise InputError(f"{path} is a directory. Choose a NIfTI file.")
     if path.exists() and not path.is_file():
         raise InputError(f"{path} is not a file. Choose a NIfTI file.")
     if path.exists() and not os.access(path, os.R_OK):

@@ -254,7 +254,7 @@ def _check_memory(parts: list[h5py.Group], path: Path) -> None:
     if needed > (available := available_memory_gb()):
         raise InputError(
             f"{path} needs {needed:.0f} GB of memory; {available:.1f} GB are available. It may be "
-            "damaged, or on too fine a grid. Make it again."
+            "damaged, or on too fine a grid. Compute it again."
         )
 
 
@@ -269,9 +269,9 @@ def _claimed_bytes(part: h5py.Group) -> float:
 
 def _check_values(values: np.ndarray, path: Path) -> None:
     if not np.isfinite(values).all():
-        raise InputError(f"{path} contains infinite values or NaN. Make it again.")
+        raise InputError(f"{path} contains infinite values or NaN. Compute it again.")
     if np.abs(values).max(initial=0) > MAX_DISPLACEMENT_MM:
-        raise InputError(f"{path} moves points by more than a kilometre. Make it again.")
+        raise InputError(f"{path} moves points by more than a kilometre. Compute it again.")
 
 
 def _steps(transform: sitk.Transform, path: Path) -> list[Affine | Displacement]:
@@ -307,7 +307,7 @@ def _linear(transform: sitk.Transform, path: Path) -> Affine:
         matrix[:3, axis] = np.array(transform.TransformPoint(unit.tolist())) - origin
     _check_values(matrix, path)
     if abs(np.linalg.det(matrix)) < MIN_DETERMINANT:
-        raise InputError(f"{path} contains a singular affine (determinant 0). Make it again.")
+        raise InputError(f"{path} contains a singular affine (determinant 0). Compute it again.")
     return Affine(_FLIP @ matrix @ _FLIP)
 
 

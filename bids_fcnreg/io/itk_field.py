@@ -144,7 +144,7 @@ def _check_information(reader: sitk.ImageFileReader, path: Path) -> None:
     if needed > (available := available_memory_gb()):
         raise InputError(
             f"{path} needs {needed:.0f} GB of memory; {available:.1f} GB are available. It may be "
-            "damaged, or on too fine a grid. Make it again."
+            "damaged, or on too fine a grid. Compute it again."
         )
 
 

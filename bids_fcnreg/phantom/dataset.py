@@ -67,7 +67,7 @@ def make_dataset(
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is not an empty folder. Choose a new folder.")
+        raise InputError(f"{folder} is not an empty directory. Choose a new one.")
     if participants < 1:
         raise InputError(f"{participants} participants cannot be simulated. Choose at least 1.")
     if sessions < 1:
@@ -78,7 +78,7 @@ def make_dataset(
     if needed > available:
         raise InputError(
             f"{participants * sessions} scans need about {needed:.0f} GB; {available:.0f} GB are "
-            f"free at {folder}. Choose fewer, or another folder."
+            f"free at {folder}. Choose fewer, or another directory."
         )
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:

@@ -173,7 +173,7 @@ def _reason(first: Image, run: Image, similarity: float, overlap: float) -> str 
     if similarity < MIN_SIMILARITY:
         return (
             f"it is not similar to the first run (similarity {similarity:.2f}, at least "
-            f"{MIN_SIMILARITY:g} in runs of one person): check whose image it is"
+            f"{MIN_SIMILARITY:g} in runs of one person). Check whose image it is"
         )
     return None
 

@@ -78,7 +78,7 @@ BAD: dict[str, tuple[Make, str]] = {
         lambda path: path.symlink_to("nowhere"),
         "broken link to nowhere. Restore that file",
     ),
-    "folder": (lambda path: path.mkdir(), "is a folder. Choose a NIfTI file"),
+    "folder": (lambda path: path.mkdir(), "is a directory. Choose a NIfTI file"),
     "pipe": (os.mkfifo, "is not a file. Choose a NIfTI file"),
     "empty": (lambda path: path.write_bytes(b""), "cannot be read as a NIfTI image .*Empty file"),
     "text": (lambda path: path.write_text("hello"), "cannot be read as a NIfTI image"),

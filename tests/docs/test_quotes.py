@@ -31,7 +31,7 @@ _ITALICS = re.compile(r"(?<![\\*\w])\*(?![*\s])((?:\\.|[^*\\])+?)(?<!\s)\*(?![*\
 _MESSAGE = re.compile(r"[A-Z]|warning:|--|…")
 _SAID = "what is said"
 #: Begins a text in a traceback, of which the rest is reported.
-_NAME_OF_ERROR = re.compile(r"^\w+Error: ")
+_NAME_OF_ERROR = re.compile(r"^(?:\w+\.)*\w+Error: ")
 
 
 @dataclass(frozen=True)

@@ -242,7 +242,7 @@ def test_mask_points_are_world_positions(template: dict[str, Path]) -> None:
 
 def test_nonempty_folder_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("precious")
-    with pytest.raises(InputError, match="not an empty folder"):
+    with pytest.raises(InputError, match="not an empty directory"):
         phantom.make_dataset(tmp_path)
     with pytest.raises(InputError, match="at least 1"):
         phantom.make_dataset(tmp_path / "new", participants=0)
