@@ -110,8 +110,8 @@ def test_an_odd_scan_is_registered(done, label):
     [
         ("elsewhere", "sub-elsewhere_label-lesion_roi.nii.gz is outside its T1w image. Check"),
         ("half", "sub-half_T1w.nii.gz is too small for the"),
-        ("later", "sub-later_run-2_T1w.nii.gz contains only zeros: check how it was made."),
-        ("blocked", "sub-blocked is no folder: move it, for results belong there."),
+        ("later", "sub-later_run-2_T1w.nii.gz contains only zeros. Check how it was made."),
+        ("blocked", "sub-blocked conflicts with the directory of the results. Move it."),
     ],
 )
 def test_failed_scan_is_reported_and_has_no_transform(done, label, sentence):

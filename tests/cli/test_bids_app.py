@@ -162,7 +162,7 @@ def test_one_broken_participant_does_not_stop_the_others(mixed):
     (sentence,) = [line for line in lines if line.startswith("sub-02 failed: ")]
     assert str(mixed.broken) in sentence
     (sentence,) = [line for line in lines if line.startswith("sub-03 failed: ")]
-    assert "no T1w image" in sentence
+    assert "No T1w image" in sentence
     assert lines[-1].startswith("1 of 3 done.")
     anat = mixed.out / "sub-01" / "anat"
     (quality,) = anat.glob("sub-01_*to-Small*desc-quality_xfm.json")
@@ -251,7 +251,7 @@ def test_failed_registration_is_reported_and_fails_on_qc(mixed, tmp_path):
     done = call(*words)
     assert done.returncode == 0, done.stdout + done.stderr
     (sentence,) = [one for one in done.stdout.splitlines() if one.startswith("sub-04 to Small")]
-    assert "is failed: " in sentence and "not like the template" in sentence
+    assert "is failed: " in sentence and "not similar to the template" in sentence
     assert "class='failed'" in (tmp_path / "out" / "sub-04.html").read_text()
     assert call(*words, "--fail-on-qc").returncode == 1
 
