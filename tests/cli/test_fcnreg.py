@@ -72,7 +72,7 @@ def test_register_aligns_and_prints_quality(pair):
     truth = fixed.get_fdata() > 20
     assert 2 * (truth & (labels == 7)).sum() / (truth.sum() + (labels == 7).sum()) > 0.95
     printed = (pair / "printed.txt").read_text()
-    for name in ("Similarity at the end:", "Overlap of the brains (Dice):", "Seconds:", "affine ",
+    for name in ("Local correlation after registration:", "Overlap of the brains (Dice):", "Seconds:", "affine ",
                  "Verdict, by bounds for", "r_labels.nii.gz"):  # fmt: skip
         assert name in printed
 
@@ -83,7 +83,7 @@ def test_the_report_is_one_page_with_everything_in_it(pair):
     for words in (
         "Comparison",
         "Deformation",
-        "Similarity at the end",
+        "Local correlation after registration",
         "moving.nii.gz registered to fixed.nii.gz",
     ):
         assert words in page
@@ -262,16 +262,16 @@ def test_jacobian_measures_volume_changes(tmp_path):
     ("words", "sentence"),
     [
         ("register none.nii.gz none.nii.gz -o x_", "none.nii.gz does not exist"),
-        ("register MNI152NLin2009cAsym b.nii.gz -o x_", "only MNI152NLin2009aSym is known here"),
+        ("register MNI152NLin2009cAsym b.nii.gz -o x_", "The only template that can be given by name is MNI152NLin2009aSym"),
         ("register a.nii.gz b.nii.gz -o x_ --device tpu", "--device must be one of"),
         ("register a.nii.gz b.nii.gz -o x_ --model no", "no does not exist"),
         ("apply -i text.nii.gz -r text.nii.gz -t a.h5 -o o.nii.gz", "text.nii.gz cannot be read"),
         ("apply -i text.nii.gz -t a.h5 -o o.nii.gz", "Provide an image with --reference"),
         ("apply -i . -r text.nii.gz -t a.h5 -o o.nii.gz", ". is a directory"),
         ("register a.nii.gz b.nii.gz -o x_ --labels none.nii", "none.nii does not exist"),
-        ("register a.nii.gz b.nii.gz -o /proc/x_", "The folder /proc cannot be written"),
+        ("register a.nii.gz b.nii.gz -o /proc/x_", "The directory /proc cannot be written"),
         ("apply -i a.csv -t a.h5 -o .", "is a directory. Provide the name of a file"),
-        ("apply -i a.csv -t a.h5 -o a.h5/o.csv", "The folder a.h5 cannot be written"),
+        ("apply -i a.csv -t a.h5 -o a.h5/o.csv", "The directory a.h5 cannot be written"),
         ("apply -i a.csv -t a.h5 -o a.csv", "is one of the inputs"),
         ("apply -i none.csv -t a.h5 -o o.csv", "none.csv does not exist"),
         ("apply -i a.nii.gz -r a.nii.gz -t a.h5 -o o.txt", "o.txt must end in .nii"),
@@ -310,7 +310,7 @@ def test_invalid_labels_are_refused_before_the_registration(tmp_path, capsys):
     brain().to_filename(tmp_path / "brain.nii")
     words = ["register", *[str(tmp_path / "brain.nii")] * 2, "-o", str(tmp_path / "x_")]
     assert main([*words, "--labels", str(tmp_path / "brain.nii")]) == 2
-    assert "brain.nii holds values that are not whole numbers" in capsys.readouterr().err
+    assert "brain.nii contains non-integer values" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["brain.nii"]
 
 
