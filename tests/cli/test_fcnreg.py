@@ -72,7 +72,7 @@ def test_register_aligns_and_prints_quality(pair):
     truth = fixed.get_fdata() > 20
     assert 2 * (truth & (labels == 7)).sum() / (truth.sum() + (labels == 7).sum()) > 0.95
     printed = (pair / "printed.txt").read_text()
-    for name in ("Local correlation after registration:", "Overlap of the brains (Dice):", "Seconds:", "affine ",
+    for name in ("Local correlation after registration:", "Overlap of the brain masks (Dice):", "Seconds:", "affine ",
                  "Verdict, by bounds for", "r_labels.nii.gz"):  # fmt: skip
         assert name in printed
 
