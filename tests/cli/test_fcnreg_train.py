@@ -131,7 +131,7 @@ def test_curves_have_one_row_per_record(folder):
 
 def test_progress_is_printed(folder):
     printed = (folder / "printed.txt").read_text()
-    assert printed.startswith("4 images, 0 of them aligned by an earlier run\n")
+    assert printed.startswith("4 images, 0 of them aligned by a previous run\n")
     assert "sub-04_T1w.nii.gz is left out: " in printed
     assert "cannot be read as a NIfTI image" in printed
     assert "Stage 1 of 3 (4 mm): update 4 of 4, cost " in printed
@@ -162,7 +162,7 @@ def test_training_resumes_to_the_same_weights_after_interrupt_and_sigkill(folder
         if number == signal.SIGINT:
             assert process.returncode == 130
             assert complaint.startswith(
-                "fcnreg: interrupted by the user; Run the same command again to resume fr"
+                "fcnreg: interrupted by the user. Run the same command again to resume fr"
             )
             assert complaint.count("\n") == 1
     process = start(words(folder, model.name))
