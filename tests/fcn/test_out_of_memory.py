@@ -41,7 +41,7 @@ def test_a_second_try_may_do():
 
 def test_fallback_to_cpu_warns():
     compute = Scarce(5)
-    with pytest.warns(UserWarning, match="memory of cuda did not suffice"):
+    with pytest.warns(UserWarning, match="cuda is out of memory"):
         assert with_fallback(compute, GPU) == "cpu"
     assert compute.places == ["cuda", "cuda", "cpu"]
 

@@ -50,7 +50,7 @@ def trainer_of(pairs, network, **changes) -> Trainer:
 def test_optimizing_one_pair_recovers_its_shift(make_random_pair, network, settings):
     torch.manual_seed(0)
     pair = make_random_pair((24, 24, 24))
-    forward, inverse = optimize(network(), pair, settings).join()
+    forward, inverse = optimize(network(), pair, settings).compose()
     middle = pair.weight[0, 0] > 0
     for displacement, wanted in ((forward, 2.0), (inverse, -2.0)):
         found = displacement.field[0][:, middle].median(dim=1).values
@@ -73,7 +73,7 @@ def test_a_level_that_was_never_trained_follows_the_coarser_one(pairs, trained):
         network.initialize_stage(1)
     before = [{n: v.clone() for n, v in level.state_dict().items()} for level in network.levels]
     settings = Training(steps=(4, 0), learning_rate=1e-3, objective=SMOOTH)
-    Trainer(network, settings, lambda stage, _: pairs[stage][0], fresh=False).run()
+    Trainer(network, settings, lambda stage, _: pairs[stage][0], reinitialize=False).run()
     coarse, fine = (level.state_dict() for level in network.levels)
     assert not all(torch.equal(coarse[name], value) for name, value in before[0].items())
     expected = before[1] if trained else coarse
@@ -144,5 +144,5 @@ def test_a_pair_without_a_usable_gradient_changes_nothing(pairs):
 
 def test_damaged_checkpoint_is_rejected(pairs, tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(b"no checkpoint")
-    with pytest.raises(InputError, match=r"checkpoint\.pt is damaged: delete"):
+    with pytest.raises(InputError, match=r"checkpoint\.pt is damaged. Delete"):
         trainer_of(pairs, diffeomorphic()).run(checkpoint=tmp_path / "checkpoint.pt")
