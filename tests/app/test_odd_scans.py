@@ -106,9 +106,9 @@ def test_an_odd_scan_is_registered(done, label):
 @pytest.mark.parametrize(
     ("label", "sentence"),
     [
-        ("elsewhere", "sub-elsewhere_label-lesion_roi.nii.gz lies outside its T1w image: check"),
+        ("elsewhere", "sub-elsewhere_label-lesion_roi.nii.gz is outside its T1w image. Check"),
         ("half", "sub-half_T1w.nii.gz is too small for the"),
-        ("later", "sub-later_run-2_T1w.nii.gz contains only zeros: check how it was made."),
+        ("later", "sub-later_run-2_T1w.nii.gz contains only zeros. Check how it was made."),
         ("blocked", "sub-blocked is no folder: move it, for results belong there."),
     ],
 )

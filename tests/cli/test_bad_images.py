@@ -76,7 +76,7 @@ BAD: dict[str, tuple[Make, str]] = {
     "missing": (lambda path: None, "does not exist: check the path"),
     "broken link": (
         lambda path: path.symlink_to("nowhere"),
-        "broken link to nowhere. Get that file",
+        "broken link to nowhere. Restore that file",
     ),
     "folder": (lambda path: path.mkdir(), "is a folder. Choose a NIfTI file"),
     "pipe": (os.mkfifo, "is not a file. Choose a NIfTI file"),
@@ -88,9 +88,9 @@ BAD: dict[str, tuple[Make, str]] = {
     "wrong magic": (patched((MAGIC, "4s", (b"xxxx",))), "cannot be read as a NIfTI image"),
     "10^13 voxels": (
         patched((DIM, "<4h", (3, 30000, 30000, 30000))),
-        "too small for the 30000×30000×30000 voxels that its header claims",
+        "too small for the 30000×30000×30000 voxels of its header",
     ),
-    "more than memory": (large(3, 4000, 4000, 4000), "64000 million voxels, which take .* GB"),
+    "more than memory": (large(3, 4000, 4000, 4000), "64000 million voxels, which need .* GB"),
     "10,000 volumes": (large(4, 99, 99, 99, 10_000), "Extract or average its volumes"),
     "no voxels": (patched((DIM, "<4h", (3, 0, 26, 22))), "has shape|cannot be read"),
     "two axes": (saved(DATA[:, :, 3]), "one not that of a 3D volume; give the whole"),

@@ -141,7 +141,7 @@ def test_labels_have_a_whole_default_value(tmp_path, capsys):
     nib.Nifti1Image(np.ones((8, 8, 8), "i2"), np.eye(4)).to_filename(tmp_path / "i.nii")
     words = ["-i", tmp_path / "i.nii", "-r", tmp_path / "i.nii", "-t", "identity"]
     assert apply(*words, "-o", tmp_path / "o.nii", "-n", "label", "-f", "0.5") == 2
-    assert "a whole number, not 0.5" in capsys.readouterr().err
+    assert "The default value 0.5 of a label image must be an integer" in capsys.readouterr().err
 
 
 def test_nearest_keeps_values_that_are_no_labels(tmp_path, capsys):
@@ -227,7 +227,7 @@ def test_a_series_becomes_a_series(ants, tmp_path, axes, kind):
         (
             np.ones((*SHAPE, 1, 3), "f4"),
             "",
-            "(24, 26, 20, 1, 3): Choose a 3D image or a 4D series",
+            "(24, 26, 20, 1, 3). Choose a 3D image or a 4D series",
         ),
         (np.ones((*SHAPE, 2, 3), "f4"), "-e 3", "Choose a 3D image or a 4D series"),
         (np.ones((*SHAPE, 3), "c8"), "", "stores complex64 values"),
