@@ -73,7 +73,7 @@ DIM, ZOOMS, SLOPE, QFORM, SFORM, ROWS, MAGIC = 40, 80, 112, 252, 254, 280, 344
 SFORM_ONLY = ((QFORM, "<h", (0,)), (SFORM, "<h", (1,)))
 
 BAD: dict[str, tuple[Make, str]] = {
-    "missing": (lambda path: None, "does not exist: check the path"),
+    "missing": (lambda path: None, "does not exist. Check the path"),
     "broken link": (
         lambda path: path.symlink_to("nowhere"),
         "broken link to nowhere. Restore that file",
