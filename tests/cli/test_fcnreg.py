@@ -262,7 +262,10 @@ def test_jacobian_measures_volume_changes(tmp_path):
     ("words", "sentence"),
     [
         ("register none.nii.gz none.nii.gz -o x_", "none.nii.gz does not exist"),
-        ("register MNI152NLin2009cAsym b.nii.gz -o x_", "The only template that can be given by name is MNI152NLin2009aSym"),
+        (
+            "register MNI152NLin2009cAsym b.nii.gz -o x_",
+            "The only template that can be given by name is MNI152NLin2009aSym",
+        ),
         ("register a.nii.gz b.nii.gz -o x_ --device tpu", "--device must be one of"),
         ("register a.nii.gz b.nii.gz -o x_ --model no", "no does not exist"),
         ("apply -i text.nii.gz -r text.nii.gz -t a.h5 -o o.nii.gz", "text.nii.gz cannot be read"),

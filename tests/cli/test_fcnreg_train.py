@@ -262,7 +262,7 @@ def test_damaged_checkpoint_is_reported(folder, tmp_path, capsys, name, sentence
     ],
 )
 def test_resuming_with_other_settings_is_refused(folder, capsys, more, named):
-    assert main(words(folder, "whole.safetensors", *more.split_held_out())) == 2
+    assert main(words(folder, "whole.safetensors", *more.split())) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert (
@@ -318,20 +318,18 @@ def test_the_network_of_2017_without_held_out_images(folder, capsys):
     ("more", "sentence"),
     [
         ("-o model.pt", "The output model.pt must end in .safetensors."),
-        ("--steps 5", "The network is trained in 3 stages: give --steps so many numbers"),
+        ("--steps 5", "this network is trained in 3 stages. Provide one number per stage"),
         ("--steps 0 0 0", "not all zero"),
         ("--held-out 1", "--held-out 1 is too few for a pair"),
         ("--held-out 5", "none is left to train on"),
         ("--start-from none.safetensors", "none.safetensors does not exist"),
         ("--device tpu", "--device must be one of"),
         ("--template none.nii.gz", "none.nii.gz does not exist"),
-        ("--start-from MODEL --network 2017", "holds the network diffeomorphic"),
+        ("--start-from MODEL --network 2017", "holds weights of the network diffeomorphic"),
     ],
 )
 def test_invalid_arguments_get_one_message_and_exit_code_2(folder, capsys, more, sentence):
-    more = [
-        str(folder / "whole.safetensors") if w == "MODEL" else w for w in more.split_held_out()
-    ]
+    more = [str(folder / "whole.safetensors") if w == "MODEL" else w for w in more.split()]
     assert main(words(folder, "new.safetensors", *more)) == 2
     error = capsys.readouterr().err
     assert error.startswith("fcnreg: error: ") and error.count("\n") == 1
@@ -342,7 +340,7 @@ def test_invalid_arguments_get_one_message_and_exit_code_2(folder, capsys, more,
 @pytest.mark.parametrize("more", ["--steps -1 2", "--learning-rate 0", "--nthreads 0", "--fast"])
 def test_invalid_numbers_get_one_line_and_exit_code_2(folder, capsys, more):
     with pytest.raises(SystemExit) as stop:
-        main(words(folder, "new.safetensors", *more.split_held_out()))
+        main(words(folder, "new.safetensors", *more.split()))
     assert stop.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
 
@@ -351,7 +349,7 @@ def test_too_few_images_and_whole_heads_are_refused(folder, tmp_path, capsys):
     data = [str(path) for path in sorted((folder / "dataset").glob("sub-*/anat/*.nii.gz"))]
     output = ["-o", str(tmp_path / "new.safetensors"), "--template", f"{folder}/template.nii.gz"]
     assert main(["train", *data[:2], *output]) == 2
-    assert "2 images are too few: Provide at least 3" in capsys.readouterr().err
+    assert "2 images are too few. Provide at least 3" in capsys.readouterr().err
     # Cut open: a body that fills the volume, not all of it equally bright.
     head = brain(size=2.5)
     shades = head.get_fdata() * np.linspace(0.8, 1.2, SHAPE[0])[:, None, None]

@@ -239,17 +239,17 @@ def test_excluded_voxels_exert_no_force(fixed, moving):
 
 
 def test_invalid_arguments_raise(fixed, moving):
-    with pytest.raises(InputError, match="no mode 'quick'"):
+    with pytest.raises(InputError, match="Unknown mode 'quick'"):
         register(fixed, moving, mode="quick")
-    with pytest.raises(InputError, match="no network 'unet'"):
+    with pytest.raises(InputError, match="Unknown network 'unet'"):
         register(fixed, moving, network="unet")
     with pytest.raises(InputError, match="The package has no trained weights"):
         register(fixed, moving, mode="predict", network="2017")
     with pytest.raises(InputError, match="trains a network from scratch"):
         register(fixed, moving, mode="optimize", model=packaged_weights("diffeomorphic"))
-    with pytest.raises(InputError, match="no device 'tpu'"):
+    with pytest.raises(InputError, match="Unknown device 'tpu'"):
         resolve_device("tpu")
-    with pytest.raises(InputError, match="'cuda:99' was asked for"):
+    with pytest.raises(InputError, match="'cuda:99' is not available"):
         resolve_device("cuda:99")
     mask = Image(torch.ones(1, 1, 4, 4, 4), Grid((4, 4, 4), np.eye(4)))
     with pytest.raises(InputError, match="mask"):

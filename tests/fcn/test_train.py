@@ -146,5 +146,5 @@ def test_a_pair_without_a_usable_gradient_changes_nothing(pairs):
 
 def test_damaged_checkpoint_is_rejected(pairs, tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(b"no checkpoint")
-    with pytest.raises(InputError, match=r"checkpoint\.pt is damaged: delete"):
+    with pytest.raises(InputError, match=r"checkpoint\.pt is damaged. Delete"):
         trainer_of(pairs, diffeomorphic()).run(checkpoint=tmp_path / "checkpoint.pt")

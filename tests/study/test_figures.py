@@ -1,4 +1,4 @@
-"""Pictures of a study."""
+"""Figures of a study."""
 
 from __future__ import annotations
 

@@ -225,7 +225,7 @@ def test_invalid_images_and_masks_raise_input_error() -> None:
         align(image, image, moving_mask=empty)
     with pytest.raises(InputError, match="covers the whole moving image"):
         align(image, image, moving_exclude=Image(torch.ones_like(image.data), HEAD))
-    with pytest.raises(InputError, match=r"moving image shows is 4\.\d ml"):
+    with pytest.raises(InputError, match=r"object in the moving image has 4\.\d ml"):
         align(image, Image(image.data, Grid(HEAD.shape, HEAD.affine @ np.diag([0.15] * 3 + [1]))))
     other = Grid(HEAD.shape, HEAD.affine @ np.diag([2, 2, 2, 1.0]))
     with pytest.raises(InputError, match=r"mask of the fixed image lie up to \d+ mm apart"):
