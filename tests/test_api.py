@@ -102,7 +102,7 @@ def test_common_mistakes_are_accepted_or_reported(moved):
 def test_arguments_in_the_wrong_order_are_reported(moved):
     with pytest.raises(InputError, match="Transforms are of type Nifti1Image"):
         fr.jacobian(brain(), [moved])
-    with pytest.raises(InputError, match="The moving imageis of type list: give a file"):
+    with pytest.raises(InputError, match="The moving image is of type list. Pass a file"):
         fr.apply([moved], brain(), [moved])
 
 
