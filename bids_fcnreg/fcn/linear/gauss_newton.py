@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bids_fcnreg.fcn.linear.pyramid import Level
-from bids_fcnreg.fcn.reproducible import total
+from bids_fcnreg.fcn.reproducible import one_thread, total
 from bids_fcnreg.fcn.spatial.displacement import sample
 from bids_fcnreg.fcn.spatial.filters import gaussian
 
@@ -123,7 +123,9 @@ class LevelPair:
         channels = len(self.shares)
         sampled = self._sample(self.moving, matrices)
         weight = sampled[:, -1] * self.weight
-        centre = matrices[:, :3] @ self.points.mean(1).double().cpu().numpy()
+        with one_thread():
+            middle = self.points.mean(1).double().cpu().numpy()
+        centre = matrices[:, :3] @ middle
         about = matrices[:, :3].copy()
         about[:, :, 3] -= centre
         local = torch.from_numpy(about / LENGTH_MM).to(self.points) @ self.points
@@ -239,7 +241,8 @@ def _plausible(matrices: np.ndarray) -> np.ndarray:
 
 def _gram(rows: Tensor, weight: Tensor) -> np.ndarray:
     """Compute weighted inner products (b, n, n) float64 of rows (b, n, p)."""
-    return torch.bmm(rows * weight[:, None], rows.mT).double().cpu().numpy()
+    with one_thread():  # else, on some processors, sums depend on the number of threads
+        return torch.bmm(rows * weight[:, None], rows.mT).double().cpu().numpy()
 
 
 def _correlation(gram: np.ndarray) -> np.ndarray:
