@@ -75,5 +75,5 @@ def test_register_command_registers_all_intensity_ranges(study, label):
         "--mode", "predict", "--device", "cpu", "--fail-on-qc",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    similarity = float(done.stdout.split("Similarity at the end: ")[1].split()[0])
+    similarity = float(done.stdout.split("Local correlation after registration: ")[1].split()[0])
     assert similarity > 0.75
