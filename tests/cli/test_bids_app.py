@@ -120,7 +120,7 @@ def test_invalid_config_file_is_refused(dataset, tmp_path):
 
 
 def test_invalid_output_directory_is_refused(dataset, tmp_path):
-    refused(call(dataset, dataset, "participant"), "output folder")
+    refused(call(dataset, dataset, "participant"), "output directory")
     (tmp_path / "file").touch()
     refused(call(dataset, tmp_path / "file", "participant"), str(tmp_path / "file"))
 
