@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -80,9 +81,10 @@ def make_dataset(
             f"{participants * sessions} scans need about {needed:.0f} GB; {available:.0f} GB are "
             f"free at {folder}. Choose fewer, or another directory."
         )
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    # Named before it is created, so that a signal at any moment finds it.
+    staging = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     try:
-        staging.chmod(0o755)
+        staging.mkdir()
         head = build_template_head()
         labels = [f"{number:02d}" for number in range(1, participants + 1)]
         _write_dataset(staging, labels)
@@ -95,7 +97,7 @@ def make_dataset(
                 _write_participant(staging, f"sub-{label}", session, participant)
         os.replace(staging, folder)
     except BaseException:
-        shutil.rmtree(staging)
+        shutil.rmtree(staging, ignore_errors=True)
         raise
     return folder
 
