@@ -222,10 +222,10 @@ def test_damaged_results_are_excluded_from_the_report(study, report):
     done = call(study, "group")
     damaged.write_bytes(content)
     mask.write_bytes(whole)
-    sentence = f"{damaged} is damaged: run the participant level for it again"
+    sentence = f"{damaged} is damaged. Run the participant level for it again"
     assert done.returncode == 1, done.stdout + done.stderr
     assert f"1 failed ({sentence}): sub-02" in done.stdout
-    assert f"1 failed ({mask} is not on the grid of the others: run" in done.stdout
+    assert f"1 failed ({mask} is not on the grid of the others. Run" in done.stdout
     rows = table(study.out / "group" / f"space-{SPACE}_quality.tsv")
     assert [row["status"] for row in rows[:4]] == ["done", "failed", "failed", "done"]
     assert rows[1]["reason"] == sentence
