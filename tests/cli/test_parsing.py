@@ -218,7 +218,7 @@ def test_missing_or_misplaced_arguments_get_a_hint(order, advice, capsys):
         (["-w", "file"], "is a file. Choose another one with -w"),
     ],
 )
-def test_group_options_are_refused_at_participant_level(
+def test_option_checks_are_refused_at_participant_level(
     words, options, sentence, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
