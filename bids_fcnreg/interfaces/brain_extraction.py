@@ -19,6 +19,7 @@ from nipype.interfaces.base import (
 )
 
 from bids_fcnreg.errors import InputError
+from bids_fcnreg.io.nifti import load, write
 from bids_fcnreg.io.spatial_image import open_image
 
 
@@ -57,11 +58,10 @@ class BrainExtraction(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         from bids_fcnreg.fcn.foreground import foreground
         from bids_fcnreg.fcn.linear.pyramid import MIN_VOLUME_MM3
-        from bids_fcnreg.io import image
         from bids_fcnreg.preprocessing.brain import is_extracted
 
         path, mode = Path(self.inputs.in_file), self.inputs.mode
-        nifti = image.load(path)
+        nifti = load(path)
         data = np.asanyarray(nifti.dataobj)
         stripped = True
         if mode != "skip":
@@ -83,7 +83,7 @@ class BrainExtraction(SimpleInterface):
         header = nifti.header.copy()
         header.set_data_dtype(np.uint8)
         written = nib.Nifti1Image(mask.astype(np.uint8), nifti.affine, header)
-        self._results["mask"] = str(image.write(Path(runtime.cwd) / "mask.nii.gz", written))
+        self._results["mask"] = str(write(Path(runtime.cwd) / "mask.nii.gz", written))
         self._results["skull_stripped"] = bool(stripped)
         return runtime
 

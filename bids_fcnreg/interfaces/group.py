@@ -49,7 +49,7 @@ class StudyImages(SimpleInterface):
     output_spec = _StudyImagesOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        from bids_fcnreg.io import image
+        from bids_fcnreg.io.nifti import write
         from bids_fcnreg.study.figures import draw_means
         from bids_fcnreg.study.mean_images import image_moments, similarity_to_mean
 
@@ -68,7 +68,7 @@ class StudyImages(SimpleInterface):
             "mask": mask,
         }
         for name, nifti in made.items():
-            self._results[name] = str(image.write(folder / f"{name}.nii.gz", nifti))
+            self._results[name] = str(write(folder / f"{name}.nii.gz", nifti))
         (folder / "similarity.json").write_text(json.dumps(scans))
         self._results["similarity"] = str(folder / "similarity.json")
         of_t1w, of_growth = ((m.mean, m.sd) for m in (t1w, log_jacobian))

@@ -47,7 +47,7 @@ class LongitudinalBase(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         import torch
 
-        from bids_fcnreg.fcn.register import resolve_device
+        from bids_fcnreg.fcn.device import resolve_device
         from bids_fcnreg.fcn.within_subject import register_within_subject
         from bids_fcnreg.io import image
         from bids_fcnreg.io.itk import write_transform

@@ -161,8 +161,8 @@ class Deformation(SimpleInterface):
 
         from bids_fcnreg.fcn.spatial.transform import Transform
         from bids_fcnreg.figures.mosaic import Lines, Mosaic, overlay, tile
-        from bids_fcnreg.io.image import grid_of
         from bids_fcnreg.io.itk import read_transform
+        from bids_fcnreg.io.nifti import grid_of
         from bids_fcnreg.io.spatial_image import open_image
 
         torch.set_num_threads(self.inputs.num_threads)

@@ -46,16 +46,16 @@ class Conform(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         import nibabel as nib
 
-        from bids_fcnreg.io import image
+        from bids_fcnreg.io.nifti import load, write
         from bids_fcnreg.io.orientation import codes_of, set_codes
 
-        loaded = image.load(self.inputs.in_file)
+        loaded = load(self.inputs.in_file)
         conformed, codes = loaded, codes_of(loaded)
         if any(codes):
             # Reorientation drops the qform and the codes.
             conformed = set_codes(nib.as_closest_canonical(loaded), codes)
         out_file = Path(runtime.cwd) / "conformed.nii"
-        self._results["out_file"] = str(image.write(out_file, conformed))
+        self._results["out_file"] = str(write(out_file, conformed))
         return runtime
 
 
@@ -89,6 +89,7 @@ class AverageRuns(SimpleInterface):
         import torch
 
         from bids_fcnreg.io import image
+        from bids_fcnreg.io.nifti import load
         from bids_fcnreg.io.orientation import codes_of
         from bids_fcnreg.preprocessing.runs import average_runs, describe_average
 
@@ -100,7 +101,7 @@ class AverageRuns(SimpleInterface):
             logging.getLogger("nipype.interface").warning(
                 "%s is excluded from the average: %s", name, why
             )
-        codes = codes_of(image.load(self.inputs.in_files[0]))
+        codes = codes_of(load(self.inputs.in_files[0]))
         out_file = image.write(Path(runtime.cwd) / "average.nii", found.image, space=codes)
         self._results["out_file"] = str(out_file)
         return runtime
@@ -118,7 +119,7 @@ class BiasCorrection(SimpleInterface):
     output_spec = _OutFileSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        from bids_fcnreg.preprocessing.brain import bias_field, make_positive
+        from bids_fcnreg.preprocessing.intensity import bias_field, make_positive
 
         nifti, data, mask = _read_in_brain(self.inputs)
         data = make_positive(data, mask)
@@ -142,7 +143,7 @@ class NormalizeIntensity(SimpleInterface):
     output_spec = _NormalizeIntensityOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        from bids_fcnreg.preprocessing.brain import normalize
+        from bids_fcnreg.preprocessing.intensity import normalize
 
         nifti, data, mask = _read_in_brain(self.inputs)
         data = normalize(data, mask)
@@ -170,20 +171,20 @@ class UniteLesions(SimpleInterface):
 
     def _run_interface(self, runtime: Any) -> Any:
         from bids_fcnreg.errors import InputError
-        from bids_fcnreg.io import image
-        from bids_fcnreg.preprocessing.brain import resample_mask
+        from bids_fcnreg.io.nifti import grid_of, load
+        from bids_fcnreg.io.resampling import resample_mask
         from bids_fcnreg.preprocessing.lesions import check_lesion_size, read_lesion
 
-        nifti = image.load(self.inputs.reference)
+        nifti = load(self.inputs.reference)
         united = np.zeros(nifti.shape, bool)
         brain = united
         if isdefined(self.inputs.mask):
-            brain = np.asanyarray(image.load(self.inputs.mask, "uint8").dataobj) > 0
+            brain = np.asanyarray(load(self.inputs.mask, "uint8").dataobj) > 0
         for path in self.inputs.in_files:
             mask = read_lesion(path)
             if mask is None:
                 continue
-            lesion = resample_mask(mask, image.grid_of(nifti))
+            lesion = resample_mask(mask, grid_of(nifti))
             if not lesion.any():
                 raise InputError(
                     f"The lesion mask {path} is outside its T1w image. Check that its affine is "
@@ -199,10 +200,10 @@ class UniteLesions(SimpleInterface):
 
 def _read_in_brain(inputs: _InBrainInputSpec) -> tuple[nib.Nifti1Image, np.ndarray, np.ndarray]:
     """Read an image, its intensities, and the brain mask."""
-    from bids_fcnreg.io import image
+    from bids_fcnreg.io.nifti import load
 
-    nifti = image.load(inputs.in_file)
-    mask = np.asanyarray(image.load(inputs.mask, "uint8").dataobj) > 0
+    nifti = load(inputs.in_file)
+    mask = np.asanyarray(load(inputs.mask, "uint8").dataobj) > 0
     return nifti, np.asanyarray(nifti.dataobj), mask
 
 
@@ -210,9 +211,9 @@ def _write_like(nifti: nib.Nifti1Image, data: np.ndarray, runtime: Any, name: st
     """Write data with the geometry of an image to the node's folder; return the path."""
     import nibabel as nib
 
-    from bids_fcnreg.io import image
+    from bids_fcnreg.io.nifti import write
 
     header = nifti.header.copy()
     header.set_data_dtype(data.dtype)
     written = nib.Nifti1Image(data, nifti.affine, header)
-    return str(image.write(Path(runtime.cwd) / name, written))
+    return str(write(Path(runtime.cwd) / name, written))

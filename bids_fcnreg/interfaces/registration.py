@@ -136,7 +136,7 @@ class Resample(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         import torch
 
-        from bids_fcnreg.io import image
+        from bids_fcnreg.io import image, nifti
         from bids_fcnreg.io.transform_chain import read_transforms
 
         torch.set_num_threads(self.inputs.num_threads)
@@ -149,10 +149,10 @@ class Resample(SimpleInterface):
             resampled = chain.resample(image.read(self.inputs.in_file), grid)
             image.write(out_file, resampled, dtype="float32", space=space)
         else:
-            indices, labels = image.index_labels(image.load(self.inputs.in_file, dtype="float64"))
+            indices, labels = image.index_labels(nifti.load(self.inputs.in_file, dtype="float64"))
             resampled = chain.resample(indices, grid, interpolation=how)
             dtype = _integer_type(self.inputs.in_file, labels)
-            image.write(out_file, image.restore_labels(resampled, labels, space), dtype=dtype)
+            nifti.write(out_file, image.restore_labels(resampled, labels, space), dtype=dtype)
         self._results["out_file"] = str(out_file)
         return runtime
 
@@ -212,10 +212,10 @@ class ToTemplate(SimpleInterface):
 
 def grid_of_file(path: str) -> Grid:
     """Return the grid of an image file, without reading its voxels."""
-    from bids_fcnreg.io import image
+    from bids_fcnreg.io.nifti import grid_of
     from bids_fcnreg.io.spatial_image import open_image
 
-    return image.grid_of(open_image(path))
+    return grid_of(open_image(path))
 
 
 def resampled_codes(reference: str, template: bool) -> int | tuple[int, int]:

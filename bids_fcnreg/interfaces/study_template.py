@@ -95,6 +95,7 @@ class MeanShape(SimpleInterface):
         from bids_fcnreg.fcn.spatial.grid import Image
         from bids_fcnreg.io import image
         from bids_fcnreg.io.itk import read_transform, write_transform
+        from bids_fcnreg.io.orientation import TEMPLATE
 
         torch.set_num_threads(self.inputs.num_threads)
         mask = image.read(self.inputs.mask)
@@ -109,7 +110,7 @@ class MeanShape(SimpleInterface):
         self._results |= {
             "update": str(write_transform(folder / "update.h5", shape.update)),
             "inverse_update": str(write_transform(folder / "inverse.h5", shape.inverse_update)),
-            "grid": str(image.write(folder / "grid.nii.gz", empty, "uint8", image.TEMPLATE)),
+            "grid": str(image.write(folder / "grid.nii.gz", empty, "uint8", TEMPLATE)),
             "moved_mm": shape.rms_mm(mask),
             "bias_mm": shape_bias(map(read_transform, paths), shape, weights, mask, **options),
         }
@@ -141,6 +142,7 @@ class MeanImage(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         from bids_fcnreg.fcn.groupwise import sharpness
         from bids_fcnreg.io import image
+        from bids_fcnreg.io.orientation import TEMPLATE
         from bids_fcnreg.study.template import relative_change, robust_average
 
         inputs = self.inputs
@@ -149,8 +151,8 @@ class MeanImage(SimpleInterface):
         )
         folder = Path(runtime.cwd)
         self._results |= {
-            "t1w": str(image.write(folder / "T1w.nii.gz", t1w, space=image.TEMPLATE)),
-            "mask": str(image.write(folder / "mask.nii.gz", mask, "uint8", image.TEMPLATE)),
+            "t1w": str(image.write(folder / "T1w.nii.gz", t1w, space=TEMPLATE)),
+            "mask": str(image.write(folder / "mask.nii.gz", mask, "uint8", TEMPLATE)),
             "sharpness": sharpness(t1w, mask.data),
         }
         if isdefined(inputs.before):
@@ -225,10 +227,11 @@ class TissueMaps(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         from bids_fcnreg.io import image
         from bids_fcnreg.io.itk import read_transform
+        from bids_fcnreg.io.orientation import TEMPLATE
         from bids_fcnreg.study.template import tissue_maps
 
         maps = tissue_maps(read_transform(self.inputs.transform), image.read(self.inputs.mask))
         for name, values in maps.items():
             path = Path(runtime.cwd) / f"{name}.nii.gz"
-            self._results[name] = str(image.write(path, values, space=image.TEMPLATE))
+            self._results[name] = str(image.write(path, values, space=TEMPLATE))
         return runtime

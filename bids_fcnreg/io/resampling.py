@@ -1,14 +1,16 @@
-"""Resample the values of an image, or of volumes of a series, onto a grid."""
+"""Resample images, volumes of a series, and masks onto a grid."""
 
 from __future__ import annotations
 
+import nibabel as nib
 import numpy as np
 import torch
 
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.fcn.spatial.grid import Grid, Image
+from bids_fcnreg.fcn.spatial.grid import Grid, Image, voxel_to_voxel
 from bids_fcnreg.fcn.spatial.transform import Transform
-from bids_fcnreg.io.image import are_integers, finite_values, index_label_values
+from bids_fcnreg.io.labels import are_integers, index_label_values
+from bids_fcnreg.io.nifti import finite_values, grid_of
 
 _MAX_LABEL = np.iinfo(np.int32).max
 
@@ -95,3 +97,30 @@ def _resampled(
     source = Image(channels, Grid(values.shape[:3], affine))
     moved = chain.resample(source, grid, interpolation=interpolation, fill=fill).data[0]
     return np.ascontiguousarray(np.moveaxis(moved.numpy(), 0, -1))
+
+
+def resample_mask(mask: nib.Nifti1Image, grid: Grid) -> np.ndarray:
+    """Resample a mask to a grid by world coordinates.
+
+    Parameters
+    ----------
+    mask : nibabel.Nifti1Image
+        Nonzero in the mask.
+    grid : Grid
+        Grid of the result.
+
+    Returns
+    -------
+    ndarray (i, j, k), bool
+        Voxels whose nearest mask voxel is set, and voxels nearest to a set mask voxel: nothing is
+        lost between grids of different voxel sizes.
+    """
+    inside = np.asanyarray(mask.dataobj) != 0
+    binary = Image(torch.from_numpy(inside)[None, None].float(), grid_of(mask))
+    onto = Transform(()).resample(binary, grid, "nearest").data[0, 0].numpy() > 0
+    matrix = voxel_to_voxel(binary.grid, grid)
+    voxels = np.argwhere(inside) @ matrix[:3, :3].T + matrix[:3, 3]
+    voxels = np.rint(voxels).astype(int)
+    voxels = voxels[((voxels >= 0) & (voxels < grid.shape)).all(axis=1)]
+    onto[tuple(voxels.T)] = True
+    return onto

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
-import torch
 
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.fcn.spatial.grid import Image
-from bids_fcnreg.io import image
+from bids_fcnreg.io.nifti import load
 from bids_fcnreg.io.spatial_image import open_image
 
 #: Integers up to this are labels of lesions.
@@ -23,12 +22,12 @@ OVERSHOOT = 0.25
 MAX_BRAIN_FRACTION = 0.5
 
 
-def read_lesion(path: str | os.PathLike[str]) -> Image | None:
+def read_lesion(path: str | os.PathLike[str]) -> nib.Nifti1Image | None:
     """Read a lesion mask.
 
     Returns
     -------
-    Image (1, 1, i, j, k) or None
+    nibabel.Nifti1Image or None
         1 in the lesion, 0 elsewhere; None if the mask is empty (no lesion).
 
     Raises
@@ -38,15 +37,14 @@ def read_lesion(path: str | os.PathLike[str]) -> Image | None:
     """
     if not np.nan_to_num(np.asanyarray(open_image(path).dataobj)).any():
         return None
-    loaded = image.load(path)
+    loaded = load(path)
     data = np.asarray(loaded.dataobj)
     if data.min() < -OVERSHOOT * data.max():
         raise InputError(
             f"The lesion mask {path} contains negative values. Save it with 1 in the lesion and 0 "
             "elsewhere."
         )
-    inside = torch.from_numpy(data >= threshold(data)).float()
-    return Image(inside[None, None], image.grid_of(loaded))
+    return nib.Nifti1Image((data >= threshold(data)).astype("uint8"), loaded.affine)
 
 
 def threshold(data: np.ndarray) -> float:
@@ -75,7 +73,7 @@ def lesion_value_warning(path: str | os.PathLike[str]) -> str | None:
     None for a file that cannot be read, which `read_lesion` reports.
     """
     try:
-        data = np.asarray(image.load(path).dataobj)
+        data = np.asarray(load(path).dataobj)
     except InputError:
         return None
     if _are_labels(data) or len(np.unique(data[data != 0])) < 2:

@@ -16,7 +16,7 @@ from bids_fcnreg.config import Config
 from bids_fcnreg.fcn.groupwise import mirror, robust_mean, sharpen
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
 from bids_fcnreg.fcn.spatial.transform import Transform
-from bids_fcnreg.io import image
+from bids_fcnreg.io import image, nifti
 from bids_fcnreg.io.spatial_image import open_image
 
 #: Number of values in memory while images are averaged.
@@ -49,7 +49,7 @@ def robust_average(
     -------
     t1w, mask : Image (1, 1, i, j, k)
     """
-    grid = image.grid_of(open_image(images[0]))
+    grid = nifti.grid_of(open_image(images[0]))
     share = _over_planes([masks], grid, lambda inside: np.average(inside, axis=0, weights=weights))
     if symmetric:
         share = (share + mirror(Image(share, grid)).data) / 2
@@ -139,7 +139,7 @@ def describe_template(
     config : Config
         Settings of the run.
     """
-    nifti = open_image(t1w)
+    made = open_image(t1w)
     shape = "symmetric" if config.template_symmetric else "asymmetric"
     scale = " and scale" if config.template_anchored else ", but not scale,"
     return {
@@ -152,9 +152,9 @@ def describe_template(
         "Scans": list(scans),
         "res": {
             "01": {
-                "origin": nifti.affine[:3, 3].tolist(),
-                "shape": list(nifti.shape),
-                "zooms": [float(size) for size in nifti.header.get_zooms()],
+                "origin": made.affine[:3, 3].tolist(),
+                "shape": list(made.shape),
+                "zooms": [float(size) for size in made.header.get_zooms()],
             }
         },
     }
