@@ -27,6 +27,9 @@ AMONG, CLEAN_AMONG = 0.1, 0.15
 #: Noise reaches to this number of standard deviations.
 NOISE_REACH = 5.0
 
+#: A brain of a smaller volume is not registered.
+MIN_VOLUME_MM3 = 20_000.0
+
 #: Smallest connected component of a brain, as a fraction of the largest.
 SMALLEST_PART = 0.05
 

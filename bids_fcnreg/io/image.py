@@ -11,7 +11,6 @@ import torch
 
 from bids_fcnreg.fcn.spatial.grid import Image
 from bids_fcnreg.io import nifti
-from bids_fcnreg.io.labels import index_label_values
 from bids_fcnreg.io.orientation import SCANNER, Codes, set_codes
 
 
@@ -24,19 +23,6 @@ def to_image(volume: nib.spatialimages.SpatialImage) -> Image:
 def read(source: nifti.ImageSource, role: str = "image") -> Image:
     """Read a file or a nibabel image as an `Image`; see `nifti.load` for checks and errors."""
     return to_image(nifti.load(source, role=role))
-
-
-def index_labels(labels: nib.spatialimages.SpatialImage) -> tuple[Image, np.ndarray]:
-    """Apply `index_label_values` to a label image; return an `Image`."""
-    data, found = index_label_values(labels.get_fdata())
-    return to_image(nib.Nifti1Image(data, labels.affine)), found
-
-
-def restore_labels(image: Image, labels: np.ndarray, space: Codes = SCANNER) -> nib.Nifti1Image:
-    """Convert an image of label indices to a NIfTI label image, int32; see `index_labels`."""
-    indices = to_nifti(image, "int32", space)
-    values = labels[np.asanyarray(indices.dataobj)].astype(np.int32)
-    return nib.Nifti1Image(values, indices.affine, indices.header)
 
 
 def to_nifti(image: Image, dtype: str = "float32", space: Codes = SCANNER) -> nib.Nifti1Image:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import nibabel as nib
 import numpy as np
 import torch
@@ -9,8 +11,11 @@ import torch
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.spatial.grid import Grid, Image, voxel_to_voxel
 from bids_fcnreg.fcn.spatial.transform import Transform
+from bids_fcnreg.io.image import to_image, to_nifti
 from bids_fcnreg.io.labels import are_integers, index_label_values
-from bids_fcnreg.io.nifti import finite_values, grid_of
+from bids_fcnreg.io.nifti import finite_values, grid_of, load
+from bids_fcnreg.io.orientation import SCANNER, Codes
+from bids_fcnreg.io.spatial_image import open_image
 
 _MAX_LABEL = np.iinfo(np.int32).max
 
@@ -65,6 +70,40 @@ def resample_values(
     labels = np.append(labels, fill)
     indices = _resampled(indexed, affine, grid, chain, interpolation, len(labels) - 1)
     return labels.astype(np.int32)[indices.astype(np.int32)]
+
+
+def resample_labels(
+    path: str | os.PathLike[str],
+    grid: Grid,
+    chain: Transform,
+    interpolation: str,
+    space: Codes = SCANNER,
+) -> nib.Nifti1Image:
+    """Resample a label image, the outside of which is background.
+
+    Parameters
+    ----------
+    path : path
+        File of the label image.
+    grid, chain, interpolation
+        As for `resample_values`; ``nearest`` or ``label``.
+    space : int or (int, int)
+        NIfTI codes of sform and qform; see `to_nifti`.
+
+    Returns
+    -------
+    nibabel.Nifti1Image
+        Of the data type of the file if it is an integer type that holds all labels, else int32.
+    """
+    volume = load(path, dtype="float64")
+    indices, labels = index_label_values(volume.get_fdata())
+    source = to_image(nib.Nifti1Image(indices, volume.affine))
+    resampled = to_nifti(chain.resample(source, grid, interpolation=interpolation), "int32", space)
+    stored = open_image(path).get_data_dtype()
+    fits = stored.kind in "iu" and labels.max() <= np.iinfo(stored).max
+    dtype = stored.name if fits else "int32"
+    values = labels[np.asanyarray(resampled.dataobj)].astype(np.int32).astype(dtype)
+    return nib.Nifti1Image(values, resampled.affine, resampled.header, dtype=dtype)
 
 
 def check_labels(values: np.ndarray, name: str) -> None:
