@@ -29,7 +29,7 @@ from bids_fcnreg.bids.participants import read_participants
 from bids_fcnreg.bids.results import find_results, read_volumes
 from bids_fcnreg.bids.templates import resolve_template
 from bids_fcnreg.cli.options import parse_arguments
-from bids_fcnreg.config import read_settings, settings_names
+from bids_fcnreg.config_file import read_settings, settings_names
 from bids_fcnreg.errors import FcnregError
 from bids_fcnreg.fcn.nets import checkpoint
 from bids_fcnreg.fcn.nets.li_fan_2017 import FCN2017

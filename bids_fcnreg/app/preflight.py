@@ -29,6 +29,7 @@ from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.bids.templates import Template, materialise, resolve_templates
 from bids_fcnreg.bids.validation import validate
 from bids_fcnreg.config import Config
+from bids_fcnreg.config_file import write_settings
 from bids_fcnreg.errors import FcnregError, InputError, describe_os_error
 from bids_fcnreg.fcn.modes import MODES
 from bids_fcnreg.fcn.nets.packaged_weights import packaged_weights
@@ -131,7 +132,7 @@ def make_folders(config: Config) -> Path:
             "with -w."
         )
     name = f"{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4().hex[:8]}"
-    return config.save(config.output_dir / "logs" / name / "config.toml").parent
+    return write_settings(config, config.output_dir / "logs" / name / "config.toml").parent
 
 
 @contextmanager
