@@ -70,7 +70,7 @@ def _report(
     quality: dict[str, Any],
     name: str | None,
 ) -> Path:
-    from bids_fcnreg.workflows.pair_report import make_pair_report  # takes seconds to import
+    from bids_fcnreg.app.pair_report import make_pair_report  # takes seconds to import
 
     with tempfile.TemporaryDirectory() as folder:
         mask = options.fixed_mask

@@ -13,6 +13,7 @@ from rich.console import Console
 from bids_fcnreg.app import preflight
 from bids_fcnreg.app.provenance import list_planned, report_replaced
 from bids_fcnreg.app.reference_sessions import report_reference_sessions
+from bids_fcnreg.app.reports import make_reports
 from bids_fcnreg.app.summary import (
     Failure,
     print_summary,
@@ -35,7 +36,6 @@ from bids_fcnreg.io.nifti import orientation_warning
 from bids_fcnreg.preprocessing.lesions import lesion_value_warning
 from bids_fcnreg.qc.verdict import UNUSABLE
 from bids_fcnreg.workflows.base import group_scans, workflow_labels
-from bids_fcnreg.workflows.report import run_reports
 
 DONE, SUBJECT_FAILED = 0, 1
 
@@ -59,7 +59,7 @@ def run(config: Config, console: Console) -> int:
     scans = preflight.read_input_dataset(config, console)
     _check_lesions(config, scans)
     if config.reports_only:
-        return _make_reports(config, scans, console)
+        return _report_existing(config, scans, console)
     templates, atlases = preflight.find_templates(config)
     unusable = _find_unusable(config, scans, templates, atlases)
     report_reference_sessions(
@@ -175,10 +175,10 @@ def _warn_of_doubts(
         console.print(f"warning: {doubt}", soft_wrap=True, markup=False)
 
 
-def _make_reports(config: Config, scans: Sequence[Scan], console: Console) -> int:
+def _report_existing(config: Config, scans: Sequence[Scan], console: Console) -> int:
     """Write the reports of the scans that have results."""
     done = [scan for scan in scans if read_quality_by_space(config.output_dir, scan.label)]
-    for report in run_reports(config, done):
+    for report in make_reports(config, done):
         console.print(f"Report: {report}")
     without = [scan.label for scan in scans if scan not in done]
     if without:
@@ -255,7 +255,7 @@ def _report_outcome(
         write_json(run_dir / FAILURES, messages)
     crash_files = {label: f.crash_file for label, f in failures.items() if f.crash_file}
     reported = [scan for scan in scans if scan.t1w and not _conflicting_file(config, scan)]
-    run_reports(config, reported, messages, crash_files)
+    make_reports(config, reported, messages, crash_files)
     seconds = {label: subject.seconds for label, subject in display.subjects.items()}
     labels = [scan.label for scan in scans]
     print_summary(console, labels, seconds, failures, config.output_dir, run_dir)

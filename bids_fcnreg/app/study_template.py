@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nipype import Workflow
+from nipype.pipeline.engine.utils import load_resultfile
 from rich.console import Console
 
 from bids_fcnreg.app import preflight
@@ -29,11 +30,11 @@ from bids_fcnreg.study.statistics import overlap
 from bids_fcnreg.study.template import describe_template
 from bids_fcnreg.workflows.group_report import FOLDER
 from bids_fcnreg.workflows.study_template import (
+    START,
     Estimate,
     Member,
     init_iteration_wf,
     init_start_wf,
-    read_estimate,
 )
 from bids_fcnreg.workflows.study_template_outputs import init_finish_wf, init_transforms_wf
 
@@ -264,7 +265,7 @@ class TemplateConstruction:
     def _run_estimate(self, build: Callable[[], Workflow]) -> Estimate:
         """Run a workflow that makes a template, and append its estimate to the history."""
         workflow = self._run_workflow(build)
-        self.history.append(read_estimate(workflow, self.members))
+        self.history.append(_read_estimate(workflow, self.members))
         return self.history[-1]
 
     def _run_workflow(self, build: Callable[[], Workflow]) -> Workflow:
@@ -333,3 +334,32 @@ class TemplateConstruction:
             ],
         )
         draw_iterations([one.t1w for one in self.history], record.with_suffix(".png"))
+
+
+def _read_estimate(workflow: Workflow, members: Sequence[Member]) -> Estimate:
+    """Read the result of `init_start_wf` or `init_iteration_wf` after its run."""
+    shape, mean = (_outputs(workflow, name) for name in ("shape", "mean"))
+    start = workflow.name == START
+    found = (
+        {}
+        if start
+        else {m.scan.label: _outputs(workflow, f"{m.wf_name}.estimate") for m in members}
+    )
+    return Estimate(
+        t1w=Path(mean.t1w),
+        mask=Path(mean.mask),
+        sharpness=mean.sharpness,
+        moved_mm=shape.moved_mm,
+        bias_mm=shape.bias_mm,
+        change=None if start else mean.change,
+        update=Path(shape.update),
+        inverse_update=Path(shape.inverse_update),
+        transforms={label: Path(one.transform) for label, one in found.items()},
+        inverses={label: Path(one.inverse) for label, one in found.items()},
+    )
+
+
+def _outputs(workflow: Workflow, node: str) -> Any:
+    """Read the outputs of a finished node from the work directory."""
+    folder = Path(workflow.base_dir, workflow.name, *node.split("."))
+    return load_resultfile(str(folder / f"result_{folder.name}.pklz")).outputs

@@ -6,9 +6,6 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
-
 from bids_fcnreg.atomic import checksum
 from bids_fcnreg.bids.derivatives import write_tsv
 from bids_fcnreg.bids.lookup_tables import check_lookup, read_lookup
@@ -30,16 +27,16 @@ from bids_fcnreg.bids.templates import (
     parse_modifiers,
 )
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.fcn.foreground import foreground
-from bids_fcnreg.io import nifti
 from bids_fcnreg.io.labels import read_label_values
+from bids_fcnreg.io.nifti import is_intact
+from bids_fcnreg.preprocessing.template_images import fraction_inside, write_tissues
 
 #: Built-in atlas, with the label values of fMRIPrep's tissue classes in BIDS order.
 TISSUE = "tissue"
 _TISSUE_LABELS = ((1, "CSF"), (2, "GM"), (3, "WM"))
 
-#: Minimum share of atlas voxels inside the brain of the template, and maximum number checked.
-MIN_SHARE_INSIDE, MAX_POINTS = 0.5, 100_000
+#: Minimum share of atlas voxels inside the brain of the template.
+MIN_SHARE_INSIDE = 0.5
 
 #: A label image with more values needs a lookup table; it may be an intensity image.
 MAX_UNNAMED = 1000
@@ -134,23 +131,14 @@ def resolve_atlas(spec: str, template: Template) -> Atlas:
 
 
 def materialise_atlas(atlas: Atlas, template: Template, folder: Path) -> Atlas:
-    """Create the built-in label image in a directory, unless it exists; keep other atlases.
-
-    The tissue of each voxel in the brain mask is the class of the largest probability: gray and
-    white matter from the maps, cerebrospinal fluid as one minus both.
-    """
+    """Create the built-in label image in a directory, unless it exists; keep other atlases."""
     if atlas.image is not None:
         return atlas
     grey_path, white_path = nilearn_map("gm"), nilearn_map("wm")
     path = cache_path(folder, template.t1w, f"seg-{TISSUE}_dseg", grey_path, white_path)
-    if not nifti.is_intact(path):
-        brain = nifti.load(materialise(template, folder).brain_mask)
-        grey = nifti.load(grey_path).get_fdata()
-        white = nifti.load(white_path).get_fdata()
-        # The maps hold 0 to 255 for probabilities of 0 to 1.
-        probability = np.stack([255 - grey - white, grey, white])
-        tissue = (probability.argmax(axis=0) + 1) * (brain.get_fdata() > 0)
-        nifti.write(path, nifti.like(brain, tissue, "uint8"))
+    if not is_intact(path):
+        mask = materialise(template, folder).brain_mask
+        write_tissues(mask, grey_path, white_path, path)
     return replace(atlas, image=path)
 
 
@@ -266,16 +254,9 @@ def _from_file(path: Path, table: Path | None, name: str) -> Atlas:
 
 def _check_overlap(path: Path, template: Template) -> None:
     """Refuse an atlas most of which lies outside the brain of the template."""
-    labels, brain = nifti.load(path), nifti.load(template.mask or template.t1w)
-    voxels = np.argwhere(np.rint(labels.get_fdata()) != 0)
-    voxels = voxels[:: max(1, len(voxels) // MAX_POINTS)]
-    to_brain = np.linalg.inv(brain.affine) @ labels.affine
-    mapped = np.rint(nib.affines.apply_affine(to_brain, voxels)).astype(int)
-    on_grid = ((mapped >= 0) & (mapped < brain.shape)).all(axis=1)
-    mask = brain.get_fdata() if template.mask else foreground(brain.get_fdata())
-    inside = mask[tuple(mapped[on_grid].T)] != 0
-    if inside.sum() < MIN_SHARE_INSIDE * len(voxels):
+    inside = fraction_inside(path, template.t1w, template.mask)
+    if inside < MIN_SHARE_INSIDE:
         raise InputError(
-            f"{1 - inside.sum() / len(voxels):.0%} of the atlas {path} lie outside the brain of "
-            f"{template.space}. Provide an atlas in the space of this template."
+            f"{1 - inside:.0%} of the atlas {path} lie outside the brain of {template.space}. "
+            "Provide an atlas in the space of this template."
         )

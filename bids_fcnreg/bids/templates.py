@@ -27,9 +27,9 @@ from bids_fcnreg.bids.template_archive import (
 )
 from bids_fcnreg.bids.template_files import select_template_files
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.fcn.foreground import foreground
 from bids_fcnreg.io import nifti
 from bids_fcnreg.preprocessing.brain import may_be_brain_only
+from bids_fcnreg.preprocessing.template_images import write_brain, write_brain_mask
 
 __all__ = [
     "BUILTIN",
@@ -212,30 +212,13 @@ def materialise(template: Template, folder: Path) -> Template:
     if template.mask is None:
         mask_path = cache_path(folder, template.t1w, "desc-brain_mask")
         if not nifti.is_intact(mask_path):
-            source = nifti.load(template.t1w)
-            nifti.write(mask_path, nifti.like(source, foreground(source.get_fdata()), "uint8"))
+            write_brain_mask(template.t1w, mask_path)
         template = replace(template, mask=mask_path)
-    brain_path = cache_path(folder, template.t1w, "desc-brain_T1w", template.brain_mask)
-    stripped = replace(template, t1w=brain_path)
-    if nifti.is_intact(brain_path):
-        return stripped
-    source, mask = nifti.load(template.t1w), nifti.load(template.brain_mask)
-    if difference := nifti.grid_of(source).mismatch(nifti.grid_of(mask)):
-        raise InputError(
-            f"The brain mask {template.mask} is not on the grid of {template.t1w} (they "
-            f"{difference}). Resample it."
-        )
-    inside = mask.get_fdata() > 0.5
-    values = source.get_fdata()
-    if not values[inside].any():
-        raise InputError(
-            f"The brain mask {template.mask} has no voxel above 0.5 where {template.t1w} is not "
-            "zero. Save it with 1 in the brain and 0 elsewhere."
-        )
-    if not values[~inside].any():
-        return template
-    nifti.write(brain_path, nifti.like(source, values * inside, "float32"))
-    return stripped
+    mask = template.brain_mask
+    brain_path = cache_path(folder, template.t1w, "desc-brain_T1w", mask)
+    if nifti.is_intact(brain_path) or write_brain(template.t1w, mask, brain_path):
+        return replace(template, t1w=brain_path)
+    return template
 
 
 def nilearn_map(kind: str) -> Path:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 from nipype.interfaces.base import (
     BaseInterfaceInputSpec,
     File,
@@ -16,9 +18,12 @@ from nipype.interfaces.base import (
 )
 
 from bids_fcnreg.interfaces.threads import ThreadsInputSpec, set_threads
-from bids_fcnreg.io.nifti import grid_of
-from bids_fcnreg.io.orientation import TEMPLATE
+from bids_fcnreg.io.nifti import grid_of, write
+from bids_fcnreg.io.orientation import TEMPLATE, set_codes
 from bids_fcnreg.io.spatial_image import open_image
+
+#: Margin around the brain of a study template in mm, in which deformations taper to zero.
+MARGIN_MM = 14.0
 
 
 class _AlignInputSpec(ThreadsInputSpec):
@@ -85,29 +90,26 @@ class MeanShape(SimpleInterface):
     output_spec = _MeanShapeOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
+        from bids_fcnreg.fcn.groupwise import enlarge_grid, mean_shape, shape_bias
         from bids_fcnreg.io import image
-        from bids_fcnreg.io.itk import write_transform
-        from bids_fcnreg.study.template import update_shape
+        from bids_fcnreg.io.itk import read_transform, write_transform
 
-        inputs = self.inputs
-        set_threads(inputs.num_threads)
-        found = update_shape(
-            inputs.transforms,
-            inputs.weights,
-            image.read(inputs.mask),
-            anchored=inputs.anchored,
-            symmetric=inputs.symmetric,
-            enlarge=inputs.enlarge,
-        )
+        set_threads(self.inputs.num_threads)
+        mask = image.read(self.inputs.mask)
+        paths, weights = self.inputs.transforms, self.inputs.weights
+        options = {"anchored": self.inputs.anchored, "symmetric": self.inputs.symmetric}
+        shape = mean_shape(map(read_transform, paths), weights, mask, **options)
+        grid = mask.grid
+        if self.inputs.enlarge:
+            grid = enlarge_grid(grid, mask, shape.stretch, MARGIN_MM)
+        empty = nib.Nifti1Image(np.zeros(grid.shape, "uint8"), grid.affine)
         folder = Path(runtime.cwd)
         self._results |= {
-            "update": str(write_transform(folder / "update.h5", found.shape.update)),
-            "inverse_update": str(
-                write_transform(folder / "inverse.h5", found.shape.inverse_update)
-            ),
-            "grid": str(image.write(folder / "grid.nii.gz", found.empty, "uint8", TEMPLATE)),
-            "moved_mm": found.moved_mm,
-            "bias_mm": found.bias_mm,
+            "update": str(write_transform(folder / "update.h5", shape.update)),
+            "inverse_update": str(write_transform(folder / "inverse.h5", shape.inverse_update)),
+            "grid": str(write(folder / "grid.nii.gz", set_codes(empty, TEMPLATE))),
+            "moved_mm": shape.rms_mm(mask),
+            "bias_mm": shape_bias(map(read_transform, paths), shape, weights, mask, **options),
         }
         return runtime
 

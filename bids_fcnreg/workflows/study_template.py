@@ -6,11 +6,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
-from nipype.pipeline.engine.utils import load_resultfile
 
 from bids_fcnreg.interfaces.registration import Resample
 from bids_fcnreg.interfaces.study_template import Align, MeanImage, MeanShape
@@ -242,7 +241,7 @@ def _connect_averages(
     mean: pe.Node,
 ) -> None:
     """Connect the parts of all scans with the mean shape and the mean image."""
-    # Outputs that no other node uses are read by `read_estimate`.
+    # Outputs that no other node uses are read after the run.
     workflow.config["execution"]["remove_unnecessary_outputs"] = "false"
     merged = {
         name: pe.Node(niu.Merge(len(members)), name=f"all_{name}", run_without_submitting=True)
@@ -266,32 +265,3 @@ def _connect_averages(
                 ("grid", "mask.reference"),
             ]),
         ])  # fmt: skip
-
-
-def read_estimate(workflow: pe.Workflow, members: Sequence[Member]) -> Estimate:
-    """Read the result of `init_start_wf` or `init_iteration_wf` after its run."""
-    shape, mean = (_outputs(workflow, name) for name in ("shape", "mean"))
-    start = workflow.name == START
-    found = (
-        {}
-        if start
-        else {m.scan.label: _outputs(workflow, f"{m.wf_name}.estimate") for m in members}
-    )
-    return Estimate(
-        t1w=Path(mean.t1w),
-        mask=Path(mean.mask),
-        sharpness=mean.sharpness,
-        moved_mm=shape.moved_mm,
-        bias_mm=shape.bias_mm,
-        change=None if start else mean.change,
-        update=Path(shape.update),
-        inverse_update=Path(shape.inverse_update),
-        transforms={label: Path(one.transform) for label, one in found.items()},
-        inverses={label: Path(one.inverse) for label, one in found.items()},
-    )
-
-
-def _outputs(workflow: pe.Workflow, node: str) -> Any:
-    """Read the outputs of a finished node from the work directory."""
-    folder = Path(workflow.base_dir, workflow.name, *node.split("."))
-    return load_resultfile(str(folder / f"result_{folder.name}.pklz")).outputs

@@ -15,6 +15,7 @@ from jinja2 import Environment
 from nipype import logging
 
 from bids_fcnreg import __version__
+from bids_fcnreg.app.reports import PAGE
 from bids_fcnreg.atomic import write_bytes
 from bids_fcnreg.figures.intensity_window import intensity_window
 from bids_fcnreg.interfaces.pictures import Deformation, Flicker, Slices
@@ -22,7 +23,6 @@ from bids_fcnreg.interfaces.quality import quality_html, verdict_html
 from bids_fcnreg.io.nifti import write
 from bids_fcnreg.io.spatial_image import open_image
 from bids_fcnreg.qc.verdict import MEASURED_ON
-from bids_fcnreg.workflows.report import PAGE
 
 
 def make_pair_report(

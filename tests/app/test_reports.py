@@ -6,9 +6,9 @@ from pathlib import Path
 
 import yaml
 
+from bids_fcnreg.app.reports import SPECIFICATION, make_reports
 from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.config import Config
-from bids_fcnreg.workflows.report import SPECIFICATION, run_reports
 
 #: What figures show, as in the names of their files.
 FIGURES = {"brain", "flicker", "contours", "deformation"}
@@ -29,7 +29,7 @@ def test_report_separates_sessions_spaces_and_failures(tmp_path):
     crash.write_text("Node: x\nValueError: <no> good")
     failures = {"sub-01_ses-b": "It <broke>.", "sub-02": "Other."}
     accounts = {"sub-01_ses-b": crash, "sub-02": tmp_path / "none.txt"}
-    (report,) = run_reports(config, scans, failures, accounts)
+    (report,) = make_reports(config, scans, failures, accounts)
     assert report == tmp_path / "sub-01.html"
     text = report.read_text()
     assert text.index("summary of a") < text.index("summary of b")
@@ -37,7 +37,7 @@ def test_report_separates_sessions_spaces_and_failures(tmp_path):
     assert "It &lt;broke&gt;." in text and "Other." not in text
     assert "ValueError: &lt;no&gt; good" in text
     assert not list(tmp_path.glob(".sub*"))
-    run_reports(config, scans)
+    make_reports(config, scans)
     assert "broke" not in report.read_text()
 
 
@@ -47,13 +47,13 @@ def test_methods_appear_only_with_results(tmp_path):
     (logs / "CITATION.html").write_text("<html><body><p>What was done.</p></body></html>")
     config = Config(bids_dir=tmp_path, output_dir=tmp_path)
     scan = Scan("01", None, (Path("x"),))
-    (report,) = run_reports(config, [scan], {"sub-01": "It broke."})
+    (report,) = make_reports(config, [scan], {"sub-01": "It broke."})
     failed = report.read_text()
     assert "It broke." in failed and "What was done." not in failed
     assert failed.index("<h2") == failed.index('<h2 id="Errors"')
     figures = tmp_path / "sub-01/figures"
     (figures / "sub-01_space-Here_desc-verdict_xfm.html").write_text("<p>good</p>")
-    run_reports(config, [scan])
+    make_reports(config, [scan])
     assert "What was done." in report.read_text()
 
 
@@ -66,7 +66,7 @@ def test_sessions_are_in_the_order_of_the_scans(tmp_path):
         summary.write_text(f"<p>summary of {session}</p>")
     scans = [Scan("01", session, (Path("x"),)) for session in sessions]
     config = Config(bids_dir=tmp_path, output_dir=tmp_path, work_dir=tmp_path)
-    (report,) = run_reports(config, scans)
+    (report,) = make_reports(config, scans)
     text = report.read_text()
     places = [text.index(f"summary of {session}") for session in [*sessions, "11"]]
     assert places == sorted(places)
