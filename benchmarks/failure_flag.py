@@ -28,7 +28,7 @@ from rich.table import Table
 import bids_fcnreg
 from bids_fcnreg.bids.derivatives import write_json
 from bids_fcnreg.bids.results import Result, find_results
-from bids_fcnreg.bids.templates import materialise, resolve_template
+from bids_fcnreg.bids.templates import prepare_template, resolve_template
 from bids_fcnreg.fcn.modes import MODES
 from bids_fcnreg.fcn.pair import make_pair
 from bids_fcnreg.fcn.quality import Quality, assess, similarity
@@ -179,7 +179,7 @@ def run(options: argparse.Namespace) -> None:
     """Measure successful and failed registrations of each scan."""
     torch.set_num_threads(options.threads)
     options.table.parent.mkdir(parents=True, exist_ok=True)
-    template = materialise(resolve_template(SPACE), options.table.parent / "templates")
+    template = prepare_template(resolve_template(SPACE), options.table.parent / "templates")
     fixed, fixed_mask = image.read(template.t1w), image.read(template.mask)
     results = [one for out in options.out for one in find_results(out) if one.space == SPACE]
     for number, result in enumerate(results[:: options.every]):

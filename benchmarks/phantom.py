@@ -21,7 +21,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bids_fcnreg.bids.templates import BUILTIN, materialise, resolve_template
+from bids_fcnreg.bids.templates import BUILTIN, prepare_template, resolve_template
 from bids_fcnreg.errors import FcnregError, InputError
 from bids_fcnreg.io import image, nifti
 from bids_fcnreg.io.itk import read_transform
@@ -58,7 +58,7 @@ def main() -> int:
 def measure(bids_dir: Path, out_dir: Path) -> list[dict[str, str | float]]:
     """Measure one row of metrics per participant."""
     with tempfile.TemporaryDirectory() as folder:
-        mask = materialise(resolve_template(BUILTIN), Path(folder)).mask
+        mask = prepare_template(resolve_template(BUILTIN), Path(folder)).mask
         points = mask_points(image.read(mask))
     truths = sorted((bids_dir / "derivatives" / "truth").glob(f"sub-*/anat/*_{XFM}"))
     if not truths:

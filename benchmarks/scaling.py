@@ -25,10 +25,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from bids_fcnreg.bids.atlases import default_atlases, materialise_atlas
+from bids_fcnreg.bids.atlases import default_atlases, prepare_atlas
 from bids_fcnreg.bids.dataset import find_scans
 from bids_fcnreg.bids.derivatives import write_json
-from bids_fcnreg.bids.templates import materialise, resolve_template
+from bids_fcnreg.bids.templates import prepare_template, resolve_template
 from bids_fcnreg.config import DEFAULT_TEMPLATE, Config
 from bids_fcnreg.workflows.base import init_fcnreg_wf
 
@@ -60,8 +60,8 @@ def build(bids_dir: Path, labels: Sequence[str], folder: Path) -> int:
     """Find the scans and build their workflow; returns how many nodes it has."""
     (folder / "out").mkdir(exist_ok=True)
     config = Config(bids_dir=bids_dir, output_dir=folder / "out", work_dir=folder / "work")
-    template = materialise(resolve_template(DEFAULT_TEMPLATE), folder)
-    atlases = [materialise_atlas(atlas, template, folder) for atlas in default_atlases(template)]
+    template = prepare_template(resolve_template(DEFAULT_TEMPLATE), folder)
+    atlases = [prepare_atlas(atlas, template, folder) for atlas in default_atlases(template)]
     scans = find_scans(bids_dir, labels)
     workflow = init_fcnreg_wf(config, scans, [template], {template.space: atlases})
     return len(workflow.list_node_names())

@@ -19,14 +19,14 @@ from rich.console import Console
 from bids_fcnreg.app.atlases import choose_atlases
 from bids_fcnreg.app.locks import lock_work_dir
 from bids_fcnreg.atomic import read_json, remove_stale_temporaries, write_bytes
-from bids_fcnreg.bids.atlases import Atlas, materialise_atlas
+from bids_fcnreg.bids.atlases import Atlas, prepare_atlas
 from bids_fcnreg.bids.dataset import read_dataset
 from bids_fcnreg.bids.derivatives import prepare_output
 from bids_fcnreg.bids.filters import read_filter_file
 from bids_fcnreg.bids.notes import MAX_NAMED, summarize
 from bids_fcnreg.bids.results import find_preprocessed
 from bids_fcnreg.bids.scan import Scan
-from bids_fcnreg.bids.templates import Template, materialise, resolve_templates
+from bids_fcnreg.bids.templates import Template, prepare_template, resolve_templates
 from bids_fcnreg.bids.validation import validate
 from bids_fcnreg.config import Config
 from bids_fcnreg.config_file import write_settings
@@ -188,11 +188,11 @@ def build_workflow(
     cache = config.work_dir / TEMPLATES
     ready_atlases = {
         template.space: [
-            materialise_atlas(atlas, template, cache) for atlas in atlases[template.space]
+            prepare_atlas(atlas, template, cache) for atlas in atlases[template.space]
         ]
         for template in templates
     }
-    ready = [materialise(template, cache) for template in templates]
+    ready = [prepare_template(template, cache) for template in templates]
     return init_fcnreg_wf(config, scans, ready, ready_atlases)
 
 

@@ -18,7 +18,7 @@ from bids_fcnreg.atomic import publish
 from bids_fcnreg.bids.derivatives import write_json, write_tsv
 from bids_fcnreg.bids.results import find_preprocessed
 from bids_fcnreg.bids.scan import Scan
-from bids_fcnreg.bids.templates import BUILTIN, Template, materialise, resolve_template
+from bids_fcnreg.bids.templates import BUILTIN, Template, prepare_template, resolve_template
 from bids_fcnreg.config import Config
 from bids_fcnreg.errors import FcnregError, InputError
 from bids_fcnreg.execution.plugin import configure, run_workflow
@@ -94,9 +94,9 @@ def _make(
 ) -> list[str]:
     """Make the template of these members; return the labels of the scans left out."""
     cache = config.work_dir / preflight.TEMPLATES
-    anchors = {anchor.name: materialise(anchor, cache)}
+    anchors = {anchor.name: prepare_template(anchor, cache)}
     if BUILTIN not in anchors:
-        anchors[BUILTIN] = materialise(resolve_template(BUILTIN), cache)
+        anchors[BUILTIN] = prepare_template(resolve_template(BUILTIN), cache)
     if config.template_symmetric:
         _check_midline(anchors[anchor.name])
     construction = TemplateConstruction(config, console, run_dir, log_file, list(members))
@@ -310,7 +310,7 @@ class TemplateConstruction:
     def _as_template(self, t1w: Path, mask: Path) -> Template:
         """Return an image and its mask as a skull-stripped template."""
         cache = self.config.work_dir / preflight.TEMPLATES
-        return materialise(Template(self.name, None, None, t1w, mask), cache)
+        return prepare_template(Template(self.name, None, None, t1w, mask), cache)
 
     def _file(self, ending: str) -> Path:
         """Return the path of a file of the finished template."""

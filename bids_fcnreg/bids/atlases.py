@@ -21,10 +21,10 @@ from bids_fcnreg.bids.templates import (
     Template,
     cache_path,
     label_of_file,
-    materialise,
     nilearn_map,
     nilearn_url,
     parse_modifiers,
+    prepare_template,
 )
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.io.labels import read_label_values
@@ -55,7 +55,7 @@ class Atlas:
     name : str
         Alphanumeric label for the ``seg-`` entity.
     image : Path or None
-        Label image on any grid of the space of the template; None until `materialise_atlas`
+        Label image on any grid of the space of the template; None until `prepare_atlas`
         creates it.
     labels : tuple of (int, str)
         Value and name of each region, by value, without the background 0.
@@ -76,7 +76,7 @@ class Atlas:
 
     @property
     def label_image(self) -> Path:
-        """Label image of an atlas from `materialise_atlas`."""
+        """Label image of an atlas from `prepare_atlas`."""
         if self.image is None:
             raise ValueError(f"The atlas {self.name} has no label image yet.")
         return self.image
@@ -130,14 +130,14 @@ def resolve_atlas(spec: str, template: Template) -> Atlas:
     return _from_archive(spec, template)
 
 
-def materialise_atlas(atlas: Atlas, template: Template, folder: Path) -> Atlas:
+def prepare_atlas(atlas: Atlas, template: Template, folder: Path) -> Atlas:
     """Create the built-in label image in a directory, unless it exists; keep other atlases."""
     if atlas.image is not None:
         return atlas
     grey_path, white_path = nilearn_map("gm"), nilearn_map("wm")
     path = cache_path(folder, template.t1w, f"seg-{TISSUE}_dseg", grey_path, white_path)
     if not is_intact(path):
-        mask = materialise(template, folder).brain_mask
+        mask = prepare_template(template, folder).brain_mask
         write_tissues(mask, grey_path, white_path, path)
     return replace(atlas, image=path)
 

@@ -34,7 +34,7 @@ from bids_fcnreg.preprocessing.template_images import write_brain, write_brain_m
 __all__ = [
     "BUILTIN",
     "Template",
-    "materialise",
+    "prepare_template",
     "resolve_template",
     "resolve_templates",
     "templateflow_home",
@@ -56,12 +56,12 @@ class Template:
     t1w : Path
         T1w image.
     mask : Path or None
-        Brain mask on the same grid; None until `materialise` estimates it from a skull-stripped
-        image.
+        Brain mask on the same grid; None until `prepare_template` estimates it from a
+        skull-stripped image.
     builtin : bool
         Whether it is the built-in template.
     originals : tuple of Path
-        Original files, image first, if `materialise` has replaced some of them.
+        Original files, image first, if `prepare_template` has replaced some of them.
     folder : Path or None
         Directory ``tpl-NAME`` of the user with the template and its atlases.
     """
@@ -82,7 +82,7 @@ class Template:
 
     @property
     def brain_mask(self) -> Path:
-        """Brain mask of a template from `materialise`."""
+        """Brain mask of a template from `prepare_template`."""
         if self.mask is None:
             raise ValueError(f"The template {self.name} has no brain mask yet.")
         return self.mask
@@ -193,7 +193,7 @@ def _from_entries(
     )
 
 
-def materialise(template: Template, folder: Path) -> Template:
+def prepare_template(template: Template, folder: Path) -> Template:
     """Create the missing brain mask and skull-stripped image of a template.
 
     Parameters

@@ -115,8 +115,8 @@ def write_points(path: Path, table: PointTable, points: np.ndarray) -> Path:
     return write_bytes(path, text.getvalue().encode())
 
 
-def _is_number(word: str | None) -> bool:
+def _is_number(value: str | None) -> bool:
     try:
-        return bool(np.isfinite(float(word or "")))
+        return bool(np.isfinite(float(value or "")))
     except ValueError:
         return False

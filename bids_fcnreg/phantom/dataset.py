@@ -17,9 +17,9 @@ import numpy as np
 from torch import Tensor
 
 from bids_fcnreg import __version__
-from bids_fcnreg.bids.atlases import TISSUE, materialise_atlas, resolve_atlas, write_lookup
+from bids_fcnreg.bids.atlases import TISSUE, prepare_atlas, resolve_atlas, write_lookup
 from bids_fcnreg.bids.derivatives import BIDS_VERSION, NAME, write_json, write_tsv
-from bids_fcnreg.bids.templates import BUILTIN, materialise, resolve_template
+from bids_fcnreg.bids.templates import BUILTIN, prepare_template, resolve_template
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.spatial.grid import Image
 from bids_fcnreg.fcn.spatial.transform import Transform
@@ -105,8 +105,8 @@ def make_dataset(
 def build_template_head() -> Head:
     """Build the head around the built-in template."""
     with tempfile.TemporaryDirectory() as folder:
-        template = materialise(resolve_template(BUILTIN), Path(folder))
-        atlas = materialise_atlas(resolve_atlas(TISSUE, template), template, Path(folder))
+        template = prepare_template(resolve_template(BUILTIN), Path(folder))
+        atlas = prepare_atlas(resolve_atlas(TISSUE, template), template, Path(folder))
         files = (template.t1w, template.brain_mask, atlas.label_image)
         return build_head(*(image.read(path) for path in files))
 

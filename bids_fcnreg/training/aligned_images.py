@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bids_fcnreg import __version__
 from bids_fcnreg.atomic import is_intact_archive, replacing
-from bids_fcnreg.bids.templates import Template, materialise
+from bids_fcnreg.bids.templates import Template, prepare_template
 from bids_fcnreg.bids.training_images import Brain
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.foreground import foreground, non_background
@@ -59,7 +59,7 @@ class Aligner:
 
     @cached_property
     def _ready(self) -> Template:
-        return materialise(self.template, self.folder)
+        return prepare_template(self.template, self.folder)
 
     @cached_property
     def _image(self) -> Image:

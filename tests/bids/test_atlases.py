@@ -10,8 +10,8 @@ import pytest
 
 from bids_fcnreg import apply
 from bids_fcnreg.app.atlases import choose_atlases
-from bids_fcnreg.bids.atlases import default_atlases, materialise_atlas, resolve_atlas
-from bids_fcnreg.bids.templates import Template, materialise, resolve_template
+from bids_fcnreg.bids.atlases import default_atlases, prepare_atlas, resolve_atlas
+from bids_fcnreg.bids.templates import Template, prepare_template, resolve_template
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.spatial.transform import Affine, Transform
 from bids_fcnreg.io.itk import write_transform
@@ -44,11 +44,11 @@ def template(tmp_path, monkeypatch):
 
 
 def test_builtin_tissues(tmp_path):
-    template = materialise(resolve_template("MNI152NLin2009aSym"), tmp_path)
+    template = prepare_template(resolve_template("MNI152NLin2009aSym"), tmp_path)
     (atlas,) = default_atlases(template)
     assert atlas == resolve_atlas("tissue", template)
     assert atlas.labels == ((1, "CSF"), (2, "GM"), (3, "WM"))
-    made = materialise_atlas(atlas, template, tmp_path)
+    made = prepare_atlas(atlas, template, tmp_path)
     tissue = np.asarray(nib.load(made.image).dataobj)
     mask = np.asarray(nib.load(template.mask).dataobj)
     np.testing.assert_array_equal(tissue > 0, mask > 0)
@@ -61,7 +61,7 @@ def test_builtin_tissues(tmp_path):
     for point, label in (((-8, -4, 20), 1), ((10, -18, 8), 2), ((26, -10, 34), 3)):
         voxel = tuple(np.rint(to_voxel @ [*point, 1]).astype(int)[:3])
         assert tissue[voxel] == label, point
-    assert materialise_atlas(atlas, template, tmp_path) == made
+    assert prepare_atlas(atlas, template, tmp_path) == made
 
 
 def test_tissues_belong_to_the_builtin_template(template):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from bids_fcnreg.bids.templates import materialise, resolve_template, resolve_templates
+from bids_fcnreg.bids.templates import prepare_template, resolve_template, resolve_templates
 from bids_fcnreg.errors import InputError
 
 BALL = ((np.indices((24, 24, 24)) - 11.5) ** 2).sum(axis=0) < 64
@@ -47,7 +47,9 @@ def archive(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def builtin(tmp_path_factory):
-    return materialise(resolve_template("MNI152NLin2009aSym"), tmp_path_factory.mktemp("built"))
+    return prepare_template(
+        resolve_template("MNI152NLin2009aSym"), tmp_path_factory.mktemp("built")
+    )
 
 
 def test_builtin_is_a_brain_of_one_piece(builtin):
@@ -66,7 +68,7 @@ def test_builtin_is_a_brain_of_one_piece(builtin):
 def test_builtin_mask_is_made_once(builtin):
     folder = builtin.mask.parent
     before = builtin.mask.stat().st_mtime_ns
-    again = materialise(resolve_template("MNI152NLin2009aSym:res-1"), folder)
+    again = prepare_template(resolve_template("MNI152NLin2009aSym:res-1"), folder)
     assert again.mask == builtin.mask
     assert again.mask.stat().st_mtime_ns == before
     assert [path.name for path in folder.iterdir()] == [builtin.mask.name]
@@ -75,7 +77,7 @@ def test_builtin_mask_is_made_once(builtin):
 def test_damaged_mask_is_recomputed(builtin):
     whole = builtin.mask.read_bytes()
     builtin.mask.write_bytes(whole[:999])
-    assert materialise(resolve_template("MNI152NLin2009aSym"), builtin.mask.parent) == builtin
+    assert prepare_template(resolve_template("MNI152NLin2009aSym"), builtin.mask.parent) == builtin
     assert builtin.mask.read_bytes() == whole
 
 
@@ -97,12 +99,12 @@ def test_finest_resolution_unless_asked(archive):
 
 def test_head_loses_what_is_outside_its_mask(archive, tmp_path):
     found = resolve_template("Kids:cohort-1")
-    made = materialise(found, tmp_path / "cache")
+    made = prepare_template(found, tmp_path / "cache")
     np.testing.assert_array_equal(values(made.t1w), np.where(BALL, 100, 0))
     assert made.mask == found.mask
     assert made.reference == found.reference
-    assert materialise(made, tmp_path / "cache").t1w == made.t1w
-    assert materialise(found, tmp_path / "cache") == made
+    assert prepare_template(made, tmp_path / "cache").t1w == made.t1w
+    assert prepare_template(found, tmp_path / "cache") == made
 
 
 @pytest.mark.parametrize(
@@ -191,12 +193,12 @@ def test_extracted_file_needs_no_mask(tmp_path):
     data[12, 12, 12] = 0  # a hole
     data[0, 0, 0] = 5  # a speck
     path = save(tmp_path / "brain.nii.gz", data)
-    made = materialise(resolve_template(str(path)), tmp_path / "cache")
+    made = prepare_template(resolve_template(str(path)), tmp_path / "cache")
     np.testing.assert_array_equal(values(made.mask), BALL)
     assert values(made.t1w)[0, 0, 0] == 0
     save(path, data / 2)
     os.utime(path, (1, 1))
-    changed = materialise(resolve_template(str(path)), tmp_path / "cache")
+    changed = prepare_template(resolve_template(str(path)), tmp_path / "cache")
     assert changed.mask != made.mask
 
 
@@ -210,14 +212,14 @@ def test_empty_mask_is_refused(tmp_path):
     path = save(tmp_path / "x_T1w.nii.gz", HEAD)
     save(tmp_path / "x_desc-brain_mask.nii.gz", -1.0 * BALL)
     with pytest.raises(InputError, match=r"x_desc-brain_mask\.nii\.gz has no voxel above 0\.5"):
-        materialise(resolve_template(str(path)), tmp_path / "cache")
+        prepare_template(resolve_template(str(path)), tmp_path / "cache")
 
 
 def test_mask_on_another_grid(tmp_path):
     path = save(tmp_path / "x_T1w.nii.gz", HEAD)
     save(tmp_path / "x_desc-brain_mask.nii.gz", BALL, zoom=3)
     with pytest.raises(InputError, match=r"is not on the grid .* \(they lie up to \d+"):
-        materialise(resolve_template(str(path)), tmp_path / "cache")
+        prepare_template(resolve_template(str(path)), tmp_path / "cache")
 
 
 @pytest.mark.parametrize(("off", "taken"), [(1e-3, True), (0.02, True), (1.0, False)])
@@ -229,11 +231,11 @@ def test_mask_whose_header_is_rounded(tmp_path, off, taken):
     values = np.asarray(mask.dataobj)
     nib.Nifti1Image(values, affine).to_filename(tmp_path / "x_desc-brain_mask.nii.gz")
     if taken:
-        made = materialise(resolve_template(str(path)), tmp_path / "cache")
+        made = prepare_template(resolve_template(str(path)), tmp_path / "cache")
         np.testing.assert_array_equal(nib.load(made.t1w).get_fdata()[values == 0], 0)
     else:
         with pytest.raises(InputError, match=r"lie up to 1 mm apart"):
-            materialise(resolve_template(str(path)), tmp_path / "cache")
+            prepare_template(resolve_template(str(path)), tmp_path / "cache")
 
 
 def test_folder(tmp_path):

@@ -13,8 +13,8 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from bids_fcnreg.bids.atlases import TISSUE, materialise_atlas, resolve_atlas
-from bids_fcnreg.bids.templates import BUILTIN, materialise, resolve_template
+from bids_fcnreg.bids.atlases import TISSUE, prepare_atlas, resolve_atlas
+from bids_fcnreg.bids.templates import BUILTIN, prepare_template, resolve_template
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.spatial.grid import Image
 from bids_fcnreg.fcn.spatial.transform import Affine, Transform
@@ -31,8 +31,8 @@ LABELS = ("01", "02")
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("template")
-    found = materialise(resolve_template(BUILTIN), folder)
-    atlas = materialise_atlas(resolve_atlas(TISSUE, found), found, folder)
+    found = prepare_template(resolve_template(BUILTIN), folder)
+    atlas = prepare_atlas(resolve_atlas(TISSUE, found), found, folder)
     return {"t1w": found.t1w, "mask": found.mask, "dseg": atlas.image}
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from nipype.pipeline.engine.utils import generate_expanded_graph
 
-from bids_fcnreg.bids.atlases import default_atlases, materialise_atlas
+from bids_fcnreg.bids.atlases import default_atlases, prepare_atlas
 from bids_fcnreg.bids.scan import Scan
-from bids_fcnreg.bids.templates import Template, materialise, resolve_template
+from bids_fcnreg.bids.templates import Template, prepare_template, resolve_template
 from bids_fcnreg.config import Config
 from bids_fcnreg.workflows.base import (
     init_fcnreg_wf,
@@ -25,7 +25,7 @@ from bids_fcnreg.workflows.base import (
 @pytest.fixture(scope="module")
 def builtin(tmp_path_factory) -> Template:
     folder = tmp_path_factory.mktemp("templates")
-    return materialise(resolve_template("MNI152NLin2009aSym"), folder)
+    return prepare_template(resolve_template("MNI152NLin2009aSym"), folder)
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_one_workflow_for_each_subject_and_session(config, builtin, tmp_path):
 
 def test_two_templates_and_an_atlas(config, builtin, tmp_path):
     other = replace(builtin, name="Other", cohort="3", builtin=False)
-    atlas = materialise_atlas(default_atlases(builtin)[0], builtin, tmp_path)
+    atlas = prepare_atlas(default_atlases(builtin)[0], builtin, tmp_path)
     scan = make_scan(config)
     workflow = init_single_subject_wf(config, scan, [builtin, other], {builtin.space: [atlas]})
     names = set(workflow.list_node_names())
@@ -90,7 +90,7 @@ def test_two_templates_and_an_atlas(config, builtin, tmp_path):
 
 def test_sessions_go_to_the_template_by_way_of_their_base(config, builtin, tmp_path):
     config = replace(config, longitudinal=True)
-    atlas = materialise_atlas(default_atlases(builtin)[0], builtin, tmp_path)
+    atlas = prepare_atlas(default_atlases(builtin)[0], builtin, tmp_path)
     scans = [make_scan(config, "a"), make_scan(config, "b"), Scan("02", None, ())]
     whole = init_fcnreg_wf(config, scans, [builtin], {builtin.space: [atlas]})
     edges = feeds(whole)
@@ -122,7 +122,7 @@ def test_a_single_session_needs_no_base(config, builtin):
 def test_everything_is_resampled_from_the_original_through_the_one_transform(
     config, builtin, tmp_path
 ):
-    atlas = materialise_atlas(default_atlases(builtin)[0], builtin, tmp_path)
+    atlas = prepare_atlas(default_atlases(builtin)[0], builtin, tmp_path)
     scan = make_scan(config)
     workflow = init_single_subject_wf(config, scan, [builtin], {builtin.space: [atlas]})
     edges = feeds(workflow)
