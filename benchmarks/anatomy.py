@@ -19,6 +19,7 @@ import torch
 
 from bids_fcnreg.fcn.nets import checkpoint
 from bids_fcnreg.fcn.nets.anatomy import STRUCTURES
+from bids_fcnreg.fcn.nets.packaged_weights import PACKAGED_WEIGHTS
 from bids_fcnreg.fcn.segment import segment
 from bids_fcnreg.fcn.spatial.filters import gaussian
 from bids_fcnreg.fcn.spatial.grid import Image
@@ -86,9 +87,7 @@ def main() -> None:
     """Segment each brain, compare, and print Dice by structure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bids_dir", type=Path)
-    parser.add_argument(
-        "--weights", type=Path, default=checkpoint.PACKAGED_WEIGHTS / "anatomy.safetensors"
-    )
+    parser.add_argument("--weights", type=Path, default=PACKAGED_WEIGHTS / "anatomy.safetensors")
     parser.add_argument("--slices", type=float, default=0.0, help="slice thickness in mm")
     parser.add_argument("--inverted", action="store_true", help="invert the contrast")
     parser.add_argument("--flip", action="store_true", help="average with the mirrored scan")

@@ -23,7 +23,7 @@ from rich.table import Table
 
 from bids_fcnreg.bids.templates import BUILTIN, materialise, resolve_template
 from bids_fcnreg.errors import FcnregError, InputError
-from bids_fcnreg.io import image
+from bids_fcnreg.io import image, nifti
 from bids_fcnreg.io.itk import read_transform
 from bids_fcnreg.phantom.dataset import mask_points, registration_error
 
@@ -97,7 +97,7 @@ def dice(one: torch.Tensor, other: torch.Tensor) -> float:
 
 def _voxels(path: Path) -> torch.Tensor:
     """Read labels reoriented to RAS, for comparable grids."""
-    return image.to_image(nib.as_closest_canonical(image.load(path))).data
+    return image.to_image(nib.as_closest_canonical(nifti.load(path))).data
 
 
 def _the(folder: Path, pattern: str) -> Path:

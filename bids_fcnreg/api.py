@@ -40,7 +40,8 @@ from bids_fcnreg.fcn.foreground import non_background
 from bids_fcnreg.fcn.register import register as register_images
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
 from bids_fcnreg.fcn.spatial.transform import MIN_JACOBIAN, Transform
-from bids_fcnreg.io import image, itk
+from bids_fcnreg.io import image, itk, nifti
+from bids_fcnreg.io.header import check_memory
 from bids_fcnreg.io.orientation import (
     SCANNER,
     Codes,
@@ -56,7 +57,7 @@ from bids_fcnreg.preprocessing.brain import is_label_image, may_be_brain_only
 from bids_fcnreg.qc.verdict import judge
 
 #: An image: a file, or an image of nibabel.
-ImageLike = image.ImageSource
+ImageLike = nifti.ImageSource
 
 #: Volumes of a series that are resampled together, with the same sampling points.
 VOLUMES_AT_ONCE = 8
@@ -111,7 +112,7 @@ class Registered:
         with replacing_files(folder or ".") as new:
             grid = self.fixed.grid
             made = [
-                image.write(new / f"{start}warped.nii.gz", self.warped),
+                nifti.write(new / f"{start}warped.nii.gz", self.warped),
                 itk.write_transform(new / f"{start}xfm.h5", self.forward, over=grid),
                 itk.write_transform(new / f"{start}inverse_xfm.h5", self.inverse, over=grid),
             ]
@@ -240,9 +241,9 @@ def apply(
             f"There is no interpolation {interpolation!r}. Choose one of "
             f"{', '.join(INTERPOLATIONS)}."
         )
-    source, name = image.open_source(_resolve_name(moving), "moving image")
+    source, name = nifti.open_source(_resolve_name(moving), "moving image")
     grid, chain = (
-        image.read_grid(_resolve_name(reference), "reference image"),
+        nifti.read_grid(_resolve_name(reference), "reference image"),
         read_transforms(transforms),
     )
     _warn_of_orientation(moving, reference)
@@ -278,11 +279,11 @@ def _parts(
     """Yield the values (i, j, k, n) of an image, or of a few volumes of a series at a time."""
     dtype = "float32" if interpolation == "linear" else "float64"  # labels may be large
     if series is None:
-        whole = image.load(_resolve_name(moving), dtype, "moving image")
+        whole = nifti.load(_resolve_name(moving), dtype, "moving image")
         yield np.asarray(whole.dataobj)[..., None]
         return
     name = series.get_filename() or "The moving image"
-    image.check_memory(series.shape[3] * math.prod(grid.shape), name)
+    check_memory(series.shape[3] * math.prod(grid.shape), name)
     yield from volumes(series, 1 if interpolation == "label" else VOLUMES_AT_ONCE, dtype)
 
 
@@ -335,7 +336,7 @@ def jacobian(
     """
     chain, grid = (
         read_transforms(transforms),
-        image.read_grid(_resolve_name(reference), "reference image"),
+        nifti.read_grid(_resolve_name(reference), "reference image"),
     )
     _warn_of_orientation(reference)
     values = chain.jacobian(grid)
@@ -414,7 +415,7 @@ def _warn_of_orientation(*given: ImageLike | None) -> None:
         if isinstance(one, nib.spatialimages.SpatialImage):
             doubt = describe_orientation_problem(one, one.get_filename() or "The image")
         else:
-            doubt = image.orientation_warning(image_path(one))
+            doubt = nifti.orientation_warning(image_path(one))
         if doubt:
             warnings.warn(doubt, stacklevel=3)
 

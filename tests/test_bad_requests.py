@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from bids_fcnreg.bids.templates import nilearn_map
 from bids_fcnreg.cli import bids_app
 from bids_fcnreg.fcn.nets import checkpoint
+from bids_fcnreg.fcn.nets.packaged_weights import packaged_weights
 
 #: Makes what is wrong, in a folder that holds a dataset, ``in``; gives more words for the command.
 Case = Callable[[Path], list[object]]
@@ -121,7 +122,7 @@ def foreign(folder: Path) -> list[object]:
 
 def numberless(folder: Path) -> list[object]:
     """Weights of which one is no number."""
-    network, _ = checkpoint.load(checkpoint.packaged_weights("diffeomorphic"))
+    network, _ = checkpoint.load(packaged_weights("diffeomorphic"))
     next(network.parameters()).data.view(-1)[0] = np.nan
     checkpoint.save(network, folder / "model.safetensors")
     return ["--model", folder / "model.safetensors"]

@@ -29,12 +29,12 @@ from bids_fcnreg.bids.participants import read_participants
 from bids_fcnreg.bids.results import find_results, read_volumes
 from bids_fcnreg.bids.templates import resolve_template
 from bids_fcnreg.cli.options import parse_arguments
-from bids_fcnreg.config import read_settings, settings_names
+from bids_fcnreg.config_file import read_settings, settings_names
 from bids_fcnreg.errors import FcnregError
 from bids_fcnreg.fcn.nets import checkpoint
 from bids_fcnreg.fcn.nets.li_fan_2017 import FCN2017
 from bids_fcnreg.fcn.spatial.transform import Affine, Transform
-from bids_fcnreg.io import image
+from bids_fcnreg.io import nifti
 from bids_fcnreg.io.itk import read_transform, write_transform
 from bids_fcnreg.io.points import read_points
 
@@ -68,9 +68,9 @@ def test_headers_of_images(tmp_path, changes):
         content[start : start + len(new)] = new
     path = tmp_path / "x.nii.gz"
     path.write_bytes(gzip.compress(bytes(content)))
-    image.orientation_warning(path)
+    nifti.orientation_warning(path)
     try:
-        read = image.load(path)
+        read = nifti.load(path)
     except FcnregError as why:
         assert str(path) in str(why) and "\n" not in str(why)
     else:
@@ -85,7 +85,7 @@ def test_compressed_images(tmp_path, changes, cut):
     path = tmp_path / "x.nii.gz"
     path.write_bytes(changed(content, changes)[: int(cut * len(content))])
     try:
-        image.load(path)
+        nifti.load(path)
     except FcnregError as why:
         assert str(path) in str(why) and "\n" not in str(why)
 

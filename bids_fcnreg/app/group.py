@@ -10,8 +10,6 @@ from pathlib import Path
 from rich.console import Console
 
 from bids_fcnreg.app import preflight
-from bids_fcnreg.app.study_template import make_template
-from bids_fcnreg.app.study_training import train
 from bids_fcnreg.app.summary import read_crash_files
 from bids_fcnreg.bids.description import read_description
 from bids_fcnreg.bids.participants import read_participants
@@ -44,8 +42,17 @@ def run(config: Config, console: Console) -> int:
     FcnregError
         If nothing can be run.
     """
-    task = {"report": report, "template": make_template, "train": train}[config.group_task]
-    return task(config, preflight.read_input_dataset(config, console), console)
+    scans = preflight.read_input_dataset(config, console)
+    if config.group_task == "report":
+        return report(config, scans, console)
+    # These import PyTorch, which takes seconds.
+    if config.group_task == "template":
+        from bids_fcnreg.app.study_template import make_template
+
+        return make_template(config, scans, console)
+    from bids_fcnreg.app.study_training import train
+
+    return train(config, scans, console)
 
 
 def report(config: Config, scans: Sequence[Scan], console: Console) -> int:

@@ -13,9 +13,9 @@ from bids_fcnreg.bids.training_images import find_brains
 from bids_fcnreg.config import NETWORKS
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn import distributed
+from bids_fcnreg.fcn.device import resolve_device
 from bids_fcnreg.fcn.nets import checkpoint
 from bids_fcnreg.fcn.nets.checkpoint import RegistrationNetwork
-from bids_fcnreg.fcn.register import resolve_device
 from bids_fcnreg.fcn.train import COHORT_RECIPES, Training
 from bids_fcnreg.training.job import Job, TrainingFiles
 from bids_fcnreg.training.progress import TrainingDisplay

@@ -15,7 +15,7 @@ from bids_fcnreg import api
 from bids_fcnreg.atomic import replacing_files
 from bids_fcnreg.config import DEFAULT_TEMPLATE
 from bids_fcnreg.fcn.foreground import foreground
-from bids_fcnreg.io import image
+from bids_fcnreg.io import nifti
 from bids_fcnreg.io.resampling import check_labels
 from bids_fcnreg.qc.metrics import REGISTRATION_METRICS
 from bids_fcnreg.qc.verdict import EXPLANATION, MEASURED_ON, UNUSABLE, reference_bounds
@@ -33,8 +33,8 @@ def register_pair(options: argparse.Namespace, device: str, seed: int) -> int:
     options.fixed = api.image_path(options.fixed)
     if options.labels is not None:
         # Check labels before the registration, not after it.
-        check_labels(image.load(options.labels, "float64").get_fdata(), str(options.labels))
-        if doubt := image.orientation_warning(options.labels):
+        check_labels(nifti.load(options.labels, "float64").get_fdata(), str(options.labels))
+        if doubt := nifti.orientation_warning(options.labels):
             warnings.warn(doubt, stacklevel=1)
     result = api.register(
         options.fixed,
@@ -53,7 +53,7 @@ def register_pair(options: argparse.Namespace, device: str, seed: int) -> int:
         warped, xfm, _ = written
         if options.labels is not None:
             resampled = api.apply(options.labels, options.fixed, [xfm], interpolation="label")
-            written.append(image.write(new / f"{prefix}labels.nii.gz", resampled))
+            written.append(nifti.write(new / f"{prefix}labels.nii.gz", resampled))
         if options.report:
             page = new / f"{prefix}report.html"
             written.append(_report(options, page, warped, xfm, result.quality, name))
@@ -75,9 +75,9 @@ def _report(
     with tempfile.TemporaryDirectory() as folder:
         mask = options.fixed_mask
         if mask is None:
-            fixed = image.load(options.fixed)
-            inside = image.like(fixed, foreground(np.asanyarray(fixed.dataobj)), "uint8")
-            mask = image.write(Path(folder) / "mask.nii.gz", inside)
+            fixed = nifti.load(options.fixed)
+            inside = nifti.like(fixed, foreground(np.asanyarray(fixed.dataobj)), "uint8")
+            mask = nifti.write(Path(folder) / "mask.nii.gz", inside)
         return make_pair_report(
             page, options.fixed, options.moving, mask, warped, transform, quality, name
         )

@@ -30,7 +30,8 @@ from bids_fcnreg.config import Config
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.execution.plugin import configure, run_workflow
 from bids_fcnreg.execution.progress import ProgressDisplay
-from bids_fcnreg.io.image import check_file, orientation_warning
+from bids_fcnreg.io.header import check_file
+from bids_fcnreg.io.nifti import orientation_warning
 from bids_fcnreg.preprocessing.lesions import lesion_value_warning
 from bids_fcnreg.qc.verdict import UNUSABLE
 from bids_fcnreg.workflows.base import group_scans, workflow_labels

@@ -29,10 +29,10 @@ from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.bids.templates import Template, materialise, resolve_templates
 from bids_fcnreg.bids.validation import validate
 from bids_fcnreg.config import Config
+from bids_fcnreg.config_file import write_settings
 from bids_fcnreg.errors import FcnregError, InputError, describe_os_error
 from bids_fcnreg.fcn.modes import MODES
-from bids_fcnreg.fcn.nets.checkpoint import load, packaged_weights
-from bids_fcnreg.fcn.register import resolve_device
+from bids_fcnreg.fcn.nets.packaged_weights import packaged_weights
 from bids_fcnreg.workflows.base import init_fcnreg_wf
 from bids_fcnreg.workflows.preprocess import describe_extraction
 
@@ -81,6 +81,8 @@ def check_weights(config: Config) -> None:
         if config.model is None:
             packaged_weights(config.network)
         else:
+            from bids_fcnreg.fcn.nets.checkpoint import load  # imports PyTorch
+
             load(config.model)
 
 
@@ -90,9 +92,11 @@ def check_device(config: Config) -> None:
     Raises
     ------
     InputError
-        See `bids_fcnreg.fcn.register.resolve_device`.
+        See `bids_fcnreg.fcn.device.resolve_device`.
     """
-    if config.plugin_file is None:
+    if config.plugin_file is None and config.device not in ("auto", "cpu"):
+        from bids_fcnreg.fcn.device import resolve_device  # imports PyTorch
+
         resolve_device(config.device)
 
 
@@ -128,7 +132,7 @@ def make_folders(config: Config) -> Path:
             "with -w."
         )
     name = f"{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4().hex[:8]}"
-    return config.save(config.output_dir / "logs" / name / "config.toml").parent
+    return write_settings(config, config.output_dir / "logs" / name / "config.toml").parent
 
 
 @contextmanager

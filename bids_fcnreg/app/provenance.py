@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.bids.templates import Template
 from bids_fcnreg.config import Config
 from bids_fcnreg.fcn.modes import MODES
-from bids_fcnreg.fcn.nets.checkpoint import load, packaged_weights
+from bids_fcnreg.fcn.nets.packaged_weights import packaged_checksum
 
 
 def list_planned(
@@ -120,12 +119,7 @@ def _other_weights(config: Config, result: Result) -> bool:
     """Return whether a result in the same mode was made with other weights of the package."""
     if config.model is not None or not MODES[config.mode].trained or result.mode != config.mode:
         return False
-    return read_quality(result.quality).get("weights") != _checksum_of_shipped(config.network)
-
-
-@cache
-def _checksum_of_shipped(network: str) -> str:
-    return load(packaged_weights(network))[1]
+    return read_quality(result.quality).get("weights") != packaged_checksum(config.network)
 
 
 def _differences(sidecar: Path, now: Mapping[str, str]) -> set[str]:

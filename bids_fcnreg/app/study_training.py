@@ -21,9 +21,10 @@ from bids_fcnreg.bids.training_images import Brain
 from bids_fcnreg.config import Config
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn import distributed
+from bids_fcnreg.fcn.device import resolve_device
 from bids_fcnreg.fcn.nets import checkpoint
 from bids_fcnreg.fcn.nets.checkpoint import RegistrationNetwork, architecture_of
-from bids_fcnreg.fcn.register import resolve_device
+from bids_fcnreg.fcn.nets.packaged_weights import PACKAGED_WEIGHTS
 from bids_fcnreg.fcn.train import COHORT_RECIPES, Training
 from bids_fcnreg.training.aligned_images import MIN_IMAGES
 from bids_fcnreg.training.job import Job, TrainingFiles
@@ -130,7 +131,7 @@ def _digest(config: Config, brains: Sequence[Brain], start: str | None) -> str:
 
 def _network(config: Config) -> tuple[RegistrationNetwork, str | None]:
     """Return the network before training, and the checksum of its initial weights."""
-    shipped = checkpoint.PACKAGED_WEIGHTS / f"{config.network}.safetensors"
+    shipped = PACKAGED_WEIGHTS / f"{config.network}.safetensors"
     start = config.model or (shipped if shipped.is_file() else None)
     if config.train_from_scratch or start is None:
         return untrained_network(config.network, config.seed), None

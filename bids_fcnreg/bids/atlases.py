@@ -31,7 +31,8 @@ from bids_fcnreg.bids.templates import (
 )
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.foreground import foreground
-from bids_fcnreg.io import image
+from bids_fcnreg.io import nifti
+from bids_fcnreg.io.labels import read_label_values
 
 #: Built-in atlas, with the label values of fMRIPrep's tissue classes in BIDS order.
 TISSUE = "tissue"
@@ -142,14 +143,14 @@ def materialise_atlas(atlas: Atlas, template: Template, folder: Path) -> Atlas:
         return atlas
     grey_path, white_path = nilearn_map("gm"), nilearn_map("wm")
     path = cache_path(folder, template.t1w, f"seg-{TISSUE}_dseg", grey_path, white_path)
-    if not image.is_intact(path):
-        brain = image.load(materialise(template, folder).brain_mask)
-        grey = image.load(grey_path).get_fdata()
-        white = image.load(white_path).get_fdata()
+    if not nifti.is_intact(path):
+        brain = nifti.load(materialise(template, folder).brain_mask)
+        grey = nifti.load(grey_path).get_fdata()
+        white = nifti.load(white_path).get_fdata()
         # The maps hold 0 to 255 for probabilities of 0 to 1.
         probability = np.stack([255 - grey - white, grey, white])
         tissue = (probability.argmax(axis=0) + 1) * (brain.get_fdata() > 0)
-        image.write(path, image.like(brain, tissue, "uint8"))
+        nifti.write(path, nifti.like(brain, tissue, "uint8"))
     return replace(atlas, image=path)
 
 
@@ -237,7 +238,7 @@ def _name_of(path: Path) -> str:
 
 def _from_file(path: Path, table: Path | None, name: str) -> Atlas:
     """Create an atlas from a label image and a lookup table (by default, the one beside it)."""
-    values = image.read_label_values(path)
+    values = read_label_values(path)
     if values is None or values[0] < 0:
         raise InputError(
             f"The atlas {path} holds values that are not whole numbers from 0 up. Provide a label "
@@ -265,7 +266,7 @@ def _from_file(path: Path, table: Path | None, name: str) -> Atlas:
 
 def _check_overlap(path: Path, template: Template) -> None:
     """Refuse an atlas most of which lies outside the brain of the template."""
-    labels, brain = image.load(path), image.load(template.mask or template.t1w)
+    labels, brain = nifti.load(path), nifti.load(template.mask or template.t1w)
     voxels = np.argwhere(np.rint(labels.get_fdata()) != 0)
     voxels = voxels[:: max(1, len(voxels) // MAX_POINTS)]
     to_brain = np.linalg.inv(brain.affine) @ labels.affine

@@ -16,7 +16,7 @@ from bids_fcnreg.bids.scan import Scan, scan_label
 from bids_fcnreg.bids.templates import find_brain_mask
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.modes import MODES
-from bids_fcnreg.io import image
+from bids_fcnreg.io.nifti import is_intact
 from bids_fcnreg.io.spatial_image import open_image
 from bids_fcnreg.qc.metrics import REGISTRATION_METRICS
 from bids_fcnreg.qc.verdict import LEVELS
@@ -82,7 +82,7 @@ class Result:
     def damaged(self) -> Path | None:
         """First image or table that is damaged, if any."""
         images = (*self.on_template, self.native_mask)
-        broken = [path for path in images if not image.is_intact(path)]
+        broken = [path for path in images if not is_intact(path)]
         for path in self.volumes.values():
             try:
                 read_volumes(path)

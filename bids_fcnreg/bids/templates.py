@@ -28,7 +28,7 @@ from bids_fcnreg.bids.template_archive import (
 from bids_fcnreg.bids.template_files import select_template_files
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.foreground import foreground
-from bids_fcnreg.io import image
+from bids_fcnreg.io import nifti
 from bids_fcnreg.preprocessing.brain import may_be_brain_only
 
 __all__ = [
@@ -211,16 +211,16 @@ def materialise(template: Template, folder: Path) -> Template:
     template = replace(template, originals=template.found)
     if template.mask is None:
         mask_path = cache_path(folder, template.t1w, "desc-brain_mask")
-        if not image.is_intact(mask_path):
-            source = image.load(template.t1w)
-            image.write(mask_path, image.like(source, foreground(source.get_fdata()), "uint8"))
+        if not nifti.is_intact(mask_path):
+            source = nifti.load(template.t1w)
+            nifti.write(mask_path, nifti.like(source, foreground(source.get_fdata()), "uint8"))
         template = replace(template, mask=mask_path)
     brain_path = cache_path(folder, template.t1w, "desc-brain_T1w", template.brain_mask)
     stripped = replace(template, t1w=brain_path)
-    if image.is_intact(brain_path):
+    if nifti.is_intact(brain_path):
         return stripped
-    source, mask = image.load(template.t1w), image.load(template.brain_mask)
-    if difference := image.grid_of(source).mismatch(image.grid_of(mask)):
+    source, mask = nifti.load(template.t1w), nifti.load(template.brain_mask)
+    if difference := nifti.grid_of(source).mismatch(nifti.grid_of(mask)):
         raise InputError(
             f"The brain mask {template.mask} is not on the grid of {template.t1w} (they "
             f"{difference}). Resample it."
@@ -234,7 +234,7 @@ def materialise(template: Template, folder: Path) -> Template:
         )
     if not values[~inside].any():
         return template
-    image.write(brain_path, image.like(source, values * inside, "float32"))
+    nifti.write(brain_path, nifti.like(source, values * inside, "float32"))
     return stripped
 
 
@@ -330,7 +330,7 @@ def find_brain_mask(path: Path) -> Path | None:
 
 def _check_extracted(path: Path) -> None:
     """Refuse an image that is not skull-stripped."""
-    loaded = image.load(path)
+    loaded = nifti.load(path)
     if not may_be_brain_only(loaded.get_fdata() != 0, loaded.affine):
         stem = re.sub(r"(_T1w)?\.nii(\.gz)?$", "", path.name)
         raise InputError(
@@ -341,7 +341,7 @@ def _check_extracted(path: Path) -> None:
 
 def _check_contrast(path: Path) -> None:
     """Refuse an image that cannot be read, or has no contrast."""
-    values = image.load(path).get_fdata()
+    values = nifti.load(path).get_fdata()
     if np.ptp(values[values != 0]) == 0:
         raise InputError(
             f"The template {path} has the same value in all nonzero voxels. Provide the image, "

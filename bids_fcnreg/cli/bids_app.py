@@ -10,6 +10,7 @@ from bids_fcnreg.app import signals
 from bids_fcnreg.cli.options import parse_arguments
 from bids_fcnreg.config import Config
 from bids_fcnreg.errors import FcnregError, InputError, describe_os_error
+from bids_fcnreg.execution.fork_server import start_server, stop_server
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 _RESUME = "Run the same command again to resume"
@@ -78,8 +79,6 @@ def run(config: Config) -> int:
         from bids_fcnreg.app import group
 
         return group.run(config, console)
-    from bids_fcnreg.execution.fork_server import start_server, stop_server
-
     if _runs_nodes(config):
         start_server()  # it imports libraries while this process does
     try:

@@ -17,7 +17,8 @@ from bids_fcnreg.cli.argument_parser import ConciseArgumentParser
 from bids_fcnreg.cli.fcnreg_apply import add_apply, add_jacobian
 from bids_fcnreg.cli.paths import check_inputs, check_replaceable
 from bids_fcnreg.cli.train import add_train
-from bids_fcnreg.config import DEFAULT_TEMPLATE, NETWORKS, Config, convert
+from bids_fcnreg.config import DEFAULT_TEMPLATE, NETWORKS, Config
+from bids_fcnreg.config_file import convert
 from bids_fcnreg.errors import FcnregError, InputError, describe_os_error
 from bids_fcnreg.fcn.memory import keep_freed_memory
 from bids_fcnreg.fcn.modes import MODES

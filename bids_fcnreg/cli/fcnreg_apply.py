@@ -150,7 +150,7 @@ def _apply(options: argparse.Namespace) -> None:
     check_image_output(options.output, options.input, options.reference, *transforms)
 
     from bids_fcnreg import api
-    from bids_fcnreg.io import image
+    from bids_fcnreg.io import nifti
     from bids_fcnreg.io.series import open_series
 
     if options.input_image_type == "scalar" and open_series(options.input) is not None:
@@ -162,7 +162,7 @@ def _apply(options: argparse.Namespace) -> None:
         interpolation=options.interpolation,
         default_value=options.default_value,
     )
-    print(f"written: {image.write(options.output, resampled)}")
+    print(f"written: {nifti.write(options.output, resampled)}")
 
 
 def _apply_to_points(options: argparse.Namespace, transforms: list[Path]) -> None:
@@ -181,10 +181,10 @@ def _jacobian(options: argparse.Namespace) -> None:
     check_image_output(options.output, *given)
 
     from bids_fcnreg import api
-    from bids_fcnreg.io import image
+    from bids_fcnreg.io import nifti
 
     determinant = api.jacobian(options.transforms, options.reference, log=options.log)
-    print(f"written: {image.write(options.output, determinant)}")
+    print(f"written: {nifti.write(options.output, determinant)}")
 
 
 def _files(transforms: list[tuple[Path, bool]]) -> list[Path]:

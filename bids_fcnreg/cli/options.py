@@ -14,7 +14,8 @@ from typing import Any
 from bids_fcnreg import __version__
 from bids_fcnreg.cli.argument_parser import ConciseArgumentParser
 from bids_fcnreg.cli.option_checks import check_group, check_participant
-from bids_fcnreg.config import Config, convert, read_settings
+from bids_fcnreg.config import Config
+from bids_fcnreg.config_file import convert, read_settings
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.modes import MODES
 

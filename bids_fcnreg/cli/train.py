@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bids_fcnreg.config import DEFAULT_TEMPLATE, NETWORKS, convert
+from bids_fcnreg.config import DEFAULT_TEMPLATE, NETWORKS
+from bids_fcnreg.config_file import convert
 from bids_fcnreg.errors import InputError
 
 _EPILOG = """\

@@ -7,10 +7,7 @@ scanners and simulations add noise, lossy compression leaves blocks.
 from __future__ import annotations
 
 import numpy as np
-import torch
 from scipy import ndimage
-
-from bids_fcnreg.fcn.spatial.grid import Image
 
 #: A value shared by this fraction of an image is its background.
 COMMON = 0.05
@@ -29,6 +26,9 @@ AMONG, CLEAN_AMONG = 0.1, 0.15
 
 #: Noise reaches to this number of standard deviations.
 NOISE_REACH = 5.0
+
+#: A brain of a smaller volume is not registered.
+MIN_VOLUME_MM3 = 20_000.0
 
 #: Smallest connected component of a brain, as a fraction of the largest.
 SMALLEST_PART = 0.05
@@ -142,9 +142,3 @@ def _fill_holes(mask: np.ndarray) -> np.ndarray:
     """Fill background that is not connected to the edge of the volume."""
     gaps, _ = ndimage.label(np.pad(~mask, 1, constant_values=True))
     return (gaps != gaps[0, 0, 0])[1:-1, 1:-1, 1:-1]
-
-
-def brain_mask(image: Image) -> Image:
-    """Estimate the brain mask (1, 1, i, j, k), 0 and 1, of a skull-stripped image."""
-    inside = foreground(image.data[0, 0].numpy())
-    return Image(torch.from_numpy(inside)[None, None].float(), image.grid)

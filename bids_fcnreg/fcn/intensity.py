@@ -11,7 +11,7 @@ import torch
 from scipy import ndimage
 
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.fcn.foreground import brain_mask
+from bids_fcnreg.fcn.foreground import foreground
 from bids_fcnreg.fcn.spatial.grid import Image
 
 #: Percentiles of the brain's intensities: dark and bright; and a pair robust to outliers.
@@ -120,12 +120,13 @@ def standardize(image: Image, mask: Image | None, which: str) -> tuple[Image, Im
         If the mask is on another grid, or the image has no contrast inside it.
     """
     if mask is None:
-        mask = brain_mask(image)
+        inside = torch.from_numpy(foreground(image.data[0, 0].numpy()))
     elif difference := image.grid.mismatch(mask.grid):
         raise InputError(
             f"The {which} image and its mask {difference}. Use a mask on the grid of the image."
         )
-    inside = mask.data[0, 0] > 0.5
+    else:
+        inside = mask.data[0, 0] > 0.5
     zero = one = 0.0
     if inside.any():
         zero, one = intensity_scale(image.data[0, 0].numpy(), inside.numpy())

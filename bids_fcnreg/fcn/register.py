@@ -9,11 +9,13 @@ import numpy as np
 import torch
 
 from bids_fcnreg.errors import InputError
+from bids_fcnreg.fcn.device import resolve_device
 from bids_fcnreg.fcn.intensity import standardize
 from bids_fcnreg.fcn.linear.align import align
 from bids_fcnreg.fcn.memory import keep_freed_memory
 from bids_fcnreg.fcn.modes import MODES, Mode
-from bids_fcnreg.fcn.nets.checkpoint import NETWORKS, load, packaged_weights
+from bids_fcnreg.fcn.nets.checkpoint import NETWORKS, load
+from bids_fcnreg.fcn.nets.packaged_weights import packaged_weights
 from bids_fcnreg.fcn.out_of_memory import with_fallback
 from bids_fcnreg.fcn.pair import Pair, make_pair, replace_moving
 from bids_fcnreg.fcn.quality import Quality, assess, similarity
@@ -166,29 +168,3 @@ def _deform(
     with quality.timed("quality"):
         assess(quality, pair, forward, inverse)
     return forward, inverse
-
-
-def resolve_device(name: str) -> torch.device:
-    """Return the device of a given name.
-
-    Parameters
-    ----------
-    name : str
-        ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:N``.
-
-    Raises
-    ------
-    InputError
-        If the device is not available.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind, _, number = name.partition(":")
-    if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
-        raise InputError(f"Unknown device {name!r}. Choose auto, cpu, cuda or cuda:N.")
-    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
-        raise InputError(
-            f"The device {name!r} is not available: PyTorch sees {torch.cuda.device_count()} CUDA "
-            "GPUs. Choose cpu, or install a CUDA build of PyTorch and the NVIDIA driver."
-        )
-    return torch.device(name)

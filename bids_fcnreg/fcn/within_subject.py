@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from scipy import linalg
 
+from bids_fcnreg.fcn.device import resolve_device
 from bids_fcnreg.fcn.groupwise import (
     collapse,
     collapse_inverse,
@@ -72,7 +73,7 @@ def register_within_subject(
     images: Sequence[Image],
     masks: Sequence[Image],
     *,
-    device: torch.device | str = "cpu",
+    device: str = "cpu",
     settings: Refinement = WITHIN_SUBJECT_REFINEMENT,
 ) -> WithinSubject:
     """Register images of one person to a space in their middle.
@@ -83,8 +84,8 @@ def register_within_subject(
         At least two, of like intensities.
     masks : sequence of Image
         Brain masks on the grids of their images.
-    device : torch.device or str
-        Where to compute.
+    device : str
+        Name; see `resolve_device`.
     settings : Refinement
         How gently they are deformed.
 
@@ -97,6 +98,7 @@ def register_within_subject(
     InputError
         If an image or a mask is empty.
     """
+    torch_device = resolve_device(device)
     rigid = rigid_to_midpoint(images, masks)
     grid = common_grid(masks, rigid)
     current = WithinSubject(
@@ -108,7 +110,7 @@ def register_within_subject(
     rough = replace(settings, spacings=settings.spacings[:-1])
     for number in range(ROUNDS):
         chosen = settings if number == ROUNDS - 1 else rough
-        current = _update(current, images, masks, rigid, chosen, device)
+        current = _update(current, images, masks, rigid, chosen, torch_device)
     return current
 
 

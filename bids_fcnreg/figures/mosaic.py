@@ -11,14 +11,20 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import nibabel as nib
 import numpy as np
+from contourpy import contour_generator
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
+from PIL import Image
+from scipy.ndimage import map_coordinates
 
 from bids_fcnreg.figures.intensity_window import intensity_window
-
-if TYPE_CHECKING:
-    import nibabel as nib
 
 #: Slices along each axis.
 CUTS = 7
@@ -84,8 +90,6 @@ class Mosaic:
         list of ndarray (cut, row, column)
             Coronal, sagittal and axial slices, the first row of pixels on top.
         """
-        from scipy.ndimage import map_coordinates
-
         inverse = np.linalg.inv(affine)
         kind = np.float32 if order else data.dtype
         slices = []
@@ -140,8 +144,6 @@ class Mosaic:
         list of ndarray (point, 2)
             Column and row in the picture, in pixels.
         """
-        from contourpy import contour_generator
-
         lines: list[np.ndarray] = []
         top = 0
         for axes, row in zip(_ROWS, self.sample(data, affine, fill=fill), strict=True):
@@ -173,11 +175,6 @@ class Mosaic:
         legend : mapping of str to colour, optional
             Legend above the slices.
         """
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.collections import LineCollection
-        from matplotlib.figure import Figure
-        from matplotlib.patches import Patch
-
         above = _LEGEND_HEIGHT if legend else 0
         height, width = picture.shape[:2]
         figure = Figure(figsize=(width / 100, (height + above) / 100), dpi=100, facecolor="black")
@@ -216,8 +213,6 @@ class Mosaic:
         return points
 
     def _annotate(self, axes: Any) -> None:
-        from matplotlib.patheffects import withStroke
-
         halo = [withStroke(linewidth=2, foreground="black")]
         style = {"color": "white", "path_effects": halo, "zorder": 3}
         top = 0
@@ -313,8 +308,6 @@ def _world(mask: np.ndarray, affine: np.ndarray) -> np.ndarray:
 
 
 def _jpeg(picture: np.ndarray) -> str:
-    from PIL import Image
-
     stream = io.BytesIO()
     pixels = (picture * 255).round().astype(np.uint8)
     Image.fromarray(pixels).convert("L").save(stream, "JPEG", quality=_QUALITY)

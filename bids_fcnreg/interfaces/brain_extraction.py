@@ -10,7 +10,6 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from nipype.interfaces.base import (
-    BaseInterfaceInputSpec,
     File,
     SimpleInterface,
     TraitedSpec,
@@ -19,10 +18,14 @@ from nipype.interfaces.base import (
 )
 
 from bids_fcnreg.errors import InputError
+from bids_fcnreg.fcn.foreground import MIN_VOLUME_MM3, foreground
+from bids_fcnreg.interfaces.threads import ThreadsInputSpec, set_threads
+from bids_fcnreg.io.nifti import load, write
 from bids_fcnreg.io.spatial_image import open_image
+from bids_fcnreg.preprocessing.brain import is_extracted
 
 
-class _BrainExtractionInputSpec(BaseInterfaceInputSpec):
+class _BrainExtractionInputSpec(ThreadsInputSpec):
     in_file = File(exists=True, mandatory=True, desc="T1-weighted image")
     mode = traits.Enum(
         "auto",
@@ -35,7 +38,6 @@ class _BrainExtractionInputSpec(BaseInterfaceInputSpec):
         "deepbet", "synthstrip", usedefault=True, desc="synthstrip requires FreeSurfer"
     )
     source = traits.Str(nohash=True, desc="name of the original image in messages")
-    num_threads = traits.Int(1, usedefault=True, nohash=True, desc="processor cores to use")
 
 
 class _BrainExtractionOutputSpec(TraitedSpec):
@@ -55,13 +57,8 @@ class BrainExtraction(SimpleInterface):
     output_spec = _BrainExtractionOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        from bids_fcnreg.fcn.foreground import foreground
-        from bids_fcnreg.fcn.linear.pyramid import MIN_VOLUME_MM3
-        from bids_fcnreg.io import image
-        from bids_fcnreg.preprocessing.brain import is_extracted
-
         path, mode = Path(self.inputs.in_file), self.inputs.mode
-        nifti = image.load(path)
+        nifti = load(path)
         data = np.asanyarray(nifti.dataobj)
         stripped = True
         if mode != "skip":
@@ -83,7 +80,7 @@ class BrainExtraction(SimpleInterface):
         header = nifti.header.copy()
         header.set_data_dtype(np.uint8)
         written = nib.Nifti1Image(mask.astype(np.uint8), nifti.affine, header)
-        self._results["mask"] = str(image.write(Path(runtime.cwd) / "mask.nii.gz", written))
+        self._results["mask"] = str(write(Path(runtime.cwd) / "mask.nii.gz", written))
         self._results["skull_stripped"] = bool(stripped)
         return runtime
 
@@ -105,10 +102,9 @@ class BrainExtraction(SimpleInterface):
 
 def _deepbet(nifti: nib.Nifti1Image, threads: int) -> np.ndarray:
     """Run deepbet on the CPU: brain mask (i, j, k), all false if it finds no brain."""
-    import torch
-    from deepbet import BrainExtraction as DeepBet
+    from deepbet import BrainExtraction as DeepBet  # imports PyTorch
 
-    torch.set_num_threads(threads)
+    set_threads(threads)
     try:
         _, mask, _ = DeepBet(no_gpu=True).run(nifti)
     except (AssertionError, ValueError):  # raised if its first stage finds no brain

@@ -18,6 +18,22 @@ from nipype.interfaces.base import (
     traits,
 )
 
+from bids_fcnreg.atomic import publish
+from bids_fcnreg.bids.derivatives import write_json, write_tsv
+from bids_fcnreg.bids.results import read_volumes
+from bids_fcnreg.io.nifti import write
+from bids_fcnreg.study.mean_images import image_moments, mask_volume, similarity_to_mean
+from bids_fcnreg.study.page import SpacePart, make_page
+from bids_fcnreg.study.tables import (
+    Row,
+    add_metrics,
+    flag_outliers,
+    quality_dictionary,
+    quality_table,
+    volumes_dictionary,
+    volumes_table,
+)
+
 
 class _StudyImagesInputSpec(BaseInterfaceInputSpec):
     t1w = InputMultiObject(File(exists=True), mandatory=True, desc="images of all scans")
@@ -49,9 +65,7 @@ class StudyImages(SimpleInterface):
     output_spec = _StudyImagesOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        from bids_fcnreg.io import image
-        from bids_fcnreg.study.figures import draw_means
-        from bids_fcnreg.study.mean_images import image_moments, similarity_to_mean
+        from bids_fcnreg.study.figures import draw_means  # imports Matplotlib and nilearn
 
         folder = Path(runtime.cwd)
         included = [True] * len(self.inputs.t1w)
@@ -68,7 +82,7 @@ class StudyImages(SimpleInterface):
             "mask": mask,
         }
         for name, nifti in made.items():
-            self._results[name] = str(image.write(folder / f"{name}.nii.gz", nifti))
+            self._results[name] = str(write(folder / f"{name}.nii.gz", nifti))
         (folder / "similarity.json").write_text(json.dumps(scans))
         self._results["similarity"] = str(folder / "similarity.json")
         of_t1w, of_growth = ((m.mean, m.sd) for m in (t1w, log_jacobian))
@@ -107,30 +121,13 @@ class StudyQuality(SimpleInterface):
     output_spec = _StudyQualityOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        from bids_fcnreg.qc.metrics import COMPARED_METRICS
-        from bids_fcnreg.study.figures import draw_distributions
-        from bids_fcnreg.study.tables import (
-            Row,
-            flag_outliers,
-            quality_dictionary,
-            quality_table,
-        )
+        from bids_fcnreg.study.figures import draw_distributions  # imports Matplotlib
 
         folder = Path(runtime.cwd)
         rows = [Row(**fields) for fields in self.inputs.rows]
-        by_label = {row.label: row for row in rows}
+        metrics = [json.loads(Path(path).read_text()) for path in self.inputs.quality]
         similarity = json.loads(Path(self.inputs.similarity).read_text())
-        files = zip(self.inputs.done, self.inputs.quality, similarity, strict=True)
-        for label, path, (mean_correlation, mask_overlap) in files:
-            metrics = json.loads(Path(path).read_text())
-            metrics |= {"mean_correlation": mean_correlation, "mask_overlap": mask_overlap}
-            row = by_label[label]
-            row.metrics = {
-                one.key: metrics[one.key] for one in COMPARED_METRICS if one.key in metrics
-            }
-            row.mode = metrics.get("mode")
-            row.verdict = metrics.get("verdict")
-            row.verdict_reason = metrics.get("verdict_reason")
+        add_metrics(rows, dict(zip(self.inputs.done, metrics, strict=True)), similarity)
         flag_outliers(rows)
         self._results["picture"] = str(draw_distributions(rows, folder / "quality.png"))
         self._results |= _write(
@@ -154,10 +151,6 @@ class StudyVolumes(SimpleInterface):
     output_spec = _TableOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        from bids_fcnreg.bids.results import read_volumes
-        from bids_fcnreg.study.mean_images import mask_volume
-        from bids_fcnreg.study.tables import Row, volumes_dictionary, volumes_table
-
         rows = [Row(**fields) for fields in self.inputs.rows]
         done = self.inputs.done
         volumes = dict(zip(done, map(read_volumes, self.inputs.volumes), strict=True))
@@ -189,9 +182,6 @@ class StudyPage(SimpleInterface):
     output_spec = _StudyPageOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        from bids_fcnreg.study.page import SpacePart, make_page
-        from bids_fcnreg.study.tables import Row
-
         fields = (self.inputs.rows, self.inputs.means, self.inputs.distributions)
         parts = [
             SpacePart(
@@ -225,8 +215,6 @@ class Publish(SimpleInterface):
     _always_run = True
 
     def _run_interface(self, runtime: Any) -> Any:
-        from bids_fcnreg.atomic import publish
-
         self._results["out_file"] = str(publish(self.inputs.in_file, self.inputs.out_file))
         return runtime
 
@@ -235,8 +223,6 @@ def _write(
     folder: Path, table: tuple[list[str], list[list[object]]], dictionary: dict[str, Any]
 ) -> dict[str, str]:
     """Write a table and its data dictionary; return their paths by output name."""
-    from bids_fcnreg.bids.derivatives import write_json, write_tsv
-
     header, lines = table
     return {
         "table": str(write_tsv(folder / "table.tsv", header, lines)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,18 @@ from nipype.interfaces.base import (
     traits,
 )
 
-from bids_fcnreg.interfaces.registration import grid_of_file
+from bids_fcnreg.bids.derivatives import write_tsv
+from bids_fcnreg.bids.region_tables import volume_changes
+from bids_fcnreg.interfaces.threads import ThreadsInputSpec, set_threads
+from bids_fcnreg.io.nifti import grid_of
+from bids_fcnreg.io.spatial_image import open_image
 
 
-class _BaseInputSpec(BaseInterfaceInputSpec):
+class _BaseInputSpec(ThreadsInputSpec):
     images = InputMultiObject(File(exists=True), mandatory=True, desc="image of each session")
     masks = InputMultiObject(File(exists=True), mandatory=True, desc="their brain masks")
     device = traits.Str("auto", usedefault=True, desc="auto, cpu, cuda or cuda:N")
     use_gpu = traits.Bool(False, usedefault=True, nohash=True, desc="takes a GPU slot")
-    num_threads = traits.Int(1, usedefault=True, nohash=True, desc="processor cores to use")
 
 
 class _BaseOutputSpec(TraitedSpec):
@@ -45,18 +47,15 @@ class LongitudinalBase(SimpleInterface):
     output_spec = _BaseOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        import torch
-
-        from bids_fcnreg.fcn.register import resolve_device
         from bids_fcnreg.fcn.within_subject import register_within_subject
         from bids_fcnreg.io import image
         from bids_fcnreg.io.itk import write_transform
 
-        torch.set_num_threads(self.inputs.num_threads)
+        set_threads(self.inputs.num_threads)
         found = register_within_subject(
             [image.read(path) for path in self.inputs.images],
             [image.read(path) for path in self.inputs.masks],
-            device=resolve_device(self.inputs.device),
+            device=self.inputs.device,
         )
         folder = Path(runtime.cwd)
         self._results["base"] = str(image.write(folder / "base.nii.gz", found.base))
@@ -69,7 +68,7 @@ class LongitudinalBase(SimpleInterface):
         return runtime
 
 
-class _RegisterThroughBaseInputSpec(BaseInterfaceInputSpec):
+class _RegisterThroughBaseInputSpec(ThreadsInputSpec):
     fixed = File(exists=True, mandatory=True, desc="brain of the template")
     fixed_mask = File(exists=True, mandatory=True, desc="its mask")
     moving = File(exists=True, mandatory=True, desc="brain of the session")
@@ -79,7 +78,6 @@ class _RegisterThroughBaseInputSpec(BaseInterfaceInputSpec):
     base_quality = File(exists=True, mandatory=True, desc="JSON of that registration")
     within_transform = File(exists=True, mandatory=True, desc="ITK .h5, base to session")
     within_inverse = File(exists=True, mandatory=True, desc="ITK .h5, session to base")
-    num_threads = traits.Int(1, usedefault=True, nohash=True, desc="processor cores to use")
 
 
 class _RegisterThroughBaseOutputSpec(TraitedSpec):
@@ -95,40 +93,23 @@ class RegisterThroughBase(SimpleInterface):
     output_spec = _RegisterThroughBaseOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        import torch
-
-        from bids_fcnreg.fcn.quality import Quality
-        from bids_fcnreg.fcn.register import Registration
         from bids_fcnreg.fcn.within_subject import register_through_base
         from bids_fcnreg.io import image
-        from bids_fcnreg.io.itk import read_transform, write_transform
+        from bids_fcnreg.io.itk import read_transform
+        from bids_fcnreg.io.registration import read_registration, write_registration
 
         inputs = self.inputs
-        torch.set_num_threads(inputs.num_threads)
-        names = ("fixed", "fixed_mask", "moving", "moving_mask")
-        transforms = ("base_transform", "base_inverse", "within_transform", "within_inverse")
-        base_transform, base_inverse, to_session, to_base = (
-            read_transform(getattr(inputs, name)) for name in transforms
-        )
-        fixed, fixed_mask, moving, moving_mask = (
-            image.read(getattr(inputs, name)) for name in names
-        )
-        quality = Quality(**json.loads(Path(inputs.base_quality).read_text()))
+        set_threads(inputs.num_threads)
         result = register_through_base(
-            fixed,
-            fixed_mask,
-            moving,
-            moving_mask,
-            Registration(base_transform, base_inverse, quality),
-            (to_session, to_base),
+            image.read(inputs.fixed),
+            image.read(inputs.fixed_mask),
+            image.read(inputs.moving),
+            image.read(inputs.moving_mask),
+            read_registration(inputs.base_transform, inputs.base_inverse, inputs.base_quality),
+            (read_transform(inputs.within_transform), read_transform(inputs.within_inverse)),
         )
-        folder, grid = Path(runtime.cwd), grid_of_file(inputs.fixed)
-        (folder / "quality.json").write_text(json.dumps(result.quality.as_dict(), indent=2) + "\n")
-        self._results |= {
-            "transform": str(write_transform(folder / "forward.h5", result.forward, over=grid)),
-            "inverse": str(write_transform(folder / "inverse.h5", result.inverse, over=grid)),
-            "quality": str(folder / "quality.json"),
-        }
+        grid = grid_of(open_image(inputs.fixed))
+        self._results |= write_registration(Path(runtime.cwd), result, over=grid)
         return runtime
 
 
@@ -158,29 +139,19 @@ class RegionChange(SimpleInterface):
     output_spec = _RegionChangeOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        from bids_fcnreg.bids.derivatives import write_tsv
         from bids_fcnreg.fcn.within_subject import warped_volumes
         from bids_fcnreg.io import image
         from bids_fcnreg.io.itk import read_transform
 
-        labels = image.read(self.inputs.labels)
+        labels, table = image.read(self.inputs.labels), self.inputs.table
+        indices = [index for index, _ in table]
         volumes = [
-            warped_volumes(labels, read_transform(path), [index for index, _ in self.inputs.table])
+            warped_volumes(labels, read_transform(path), indices)
             for path in self.inputs.transforms
         ]
         sessions, reference = self.inputs.sessions, self.inputs.reference
-        known = isdefined(reference) and reference in sessions
-        header = ["index", "name"]
-        for session in sessions:
-            header += [f"ses-{session}_volume_mm3", f"ses-{session}_change_percent"]
-        header.append("reference_session")
-        rows = []
-        for (index, name), *theirs in zip(self.inputs.table, *volumes, strict=True):
-            row = [index, name]
-            before = theirs[sessions.index(reference)] if known else None
-            for volume in theirs:
-                change = f"{100 * (volume / before - 1):.4f}" if before else None
-                row += [f"{volume:.3f}", change]
-            rows.append([*row, f"ses-{reference}" if known else None])
-        self._results["changes"] = str(write_tsv(Path(runtime.cwd) / "changes.tsv", header, rows))
+        if not isdefined(reference) or reference not in sessions:
+            reference = None
+        changes = volume_changes(table, volumes, sessions, reference)
+        self._results["changes"] = str(write_tsv(Path(runtime.cwd) / "changes.tsv", *changes))
         return runtime

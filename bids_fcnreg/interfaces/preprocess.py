@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import nibabel as nib
 import numpy as np
 from nipype.interfaces.base import (
     BaseInterfaceInputSpec,
@@ -16,12 +18,10 @@ from nipype.interfaces.base import (
     traits,
 )
 
-if TYPE_CHECKING:
-    import nibabel as nib
-
-
-class _ThreadsInputSpec(BaseInterfaceInputSpec):
-    num_threads = traits.Int(1, usedefault=True, nohash=True, desc="processor cores to use")
+from bids_fcnreg.interfaces.threads import ThreadsInputSpec, set_threads
+from bids_fcnreg.io.nifti import load, write
+from bids_fcnreg.io.orientation import codes_of, set_codes
+from bids_fcnreg.preprocessing.lesions import unite_lesions
 
 
 class _ConformInputSpec(BaseInterfaceInputSpec):
@@ -44,22 +44,17 @@ class Conform(SimpleInterface):
     output_spec = _OutFileSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        import nibabel as nib
-
-        from bids_fcnreg.io import image
-        from bids_fcnreg.io.orientation import codes_of, set_codes
-
-        loaded = image.load(self.inputs.in_file)
+        loaded = load(self.inputs.in_file)
         conformed, codes = loaded, codes_of(loaded)
         if any(codes):
             # Reorientation drops the qform and the codes.
             conformed = set_codes(nib.as_closest_canonical(loaded), codes)
         out_file = Path(runtime.cwd) / "conformed.nii"
-        self._results["out_file"] = str(image.write(out_file, conformed))
+        self._results["out_file"] = str(write(out_file, conformed))
         return runtime
 
 
-class _AverageRunsInputSpec(_ThreadsInputSpec):
+class _AverageRunsInputSpec(ThreadsInputSpec):
     in_files = InputMultiObject(File(exists=True), mandatory=True, desc="runs of one session")
     names = InputMultiObject(traits.Str, desc="names of the runs; by default, their paths")
 
@@ -84,15 +79,10 @@ class AverageRuns(SimpleInterface):
             self._results["out_file"] = self.inputs.in_files[0]
             return runtime
 
-        import logging
-
-        import torch
-
         from bids_fcnreg.io import image
-        from bids_fcnreg.io.orientation import codes_of
         from bids_fcnreg.preprocessing.runs import average_runs, describe_average
 
-        torch.set_num_threads(self.inputs.num_threads)
+        set_threads(self.inputs.num_threads)
         found = average_runs([image.read(path) for path in self.inputs.in_files])
         names = self.inputs.names if isdefined(self.inputs.names) else self.inputs.in_files
         self._results["runs"] = describe_average(found, names)
@@ -100,7 +90,7 @@ class AverageRuns(SimpleInterface):
             logging.getLogger("nipype.interface").warning(
                 "%s is excluded from the average: %s", name, why
             )
-        codes = codes_of(image.load(self.inputs.in_files[0]))
+        codes = codes_of(load(self.inputs.in_files[0]))
         out_file = image.write(Path(runtime.cwd) / "average.nii", found.image, space=codes)
         self._results["out_file"] = str(out_file)
         return runtime
@@ -118,7 +108,7 @@ class BiasCorrection(SimpleInterface):
     output_spec = _OutFileSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        from bids_fcnreg.preprocessing.brain import bias_field, make_positive
+        from bids_fcnreg.preprocessing.intensity import bias_field, make_positive
 
         nifti, data, mask = _read_in_brain(self.inputs)
         data = make_positive(data, mask)
@@ -142,7 +132,7 @@ class NormalizeIntensity(SimpleInterface):
     output_spec = _NormalizeIntensityOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        from bids_fcnreg.preprocessing.brain import normalize
+        from bids_fcnreg.preprocessing.intensity import normalize
 
         nifti, data, mask = _read_in_brain(self.inputs)
         data = normalize(data, mask)
@@ -169,50 +159,26 @@ class UniteLesions(SimpleInterface):
     output_spec = _OutFileSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        from bids_fcnreg.errors import InputError
-        from bids_fcnreg.io import image
-        from bids_fcnreg.preprocessing.brain import resample_mask
-        from bids_fcnreg.preprocessing.lesions import check_lesion_size, read_lesion
-
-        nifti = image.load(self.inputs.reference)
-        united = np.zeros(nifti.shape, bool)
-        brain = united
+        reference, brain = load(self.inputs.reference), None
         if isdefined(self.inputs.mask):
-            brain = np.asanyarray(image.load(self.inputs.mask, "uint8").dataobj) > 0
-        for path in self.inputs.in_files:
-            mask = read_lesion(path)
-            if mask is None:
-                continue
-            lesion = resample_mask(mask, image.grid_of(nifti))
-            if not lesion.any():
-                raise InputError(
-                    f"The lesion mask {path} is outside its T1w image. Check that its affine is "
-                    "that of the image it was drawn on."
-                )
-            check_lesion_size(lesion, brain, [path])
-            united = united | lesion
-        check_lesion_size(united, brain, self.inputs.in_files)
-        united = united.astype(np.uint8)
-        self._results["out_file"] = _write_like(nifti, united, runtime, "exclude.nii.gz")
+            brain = np.asanyarray(load(self.inputs.mask, "uint8").dataobj) > 0
+        united = unite_lesions(self.inputs.in_files, reference, brain)
+        self._results["out_file"] = _write_like(
+            reference, united.astype(np.uint8), runtime, "exclude.nii.gz"
+        )
         return runtime
 
 
 def _read_in_brain(inputs: _InBrainInputSpec) -> tuple[nib.Nifti1Image, np.ndarray, np.ndarray]:
     """Read an image, its intensities, and the brain mask."""
-    from bids_fcnreg.io import image
-
-    nifti = image.load(inputs.in_file)
-    mask = np.asanyarray(image.load(inputs.mask, "uint8").dataobj) > 0
+    nifti = load(inputs.in_file)
+    mask = np.asanyarray(load(inputs.mask, "uint8").dataobj) > 0
     return nifti, np.asanyarray(nifti.dataobj), mask
 
 
 def _write_like(nifti: nib.Nifti1Image, data: np.ndarray, runtime: Any, name: str) -> str:
     """Write data with the geometry of an image to the node's folder; return the path."""
-    import nibabel as nib
-
-    from bids_fcnreg.io import image
-
     header = nifti.header.copy()
     header.set_data_dtype(data.dtype)
     written = nib.Nifti1Image(data, nifti.affine, header)
-    return str(image.write(Path(runtime.cwd) / name, written))
+    return str(write(Path(runtime.cwd) / name, written))

@@ -15,6 +15,11 @@ from nipype.interfaces.base import (
     traits,
 )
 
+from bids_fcnreg.io.spatial_image import open_image
+from bids_fcnreg.qc.asymmetry import asymmetry
+from bids_fcnreg.qc.metrics import REGISTRATION_METRICS
+from bids_fcnreg.qc.verdict import EXPLANATION, judge, reference_bounds
+
 _VERDICT_TEXTS = {
     "good": "good, all metrics are within their bounds",
     "unknown": "unknown, please check the figures: ",
@@ -43,10 +48,6 @@ class Judge(SimpleInterface):
     output_spec = _JudgeOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        from bids_fcnreg.io.spatial_image import open_image
-        from bids_fcnreg.qc.asymmetry import asymmetry
-        from bids_fcnreg.qc.verdict import judge
-
         quality = json.loads(Path(self.inputs.quality).read_text())
         if self.inputs.builtin:
             log_jacobian = open_image(self.inputs.log_jacobian).get_fdata(dtype="float32")
@@ -109,9 +110,6 @@ def quality_html(
     ranges : bool
         Whether to show the usual ranges.
     """
-    from bids_fcnreg.qc.metrics import REGISTRATION_METRICS
-    from bids_fcnreg.qc.verdict import EXPLANATION, reference_bounds
-
     lines = ["<table>", _row(what, fixed)]
     usual = reference_bounds(quality["mode"]) if ranges else {}
     for metric in REGISTRATION_METRICS:

@@ -14,31 +14,9 @@ from nipype.interfaces.base import (
     traits,
 )
 
-
-def region_volumes(
-    labels: np.ndarray, affine: np.ndarray, table: list[tuple[int, str]]
-) -> list[tuple[int, str, float]]:
-    """Compute the volume of every region.
-
-    Parameters
-    ----------
-    labels : ndarray (i, j, k), integer
-        Label of every voxel; 0 is background.
-    affine : ndarray (4, 4)
-        Voxel indices to mm.
-    table : list of (int, str)
-        Index and name of the regions. A region without voxels has the volume 0; a label that
-        without a name is named by its index.
-
-    Returns
-    -------
-    list of (int, str, float)
-        Index, name and volume in mm³, by index.
-    """
-    voxel = float(abs(np.linalg.det(np.asarray(affine)[:3, :3])))
-    found = dict(zip(*(a.tolist() for a in np.unique(labels, return_counts=True)), strict=True))
-    names = {index: str(index) for index in found} | dict(table)
-    return [(n, names[n], found.get(n, 0) * voxel) for n in sorted(names) if n != 0]
+from bids_fcnreg.bids.derivatives import write_tsv
+from bids_fcnreg.bids.region_tables import region_volumes
+from bids_fcnreg.io.spatial_image import open_image
 
 
 class _RegionVolumesInputSpec(BaseInterfaceInputSpec):
@@ -60,9 +38,6 @@ class RegionVolumes(SimpleInterface):
     output_spec = _RegionVolumesOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        from bids_fcnreg.bids.derivatives import write_tsv
-        from bids_fcnreg.io.spatial_image import open_image
-
         nifti = open_image(self.inputs.labels)
         rows = region_volumes(np.asanyarray(nifti.dataobj), nifti.affine, self.inputs.table)
         volumes = [(index, name, f"{volume:.3f}") for index, name, volume in rows]

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 from nipype.interfaces.base import (
-    BaseInterfaceInputSpec,
     File,
     InputMultiObject,
     SimpleInterface,
@@ -19,16 +15,14 @@ from nipype.interfaces.base import (
 )
 
 from bids_fcnreg.fcn.modes import MODES
-
-if TYPE_CHECKING:
-    from bids_fcnreg.fcn.spatial.grid import Grid, Image
-
-
-class _ThreadsInputSpec(BaseInterfaceInputSpec):
-    num_threads = traits.Int(1, usedefault=True, nohash=True, desc="processor cores to use")
+from bids_fcnreg.interfaces.threads import ThreadsInputSpec, set_threads
+from bids_fcnreg.io.nifti import grid_of, write
+from bids_fcnreg.io.orientation import codes_of, template_code
+from bids_fcnreg.io.spatial_image import open_image
+from bids_fcnreg.preprocessing.lesions import excluded_percent, is_empty
 
 
-class _RegisterInputSpec(_ThreadsInputSpec):
+class _RegisterInputSpec(ThreadsInputSpec):
     fixed = File(exists=True, mandatory=True, desc="brain of the template")
     moving = File(exists=True, mandatory=True, desc="brain of the subject")
     fixed_mask = File(exists=True, desc="brain mask of the template, on the grid of `fixed`")
@@ -59,16 +53,17 @@ class Register(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         from bids_fcnreg.fcn.register import register
         from bids_fcnreg.io import image
-        from bids_fcnreg.io.itk import write_transform
-        from bids_fcnreg.io.spatial_image import open_image
+        from bids_fcnreg.io.registration import write_registration
 
         names = ("fixed_mask", "moving_mask", "moving_exclude")
         files = {name: getattr(self.inputs, name) for name in names}
         files = {name: path for name, path in files.items() if isdefined(path)}
-        excludes = "moving_exclude" in files
-        if excludes and not np.asanyarray(open_image(files["moving_exclude"]).dataobj).any():
-            del files["moving_exclude"]  # the participant has no lesion
-        masks = {name: image.read(path) for name, path in files.items()}
+        metrics = {}
+        if "moving_exclude" in files:
+            lesion, brain = files["moving_exclude"], files.get("moving_mask")
+            metrics["excluded_percent"] = excluded_percent(lesion, brain)
+            if is_empty(lesion):  # the participant has no lesion
+                del files["moving_exclude"]
         fixed = image.read(self.inputs.fixed)
         result = register(
             fixed,
@@ -79,36 +74,14 @@ class Register(SimpleInterface):
             device=self.inputs.device,
             seed=self.inputs.seed,
             threads=self.inputs.num_threads,
-            **masks,
+            **{name: image.read(path) for name, path in files.items()},
         )
         folder = Path(runtime.cwd)
-        metrics = result.quality.as_dict()
-        if excludes:
-            metrics["excluded_percent"] = _excluded_percent(masks)
-        quality = folder / "quality.json"
-        quality.write_text(json.dumps(metrics, indent=2) + "\n")
-        for name, file, made in (
-            ("transform", "forward.h5", result.forward),
-            ("inverse", "inverse.h5", result.inverse),
-        ):
-            self._results[name] = str(write_transform(folder / file, made, over=fixed.grid))
-        self._results["quality"] = str(quality)
+        self._results |= write_registration(folder, result, over=fixed.grid, **metrics)
         return runtime
 
 
-def _excluded_percent(masks: Mapping[str, Image]) -> float | None:
-    """Compute the lesion percentage of the subject's brain; None without a brain mask."""
-    from bids_fcnreg.preprocessing.lesions import lesion_fraction
-
-    if "moving_exclude" not in masks:
-        return 0.0
-    if "moving_mask" not in masks:
-        return None
-    lesion, brain = (masks[f"moving_{name}"].data.numpy() > 0.5 for name in ("exclude", "mask"))
-    return 100 * lesion_fraction(lesion, brain)
-
-
-class _ResampleInputSpec(_ThreadsInputSpec):
+class _ResampleInputSpec(ThreadsInputSpec):
     in_file = File(exists=True, mandatory=True, desc="image in its original space")
     reference = File(exists=True, mandatory=True, desc="image that defines the grid of the result")
     transform = InputMultiObject(
@@ -134,30 +107,27 @@ class Resample(SimpleInterface):
     output_spec = _ResampleOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        import torch
-
         from bids_fcnreg.io import image
+        from bids_fcnreg.io.resampling import resample_labels
         from bids_fcnreg.io.transform_chain import read_transforms
 
-        torch.set_num_threads(self.inputs.num_threads)
-        chain, how = read_transforms(self.inputs.transform), self.inputs.interpolation
-        grid = grid_of_file(self.inputs.reference)
-        space = resampled_codes(self.inputs.reference, self.inputs.onto_template)
-        extension = ".nii.gz" if self.inputs.compress else ".nii"
-        out_file = Path(runtime.cwd) / f"resampled{extension}"
-        if how == "linear":
-            resampled = chain.resample(image.read(self.inputs.in_file), grid)
-            image.write(out_file, resampled, dtype="float32", space=space)
+        inputs = self.inputs
+        set_threads(inputs.num_threads)
+        chain, reference = read_transforms(inputs.transform), open_image(inputs.reference)
+        grid = grid_of(reference)
+        space = template_code(reference) if inputs.onto_template else codes_of(reference)
+        out_file = Path(runtime.cwd) / f"resampled.nii{'.gz' if inputs.compress else ''}"
+        if inputs.interpolation == "linear":
+            image.write(out_file, chain.resample(image.read(inputs.in_file), grid), space=space)
         else:
-            indices, labels = image.index_labels(image.load(self.inputs.in_file, dtype="float64"))
-            resampled = chain.resample(indices, grid, interpolation=how)
-            dtype = _integer_type(self.inputs.in_file, labels)
-            image.write(out_file, image.restore_labels(resampled, labels, space), dtype=dtype)
+            write(
+                out_file, resample_labels(inputs.in_file, grid, chain, inputs.interpolation, space)
+            )
         self._results["out_file"] = str(out_file)
         return runtime
 
 
-class _ToTemplateInputSpec(_ThreadsInputSpec):
+class _ToTemplateInputSpec(ThreadsInputSpec):
     preproc = File(exists=True, mandatory=True, desc="T1w image of the subject")
     mask = File(exists=True, mandatory=True, desc="brain mask of the subject")
     transform = File(
@@ -181,56 +151,22 @@ class ToTemplate(SimpleInterface):
     output_spec = _ToTemplateOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        import torch
-
-        from bids_fcnreg.fcn.spatial.displacement import jacobian_determinant
-        from bids_fcnreg.fcn.spatial.grid import Image
-        from bids_fcnreg.fcn.spatial.transform import MIN_JACOBIAN, Transform
+        from bids_fcnreg.fcn.spatial.normalization import normalize
         from bids_fcnreg.io import image
         from bids_fcnreg.io.itk import read_transform
 
-        torch.set_num_threads(self.inputs.num_threads)
-        grid = grid_of_file(self.inputs.reference)
-        displacement = read_transform(self.inputs.transform).displacement(grid)
-        whole = Transform((displacement,))
-        preproc = whole.resample(image.read(self.inputs.preproc), grid)
-        mask = whole.resample(image.read(self.inputs.mask), grid, interpolation="label")
-        log_jacobian = jacobian_determinant(displacement.field).clamp(min=MIN_JACOBIAN).log()
-        # Further decimal places are insignificant and do not compress.
-        rounded = Image((1000 * log_jacobian).round() / 1000, grid)
-        space = resampled_codes(self.inputs.reference, True)
-        for name, made, dtype in (
-            ("preproc_std", preproc, "float32"),
-            ("mask_std", mask, "uint8"),
-            ("log_jacobian", rounded, "float32"),
-        ):
-            out_file = Path(runtime.cwd) / f"{name}.nii.gz"
-            image.write(out_file, made, dtype=dtype, space=space)
-            self._results[name] = str(out_file)
+        inputs = self.inputs
+        set_threads(inputs.num_threads)
+        reference = open_image(inputs.reference)
+        made = normalize(
+            image.read(inputs.preproc),
+            image.read(inputs.mask),
+            read_transform(inputs.transform),
+            grid_of(reference),
+        )
+        space = template_code(reference)
+        outputs = (("preproc_std", "float32"), ("mask_std", "uint8"), ("log_jacobian", "float32"))
+        for (name, dtype), one in zip(outputs, made, strict=True):
+            path = image.write(Path(runtime.cwd) / f"{name}.nii.gz", one, dtype, space)
+            self._results[name] = str(path)
         return runtime
-
-
-def grid_of_file(path: str) -> Grid:
-    """Return the grid of an image file, without reading its voxels."""
-    from bids_fcnreg.io import image
-    from bids_fcnreg.io.spatial_image import open_image
-
-    return image.grid_of(open_image(path))
-
-
-def resampled_codes(reference: str, template: bool) -> int | tuple[int, int]:
-    """Return the space codes of images resampled onto an image or template."""
-    from bids_fcnreg.io.orientation import codes_of, template_code
-    from bids_fcnreg.io.spatial_image import open_image
-
-    nifti = open_image(reference)
-    return template_code(nifti) if template else codes_of(nifti)
-
-
-def _integer_type(path: str, labels: np.ndarray) -> str:
-    """Return the data type for labels: that of their file if sufficient, else int32."""
-    from bids_fcnreg.io.spatial_image import open_image
-
-    dtype = open_image(path).get_data_dtype()
-    fits = dtype.kind in "iu" and labels.max() <= np.iinfo(dtype).max
-    return dtype.name if fits else "int32"

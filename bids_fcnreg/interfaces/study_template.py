@@ -15,18 +15,17 @@ from nipype.interfaces.base import (
     traits,
 )
 
-from bids_fcnreg.interfaces.registration import grid_of_file
+from bids_fcnreg.interfaces.threads import ThreadsInputSpec, set_threads
+from bids_fcnreg.io.nifti import grid_of
+from bids_fcnreg.io.orientation import TEMPLATE
+from bids_fcnreg.io.spatial_image import open_image
 
-#: Margin around the brain of a study template in mm, in which deformations taper to zero.
-MARGIN_MM = 14.0
 
-
-class _AlignInputSpec(BaseInterfaceInputSpec):
+class _AlignInputSpec(ThreadsInputSpec):
     fixed = File(exists=True, mandatory=True, desc="brain to align to")
     fixed_mask = File(exists=True, mandatory=True, desc="its mask")
     moving = File(exists=True, mandatory=True, desc="image to align")
     moving_mask = File(exists=True, mandatory=True, desc="its brain mask")
-    num_threads = traits.Int(1, usedefault=True, nohash=True, desc="processor cores to use")
 
 
 class _TransformOutputSpec(TraitedSpec):
@@ -40,14 +39,12 @@ class Align(SimpleInterface):
     output_spec = _TransformOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        import torch
-
         from bids_fcnreg.fcn.linear.align import align
         from bids_fcnreg.fcn.spatial.transform import Affine, Transform
         from bids_fcnreg.io import image
         from bids_fcnreg.io.itk import write_transform
 
-        torch.set_num_threads(self.inputs.num_threads)
+        set_threads(self.inputs.num_threads)
         fixed, moving, fixed_mask, moving_mask = (
             image.read(getattr(self.inputs, name))
             for name in ("fixed", "moving", "fixed_mask", "moving_mask")
@@ -58,7 +55,7 @@ class Align(SimpleInterface):
         return runtime
 
 
-class _MeanShapeInputSpec(BaseInterfaceInputSpec):
+class _MeanShapeInputSpec(ThreadsInputSpec):
     transforms = InputMultiObject(
         File(exists=True),
         mandatory=True,
@@ -69,7 +66,6 @@ class _MeanShapeInputSpec(BaseInterfaceInputSpec):
     anchored = traits.Bool(False, usedefault=True, desc="keep the template's scale")
     symmetric = traits.Bool(False, usedefault=True, desc="left–right symmetric")
     enlarge = traits.Bool(False, usedefault=True, desc="enlarge the grid if the brain needs it")
-    num_threads = traits.Int(1, usedefault=True, nohash=True, desc="processor cores to use")
 
 
 class _MeanShapeOutputSpec(TraitedSpec):
@@ -89,29 +85,29 @@ class MeanShape(SimpleInterface):
     output_spec = _MeanShapeOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        import torch
-
-        from bids_fcnreg.fcn.groupwise import enlarge_grid, mean_shape, shape_bias
-        from bids_fcnreg.fcn.spatial.grid import Image
         from bids_fcnreg.io import image
-        from bids_fcnreg.io.itk import read_transform, write_transform
+        from bids_fcnreg.io.itk import write_transform
+        from bids_fcnreg.study.template import update_shape
 
-        torch.set_num_threads(self.inputs.num_threads)
-        mask = image.read(self.inputs.mask)
-        paths, weights = self.inputs.transforms, self.inputs.weights
-        options = {"anchored": self.inputs.anchored, "symmetric": self.inputs.symmetric}
-        shape = mean_shape(map(read_transform, paths), weights, mask, **options)
+        inputs = self.inputs
+        set_threads(inputs.num_threads)
+        found = update_shape(
+            inputs.transforms,
+            inputs.weights,
+            image.read(inputs.mask),
+            anchored=inputs.anchored,
+            symmetric=inputs.symmetric,
+            enlarge=inputs.enlarge,
+        )
         folder = Path(runtime.cwd)
-        grid = mask.grid
-        if self.inputs.enlarge:
-            grid = enlarge_grid(grid, mask, shape.stretch, MARGIN_MM)
-        empty = Image(torch.zeros(1, 1, *grid.shape), grid)
         self._results |= {
-            "update": str(write_transform(folder / "update.h5", shape.update)),
-            "inverse_update": str(write_transform(folder / "inverse.h5", shape.inverse_update)),
-            "grid": str(image.write(folder / "grid.nii.gz", empty, "uint8", image.TEMPLATE)),
-            "moved_mm": shape.rms_mm(mask),
-            "bias_mm": shape_bias(map(read_transform, paths), shape, weights, mask, **options),
+            "update": str(write_transform(folder / "update.h5", found.shape.update)),
+            "inverse_update": str(
+                write_transform(folder / "inverse.h5", found.shape.inverse_update)
+            ),
+            "grid": str(image.write(folder / "grid.nii.gz", found.empty, "uint8", TEMPLATE)),
+            "moved_mm": found.moved_mm,
+            "bias_mm": found.bias_mm,
         }
         return runtime
 
@@ -149,8 +145,8 @@ class MeanImage(SimpleInterface):
         )
         folder = Path(runtime.cwd)
         self._results |= {
-            "t1w": str(image.write(folder / "T1w.nii.gz", t1w, space=image.TEMPLATE)),
-            "mask": str(image.write(folder / "mask.nii.gz", mask, "uint8", image.TEMPLATE)),
+            "t1w": str(image.write(folder / "T1w.nii.gz", t1w, space=TEMPLATE)),
+            "mask": str(image.write(folder / "mask.nii.gz", mask, "uint8", TEMPLATE)),
             "sharpness": sharpness(t1w, mask.data),
         }
         if isdefined(inputs.before):
@@ -158,7 +154,7 @@ class MeanImage(SimpleInterface):
         return runtime
 
 
-class _CollapseInputSpec(BaseInterfaceInputSpec):
+class _CollapseInputSpec(ThreadsInputSpec):
     transforms = InputMultiObject(
         File(exists=True), mandatory=True, desc="ITK .h5, template to image, the first acts first"
     )
@@ -166,7 +162,6 @@ class _CollapseInputSpec(BaseInterfaceInputSpec):
         File(exists=True), mandatory=True, desc="ITK .h5, image to template, the first acts first"
     )
     reference = File(exists=True, mandatory=True, desc="the template")
-    num_threads = traits.Int(1, usedefault=True, nohash=True, desc="processor cores to use")
 
 
 class _CollapseOutputSpec(TraitedSpec):
@@ -181,14 +176,12 @@ class CollapseTransforms(SimpleInterface):
     output_spec = _CollapseOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        import torch
-
         from bids_fcnreg.fcn.groupwise import collapse, collapse_inverse, linear_part
         from bids_fcnreg.io.itk import write_transform
         from bids_fcnreg.io.transform_chain import read_transforms
 
-        torch.set_num_threads(self.inputs.num_threads)
-        grid = grid_of_file(self.inputs.reference)
+        set_threads(self.inputs.num_threads)
+        grid = grid_of(open_image(self.inputs.reference))
         chain = read_transforms(self.inputs.transforms)
         matrix = linear_part(chain)
         inverse = collapse_inverse(read_transforms(self.inputs.inverses), matrix, grid)
@@ -230,5 +223,5 @@ class TissueMaps(SimpleInterface):
         maps = tissue_maps(read_transform(self.inputs.transform), image.read(self.inputs.mask))
         for name, values in maps.items():
             path = Path(runtime.cwd) / f"{name}.nii.gz"
-            self._results[name] = str(image.write(path, values, space=image.TEMPLATE))
+            self._results[name] = str(image.write(path, values, space=TEMPLATE))
         return runtime

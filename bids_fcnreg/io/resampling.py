@@ -1,14 +1,21 @@
-"""Resample the values of an image, or of volumes of a series, onto a grid."""
+"""Resample images, volumes of a series, and masks onto a grid."""
 
 from __future__ import annotations
 
+import os
+
+import nibabel as nib
 import numpy as np
 import torch
 
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.fcn.spatial.grid import Grid, Image
+from bids_fcnreg.fcn.spatial.grid import Grid, Image, voxel_to_voxel
 from bids_fcnreg.fcn.spatial.transform import Transform
-from bids_fcnreg.io.image import are_integers, finite_values, index_label_values
+from bids_fcnreg.io.image import to_image, to_nifti
+from bids_fcnreg.io.labels import are_integers, index_label_values
+from bids_fcnreg.io.nifti import finite_values, grid_of, load
+from bids_fcnreg.io.orientation import SCANNER, Codes
+from bids_fcnreg.io.spatial_image import open_image
 
 _MAX_LABEL = np.iinfo(np.int32).max
 
@@ -65,6 +72,40 @@ def resample_values(
     return labels.astype(np.int32)[indices.astype(np.int32)]
 
 
+def resample_labels(
+    path: str | os.PathLike[str],
+    grid: Grid,
+    chain: Transform,
+    interpolation: str,
+    space: Codes = SCANNER,
+) -> nib.Nifti1Image:
+    """Resample a label image, the outside of which is background.
+
+    Parameters
+    ----------
+    path : path
+        File of the label image.
+    grid, chain, interpolation
+        As for `resample_values`; ``nearest`` or ``label``.
+    space : int or (int, int)
+        NIfTI codes of sform and qform; see `to_nifti`.
+
+    Returns
+    -------
+    nibabel.Nifti1Image
+        Of the data type of the file if it is an integer type that holds all labels, else int32.
+    """
+    volume = load(path, dtype="float64")
+    indices, labels = index_label_values(volume.get_fdata())
+    source = to_image(nib.Nifti1Image(indices, volume.affine))
+    resampled = to_nifti(chain.resample(source, grid, interpolation=interpolation), "int32", space)
+    stored = open_image(path).get_data_dtype()
+    fits = stored.kind in "iu" and labels.max() <= np.iinfo(stored).max
+    dtype = stored.name if fits else "int32"
+    values = labels[np.asanyarray(resampled.dataobj)].astype(np.int32).astype(dtype)
+    return nib.Nifti1Image(values, resampled.affine, resampled.header, dtype=dtype)
+
+
 def check_labels(values: np.ndarray, name: str) -> None:
     """Reject values that are not labels.
 
@@ -95,3 +136,30 @@ def _resampled(
     source = Image(channels, Grid(values.shape[:3], affine))
     moved = chain.resample(source, grid, interpolation=interpolation, fill=fill).data[0]
     return np.ascontiguousarray(np.moveaxis(moved.numpy(), 0, -1))
+
+
+def resample_mask(mask: nib.Nifti1Image, grid: Grid) -> np.ndarray:
+    """Resample a mask to a grid by world coordinates.
+
+    Parameters
+    ----------
+    mask : nibabel.Nifti1Image
+        Nonzero in the mask.
+    grid : Grid
+        Grid of the result.
+
+    Returns
+    -------
+    ndarray (i, j, k), bool
+        Voxels whose nearest mask voxel is set, and voxels nearest to a set mask voxel: nothing is
+        lost between grids of different voxel sizes.
+    """
+    inside = np.asanyarray(mask.dataobj) != 0
+    binary = Image(torch.from_numpy(inside)[None, None].float(), grid_of(mask))
+    onto = Transform(()).resample(binary, grid, "nearest").data[0, 0].numpy() > 0
+    matrix = voxel_to_voxel(binary.grid, grid)
+    voxels = np.argwhere(inside) @ matrix[:3, :3].T + matrix[:3, 3]
+    voxels = np.rint(voxels).astype(int)
+    voxels = voxels[((voxels >= 0) & (voxels < grid.shape)).all(axis=1)]
+    onto[tuple(voxels.T)] = True
+    return onto

@@ -10,7 +10,8 @@ import nibabel as nib
 import numpy as np
 
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.io.image import ImageSource, check_series, finite_values, open_source
+from bids_fcnreg.io.header import check_series
+from bids_fcnreg.io.nifti import ImageSource, finite_values, open_source
 
 #: NIfTI intent codes of values that rotate with the head: general and symmetric matrices,
 #: displacements, other vectors and quaternions.
@@ -37,7 +38,7 @@ def open_series(source: ImageSource, role: str = "image") -> nib.spatialimages.S
         # Kept open, a compressed file is decompressed once instead of once per volume.
         nifti, name = open_source(source, role, keep_file_open=True)
     except InputError:
-        return None  # `image.load` reports the error
+        return None  # `nifti.load` reports the error
     shape = nifti.shape
     if max(shape[3:], default=1) > 1 and _holds_vectors(nifti):
         raise InputError(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
-import torch
 
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.fcn.spatial.grid import Image
-from bids_fcnreg.io import image
+from bids_fcnreg.io.nifti import grid_of, load
 from bids_fcnreg.io.spatial_image import open_image
 
 #: Integers up to this are labels of lesions.
@@ -23,12 +23,12 @@ OVERSHOOT = 0.25
 MAX_BRAIN_FRACTION = 0.5
 
 
-def read_lesion(path: str | os.PathLike[str]) -> Image | None:
+def read_lesion(path: str | os.PathLike[str]) -> nib.Nifti1Image | None:
     """Read a lesion mask.
 
     Returns
     -------
-    Image (1, 1, i, j, k) or None
+    nibabel.Nifti1Image or None
         1 in the lesion, 0 elsewhere; None if the mask is empty (no lesion).
 
     Raises
@@ -36,17 +36,21 @@ def read_lesion(path: str | os.PathLike[str]) -> Image | None:
     InputError
         If it cannot be read, or contains negative values that interpolation does not explain.
     """
-    if not np.nan_to_num(np.asanyarray(open_image(path).dataobj)).any():
+    if is_empty(path):
         return None
-    loaded = image.load(path)
+    loaded = load(path)
     data = np.asarray(loaded.dataobj)
     if data.min() < -OVERSHOOT * data.max():
         raise InputError(
             f"The lesion mask {path} contains negative values. Save it with 1 in the lesion and 0 "
             "elsewhere."
         )
-    inside = torch.from_numpy(data >= threshold(data)).float()
-    return Image(inside[None, None], image.grid_of(loaded))
+    return nib.Nifti1Image((data >= threshold(data)).astype("uint8"), loaded.affine)
+
+
+def is_empty(path: str | os.PathLike[str]) -> bool:
+    """Return whether a mask is zero everywhere."""
+    return not np.nan_to_num(np.asanyarray(open_image(path).dataobj)).any()
 
 
 def threshold(data: np.ndarray) -> float:
@@ -75,7 +79,7 @@ def lesion_value_warning(path: str | os.PathLike[str]) -> str | None:
     None for a file that cannot be read, which `read_lesion` reports.
     """
     try:
-        data = np.asarray(image.load(path).dataobj)
+        data = np.asarray(load(path).dataobj)
     except InputError:
         return None
     if _are_labels(data) or len(np.unique(data[data != 0])) < 2:
@@ -86,14 +90,81 @@ def lesion_value_warning(path: str | os.PathLike[str]) -> str | None:
     )
 
 
-def check_lesion_size(lesion: np.ndarray, brain: np.ndarray, paths: list[str]) -> None:
+def unite_lesions(
+    paths: Sequence[str], reference: nib.Nifti1Image, brain: np.ndarray | None
+) -> np.ndarray:
+    """Unite lesion masks on the grid of an image.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        Files of the lesion masks, on any grid; they are resampled by world coordinates.
+    reference : nibabel.Nifti1Image
+        Image that defines the grid.
+    brain : ndarray (i, j, k), bool, or None
+        Brain mask on that grid, if known.
+
+    Returns
+    -------
+    ndarray (i, j, k), bool
+
+    Raises
+    ------
+    InputError
+        If a lesion is outside the image, or lesions cover more than half of the brain.
+    """
+    from bids_fcnreg.io.resampling import resample_mask  # imports PyTorch
+
+    united = np.zeros(reference.shape, bool)
+    if brain is None:
+        brain = np.zeros(reference.shape, bool)
+    for path in paths:
+        mask = read_lesion(path)
+        if mask is None:
+            continue
+        lesion = resample_mask(mask, grid_of(reference))
+        if not lesion.any():
+            raise InputError(
+                f"The lesion mask {path} is outside its T1w image. Check that its affine is that "
+                "of the image it was drawn on."
+            )
+        check_lesion_size(lesion, brain, [path])
+        united |= lesion
+    check_lesion_size(united, brain, paths)
+    return united
+
+
+def excluded_percent(lesion: str, brain: str | None) -> float | None:
+    """Compute the lesion percentage of a brain.
+
+    Parameters
+    ----------
+    lesion : str
+        File of the lesion mask.
+    brain : str or None
+        File of the brain mask, on the same grid.
+
+    Returns
+    -------
+    float or None
+        None without a brain mask, unless there is no lesion.
+    """
+    if is_empty(lesion):
+        return 0.0
+    if brain is None:
+        return None
+    masks = (np.asanyarray(open_image(path).dataobj) > 0.5 for path in (lesion, brain))
+    return 100 * lesion_fraction(*masks)
+
+
+def check_lesion_size(lesion: np.ndarray, brain: np.ndarray, paths: Sequence[str]) -> None:
     """Reject lesions that cover too much of a brain.
 
     Parameters
     ----------
     lesion, brain : ndarray (i, j, k), bool
         On one grid.
-    paths : list of str
+    paths : sequence of str
         Files of the lesion masks.
 
     Raises

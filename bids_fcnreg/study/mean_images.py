@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.io import image
+from bids_fcnreg.io import nifti
 from bids_fcnreg.io.spatial_image import open_image
 from bids_fcnreg.study.statistics import RunningMoments, correlation, overlap
 
@@ -38,12 +38,12 @@ def image_moments(paths: Sequence[str | Path]) -> Moments:
     InputError
         If an image cannot be read, or is on another grid than the first.
     """
-    moments, first = RunningMoments(), image.load(paths[0])
+    moments, first = RunningMoments(), nifti.load(paths[0])
     for path in paths:
-        one = first if path == paths[0] else image.load(path)
+        one = first if path == paths[0] else nifti.load(path)
         _check_grid(one, path, first, paths[0])
         moments.add(one.get_fdata(dtype=np.float32, caching="unchanged"))
-    return Moments(*(image.like(first, values) for values in (moments.mean, moments.sd)))
+    return Moments(*(nifti.like(first, values) for values in (moments.mean, moments.sd)))
 
 
 def similarity_to_mean(
@@ -78,23 +78,23 @@ def similarity_to_mean(
     expected = mean.get_fdata(dtype=np.float32)[majority]
     scans = [
         (
-            correlation(image.load(path).get_fdata(dtype=np.float32)[majority], expected),
+            correlation(nifti.load(path).get_fdata(dtype=np.float32)[majority], expected),
             overlap(_mask(mask) > 0, majority),
         )
         for path, mask in zip(t1w, masks, strict=True)
     ]
-    return image.like(mean, majority, "uint8"), scans
+    return nifti.like(mean, majority, "uint8"), scans
 
 
 def mask_volume(path: str | Path) -> float:
     """Compute the volume of a mask in mm³."""
-    nifti = open_image(path)
-    voxel = abs(np.linalg.det(nifti.affine[:3, :3]))
-    return float(np.count_nonzero(np.asanyarray(nifti.dataobj)) * voxel)
+    mask = open_image(path)
+    voxel = abs(np.linalg.det(mask.affine[:3, :3]))
+    return float(np.count_nonzero(np.asanyarray(mask.dataobj)) * voxel)
 
 
 def _mask(path: str | Path) -> np.ndarray:
-    return (image.load(path).get_fdata(dtype=np.float32) > 0.5).astype(np.float32)
+    return (nifti.load(path).get_fdata(dtype=np.float32) > 0.5).astype(np.float32)
 
 
 def _check_grid(

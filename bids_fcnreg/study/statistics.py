@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import median_abs_deviation
+import scipy
 
 
 class RunningMoments:
@@ -78,7 +78,7 @@ def robust_distances(values: Sequence[float], min_spread: float) -> np.ndarray:
     if np.isnan(given).all():
         return given
     median = np.nanmedian(given)
-    spread = median_abs_deviation(given, scale="normal", nan_policy="omit")
+    spread = scipy.stats.median_abs_deviation(given, scale="normal", nan_policy="omit")
     return (given - median) / max(spread, min_spread)
 
 

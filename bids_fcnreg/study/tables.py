@@ -141,6 +141,31 @@ def describe_verdicts(rows: Iterable[Row]) -> list[str]:
     return descriptions
 
 
+def add_metrics(
+    rows: Iterable[Row],
+    quality: Mapping[str, Mapping[str, Any]],
+    similarity: Iterable[tuple[float, float]],
+) -> None:
+    """Set the quality metrics, the mode and the verdict of rows.
+
+    Parameters
+    ----------
+    rows : iterable of Row
+        All scans.
+    quality : mapping of str to mapping
+        Contents of the JSON files by the label of the scan; other rows are kept.
+    similarity : iterable of (float, float)
+        For each of these scans its correlation with the mean image, and its mask overlap.
+    """
+    by_label = {row.label: row for row in rows}
+    for (label, known), (correlation, overlap) in zip(quality.items(), similarity, strict=True):
+        metrics = {**known, "mean_correlation": correlation, "mask_overlap": overlap}
+        row = by_label[label]
+        row.metrics = {one.key: metrics[one.key] for one in COMPARED_METRICS if one.key in metrics}
+        row.mode, row.verdict = metrics.get("mode"), metrics.get("verdict")
+        row.verdict_reason = metrics.get("verdict_reason")
+
+
 def flag_outliers(rows: Sequence[Row]) -> None:
     """Flag outliers among the metrics of each row, in the bad direction.
 

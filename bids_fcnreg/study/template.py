@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,76 @@ from bids_fcnreg import __version__
 from bids_fcnreg.bids.derivatives import BIDS_VERSION, NAME
 from bids_fcnreg.bids.templates import nilearn_map
 from bids_fcnreg.config import Config
-from bids_fcnreg.fcn.groupwise import mirror, robust_mean, sharpen
+from bids_fcnreg.fcn.groupwise import (
+    ShapeDifference,
+    enlarge_grid,
+    mean_shape,
+    mirror,
+    robust_mean,
+    shape_bias,
+    sharpen,
+)
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
 from bids_fcnreg.fcn.spatial.transform import Transform
-from bids_fcnreg.io import image
+from bids_fcnreg.io import image, nifti
+from bids_fcnreg.io.itk import read_transform
 from bids_fcnreg.io.spatial_image import open_image
+
+#: Margin around the brain of a study template in mm, in which deformations taper to zero.
+MARGIN_MM = 14.0
 
 #: Number of values in memory while images are averaged.
 VALUES_AT_A_TIME = 30_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class ShapeUpdate:
+    """Update of a template to the mean shape of the images registered to it.
+
+    Attributes
+    ----------
+    shape : ShapeDifference
+        Mean shape of the images.
+    empty : Image (1, 1, i, j, k)
+        Zeros on the grid of the updated template.
+    moved_mm : float
+        RMS displacement of the update in the brain.
+    bias_mm : float
+        RMS distance from the mean shape after the update.
+    """
+
+    shape: ShapeDifference
+    empty: Image
+    moved_mm: float
+    bias_mm: float
+
+
+def update_shape(
+    transforms: Sequence[str | Path],
+    weights: Sequence[float],
+    mask: Image,
+    *,
+    anchored: bool,
+    symmetric: bool,
+    enlarge: bool,
+) -> ShapeUpdate:
+    """Compute the update from a template to the mean shape, one transform in memory at a time.
+
+    Parameters
+    ----------
+    transforms : sequence of path
+        ITK .h5 of each image: maps points of the template to the image.
+    weights, mask, anchored, symmetric
+        As in `mean_shape`.
+    enlarge : bool
+        Enlarge the grid if the brain needs it.
+    """
+    options = {"anchored": anchored, "symmetric": symmetric}
+    shape = mean_shape(map(read_transform, transforms), weights, mask, **options)
+    grid = enlarge_grid(mask.grid, mask, shape.stretch, MARGIN_MM) if enlarge else mask.grid
+    bias_mm = shape_bias(map(read_transform, transforms), shape, weights, mask, **options)
+    empty = Image(torch.zeros(1, 1, *grid.shape), grid)
+    return ShapeUpdate(shape, empty, shape.rms_mm(mask), bias_mm)
 
 
 def robust_average(
@@ -49,7 +112,7 @@ def robust_average(
     -------
     t1w, mask : Image (1, 1, i, j, k)
     """
-    grid = image.grid_of(open_image(images[0]))
+    grid = nifti.grid_of(open_image(images[0]))
     share = _over_planes([masks], grid, lambda inside: np.average(inside, axis=0, weights=weights))
     if symmetric:
         share = (share + mirror(Image(share, grid)).data) / 2
@@ -139,7 +202,7 @@ def describe_template(
     config : Config
         Settings of the run.
     """
-    nifti = open_image(t1w)
+    made = open_image(t1w)
     shape = "symmetric" if config.template_symmetric else "asymmetric"
     scale = " and scale" if config.template_anchored else ", but not scale,"
     return {
@@ -152,9 +215,9 @@ def describe_template(
         "Scans": list(scans),
         "res": {
             "01": {
-                "origin": nifti.affine[:3, 3].tolist(),
-                "shape": list(nifti.shape),
-                "zooms": [float(size) for size in nifti.header.get_zooms()],
+                "origin": made.affine[:3, 3].tolist(),
+                "shape": list(made.shape),
+                "zooms": [float(size) for size in made.header.get_zooms()],
             }
         },
     }

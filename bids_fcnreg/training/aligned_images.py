@@ -23,7 +23,7 @@ from bids_fcnreg.fcn.linear.align import align
 from bids_fcnreg.fcn.pair import Pair, make_pair
 from bids_fcnreg.fcn.spatial.grid import Image
 from bids_fcnreg.fcn.training_pairs import Cohort
-from bids_fcnreg.io import image
+from bids_fcnreg.io import image, nifti
 from bids_fcnreg.preprocessing.brain import may_be_brain_only
 
 #: Minimum number of images in a cohort.
@@ -91,10 +91,10 @@ class Aligner:
         cached = self.cache_file(brain)
         if is_intact_archive(cached):
             return torch.load(cached, weights_only=True)
-        nifti = image.load(brain.image)
-        moving = image.to_image(nifti)
+        loaded = nifti.load(brain.image)
+        moving = image.to_image(loaded)
         if brain.mask is None:
-            inside = torch.from_numpy(foreground(np.asanyarray(nifti.dataobj)))
+            inside = torch.from_numpy(foreground(np.asanyarray(loaded.dataobj)))
             mask = Image(inside[None, None].float(), moving.grid)
         else:
             mask = image.read(brain.mask)
@@ -130,10 +130,10 @@ def check_skull_stripped(brains: Sequence[Brain], aligner: Aligner) -> None:
 def _is_head(path: Path) -> bool:
     """Return whether an image can be read and is not skull-stripped."""
     try:
-        nifti = image.load(path)
+        loaded = nifti.load(path)
     except InputError:  # reported when it is aligned
         return False
-    return not may_be_brain_only(non_background(np.asanyarray(nifti.dataobj)), nifti.affine)
+    return not may_be_brain_only(non_background(np.asanyarray(loaded.dataobj)), loaded.affine)
 
 
 def align_all(

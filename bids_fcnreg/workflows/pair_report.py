@@ -19,7 +19,7 @@ from bids_fcnreg.atomic import write_bytes
 from bids_fcnreg.figures.intensity_window import intensity_window
 from bids_fcnreg.interfaces.pictures import Deformation, Flicker, Slices
 from bids_fcnreg.interfaces.quality import quality_html, verdict_html
-from bids_fcnreg.io import image
+from bids_fcnreg.io.nifti import write
 from bids_fcnreg.io.spatial_image import open_image
 from bids_fcnreg.qc.verdict import MEASURED_ON
 from bids_fcnreg.workflows.report import PAGE
@@ -100,7 +100,7 @@ def _pictures(
         brain = nib.Nifti1Image(
             _mask_background(nifti.get_fdata(dtype="float32"), inside), nifti.affine
         )
-        brains[name] = str(image.write(Path(folder) / f"{name}.nii", brain))
+        brains[name] = str(write(Path(folder) / f"{name}.nii", brain))
     images = {"background": brains["warped"], "mask": str(mask)}
     return {
         "Comparison": Flicker(

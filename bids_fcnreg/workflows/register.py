@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from nipype.interfaces import utility as niu
@@ -9,6 +10,7 @@ from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from bids_fcnreg.fcn.modes import MODES
+from bids_fcnreg.fcn.nets.packaged_weights import packaged_weights
 from bids_fcnreg.interfaces.longitudinal import RegisterThroughBase
 from bids_fcnreg.interfaces.quality import Judge
 from bids_fcnreg.interfaces.registration import Register, ToTemplate
@@ -153,8 +155,6 @@ def init_estimate_node(
     name : str
         Name of the node.
     """
-    from bids_fcnreg.fcn.nets.checkpoint import packaged_weights
-
     on_gpu = uses_gpu(config.device)
     register = Register(
         fixed=str(template.t1w),
@@ -177,6 +177,8 @@ def uses_gpu(device: str) -> bool:
     """Return whether a registration on `device` uses a GPU."""
     if device != "auto":
         return device.startswith("cuda")
+    if version("torch").endswith("+cpu"):  # importing it takes seconds
+        return False
     import torch
 
     # Counts without initializing CUDA, which must not happen before a fork.

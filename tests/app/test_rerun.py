@@ -17,7 +17,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bids_fcnreg.fcn.nets.checkpoint import load, packaged_weights
+from bids_fcnreg.fcn.nets.checkpoint import load
+from bids_fcnreg.fcn.nets.packaged_weights import packaged_weights
 
 pytestmark = pytest.mark.slow
 

@@ -20,7 +20,7 @@ import pytest
 
 from bids_fcnreg.cli.bids_app import main
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.io import image
+from bids_fcnreg.io import nifti
 
 AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
 DATA = np.random.default_rng(0).integers(1, 900, (24, 26, 22)).astype(np.int16)
@@ -164,7 +164,7 @@ def test_bad_image_gets_one_message_with_its_name(name, tmp_path):
     path = tmp_path / "sub-01_T1w.nii.gz"
     make(path)
     with pytest.raises(InputError, match=sentence) as caught:
-        image.load(path)
+        nifti.load(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -173,7 +173,7 @@ def test_bad_image_gets_one_message_with_its_name(name, tmp_path):
 def test_an_odd_image_is_read(name, tmp_path):
     path = tmp_path / "sub-01_T1w.nii.gz"
     GOOD[name](path)
-    read = image.load(path)
+    read = nifti.load(path)
     assert read.ndim == 3 and np.isfinite(read.get_fdata()).all() and read.get_fdata().any()
 
 

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from bids_fcnreg.bids.templates import nilearn_map
-from bids_fcnreg.config import load
+from bids_fcnreg.config import Config
+from bids_fcnreg.config_file import read_settings
 
 pytestmark = pytest.mark.slow
 
@@ -174,7 +175,7 @@ def test_one_broken_participant_does_not_stop_the_others(mixed):
 
 def test_run_writes_settings_log_crash_file_and_methods(mixed):
     (settings,) = mixed.out.glob("logs/*/config.toml")
-    config = load(settings)
+    config = Config(**read_settings(settings))
     assert config.bids_dir == mixed.folder / "in"
     assert config.nprocs == 2
     (crash,) = settings.parent.glob("crash-*.txt")

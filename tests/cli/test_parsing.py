@@ -11,6 +11,7 @@ import pytest
 from bids_fcnreg import __version__
 from bids_fcnreg.cli.options import parse_arguments
 from bids_fcnreg.config import Config
+from bids_fcnreg.config_file import write_settings
 from bids_fcnreg.errors import InputError
 
 
@@ -76,7 +77,7 @@ def test_words_win_over_the_config_file_and_that_over_defaults(words, tmp_path):
 
 def test_a_saved_run_can_be_repeated(words, tmp_path):
     config = parse_arguments([*words, "--mode", "optimize", "--nprocs", "3", "--mem", "2"])
-    path = config.save(tmp_path / "config.toml")
+    path = write_settings(config, tmp_path / "config.toml")
     assert parse_arguments([*words, "--config-file", str(path)]) == config
 
 

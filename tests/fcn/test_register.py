@@ -11,9 +11,11 @@ from scipy import ndimage
 
 from bids_fcnreg.bids.templates import nilearn_map
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.fcn.nets.checkpoint import load, packaged_weights, save
+from bids_fcnreg.fcn.device import resolve_device
+from bids_fcnreg.fcn.nets.checkpoint import load, save
 from bids_fcnreg.fcn.nets.mdregnet import DiffeomorphicFCN
-from bids_fcnreg.fcn.register import register, resolve_device
+from bids_fcnreg.fcn.nets.packaged_weights import packaged_weights
+from bids_fcnreg.fcn.register import register
 from bids_fcnreg.fcn.spatial.displacement import exponentiate, invert
 from bids_fcnreg.fcn.spatial.filters import gaussian
 from bids_fcnreg.fcn.spatial.grid import Grid, Image

@@ -12,7 +12,7 @@ from bids_fcnreg.fcn.reproducible import mean, one_thread, total, variance
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
 from bids_fcnreg.fcn.spatial.transform import Affine, Transform
 from bids_fcnreg.io import image
-from bids_fcnreg.preprocessing.brain import bias_field
+from bids_fcnreg.preprocessing.intensity import bias_field
 
 pytestmark = pytest.mark.slow
 

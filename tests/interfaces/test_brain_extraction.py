@@ -15,7 +15,7 @@ from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.foreground import foreground
 from bids_fcnreg.fcn.spatial.transform import Transform
 from bids_fcnreg.interfaces.brain_extraction import BrainExtraction
-from bids_fcnreg.io import image
+from bids_fcnreg.io import image, nifti
 from bids_fcnreg.preprocessing.brain import fraction_outside
 
 pytestmark = pytest.mark.slow
@@ -65,7 +65,7 @@ def test_an_extracted_brain_is_recognised_and_not_cut(tmp_path, template, change
         box = ndimage.find_objects(expected.astype(np.uint8))[0]
         data, expected = data[box], expected[box]
     path = tmp_path / "t1w.nii.gz"
-    image.write(path, nib.Nifti1Image(data, affine))
+    nifti.write(path, nib.Nifti1Image(data, affine))
     mask, stripped = _extract(path, tmp_path)
     assert stripped is True
     np.testing.assert_array_equal(mask, expected)
@@ -77,7 +77,7 @@ def test_skip_makes_the_mask_and_force_extracts(tmp_path, template):
     data[45:48, 50:53, 40:43] = 0  # a hole deep inside
     data[2:4, 2:4, 2:4] = 1.0  # something else in a corner
     path = tmp_path / "t1w.nii.gz"
-    image.write(path, nib.Nifti1Image(data, affine))
+    nifti.write(path, nib.Nifti1Image(data, affine))
     mask, stripped = _extract(path, tmp_path, mode="skip")
     assert stripped
     assert mask[45:48, 50:53, 40:43].all()
@@ -112,7 +112,7 @@ def test_noise_around_an_extracted_brain_is_no_brain(tmp_path, template):
     data, affine = template
     noise = np.random.default_rng(0).normal(0, 0.02, data.shape).astype(np.float32)
     path = tmp_path / "t1w.nii.gz"
-    image.write(path, nib.Nifti1Image(data + noise, affine))
+    nifti.write(path, nib.Nifti1Image(data + noise, affine))
     mask, _ = _extract(path, tmp_path, mode="skip")
     assert _dice(mask, foreground(data)) > 0.97
 
@@ -120,7 +120,7 @@ def test_noise_around_an_extracted_brain_is_no_brain(tmp_path, template):
 def test_missing_synthstrip_raises(tmp_path, template, monkeypatch):
     data, affine = template
     path = tmp_path / "t1w.nii.gz"
-    image.write(path, nib.Nifti1Image(data, affine))
+    nifti.write(path, nib.Nifti1Image(data, affine))
     monkeypatch.setenv("PATH", str(tmp_path) + os.pathsep + "/bin")
     with pytest.raises(InputError, match=r"mri_synthstrip is not on the PATH"):
         _extract(path, tmp_path, mode="force", extractor="synthstrip")
@@ -129,7 +129,7 @@ def test_missing_synthstrip_raises(tmp_path, template, monkeypatch):
 def test_the_same_image_gives_the_same_mask(tmp_path, template):
     data, affine = template
     path = tmp_path / "t1w.nii.gz"
-    image.write(path, nib.Nifti1Image(_head(data), affine))
+    nifti.write(path, nib.Nifti1Image(_head(data), affine))
     masks = [_extract(path, tmp_path, mode="force")[0] for _ in range(2)]
     np.testing.assert_array_equal(*masks)
 

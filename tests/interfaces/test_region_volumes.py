@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 from nipype.pipeline import engine as pe
 
-from bids_fcnreg.interfaces.region_volumes import RegionVolumes, region_volumes
+from bids_fcnreg.bids.region_tables import region_volumes
+from bids_fcnreg.interfaces.region_volumes import RegionVolumes
 
 
 def test_volumes_of_boxes(tmp_path):

@@ -19,6 +19,7 @@ from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform
 from bids_fcnreg.interfaces.registration import Register, Resample, ToTemplate
 from bids_fcnreg.io import image
 from bids_fcnreg.io.itk import read_transform, write_transform
+from bids_fcnreg.io.orientation import TEMPLATE
 
 pytestmark = pytest.mark.slow
 
@@ -89,7 +90,7 @@ def test_resample_agrees_with_itk(folder, tmp_path):
     assert inside.mean() > 0.3
     assert np.abs(ours.get_fdata() - truth)[inside].max() < 0.5  # of a contrast of ±400
     np.testing.assert_allclose(ours.affine, FIXED.affine, atol=1e-5)
-    assert int(ours.header["sform_code"]) == image.TEMPLATE
+    assert int(ours.header["sform_code"]) == TEMPLATE
     assert ours.get_data_dtype() == np.float32
 
 
@@ -159,7 +160,7 @@ def test_everything_is_brought_to_the_template_as_by_itk(folder, tmp_path):
     assert masked.dtype == np.uint8 and set(np.unique(masked)) == {0, 1}
     assert (masked == by_itk(folder, "mask.nii.gz", sitk.sitkNearestNeighbor)).mean() > 0.9
     for path in (outputs.preproc_std, outputs.mask_std, outputs.log_jacobian):
-        assert int(nib.load(path).header["sform_code"]) == image.TEMPLATE
+        assert int(nib.load(path).header["sform_code"]) == TEMPLATE
         np.testing.assert_allclose(nib.load(path).affine, FIXED.affine, atol=1e-5)
 
 

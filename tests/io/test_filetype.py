@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.io import image
+from bids_fcnreg.io import nifti
 
 DATA = np.arange(1, 25, dtype="int16").reshape(2, 3, 4)
 NIFTI = nib.Nifti1Image(DATA, np.eye(4)).to_bytes()
@@ -79,10 +79,10 @@ def test_file_types_are_detected(tmp_path, kind, ending):
     path = tmp_path / f"sub-01_T1w{ending}"
     path.write_bytes(make())
     if kind == "not compressed" and ending == ".nii":
-        np.testing.assert_array_equal(image.load(path).get_fdata(), DATA)
+        np.testing.assert_array_equal(nifti.load(path).get_fdata(), DATA)
         return
     with pytest.raises(InputError, match=sentence) as caught:
-        image.load(path)
+        nifti.load(path)
     assert str(path) in str(caught.value)
 
 
@@ -90,7 +90,7 @@ def test_a_compressed_image_without_gz(tmp_path):
     path = tmp_path / "x.nii"
     path.write_bytes(gzip.compress(NIFTI))
     with pytest.raises(InputError, match=r"is compressed. Rename it to end in .nii.gz"):
-        image.load(path)
+        nifti.load(path)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_links_into_an_annex(tmp_path, target):
     path = tmp_path / "x.nii.gz"
     path.symlink_to(target)
     with pytest.raises(InputError, match="datalad get"):
-        image.load(path)
+        nifti.load(path)
 
 
 @pytest.mark.parametrize("target", ["nowhere.nii.gz", "x.nii.gz"])
@@ -108,7 +108,7 @@ def test_other_broken_links(tmp_path, target):
     path = tmp_path / "x.nii.gz"
     path.symlink_to(target)
     with pytest.raises(InputError, match=f"broken link to {target}"):
-        image.load(path)
+        nifti.load(path)
 
 
 def test_files_of_git_annex_itself(tmp_path):
@@ -122,4 +122,4 @@ def test_files_of_git_annex_itself(tmp_path):
     run("annex", "add", "-q", "x.nii.gz")
     run("annex", "drop", "-q", "--force", "x.nii.gz")
     with pytest.raises(InputError, match="datalad get"):
-        image.load(path)
+        nifti.load(path)

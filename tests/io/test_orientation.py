@@ -12,7 +12,7 @@ import bids_fcnreg as fr
 from bids_fcnreg.fcn.spatial.transform import Affine, Transform
 from bids_fcnreg.interfaces.preprocess import AverageRuns, Conform
 from bids_fcnreg.interfaces.registration import Resample, ToTemplate
-from bids_fcnreg.io import image
+from bids_fcnreg.io import image, nifti
 from bids_fcnreg.io.itk import write_transform
 from bids_fcnreg.io.orientation import codes_of
 
@@ -27,12 +27,12 @@ VALUES = np.random.default_rng(0).integers(1, 99, (10, 12, 14)).astype("int16")
 
 def save(path: Path, sform: int, qform: int, apart: float = 0.0) -> Path:
     """An image with these codes, the qform a few mm from the sform."""
-    nifti = nib.Nifti1Image(VALUES, SHIFTED)
+    made = nib.Nifti1Image(VALUES, SHIFTED)
     moved = SHIFTED.copy()
     moved[0, 3] += apart
-    nifti.set_qform(moved, qform)
-    nifti.set_sform(SHIFTED, sform)
-    nifti.to_filename(path)
+    made.set_qform(moved, qform)
+    made.set_sform(SHIFTED, sform)
+    made.to_filename(path)
     return path
 
 
@@ -57,9 +57,9 @@ CASES = [
 def test_results_have_the_codes_of_the_input(tmp_path, sform, qform, apart, kept):
     path = save(tmp_path / "x.nii.gz", sform, qform, apart)
     there = nib.load(path).affine
-    read = image.load(path)
+    read = nifti.load(path)
     assert codes_of(read) == kept
-    again = image.write(tmp_path / "y.nii.gz", read)
+    again = nifti.write(tmp_path / "y.nii.gz", read)
     assert stored_codes(again) == kept
     np.testing.assert_allclose(nib.load(again).affine, there, atol=1e-4)
 
@@ -74,7 +74,7 @@ def test_resampled_images_have_the_codes_of_the_reference(tmp_path, sform, qform
         fr.apply(path, path, [stay], interpolation="label"),
         fr.jacobian([stay], path),
     ):
-        written = image.write(tmp_path / "y.nii.gz", made)
+        written = nifti.write(tmp_path / "y.nii.gz", made)
         assert stored_codes(written) == kept
         np.testing.assert_allclose(nib.load(written).affine, nib.load(path).affine, atol=1e-4)
     for onto_template in (False, True):
@@ -107,10 +107,10 @@ def test_average_has_the_codes_of_the_first_run(tmp_path):
     box = np.zeros((40, 40, 40), "float32")
     box[8:30, 9:28, 10:33] = np.random.default_rng(1).random((22, 19, 23)) + 5
     for name in "ab":
-        nifti = nib.Nifti1Image(box, np.diag([3.0, 3, 3, 1]))
-        nifti.set_sform(None, 0)
-        nifti.set_qform(None, 0)
-        nifti.to_filename(tmp_path / f"{name}.nii")
+        made = nib.Nifti1Image(box, np.diag([3.0, 3, 3, 1]))
+        made.set_sform(None, 0)
+        made.set_qform(None, 0)
+        made.to_filename(tmp_path / f"{name}.nii")
     runs = [str(tmp_path / f"{name}.nii") for name in "ab"]
     mean = AverageRuns(in_files=runs).run(cwd=tmp_path).outputs.out_file
     assert stored_codes(mean) == (0, 0)
@@ -118,30 +118,30 @@ def test_average_has_the_codes_of_the_first_run(tmp_path):
 
 
 def test_a_sheared_affine_is_in_the_sform_alone(tmp_path):
-    nifti = nib.Nifti1Image(VALUES, SHEARED)
-    nifti.set_sform(SHEARED, 1)
-    nifti.to_filename(tmp_path / "x.nii")
-    read = image.load(tmp_path / "x.nii")
-    written = image.write(tmp_path / "y.nii", image.to_nifti(image.to_image(read)))
+    made = nib.Nifti1Image(VALUES, SHEARED)
+    made.set_sform(SHEARED, 1)
+    made.to_filename(tmp_path / "x.nii")
+    read = nifti.load(tmp_path / "x.nii")
+    written = image.write(tmp_path / "y.nii", image.to_image(read))
     assert stored_codes(written) == (1, 0)
     np.testing.assert_allclose(nib.load(written).affine, SHEARED, atol=1e-5)
 
 
 def test_unusual_affine_gets_a_code(tmp_path):
-    made = image.to_nifti(image.to_image(nib.Nifti1Image(VALUES, SHIFTED)), space=0)
-    written = image.write(tmp_path / "x.nii", made)
+    made = image.to_image(nib.Nifti1Image(VALUES, SHIFTED))
+    written = image.write(tmp_path / "x.nii", made, space=0)
     assert stored_codes(written) == (2, 0)
     np.testing.assert_allclose(nib.load(written).affine, SHIFTED, atol=1e-5)
 
 
 def test_ambiguous_orientation_warns_for_files_and_images(tmp_path):
     nothing = save(tmp_path / "none.nii", 0, 0)
-    assert "none.nii has no orientation" in image.orientation_warning(nothing)
+    assert "none.nii has no orientation" in nifti.orientation_warning(nothing)
     apart = save(tmp_path / "two.nii", 1, 1, apart=7)
-    assert "two.nii disagree by 7 mm: the sform is used" in image.orientation_warning(apart)
+    assert "two.nii disagree by 7 mm: the sform is used" in nifti.orientation_warning(apart)
     analyze = nib.AnalyzeImage(VALUES, SHIFTED)
     analyze.to_filename(tmp_path / "old.img")
-    assert "a format without orientation" in image.orientation_warning(tmp_path / "old.img")
+    assert "a format without orientation" in nifti.orientation_warning(tmp_path / "old.img")
     nib.MGHImage(VALUES.astype("float32"), SHIFTED).to_filename(tmp_path / "fs.mgz")
     for path in (
         save(tmp_path / "good.nii", 1, 1),
@@ -150,7 +150,7 @@ def test_ambiguous_orientation_warns_for_files_and_images(tmp_path):
         tmp_path / "fs.mgz",
         tmp_path / "missing.nii",
     ):
-        assert image.orientation_warning(path) is None, path
+        assert nifti.orientation_warning(path) is None, path
     stay = write_transform(tmp_path / "stay.h5", Transform((Affine(np.eye(4)),)))
     for given in (nothing, nib.load(nothing)):
         with pytest.warns(UserWarning, match="has no orientation"):
@@ -164,7 +164,7 @@ def test_ambiguous_orientation_warns_for_files_and_images(tmp_path):
 @pytest.mark.parametrize("kind", [nib.AnalyzeImage, nib.Spm99AnalyzeImage, nib.Spm2AnalyzeImage])
 def test_analyze_images_warn_about_orientation(tmp_path, kind):
     kind(np.ones((5, 6, 7), "int16"), None).to_filename(tmp_path / "x.img")
-    doubt = image.orientation_warning(tmp_path / "x.img")
+    doubt = nifti.orientation_warning(tmp_path / "x.img")
     assert "x.img is an Analyze image, a format without orientation" in doubt
     nib.Nifti1Pair(np.ones((5, 6, 7), "int16"), np.eye(4)).to_filename(tmp_path / "y.img")
-    assert image.orientation_warning(tmp_path / "y.img") is None
+    assert nifti.orientation_warning(tmp_path / "y.img") is None

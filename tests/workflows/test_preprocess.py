@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from nilearn.datasets import load_mni152_template
 
-from bids_fcnreg.io import image
+from bids_fcnreg.io import nifti
 from bids_fcnreg.workflows.preprocess import describe_extraction, init_preprocess_wf
 
 
@@ -45,7 +45,7 @@ def test_brain_with_lesion_from_end_to_end(tmp_path):
     paths = {}
     for name, values in (("run-1", data), ("run-2", shifted), ("roi", lesion)):
         scan = nib.Nifti1Image(values, template.affine).as_reoriented([[1, -1], [0, 1], [2, -1]])
-        paths[name] = str(image.write(tmp_path / f"{name}.nii.gz", scan))
+        paths[name] = str(nifti.write(tmp_path / f"{name}.nii.gz", scan))
     workflow = init_preprocess_wf(
         n_runs=2, skull_strip="skip", omp_nthreads=2, has_lesion=True, name="preprocess_wf"
     )

@@ -84,13 +84,22 @@ def _has_numba() -> bool:
     return True
 
 
+@lru_cache(maxsize=1)
+def _kernels() -> dict[str, Callable[..., Any]]:
+    """Import the kernels; numba takes half a second, so only where something is computed."""
+    from bids_fcnreg.fcn.cpu.filter import gaussian
+    from bids_fcnreg.fcn.cpu.gradient import jacobian_determinant, local_ncc_forces
+    from bids_fcnreg.fcn.cpu.warp import compose, invert, sample, vote, warp
+
+    kernels = gaussian, jacobian_determinant, local_ncc_forces, compose, invert, sample, vote, warp
+    return {kernel.__name__: kernel for kernel in kernels}
+
+
 def gaussian(data: Tensor, sigma: Sequence[float]) -> Tensor:
     """Compute `filters.gaussian`, for data (1, channels, i, j, k) and 3 standard deviations."""
-    from bids_fcnreg.fcn.cpu.filter import gaussian as kernel
-
     smooth = _empty(*data.shape)
     weights, scales = zip(*map(_gaussian_weights, data.shape[2:], sigma), strict=True)
-    _in_slabs(kernel, data.shape[2], _array(data), weights, scales, _array(smooth))
+    _in_slabs("gaussian", data.shape[2], _array(data), weights, scales, _array(smooth))
     return smooth
 
 
@@ -105,12 +114,10 @@ def _gaussian_weights(size: int, sigma: float) -> tuple[np.ndarray, np.ndarray]:
 
 def sample(image: Tensor, coordinates: Tensor, padding: str) -> Tensor:
     """Compute `displacement.sample` with linear interpolation, for coordinates (1, 3, *shape)."""
-    from bids_fcnreg.fcn.cpu.warp import sample as kernel
-
     channels, shape = image.shape[1], coordinates.shape[2:]
     sampled = _empty(1, channels, *shape)
     _in_slabs(
-        kernel,
+        "sample",
         shape.numel(),
         _array(image),
         _array(coordinates).reshape(3, -1),
@@ -123,12 +130,10 @@ def sample(image: Tensor, coordinates: Tensor, padding: str) -> Tensor:
 
 def vote(labels: Tensor, coordinates: Tensor) -> Tensor:
     """Compute `transform.vote`."""
-    from bids_fcnreg.fcn.cpu.warp import vote as kernel
-
     shape = coordinates.shape[2:]
     winners = _empty(1, 1, *shape)
     _in_slabs(
-        kernel,
+        "vote",
         shape.numel(),
         _array(labels)[0],
         _array(coordinates).reshape(3, -1),
@@ -140,38 +145,35 @@ def vote(labels: Tensor, coordinates: Tensor) -> Tensor:
 
 def warp(image: Tensor, displacement: Tensor) -> Tensor:
     """Compute `displacement.warp` with linear interpolation."""
-    from bids_fcnreg.fcn.cpu.warp import warp as kernel
-
     warped = _empty(1, image.shape[1], *displacement.shape[2:])
-    _in_slabs(kernel, warped.shape[2], _array(image), _array(displacement), _array(warped))
+    _in_slabs("warp", warped.shape[2], _array(image), _array(displacement), _array(warped))
     return warped
 
 
 def compose(first: Tensor, second: Tensor) -> Tensor:
     """Compute `displacement.compose`."""
-    from bids_fcnreg.fcn.cpu.warp import compose as kernel
-
     both = _empty(*first.shape)
-    _in_slabs(kernel, first.shape[2], _array(first), _array(second), _array(both))
+    _in_slabs("compose", first.shape[2], _array(first), _array(second), _array(both))
     return both
 
 
 def invert(displacement: Tensor, tolerance: float, iterations: int, start: Tensor) -> Tensor:
     """Compute `displacement.invert`."""
-    from bids_fcnreg.fcn.cpu.warp import invert as kernel
-
     inverse = _empty(*displacement.shape).copy_(start)
     arrays = _array(displacement), _array(inverse)
-    _in_slabs(kernel, displacement.shape[2], *arrays, np.float32(tolerance), iterations)
+    _in_slabs("invert", displacement.shape[2], *arrays, np.float32(tolerance), iterations)
     return inverse
 
 
 def jacobian_determinant(displacement: Tensor) -> Tensor:
     """Compute `displacement.jacobian_determinant`."""
-    from bids_fcnreg.fcn.cpu.gradient import jacobian_determinant as kernel
-
     determinant = _empty(1, 1, *displacement.shape[2:])
-    _in_slabs(kernel, displacement.shape[2], _array(displacement), _array(determinant)[0])
+    _in_slabs(
+        "jacobian_determinant",
+        displacement.shape[2],
+        _array(displacement),
+        _array(determinant)[0],
+    )
     return determinant
 
 
@@ -213,10 +215,8 @@ def _local_ncc(
     forces: tuple[np.ndarray, np.ndarray],
 ) -> float:
     """Return the weighted sum of a channel's windows times `share`; add forces unless empty."""
-    from bids_fcnreg.fcn.cpu.gradient import local_ncc_forces as kernel
-
     parts = _in_slabs(
-        kernel,
+        "local_ncc_forces",
         first.shape[2],
         *(_array(volume)[0] for volume in (first, second, weight)),
         radius,
@@ -237,10 +237,9 @@ def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().contiguous().numpy()[0]
 
 
-def _in_slabs(
-    kernel: Callable[..., Any], count: int, *arguments: Any, size: int = PLANES
-) -> list[Any]:
+def _in_slabs(name: str, count: int, *arguments: Any, size: int = PLANES) -> list[Any]:
     """Call a kernel for each slab of `size` out of `count` planes; return results in order."""
+    kernel = _kernels()[name]
 
     def run(first: int) -> Any:
         return kernel(first, min(first + size, count), *arguments)

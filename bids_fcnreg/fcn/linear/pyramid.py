@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from bids_fcnreg.errors import InputError
+from bids_fcnreg.fcn.foreground import MIN_VOLUME_MM3
 from bids_fcnreg.fcn.reproducible import one_thread
 from bids_fcnreg.fcn.spatial.grid import Image
 
 MARGIN_MM = 20.0  # background added around the field of view
 MIN_SIGMA = 0.6  # smallest standard deviation of the smoothing, in voxels of the image
-MIN_VOLUME_MM3 = 20_000.0  # a smaller volume is not registered
 LOCAL_WINDOW = 2.0  # standard deviation of the local normalisation, in voxels of the level
 VARIANCE_FLOOR = 0.0015  # added to the local variance, of intensities scaled to 0..1
 

@@ -18,6 +18,7 @@ from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.nets.anatomy import AnatomyFCN
 from bids_fcnreg.fcn.nets.li_fan_2017 import FCN2017
 from bids_fcnreg.fcn.nets.mdregnet import DiffeomorphicFCN
+from bids_fcnreg.fcn.nets.packaged_weights import METADATA_KEY
 
 #: Network for pairwise registration.
 RegistrationNetwork = DiffeomorphicFCN | FCN2017
@@ -33,34 +34,6 @@ ARCHITECTURES: dict[str, type[DiffeomorphicFCN] | type[FCN2017] | type[AnatomyFC
     **NETWORKS,
     "anatomy": AnatomyFCN,
 }
-
-#: Metadata key of the description of the weights.
-_METADATA_KEY = "fcnreg"
-
-#: Folder of the weights that come with the package.
-PACKAGED_WEIGHTS = Path(__file__).parents[2] / "data" / "weights"
-
-
-def packaged_weights(network: str) -> Path:
-    """Return the file of the weights that come with the package.
-
-    Parameters
-    ----------
-    network : {"diffeomorphic", "2017"}
-        Which network.
-
-    Raises
-    ------
-    InputError
-        If there are none for this network.
-    """
-    path = PACKAGED_WEIGHTS / f"{network}.safetensors"
-    if not path.is_file():
-        raise InputError(
-            f"The package has no trained weights for the network {network}. Train it with "
-            "`fcnreg train` and pass the file with --model, or use --mode optimize."
-        )
-    return path
 
 
 def architecture_of(network: RegistrationNetwork | AnatomyFCN) -> str:
@@ -86,7 +59,7 @@ def save(network: RegistrationNetwork | AnatomyFCN, path: Path) -> None:
     }
     with replacing(path) as temporary:
         # One entry: several have no fixed order, and equal weights must give equal files.
-        save_file(tensors, temporary, metadata={_METADATA_KEY: json.dumps(facts)})
+        save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(facts)})
 
 
 @overload
@@ -160,7 +133,7 @@ def is_intact(path: Path) -> bool:
 def _facts(metadata: dict[str, str] | None) -> dict[str, Any] | None:
     """Return the description of the weights; None if the file was not written by `save`."""
     try:
-        facts = json.loads((metadata or {})[_METADATA_KEY])
+        facts = json.loads((metadata or {})[METADATA_KEY])
         known = facts["network"] in ARCHITECTURES and isinstance(facts["arguments"], dict)
         return facts if known and "sha256" in facts else None
     except (KeyError, TypeError, ValueError, RecursionError):

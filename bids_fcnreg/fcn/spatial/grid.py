@@ -6,12 +6,14 @@ World coordinates are RAS+ millimetres as in NIfTI; a grid's affine maps voxel i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: Cosine of the angle between two axes above which they are not perpendicular.
 PERPENDICULAR = 1e-4
@@ -158,7 +160,7 @@ class Grid:
         Tensor (i, j, k, 3), float64
             RAS+ mm.
         """
-        return torch.stack(list(self._coordinates()), dim=-1)
+        return self._coordinates("float64", dim=-1)
 
     def sampling_coordinates(self) -> Tensor:
         """Return the world coordinates as input of `displacement.sample`.
@@ -167,15 +169,19 @@ class Grid:
         -------
         Tensor (1, 3, i, j, k), float32
         """
-        return torch.stack([part.float() for part in self._coordinates()])[None]
+        return self._coordinates("float32", dim=0)[None]
 
-    def _coordinates(self) -> Iterator[Tensor]:
-        """Yield the three world coordinates of every voxel centre, each (i, j, k), float64."""
+    def _coordinates(self, dtype: str, dim: int) -> Tensor:
+        """Return the world coordinates of every voxel centre, stacked along a dimension."""
+        import torch  # takes seconds: only where something is computed
+
+        coordinates = []
         along_i, along_j, along_k = (torch.arange(n, dtype=torch.float64) for n in self.shape)
         for to_i, to_j, to_k, shift in torch.from_numpy(self.affine[:3]):
             # Sums of outer products: cheaper than a matrix product at every voxel.
             plane = (to_i * along_i + shift)[:, None] + to_j * along_j
-            yield plane[..., None] + to_k * along_k
+            coordinates.append((plane[..., None] + to_k * along_k).to(getattr(torch, dtype)))
+        return torch.stack(coordinates, dim)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,46 @@
+"""Registrations as files: two ITK transforms, and the quality metrics as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from bids_fcnreg.fcn.quality import Quality
+from bids_fcnreg.fcn.register import Registration
+from bids_fcnreg.fcn.spatial.grid import Grid
+from bids_fcnreg.io.itk import read_transform, write_transform
+
+
+def write_registration(
+    folder: Path, found: Registration, over: Grid, **metrics: Any
+) -> dict[str, str]:
+    """Write a registration to a directory.
+
+    Parameters
+    ----------
+    folder : Path
+        Existing directory.
+    found : Registration
+        The registration.
+    over : Grid
+        Grid of the fixed image; see `write_transform`.
+    **metrics
+        Further quality metrics.
+
+    Returns
+    -------
+    dict of str to str
+        Paths of ``transform``, ``inverse`` and ``quality``.
+    """
+    forward = write_transform(folder / "forward.h5", found.forward, over=over)
+    inverse = write_transform(folder / "inverse.h5", found.inverse, over=over)
+    quality = folder / "quality.json"
+    quality.write_text(json.dumps(found.quality.as_dict() | metrics, indent=2) + "\n")
+    return {"transform": str(forward), "inverse": str(inverse), "quality": str(quality)}
+
+
+def read_registration(transform: str, inverse: str, quality: str) -> Registration:
+    """Read a registration from the files of `write_registration`, without further metrics."""
+    metrics = Quality(**json.loads(Path(quality).read_text()))
+    return Registration(read_transform(transform), read_transform(inverse), metrics)
