@@ -67,7 +67,7 @@ def report(config: Config, scans: Sequence[Scan], console: Console) -> int:
         console.print(f"warning: {doubt}", soft_wrap=True, markup=False)
     run_dir = preflight.make_folders(config)
     preflight.remove_stale_files(config, config.output_dir / FOLDER)
-    with preflight.locked_work_dir(config, ["the report"], console):
+    with preflight.locked_directories(config, ["the report"], console):
         return _report_intact_results(config, scans, results, run_dir, console)
 
 
