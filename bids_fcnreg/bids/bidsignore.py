@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from pathspec import GitIgnoreSpec, Pattern
+from pathspec import GitIgnoreSpec
 
 
 class Bidsignore:
@@ -28,11 +28,12 @@ class Bidsignore:
     """
 
     def __init__(self, text: str = "") -> None:
-        patterns: list[Pattern] = []
+        valid = []
         for line in text.splitlines():
             with suppress(ValueError, re.error):  # git ignores invalid patterns as well
-                patterns += GitIgnoreSpec.from_lines([line]).patterns
-        self._spec = GitIgnoreSpec(patterns)
+                GitIgnoreSpec.from_lines([line])
+                valid.append(line)
+        self._spec = GitIgnoreSpec.from_lines(valid)
 
     @classmethod
     def read(cls, bids_dir: Path) -> Bidsignore:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -74,7 +73,9 @@ def make_pair_report(
     parts = [_part("Verdict", bounds, verdict_html(quality, f"{moving.name} to {name_of_fixed}"))]
     with tempfile.TemporaryDirectory() as folder:
         for name, interface in _pictures(folder, fixed, mask, warped, transform).items():
-            drawn = interface.run(cwd=_make_folder(folder, name)).outputs.out_file
+            made_in = Path(folder, name)
+            made_in.mkdir()
+            drawn = interface.run(cwd=str(made_in)).outputs.out_file
             parts.append(_part(name, captions[name], _inline(Path(drawn))))
     metrics = quality_html(quality, name_of_fixed, "Fixed image", ranges=builtin)
     parts.append(_part("Quality metrics", "", metrics))
@@ -118,13 +119,6 @@ def _mask_background(data: np.ndarray, inside: np.ndarray) -> np.ndarray:
     """Set intensities outside the brain to black: 0, or less if the brain has negative ones."""
     darkest, _ = intensity_window(data, inside)
     return np.where(inside, data, min(darkest, 0)).astype("float32")
-
-
-def _make_folder(folder: str, name: str) -> str:
-    """Make a folder for the output of an interface."""
-    path = os.path.join(folder, name.replace(" ", "_"))
-    os.makedirs(path)
-    return path
 
 
 def _part(name: str, caption: str, content: Markup) -> dict[str, Any]:

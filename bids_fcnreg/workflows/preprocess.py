@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nipype.interfaces import utility as niu
-from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from bids_fcnreg.interfaces.brain_extraction import BrainExtraction
@@ -22,6 +20,7 @@ from bids_fcnreg.workflows.resources import (
     PREPROCESS,
     average_of,
     by_content,
+    field_node,
     sized_node,
 )
 
@@ -88,13 +87,9 @@ def init_preprocess_wf(
     """
     workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = _description(n_runs, skull_strip, has_lesion, extractor)
-    inputnode = pe.Node(niu.IdentityInterface(fields=["t1w", "lesions"]), name="inputnode")
-    outputnode = pe.Node(
-        niu.IdentityInterface(
-            fields=["preproc", "brain", "mask", "exclude", "skull_stripped", "runs"]
-        ),
-        name="outputnode",
-    )
+    inputnode = field_node("inputnode", "t1w", "lesions")
+    results = ("preproc", "brain", "mask", "exclude", "skull_stripped", "runs")
+    outputnode = field_node("outputnode", *results)
     conform = sized_node(Conform(), "conform", PREPROCESS, voxels, iterfield=["in_file"])
     by_content(conform)
     average = sized_node(
