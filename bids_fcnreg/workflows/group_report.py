@@ -35,7 +35,6 @@ def init_group_report_wf(
     dataset: str,
     rows: Mapping[str, Sequence[Row]],
     results: Sequence[Result],
-    name: str = "group_wf",
 ) -> pe.Workflow:
     """Make tables, mean images and quality plots of all scans.
 
@@ -49,8 +48,6 @@ def init_group_report_wf(
         All scans, with or without results, by template space.
     results : sequence of Result
         Files of scans with results.
-    name : str
-        Name of the workflow.
 
     Returns
     -------
@@ -58,7 +55,7 @@ def init_group_report_wf(
         Contains a workflow for each space. Writes ``group.html``, and to ``group/`` the tables
         with their data dictionaries and the mean images.
     """
-    workflow = pe.Workflow(name=name, base_dir=str(config.work_dir))
+    workflow = pe.Workflow(name="group_wf", base_dir=str(config.work_dir))
     page = pe.Node(StudyPage(dataset=dataset, spaces=list(rows)), name="page")
     gathered = {}
     for field in ("rows", "means", "distributions"):

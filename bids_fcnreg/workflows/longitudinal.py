@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SESSIONS_GB, SESSION_GB = 2.5, 0.3
 
 
-def init_base_wf(*, config: Config, n_sessions: int, name: str = "base_wf") -> LiterateWorkflow:
+def init_base_wf(*, config: Config, n_sessions: int) -> LiterateWorkflow:
     """Register all sessions of a subject to an unbiased midpoint space.
 
     Parameters
@@ -51,7 +51,7 @@ def init_base_wf(*, config: Config, n_sessions: int, name: str = "base_wf") -> L
     transform1, inverse1, transform2, inverse2, …
         The same for each session, and the inverse.
     """
-    workflow = LiterateWorkflow(name=name)
+    workflow = LiterateWorkflow(name="base_wf")
     workflow.__desc__ = (
         "The sessions of each participant were first registered to each other, rigidly and then "
         "by a smooth deformation, in an unbiased midpoint space [@longitudinal]; their "
