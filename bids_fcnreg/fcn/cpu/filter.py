@@ -151,12 +151,8 @@ def _smooth_along_i(
             index_b, weight_b = _neighbour(i + step, last, weights_i, step)
             index_c, weight_c = _neighbour(i - step - 1, last, weights_i, step + 1)
             index_d, weight_d = _neighbour(i + step + 1, last, weights_i, step + 1)
-            a, b, c, d = (
-                volume[index_a, j],
-                volume[index_b, j],
-                volume[index_c, j],
-                volume[index_d, j],
-            )
+            a, b = volume[index_a, j], volume[index_b, j]
+            c, d = volume[index_c, j], volume[index_d, j]
             for k in range(low, high):
                 target[k] += weight_a * a[k] + weight_b * b[k] + weight_c * c[k] + weight_d * d[k]
 

@@ -9,6 +9,8 @@ Kernels call only functions of their own file: numba's cache notices changes in 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from bids_fcnreg.fcn.cpu.compiler import compiled
@@ -222,7 +224,7 @@ def _forces_at_centres(
     flat_one: np.float32,
     flat_other: np.float32,
     share: np.float32,
-) -> np.float32:
+) -> float:
     """Compute the derivative of each window's value by the voxels at its centre, for a row.
 
     Returns the weighted sum of the values. See `losses.similarity.Comparison` for the formula.
@@ -251,16 +253,16 @@ def _forces_at_centres(
         scale += scale
         force_one[k] = scale * (slope * b - correlation * per_a * a)
         force_other[k] = scale * (slope * a - correlation * per_b * b)
-    return value
+    return float(value)
 
 
 @compiled
-def _five(row: np.ndarray, k: np.uint64) -> np.float32:
+def _five(row: np.ndarray, k: Any) -> np.float32:
     return (row[k] + row[k + U1]) + (row[k + U2] + row[k + U3]) + row[k + U4]
 
 
 @compiled
-def _seven(row: np.ndarray, k: np.uint64) -> np.float32:
+def _seven(row: np.ndarray, k: Any) -> np.float32:
     near = (row[k] + row[k + U1]) + (row[k + U2] + row[k + U3])
     return near + (row[k + U4] + row[k + U5]) + row[k + U6]
 

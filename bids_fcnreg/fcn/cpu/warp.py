@@ -285,7 +285,7 @@ def _displace(
     low: int,
     high: int,
 ) -> None:
-    """Compute the displaced points of voxels `low` to before `high` of a row: (3, n), in voxels."""
+    """Compute the displaced points of voxels `low` to before `high` of a row, (3, n)."""
     rows = field[:, i, j, low:high]
     for n in range(high - low):
         points[0, n] = np.float32(i) + scale * rows[0, n]
