@@ -11,7 +11,7 @@ from pathspec import GitIgnoreSpec
 
 
 class Bidsignore:
-    """Patterns of a .bidsignore file.
+    r"""Patterns of a .bidsignore file.
 
     Parameters
     ----------
@@ -20,7 +20,7 @@ class Bidsignore:
 
     Examples
     --------
-    >>> rules = Bidsignore("*_T1w.nii\\n/sub-02/\\n!sub-03*")
+    >>> rules = Bidsignore("*_T1w.nii\n/sub-02/\n!sub-03*")
     >>> rules.excludes(("sub-01", "anat", "sub-01_T1w.nii"))
     True
     >>> rules.excludes(("sub-03", "anat", "sub-03_T1w.nii"))
