@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import filecmp
 import gzip
 import hashlib
@@ -19,6 +18,8 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from filelock import lock_descriptor
 
 #: Names of the temporary files of `replacing`.
 _TEMPORARY = re.compile(
@@ -123,10 +124,9 @@ def remove_stale_temporaries(files: Iterable[Path]) -> None:
 def _try_to_lock(handle: int) -> bool:
     """Try to lock an open file until it is closed; return whether that succeeded."""
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # locked by another process, or not supported by the file system
+        return lock_descriptor(handle, blocking=False)
+    except OSError:  # not supported by the file system
         return False
-    return True
 
 
 def make_folder(folder: str | os.PathLike[str]) -> None:

@@ -9,12 +9,12 @@ MAX_CHARACTERS = 3000
 
 
 class FcnregError(Exception):
-    """An error reported to the user as one line, without a traceback.
+    r"""An error reported to the user as one line, without a traceback.
 
     Parameters
     ----------
     message : str
-        Line breaks, such as in the name of a file, are escaped as ``\\n``.
+        Line breaks, such as in the name of a file, are escaped as ``\n``.
     """
 
     def __init__(self, message: str) -> None:

@@ -12,10 +12,14 @@ _MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def available_cpus() -> int:
-    """Return the number of CPUs that this process may use, at least 1."""
-    count = os.cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        count = len(os.sched_getaffinity(0))
+    """Return the number of CPUs that this process may use, at least 1.
+
+    joblib knows the CPU affinity and the quota at the root of the cgroups, which is that of a
+    container, but not the quotas of nested cgroups, such as those of a batch job or a user.
+    """
+    import joblib  # only now: importing it takes time
+
+    count = joblib.cpu_count()
     for group in _cgroups("cpu"):
         version_1 = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
         limit = _read_integers(group / "cpu.max")

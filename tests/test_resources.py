@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import joblib
 import pytest
 
 from bids_fcnreg import resources
@@ -16,7 +17,7 @@ def groups(tmp_path, monkeypatch):
     """Writes files of control groups, and that this process lives in them."""
     monkeypatch.setattr(resources, "_CGROUPS", tmp_path)
     monkeypatch.setattr(resources, "_MEMBERSHIP", tmp_path / "self")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(64), raising=False)
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 64)
 
     def write(membership: str, **files: str) -> None:
         (tmp_path / "self").write_text(membership)
@@ -56,3 +57,12 @@ def test_without_limits_the_machine_applies(groups):
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert resources.available_memory_gb() == round(0.9 * total / GB, 2)
     assert resources.available_cpus() == 64
+
+
+def test_cpu_affinity_applies():
+    everything = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(everything)})
+        assert resources.available_cpus() == 1
+    finally:
+        os.sched_setaffinity(0, everything)

@@ -74,7 +74,7 @@ def report(config: Config, scans: Sequence[Scan], console: Console) -> int:
         console.print(f"warning: {doubt}", soft_wrap=True, markup=False)
     run_dir = preflight.make_folders(config)
     preflight.remove_stale_files(config, config.output_dir / FOLDER)
-    with preflight.locked_work_dir(config, ["the report"], console):
+    with preflight.locked_directories(config, ["the report"], console):
         return _report_intact_results(config, scans, results, run_dir, console)
 
 
@@ -87,7 +87,10 @@ def _report_intact_results(
 ) -> int:
     """Write the report of all results; if damaged ones make it fail, of the intact ones."""
     why = _make_report(config, scans, results, {}, run_dir, console)
-    damaged = _find_damaged(results) if why else {}
+    damaged = {
+        key: f"{path} {what}. Run the participant level for it again"
+        for key, (path, what) in (find_damaged(results) if why else {}).items()
+    }
     whole = [one for one in results if (one.label, one.space) not in damaged]
     if damaged and whole:
         again = run_dir / "again"
@@ -96,14 +99,6 @@ def _report_intact_results(
     if why:
         console.print(f"The report of the study failed: {why}")
     return FAILED if why or damaged else DONE
-
-
-def _find_damaged(results: Sequence[Result]) -> dict[tuple[str, str], str]:
-    """Describe the results that cannot be read, by label and space."""
-    return {
-        key: f"{path} {what}. Run the participant level for it again"
-        for key, (path, what) in find_damaged(results).items()
-    }
 
 
 def _make_report(

@@ -1,32 +1,44 @@
-"""Lock participants of a work directory, so that one run at a time works on each."""
+"""Lock participants of a directory, so that one run at a time works on each."""
 
 from __future__ import annotations
 
-import fcntl
-import os
-import zlib
+import json
+import time
+import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from rich.console import Console
 
-#: File whose bytes are locked; a lock is released when its process ends.
-_LOCK_FILE = ".locks"
+from bids_fcnreg.atomic import read_json
+from bids_fcnreg.bids.filters import abbreviated_list
 
-#: Byte that locks the whole work directory; smaller ones lock its parts.
-_WHOLE = 2**32
+#: Directory of the lock files: one per run, held while the run lasts, and its parts as JSON.
+_FOLDER = ".locks"
+
+#: Stands for all parts of a directory.
+_WHOLE = "*"
+
+#: Maximum number of parts in a message.
+_MAX_NAMED = 5
+
+_POLL_SECONDS = 0.5
 
 
 @contextmanager
-def lock_work_dir(
-    work_dir: Path, parts: Iterable[str], console: Console, whole: bool = False
+def lock_directory(
+    directory: Path, parts: Iterable[str], console: Console, whole: bool = False
 ) -> Iterator[None]:
-    """Lock parts of a work directory; wait until other runs have released them.
+    """Lock parts of a directory; wait until other runs have released them.
+
+    The operating system releases the lock of a killed run. On a file system without locks,
+    nothing is locked.
 
     Parameters
     ----------
-    work_dir : Path
+    directory : Path
         An existing directory.
     parts : iterable of str
         Labels of participants, or names of tasks.
@@ -35,22 +47,48 @@ def lock_work_dir(
     whole : bool
         Whether to lock the whole directory.
     """
-    handle = os.open(work_dir / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o666)
-
-    def lock(byte: int, shared: bool, what: str) -> None:
-        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-        try:
-            fcntl.lockf(handle, kind | fcntl.LOCK_NB, 1, byte)
-        except (BlockingIOError, PermissionError):
-            console.print(f"Another run is working {what}in {work_dir}. Waiting for it to end.")
-            fcntl.lockf(handle, kind, 1, byte)
-        except OSError:  # the file system does not support locks
-            return
-
-    try:
-        lock(_WHOLE, not whole, "")
-        for part in sorted(parts):  # a fixed order prevents deadlocks
-            lock(zlib.crc32(part.encode()), False, f"on {part} ")
+    folder = directory / _FOLDER
+    wanted = {_WHOLE} if whole else set(parts)
+    with ExitStack() as release:
+        with suppress(OSError):  # the file system does not support locks
+            folder.mkdir(exist_ok=True)
+            reported = False
+            while (shared := _try_to_lock(folder, wanted, release)) is not None:
+                if not reported:
+                    names = abbreviated_list(sorted(shared), _MAX_NAMED)
+                    what = f"on {names} " if names else ""
+                    console.print(
+                        f"Another run is working {what}in {directory}. Waiting for it to end."
+                    )
+                reported = True
+                time.sleep(_POLL_SECONDS)
         yield
-    finally:
-        os.close(handle)
+
+
+def _try_to_lock(folder: Path, wanted: set[str], release: ExitStack) -> set[str] | None:
+    """Lock parts until `release` is closed; else return those that another run has locked."""
+    with _lock(folder / "register"):
+        for path in folder.glob("*.run"):
+            try:
+                with _lock(path, timeout=0):
+                    _remove(path)  # left by a killed run
+            except Timeout:
+                theirs = set(read_json(path.with_suffix(".json")).get("parts", ()))
+                if wanted & theirs or _WHOLE in wanted | theirs:
+                    return wanted & theirs - {_WHOLE}
+        path = folder / f"{uuid.uuid4().hex}.run"
+        release.enter_context(_lock(path))
+        release.callback(_remove, path)
+        path.with_suffix(".json").write_text(json.dumps({"parts": sorted(wanted)}))
+    return None
+
+
+def _lock(path: Path, timeout: float = -1) -> FileLock:
+    # Without the fallback to a lock by existence, which would outlive a killed run.
+    return FileLock(path, timeout=timeout, fallback_to_soft=False)
+
+
+def _remove(path: Path) -> None:
+    """Remove the files of a run."""
+    for file in (path.with_suffix(".json"), path):
+        file.unlink(missing_ok=True)

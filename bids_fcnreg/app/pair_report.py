@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import base64
-import os
 import tempfile
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
-from jinja2 import Environment
+from markupsafe import Markup
 from nipype import logging
 
 from bids_fcnreg import __version__
-from bids_fcnreg.app.reports import PAGE
 from bids_fcnreg.atomic import write_bytes
 from bids_fcnreg.figures.intensity_window import intensity_window
+from bids_fcnreg.html import render
 from bids_fcnreg.interfaces.pictures import Deformation, Flicker, Slices
 from bids_fcnreg.interfaces.quality import quality_html, verdict_html
 from bids_fcnreg.io.nifti import write
@@ -75,15 +73,17 @@ def make_pair_report(
     parts = [_part("Verdict", bounds, verdict_html(quality, f"{moving.name} to {name_of_fixed}"))]
     with tempfile.TemporaryDirectory() as folder:
         for name, interface in _pictures(folder, fixed, mask, warped, transform).items():
-            drawn = interface.run(cwd=_make_folder(folder, name)).outputs.out_file
+            made_in = Path(folder, name)
+            made_in.mkdir()
+            drawn = interface.run(cwd=str(made_in)).outputs.out_file
             parts.append(_part(name, captions[name], _inline(Path(drawn))))
     metrics = quality_html(quality, name_of_fixed, "Fixed image", ranges=builtin)
     parts.append(_part("Quality metrics", "", metrics))
-    page = Environment().from_string(PAGE.read_text(encoding="utf-8"))
-    text = page.render(
-        title=escape(f"{moving.name} registered to {name_of_fixed}"),
+    text = render(
+        "report.html.j2",
+        title=f"{moving.name} registered to {name_of_fixed}",
         sections=[{"name": "", "reportlets": parts}],
-        footer=[f"<p>Made by bids_fcnreg {__version__}.</p>"],
+        footer=[Markup("<p>Made by bids_fcnreg {}.</p>").format(__version__)],
     )
     write_bytes(path, text.encode())
     return path
@@ -121,22 +121,15 @@ def _mask_background(data: np.ndarray, inside: np.ndarray) -> np.ndarray:
     return np.where(inside, data, min(darkest, 0)).astype("float32")
 
 
-def _make_folder(folder: str, name: str) -> str:
-    """Make a folder for the output of an interface."""
-    path = os.path.join(folder, name.replace(" ", "_"))
-    os.makedirs(path)
-    return path
-
-
-def _part(name: str, caption: str, content: str) -> dict[str, Any]:
+def _part(name: str, caption: str, content: Markup) -> dict[str, Any]:
     """Return a section of the page."""
     return {"name": name, "subtitle": name, "components": [(content, caption)]}
 
 
-def _inline(picture: Path) -> str:
+def _inline(picture: Path) -> Markup:
     """Return a figure as HTML."""
     if picture.suffix == ".svg":
         text = picture.read_text(encoding="utf-8")
-        return text[text.index("<svg") :]
+        return Markup(text[text.index("<svg") :])
     data = base64.b64encode(picture.read_bytes()).decode()
-    return f'<img alt="{picture.stem}" src="data:image/png;base64,{data}">'
+    return Markup('<img alt="{}" src="data:image/png;base64,{}">').format(picture.stem, data)

@@ -76,7 +76,7 @@ def run(config: Config, console: Console) -> int:
 
     log_file = configure(config, run_dir)
     parts = () if config.boilerplate_only else people
-    with preflight.locked_work_dir(config, parts, console):
+    with preflight.locked_directories(config, parts, console):
         return _process(config, scans, unusable, templates, atlases, run_dir, log_file, console)
 
 

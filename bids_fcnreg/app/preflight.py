@@ -7,8 +7,8 @@ import shutil
 import sys
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from importlib.resources import files
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from nipype import Workflow
 from rich.console import Console
 
 from bids_fcnreg.app.atlases import choose_atlases
-from bids_fcnreg.app.locks import lock_work_dir
+from bids_fcnreg.app.locks import lock_directory
 from bids_fcnreg.atomic import read_json, remove_stale_temporaries, write_bytes
 from bids_fcnreg.bids.atlases import Atlas, prepare_atlas
 from bids_fcnreg.bids.dataset import read_dataset
@@ -136,12 +136,17 @@ def make_folders(config: Config) -> Path:
 
 
 @contextmanager
-def locked_work_dir(config: Config, parts: Iterable[str], console: Console) -> Iterator[None]:
-    """Lock parts of the work directory, and clean it if the settings say so.
+def locked_directories(config: Config, parts: Collection[str], console: Console) -> Iterator[None]:
+    """Lock parts of the work and output directories, and clean the former if it is configured.
 
-    Parameters are those of `bids_fcnreg.app.locks.lock_work_dir`.
+    Parameters are those of `bids_fcnreg.app.locks.lock_directory`.
     """
-    with lock_work_dir(config.work_dir, parts, console, whole=config.clean_workdir):
+    with ExitStack() as locks:
+        locks.enter_context(
+            lock_directory(config.work_dir, parts, console, whole=config.clean_workdir)
+        )
+        if not config.output_dir.samefile(config.work_dir):
+            locks.enter_context(lock_directory(config.output_dir, parts, console))
         if config.clean_workdir:
             for name in _WORK_FOLDERS:
                 shutil.rmtree(config.work_dir / name, ignore_errors=True)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from bids_fcnreg.bids.filters import abbreviated_list
 from bids_fcnreg.bids.order import (
     REFERENCE_OPTION,
     ReferenceSession,
@@ -53,8 +54,7 @@ def report_reference_sessions(config: Config, scans: Sequence[Scan], console: Co
 
 def _message(reference: ReferenceSession, people: Sequence[str]) -> str:
     """Return the message about participants with the same reference session."""
-    more = f" and {len(people) - _MAX_NAMED} more" if len(people) > _MAX_NAMED else ""
-    start = f"{', '.join(people[:_MAX_NAMED])}{more}: changes"
+    start = f"{abbreviated_list(people, _MAX_NAMED)}: changes"
     if reference.missing:
         return f"warning: {start} are not computed; {reference.reason}"
     if reference.certain:

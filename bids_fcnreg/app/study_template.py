@@ -79,7 +79,7 @@ def make_template(config: Config, scans: Sequence[Scan], console: Console) -> in
     run_dir = preflight.make_folders(config)
 
     log_file = configure(config, run_dir)
-    with preflight.locked_work_dir(config, [f"the template {config.template_name}"], console):
+    with preflight.locked_directories(config, [f"the template {config.template_name}"], console):
         left_out = _make(config, anchor, members, run_dir, log_file, console)
     return FAILED if left_out or without else DONE
 

@@ -59,7 +59,7 @@ def train(config: Config, scans: Sequence[Scan], console: Console) -> int:
         leads = distributed.rank() == 0
         if leads:
             preflight.make_folders(config)
-            lock.enter_context(preflight.locked_work_dir(config, ["a training"], console))
+            lock.enter_context(preflight.locked_directories(config, ["a training"], console))
         distributed.barrier()
         trained = _trained(config, scans, device, console)
     if not leads:

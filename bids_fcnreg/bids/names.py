@@ -70,6 +70,9 @@ FORMS = {
 SUBJECT_FOLDER = re.compile(rf"sub-({LABEL.pattern})")
 SESSION_FOLDER = re.compile(rf"ses-({LABEL.pattern})")
 
+#: Maximum number of characters of an entity in a message.
+_MAX_CHARACTERS = 30
+
 #: Suffixes of derived images whose names may contain another suffix.
 _OTHERS = {"mask", "roi", "dseg", "probseg", "defacemask", "xfm"}
 
@@ -211,7 +214,8 @@ def _read_pair(pair: str, kind: Kind) -> tuple[str, str]:
     if key in DERIVED and not (kind.lesion and key == "label"):
         raise MisnamedError(f"{key}- marks a derived image, not a raw one")
     if key not in NAMES:
-        raise MisnamedError(f"{_shorten(key)}- is not an entity of BIDS")
+        shown = key if len(key) <= _MAX_CHARACTERS else f"{key[:_MAX_CHARACTERS]}…"
+        raise MisnamedError(f"{shown}- is not an entity of BIDS")
     if not LABEL.fullmatch(label):
         raise MisnamedError(f"the label of {key}- has characters other than letters and digits")
     if key in FORMS and not FORMS[key].fullmatch(label):
@@ -222,7 +226,3 @@ def _read_pair(pair: str, kind: Kind) -> tuple[str, str]:
             else f"the label of {key}- is not one of {valid}"
         )
     return key, label
-
-
-def _shorten(text: str, most: int = 30) -> str:
-    return text if len(text) <= most else f"{text[:most]}…"

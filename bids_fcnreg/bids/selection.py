@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 import re
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 
+from bids_fcnreg.atomic import uncompressed_checksum
+from bids_fcnreg.bids.filters import abbreviated_list
 from bids_fcnreg.bids.layout import RawImage
 from bids_fcnreg.bids.names import FORMS, KEYS, RAW
 from bids_fcnreg.bids.order import natural_key
@@ -18,7 +17,8 @@ from bids_fcnreg.bids.order import natural_key
 #: then by its label.
 PREFERENCE = tuple(dict.fromkeys(["ce", "part", "rec", "mod", "acq", *RAW]))
 _NO_KIND = ("sub", "ses", "run")
-_CHUNK = 2**20
+#: Maximum number of images in a note.
+_MAX_NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def select_images(images: Sequence[RawImage]) -> Selection:
     for same in runs.values():
         best, *others = sorted(same, key=lambda one: not one.path.name.endswith(".gz"))
         for other in others:
-            if not have_same_content(best.path, other.path):
+            if not _have_same_content(best.path, other.path):
                 return Selection(
                     (),
                     problem=f"{best.path} and {other.path} have the same entities but different "
@@ -112,19 +112,12 @@ def short_name(image: RawImage) -> str:
     return re.sub(r"^sub-[^_]+_(ses-[^_]+_)?", "", image.path.name)
 
 
-def have_same_content(one: Path, other: Path) -> bool:
+def _have_same_content(one: Path, other: Path) -> bool:
     """Return whether two files have the same decompressed content."""
     try:
-        return all(a == b for a, b in zip_longest(_content(one), _content(other)))
-    except (OSError, EOFError, zlib.error):
+        return uncompressed_checksum(one) == uncompressed_checksum(other)
+    except OSError:
         return False
-
-
-def _content(path: Path) -> Iterator[bytes]:
-    """Yield the decompressed content of a file in chunks."""
-    with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            yield chunk
 
 
 def _kind(image: RawImage) -> tuple[object, ...]:
@@ -172,7 +165,5 @@ def _matches(mask: RawImage, image: RawImage) -> bool:
     )
 
 
-def _names(images: Iterable[RawImage], most: int = 4) -> str:
-    names = [short_name(one) for one in images]
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def _names(images: Iterable[RawImage]) -> str:
+    return abbreviated_list([short_name(one) for one in images], _MAX_NAMED)

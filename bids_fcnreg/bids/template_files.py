@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from bids_fcnreg.bids.names import EXTENSIONS
 from bids_fcnreg.bids.template_archive import Entry, fetch
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.io.spatial_image import open_image
-
-_NIFTI = (".nii.gz", ".nii")
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def select_template_files(
     """
     base = str(folder) if folder else name
     spec = ":".join([base, *(f"{key}-{value}" for key, value in modifiers.items())])
-    files = [e for e in files if e.extension in _NIFTI]
+    files = [e for e in files if e.extension in EXTENSIONS]
     images = [e for e in files if e.suffix == "T1w"]
     if not images:
         raise InputError(f"The template {spec} has no T1w image. {_advice(name, folder)}.")

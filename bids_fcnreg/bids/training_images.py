@@ -11,11 +11,11 @@ from pathlib import Path
 from bids_fcnreg.atomic import checksum, read_text
 from bids_fcnreg.bids.dataset import read_dataset
 from bids_fcnreg.bids.description import is_derivative, read_description
+from bids_fcnreg.bids.names import EXTENSIONS
 from bids_fcnreg.bids.notes import summarize
 from bids_fcnreg.bids.templates import find_brain_mask
 from bids_fcnreg.errors import InputError
 
-_NIFTI = (".nii", ".nii.gz")
 _PREPROCESSED = "sub-*/**/anat/*_desc-preproc_T1w.nii*"
 
 
@@ -107,7 +107,7 @@ def _brains_of(path: Path, report: Callable[[str], object]) -> Iterator[Brain]:
     """Yield the images of one item of the data."""
     if path.is_dir():
         yield from _brains_in(path, report)
-    elif path.name.endswith(_NIFTI):
+    elif path.name.endswith(EXTENSIONS):
         yield _brain(path, "the data")
     elif path.exists():
         yield from _listed(path)
@@ -154,7 +154,7 @@ def _listed(path: Path) -> Iterator[Brain]:
 
 def _brain(path: Path, where: str) -> Brain:
     """Return an existing image file, with the mask beside it."""
-    if not path.name.endswith(_NIFTI):
+    if not path.name.endswith(EXTENSIONS):
         raise InputError(f"{path}, listed in {where}, does not end in .nii or .nii.gz.")
     if not path.exists():
         raise InputError(f"{path}, listed in {where}, does not exist. Check the path.")

@@ -39,6 +39,7 @@ class TransformList(argparse.Action):
         values: Any,
         option_string: str | None = None,
     ) -> None:
+        """Append the transforms of one option to those of the options before it."""
         listed = list(getattr(namespace, self.dest) or [])
         try:
             listed += [transform(value) for value in _join_brackets(values)]

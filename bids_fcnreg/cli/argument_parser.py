@@ -55,6 +55,7 @@ class ConciseArgumentParser(argparse.ArgumentParser):
             self.register("action", name, _Store)
 
     def error(self, message: str) -> NoReturn:
+        """Exit with status 2 and a message of one line, with a hint where there is one."""
         self.exit(2, f"{self.prog}: error: {message}{self._advice(message)}.\n")
 
     def _advice(self, message: str) -> str:

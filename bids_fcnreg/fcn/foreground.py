@@ -6,6 +6,8 @@ scanners and simulations add noise, lossy compression leaves blocks.
 
 from __future__ import annotations
 
+import cc3d
+import fill_voids
 import numpy as np
 from scipy import ndimage
 
@@ -126,19 +128,13 @@ def foreground(data: np.ndarray) -> np.ndarray:
     core = ndimage.binary_erosion(seen)
     if core.any():
         seen &= ndimage.binary_dilation(_large_parts(core), iterations=2)
-    mask[box] = _fill_holes(_large_parts(seen))
+    mask[box] = fill_voids.fill(_large_parts(seen))
     return mask
 
 
 def _large_parts(mask: np.ndarray) -> np.ndarray:
     """Return the largest connected component of a mask, and others of similar size."""
-    parts, _ = ndimage.label(mask)
+    parts = cc3d.connected_components(mask, connectivity=6)
     sizes = np.bincount(parts.ravel())
     sizes[0] = 0
     return (sizes >= SMALLEST_PART * sizes.max())[parts] & mask
-
-
-def _fill_holes(mask: np.ndarray) -> np.ndarray:
-    """Fill background that is not connected to the edge of the volume."""
-    gaps, _ = ndimage.label(np.pad(~mask, 1, constant_values=True))
-    return (gaps != gaps[0, 0, 0])[1:-1, 1:-1, 1:-1]

@@ -106,13 +106,9 @@ def mean_shape(
     logs, velocity = np.zeros((3, 3)), torch.zeros(1, 3, *coarse.shape)
     share = np.asarray(weights, dtype=float) / np.sum(weights)
     for part, transform in zip(share, transforms, strict=True):
-        matrix = np.eye(4)
-        for step in transform.steps:
-            if isinstance(step, Affine):
-                matrix = step.matrix @ matrix
-            else:
-                velocity += part * logarithm(change_grid(step, coarse).field)
-        logs += part * _log_stretch(matrix)
+        for step in transform.displacements:
+            velocity += part * logarithm(change_grid(step, coarse).field)
+        logs += part * _log_stretch(linear_part(transform))
     if symmetric:
         logs = (logs + MIRROR[:3, :3] @ logs @ MIRROR[:3, :3]) / 2
         velocity = (velocity + _mirrored(velocity, coarse)) / 2

@@ -20,17 +20,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from bids_fcnreg.fcn.losses.similarity import local_ncc_forces
+from bids_fcnreg.fcn.losses.similarity import accumulate_forces, flat_variances
 from bids_fcnreg.fcn.losses.tissue_channels import SHARES, add_border_channels
 from bids_fcnreg.fcn.out_of_memory import with_fallback
 from bids_fcnreg.fcn.pair import Pair
-from bids_fcnreg.fcn.reproducible import mean
 from bids_fcnreg.fcn.spatial.displacement import warp
 from bids_fcnreg.fcn.spatial.filters import dilate, gaussian
 from bids_fcnreg.fcn.spatial.midpoint import MidpointDeformation
+from bids_fcnreg.fcn.spatial.region import Region
+
+#: Voxels around the brain, in each level's own, in which the deformation is optimized.
+MARGIN = 6
+
+#: Steps between two looks at the similarity, for which a GPU must be waited for.
+INTERVAL = 10
 
 
 @dataclass(frozen=True)
@@ -126,39 +133,93 @@ def _optimize_level(
 ) -> tuple[MidpointDeformation, int, float]:
     """Optimize a deformation at one resolution; return it, the steps taken and the similarity."""
     level, deformation = level.to(device), deformation.to(device).on_grid(level.grid)
-    excluded = None
-    if level.exclude is not None:
-        # A voxel counts only if its whole window is free of excluded voxels.
-        excluded = dilate(level.exclude, settings.radius)
+    ascent = _Ascent(level, deformation, number, settings)
     history: list[float] = []
     best = deformation
-    momenta = [torch.zeros(()), torch.zeros(())]
-    flat = None
-    for _ in range(settings.steps[number]):
-        weight = level.weight
-        if excluded is not None:
-            weight = weight * (1 - warp(excluded, deformation.to_moving))
-        fixed, moving = deformation.warp_to_midpoint(level.fixed, level.moving)
-        if flat is None:
-            flat = _flatness_map(fixed, moving, weight, settings.flatness)
-        forces = local_ncc_forces(fixed, moving, settings.radius, weight, SHARES)
-        history.append(float(forces.value))
-        if history[-1] >= max(history):
-            best = deformation
-        if _stalled(history, settings):
-            deformation = best  # the last steps may have lowered the similarity
-            break
-        momenta = [
-            settings.momentum * momentum + force / mean(force.abs()).clamp(min=1e-12)
-            for momentum, force in zip(momenta, (forces.on_first, forces.on_second), strict=True)
-        ]
-        sigma = settings.update_sigma[number]
-        deformation = deformation.updated(
-            *(_step(momentum, sigma, settings.largest_step) for momentum in momenta)
+    for step in range(settings.steps[number]):
+        similarity = ascent.add_forces()
+        if step % INTERVAL == 0:
+            history.append(float(similarity))
+            if history[-1] >= max(history):
+                best = ascent.deformation()
+            if _stalled(history, settings):
+                # The last steps may have lowered the similarity.
+                return best.tapered(), step, max(history)
+        ascent.update()
+    return ascent.deformation().tapered(), settings.steps[number], max(history)
+
+
+class _Ascent:
+    """Gradient ascent at one resolution; volumes are allocated once and changed in place.
+
+    Parameters
+    ----------
+    level : Pair
+        The images.
+    start : MidpointDeformation
+        On the grid of `level`.
+    number : int
+        Number of the level.
+    settings : Refinement
+    """
+
+    def __init__(
+        self, level: Pair, start: MidpointDeformation, number: int, settings: Refinement
+    ) -> None:
+        self.level, self.settings = level, settings
+        self.update_sigma = settings.update_sigma[number]
+        self.field_sigma = settings.field_sigma[number]
+        self.region = Region.around(level.weight, MARGIN)
+        self.images = level.fixed, level.moving
+        self.flat_variances = flat_variances(level.fixed), flat_variances(level.moving)
+        self.displacements = start.to_fixed.clone(), start.to_moving.clone()
+        self.warped = torch.zeros_like(level.fixed), torch.zeros_like(level.moving)
+        self.momenta = torch.zeros_like(start.to_fixed), torch.zeros_like(start.to_fixed)
+        self.direction = torch.zeros_like(start.to_fixed)
+        self.composed = start.to_fixed.clone(), start.to_moving.clone()
+        # A voxel counts only if its whole window is free of excluded voxels.
+        self.excluded = None if level.exclude is None else dilate(level.exclude, settings.radius)
+        self.flatness: Tensor | None = None
+
+    def deformation(self) -> MidpointDeformation:
+        """Return a copy of the present deformation."""
+        return MidpointDeformation(self.level.grid, *(one.clone() for one in self.displacements))
+
+    def add_forces(self) -> Tensor:
+        """Add the forces on both images at the midpoint to the momenta; return the similarity."""
+        weight = self.level.weight
+        for image, displacement, warped in zip(
+            self.images, self.displacements, self.warped, strict=True
+        ):
+            self.region.warp(image, displacement, warped)
+        if self.excluded is not None:
+            weight = weight * (1 - warp(self.excluded, self.displacements[1]))
+            for momentum in self.momenta:
+                momentum.mul_(weight > 0)
+        if self.flatness is None:
+            self.flatness = _flatness_map(*self.warped, weight, self.settings.flatness)
+        return accumulate_forces(
+            self.momenta,
+            self.warped,
+            self.settings.radius,
+            weight,
+            SHARES,
+            self.settings.momentum,
+            self.flat_variances,
         )
-        deformation = deformation.smoothed(settings.field_sigma[number])
-        deformation = deformation.blended(deformation.smoothed(settings.flat_sigma), flat)
-    return deformation.tapered(), len(history), max(history)
+
+    def update(self) -> None:
+        """Move both displacements by a smooth step along the momenta, and smooth them."""
+        assert self.flatness is not None  # forces come first
+        wide_sigma = float(np.hypot(self.field_sigma, self.settings.flat_sigma))
+        for displacement, composed, momentum in zip(
+            self.displacements, self.composed, self.momenta, strict=True
+        ):
+            self.region.smooth(momentum, self.update_sigma, self.direction)
+            self.region.compose(self.direction, self.settings.largest_step, displacement, composed)
+            self.region.smooth_adaptively(
+                composed, self.field_sigma, wide_sigma, self.flatness, displacement
+            )
 
 
 def _flatness_map(first: Tensor, second: Tensor, weight: Tensor, flatness: float) -> Tensor:
@@ -190,15 +251,9 @@ def _flatness_map(first: Tensor, second: Tensor, weight: Tensor, flatness: float
     return half / (half + structure)
 
 
-def _step(momentum: Tensor, sigma: float, largest: float) -> Tensor:
-    """Compute a smooth step (1, 3, i, j, k) along a force, of length `largest` in voxels."""
-    step = gaussian(momentum, sigma)
-    length = step.square().sum(dim=1).max().sqrt()
-    return step.mul_(largest / length.clamp(min=1e-12))
-
-
 def _stalled(history: list[float], settings: Refinement) -> bool:
     """Return whether the last steps improved the similarity by less than the tolerance."""
-    if len(history) <= settings.patience:
+    checks = max(settings.patience // INTERVAL, 1)
+    if len(history) <= checks:
         return False
-    return history[-1] - history[-1 - settings.patience] < settings.tolerance
+    return history[-1] - history[-1 - checks] < settings.tolerance

@@ -26,21 +26,29 @@ class Network(Protocol):
     """Interface of the networks: a PyTorch module trained in successive stages."""
 
     @property
-    def spacings(self) -> Sequence[float]: ...
+    def spacings(self) -> Sequence[float]:
+        """Voxel size (mm) at which each stage is trained."""
 
-    def cost(self, pair: Pair, objective: Objective, stage: int) -> Tensor: ...
+    def cost(self, pair: Pair, objective: Objective, stage: int) -> Tensor:
+        """Compute the cost of a pair in one stage."""
 
-    def deform(self, pair: Pair) -> MidpointDeformation: ...
+    def deform(self, pair: Pair) -> MidpointDeformation:
+        """Predict the deformation of a pair, without gradients."""
 
-    def initialize_stage(self, stage: int) -> None: ...
+    def initialize_stage(self, stage: int) -> None:
+        """Initialize the weights of a stage before it is trained."""
 
-    def is_untrained(self, stage: int) -> bool: ...
+    def is_untrained(self, stage: int) -> bool:
+        """Return whether a stage still has its initial weights."""
 
-    def parameters(self) -> Iterator[nn.Parameter]: ...
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Return the trainable weights."""
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]:
+        """Return the weights by name."""
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any: ...
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any:
+        """Replace the weights by those of a state dictionary."""
 
 
 @dataclass(frozen=True)

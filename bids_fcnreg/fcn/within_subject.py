@@ -74,7 +74,6 @@ def register_within_subject(
     masks: Sequence[Image],
     *,
     device: str = "cpu",
-    settings: Refinement = WITHIN_SUBJECT_REFINEMENT,
 ) -> WithinSubject:
     """Register images of one person to a space in their middle.
 
@@ -86,8 +85,6 @@ def register_within_subject(
         Brain masks on the grids of their images.
     device : str
         Name; see `resolve_device`.
-    settings : Refinement
-        How gently they are deformed.
 
     Returns
     -------
@@ -107,9 +104,10 @@ def register_within_subject(
         tuple(Transform((Affine(np.linalg.inv(matrix)),)) for matrix in rigid),
     )
     # The first mean image is blurred: its finest detail is not worth following.
-    rough = replace(settings, spacings=settings.spacings[:-1])
+    fine = WITHIN_SUBJECT_REFINEMENT
+    rough = replace(fine, spacings=fine.spacings[:-1])
     for number in range(ROUNDS):
-        chosen = settings if number == ROUNDS - 1 else rough
+        chosen = fine if number == ROUNDS - 1 else rough
         current = _update(current, images, masks, rigid, chosen, torch_device)
     return current
 

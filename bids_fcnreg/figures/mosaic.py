@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from PIL import Image
 from scipy.ndimage import map_coordinates
 
 from bids_fcnreg.figures.intensity_window import intensity_window
+from bids_fcnreg.html import render
 
 #: Slices along each axis.
 CUTS = 7
@@ -250,23 +250,9 @@ def write_flicker(path: Path, first: np.ndarray, second: np.ndarray, names: Sequ
         Captions, written into the corners.
     """
     height, width = first.shape[:2]
-    layers = []
-    for kind, picture, name in zip(("back", "front"), (second, first), names[::-1], strict=True):
-        layers.append(
-            f'<g class="{kind}"><image width="{width}" height="{height}" '
-            f'xlink:href="data:image/jpeg;base64,{_jpeg(picture)}"/>'
-            f'<text x="8" y="{height - 10}">{escape(name)}</text></g>'
-        )
-    path.write_text(
-        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'viewBox="0 0 {width} {height}" width="100%">'
-        "<style>@keyframes flicker { 0%, 45% { opacity: 1 } 55%, 100% { opacity: 0 } } "
-        "svg text { fill: white; font: 16px sans-serif } "
-        "svg:hover .front, svg:active .front "
-        "{ animation: flicker 1s linear infinite alternate }</style>"
-        f"{''.join(layers)}</svg>\n",
-        encoding="utf-8",
-    )
+    layers = zip(("back", "front"), map(_jpeg, (second, first)), names[::-1], strict=True)
+    text = render("flicker.svg.j2", width=width, height=height, layers=layers)
+    path.write_text(text, encoding="utf-8")
     return path
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nipype.interfaces.base import (
     BaseInterfaceInputSpec,
@@ -15,10 +14,14 @@ from nipype.interfaces.base import (
     traits,
 )
 
+from bids_fcnreg.html import render
 from bids_fcnreg.io.spatial_image import open_image
 from bids_fcnreg.qc.asymmetry import asymmetry
 from bids_fcnreg.qc.metrics import REGISTRATION_METRICS
 from bids_fcnreg.qc.verdict import EXPLANATION, judge, reference_bounds
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 _VERDICT_TEXTS = {
     "good": "good, all metrics are within their bounds",
@@ -89,16 +92,16 @@ class QualityTable(SimpleInterface):
         return runtime
 
 
-def verdict_html(quality: dict[str, Any], space: str) -> str:
+def verdict_html(quality: dict[str, Any], space: str) -> Markup:
     """Format the verdict on a registration to a space as an HTML fragment."""
     level, reason = quality["verdict"], quality["verdict_reason"]
-    text = escape(f"{space}: {_VERDICT_TEXTS[level]}{reason or ''}")
-    return f"<p class='{level}'>{text}</p>\n"
+    text = f"{space}: {_VERDICT_TEXTS[level]}{reason or ''}"
+    return render("verdict.html.j2", level=level, text=text)
 
 
 def quality_html(
     quality: dict[str, Any], fixed: str, what: str = "Template", ranges: bool = True
-) -> str:
+) -> Markup:
     """Format the quality metrics of one registration as an HTML fragment.
 
     Parameters
@@ -110,26 +113,17 @@ def quality_html(
     ranges : bool
         Whether to show the usual ranges.
     """
-    lines = ["<table>", _row(what, fixed)]
     usual = reference_bounds(quality["mode"]) if ranges else {}
+    rows = [(what, fixed, "")]
     for metric in REGISTRATION_METRICS:
         if metric.key in quality:
             note = usual[metric.key].describe(metric) if metric.key in usual else ""
-            lines.append(_row(metric.title, metric.read(quality), note))
-    lines += [_row("Mode", quality["mode"]), _row("Device", quality["device"])]
-    lines.append(_row("Weights (hash)", f"{quality['weights'] or 'none':.12}"))
-    seconds = ", ".join(f"{stage} {s:.1f}" for stage, s in quality["seconds"].items())
-    lines += [_row("Seconds", seconds), "</table>"]
-    if ranges:
-        lines.append(f"<p class='elem-caption'>{EXPLANATION}</p>")
-    return "\n".join(lines) + "\n"
-
-
-def _row(name: str, value: str, note: str = "") -> str:
-    """Format a row of three columns; a value without a note spans two."""
-    cells = (
-        f"<td>{escape(value)}</td><td>{escape(note)}</td>"
-        if note
-        else f"<td colspan='2'>{escape(value)}</td>"
-    )
-    return f"<tr><th>{escape(name)}</th>{cells}</tr>"
+            rows.append((metric.title, metric.read(quality), note))
+    others = {
+        "Mode": quality["mode"],
+        "Device": quality["device"],
+        "Weights (hash)": f"{quality['weights'] or 'none':.12}",
+        "Seconds": ", ".join(f"{stage} {s:.1f}" for stage, s in quality["seconds"].items()),
+    }
+    rows += [(name, value, "") for name, value in others.items()]
+    return render("quality.html.j2", rows=rows, explanation=EXPLANATION if ranges else None)

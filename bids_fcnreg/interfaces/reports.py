@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ from nipype.interfaces.base import (
     isdefined,
     traits,
 )
+
+from bids_fcnreg.html import render
 
 
 class _ReportOutputSpec(TraitedSpec):
@@ -65,7 +66,9 @@ class Summary(SimpleInterface):
             "Requested device": self.inputs.device,
             "Versions": ", ".join(f"{name} {v}" for name, v in self.inputs.versions.items()),
         }
-        self._results["out_file"] = str(write_table(Path(runtime.cwd) / "summary.html", rows))
+        path = Path(runtime.cwd) / "summary.html"
+        path.write_text(render("summary.html.j2", rows=rows), encoding="utf-8")
+        self._results["out_file"] = str(path)
         return runtime
 
 
@@ -81,22 +84,11 @@ def write_errors(path: Path, failures: Mapping[str, str], crash_files: Mapping[s
     crash_files : mapping of str to Path
         Nipype's crash file, with inputs and traceback, of unexpected errors.
     """
-    parts = []
-    for label, message in failures.items():
-        parts.append(f"<p class='failed'><b>{escape(label)}</b>: {escape(message)}</p>")
-        if label in crash_files:
-            text = escape(crash_files[label].read_text(encoding="utf-8", errors="replace"))
-            parts.append(f"<details><summary>Traceback</summary><pre>{text}</pre></details>")
-    path.write_text("\n".join(parts) + "\n", encoding="utf-8")
-    return path
-
-
-def write_table(path: Path, rows: dict[str, str]) -> Path:
-    """Write a table of names and values as an HTML fragment."""
-    lines = [
-        f"<tr><th style='text-align:left;padding-right:2em'>{escape(name)}</th>"
-        f"<td>{escape(str(value))}</td></tr>"
-        for name, value in rows.items()
-    ]
-    path.write_text("\n".join(["<table>", *lines, "</table>"]) + "\n", encoding="utf-8")
+    tracebacks = {
+        label: crash_file.read_text(encoding="utf-8", errors="replace")
+        for label, crash_file in crash_files.items()
+        if label in failures
+    }
+    text = render("errors.html.j2", failures=failures, tracebacks=tracebacks)
+    path.write_text(text, encoding="utf-8")
     return path

@@ -21,8 +21,7 @@ from bids_fcnreg.atomic import write_bytes
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.spatial.grid import Grid
 from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform, pad_to_cover
-from bids_fcnreg.io.itk_field import is_field, read_field
-from bids_fcnreg.resources import available_memory_gb
+from bids_fcnreg.io.itk_field import check_memory, is_field, read_field
 
 #: Displacements are rounded to this number of mm for compression, far below the accuracy.
 ROUNDING = 2.0**-10
@@ -216,7 +215,8 @@ def _transform_types(path: Path) -> list[str]:
         with h5py.File(path, "r", locking=False) as file:
             parts = [file["TransformGroup"][str(n)] for n in range(len(file["TransformGroup"]))]
             _check_vectors(parts)
-            _check_memory(parts, path)
+            # ITK's copy, ours, and one in single precision.
+            check_memory(2.5 * sum(map(_claimed_bytes, parts)), path)
             return [part["TransformType"].asstr()[0] for part in parts]
     if path.suffix == ".mat":
         return [name for name, _, _ in whosmat(path) if name != "fixed"]
@@ -245,17 +245,6 @@ def _check_vectors(parts: list[h5py.Group]) -> None:
         for name, node in part.items():
             if name.endswith("Parameters") and (node.shape is None or node.dtype.kind != "f"):
                 raise ValueError(f"{name} are not numbers")
-
-
-def _check_memory(parts: list[h5py.Group], path: Path) -> None:
-    """Reject transforms that do not fit into memory, which ITK would allocate."""
-    # ITK's copy, ours, and one in single precision.
-    needed = 2.5 * sum(map(_claimed_bytes, parts)) / 1024**3
-    if needed > (available := available_memory_gb()):
-        raise InputError(
-            f"{path} needs {needed:.0f} GB of memory; {available:.1f} GB are available. It may be "
-            "damaged, or on too fine a grid. Compute it again."
-        )
 
 
 def _claimed_bytes(part: h5py.Group) -> float:

@@ -140,7 +140,18 @@ def _check_information(reader: sitk.ImageFileReader, path: Path) -> None:
             "has 3 and 3. Choose a displacement field."
         )
     # The field as it is stored, in single precision, and in voxels.
-    needed = 3 * 16.0 * np.prod(reader.GetSize(), dtype=float) / 1024**3
+    check_memory(3 * 16.0 * np.prod(reader.GetSize(), dtype=float), path)
+
+
+def check_memory(needed_bytes: float, path: Path) -> None:
+    """Reject a file that does not fit into memory.
+
+    Raises
+    ------
+    InputError
+        If it needs more memory than is available.
+    """
+    needed = needed_bytes / 1024**3
     if needed > (available := available_memory_gb()):
         raise InputError(
             f"{path} needs {needed:.0f} GB of memory; {available:.1f} GB are available. It may be "

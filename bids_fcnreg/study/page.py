@@ -6,12 +6,10 @@ import base64
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment
-
 from bids_fcnreg import __version__
+from bids_fcnreg.html import render
 from bids_fcnreg.qc.metrics import COMPARED_METRICS
 from bids_fcnreg.study.tables import (
     MIN_SCANS,
@@ -52,10 +50,9 @@ def make_page(dataset: str, spaces: Sequence[SpacePart]) -> str:
     spaces : sequence of SpacePart
         One part per template space; scans are counted in the first.
     """
-    source = files("bids_fcnreg").joinpath("data", "group.html.j2").read_text(encoding="utf-8")
-    page = Environment(autoescape=True, trim_blocks=True).from_string(source)
     rows = spaces[0].rows
-    return page.render(
+    return render(
+        "group.html.j2",
         dataset=dataset,
         version=__version__,
         done=sum(row.status == "done" for row in rows),

@@ -142,7 +142,7 @@ def train(
 def _loss(
     network: AnatomyFCN, image: np.ndarray, channels: np.ndarray, rng: np.random.Generator
 ) -> Tensor:
-    """Loss on all voxels of the head's structures and a regular sample of the background."""
+    """Compute the loss on the head's structures and a regular sample of the background."""
     target = torch.from_numpy(channels).flatten().long()
     sampled = torch.zeros_like(target, dtype=torch.bool)
     sampled[int(rng.integers(BACKGROUND_STRIDE)) :: BACKGROUND_STRIDE] = True

@@ -37,19 +37,9 @@ MERGED = {
 
 #: Left and right label of each paired structure, those of `MERGED` included.
 PAIRS = (
-    *((2, 41), (3, 42), (4, 43), (5, 44), (7, 46), (8, 47), (10, 49), (11, 50), (12, 51)),
-    *(
-        (13, 52),
-        (17, 53),
-        (18, 54),
-        (26, 58),
-        (28, 60),
-        (25, 57),
-        (30, 62),
-        (136, 163),
-        (137, 164),
-    ),
-)
+    (2, 41), (3, 42), (4, 43), (5, 44), (7, 46), (8, 47), (10, 49), (11, 50), (12, 51),
+    (13, 52), (17, 53), (18, 54), (26, 58), (28, 60), (25, 57), (30, 62), (136, 163), (137, 164),
+)  # fmt: skip
 
 #: Labels from this value up are outside of the brain (skull, scalp, eyes, ...).
 FIRST_EXTRACEREBRAL = 500
@@ -162,7 +152,7 @@ def simulate(anatomy: LabelMap, rng: np.random.Generator) -> tuple[np.ndarray, n
 def _random_affine(
     centre: np.ndarray, shape: Sequence[int], flipped: bool, rng: np.random.Generator
 ) -> np.ndarray:
-    """Matrix (4, 4) from voxels of the image to voxels of the label map."""
+    """Return the matrix (4, 4) from voxels of the image to voxels of the label map."""
     angles = rng.uniform(-45, 45, 3) if rng.random() < 0.1 else rng.normal(0, 10, 3)
     rotation = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
     size = rng.uniform(0.65, 1.0) if rng.random() < 0.15 else rng.uniform(0.88, 1.15)
@@ -177,7 +167,7 @@ def _random_affine(
 
 
 def _random_displacement(shape: Sequence[int], rng: np.random.Generator) -> np.ndarray:
-    """Diffeomorphic displacement (3, i, j, k), in image voxels, on a grid of `_COARSE` mm."""
+    """Sample a diffeomorphic displacement (3, i, j, k), in image voxels, every `_COARSE` mm."""
     factor = _COARSE / SPACING
     coarse = [int(np.ceil(size / factor)) + 1 for size in shape]
     velocity = np.zeros((3, *coarse), dtype=np.float32)
@@ -200,7 +190,7 @@ def _random_displacement(shape: Sequence[int], rng: np.random.Generator) -> np.n
 def _random_contrast(
     labels: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean intensity and spread of each label, both (n,) float32; left and right have the same."""
+    """Sample mean and spread of each label, both (n,) float32; left and right have the same."""
     if rng.random() < 0.5:
         name = list(CONTRASTS)[rng.choice(len(CONTRASTS), p=[0.4, 0.25, 0.25, 0.1])]
         means = _contrast_like(CONTRASTS[name], labels, rng)
@@ -224,7 +214,7 @@ def _random_contrast(
 def _contrast_like(
     intensities: dict[int, float], labels: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Mean intensities (n,) of the order of a real contrast."""
+    """Sample mean intensities (n,) in the order of a real contrast."""
     left = {right: left for left, right in PAIRS}
     means = rng.uniform(0, 1.1, len(labels))
     for n, label in enumerate(labels.tolist()):
@@ -245,7 +235,7 @@ def _render(
     shape: tuple[int, int, int],
     seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Intensities and nearest label indices (i, j, k) at the deformed voxels of the image.
+    """Return intensities and nearest label indices (i, j, k) at the deformed image voxels.
 
     An intensity is the trilinear average of those of the eight labels around: partial volume.
     """
@@ -296,14 +286,14 @@ def _render(
 
 
 def _smooth_noise(shape: Sequence[int], size: float, rng: np.random.Generator) -> np.ndarray:
-    """Random field (i, j, k) of standard deviation 1 whose features are of `size` voxels."""
+    """Sample a field (i, j, k) of standard deviation 1 whose features are of `size` voxels."""
     knots = [max(2, int(np.ceil(length / size)) + 1) for length in shape]
     field = rng.standard_normal(knots).astype(np.float32)
     return _resample(field, [_linear(length, n) for length, n in zip(shape, knots, strict=True)])
 
 
 def _linear(length: int, knots: int) -> np.ndarray:
-    """Matrix (length, knots) of linear interpolation between equidistant knots."""
+    """Return the matrix (length, knots) of linear interpolation between equidistant knots."""
     place = np.linspace(0, knots - 1, length)
     return np.maximum(0, 1 - np.abs(place[:, None] - np.arange(knots))).astype(np.float32)
 
@@ -317,7 +307,7 @@ def _resample(volume: np.ndarray, matrices: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _random_bias(shape: Sequence[int], rng: np.random.Generator) -> np.ndarray:
-    """Multiplicative bias field (i, j, k)."""
+    """Sample a multiplicative bias field (i, j, k)."""
     size = rng.uniform(20, 60)
     return np.exp(rng.uniform(0, 0.35) * _smooth_noise(shape, size, rng))
 
@@ -325,7 +315,7 @@ def _random_bias(shape: Sequence[int], rng: np.random.Generator) -> np.ndarray:
 def _with_lesion(
     image: np.ndarray, labels: np.ndarray, means: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Image with cavities or lesions in its brain: blobs of another intensity."""
+    """Add cavities or lesions to the brain: blobs of another intensity."""
     brain = (labels > 0) & (labels < FIRST_EXTRACEREBRAL) & (labels != 24)
     size = rng.uniform(4, 22)
     field = _smooth_noise(image.shape, size, rng)
@@ -337,7 +327,7 @@ def _with_lesion(
 
 
 def _acquire(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Image as a scanner would give it: blurred, in slices of some thickness, noisy."""
+    """Acquire an image as a scanner does: blurred, in slices of some thickness, noisy."""
     voxels = np.ones(3)  # size of acquired voxels, in those of the image
     drawn = rng.random()
     if drawn < 0.35:
@@ -362,7 +352,7 @@ def _acquire(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _slice_profiles(length: int, acquired: int, blur: float) -> np.ndarray:
-    """Matrix (acquired, length) that averages voxels under Gaussian slice profiles."""
+    """Return a matrix (acquired, length) that averages voxels under Gaussian slice profiles."""
     place = np.linspace(0, length - 1, acquired)
     distance = place[:, None] - np.arange(length)
     profile = np.exp(-0.5 * (distance / max(blur, 0.2)) ** 2)
@@ -372,7 +362,7 @@ def _slice_profiles(length: int, acquired: int, blur: float) -> np.ndarray:
 def _preprocess(
     image: np.ndarray, labels: np.ndarray, channels: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Image and channels as others may have preprocessed them: without skull, face, or parts."""
+    """Preprocess image and channels as others may have: remove skull, face or other parts."""
     fill = 0.0 if rng.random() < 0.8 else rng.uniform(-1, 1)
     brain = (labels > 0) & (labels < FIRST_EXTRACEREBRAL)
     drawn = rng.random()
@@ -388,7 +378,7 @@ def _preprocess(
 
 
 def _random_mask(brain: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Mask of a brain extraction that is exact or rough, with or without the CSF around."""
+    """Simulate a brain mask that is exact or rough, with or without the CSF around."""
     mask = brain & (labels != 24) if rng.random() < 0.4 else brain
     if mask is not brain:
         mask = ndimage.binary_closing(mask, iterations=2)
@@ -400,7 +390,7 @@ def _random_mask(brain: np.ndarray, labels: np.ndarray, rng: np.random.Generator
 
 
 def _face(shape: Sequence[int], brain: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Part in front of and below an oblique plane that just misses the brain."""
+    """Return the part in front of and below an oblique plane that just misses the brain."""
     normal = np.array([rng.normal(0, 0.05), 1.0, -rng.uniform(0.3, 1.2)], dtype=np.float32)
     along = [
         weight * np.arange(n, dtype=np.float32) for weight, n in zip(normal, shape, strict=True)
@@ -412,7 +402,7 @@ def _face(shape: Sequence[int], brain: np.ndarray, rng: np.random.Generator) -> 
 
 
 def _outside_random_box(shape: Sequence[int], rng: np.random.Generator) -> np.ndarray:
-    """Part outside of a field of view that is cut at one or two of its six faces."""
+    """Return the part outside a field of view that is cut at one or two of its six faces."""
     outside = np.zeros(shape, dtype=bool)
     for _ in range(rng.integers(1, 3)):
         axis = int(rng.integers(3))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -25,7 +24,7 @@ from bids_fcnreg.workflows.report import (
     init_atlas_report_wf,
     init_template_report_wf,
 )
-from bids_fcnreg.workflows.resources import voxels_of
+from bids_fcnreg.workflows.resources import node_name, voxels_of
 
 if TYPE_CHECKING:
     from nipype.pipeline import engine as pe
@@ -145,7 +144,7 @@ def init_longitudinal_wf(
             ]),
         ])  # fmt: skip
     for template in templates:
-        name = f"base_{_identifier(template.space)}"
+        name = f"base_{node_name(template.space)}"
         estimate = init_estimate_node(config, template, name=name)
         workflow.connect([
             (base, estimate, [("outputnode.base", "moving"), ("outputnode.mask", "moving_mask")]),
@@ -176,7 +175,7 @@ def init_longitudinal_wf(
                 reference=reference,
                 template=template,
                 atlas=atlas,
-                name=f"changes_{_identifier(template.space)}_{_identifier(atlas.name)}_wf",
+                name=f"changes_{node_name(template.space)}_{node_name(atlas.name)}_wf",
             )
             workflow.connect([
                 (estimate, changes, [("inverse", "inputnode.inverse")]),
@@ -190,12 +189,12 @@ def init_longitudinal_wf(
 
 def subject_wf_name(scan: Scan) -> str:
     """Return the name of the workflow of a subject and session, such as ``sub_01_ses_x_wf``."""
-    return f"{_identifier(scan.label)}_wf"
+    return f"{node_name(scan.label)}_wf"
 
 
 def longitudinal_wf_name(scans: Sequence[Scan]) -> str:
     """Return the name of the workflow of all sessions of a subject, such as ``sub_01_wf``."""
-    return f"{_identifier(f'sub-{scans[0].participant}')}_wf"
+    return f"{node_name(f'sub-{scans[0].participant}')}_wf"
 
 
 @dataclass(frozen=True)
@@ -208,7 +207,7 @@ class _Anatomy:
 
 def _prefix(scan: Scan) -> str:
     """Return the prefix of the names of a session's workflows in that of all sessions."""
-    return f"{_identifier(scan.label)}_"
+    return f"{node_name(scan.label)}_"
 
 
 def _add_anatomy(
@@ -258,7 +257,7 @@ def _connect_template(
     longitudinal: bool = False,
 ) -> LiterateWorkflow:
     """Add the registration to one template, its results and its part of the report."""
-    space, preprocess = _identifier(template.space), anatomy.preprocess
+    space, preprocess = node_name(template.space), anatomy.preprocess
     register = init_register_wf(
         config=config,
         template=template,
@@ -295,7 +294,7 @@ def _connect_atlas(
 ) -> None:
     """Add the propagation of an atlas, its results and its part of the report."""
     preprocess = anatomy.preprocess
-    name = f"{_identifier(template.space)}_{_identifier(atlas.name)}"
+    name = f"{node_name(template.space)}_{node_name(atlas.name)}"
     propagate = init_propagate_wf(
         template=template,
         atlas=atlas,
@@ -309,7 +308,7 @@ def _connect_atlas(
     report = init_atlas_report_wf(
         config=config, scan=scan, template=template, atlas=atlas, name=f"{prefix}report_{name}_wf"
     )
-    stored = workflow.get_node(f"{prefix}outputs_{_identifier(template.space)}_wf")
+    stored = workflow.get_node(f"{prefix}outputs_{node_name(template.space)}_wf")
     workflow.connect([
         (preprocess, propagate, [("outputnode.preproc", "inputnode.reference")]),
     ])  # fmt: skip
@@ -327,8 +326,3 @@ def _connect_fields(
     """Connect outputs of a workflow to inputs of the same name of another."""
     pairs = [(f"outputnode.{field}", f"inputnode.{field}") for field in fields]
     workflow.connect([(source, target, pairs)])
-
-
-def _identifier(label: str) -> str:
-    """Convert a label to part of a node name."""
-    return re.sub(r"\W", "_", label.replace("-", "_"))

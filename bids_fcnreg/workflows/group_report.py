@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +18,7 @@ from bids_fcnreg.interfaces.group import (
     StudyVolumes,
 )
 from bids_fcnreg.study.tables import included_in_mean
+from bids_fcnreg.workflows.resources import field_node, node_name
 
 if TYPE_CHECKING:
     from bids_fcnreg.bids.results import Result
@@ -35,7 +35,6 @@ def init_group_report_wf(
     dataset: str,
     rows: Mapping[str, Sequence[Row]],
     results: Sequence[Result],
-    name: str = "group_wf",
 ) -> pe.Workflow:
     """Make tables, mean images and quality plots of all scans.
 
@@ -49,8 +48,6 @@ def init_group_report_wf(
         All scans, with or without results, by template space.
     results : sequence of Result
         Files of scans with results.
-    name : str
-        Name of the workflow.
 
     Returns
     -------
@@ -58,7 +55,7 @@ def init_group_report_wf(
         Contains a workflow for each space. Writes ``group.html``, and to ``group/`` the tables
         with their data dictionaries and the mean images.
     """
-    workflow = pe.Workflow(name=name, base_dir=str(config.work_dir))
+    workflow = pe.Workflow(name="group_wf", base_dir=str(config.work_dir))
     page = pe.Node(StudyPage(dataset=dataset, spaces=list(rows)), name="page")
     gathered = {}
     for field in ("rows", "means", "distributions"):
@@ -73,7 +70,7 @@ def init_group_report_wf(
             space=space,
             rows=theirs,
             results=done,
-            name=f"{re.sub(r'[^a-zA-Z0-9]', '_', space)}_wf",
+            name=f"{node_name(space)}_wf",
         )
         for field, merge in gathered.items():
             workflow.connect(part, f"outputnode.{field}", merge, f"in{number}")
@@ -98,9 +95,7 @@ def init_space_wf(
     """
     workflow = pe.Workflow(name=name)
     folder = config.output_dir / FOLDER
-    outputnode = pe.Node(
-        niu.IdentityInterface(fields=["rows", "means", "distributions"]), name="outputnode"
-    )
+    outputnode = field_node("outputnode", "rows", "means", "distributions")
     verdicts = {result.label: result.verdict for result in results}
     fields = [asdict(row) | {"verdict": verdicts.get(row.label)} for row in rows]
     quality = pe.Node(

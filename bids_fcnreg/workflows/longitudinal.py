@@ -14,6 +14,7 @@ from bids_fcnreg.interfaces.longitudinal import LongitudinalBase, RegionChange
 from bids_fcnreg.interfaces.registration import Resample
 from bids_fcnreg.workflows.outputs import sink
 from bids_fcnreg.workflows.register import uses_gpu
+from bids_fcnreg.workflows.resources import field_node
 
 if TYPE_CHECKING:
     from bids_fcnreg.bids.atlases import Atlas
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 SESSIONS_GB, SESSION_GB = 2.5, 0.3
 
 
-def init_base_wf(*, config: Config, n_sessions: int, name: str = "base_wf") -> LiterateWorkflow:
+def init_base_wf(*, config: Config, n_sessions: int) -> LiterateWorkflow:
     """Register all sessions of a subject to an unbiased midpoint space.
 
     Parameters
@@ -50,7 +51,7 @@ def init_base_wf(*, config: Config, n_sessions: int, name: str = "base_wf") -> L
     transform1, inverse1, transform2, inverse2, …
         The same for each session, and the inverse.
     """
-    workflow = LiterateWorkflow(name=name)
+    workflow = LiterateWorkflow(name="base_wf")
     workflow.__desc__ = (
         "The sessions of each participant were first registered to each other, rigidly and then "
         "by a smooth deformation, in an unbiased midpoint space [@longitudinal]; their "
@@ -58,16 +59,10 @@ def init_base_wf(*, config: Config, n_sessions: int, name: str = "base_wf") -> L
         "composition of both. "
     )
     numbers = range(1, n_sessions + 1)
-    inputnode = pe.Node(
-        niu.IdentityInterface(
-            fields=[f"{kind}{n}" for kind in ("image", "mask") for n in numbers]
-        ),
-        name="inputnode",
-    )
+    images = [f"{kind}{n}" for kind in ("image", "mask") for n in numbers]
+    inputnode = field_node("inputnode", *images)
     each = [f"{kind}{n}" for kind in ("transform", "inverse") for n in numbers]
-    outputnode = pe.Node(
-        niu.IdentityInterface(fields=["base", "mask", "transforms", *each]), name="outputnode"
-    )
+    outputnode = field_node("outputnode", "base", "mask", "transforms", *each)
     on_gpu = uses_gpu(config.device)
     base = pe.Node(
         LongitudinalBase(
@@ -134,9 +129,7 @@ def init_changes_wf(
         ITK .h5 of each session: maps points of the base to points of the session.
     """
     workflow = LiterateWorkflow(name=name)
-    inputnode = pe.Node(
-        niu.IdentityInterface(fields=["inverse", "base", "transforms"]), name="inputnode"
-    )
+    inputnode = field_node("inputnode", "inverse", "base", "transforms")
     resample = pe.Node(
         Resample(in_file=str(atlas.image), interpolation="label", num_threads=config.omp_nthreads),
         name="resample",

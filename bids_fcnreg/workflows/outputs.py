@@ -11,6 +11,7 @@ from niworkflows.engine.workflows import LiterateWorkflow
 
 from bids_fcnreg.atomic import checksum
 from bids_fcnreg.interfaces.outputs import DerivativesDataSink
+from bids_fcnreg.workflows.resources import field_node
 
 if TYPE_CHECKING:
     from bids_fcnreg.bids.atlases import Atlas
@@ -72,13 +73,13 @@ def init_anat_outputs_wf(
         The files in the derivatives.
     """
     workflow = LiterateWorkflow(name=name)
-    inputnode = _identity("inputnode", "preproc", "mask", "skull_stripped", "runs")
+    inputnode = field_node("inputnode", "preproc", "mask", "skull_stripped", "runs")
     fields = pe.Node(
         niu.Function(function=anatomy_metadata, input_names=["skull_stripped", "runs"]),
         name="fields",
         run_without_submitting=True,
     )
-    outputnode = _identity("outputnode", "preproc", "mask")
+    outputnode = field_node("outputnode", "preproc", "mask")
     preproc = sink(
         config,
         scan,
@@ -120,8 +121,8 @@ def init_template_outputs_wf(
     """
     workflow = LiterateWorkflow(name=name)
     results = ("transform", "inverse", "quality", "preproc_std", "mask_std", "log_jacobian")
-    inputnode = _identity("inputnode", *results, "skull_stripped", "preproc", "mask")
-    outputnode = _identity("outputnode", "transform", "inverse")
+    inputnode = field_node("inputnode", *results, "skull_stripped", "preproc", "mask")
+    outputnode = field_node("outputnode", "transform", "inverse")
     found = dict(template.sources)
     if config.model is not None:
         found[str(config.model)] = checksum(config.model)
@@ -214,7 +215,7 @@ def init_atlas_outputs_wf(
         Transform and image of the propagation: the files in the derivatives.
     """
     workflow = LiterateWorkflow(name=name)
-    inputnode = _identity("inputnode", "labels", "lookup", "volumes", "inverse", "preproc")
+    inputnode = field_node("inputnode", "labels", "lookup", "volumes", "inverse", "preproc")
     naming = {"segmentation": atlas.name, "suffix": "dseg"}
     labels = sink(
         config,
@@ -261,7 +262,3 @@ def _registration(config: Config, maps: str) -> dict[str, Any]:
         "RegistrationMode": config.mode,
         "RandomSeed": config.seed,
     }
-
-
-def _identity(name: str, *fields: str) -> pe.Node:
-    return pe.Node(niu.IdentityInterface(fields=list(fields)), name=name)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nipype.interfaces import utility as niu
-from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from bids_fcnreg.interfaces.brain_extraction import BrainExtraction
@@ -22,15 +20,16 @@ from bids_fcnreg.workflows.resources import (
     PREPROCESS,
     average_of,
     by_content,
+    field_node,
     sized_node,
 )
 
 EXTRACTION = {
-    "auto": "The brain was extracted with {tool}, unless the image was skull-stripped already. ",
-    "force": "The brain was extracted with {tool}. ",
+    "auto": "The brain was extracted with *deepbet* [@deepbet], unless the image was "
+    "skull-stripped already. ",
+    "force": "The brain was extracted with *deepbet* [@deepbet]. ",
     "skip": "The images were skull-stripped already. ",
 }
-TOOLS = {"deepbet": "*deepbet* [@deepbet]", "synthstrip": "*SynthStrip* [@synthstrip]"}
 
 
 def init_preprocess_wf(
@@ -39,7 +38,6 @@ def init_preprocess_wf(
     skull_strip: str,
     omp_nthreads: int,
     has_lesion: bool,
-    extractor: str = "deepbet",
     voxels: int = DEFAULT_VOXELS,
     name: str = "preprocess_wf",
 ) -> LiterateWorkflow:
@@ -55,8 +53,6 @@ def init_preprocess_wf(
         Maximum number of threads per node.
     has_lesion : bool
         Whether there are lesion masks.
-    extractor : {"deepbet", "synthstrip"}
-        Tool for brain extraction; SynthStrip must be installed.
     voxels : int
         Number of voxels of the first T1w.
     name : str
@@ -87,14 +83,10 @@ def init_preprocess_wf(
         `bids_fcnreg.preprocessing.runs.describe_average`.
     """
     workflow = LiterateWorkflow(name=name)
-    workflow.__desc__ = _description(n_runs, skull_strip, has_lesion, extractor)
-    inputnode = pe.Node(niu.IdentityInterface(fields=["t1w", "lesions"]), name="inputnode")
-    outputnode = pe.Node(
-        niu.IdentityInterface(
-            fields=["preproc", "brain", "mask", "exclude", "skull_stripped", "runs"]
-        ),
-        name="outputnode",
-    )
+    workflow.__desc__ = _description(n_runs, skull_strip, has_lesion)
+    inputnode = field_node("inputnode", "t1w", "lesions")
+    results = ("preproc", "brain", "mask", "exclude", "skull_stripped", "runs")
+    outputnode = field_node("outputnode", *results)
     conform = sized_node(Conform(), "conform", PREPROCESS, voxels, iterfield=["in_file"])
     by_content(conform)
     average = sized_node(
@@ -104,7 +96,7 @@ def init_preprocess_wf(
         voxels,
     )
     extract = sized_node(
-        BrainExtraction(mode=skull_strip, extractor=extractor, num_threads=omp_nthreads),
+        BrainExtraction(mode=skull_strip, num_threads=omp_nthreads),
         "extract",
         EXTRACT,
         voxels,
@@ -134,7 +126,7 @@ def init_preprocess_wf(
     return workflow
 
 
-def describe_extraction(text: str, stripped: Sequence[bool], extractor: str = "deepbet") -> str:
+def describe_extraction(text: str, stripped: Sequence[bool]) -> str:
     """Replace the description of mode ``auto`` in a methods text by what it did.
 
     Parameters
@@ -143,23 +135,21 @@ def describe_extraction(text: str, stripped: Sequence[bool], extractor: str = "d
         Description of the workflow.
     stripped : sequence of bool
         Whether each image was skull-stripped in the input.
-    extractor : {"deepbet", "synthstrip"}
-        Tool for brain extraction.
     """
-    tool, already = TOOLS[extractor], sum(stripped)
+    already = sum(stripped)
     if not stripped:
         return text
     if already in (0, len(stripped)):
-        done = EXTRACTION["skip" if already else "force"].format(tool=tool)
+        done = EXTRACTION["skip" if already else "force"]
     else:
         done = (
-            f"The brain was extracted with {tool} in {len(stripped) - already} of "
+            f"The brain was extracted with *deepbet* [@deepbet] in {len(stripped) - already} of "
             f"{len(stripped)} images; the others were skull-stripped already. "
         )
-    return text.replace(EXTRACTION["auto"].format(tool=tool).strip(), done.strip())
+    return text.replace(EXTRACTION["auto"].strip(), done.strip())
 
 
-def _description(n_runs: int, skull_strip: str, has_lesion: bool, extractor: str) -> str:
+def _description(n_runs: int, skull_strip: str, has_lesion: bool) -> str:
     """Describe the workflow for the methods section of a paper."""
     parts = []
     if n_runs > 1:
@@ -167,7 +157,7 @@ def _description(n_runs: int, skull_strip: str, has_lesion: bool, extractor: str
             f"The {n_runs} T1w runs of the session were averaged after rigid alignment, excluding "
             "runs that were not similar to the first. "
         )
-    parts.append(EXTRACTION[skull_strip].format(tool=TOOLS[extractor]))
+    parts.append(EXTRACTION[skull_strip])
     parts.append(
         "Intensity non-uniformity inside the brain was corrected with N4 [@n4], and intensities "
         "were scaled so that their 98th percentile inside the brain is 100. "

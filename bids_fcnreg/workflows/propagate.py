@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from bids_fcnreg.interfaces.region_volumes import RegionVolumes
 from bids_fcnreg.interfaces.registration import Resample
-from bids_fcnreg.workflows.resources import DEFAULT_VOXELS, PLAIN_GB, PROPAGATE, sized_node
+from bids_fcnreg.workflows.resources import (
+    DEFAULT_VOXELS,
+    PLAIN_GB,
+    PROPAGATE,
+    field_node,
+    sized_node,
+)
 
 if TYPE_CHECKING:
     from bids_fcnreg.bids.atlases import Atlas
@@ -62,10 +67,8 @@ def init_propagate_wf(
         "the T1w through the inverse transform, with the label of the largest trilinear weight in "
         "each voxel, and the volume of every region was computed there. "
     )
-    inputnode = pe.Node(niu.IdentityInterface(fields=["inverse", "reference"]), name="inputnode")
-    outputnode = pe.Node(
-        niu.IdentityInterface(fields=["labels", "lookup", "volumes"]), name="outputnode"
-    )
+    inputnode = field_node("inputnode", "inverse", "reference")
+    outputnode = field_node("outputnode", "labels", "lookup", "volumes")
     resample = sized_node(
         Resample(in_file=str(atlas.image), interpolation="label", num_threads=omp_nthreads),
         "resample",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
@@ -18,6 +17,7 @@ from bids_fcnreg.workflows.resources import (
     PLAIN_GB,
     RESAMPLE,
     by_content,
+    field_node,
     register_of,
     sized_node,
     voxels_of,
@@ -89,18 +89,10 @@ def init_register_wf(
     )
     through = ["base_transform", "base_inverse", "base_quality"]
     through += ["within_transform", "within_inverse"]
-    inputnode = pe.Node(
-        niu.IdentityInterface(
-            fields=["preproc", "brain", "mask", "exclude", *(through if longitudinal else [])]
-        ),
-        name="inputnode",
-    )
-    outputnode = pe.Node(
-        niu.IdentityInterface(
-            fields=["transform", "inverse", "quality", "preproc_std", "mask_std", "log_jacobian"]
-        ),
-        name="outputnode",
-    )
+    given = ["preproc", "brain", "mask", "exclude", *(through if longitudinal else [])]
+    inputnode = field_node("inputnode", *given)
+    results = ("transform", "inverse", "quality", "preproc_std", "mask_std", "log_jacobian")
+    outputnode = field_node("outputnode", *results)
     reference, voxels = str(template.t1w), voxels_of(template.t1w)
     threads = config.omp_nthreads
     if longitudinal:
@@ -123,10 +115,7 @@ def init_register_wf(
         (inputnode, estimate, [("brain", "moving"), ("mask", "moving_mask")]),
         (inputnode, to_template, [("preproc", "preproc"), ("mask", "mask")]),
         (estimate, to_template, [("transform", "transform")]),
-        (estimate, outputnode, [
-            ("transform", "transform"),
-            ("inverse", "inverse"),
-        ]),
+        (estimate, outputnode, [("transform", "transform"), ("inverse", "inverse")]),
         (estimate, judge, [("quality", "quality")]),
         (to_template, judge, [("log_jacobian", "log_jacobian"), ("mask_std", "mask")]),
         (judge, outputnode, [("quality", "quality")]),

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
@@ -17,7 +16,7 @@ from bids_fcnreg.interfaces.pictures import Deformation, Flicker, Slices
 from bids_fcnreg.interfaces.quality import QualityTable
 from bids_fcnreg.interfaces.reports import Summary
 from bids_fcnreg.workflows.outputs import sink
-from bids_fcnreg.workflows.resources import DEFORMATION, DRAW, sized_node, voxels_of
+from bids_fcnreg.workflows.resources import DEFORMATION, DRAW, field_node, sized_node, voxels_of
 
 if TYPE_CHECKING:
     from bids_fcnreg.bids.atlases import Atlas
@@ -61,7 +60,7 @@ def init_anat_report_wf(
         `bids_fcnreg.preprocessing.runs.describe_average`.
     """
     workflow = LiterateWorkflow(name=name)
-    inputnode = _identity("preproc", "mask", "skull_stripped", "runs")
+    inputnode = field_node("inputnode", "preproc", "mask", "skull_stripped", "runs")
     summary = pe.Node(
         Summary(
             t1w=[path.name for path in scan.t1w],
@@ -108,7 +107,7 @@ def init_template_report_wf(
         JSON of the quality metrics.
     """
     workflow = LiterateWorkflow(name=name)
-    inputnode = _identity("preproc_std", "transform", "quality")
+    inputnode = field_node("inputnode", "preproc_std", "transform", "quality")
     voxels = voxels_of(template.t1w)
     flicker = sized_node(
         Flicker(
@@ -134,27 +133,21 @@ def init_template_report_wf(
         voxels,
     )
     table = pe.Node(QualityTable(space=template.space), name="table", run_without_submitting=True)
-    naming = {"space": template.space}
-    ds_contours = _figure_sink(
-        config, scan, "ds_contours", desc="contours", suffix="T1w", **naming
-    )
-    ds_flicker = _figure_sink(config, scan, "ds_flicker", desc="flicker", suffix="T1w", **naming)
-    ds_deformation = _figure_sink(
-        config, scan, "ds_deformation", desc="deformation", suffix="T1w", **naming
-    )
-    ds_table = _figure_sink(config, scan, "ds_table", desc="quality", suffix="xfm", **naming)
-    ds_verdict = _figure_sink(config, scan, "ds_verdict", desc="verdict", suffix="xfm", **naming)
     workflow.connect([
         (inputnode, flicker, [("preproc_std", "before")]),
         (inputnode, deformation, [("preproc_std", "background"), ("transform", "transform")]),
-        (flicker, ds_flicker, [("out_file", "in_file")]),
-        (deformation, ds_deformation, [("out_file", "in_file")]),
         (inputnode, contours, [("preproc_std", "background")]),
         (inputnode, table, [("quality", "quality")]),
-        (contours, ds_contours, [("out_file", "in_file")]),
-        (table, ds_table, [("out_file", "in_file")]),
-        (table, ds_verdict, [("verdict", "in_file")]),
     ])  # fmt: skip
+    for made, output, name, desc, suffix in (
+        (contours, "out_file", "ds_contours", "contours", "T1w"),
+        (flicker, "out_file", "ds_flicker", "flicker", "T1w"),
+        (deformation, "out_file", "ds_deformation", "deformation", "T1w"),
+        (table, "out_file", "ds_table", "quality", "xfm"),
+        (table, "verdict", "ds_verdict", "verdict", "xfm"),
+    ):
+        store = _figure_sink(config, scan, name, space=template.space, desc=desc, suffix=suffix)
+        workflow.connect(made, output, store, "in_file")
     return workflow
 
 
@@ -171,7 +164,7 @@ def init_atlas_report_wf(
         TSV of index and name of the labels.
     """
     workflow = LiterateWorkflow(name=name)
-    inputnode = _identity("preproc", "mask", "labels", "lookup")
+    inputnode = field_node("inputnode", "preproc", "mask", "labels", "lookup")
     overlay = sized_node(Slices(), "overlay", DRAW, voxels_of(scan.t1w[0]))
     ds_overlay = _figure_sink(
         config, scan, "ds_overlay", segmentation=atlas.name, desc=template.space, suffix="dseg"
@@ -195,7 +188,3 @@ def _weights(config: Config) -> str:
 
 def _figure_sink(config: Config, scan: Scan, name: str, **naming: str) -> pe.Node:
     return sink(config, scan, name, datatype="figures", **naming)
-
-
-def _identity(*fields: str) -> pe.Node:
-    return pe.Node(niu.IdentityInterface(fields=list(fields)), name="inputnode")

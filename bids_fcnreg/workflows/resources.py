@@ -6,12 +6,14 @@ million of a scan, and rounded up by a third or more.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 
 from bids_fcnreg.fcn.modes import MODES
@@ -99,6 +101,16 @@ def sized_node(interface: Any, name: str, demand: Demand, voxels: int, **options
     node = kind(interface, name=name, mem_gb=demand.memory_gb(voxels), **options)
     node.expected_seconds = demand.seconds(voxels, node.n_procs)
     return node
+
+
+def node_name(label: str) -> str:
+    """Convert a label to a part of the name of a node."""
+    return re.sub(r"\W", "_", label)
+
+
+def field_node(name: str, *fields: str) -> pe.Node:
+    """Make the node of the inputs or outputs of a workflow."""
+    return pe.Node(IdentityInterface(fields=list(fields)), name=name)
 
 
 def by_content(node: pe.Node) -> pe.Node:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from nipype.pipeline import engine as pe
 from bids_fcnreg.interfaces.registration import Resample
 from bids_fcnreg.interfaces.study_template import Align, MeanImage, MeanShape
 from bids_fcnreg.workflows.register import init_estimate_node
-from bids_fcnreg.workflows.resources import RESAMPLE, sized_node, voxels_of
+from bids_fcnreg.workflows.resources import RESAMPLE, node_name, sized_node, voxels_of
 
 if TYPE_CHECKING:
     from bids_fcnreg.bids.scan import Scan
@@ -47,16 +46,12 @@ class Member:
     @property
     def wf_name(self) -> str:
         """Name of its part of a workflow."""
-        return f"{self._identifier}_wf"
+        return f"{node_name(self.scan.label)}_wf"
 
     @property
     def resample_wf_name(self) -> str:
         """Name of its second part, which depends on the first part of all members."""
-        return f"{self._identifier}_resample_wf"
-
-    @property
-    def _identifier(self) -> str:
-        return re.sub(r"\W", "_", self.scan.label.replace("-", "_"))
+        return f"{node_name(self.scan.label)}_resample_wf"
 
 
 @dataclass(frozen=True)
@@ -132,7 +127,8 @@ def init_start_wf(
             mem_gb=1.0,
         )
         part.add_nodes([align])
-        _connect_member(workflow, part, "align", _init_resample_wf(member, anchor, threads))
+        resample = _init_resample_wf(member, anchor, threads)
+        workflow.connect(part, "align.transform", resample, "chain.in2")
     _connect_averages(workflow, members, "align", shape, mean)
     return workflow
 
@@ -174,7 +170,7 @@ def init_iteration_wf(
         register.inputs.moving_mask = str(member.mask)
         part.add_nodes([register])
         resample = _init_resample_wf(member, template, config.omp_nthreads)
-        _connect_member(workflow, part, "estimate", resample)
+        workflow.connect(part, "estimate.transform", resample, "chain.in2")
     _connect_averages(workflow, members, "estimate", shape, mean)
     return workflow
 
@@ -224,13 +220,6 @@ def _init_resample_wf(member: Member, template: Template, threads: int) -> pe.Wo
         )
         workflow.connect(chain, "out", node, "transform")
     return workflow
-
-
-def _connect_member(
-    workflow: pe.Workflow, part: pe.Workflow, registration: str, resample: pe.Workflow
-) -> None:
-    """Connect both parts of a member: registration, and resampling after all registrations."""
-    workflow.connect(part, f"{registration}.transform", resample, "chain.in2")
 
 
 def _connect_averages(

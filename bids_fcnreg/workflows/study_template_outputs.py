@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from bids_fcnreg.interfaces.study_template import CollapseTransforms, TissueMaps
 from bids_fcnreg.workflows.group_report import publish_node
 from bids_fcnreg.workflows.outputs import sink
 from bids_fcnreg.workflows.register import init_estimate_node
+from bids_fcnreg.workflows.resources import node_name
 
 if TYPE_CHECKING:
     from bids_fcnreg.bids.templates import Template
@@ -107,7 +107,7 @@ def init_finish_wf(
     workflow = pe.Workflow(name="finish", base_dir=str(base_dir))
     name = template.name
     for anchor in anchors:
-        space = re.sub(r"\W", "_", anchor.space)
+        space = node_name(anchor.space)
         register = init_estimate_node(config, template, name=f"register_{space}")
         register.inputs.moving = str(anchor.t1w)
         register.inputs.moving_mask = str(anchor.mask)

@@ -1,16 +1,15 @@
 """The messages that the docs quote are those that the program prints.
 
-The docs quote messages in three ways: in *italics* (beginning with a capital letter, ``warning``,
-``--`` or ``…``), as cells of tables whose column is "what is said", and as code of at least four
-plain words. In a quote, … stands for anything; words in capitals and values stand for what the
-program fills in.
+The docs quote messages in two ways: in *italics* (beginning with a capital letter, ``warning``,
+``--`` or ``…``), and as code of at least four plain words. In a quote, … stands for anything;
+words in capitals and values stand for what the program fills in.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +28,6 @@ _LEAST_SHARE = 0.5
 
 _ITALICS = re.compile(r"(?<![\\*\w])\*(?![*\s])((?:\\.|[^*\\])+?)(?<!\s)\*(?![*\w])", re.DOTALL)
 _MESSAGE = re.compile(r"[A-Z]|warning:|--|…")
-_SAID = "what is said"
 #: Begins a text in a traceback, of which the rest is reported.
 _NAME_OF_ERROR = re.compile(r"^(?:\w+\.)*\w+Error: ")
 
@@ -58,21 +56,7 @@ def quotes(page: str) -> list[str]:
         found += [
             one for one in _ITALICS.findall(block) if _MESSAGE.match(one) and "](" not in one
         ]
-    found += _said_in_tables(prose)
     return [" ".join(one.replace("\\", "").replace("`", "").split()) for one in found]
-
-
-def _said_in_tables(prose: str) -> Iterator[str]:
-    """Cells below "what is said", but for those that begin with "nothing"."""
-    column = None
-    for line in prose.splitlines():
-        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
-        if not line.startswith("|"):
-            column = None
-        elif _SAID in cells:
-            column = cells.index(_SAID)
-        elif column is not None and not re.match(r"-|nothing\b|\*", cells[column]):
-            yield cells[column]
 
 
 def templates(folder: Path = PACKAGE) -> frozenset[str]:
@@ -249,13 +233,10 @@ def test_quotes_are_found_in_pages():
 this `x y`.* and `four plain words here`.
 | message | do |\n|---|---|\n| *One: …*, *… two.* | *no* |
 
-| what | what is said | code |\n|---|---|---|\n| `a` | It is bad. | 2 |\n| b | nothing: fine | 0 |
-
 ```\n*Not this one*\n```
 The glob `*/[ses-*` is none; `bids_fcnreg DIR OUT group` neither.
 """
     assert sorted(quotes(page)) == [
-        "It is bad.",
         "One: …",
         "The message FILE * is this x y.",
         "four plain words here",

@@ -1,4 +1,8 @@
-"""Kernel that smooths volumes; see `kernels`.
+"""Kernels that smooth volumes; see `kernels`.
+
+A plane is smoothed along i into memory that fits the cache, and its rows from there along j and k.
+The inner loops run along k, where neighbours in memory are neighbours in space. Their indices are
+unsigned: numba would check signed ones for negative values.
 
 Kernels call only functions of their own file: numba's cache notices changes in that file alone.
 """
@@ -9,20 +13,27 @@ import numpy as np
 
 from bids_fcnreg.fcn.cpu.compiler import compiled
 
+#: Plain numbers would turn single into double precision.
+ZERO, ONE = np.float32(0), np.float32(1)
+
+#: Unsigned integer of the size of a pointer.
+U = np.uint64
+
+#: One filter, or its scale factors, along i, j and k.
+_Triple = tuple[np.ndarray, np.ndarray, np.ndarray]
+
 
 @compiled
 def gaussian(
     first: int,
     stop: int,
     data: np.ndarray,
-    weights: tuple[np.ndarray, np.ndarray, np.ndarray],
-    scales: tuple[np.ndarray, np.ndarray, np.ndarray],
+    weights: _Triple,
+    scales: _Triple,
+    rows: np.ndarray,
     smooth: np.ndarray,
 ) -> None:
     """Smooth planes of a volume along i, j and k.
-
-    A plane is smoothed along i into memory that fits the cache, and its rows from there along j
-    and k. The inner loops run along k, where neighbours in memory are neighbours in space.
 
     Parameters
     ----------
@@ -34,75 +45,163 @@ def gaussian(
         The filters of the axes from their centres outwards.
     scales : arrays (i,), (j,), (k,)
         Factors that make each voxel's weights sum to one.
+    rows : int array (i, j, 2)
+        First voxel of each row along k to compute, and one past the last.
     smooth : array (channels, i, j, k)
-        Output.
+        Output; voxels outside `rows` are left as they are.
     """
-    channels, size_i, size_j, size_k = data.shape
-    weights_i, weights_j, weights_k = weights
-    scales_i, scales_j, scales_k = scales
-    radius = weights_k.size - 1
-    plane = np.empty((size_j, size_k), np.float32)
-    padded = np.zeros(size_k + 2 * radius, np.float32)  # a row with zeros beyond its ends
-    row = padded[radius : radius + size_k]
-    for channel in range(channels):
-        rows = data[channel].reshape(size_i * size_j, size_k)
-        for i in range(first, stop):
+    channels, _, size_j, size_k = data.shape
+    near = np.empty((size_j, 2), np.int64)
+    plane, padded = _buffers(size_j, size_k, weights)
+    for i in range(first, stop):
+        _find_neighbours(near, rows[i], weights, size_k)
+        for channel in range(channels):
+            _smooth_along_i(plane, data[channel], i, near, weights)
             for j in range(size_j):
-                _blend(plane[j], rows, i * size_j + j, size_j, i, size_i - 1 - i, weights_i)
-            for j in range(size_j):
-                _blend(row, plane, j, 1, j, size_j - 1 - j, weights_j)
-                target = smooth[channel, i, j]
-                weight = weights_k[0]
-                for k in range(size_k):
-                    target[k] = weight * row[k]
-                for step in range(1, radius + 1):
-                    weight = weights_k[step]
-                    left = padded[radius - step : radius - step + size_k]
-                    right = padded[radius + step : radius + step + size_k]
-                    for k in range(size_k):
-                        target[k] += weight * (left[k] + right[k])
-                scale = scales_i[i] * scales_j[j]
-                for k in range(size_k):
-                    target[k] *= scale * scales_k[k]
+                low, high = rows[i, j, 0], rows[i, j, 1]
+                if low < high:
+                    target = smooth[channel, i, j]
+                    _smooth_row(target, padded, plane, i, j, low, high, weights, scales)
 
 
 @compiled
-def _blend(
-    target: np.ndarray,
+def blend(
+    first: int,
+    stop: int,
+    data: np.ndarray,
+    weights: _Triple,
+    scales: _Triple,
+    wide_weights: _Triple,
+    wide_scales: _Triple,
+    share: np.ndarray,
     rows: np.ndarray,
-    centre: int,
-    stride: int,
-    before: int,
-    after: int,
-    weights: np.ndarray,
+    smooth: np.ndarray,
 ) -> None:
-    """Sum weighted rows around a centre.
+    """Smooth planes of a volume with two filters, and blend the results.
 
     Parameters
     ----------
-    target : array (k,)
-        Output.
-    rows : array (rows, k)
-        Neighbours along the axis are `stride` rows apart.
-    centre : int
-        The row around which to sum.
-    before, after : int
-        Number of neighbours on either side.
-    weights : array (radius + 1,)
-        From the centre outwards.
+    first, stop : int
+        Planes i to compute.
+    data : array (channels, i, j, k)
+        Input.
+    weights, scales, wide_weights, wide_scales
+        The two filters; see `gaussian`.
+    share : array (i, j, k)
+        Weight of the second filter's result at each voxel, 0 to 1.
+    rows, smooth
+        See `gaussian`.
     """
-    radius = weights.size - 1
-    weight, middle = weights[0], rows[centre]
-    for k in range(target.size):
-        target[k] = weight * middle[k]
-    paired = min(radius, before, after)
-    for step in range(1, paired + 1):
-        weight = weights[step]
-        left, right = rows[centre - step * stride], rows[centre + step * stride]
-        for k in range(target.size):
-            target[k] += weight * (left[k] + right[k])
-    towards = stride if after > before else -stride
-    for step in range(paired + 1, min(radius, max(before, after)) + 1):
-        weight, single = weights[step], rows[centre + step * towards]
-        for k in range(target.size):
-            target[k] += weight * single[k]
+    channels, _, size_j, size_k = data.shape
+    near = np.empty((size_j, 2), np.int64)
+    plane, padded = _buffers(size_j, size_k, weights)
+    wide_plane, wide_padded = _buffers(size_j, size_k, wide_weights)
+    other = np.empty(size_k, np.float32)
+    for i in range(first, stop):
+        for channel in range(channels):
+            _find_neighbours(near, rows[i], weights, size_k)
+            _smooth_along_i(plane, data[channel], i, near, weights)
+            _find_neighbours(near, rows[i], wide_weights, size_k)
+            _smooth_along_i(wide_plane, data[channel], i, near, wide_weights)
+            for j in range(size_j):
+                low, high = rows[i, j, 0], rows[i, j, 1]
+                if low < high:
+                    target, part = smooth[channel, i, j], share[i, j]
+                    _smooth_row(target, padded, plane, i, j, low, high, weights, scales)
+                    _smooth_row(
+                        other, wide_padded, wide_plane, i, j, low, high, wide_weights, wide_scales
+                    )
+                    for k in range(U(low), U(high)):
+                        target[k] += part[k] * (other[k] - target[k])
+
+
+@compiled
+def _buffers(size_j: int, size_k: int, weights: _Triple) -> tuple[np.ndarray, np.ndarray]:
+    """Allocate a plane and a row, with zeros beyond their ends along j and k."""
+    plane = np.zeros((size_j + 2 * (weights[1].size - 1), size_k), np.float32)
+    return plane, np.zeros(size_k + 2 * (weights[2].size - 1), np.float32)
+
+
+@compiled
+def _find_neighbours(near: np.ndarray, rows: np.ndarray, weights: _Triple, size_k: int) -> None:
+    """Find the voxels of each row of a plane (j, 2) that its smoothed `rows` depend on."""
+    size_j, radius_j, radius_k = rows.shape[0], weights[1].size - 1, weights[2].size - 1
+    for j in range(size_j):
+        low, high = size_k, 0
+        for other in range(max(j - radius_j, 0), min(j + radius_j + 1, size_j)):
+            if rows[other, 0] < rows[other, 1]:
+                low, high = min(low, rows[other, 0]), max(high, rows[other, 1])
+        near[j, 0], near[j, 1] = max(low - radius_k, 0), min(high + radius_k, size_k)
+
+
+@compiled
+def _smooth_along_i(
+    plane: np.ndarray, volume: np.ndarray, i: int, near: np.ndarray, weights: _Triple
+) -> None:
+    """Smooth a plane along i, two pairs of neighbours at a time; planes outside count as zero."""
+    weights_i, pad = weights[0], weights[1].size - 1
+    radius, last = weights_i.size - 1, volume.shape[0] - 1
+    for j in range(near.shape[0]):
+        low, high = U(near[j, 0]), U(max(near[j, 0], near[j, 1]))
+        target, row, weight = plane[pad + j], volume[i, j], weights_i[0]
+        for k in range(low, high):
+            target[k] = weight * row[k]
+        for step in range(1, radius + 1, 2):
+            index_a, weight_a = _neighbour(i - step, last, weights_i, step)
+            index_b, weight_b = _neighbour(i + step, last, weights_i, step)
+            index_c, weight_c = _neighbour(i - step - 1, last, weights_i, step + 1)
+            index_d, weight_d = _neighbour(i + step + 1, last, weights_i, step + 1)
+            a, b = volume[index_a, j], volume[index_b, j]
+            c, d = volume[index_c, j], volume[index_d, j]
+            for k in range(low, high):
+                target[k] += weight_a * a[k] + weight_b * b[k] + weight_c * c[k] + weight_d * d[k]
+
+
+@compiled
+def _neighbour(index: int, last: int, weights: np.ndarray, step: int) -> tuple[int, np.float32]:
+    """Return the index of a neighbour and its weight, which is zero outside."""
+    inside = 0 <= index <= last and step < weights.size
+    return (index, weights[step]) if inside else (0, ZERO)
+
+
+@compiled
+def _smooth_row(
+    target: np.ndarray,
+    padded: np.ndarray,
+    plane: np.ndarray,
+    i: int,
+    j: int,
+    low: int,
+    high: int,
+    weights: _Triple,
+    scales: _Triple,
+) -> None:
+    """Smooth voxels `low` to before `high` of a row along j and k, from a plane smooth along i."""
+    weights_j, weights_k = weights[1], weights[2]
+    radius_j, radius_k = weights_j.size - 1, weights_k.size - 1
+    pad, centre = U(radius_k), j + radius_j
+    before, after = U(max(low - radius_k, 0)), U(min(high + radius_k, target.size))
+    row, weight = plane[centre], weights_j[0]
+    for k in range(before, after):
+        padded[k + pad] = weight * row[k]
+    for step in range(1, radius_j + 1, 2):
+        a, b, weight = plane[centre - step], plane[centre + step], weights_j[step]
+        further = min(step + 1, radius_j)
+        c, d = plane[centre - further], plane[centre + further]
+        other = weights_j[further] if further > step else ZERO
+        for k in range(before, after):
+            padded[k + pad] += weight * (a[k] + b[k]) + other * (c[k] + d[k])
+    weight = weights_k[0]
+    for k in range(U(low), U(high)):
+        target[k] = weight * padded[k + pad]
+    for step in range(1, radius_k + 1, 2):
+        weight, s = weights_k[step], U(step)
+        further = min(step + 1, radius_k)
+        other, t = weights_k[further] if further > step else ZERO, U(further)
+        for k in range(U(low), U(high)):
+            target[k] += weight * (padded[k + pad - s] + padded[k + pad + s]) + other * (
+                padded[k + pad - t] + padded[k + pad + t]
+            )
+    scale, scales_k = scales[0][i] * scales[1][j], scales[2]
+    for k in range(U(low), U(high)):
+        target[k] *= scale * scales_k[k]

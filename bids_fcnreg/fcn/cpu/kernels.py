@@ -28,13 +28,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bids_fcnreg.fcn.reproducible import variance
+from bids_fcnreg.fcn.reproducible import total
 
 #: Environment variable that disables the kernels when it is "0".
 SWITCH = "BIDS_FCNREG_COMPILED"
 
 #: Planes in a slab: many more slabs than threads, each large enough to outweigh the overhead.
 PLANES = 4
+
+#: The same for the forces of local NCC, which begin a slab with the windows' sums.
+FORCE_PLANES = 8
+
+#: Half-widths of windows for which local NCC is compiled.
+RADII = (2, 3)
 
 #: Points in a slab of points that lie on no grid.
 POINTS = 2**16
@@ -87,20 +93,65 @@ def _has_numba() -> bool:
 @lru_cache(maxsize=1)
 def _kernels() -> dict[str, Callable[..., Any]]:
     """Import the kernels; numba takes half a second, so only where something is computed."""
-    from bids_fcnreg.fcn.cpu.filter import gaussian
-    from bids_fcnreg.fcn.cpu.gradient import jacobian_determinant, local_ncc_forces
+    from bids_fcnreg.fcn.cpu.filter import blend, gaussian
+    from bids_fcnreg.fcn.cpu.forces import local_ncc_forces
+    from bids_fcnreg.fcn.cpu.jacobian import jacobian_determinant
+    from bids_fcnreg.fcn.cpu.region import largest_square
     from bids_fcnreg.fcn.cpu.warp import compose, invert, sample, vote, warp
 
-    kernels = gaussian, jacobian_determinant, local_ncc_forces, compose, invert, sample, vote, warp
+    kernels = (
+        blend,
+        compose,
+        gaussian,
+        invert,
+        jacobian_determinant,
+        largest_square,
+        local_ncc_forces,
+        sample,
+        vote,
+        warp,
+    )
     return {kernel.__name__: kernel for kernel in kernels}
 
 
-def gaussian(data: Tensor, sigma: Sequence[float]) -> Tensor:
-    """Compute `filters.gaussian`, for data (1, channels, i, j, k) and 3 standard deviations."""
-    smooth = _empty(*data.shape)
-    weights, scales = zip(*map(_gaussian_weights, data.shape[2:], sigma), strict=True)
-    _in_slabs("gaussian", data.shape[2], _array(data), weights, scales, _array(smooth))
+def gaussian(
+    data: Tensor,
+    sigma: Sequence[float],
+    rows: np.ndarray | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Compute `filters.gaussian`, for data (1, channels, i, j, k) and 3 standard deviations.
+
+    With `rows` (see `region.Region`) and `out`, compute only these voxels of `out`.
+    """
+    smooth = _empty(*data.shape) if out is None else out
+    filters = _gaussian_filters(data, sigma)
+    rows = _all_rows(*data.shape[2:]) if rows is None else rows
+    _in_slabs("gaussian", data.shape[2], _array(data), *filters, rows, _output(smooth))
     return smooth
+
+
+def blend(
+    data: Tensor,
+    sigma: Sequence[float],
+    wide_sigma: Sequence[float],
+    share: Tensor,
+    rows: np.ndarray,
+    out: Tensor,
+) -> Tensor:
+    """Compute `region.Region.smooth_adaptively`."""
+    filters = (*_gaussian_filters(data, sigma), *_gaussian_filters(data, wide_sigma))
+    arguments = _array(data), *filters, _array(share)[0], rows, _output(out)
+    _in_slabs("blend", data.shape[2], *arguments)
+    return out
+
+
+def _gaussian_filters(
+    data: Tensor, sigma: Sequence[float]
+) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+    """Return the weights and scale factors of a Gaussian along the three axes of a volume."""
+    weights, scales = zip(*map(_gaussian_weights, data.shape[2:], sigma), strict=True)
+    return weights, scales
 
 
 def _gaussian_weights(size: int, sigma: float) -> tuple[np.ndarray, np.ndarray]:
@@ -143,18 +194,38 @@ def vote(labels: Tensor, coordinates: Tensor) -> Tensor:
     return winners
 
 
-def warp(image: Tensor, displacement: Tensor) -> Tensor:
-    """Compute `displacement.warp` with linear interpolation."""
-    warped = _empty(1, image.shape[1], *displacement.shape[2:])
-    _in_slabs("warp", warped.shape[2], _array(image), _array(displacement), _array(warped))
+def warp(
+    image: Tensor,
+    displacement: Tensor,
+    rows: np.ndarray | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Compute `displacement.warp` with linear interpolation; `rows` and `out` as in `gaussian`."""
+    shape = displacement.shape[2:]
+    warped = _empty(1, image.shape[1], *shape) if out is None else out
+    rows = _all_rows(*shape) if rows is None else rows
+    _in_slabs("warp", shape[0], _array(image), _array(displacement), rows, _output(warped))
     return warped
 
 
-def compose(first: Tensor, second: Tensor) -> Tensor:
-    """Compute `displacement.compose`."""
-    both = _empty(*first.shape)
-    _in_slabs("compose", first.shape[2], _array(first), _array(second), _array(both))
+def compose(
+    first: Tensor,
+    second: Tensor,
+    rows: np.ndarray | None = None,
+    out: Tensor | None = None,
+    scale: float = 1.0,
+) -> Tensor:
+    """Compute `displacement.compose` of ``scale * first``; `rows`, `out` as in `gaussian`."""
+    both = _empty(*first.shape) if out is None else out
+    rows = _all_rows(*first.shape[2:]) if rows is None else rows
+    arguments = _array(first), np.float32(scale), _array(second), rows, _output(both)
+    _in_slabs("compose", first.shape[2], *arguments)
     return both
+
+
+def largest_length(field: Tensor, rows: np.ndarray) -> float:
+    """Find the largest length of a displacement (1, 3, i, j, k) in a region."""
+    return float(max(_in_slabs("largest_square", field.shape[2], _array(field), rows))) ** 0.5
 
 
 def invert(displacement: Tensor, tolerance: float, iterations: int, start: Tensor) -> Tensor:
@@ -169,62 +240,65 @@ def jacobian_determinant(displacement: Tensor) -> Tensor:
     """Compute `displacement.jacobian_determinant`."""
     determinant = _empty(1, 1, *displacement.shape[2:])
     _in_slabs(
-        "jacobian_determinant",
-        displacement.shape[2],
-        _array(displacement),
-        _array(determinant)[0],
+        "jacobian_determinant", displacement.shape[2], _array(displacement), _array(determinant)[0]
     )
     return determinant
 
 
 def local_ncc_forces(
-    first: Tensor,
-    second: Tensor,
+    forces: tuple[Tensor, Tensor],
+    decay: float,
+    images: tuple[Tensor, Tensor],
     radius: int,
     weight: Tensor,
     shares: Sequence[float],
-    flat: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute `similarity.local_ncc_forces` for a `weight` that sums to one.
-
-    Windows count whose variance exceeds `flat` times their image's. Rows of voxels without
-    weight cost nothing.
-    """
-    on_first, on_second = _empty(2, 3, *first.shape[2:]).zero_().unsqueeze(1)
-    forces = _array(on_first), _array(on_second)
-    value = 0.0
-    for one, other, share in zip(first.split(1, 1), second.split(1, 1), shares, strict=True):
-        value += _local_ncc(one, other, radius, weight, share, flat, forces)
-    return torch.tensor(value, dtype=torch.float32), on_first, on_second
+    flat: tuple[Sequence[float], Sequence[float]],
+) -> Tensor:
+    """Compute `similarity.accumulate_forces` for a `weight` of any sum."""
+    arrays = _output(forces[0]), _output(forces[1])
+    return _local_ncc(arrays, decay, images, radius, weight, shares, flat)
 
 
-def local_ncc(first: Tensor, second: Tensor, radius: int, weight: Tensor, flat: float) -> Tensor:
-    """Compute `similarity.local_ncc` for one channel; see `local_ncc_forces`."""
+def local_ncc(
+    images: tuple[Tensor, Tensor],
+    radius: int,
+    weight: Tensor,
+    flat: tuple[Sequence[float], Sequence[float]],
+) -> Tensor:
+    """Compute `similarity.local_ncc` for one channel."""
     nothing = np.empty((3, 0, 0, 0), np.float32)
-    value = _local_ncc(first, second, radius, weight, 1.0, flat, (nothing, nothing))
-    return torch.tensor(value, dtype=torch.float32)
+    return _local_ncc((nothing, nothing), 0.0, images, radius, weight, (1.0,), flat)
 
 
 def _local_ncc(
-    first: Tensor,
-    second: Tensor,
+    forces: tuple[np.ndarray, np.ndarray],
+    decay: float,
+    images: tuple[Tensor, Tensor],
     radius: int,
     weight: Tensor,
-    share: float,
-    flat: float,
-    forces: tuple[np.ndarray, np.ndarray],
-) -> float:
-    """Return the weighted sum of a channel's windows times `share`; add forces unless empty."""
+    shares: Sequence[float],
+    flat: tuple[Sequence[float], Sequence[float]],
+) -> Tensor:
+    """Return the weighted mean of the windows' values; add to the forces unless empty."""
     parts = _in_slabs(
         "local_ncc_forces",
-        first.shape[2],
-        *(_array(volume)[0] for volume in (first, second, weight)),
+        weight.shape[2],
+        *map(_array, images),
+        _array(weight)[0],
         radius,
-        *(np.float32(flat * float(variance(image))) for image in (first, second)),
-        np.float32(share),
+        *(np.array(variances, np.float32) for variances in flat),
+        np.array(shares, np.float32) / max(float(total(weight)), 1e-6),
+        np.float32(decay),
         *forces,
+        size=FORCE_PLANES,
     )
-    return sum(parts)
+    return torch.tensor(sum(parts), dtype=torch.float32)
+
+
+@lru_cache(maxsize=16)
+def _all_rows(i: int, j: int, k: int) -> np.ndarray:
+    """Return rows (i, j, 2) of a region that holds a whole grid."""
+    return np.full((i, j, 2), (0, k), np.int32)
 
 
 def _empty(*shape: int) -> Tensor:
@@ -235,6 +309,12 @@ def _empty(*shape: int) -> Tensor:
 def _array(tensor: Tensor) -> np.ndarray:
     """Return the one sample of a batch: a view if the tensor is contiguous, else a copy."""
     return tensor.detach().contiguous().numpy()[0]
+
+
+def _output(tensor: Tensor) -> np.ndarray:
+    """Return a view of the one sample of a batch, to write into."""
+    assert tensor.is_contiguous()
+    return tensor.numpy()[0]
 
 
 def _in_slabs(name: str, count: int, *arguments: Any, size: int = PLANES) -> list[Any]:

@@ -53,7 +53,7 @@ def sample(
         for axis in range(3):
             for n in range(end - start):
                 points[axis, n] = coordinates[axis, start + n]
-        _locate(points, image.shape, cells, parts, fade)
+        _locate(points, image.shape, end - start, cells, parts, fade)
         for channel in range(image.shape[0]):
             target = sampled[channel, start:end]
             _look_up(target, image[channel], cells, parts)
@@ -109,7 +109,14 @@ def vote(
 
 
 @compiled
-def warp(first: int, stop: int, image: np.ndarray, field: np.ndarray, warped: np.ndarray) -> None:
+def warp(
+    first: int,
+    stop: int,
+    image: np.ndarray,
+    field: np.ndarray,
+    rows: np.ndarray,
+    warped: np.ndarray,
+) -> None:
     """Pull an image back: ``warped(x) = image(x + u(x))``, zero outside.
 
     Parameters
@@ -120,48 +127,71 @@ def warp(first: int, stop: int, image: np.ndarray, field: np.ndarray, warped: np
         At least two voxels along each axis.
     field : array (3, i, j, k)
         u in voxels.
+    rows : int array (i, j, 2)
+        First voxel of each row along k to compute, and one past the last.
     warped : array (channels, i, j, k)
-        Output.
+        Output; voxels outside `rows` are left as they are.
     """
     _, _, size_j, size_k = field.shape
     points, cells, parts, fade = _row_buffers(size_k)
     for i in range(first, stop):
         for j in range(size_j):
-            _displace(points, field, i, j)
-            _locate(points, image.shape, cells, parts, fade)
+            low, high = rows[i, j]
+            if low >= high:
+                continue
+            count = high - low
+            _displace(points, field, ONE, i, j, low, high)
+            _locate(points, image.shape, count, cells, parts, fade)
             for channel in range(image.shape[0]):
-                target = warped[channel, i, j]
+                target = warped[channel, i, j, low:high]
                 _look_up(target, image[channel], cells, parts)
-                for k in range(size_k):
+                for k in range(count):
                     target[k] *= fade[k]
 
 
 @compiled
 def compose(
-    first: int, stop: int, before: np.ndarray, after: np.ndarray, both: np.ndarray
+    first: int,
+    stop: int,
+    before: np.ndarray,
+    scale: np.float32,
+    after: np.ndarray,
+    rows: np.ndarray,
+    both: np.ndarray,
 ) -> None:
-    """Compute the displacement ``before(x) + after(x + before(x))``.
+    """Compute the displacement ``u(x) + after(x + u(x))`` of a step u.
 
     Parameters
     ----------
     first, stop : int
         Planes i to compute.
-    before, after : array (3, i, j, k)
+    before : array (3, i, j, k)
+        u / `scale`, in voxels.
+    scale : float32
+        Factor of the step.
+    after : array (3, i, j, k)
         In voxels; at least two along each axis.
+    rows : int array (i, j, 2)
+        First voxel of each row along k to compute, and one past the last.
     both : array (3, i, j, k)
-        Output.
+        Output; voxels outside `rows` are left as they are.
     """
     _, _, size_j, size_k = before.shape
     points, cells, parts, fade = _row_buffers(size_k)
     for i in range(first, stop):
         for j in range(size_j):
-            _displace(points, before, i, j)
-            _locate(points, after.shape, cells, parts, fade)
+            low, high = rows[i, j]
+            if low >= high:
+                continue
+            count = high - low
+            _displace(points, before, scale, i, j, low, high)
+            _locate(points, after.shape, count, cells, parts, fade)
             for channel in range(3):
-                target, moved = both[channel, i, j], before[channel, i, j]
+                target = both[channel, i, j, low:high]
                 _look_up(target, after[channel], cells, parts)
-                for k in range(size_k):
-                    target[k] += moved[k]
+                step = before[channel, i, j, low:high]
+                for k in range(count):
+                    target[k] += scale * step[k]
 
 
 @compiled
@@ -246,18 +276,28 @@ def _row_buffers(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
 
 
 @compiled
-def _displace(points: np.ndarray, field: np.ndarray, i: int, j: int) -> None:
-    """Compute the displaced points of a row of voxels: (3, k), in voxels."""
-    for k in range(points.shape[1]):
-        points[0, k] = np.float32(i) + field[0, i, j, k]
-        points[1, k] = np.float32(j) + field[1, i, j, k]
-        points[2, k] = np.float32(k) + field[2, i, j, k]
+def _displace(
+    points: np.ndarray,
+    field: np.ndarray,
+    scale: np.float32,
+    i: int,
+    j: int,
+    low: int,
+    high: int,
+) -> None:
+    """Compute the displaced points of voxels `low` to before `high` of a row, (3, n)."""
+    rows = field[:, i, j, low:high]
+    for n in range(high - low):
+        points[0, n] = np.float32(i) + scale * rows[0, n]
+        points[1, n] = np.float32(j) + scale * rows[1, n]
+        points[2, n] = np.float32(low + n) + scale * rows[2, n]
 
 
 @compiled
 def _locate(
     points: np.ndarray,
     shape: tuple[int, ...],
+    count: int,
     cells: np.ndarray,
     parts: np.ndarray,
     fade: np.ndarray,
@@ -270,6 +310,8 @@ def _locate(
         In voxels.
     shape : channels, i, j, k
         Of the image.
+    count : int
+        Number of points to locate.
     cells : array (n,)
         Output: flat index, within a channel, of the voxel below along all axes.
     parts : array (3, n)
@@ -277,12 +319,12 @@ def _locate(
     fade : array (n,)
         Output: factor of the values if zeros surround the grid.
     """
-    for n in range(cells.size):
+    for n in range(count):
         cells[n] = 0
         fade[n] = ONE
     for axis in range(3):
         size = shape[axis + 1]
-        for n in range(cells.size):
+        for n in range(count):
             cell, parts[axis, n], outside = _split(points[axis, n], size)
             cells[n] = cells[n] * size + cell
             fade[n] *= max(ONE - outside, ZERO)

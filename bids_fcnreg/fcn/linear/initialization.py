@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from bids_fcnreg.fcn.linear.pyramid import PreparedImage
 
@@ -27,14 +28,8 @@ def rotations(count: int) -> np.ndarray:
     inner, outer = np.sqrt(t), np.sqrt(1 - t)
     x, y = inner * np.sin(alpha), inner * np.cos(alpha)
     z, w = outer * np.sin(beta), outer * np.cos(beta)
-    spiral = np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-        ]
-    )
-    return np.concatenate([np.eye(3)[None], np.moveaxis(spiral, -1, 0)])
+    spiral = Rotation.from_quat(np.stack([x, y, z, w], axis=1)).as_matrix()
+    return np.concatenate([np.eye(3)[None], spiral])
 
 
 def initial_transforms(

@@ -6,10 +6,8 @@ form: cheaper than automatic differentiation, in time and in memory.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 import torch
@@ -82,9 +80,10 @@ def local_ncc(
     Avants et al., Symmetric diffeomorphic image registration with cross-correlation, Med. Image
     Anal. 12(1), 2008; with the sign of the correlation kept.
     """
-    if warped.shape[1] == 1 and kernels.usable(fixed, warped):
-        share = _normalised(weight, warped)
-        return kernels.local_ncc(fixed, warped, radius, share, FLAT)
+    if radius in kernels.RADII and warped.shape[1] == 1 and kernels.usable(fixed, warped):
+        weight = torch.ones_like(fixed) if weight is None else weight.expand_as(fixed)
+        flat = flat_variances(fixed), flat_variances(warped)
+        return kernels.local_ncc((fixed, warped), radius, weight, flat)
     return _LocalNCC.apply(warped, fixed, radius, weight)
 
 
@@ -210,35 +209,75 @@ def local_ncc_forces(
     """
     if first.shape != second.shape:
         raise RuntimeError(f"The images have different shapes: {first.shape} and {second.shape}.")
-    channels = first.shape[1]
-    shares = shares or [1 / channels] * channels
-    weight = _normalised(weight, first[:, :1])
-    if kernels.usable(first, second, weight):
-        return Forces(*kernels.local_ncc_forces(first, second, radius, weight, shares, FLAT))
-    parts = [
-        _channel_forces(one, other, radius, share * weight)
-        for one, other, share in zip(first.split(1, 1), second.split(1, 1), shares, strict=True)
-    ]
-    value, on_first, on_second = (
-        reduce(operator.add, terms) for terms in zip(*parts, strict=True)
-    )
+    forces = (torch.zeros_like(first[:, :1]).repeat(1, 3, 1, 1, 1) for _ in range(2))
+    on_first, on_second = forces
+    value = accumulate_forces((on_first, on_second), (first, second), radius, weight, shares)
     return Forces(value, on_first, on_second)
 
 
-def _channel_forces(
-    first: Tensor, second: Tensor, radius: int, weight: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute the weighted sum of one channel's windows, and the forces on both images."""
+def accumulate_forces(
+    forces: tuple[Tensor, Tensor],
+    images: tuple[Tensor, Tensor],
+    radius: int,
+    weight: Tensor | None = None,
+    shares: Sequence[float] | None = None,
+    decay: float = 0.0,
+    flat: tuple[Sequence[float], Sequence[float]] | None = None,
+) -> Tensor:
+    """Multiply forces by a factor and add those of local NCC, in place.
 
-    def force_on(moved: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-        windows = FixedWindows(other, radius)
-        comparison = windows.compare(moved)
-        slope = weight * comparison.centre_force(windows, moved)
-        gradient = torch.cat(torch.gradient(moved, dim=(2, 3, 4)), dim=1)
-        return total(weight * comparison.value), slope * gradient
+    Parameters
+    ----------
+    forces : pair of Tensor (1, 3, i, j, k)
+        On the first and on the second image; zero where `weight` is zero.
+    images : pair of Tensor (1, channels, i, j, k)
+        On the same grid; their channels are compared separately.
+    radius, weight, shares
+        See `local_ncc_forces`.
+    decay : float
+        Factor of the forces of before.
+    flat : pair of sequence of float, optional
+        Variance of each channel of both images above which a window counts; by default
+        `flat_variances` of the images.
 
-    value, on_second = force_on(second, first)
-    return value, force_on(first, second)[1], on_second
+    Returns
+    -------
+    Tensor ()
+        Weighted mean of the windows' values.
+    """
+    first, second = images
+    channels = first.shape[1]
+    shares = shares or [1 / channels] * channels
+    weight = torch.ones_like(first[:, :1]) if weight is None else weight.expand_as(first[:, :1])
+    flat = flat or (flat_variances(first), flat_variances(second))
+    if radius in kernels.RADII and kernels.usable(first, second, weight, *forces):
+        return kernels.local_ncc_forces(forces, decay, images, radius, weight, shares, flat)
+    products = torch.cat([first, second, first**2, second**2, first * second], dim=1)
+    mean_a, mean_b, square_a, square_b, product = box(products, radius).chunk(5, dim=1)
+    variance_a, variance_b = square_a - mean_a**2, square_b - mean_b**2
+    covariance = product - mean_a * mean_b
+    least_a, least_b = (_per_channel(variances, first) for variances in flat)
+    counts = (variance_a > least_a) & (variance_b > least_b)
+    slope = torch.where(counts, covariance.abs() / (variance_a * variance_b), 0.0)
+    value = slope * covariance
+    a, b = first - mean_a, second - mean_b
+    scale = _per_channel(shares, first) * weight / total(weight).clamp(min=1e-6)
+    on_a = 2 * scale * (slope * b - torch.where(counts, value / variance_a, 0.0) * a)
+    on_b = 2 * scale * (slope * a - torch.where(counts, value / variance_b, 0.0) * b)
+    for force, centre, image in zip(forces, (on_a, on_b), images, strict=True):
+        slopes = torch.stack(torch.gradient(image, dim=(2, 3, 4)), dim=1)
+        force.mul_(decay).add_((centre[:, None] * slopes).sum(dim=2))
+    return total(scale * value.clamp(-1, 1))
+
+
+def flat_variances(image: Tensor) -> list[float]:
+    """Return the variance of each channel (1, channels, i, j, k) below which a window is flat."""
+    return [FLAT * float(variance(channel)) for channel in image.detach().split(1, dim=1)]
+
+
+def _per_channel(values: Sequence[float], like: Tensor) -> Tensor:
+    """Return numbers as a tensor (1, channels, 1, 1, 1) with the dtype and device of `like`."""
+    return torch.tensor(values, dtype=like.dtype, device=like.device).view(1, -1, 1, 1, 1)
 
 
 class _LocalNCC(torch.autograd.Function):

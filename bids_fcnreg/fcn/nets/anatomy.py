@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
+from bids_fcnreg.fcn.nets.li_fan_2017 import convolution_dtype
+
 #: Label values (FreeSurfer's) and names of the segmented structures, in channel order.
 STRUCTURES = {
     0: "Background",
@@ -109,7 +111,16 @@ class AnatomyFCN(nn.Module):
         -------
         Tensor (n, structures)
         """
-        features = self.stem(image.contiguous(memory_format=torch.channels_last_3d))
+        precision = convolution_dtype(image, self.multiple)
+        with torch.autocast(image.device.type, precision, enabled=precision != torch.float32):
+            fine, coarse = self._features(image.contiguous(memory_format=torch.channels_last_3d))
+        if voxels is not None:
+            fine, coarse = fine[voxels], coarse[voxels]
+        return self.head(torch.cat([fine, coarse], dim=1).float())
+
+    def _features(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute features (voxels, width) of full resolution, and of half, interpolated."""
+        features = self.stem(image)
         skipped = []
         for down, encode in zip(self.down, self.encode, strict=True):
             skipped.append(features)
@@ -123,9 +134,7 @@ class AnatomyFCN(nn.Module):
         fine, coarse = (
             part.permute(0, 2, 3, 4, 1).reshape(-1, part.shape[1]) for part in (features, direct)
         )
-        if voxels is not None:
-            fine, coarse = fine[voxels], coarse[voxels]
-        return self.head(torch.cat([fine, coarse], dim=1))
+        return fine, coarse
 
 
 class _Convolution(nn.Module):

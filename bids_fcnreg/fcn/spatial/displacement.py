@@ -72,7 +72,7 @@ def sample(
     )
 
 
-def warp(image: Tensor, displacement: Tensor, mode: str = "linear") -> Tensor:
+def warp(image: Tensor, displacement: Tensor) -> Tensor:
     """Pull an image back: ``warped(x) = image(x + u(x))``, zero outside.
 
     Parameters
@@ -81,8 +81,6 @@ def warp(image: Tensor, displacement: Tensor, mode: str = "linear") -> Tensor:
         On the grid of the displacement.
     displacement : Tensor (batch, 3, i, j, k)
         In voxels.
-    mode : {"linear", "nearest"}
-        Interpolation.
 
     Returns
     -------
@@ -96,10 +94,9 @@ def warp(image: Tensor, displacement: Tensor, mode: str = "linear") -> Tensor:
     >>> warp(image, shift).flatten().round(decimals=3).tolist()
     [0.5, 1.5, 2.5, 1.5]
     """
-    if mode == "linear" and kernels.usable(image, displacement):
+    if kernels.usable(image, displacement):
         return kernels.warp(image, displacement)
-    coordinates = identity(displacement.shape[2:], displacement) + displacement
-    return sample(image, coordinates, mode)
+    return sample(image, identity(displacement.shape[2:], displacement) + displacement)
 
 
 def compose(first: Tensor, second: Tensor) -> Tensor:

@@ -211,19 +211,8 @@ def apply_affine(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
     return np.asarray(points) @ matrix[:3, :3].T + matrix[:3, 3]
 
 
-def voxel_to_voxel(source: Grid, target: Grid, world: np.ndarray | None = None) -> np.ndarray:
-    """Return the matrix from voxel indices of `source` to voxel indices of `target`.
-
-    Parameters
-    ----------
-    source, target : Grid
-        The two grids.
-    world : ndarray (4, 4), optional
-        Transform from RAS+ mm of the source to RAS+ mm of the target; by default the identity.
-
-    Returns
-    -------
-    ndarray (4, 4), float64
+def voxel_to_voxel(source: Grid, target: Grid) -> np.ndarray:
+    """Return the matrix (4, 4) from voxel indices of `source` to voxel indices of `target`.
 
     Examples
     --------
@@ -231,5 +220,4 @@ def voxel_to_voxel(source: Grid, target: Grid, world: np.ndarray | None = None) 
     >>> apply_affine(voxel_to_voxel(fine, fine.with_spacing(2.0)), [0, 4, 5]).tolist()
     [-0.25, 1.75, 2.25]
     """
-    between = np.eye(4) if world is None else world
-    return np.linalg.inv(target.affine) @ between @ source.affine
+    return np.linalg.inv(target.affine) @ source.affine

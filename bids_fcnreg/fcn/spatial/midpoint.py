@@ -101,14 +101,6 @@ class MidpointDeformation:
             compose(step_to_moving, self.to_moving),
         )
 
-    def blended(self, other: MidpointDeformation, weight: Tensor) -> MidpointDeformation:
-        """Return the mean of both deformations, `weight` (1, 1, i, j, k) being that of `other`."""
-        return MidpointDeformation(
-            self.grid,
-            torch.lerp(self.to_fixed, other.to_fixed, weight),
-            torch.lerp(self.to_moving, other.to_moving, weight),
-        )
-
     def warp_to_midpoint(self, fixed: Tensor, moving: Tensor) -> tuple[Tensor, Tensor]:
         """Warp both images (1, channels, i, j, k) to the midpoint."""
         return warp(fixed, self.to_fixed), warp(moving, self.to_moving)

@@ -1,0 +1,300 @@
+"""Kernel of local NCC and its forces; see `kernels`.
+
+Sums over windows are kept along i for a slab of planes, and computed from there along j and k for
+one row at a time: no volume is written but the forces. Voxels without weight cost nothing. Indices
+of inner loops are unsigned: numba would check signed ones for negative values.
+
+Kernels call only functions of their own file: numba's cache notices changes in that file alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bids_fcnreg.fcn.cpu.compiler import compiled
+
+#: Plain numbers would turn single into double precision.
+ZERO, ONE, HALF = np.float32(0), np.float32(1), np.float32(0.5)
+
+#: Unsigned integer of the size of a pointer, and some of its values.
+U = np.uint64
+U1, U2, U3, U4, U5, U6 = U(1), U(2), U(3), U(4), U(5), U(6)
+
+
+@compiled
+def local_ncc_forces(
+    first: int,
+    stop: int,
+    one: np.ndarray,
+    other: np.ndarray,
+    weight: np.ndarray,
+    radius: int,
+    flat_one: np.ndarray,
+    flat_other: np.ndarray,
+    shares: np.ndarray,
+    decay: np.float32,
+    on_one: np.ndarray,
+    on_other: np.ndarray,
+) -> float:
+    """Compute the local correlation of two images, and the force of each window on its centre.
+
+    Parameters
+    ----------
+    first, stop : int
+        Planes i to compute.
+    one, other : array (channels, i, j, k)
+        The images; at least two voxels along each axis.
+    weight : array (i, j, k)
+        Weight of the window around each voxel, at least 0.
+    radius : int
+        The window has ``2 * radius + 1`` voxels along each axis, cut at the border: 2 or 3.
+    flat_one, flat_other : array (channels,)
+        Variance above which a window counts.
+    shares : array (channels,)
+        Factor of the value and of the forces of each channel.
+    decay : float32
+        Factor of the forces of before.
+    on_one, on_other : array (3, i, j, k)
+        Forces, multiplied by `decay` and added to where a row has weight; empty if only the value
+        is wanted.
+
+    Returns
+    -------
+    float
+        These planes' part of the weighted sum of the windows' values, times `shares`.
+    """
+    channels, size_i, size_j, size_k = one.shape
+    rows, near = _ranges(weight, first, stop, radius)
+    # Sums over planes of: one, other, their squares, their product; zeros beyond the rows' ends.
+    sums = np.zeros((channels, size_j + 2 * radius, 5, size_k), np.float32)
+    for i in range(max(first - radius, 0), min(first + radius, size_i)):
+        for j in range(size_j):
+            for channel in range(channels):
+                plane = sums[channel, j + radius]
+                _add(plane, one[channel, i, j], other[channel, i, j], near[j], ONE)
+    window = np.zeros((5, size_k + 2 * radius), np.float32)
+    per_k = np.empty(size_k, np.float32)
+    for k in range(size_k):
+        per_k[k] = ONE / np.float32(min(k + radius, size_k - 1) - max(k - radius, 0) + 1)
+    force_one, force_other = np.empty(size_k, np.float32), np.empty(size_k, np.float32)
+    row_one, row_other = np.empty((3, size_k), np.float32), np.empty((3, size_k), np.float32)
+    value = 0.0
+    for i in range(first, stop):
+        _move_window(sums, one, other, i, i > first, radius, near)
+        size = min(i + radius + 1, size_i) - max(i - radius, 0)
+        for j in range(size_j):
+            row = rows[i - first, j]
+            if row[0] >= row[1]:
+                continue
+            area = size * (min(j + radius + 1, size_j) - max(j - radius, 0))
+            _clear(row_one, row)
+            _clear(row_other, row)
+            for channel in range(channels):
+                _sum_along_j(window, sums[channel], j, row, radius)
+                value += _forces_at_centres(
+                    force_one,
+                    force_other,
+                    window,
+                    one[channel, i, j],
+                    other[channel, i, j],
+                    weight[i, j],
+                    ONE / np.float32(area),
+                    per_k,
+                    row,
+                    radius,
+                    flat_one[channel],
+                    flat_other[channel],
+                    shares[channel],
+                )
+                if on_one.size:
+                    _add_along_gradient(row_one, force_one, one[channel], i, j, row)
+                    _add_along_gradient(row_other, force_other, other[channel], i, j, row)
+            if on_one.size:
+                _accumulate(on_one, row_one, i, j, row, decay)
+                _accumulate(on_other, row_other, i, j, row, decay)
+    return value
+
+
+@compiled
+def _ranges(
+    weight: np.ndarray, first: int, stop: int, radius: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find first and one past the last voxel: with weight (planes, j, 2), in their windows (j, 2).
+
+    The windows are those of all planes together.
+    """
+    _, size_j, size_k = weight.shape
+    rows = np.zeros((stop - first, size_j, 2), np.int64)
+    near = np.zeros((size_j, 2), np.int64)
+    near[:, 0] = size_k
+    for i in range(first, stop):
+        for j in range(size_j):
+            low, high, row = 0, size_k, weight[i, j]
+            while low < high and row[low] == ZERO:
+                low += 1
+            while low < high and row[high - 1] == ZERO:
+                high -= 1
+            rows[i - first, j, 0], rows[i - first, j, 1] = low, high
+            if low < high:
+                for other in range(max(j - radius, 0), min(j + radius + 1, size_j)):
+                    near[other, 0] = min(near[other, 0], max(low - radius, 0))
+                    near[other, 1] = max(near[other, 1], min(high + radius, size_k))
+    for j in range(size_j):
+        near[j, 1] = max(near[j, 0], near[j, 1])
+    return rows, near
+
+
+@compiled
+def _move_window(
+    sums: np.ndarray,
+    one: np.ndarray,
+    other: np.ndarray,
+    i: int,
+    leaves: bool,
+    radius: int,
+    near: np.ndarray,
+) -> None:
+    """Add the plane that enters the windows of plane i to the sums, and subtract the last one."""
+    new, old = i + radius, i - radius - 1
+    enters, leaves = new < one.shape[1], leaves and old >= 0
+    for channel in range(one.shape[0]):
+        for j in range(near.shape[0]):
+            plane = sums[channel, j + radius]
+            if enters:
+                _add(plane, one[channel, new, j], other[channel, new, j], near[j], ONE)
+            if leaves:
+                _add(plane, one[channel, old, j], other[channel, old, j], near[j], -ONE)
+
+
+@compiled
+def _add(
+    sums: np.ndarray, one: np.ndarray, other: np.ndarray, row: np.ndarray, sign: np.float32
+) -> None:
+    """Add a row of two images, their squares and their product to sums (5, k), times `sign`."""
+    for k in range(U(row[0]), U(row[1])):
+        a, b = one[k], other[k]
+        sums[0, k] += sign * a
+        sums[1, k] += sign * b
+        sums[2, k] += sign * (a * a)
+        sums[3, k] += sign * (b * b)
+        sums[4, k] += sign * (a * b)
+
+
+@compiled
+def _clear(rows: np.ndarray, row: np.ndarray) -> None:
+    for axis in range(3):
+        for k in range(U(row[0]), U(row[1])):
+            rows[axis, k] = ZERO
+
+
+@compiled
+def _sum_along_j(
+    window: np.ndarray, sums: np.ndarray, j: int, row: np.ndarray, radius: int
+) -> None:
+    """Sum rows j of the padded sums (j, 5, k) into a padded row (5, k)."""
+    low, high = U(max(row[0] - radius, 0)), U(min(row[1] + radius, sums.shape[2]))
+    pad = U(radius)
+    a, b, c, d, e = sums[j], sums[j + 1], sums[j + 2], sums[j + 3], sums[j + 4]
+    if radius == 2:
+        for q in range(5):
+            for k in range(low, high):
+                window[q, k + pad] = (a[q, k] + b[q, k]) + (c[q, k] + d[q, k]) + e[q, k]
+    else:
+        f, g = sums[j + 5], sums[j + 6]
+        for q in range(5):
+            for k in range(low, high):
+                near = (a[q, k] + b[q, k]) + (c[q, k] + d[q, k])
+                window[q, k + pad] = near + (e[q, k] + f[q, k]) + g[q, k]
+
+
+@compiled
+def _forces_at_centres(
+    force_one: np.ndarray,
+    force_other: np.ndarray,
+    window: np.ndarray,
+    one: np.ndarray,
+    other: np.ndarray,
+    weight: np.ndarray,
+    per_area: np.float32,
+    per_k: np.ndarray,
+    row: np.ndarray,
+    radius: int,
+    flat_one: np.float32,
+    flat_other: np.float32,
+    share: np.float32,
+) -> float:
+    """Compute the derivative of each window's value by the voxels at its centre, for a row.
+
+    Returns the weighted sum of the values. See `losses.similarity.Comparison` for the formula.
+    """
+    value = ZERO
+    for k in range(U(row[0]), U(row[1])):
+        part = per_area * per_k[k]
+        if radius == 2:
+            mean_a, mean_b = part * _five(window[0], k), part * _five(window[1], k)
+            square_a, square_b = part * _five(window[2], k), part * _five(window[3], k)
+            product = part * _five(window[4], k)
+        else:
+            mean_a, mean_b = part * _seven(window[0], k), part * _seven(window[1], k)
+            square_a, square_b = part * _seven(window[2], k), part * _seven(window[3], k)
+            product = part * _seven(window[4], k)
+        variance_a, variance_b = square_a - mean_a * mean_a, square_b - mean_b * mean_b
+        covariance = product - mean_a * mean_b
+        counts = (variance_a > flat_one) & (variance_b > flat_other)
+        per_a = ONE / variance_a if counts else ZERO
+        per_b = ONE / variance_b if counts else ZERO
+        slope = abs(covariance) * per_a * per_b
+        correlation = slope * covariance
+        a, b = one[k] - mean_a, other[k] - mean_b
+        scale = weight[k] * share
+        value += scale * min(max(correlation, -ONE), ONE)
+        scale += scale
+        force_one[k] = scale * (slope * b - correlation * per_a * a)
+        force_other[k] = scale * (slope * a - correlation * per_b * b)
+    return float(value)
+
+
+@compiled
+def _five(row: np.ndarray, k: Any) -> np.float32:
+    return (row[k] + row[k + U1]) + (row[k + U2] + row[k + U3]) + row[k + U4]
+
+
+@compiled
+def _seven(row: np.ndarray, k: Any) -> np.float32:
+    near = (row[k] + row[k + U1]) + (row[k + U2] + row[k + U3])
+    return near + (row[k + U4] + row[k + U5]) + row[k + U6]
+
+
+@compiled
+def _add_along_gradient(
+    rows: np.ndarray, force: np.ndarray, image: np.ndarray, i: int, j: int, row: np.ndarray
+) -> None:
+    """Add a force times the gradient of the image, by central differences, to rows (3, k)."""
+    size_i, size_j, size_k = image.shape
+    low_i, high_i = max(i - 1, 0), min(i + 1, size_i - 1)
+    low_j, high_j = max(j - 1, 0), min(j + 1, size_j - 1)
+    per_i, per_j = ONE / np.float32(high_i - low_i), ONE / np.float32(high_j - low_j)
+    before_i, after_i = image[low_i, j], image[high_i, j]
+    before_j, after_j = image[i, low_j], image[i, high_j]
+    for k in range(U(row[0]), U(row[1])):
+        rows[0, k] += per_i * force[k] * (after_i[k] - before_i[k])
+        rows[1, k] += per_j * force[k] * (after_j[k] - before_j[k])
+    here, last = image[i, j], size_k - 1
+    for k in range(U(max(row[0], 1)), U(max(min(row[1], last), 1))):
+        rows[2, k] += HALF * force[k] * (here[k + U1] - here[k - U1])
+    if row[0] == 0:
+        rows[2, 0] += force[0] * (here[1] - here[0])
+    if row[1] == size_k:
+        rows[2, last] += force[last] * (here[last] - here[last - 1])
+
+
+@compiled
+def _accumulate(
+    forces: np.ndarray, rows: np.ndarray, i: int, j: int, row: np.ndarray, decay: np.float32
+) -> None:
+    for axis in range(3):
+        target, added = forces[axis, i, j], rows[axis]
+        for k in range(U(row[0]), U(row[1])):
+            target[k] = decay * target[k] + added[k]
