@@ -10,15 +10,15 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from markupsafe import Markup
-from nipype import logging
 
 from bids_fcnreg import __version__
 from bids_fcnreg.atomic import write_bytes
+from bids_fcnreg.figures.deformation import draw_deformation
 from bids_fcnreg.figures.intensity_window import intensity_window
+from bids_fcnreg.figures.slices import draw_flicker, draw_slices
 from bids_fcnreg.html import render
-from bids_fcnreg.interfaces.pictures import Deformation, Flicker, Slices
 from bids_fcnreg.interfaces.quality import quality_html, verdict_html
-from bids_fcnreg.io.nifti import write
+from bids_fcnreg.io.itk import read_transform
 from bids_fcnreg.io.spatial_image import open_image
 from bids_fcnreg.qc.verdict import MEASURED_ON
 
@@ -57,10 +57,7 @@ def make_pair_report(
     Path
         `path`.
     """
-    # Suppresses Nipype's messages about the working directories of the interfaces.
     builtin, name_of_fixed = fixed_name is not None, fixed_name or fixed.name
-    fixed, mask, warped, transform = (one.absolute() for one in (fixed, mask, warped, transform))
-    logging.getLogger("nipype.interface").setLevel("WARNING")
     captions = {
         "Comparison": "The moving image on the grid of the fixed one. Hold the mouse pointer over "
         "the figure, or touch it, to alternate with the fixed image.",
@@ -72,11 +69,8 @@ def make_pair_report(
     bounds = f"Based on bounds for {MEASURED_ON}."
     parts = [_part("Verdict", bounds, verdict_html(quality, f"{moving.name} to {name_of_fixed}"))]
     with tempfile.TemporaryDirectory() as folder:
-        for name, interface in _pictures(folder, fixed, mask, warped, transform).items():
-            made_in = Path(folder, name)
-            made_in.mkdir()
-            drawn = interface.run(cwd=str(made_in)).outputs.out_file
-            parts.append(_part(name, captions[name], _inline(Path(drawn))))
+        for name, drawn in _draw(Path(folder), fixed, mask, warped, transform).items():
+            parts.append(_part(name, captions[name], _inline(drawn)))
     metrics = quality_html(quality, name_of_fixed, "Fixed image", ranges=builtin)
     parts.append(_part("Quality metrics", "", metrics))
     text = render(
@@ -89,36 +83,29 @@ def make_pair_report(
     return path
 
 
-def _pictures(
-    folder: str, fixed: Path, mask: Path, warped: Path, transform: Path
-) -> dict[str, Any]:
-    """Return the interfaces that draw the skull-stripped images, by heading."""
-    inside = np.asanyarray(open_image(mask).dataobj) > 0
-    brains = {}
-    for name, path in (("fixed", fixed), ("warped", warped)):
-        nifti = open_image(path)
-        brain = nib.Nifti1Image(
-            _mask_background(nifti.get_fdata(dtype="float32"), inside), nifti.affine
-        )
-        brains[name] = str(write(Path(folder) / f"{name}.nii", brain))
-    images = {"background": brains["warped"], "mask": str(mask)}
+def _draw(folder: Path, fixed: Path, mask: Path, warped: Path, transform: Path) -> dict[str, Path]:
+    """Draw the skull-stripped images; return the figures by heading."""
+    brain = open_image(mask)
+    images = [_mask_background(open_image(path), brain) for path in (warped, fixed)]
     return {
-        "Comparison": Flicker(
-            before=brains["warped"],
-            after=brains["fixed"],
-            mask=images["mask"],
-            before_label="moving",
-            after_label="fixed",
+        "Comparison": draw_flicker(folder / "flicker.svg", images, brain, ("moving", "fixed")),
+        "Registration": draw_slices(
+            folder / "slices.png", images[0], brain, contours_of=images[1]
         ),
-        "Registration": Slices(contours_of=brains["fixed"], **images),
-        "Deformation": Deformation(transform=str(transform), **images),
+        "Deformation": draw_deformation(
+            folder / "deformation.png", read_transform(transform), images[0], brain
+        ),
     }
 
 
-def _mask_background(data: np.ndarray, inside: np.ndarray) -> np.ndarray:
+def _mask_background(
+    image: nib.spatialimages.SpatialImage, mask: nib.spatialimages.SpatialImage
+) -> nib.Nifti1Image:
     """Set intensities outside the brain to black: 0, or less if the brain has negative ones."""
+    data, inside = image.get_fdata(dtype="float32"), np.asanyarray(mask.dataobj) > 0
     darkest, _ = intensity_window(data, inside)
-    return np.where(inside, data, min(darkest, 0)).astype("float32")
+    masked = np.where(inside, data, min(darkest, 0)).astype("float32")
+    return nib.Nifti1Image(masked, image.affine)
 
 
 def _part(name: str, caption: str, content: Markup) -> dict[str, Any]:
