@@ -4,15 +4,15 @@
 >>> result = fr.register(template, scan, mode="predict")
 >>> result.warped.shape == template.shape
 True
->>> _ = result.save(folder / "scan_to_template_")
->>> again = fr.apply(scan, template, [folder / "scan_to_template_xfm.h5"])
+>>> _ = result.save(directory / "scan_to_template_")
+>>> again = fr.apply(scan, template, [directory / "scan_to_template_xfm.h5"])
 >>> float(abs(again.get_fdata() - result.warped.get_fdata()).max()) < 0.1
 True
->>> growth = fr.jacobian([folder / "scan_to_template_xfm.h5"], template)
+>>> growth = fr.jacobian([directory / "scan_to_template_xfm.h5"], template)
 >>> growth.shape == template.shape
 True
->>> there = fr.map_points([[0, 0, 0]], [folder / "scan_to_template_xfm.h5"])
->>> back = fr.map_points(there, [(folder / "scan_to_template_xfm.h5", True)])
+>>> there = fr.map_points([[0, 0, 0]], [directory / "scan_to_template_xfm.h5"])
+>>> back = fr.map_points(there, [(directory / "scan_to_template_xfm.h5", True)])
 >>> bool(abs(back).max() < 0.1)
 True
 """
@@ -108,15 +108,15 @@ class Registered:
             The three files; the transforms are in ITK's format. If one cannot be written, none
             is.
         """
-        folder, start = os.path.split(os.fspath(prefix))
-        with replacing_files(folder or ".") as new:
+        directory, start = os.path.split(os.fspath(prefix))
+        with replacing_files(directory or ".") as new:
             grid = self.fixed.grid
             made = [
                 nifti.write(new / f"{start}warped.nii.gz", self.warped),
                 itk.write_transform(new / f"{start}xfm.h5", self.forward, over=grid),
                 itk.write_transform(new / f"{start}inverse_xfm.h5", self.inverse, over=grid),
             ]
-        return [Path(folder) / path.name for path in made]
+        return [Path(directory) / path.name for path in made]
 
 
 def register(

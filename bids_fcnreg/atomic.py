@@ -68,14 +68,14 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
+def replacing_files(directory: str | os.PathLike[str]) -> Iterator[Path]:
     """Write files to a temporary directory, from which all are moved when the block ends.
 
-    If the block raises, or one of the files cannot be moved, `folder` is unchanged.
+    If the block raises, or one of the files cannot be moved, `directory` is unchanged.
 
     Parameters
     ----------
-    folder : path
+    directory : path
         Final directory, which is created.
 
     Yields
@@ -88,11 +88,11 @@ def replacing_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
     OSError
         If a file cannot be written, or a directory with its name exists.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".fcnreg.", dir=folder) as name:
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".fcnreg.", dir=directory) as name:
         yield Path(name)
-        moves = [(made, folder / made.name) for made in sorted(Path(name).iterdir())]
+        moves = [(made, directory / made.name) for made in sorted(Path(name).iterdir())]
         for _, final in moves:
             if final.is_dir():
                 raise IsADirectoryError(errno.EISDIR, "it is a directory", str(final))
@@ -129,7 +129,7 @@ def _try_to_lock(handle: int) -> bool:
         return False
 
 
-def make_folder(folder: str | os.PathLike[str]) -> None:
+def make_directory(directory: str | os.PathLike[str]) -> None:
     """Create a directory, and check that files can be created in it by creating one.
 
     Raises
@@ -137,8 +137,8 @@ def make_folder(folder: str | os.PathLike[str]) -> None:
     OSError
         If either fails.
     """
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    tempfile.TemporaryFile(dir=os.fspath(folder)).close()
+    Path(directory).mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=os.fspath(directory)).close()
 
 
 def write_bytes(path: str | os.PathLike[str], payload: bytes) -> Path:

@@ -21,7 +21,7 @@ from bids_fcnreg.config import DEFAULT_TEMPLATE, Config
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.execution.plugin import configure, run_workflow
 from bids_fcnreg.study.tables import Row, describe_verdicts, group_missing, rename_clashing_columns
-from bids_fcnreg.workflows.group_report import FOLDER, init_group_report_wf
+from bids_fcnreg.workflows.group_report import DIRECTORY, init_group_report_wf
 
 DONE, FAILED = 0, 1
 
@@ -72,8 +72,8 @@ def report(config: Config, scans: Sequence[Scan], console: Console) -> int:
     doubts = read_participants(config.bids_dir).doubts
     for doubt in (*doubts, *find_version_conflicts(results), *find_superseded(results)):
         console.print(f"warning: {doubt}", soft_wrap=True, markup=False)
-    run_dir = preflight.make_folders(config)
-    preflight.remove_stale_files(config, config.output_dir / FOLDER)
+    run_dir = preflight.make_directories(config)
+    preflight.remove_stale_files(config, config.output_dir / DIRECTORY)
     with preflight.locked_directories(config, ["the report"], console):
         return _report_intact_results(config, scans, results, run_dir, console)
 
@@ -241,4 +241,4 @@ def _print_summary(
                 soft_wrap=True,
             )
     page = config.output_dir / "group.html"
-    console.print(f"Report: {page}; tables and images: {config.output_dir / FOLDER}")
+    console.print(f"Report: {page}; tables and images: {config.output_dir / DIRECTORY}")

@@ -16,7 +16,7 @@ from bids_fcnreg.atomic import read_json
 from bids_fcnreg.bids.filters import abbreviated_list
 
 #: Directory of the lock files: one per run, held while the run lasts, and its parts as JSON.
-_FOLDER = ".locks"
+_LOCKS = ".locks"
 
 #: Stands for all parts of a directory.
 _WHOLE = "*"
@@ -47,13 +47,13 @@ def lock_directory(
     whole : bool
         Whether to lock the whole directory.
     """
-    folder = directory / _FOLDER
+    lock_dir = directory / _LOCKS
     wanted = {_WHOLE} if whole else set(parts)
     with ExitStack() as release:
         with suppress(OSError):  # the file system does not support locks
-            folder.mkdir(exist_ok=True)
+            lock_dir.mkdir(exist_ok=True)
             reported = False
-            while (shared := _try_to_lock(folder, wanted, release)) is not None:
+            while (shared := _try_to_lock(lock_dir, wanted, release)) is not None:
                 if not reported:
                     names = abbreviated_list(sorted(shared), _MAX_NAMED)
                     what = f"on {names} " if names else ""
@@ -65,10 +65,10 @@ def lock_directory(
         yield
 
 
-def _try_to_lock(folder: Path, wanted: set[str], release: ExitStack) -> set[str] | None:
+def _try_to_lock(lock_dir: Path, wanted: set[str], release: ExitStack) -> set[str] | None:
     """Lock parts until `release` is closed; else return those that another run has locked."""
-    with _lock(folder / "register"):
-        for path in folder.glob("*.run"):
+    with _lock(lock_dir / "register"):
+        for path in lock_dir.glob("*.run"):
             try:
                 with _lock(path, timeout=0):
                     _remove(path)  # left by a killed run
@@ -76,7 +76,7 @@ def _try_to_lock(folder: Path, wanted: set[str], release: ExitStack) -> set[str]
                 theirs = set(read_json(path.with_suffix(".json")).get("parts", ()))
                 if wanted & theirs or _WHOLE in wanted | theirs:
                     return wanted & theirs - {_WHOLE}
-        path = folder / f"{uuid.uuid4().hex}.run"
+        path = lock_dir / f"{uuid.uuid4().hex}.run"
         release.enter_context(_lock(path))
         release.callback(_remove, path)
         path.with_suffix(".json").write_text(json.dumps({"parts": sorted(wanted)}))

@@ -47,8 +47,8 @@ def register_pair(options: argparse.Namespace, device: str, seed: int) -> int:
         device=device,
         seed=seed,
     )
-    folder, prefix = os.path.split(options.output)
-    with replacing_files(folder or ".") as new:
+    directory, prefix = os.path.split(options.output)
+    with replacing_files(directory or ".") as new:
         written = result.save(new / prefix if prefix else f"{new}/")
         warped, xfm, _ = written
         if options.labels is not None:
@@ -58,7 +58,7 @@ def register_pair(options: argparse.Namespace, device: str, seed: int) -> int:
             page = new / f"{prefix}report.html"
             written.append(_report(options, page, warped, xfm, result.quality, name))
     _print_quality(result.quality, ranges=name is not None)
-    print("written:", ", ".join(str(Path(folder) / path.name) for path in written))
+    print("written:", ", ".join(str(Path(directory) / path.name) for path in written))
     return int(options.fail_on_qc and result.quality["verdict"] in UNUSABLE)
 
 
@@ -72,12 +72,12 @@ def _report(
 ) -> Path:
     from bids_fcnreg.app.pair_report import make_pair_report  # takes seconds to import
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as directory:
         mask = options.fixed_mask
         if mask is None:
             fixed = nifti.load(options.fixed)
             inside = nifti.like(fixed, foreground(np.asanyarray(fixed.dataobj)), "uint8")
-            mask = nifti.write(Path(folder) / "mask.nii.gz", inside)
+            mask = nifti.write(Path(directory) / "mask.nii.gz", inside)
         return make_pair_report(
             page, options.fixed, options.moving, mask, warped, transform, quality, name
         )

@@ -68,8 +68,8 @@ def make_pair_report(
     }
     bounds = f"Based on bounds for {MEASURED_ON}."
     parts = [_part("Verdict", bounds, verdict_html(quality, f"{moving.name} to {name_of_fixed}"))]
-    with tempfile.TemporaryDirectory() as folder:
-        for name, drawn in _draw(Path(folder), fixed, mask, warped, transform).items():
+    with tempfile.TemporaryDirectory() as directory:
+        for name, drawn in _draw(Path(directory), fixed, mask, warped, transform).items():
             parts.append(_part(name, captions[name], _inline(drawn)))
     metrics = quality_html(quality, name_of_fixed, "Fixed image", ranges=builtin)
     parts.append(_part("Quality metrics", "", metrics))
@@ -83,17 +83,19 @@ def make_pair_report(
     return path
 
 
-def _draw(folder: Path, fixed: Path, mask: Path, warped: Path, transform: Path) -> dict[str, Path]:
+def _draw(
+    directory: Path, fixed: Path, mask: Path, warped: Path, transform: Path
+) -> dict[str, Path]:
     """Draw the skull-stripped images; return the figures by heading."""
     brain = open_image(mask)
     images = [_mask_background(open_image(path), brain) for path in (warped, fixed)]
     return {
-        "Comparison": draw_flicker(folder / "flicker.svg", images, brain, ("moving", "fixed")),
+        "Comparison": draw_flicker(directory / "flicker.svg", images, brain, ("moving", "fixed")),
         "Registration": draw_slices(
-            folder / "slices.png", images[0], brain, contours_of=images[1]
+            directory / "slices.png", images[0], brain, contours_of=images[1]
         ),
         "Deformation": draw_deformation(
-            folder / "deformation.png", read_transform(transform), images[0], brain
+            directory / "deformation.png", read_transform(transform), images[0], brain
         ),
     }
 

@@ -70,7 +70,7 @@ def run(config: Config, console: Console) -> int:
         list_planned(config, scans, templates, atlases, unusable, console)
         return DONE
     report_replaced(config, scans, templates, atlases, unusable, console)
-    run_dir = preflight.make_folders(config)
+    run_dir = preflight.make_directories(config)
     people = {f"sub-{scan.participant}" for scan in scans}
     preflight.remove_stale_files(config, *(config.output_dir / person for person in people))
 
@@ -148,10 +148,12 @@ def _find_unusable(
 
 def _conflicting_file(config: Config, scan: Scan) -> Path | None:
     """Return a file whose path is that of a directory for the results of a scan, if any."""
-    folder = config.output_dir.joinpath(*scan.label.split("_"), "anat")
+    directory = config.output_dir.joinpath(*scan.label.split("_"), "anat")
     figures = config.output_dir / f"sub-{scan.participant}" / "figures"
-    folders = (folder, figures, *folder.parents)
-    return next((path for path in folders if os.path.lexists(path) and not path.is_dir()), None)
+    directories = (directory, figures, *directory.parents)
+    return next(
+        (path for path in directories if os.path.lexists(path) and not path.is_dir()), None
+    )
 
 
 def _warn_of_doubts(

@@ -40,7 +40,7 @@ from bids_fcnreg.workflows.preprocess import describe_extraction
 TEMPLATES = "templates"
 
 #: Directories that runs create in the work directory.
-_WORK_FOLDERS = (TEMPLATES, "fcnreg_wf", "group_wf", "template_wf", "train_wf")
+_WORK_DIRECTORIES = (TEMPLATES, "fcnreg_wf", "group_wf", "template_wf", "train_wf")
 
 
 def read_input_dataset(config: Config, console: Console) -> list[Scan]:
@@ -112,7 +112,7 @@ def find_templates(config: Config) -> tuple[list[Template], dict[str, list[Atlas
     return templates, choose_atlases(config.atlases, templates)
 
 
-def make_folders(config: Config) -> Path:
+def make_directories(config: Config) -> Path:
     """Create the output and work directories; return the directory of this run's logs.
 
     Raises
@@ -148,25 +148,25 @@ def locked_directories(config: Config, parts: Collection[str], console: Console)
         if not config.output_dir.samefile(config.work_dir):
             locks.enter_context(lock_directory(config.output_dir, parts, console))
         if config.clean_workdir:
-            for name in _WORK_FOLDERS:
+            for name in _WORK_DIRECTORIES:
                 shutil.rmtree(config.work_dir / name, ignore_errors=True)
         yield
 
 
-def remove_stale_files(config: Config, *folders: Path) -> None:
+def remove_stale_files(config: Config, *directories: Path) -> None:
     """Remove temporary files of killed runs from the output directory.
 
     Parameters
     ----------
     config : Config
         Settings; the output directory itself and its ``logs/`` are cleaned.
-    *folders : Path
+    *directories : Path
         Directories in it to clean recursively.
     """
     remove_stale_temporaries(config.output_dir.glob(".*"))
     remove_stale_temporaries((config.output_dir / "logs").glob(".*"))
-    for folder in folders:
-        remove_stale_temporaries(folder.rglob(".*"))
+    for directory in directories:
+        remove_stale_temporaries(directory.rglob(".*"))
 
 
 def validate_input(config: Config, run_dir: Path, console: Console) -> None:
@@ -221,21 +221,21 @@ def write_methods(config: Config, workflow: Workflow, scans: Iterable[Scan] = ()
     Path
         ``CITATION.md``.
     """
-    folder = config.output_dir / "logs"
+    directory = config.output_dir / "logs"
     references = files("bids_fcnreg").joinpath("data", "references.bib").read_bytes()
-    bibliography = write_bytes(folder / "CITATION.bib", references)
+    bibliography = write_bytes(directory / "CITATION.bib", references)
     made = find_preprocessed(config.output_dir, scans)
     sidecars = (preproc.with_name(f"{preproc.name[:-7]}.json") for _, preproc, _ in made)
     recorded = [read_json(sidecar).get("SkullStripped") for sidecar in sidecars]
     stripped = [one for one in recorded if one is not None]
     text = describe_extraction(workflow.visit_desc().strip(), stripped)
-    path = write_bytes(folder / "CITATION.md", f"{text}\n".encode())
+    path = write_bytes(directory / "CITATION.md", f"{text}\n".encode())
     # Names without directories: pandoc may fail on non-ASCII paths in some locales.
     arguments = ["--standalone", "--citeproc", "--bibliography", bibliography.name]
     arguments += ["--metadata", "pagetitle=Methods"]
     for ending, kind in ((".html", "html"), (".tex", "latex")):
         text = pypandoc.convert_file(
-            path.name, kind, format="markdown", extra_args=arguments, cworkdir=str(folder)
+            path.name, kind, format="markdown", extra_args=arguments, cworkdir=str(directory)
         )
         write_bytes(path.with_suffix(ending), text.encode())
     return path

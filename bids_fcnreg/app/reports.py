@@ -32,7 +32,7 @@ def make_reports(
     Parameters
     ----------
     config : Config
-        Settings with the derivatives folder.
+        Settings with the derivatives directory.
     scans : iterable of Scan
         One report per participant, with all sessions.
     failures : mapping of str to str, optional
@@ -77,7 +77,7 @@ def _make_report(
             run_uuid=None,
             bootstrap_file=SPECIFICATION,
             out_filename=temporary.name,
-            # Folder of one subject: indexing all subjects for each report would be quadratic.
+            # Directory of one subject: indexing all subjects for each report would be quadratic.
             reportlets_dir=root,
             # Inserted into YAML verbatim, so quoted.
             metadata={"page": json.dumps(str(PAGE)), "logs": json.dumps(str(output_dir / "logs"))},

@@ -28,7 +28,7 @@ from bids_fcnreg.io import image
 from bids_fcnreg.study.figures import draw_iterations
 from bids_fcnreg.study.statistics import overlap
 from bids_fcnreg.study.template import describe_template
-from bids_fcnreg.workflows.group_report import FOLDER
+from bids_fcnreg.workflows.group_report import DIRECTORY
 from bids_fcnreg.workflows.study_template import (
     START,
     Estimate,
@@ -76,7 +76,7 @@ def make_template(config: Config, scans: Sequence[Scan], console: Console) -> in
     anchor = resolve_template(config.templates[0])
     _check_name(config, {anchor.name, BUILTIN})
     preflight.check_device(config)
-    run_dir = preflight.make_folders(config)
+    run_dir = preflight.make_directories(config)
 
     log_file = configure(config, run_dir)
     with preflight.locked_directories(config, [f"the template {config.template_name}"], console):
@@ -196,7 +196,7 @@ class TemplateConstruction:
         return self.config.work_dir / "template_wf" / self.name
 
     @property
-    def folder(self) -> Path:
+    def directory(self) -> Path:
         """Directory of the template."""
         return self.config.output_dir / f"tpl-{self.name}"
 
@@ -233,10 +233,10 @@ class TemplateConstruction:
         )
         self._run_workflow(
             lambda: init_finish_wf(
-                template=finished, anchors=anchors, folder=self.folder, **common
+                template=finished, anchors=anchors, directory=self.directory, **common
             )
         )
-        self.console.print(f"Template: {self.folder} (use it with --template)")
+        self.console.print(f"Template: {self.directory} (use it with --template)")
 
     def _iterate(self, number: int) -> bool:
         """Register all scans to the latest estimate and average them; return if converged."""
@@ -314,7 +314,7 @@ class TemplateConstruction:
 
     def _file(self, ending: str) -> Path:
         """Return the path of a file of the finished template."""
-        return self.folder / f"tpl-{self.name}_res-01_{ending}"
+        return self.directory / f"tpl-{self.name}_res-01_{ending}"
 
     def _write(self) -> None:
         """Write the template, and the table and figure of the iterations."""
@@ -323,8 +323,8 @@ class TemplateConstruction:
         publish(last.mask, self._file("desc-brain_mask.nii.gz"))
         labels = [member.scan.label for member in self.members]
         description = describe_template(self.name, self._file("T1w.nii.gz"), labels, self.config)
-        write_json(self.folder / "template_description.json", description)
-        record = self.config.output_dir / FOLDER / f"tpl-{self.name}_iterations.tsv"
+        write_json(self.directory / "template_description.json", description)
+        record = self.config.output_dir / DIRECTORY / f"tpl-{self.name}_iterations.tsv"
         write_tsv(
             record,
             ("iteration", "moved_mm", "bias_mm", "change", "sharpness_per_mm"),
@@ -361,5 +361,5 @@ def _read_estimate(workflow: Workflow, members: Sequence[Member]) -> Estimate:
 
 def _outputs(workflow: Workflow, node: str) -> Any:
     """Read the outputs of a finished node from the work directory."""
-    folder = Path(workflow.base_dir, workflow.name, *node.split("."))
-    return load_resultfile(str(folder / f"result_{folder.name}.pklz")).outputs
+    directory = Path(workflow.base_dir, workflow.name, *node.split("."))
+    return load_resultfile(str(directory / f"result_{directory.name}.pklz")).outputs

@@ -30,7 +30,7 @@ from bids_fcnreg.training.aligned_images import MIN_IMAGES
 from bids_fcnreg.training.job import Job, TrainingFiles
 from bids_fcnreg.training.progress import TrainingDisplay
 from bids_fcnreg.training.recipe import untrained_network, with_steps
-from bids_fcnreg.workflows.group_report import FOLDER
+from bids_fcnreg.workflows.group_report import DIRECTORY
 
 #: Name of the network in the group directory of the derivatives, without extension.
 NETWORK = "network"
@@ -58,7 +58,7 @@ def train(config: Config, scans: Sequence[Scan], console: Console) -> int:
     with distributed.process_group(resolve_device(config.device)) as device, ExitStack() as lock:
         leads = distributed.rank() == 0
         if leads:
-            preflight.make_folders(config)
+            preflight.make_directories(config)
             lock.enter_context(preflight.locked_directories(config, ["a training"], console))
         distributed.barrier()
         trained = _trained(config, scans, device, console)
@@ -81,9 +81,9 @@ def _trained(
     template = resolve_template(config.templates[0])
     network, start = _network(config)
     work = config.work_dir / "train_wf"
-    folder = work / _digest(config, [*brains, Brain(template.t1w, template.mask)], start)
+    directory = work / _digest(config, [*brains, Brain(template.t1w, template.mask)], start)
     files = replace(
-        TrainingFiles.of(folder / f"{NETWORK}.safetensors", folder), aligned=work / "aligned"
+        TrainingFiles.of(directory / f"{NETWORK}.safetensors", directory), aligned=work / "aligned"
     )
     if distributed.broadcast(files.are_complete()):
         console.print("The network has already been trained on these scans.")
@@ -151,7 +151,7 @@ def _recipe(config: Config, network: RegistrationNetwork, start: str | None) -> 
 def _publish(trained: Path, output_dir: Path) -> Path:
     """Copy the network, its model card and its learning curves to the derivatives."""
     endings = (".safetensors", ".json", "_curves.tsv", "_curves.png")
-    folder = output_dir / FOLDER
+    directory = output_dir / DIRECTORY
     for ending in endings:
-        publish(trained.with_name(f"{NETWORK}{ending}"), folder / f"{NETWORK}{ending}")
-    return folder / f"{NETWORK}.safetensors"
+        publish(trained.with_name(f"{NETWORK}{ending}"), directory / f"{NETWORK}{ending}")
+    return directory / f"{NETWORK}.safetensors"

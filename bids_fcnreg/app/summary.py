@@ -108,10 +108,10 @@ def read_quality_by_space(output_dir: Path, label: str) -> dict[str, dict[str, A
     label : str
         Label such as ``sub-01`` or ``sub-01_ses-x``.
     """
-    folder = output_dir.joinpath(*label.split("_"), "anat")
+    directory = output_dir.joinpath(*label.split("_"), "anat")
     found = {}
     # Of one scan with several acquisitions, the one registered last.
-    paths = folder.glob(f"{label}_*desc-quality_xfm.json")
+    paths = directory.glob(f"{label}_*desc-quality_xfm.json")
     for path in sorted(paths, key=lambda path: (path.stat().st_mtime, path.name)):
         space = re.search(r"_to-([^_]+)_", path.name)
         if space is not None and (quality := results.read_quality(path)):
@@ -132,8 +132,8 @@ def quality_warnings(
 
 def excluded_run_warnings(output_dir: Path, label: str) -> list[str]:
     """Return a message for each run that was left out of the average of a scan."""
-    folder = output_dir.joinpath(*label.split("_"), "anat")
-    paths = folder.glob(f"{label}*_desc-preproc_T1w.json")
+    directory = output_dir.joinpath(*label.split("_"), "anat")
+    paths = directory.glob(f"{label}*_desc-preproc_T1w.json")
     native = [path for path in paths if "_space-" not in path.name]
     newest = max(native, key=lambda path: path.stat().st_mtime, default=None)
     reasons = read_json(newest).get("RunsLeftOut", {}) if newest else {}
@@ -156,7 +156,7 @@ def summary_rows(
         if label in failures:
             rows.append(SummaryRow(label, seconds=time))
             continue
-        folder = "/".join([*label.split("_"), "anat"])
+        directory = "/".join([*label.split("_"), "anat"])
         rows += [
             SummaryRow(
                 label,
@@ -166,7 +166,7 @@ def summary_rows(
                 similarity=METRICS["similarity"].read(quality),
                 folds=METRICS["folds_percent"].read(quality),
                 verdict=quality.get("verdict", "–"),
-                files=folder,
+                files=directory,
             )
             for space, quality in read_quality_by_space(output_dir, label).items()
         ]

@@ -130,14 +130,14 @@ def resolve_atlas(spec: str, template: Template) -> Atlas:
     return _from_archive(spec, template)
 
 
-def prepare_atlas(atlas: Atlas, template: Template, folder: Path) -> Atlas:
+def prepare_atlas(atlas: Atlas, template: Template, directory: Path) -> Atlas:
     """Create the built-in label image in a directory, unless it exists; keep other atlases."""
     if atlas.image is not None:
         return atlas
     grey_path, white_path = nilearn_map("gm"), nilearn_map("wm")
-    path = cache_path(folder, template.t1w, f"seg-{TISSUE}_dseg", grey_path, white_path)
+    path = cache_path(directory, template.t1w, f"seg-{TISSUE}_dseg", grey_path, white_path)
     if not is_intact(path):
-        mask = prepare_template(template, folder).brain_mask
+        mask = prepare_template(template, directory).brain_mask
         write_tissues(mask, grey_path, white_path, path)
     return replace(atlas, image=path)
 
@@ -171,7 +171,7 @@ def _from_archive(spec: str, template: Template) -> Atlas:
         known = ", ".join(sorted({_spec_of(e) for e in named or images}))
         advice = f"Available: {known}. Choose one of these, or provide" if known else "Provide"
         raise InputError(
-            f"{template.folder or 'TemplateFlow'} has no atlas {spec} for {template.space}. "
+            f"{template.directory or 'TemplateFlow'} has no atlas {spec} for {template.space}. "
             f"{advice} a NIfTI file."
         )
     kinds = sorted({_spec_of(e) for e in hits})
@@ -189,8 +189,8 @@ def _from_archive(spec: str, template: Template) -> Atlas:
 
 def _archive_of(template: Template, spec: str) -> list[Entry]:
     """List the files of the template, atlases included."""
-    if template.folder is not None:
-        return list_entries(template.folder)
+    if template.directory is not None:
+        return list_entries(template.directory)
     try:
         return list_templateflow_entries(template.name)
     except InputError as why:

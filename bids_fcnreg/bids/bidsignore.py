@@ -41,16 +41,16 @@ class Bidsignore:
         path = Path(bids_dir) / ".bidsignore"
         return cls(path.read_text("utf-8-sig", errors="replace") if path.is_file() else "")
 
-    def excludes(self, parts: Sequence[str], folder: bool = False) -> bool:
+    def excludes(self, parts: Sequence[str], directory: bool = False) -> bool:
         """Return whether a file, or a directory that contains it, is excluded.
 
         Parameters
         ----------
         parts : sequence of str
             Parts of the path from the root of the dataset.
-        folder : bool
+        directory : bool
             Whether it is a directory.
         """
         paths = ["/".join(parts[:n]) + "/" for n in range(1, len(parts))]
-        paths.append("/".join(parts) + "/" * folder)
+        paths.append("/".join(parts) + "/" * directory)
         return any(map(self._spec.match_file, paths))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bids_fcnreg import __version__
-from bids_fcnreg.atomic import make_folder, read_json, read_text, write_bytes
+from bids_fcnreg.atomic import make_directory, read_json, read_text, write_bytes
 from bids_fcnreg.bids.template_archive import templateflow_home
 from bids_fcnreg.errors import InputError, describe_os_error
 
@@ -73,7 +73,7 @@ def prepare_output(output_dir: Path, bids_dir: Path) -> None:
     output_dir, bids_dir = Path(output_dir).absolute(), Path(bids_dir).absolute()
     check_output(output_dir, bids_dir)
     try:
-        make_folder(output_dir / "logs")
+        make_directory(output_dir / "logs")
         write_json(output_dir / "dataset_description.json", _description(bids_dir))
         _write_bidsignore(output_dir / ".bidsignore")
         if not (output_dir / "README.md").exists():

@@ -11,8 +11,8 @@ from pathlib import Path
 from bids_fcnreg.bids.bidsignore import Bidsignore
 from bids_fcnreg.bids.names import (
     EXTENSIONS,
-    SESSION_FOLDER,
-    SUBJECT_FOLDER,
+    SESSION_DIRECTORY,
+    SUBJECT_DIRECTORY,
     Kind,
     MisnamedError,
     guess_entities,
@@ -79,13 +79,13 @@ class UnusedImage:
     @property
     def subject(self) -> str | None:
         """Label of the participant's directory that contains it."""
-        found = SUBJECT_FOLDER.fullmatch(self.parts[0]) if len(self.parts) > 1 else None
+        found = SUBJECT_DIRECTORY.fullmatch(self.parts[0]) if len(self.parts) > 1 else None
         return found and found[1]
 
     @property
     def session(self) -> str | None:
         """Label of the session's directory that contains it."""
-        found = SESSION_FOLDER.fullmatch(self.parts[1]) if len(self.parts) > 2 else None
+        found = SESSION_DIRECTORY.fullmatch(self.parts[1]) if len(self.parts) > 2 else None
         return found and found[1]
 
     @property
@@ -123,9 +123,9 @@ def find_participants(bids_dir: Path) -> tuple[list[str], list[str]]:
     included: list[str] = []
     excluded: list[str] = []
     for entry in _entries(bids_dir, []):
-        label = SUBJECT_FOLDER.fullmatch(entry.name)
-        if label and _is_folder(entry):
-            labels = excluded if ignore.excludes((entry.name,), folder=True) else included
+        label = SUBJECT_DIRECTORY.fullmatch(entry.name)
+        if label and _is_directory(entry):
+            labels = excluded if ignore.excludes((entry.name,), directory=True) else included
             labels.append(label[1])
     return sorted(included, key=natural_key), sorted(excluded, key=natural_key)
 
@@ -147,7 +147,7 @@ def read_layout(
     layout = Layout({name: [] for name in kinds}, {name: [] for name in kinds})
     ignore = Bidsignore.read(bids_dir)
     for parts in _files(bids_dir, tuple(participants), layout.unreadable):
-        if len(parts) > 2 and (session := SESSION_FOLDER.fullmatch(parts[1])):
+        if len(parts) > 2 and (session := SESSION_DIRECTORY.fullmatch(parts[1])):
             layout.sessions.add(session[1])
         for name, kind in kinds.items():
             if not kind.resembles(parts[-1]):
@@ -176,36 +176,36 @@ def _files(
     """Yield the paths of files in the root and in directories of participants or similar ones."""
     pending: list[tuple[str, ...]] = []
     for entry in _entries(bids_dir, unreadable):
-        if not _is_folder(entry):
+        if not _is_directory(entry):
             yield (entry.name,)
         elif _LIKE_SUBJECT.match(entry.name) and _is_wanted(entry.name, participants):
             pending.append((entry.name,))
     while pending:
-        folder = pending.pop()
-        for entry in _entries(bids_dir.joinpath(*folder), unreadable):
-            parts = (*folder, entry.name)
+        directory = pending.pop()
+        for entry in _entries(bids_dir.joinpath(*directory), unreadable):
+            parts = (*directory, entry.name)
             # A directory with the name of an image is refused when it is read.
             if entry.name.endswith(EXTENSIONS) or (
                 entry.is_symlink() and not _may_hold_anat(parts)
             ):
                 yield parts  # without resolving links, which is slow
-            elif not _is_folder(entry):
+            elif not _is_directory(entry):
                 yield parts
             elif not entry.name.lower().endswith(_FILES):
                 pending.append(parts)
 
 
-def _entries(folder: Path, unreadable: list[str]) -> list[os.DirEntry[str]]:
+def _entries(directory: Path, unreadable: list[str]) -> list[os.DirEntry[str]]:
     """Return the entries of a directory, without hidden ones."""
     try:
-        with os.scandir(folder) as entries:
+        with os.scandir(directory) as entries:
             return [entry for entry in entries if not entry.name.startswith(".")]
     except OSError:
-        unreadable.append(str(folder))
+        unreadable.append(str(directory))
         return []
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def _is_directory(entry: os.DirEntry[str]) -> bool:
     """Return whether an entry is a directory, or a link to one."""
     try:
         return entry.is_dir()
@@ -217,7 +217,7 @@ def _is_wanted(name: str, participants: tuple[str, ...]) -> bool:
     """Return whether a directory is, or resembles, that of one of the participants."""
     if not participants:
         return True
-    if label := SUBJECT_FOLDER.fullmatch(name):
+    if label := SUBJECT_DIRECTORY.fullmatch(name):
         return label[1] in participants
     rest = _LIKE_SUBJECT.sub("", name, count=1).lstrip("-_. ")
     return any(
@@ -227,6 +227,6 @@ def _is_wanted(name: str, participants: tuple[str, ...]) -> bool:
 
 def _may_hold_anat(parts: tuple[str, ...]) -> bool:
     """Return whether BIDS allows anatomical images in a directory or below it."""
-    session = len(parts) > 1 and SESSION_FOLDER.fullmatch(parts[1])
+    session = len(parts) > 1 and SESSION_DIRECTORY.fullmatch(parts[1])
     inner = parts[2:] if session else parts[1:]
-    return bool(SUBJECT_FOLDER.fullmatch(parts[0])) and inner in ((), ("anat",))
+    return bool(SUBJECT_DIRECTORY.fullmatch(parts[0])) and inner in ((), ("anat",))

@@ -67,8 +67,8 @@ FORMS = {
     "part": re.compile("mag|phase|real|imag"),
 }
 
-SUBJECT_FOLDER = re.compile(rf"sub-({LABEL.pattern})")
-SESSION_FOLDER = re.compile(rf"ses-({LABEL.pattern})")
+SUBJECT_DIRECTORY = re.compile(rf"sub-({LABEL.pattern})")
+SESSION_DIRECTORY = re.compile(rf"ses-({LABEL.pattern})")
 
 #: Maximum number of characters of an entity in a message.
 _MAX_CHARACTERS = 30
@@ -147,7 +147,7 @@ def read_entities(parts: Sequence[str], kind: Kind) -> dict[str, str]:
     MisnamedError
         If the image is misplaced, misnamed, or a derived image.
     """
-    subject, session = _read_folders(parts[:-1])
+    subject, session = _read_directories(parts[:-1])
     stem, extension = split_extension(parts[-1])
     pairs = (stem or "").split("_")
     suffix = pairs.pop()
@@ -180,14 +180,14 @@ def guess_entities(parts: Sequence[str]) -> dict[str, str]:
     return {**found, "suffix": suffix, "extension": extension, "datatype": "anat"}
 
 
-def _read_folders(folders: Sequence[str]) -> tuple[str, str | None]:
+def _read_directories(directories: Sequence[str]) -> tuple[str, str | None]:
     """Read the labels of participant and session from the directories of an image."""
-    subject = SUBJECT_FOLDER.fullmatch(folders[0]) if folders else None
+    subject = SUBJECT_DIRECTORY.fullmatch(directories[0]) if directories else None
     if subject is None:
         raise MisnamedError("it is not in a directory sub-LABEL with letters and digits only")
-    rest, session = list(folders[1:]), None
+    rest, session = list(directories[1:]), None
     if rest and rest[0].lower().startswith("ses"):
-        session = SESSION_FOLDER.fullmatch(rest.pop(0))
+        session = SESSION_DIRECTORY.fullmatch(rest.pop(0))
         if session is None:
             raise MisnamedError(
                 "the directory of its session is not ses-LABEL with letters and digits only"

@@ -98,8 +98,8 @@ def notes_of_phases(layout: Layout, query: Mapping[str, Any]) -> list[Note]:
 def notes_of_unused(layout: Layout) -> list[Note]:
     """Return notes about misplaced or misnamed images."""
     notes = [
-        Note("not used, because the directory cannot be read. Change its permissions", folder)
-        for folder in layout.unreadable
+        Note("not used, because the directory cannot be read. Change its permissions", directory)
+        for directory in layout.unreadable
     ]
     for kind, noun in (("t1w", "image"), ("roi", "lesion mask")):
         for one in layout.unused[kind]:

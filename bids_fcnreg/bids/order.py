@@ -146,15 +146,15 @@ def _acquisition_times(
     """Read the times of sessions, by the name of the table."""
     if not scans:
         return {}
-    folder = Path(bids_dir) / f"sub-{scans[0].participant}"
-    table = folder / f"{folder.name}_sessions.tsv"
+    directory = Path(bids_dir) / f"sub-{scans[0].participant}"
+    table = directory / f"{directory.name}_sessions.tsv"
     rows = [(row.get("session_id", ""), row.get("acq_time", "")) for row in _rows(table)]
     found: dict[str, dict[str | None, datetime]] = {"sessions.tsv": {}, "scans.tsv": {}}
     for scan in scans:
         of_session = _earliest(time for name, time in rows if _is_of(name, scan.session))
         for source, time in (
             ("sessions.tsv", of_session),
-            ("scans.tsv", _scan_time(folder, scan)),
+            ("scans.tsv", _scan_time(directory, scan)),
         ):
             if time is not None:
                 found[source][scan.session] = time
@@ -175,10 +175,10 @@ def _is_of(session_id: str, session: str | None) -> bool:
     return session is not None and session_id.removeprefix("ses-") == session
 
 
-def _scan_time(folder: Path, scan: Scan) -> datetime | None:
+def _scan_time(directory: Path, scan: Scan) -> datetime | None:
     """Return the earliest time of the images of a scan in scans.tsv."""
-    own_folder = folder.parent.joinpath(*scan.label.split("_"))
-    tables = {folder / f"{folder.name}_scans.tsv", own_folder / f"{scan.label}_scans.tsv"}
+    own_directory = directory.parent.joinpath(*scan.label.split("_"))
+    tables = {directory / f"{directory.name}_scans.tsv", own_directory / f"{scan.label}_scans.tsv"}
     names = {path.name for path in scan.t1w}
     return _earliest(
         row.get("acq_time", "")

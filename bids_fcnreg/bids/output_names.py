@@ -111,9 +111,9 @@ def _prefix(scan: Scan) -> str:
     return "_".join([scan.label, *(f"{key}-{labels[key]}" for key in _KEPT if key in labels)])
 
 
-def _max_name_length(folder: Path) -> int:
+def _max_name_length(directory: Path) -> int:
     """Return the maximum length of a file name in bytes in a directory, which need not exist."""
-    existing = next((one for one in (folder, *folder.parents) if one.is_dir()), Path("/"))
+    existing = next((one for one in (directory, *directory.parents) if one.is_dir()), Path("/"))
     try:
         return os.pathconf(existing, "PC_NAME_MAX")
     except (OSError, ValueError):

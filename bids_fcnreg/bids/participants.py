@@ -98,11 +98,11 @@ def _report_conflicts(
 
 def _compare(path: Path, labels: set[str]) -> Iterable[str]:
     """Yield warnings about rows without a directory and directories without a row."""
-    folders = {one.name[4:] for one in path.parent.glob("sub-*") if one.is_dir()}
-    without_folder = sorted(labels - folders, key=natural_key)
-    without = sorted(folders - labels)
-    if without_folder:
-        hints = [_with_hint(label, without) for label in without_folder]
+    directories = {one.name[4:] for one in path.parent.glob("sub-*") if one.is_dir()}
+    without_directory = sorted(labels - directories, key=natural_key)
+    without = sorted(directories - labels)
+    if without_directory:
+        hints = [_with_hint(label, without) for label in without_directory]
         yield (
             f"{path} lists participants without a directory: "
             f"{abbreviated_list(hints, _MAX_NAMED)}. Write the labels as in the names of the "
@@ -113,9 +113,9 @@ def _compare(path: Path, labels: set[str]) -> Iterable[str]:
         yield f"{path} has no row for {abbreviated_list(names, _MAX_NAMED)}"
 
 
-def _with_hint(label: str, folders: Sequence[str]) -> str:
+def _with_hint(label: str, directories: Sequence[str]) -> str:
     """Return a label with the directory that it may refer to."""
-    meant = [one for one in folders if _plain(one) == _plain(label)]
+    meant = [one for one in directories if _plain(one) == _plain(label)]
     return f"{label} (sub-{meant[0]}?)" if len(meant) == 1 else label
 
 

@@ -131,18 +131,20 @@ def find_results(output_dir: Path, participant: str = "*") -> list[Result]:
 
 def _result(quality: Path, match: re.Match[str]) -> Result | None:
     """Return the result of a file of quality metrics; None if a file is missing."""
-    folder, prefix, space = quality.parent, match["prefix"], match["space"]
-    t1w = _newest(folder, f"{prefix}_space-{space}_", "desc-preproc_T1w.nii.gz")
-    mask = _newest(folder, f"{prefix}_space-{space}_", "desc-brain_mask.nii.gz")
+    directory, prefix, space = quality.parent, match["prefix"], match["space"]
+    t1w = _newest(directory, f"{prefix}_space-{space}_", "desc-preproc_T1w.nii.gz")
+    mask = _newest(directory, f"{prefix}_space-{space}_", "desc-brain_mask.nii.gz")
     ending = "_desc-quality_xfm.json"
-    log_jacobian = folder / f"{quality.name.removesuffix(ending)}_desc-logjacobian_xfm.nii.gz"
-    native_mask = folder / f"{prefix}_desc-brain_mask.nii.gz"
+    log_jacobian = directory / f"{quality.name.removesuffix(ending)}_desc-logjacobian_xfm.nii.gz"
+    native_mask = directory / f"{prefix}_desc-brain_mask.nii.gz"
     if t1w is None or mask is None:
         return None
     files = (t1w, mask, log_jacobian, native_mask)
     if not all(path.exists() for path in files) or not read_quality(quality):
         return None
-    tables = ((path, _VOLUMES.search(path.name)) for path in sorted(folder.glob(f"{prefix}_seg*")))
+    tables = (
+        (path, _VOLUMES.search(path.name)) for path in sorted(directory.glob(f"{prefix}_seg*"))
+    )
     volumes = {found["atlas"]: path for path, found in tables if found and found["space"] == space}
     key = match["participant"], match["session"], space
     return Result(*key, quality, t1w, mask, log_jacobian, native_mask, volumes)
@@ -194,10 +196,10 @@ def read_quality(path: Path) -> dict[str, Any]:
     return content if valid else {}
 
 
-def _newest(folder: Path, begin: str, end: str) -> Path | None:
+def _newest(directory: Path, begin: str, end: str) -> Path | None:
     """Return the newest of the files whose names differ only in the resolution."""
     name = re.compile(re.escape(begin) + r"(res-[^_]+_)?" + re.escape(end))
-    files = [path for path in folder.iterdir() if name.fullmatch(path.name)]
+    files = [path for path in directory.iterdir() if name.fullmatch(path.name)]
     return max(files, key=lambda path: path.stat().st_mtime, default=None)
 
 
@@ -211,8 +213,8 @@ def find_preprocessed(output_dir: Path, scans: Iterable[Scan]) -> list[tuple[Sca
     """
     found = []
     for scan in scans:
-        folder = Path(output_dir).joinpath(*scan.label.split("_"), "anat")
-        images = sorted(folder.glob(f"{scan.label}*_desc-preproc_T1w.nii.gz"))
+        directory = Path(output_dir).joinpath(*scan.label.split("_"), "anat")
+        images = sorted(directory.glob(f"{scan.label}*_desc-preproc_T1w.nii.gz"))
         native = [path for path in images if "_space-" not in path.name]
         newest = max(native, key=lambda path: path.stat().st_mtime, default=None)
         if newest and (mask := find_brain_mask(newest)):

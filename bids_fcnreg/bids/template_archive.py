@@ -85,7 +85,7 @@ def templateflow_home() -> Path:
     return Path(os.environ.get("TEMPLATEFLOW_HOME") or user_cache_dir("templateflow")).absolute()
 
 
-def list_entries(folder: Path) -> list[Entry]:
+def list_entries(directory: Path) -> list[Entry]:
     """List the files of one template, in ``tpl-NAME/`` and ``tpl-NAME/cohort-N/``, sorted.
 
     Raises
@@ -94,11 +94,12 @@ def list_entries(folder: Path) -> list[Entry]:
         If a file in the directory of a cohort has the name of another cohort.
     """
     found = []
-    for path in sorted((*folder.glob("tpl-*"), *folder.glob("cohort-*/tpl-*"))):
-        entry = None if path.is_dir() else parse_file_name(path, folder.name.removeprefix("tpl-"))
+    template = directory.name.removeprefix("tpl-")
+    for path in sorted((*directory.glob("tpl-*"), *directory.glob("cohort-*/tpl-*"))):
+        entry = None if path.is_dir() else parse_file_name(path, template)
         if entry is None:
             continue
-        if path.parent != folder:
+        if path.parent != directory:
             cohort = path.parent.name.removeprefix("cohort-").lstrip("0") or "0"
             if entry.entities.setdefault("cohort", cohort) != cohort:
                 raise InputError(

@@ -34,7 +34,7 @@ class TemplateFiles:
 
 
 def select_template_files(
-    files: Sequence[Entry], name: str, modifiers: dict[str, str], folder: Path | None
+    files: Sequence[Entry], name: str, modifiers: dict[str, str], directory: Path | None
 ) -> TemplateFiles:
     """Select the image and the mask for a name and modifiers.
 
@@ -48,7 +48,7 @@ def select_template_files(
         Optional ``cohort`` and ``res``. Without ``res``, the finest resolution is selected: by
         voxel size in a directory of the user, by number in TemplateFlow, whose files may not be
         downloaded yet.
-    folder : Path or None
+    directory : Path or None
         Directory of the user with the files; None for TemplateFlow.
 
     Raises
@@ -56,18 +56,18 @@ def select_template_files(
     InputError
         If there is no such image, or several.
     """
-    base = str(folder) if folder else name
+    base = str(directory) if directory else name
     spec = ":".join([base, *(f"{key}-{value}" for key, value in modifiers.items())])
     files = [e for e in files if e.extension in EXTENSIONS]
     images = [e for e in files if e.suffix == "T1w"]
     if not images:
-        raise InputError(f"The template {spec} has no T1w image. {_advice(name, folder)}.")
+        raise InputError(f"The template {spec} has no T1w image. {_advice(name, directory)}.")
     cohort = _choose_cohort(images, modifiers.get("cohort"), spec, base)
     files = [e for e in files if e.entities.get("cohort") == cohort]
     images = [e for e in files if e.suffix == "T1w" and (e.only() or _is_brain(e))]
     if not images:
         raise InputError(f"The template {spec} has no plain T1w image. Choose another template.")
-    resolution = _choose_resolution(images, modifiers.get("res"), spec, folder is not None)
+    resolution = _choose_resolution(images, modifiers.get("res"), spec, directory is not None)
     files = [e for e in files if e.entities.get("res") == resolution]
     heads = [e for e in files if e.suffix == "T1w" and e.only()]
     brains = [e for e in files if e.suffix == "T1w" and _is_brain(e)]
@@ -77,10 +77,10 @@ def select_template_files(
     return TemplateFiles(fetch(image), fetch(mask) if mask else None, cohort)
 
 
-def _advice(name: str, folder: Path | None) -> str:
-    if folder is None:
+def _advice(name: str, directory: Path | None) -> str:
+    if directory is None:
         return "Choose another template"
-    return f"Name its files tpl-{name}_…_T1w.nii.gz, in {folder} or its cohort-N"
+    return f"Name its files tpl-{name}_…_T1w.nii.gz, in {directory} or its cohort-N"
 
 
 def _choose_cohort(images: Sequence[Entry], asked: str | None, spec: str, base: str) -> str | None:

@@ -62,7 +62,7 @@ class Template:
         Whether it is the built-in template.
     originals : tuple of Path
         Original files, image first, if `prepare_template` has replaced some of them.
-    folder : Path or None
+    directory : Path or None
         Directory ``tpl-NAME`` of the user with the template and its atlases.
     """
 
@@ -73,7 +73,7 @@ class Template:
     mask: Path | None
     builtin: bool = False
     originals: tuple[Path, ...] = ()
-    folder: Path | None = None
+    directory: Path | None = None
 
     @property
     def space(self) -> str:
@@ -144,10 +144,10 @@ def resolve_template(spec: str) -> Template:
     InputError
         If it does not exist, is ambiguous, unreadable, or has no brain mask.
     """
-    if (own := _own_folder(spec)) is not None:
-        folder, modifiers = own
+    if (own := _own_directory(spec)) is not None:
+        directory, modifiers = own
         return _from_entries(
-            list_entries(folder), folder.name.removeprefix("tpl-"), modifiers, folder
+            list_entries(directory), directory.name.removeprefix("tpl-"), modifiers, directory
         )
     path = Path(spec).expanduser()
     if spec.endswith((".nii", ".nii.gz")):
@@ -163,44 +163,44 @@ def resolve_template(spec: str) -> Template:
     return _from_entries(list_templateflow_entries(name), name, modifiers)
 
 
-def _own_folder(spec: str) -> tuple[Path, dict[str, str]] | None:
+def _own_directory(spec: str) -> tuple[Path, dict[str, str]] | None:
     """Return the directory ``tpl-NAME`` and the modifiers of a specification, if it has one."""
     parts = spec.split(":")
     for count in range(len(parts), 0, -1):
-        folder = Path(":".join(parts[:count])).expanduser().absolute()
-        if not folder.is_dir():
+        directory = Path(":".join(parts[:count])).expanduser().absolute()
+        if not directory.is_dir():
             continue
         more = parts[count:]
-        if folder.name.startswith("cohort-") and folder.parent.name.startswith("tpl-"):
-            folder, more = folder.parent, [folder.name, *more]
-        if not folder.name.startswith("tpl-"):
-            folder = folder.resolve()
-        if folder.name.startswith("tpl-"):
-            return folder, read_modifiers(more, ("cohort", "res"), spec, str(folder))
+        if directory.name.startswith("cohort-") and directory.parent.name.startswith("tpl-"):
+            directory, more = directory.parent, [directory.name, *more]
+        if not directory.name.startswith("tpl-"):
+            directory = directory.resolve()
+        if directory.name.startswith("tpl-"):
+            return directory, read_modifiers(more, ("cohort", "res"), spec, str(directory))
     return None
 
 
 def _from_entries(
-    files: list[Entry], name: str, modifiers: dict[str, str], folder: Path | None = None
+    files: list[Entry], name: str, modifiers: dict[str, str], directory: Path | None = None
 ) -> Template:
     """Create a template from the files of TemplateFlow or of a directory of the user."""
-    label = make_label(name, folder or name)
-    found = select_template_files(files, name, modifiers, folder)
+    label = make_label(name, directory or name)
+    found = select_template_files(files, name, modifiers, directory)
     if found.mask is None:
         _check_extracted(found.t1w)
     return Template(
-        label, found.cohort, modifiers.get("res"), found.t1w, found.mask, folder=folder
+        label, found.cohort, modifiers.get("res"), found.t1w, found.mask, directory=directory
     )
 
 
-def prepare_template(template: Template, folder: Path) -> Template:
+def prepare_template(template: Template, directory: Path) -> Template:
     """Create the missing brain mask and skull-stripped image of a template.
 
     Parameters
     ----------
     template : Template
         Template from `resolve_template`.
-    folder : Path
+    directory : Path
         Cache of the files; intact ones are reused.
 
     Returns
@@ -210,12 +210,12 @@ def prepare_template(template: Template, folder: Path) -> Template:
     """
     template = replace(template, originals=template.found)
     if template.mask is None:
-        mask_path = cache_path(folder, template.t1w, "desc-brain_mask")
+        mask_path = cache_path(directory, template.t1w, "desc-brain_mask")
         if not nifti.is_intact(mask_path):
             write_brain_mask(template.t1w, mask_path)
         template = replace(template, mask=mask_path)
     mask = template.brain_mask
-    brain_path = cache_path(folder, template.t1w, "desc-brain_T1w", mask)
+    brain_path = cache_path(directory, template.t1w, "desc-brain_T1w", mask)
     if nifti.is_intact(brain_path) or write_brain(template.t1w, mask, brain_path):
         return replace(template, t1w=brain_path)
     return template
@@ -275,13 +275,13 @@ def read_modifiers(
     return modifiers
 
 
-def cache_path(folder: Path, source: Path, ending: str, *also: Path) -> Path:
+def cache_path(directory: Path, source: Path, ending: str, *also: Path) -> Path:
     """Return the path in the cache of a file derived from these files, hashing their content."""
     digest = hashlib.sha256()
     for path in (source, *also):
         digest.update(f"{path.name}:{checksum(path)};".encode())
     name = re.sub(r"[^a-zA-Z0-9]", "", source.name.partition(".")[0])[:40]
-    return Path(folder) / f"{name}{digest.hexdigest()[:12]}_{ending}.nii.gz"
+    return Path(directory) / f"{name}{digest.hexdigest()[:12]}_{ending}.nii.gz"
 
 
 def label_of_file(path: Path) -> str:

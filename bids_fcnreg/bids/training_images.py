@@ -54,13 +54,13 @@ class Brain:
     @property
     def person(self) -> str:
         """Key of the participant: the directory ``sub-…`` of the image, else the image itself."""
-        return str(_subject_folder(self.image) or self.image)
+        return str(_subject_directory(self.image) or self.image)
 
     @property
     def source(self) -> SourceDataset:
         """Dataset of the image."""
-        folder = _subject_folder(self.image)
-        return _source(folder.parent) if folder else SourceDataset("image files")
+        directory = _subject_directory(self.image)
+        return _source(directory.parent) if directory else SourceDataset("image files")
 
     @property
     def fingerprint(self) -> str:
@@ -115,10 +115,10 @@ def _brains_of(path: Path, report: Callable[[str], object]) -> Iterator[Brain]:
         raise InputError(f"{path} does not exist. Check the path.")
 
 
-def _brains_in(folder: Path, report: Callable[[str], object]) -> Iterator[Brain]:
+def _brains_in(directory: Path, report: Callable[[str], object]) -> Iterator[Brain]:
     """Yield the images of a BIDS dataset, raw or derived."""
-    if not is_derivative(read_description(folder)):
-        dataset = read_dataset(folder)
+    if not is_derivative(read_description(directory)):
+        dataset = read_dataset(directory)
         for line in summarize(dataset.notes):
             report(line)
         for scan in dataset.scans:
@@ -126,10 +126,10 @@ def _brains_in(folder: Path, report: Callable[[str], object]) -> Iterator[Brain]
                 report(f"warning: {scan.label}: {scan.problem}")
             yield from map(Brain, scan.t1w)
         return
-    native = [path for path in sorted(folder.glob(_PREPROCESSED)) if "_space-" not in path.name]
+    native = [path for path in sorted(directory.glob(_PREPROCESSED)) if "_space-" not in path.name]
     if not native:
         raise InputError(
-            f"{folder} has no T1w image in native space (sub-*/[ses-*/]anat/"
+            f"{directory} has no T1w image in native space (sub-*/[ses-*/]anat/"
             "*_desc-preproc_T1w.nii.gz). Provide a BIDS dataset, or the output of the participant "
             "level."
         )
@@ -161,9 +161,9 @@ def _brain(path: Path, where: str) -> Brain:
     return Brain(path, find_brain_mask(path))
 
 
-def _subject_folder(path: Path) -> Path | None:
+def _subject_directory(path: Path) -> Path | None:
     """Return the innermost directory of a participant that contains a file."""
-    return next((folder for folder in path.parents if folder.name.startswith("sub-")), None)
+    return next((parent for parent in path.parents if parent.name.startswith("sub-")), None)
 
 
 @lru_cache(maxsize=64)

@@ -153,7 +153,7 @@ def _add_phantom(commands: Any) -> None:
         "transforms, labels and masks are in derivatives/truth.",
         allow_abbrev=False,
     )
-    command.add_argument("folder", type=Path, metavar="DIR", help="a new or empty directory")
+    command.add_argument("directory", type=Path, metavar="DIR", help="a new or empty directory")
     command.add_argument("--participants", type=int, default=2, help="(default: %(default)s)")
     command.add_argument(
         "--sessions",
@@ -187,12 +187,12 @@ def _phantom(options: argparse.Namespace) -> None:
     from bids_fcnreg.phantom.dataset import make_dataset
 
     make_dataset(
-        options.folder,
+        options.directory,
         participants=options.participants,
         seed=convert("seed", options.seed, "--seed"),
         sessions=options.sessions,
     )
-    print(f"Simulated {options.participants} participants in {options.folder}.")
+    print(f"Simulated {options.participants} participants in {options.directory}.")
 
 
 if __name__ == "__main__":

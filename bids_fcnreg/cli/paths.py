@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bids_fcnreg.atomic import make_folder
+from bids_fcnreg.atomic import make_directory
 from bids_fcnreg.config import DEFAULT_TEMPLATE
 from bids_fcnreg.errors import InputError
 
@@ -67,7 +67,7 @@ def check_replaceable(path: Path, *inputs: Path | None) -> None:
     _check_kept(path, *inputs)
     if path.is_dir():
         raise InputError(f"The output {path} is a directory. Provide the name of a file.")
-    _check_folder(path.parent)
+    _check_directory(path.parent)
 
 
 def is_table(path: Path) -> bool:
@@ -82,11 +82,12 @@ def _check_kept(output: Path, *inputs: Path | None) -> None:
             raise InputError(f"The output {output} is one of the inputs. Choose another name.")
 
 
-def _check_folder(folder: Path) -> None:
+def _check_directory(directory: Path) -> None:
     """Create the directory of an output, or refuse it."""
     try:
-        make_folder(folder)
+        make_directory(directory)
     except OSError as error:
         raise InputError(
-            f"The directory {folder} cannot be written ({error.strerror}). Choose another output."
+            f"The directory {directory} cannot be written ({error.strerror}). Choose another "
+            "output."
         ) from error

@@ -87,9 +87,9 @@ class BrainExtraction(SimpleInterface):
     def _named(self, path: Path) -> str:
         return self.inputs.source if isdefined(self.inputs.source) else str(path)
 
-    def _extract(self, nifti: nib.Nifti1Image, path: Path, folder: Path) -> np.ndarray:
+    def _extract(self, nifti: nib.Nifti1Image, path: Path, directory: Path) -> np.ndarray:
         if self.inputs.extractor == "synthstrip":
-            mask = _synthstrip(path, folder, self.inputs.num_threads)
+            mask = _synthstrip(path, directory, self.inputs.num_threads)
         else:
             mask = _deepbet(nifti, self.inputs.num_threads)
         if not mask.any():
@@ -112,14 +112,14 @@ def _deepbet(nifti: nib.Nifti1Image, threads: int) -> np.ndarray:
     return np.asanyarray(mask.dataobj) > 0
 
 
-def _synthstrip(path: Path, folder: Path, threads: int) -> np.ndarray:
+def _synthstrip(path: Path, directory: Path, threads: int) -> np.ndarray:
     """Run FreeSurfer's SynthStrip: brain mask (i, j, k)."""
     program = shutil.which("mri_synthstrip")
     if program is None:
         raise InputError(
             "mri_synthstrip is not on the PATH. Install FreeSurfer 7.3 or later, or use deepbet."
         )
-    out_file = folder / "synthstrip.nii.gz"
+    out_file = directory / "synthstrip.nii.gz"
     command = [program, "-i", str(path), "-m", str(out_file), "-t", str(threads)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:

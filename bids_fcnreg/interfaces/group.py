@@ -67,7 +67,7 @@ class StudyImages(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         from bids_fcnreg.study.figures import draw_means  # imports Matplotlib and nilearn
 
-        folder = Path(runtime.cwd)
+        directory = Path(runtime.cwd)
         included = [True] * len(self.inputs.t1w)
         if isdefined(self.inputs.included):
             included = self.inputs.included
@@ -82,11 +82,11 @@ class StudyImages(SimpleInterface):
             "mask": mask,
         }
         for name, nifti in made.items():
-            self._results[name] = str(write(folder / f"{name}.nii.gz", nifti))
-        (folder / "similarity.json").write_text(json.dumps(scans))
-        self._results["similarity"] = str(folder / "similarity.json")
+            self._results[name] = str(write(directory / f"{name}.nii.gz", nifti))
+        (directory / "similarity.json").write_text(json.dumps(scans))
+        self._results["similarity"] = str(directory / "similarity.json")
         of_t1w, of_growth = ((m.mean, m.sd) for m in (t1w, log_jacobian))
-        picture = draw_means(of_t1w, of_growth, mask, folder / "means.png")
+        picture = draw_means(of_t1w, of_growth, mask, directory / "means.png")
         self._results["picture"] = str(picture)
         return runtime
 
@@ -123,18 +123,18 @@ class StudyQuality(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         from bids_fcnreg.study.figures import draw_distributions  # imports Matplotlib
 
-        folder = Path(runtime.cwd)
+        directory = Path(runtime.cwd)
         rows = [Row(**fields) for fields in self.inputs.rows]
         metrics = [json.loads(Path(path).read_text()) for path in self.inputs.quality]
         similarity = json.loads(Path(self.inputs.similarity).read_text())
         add_metrics(rows, dict(zip(self.inputs.done, metrics, strict=True)), similarity)
         flag_outliers(rows)
-        self._results["picture"] = str(draw_distributions(rows, folder / "quality.png"))
+        self._results["picture"] = str(draw_distributions(rows, directory / "quality.png"))
         self._results |= _write(
-            folder, quality_table(rows), quality_dictionary(rows, self.inputs.space)
+            directory, quality_table(rows), quality_dictionary(rows, self.inputs.space)
         )
-        (folder / "rows.json").write_text(json.dumps([asdict(row) for row in rows]))
-        self._results["rows"] = str(folder / "rows.json")
+        (directory / "rows.json").write_text(json.dumps([asdict(row) for row in rows]))
+        self._results["rows"] = str(directory / "rows.json")
         return runtime
 
 
@@ -220,11 +220,11 @@ class Publish(SimpleInterface):
 
 
 def _write(
-    folder: Path, table: tuple[list[str], list[list[object]]], dictionary: dict[str, Any]
+    directory: Path, table: tuple[list[str], list[list[object]]], dictionary: dict[str, Any]
 ) -> dict[str, str]:
     """Write a table and its data dictionary; return their paths by output name."""
     header, lines = table
     return {
-        "table": str(write_tsv(folder / "table.tsv", header, lines)),
-        "dictionary": str(write_json(folder / "table.json", dictionary)),
+        "table": str(write_tsv(directory / "table.tsv", header, lines)),
+        "dictionary": str(write_json(directory / "table.json", dictionary)),
     }

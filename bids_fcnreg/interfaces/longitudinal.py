@@ -57,12 +57,12 @@ class LongitudinalBase(SimpleInterface):
             [image.read(path) for path in self.inputs.masks],
             device=self.inputs.device,
         )
-        folder = Path(runtime.cwd)
-        self._results["base"] = str(image.write(folder / "base.nii.gz", found.base))
-        self._results["mask"] = str(image.write(folder / "mask.nii.gz", found.mask, "uint8"))
+        directory = Path(runtime.cwd)
+        self._results["base"] = str(image.write(directory / "base.nii.gz", found.base))
+        self._results["mask"] = str(image.write(directory / "mask.nii.gz", found.mask, "uint8"))
         for name, transforms in (("transforms", found.forward), ("inverses", found.inverse)):
             self._results[name] = [
-                str(write_transform(folder / f"{name}_{number}.h5", transform))
+                str(write_transform(directory / f"{name}_{number}.h5", transform))
                 for number, transform in enumerate(transforms)
             ]
         return runtime

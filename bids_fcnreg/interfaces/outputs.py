@@ -1,4 +1,4 @@
-"""Where results leave the workflow: files named, described and put into the derivatives folder.
+"""Where results leave the workflow: files named, described and put into the derivatives directory.
 
 Names, after ``sub-<label>[_ses-<label>][_acq-<label>][_ce-<label>][_rec-<label>]_``, with TPL the
 template's space (``MNIPediatricAsym+3`` is cohort 3) and ATLAS the atlas's name:
@@ -61,17 +61,17 @@ def _import_niworkflows() -> Any:
     """Import niworkflows' sinks without side effects on TEMPLATEFLOW_HOME.
 
     The import fills TEMPLATEFLOW_HOME with an index of all templates: this takes seconds, and
-    crashes where the home folder is read-only, as in many containers. The index is needed only for
-    a check of space names that is not used here, so a temporary folder is set during the import.
+    crashes where the home directory is read-only, as in many containers. The index is needed only
+    for a check of space names that is not used here, so a temporary directory is set meanwhile.
     """
     if "templateflow" in sys.modules:
         from niworkflows.interfaces import bids
 
         return bids
     home = os.environ.get("TEMPLATEFLOW_HOME")
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "README").touch()  # an empty folder would be filled
-        os.environ["TEMPLATEFLOW_HOME"] = folder
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory, "README").touch()  # an empty directory would be filled
+        os.environ["TEMPLATEFLOW_HOME"] = directory
         try:
             from niworkflows.interfaces import bids
             from templateflow.api import cache
@@ -81,7 +81,7 @@ def _import_niworkflows() -> Any:
             else:
                 os.environ["TEMPLATEFLOW_HOME"] = home
     cache.config.root = templateflow_home()
-    vars(cache).pop("layout", None)  # the index of the other folder
+    vars(cache).pop("layout", None)  # the index of the other directory
     return bids
 
 
@@ -92,7 +92,7 @@ else:
 
 
 class _DerivativesDataSinkInputSpec(_niworkflows._PrepareDerivativeInputSpec):
-    base_directory = Directory(exists=True, mandatory=True, desc="the derivatives folder")
+    base_directory = Directory(exists=True, mandatory=True, desc="the derivatives directory")
     bids_dir = Directory(desc="dataset the results come from")
     sources = InputMultiObject(
         Str, desc="paths or URIs of the sources of the file (default: source_file)"
@@ -108,7 +108,7 @@ class _DerivativesDataSinkInputSpec(_niworkflows._PrepareDerivativeInputSpec):
 
 
 class _DerivativesDataSinkOutputSpec(TraitedSpec):
-    out_file = File(exists=True, desc="the file in the derivatives folder")
+    out_file = File(exists=True, desc="the file in the derivatives directory")
     out_meta = File(exists=True, desc="its sidecar")
 
 

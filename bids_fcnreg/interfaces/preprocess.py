@@ -177,7 +177,7 @@ def _read_in_brain(inputs: _InBrainInputSpec) -> tuple[nib.Nifti1Image, np.ndarr
 
 
 def _write_like(nifti: nib.Nifti1Image, data: np.ndarray, runtime: Any, name: str) -> str:
-    """Write data with the geometry of an image to the node's folder; return the path."""
+    """Write data with the geometry of an image to the node's directory; return the path."""
     header = nifti.header.copy()
     header.set_data_dtype(data.dtype)
     written = nib.Nifti1Image(data, nifti.affine, header)

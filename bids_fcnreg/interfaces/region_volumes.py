@@ -41,10 +41,10 @@ class RegionVolumes(SimpleInterface):
         nifti = open_image(self.inputs.labels)
         rows = region_volumes(np.asanyarray(nifti.dataobj), nifti.affine, self.inputs.table)
         volumes = [(index, name, f"{volume:.3f}") for index, name, volume in rows]
-        folder = Path(runtime.cwd)
+        directory = Path(runtime.cwd)
         for output, header, lines in (
             ("volumes", ("index", "name", "volume_mm3"), volumes),
             ("lookup", ("index", "name"), [row[:2] for row in volumes]),
         ):
-            self._results[output] = str(write_tsv(folder / f"{output}.tsv", header, lines))
+            self._results[output] = str(write_tsv(directory / f"{output}.tsv", header, lines))
         return runtime

@@ -76,8 +76,8 @@ class Register(SimpleInterface):
             threads=self.inputs.num_threads,
             **{name: image.read(path) for name, path in files.items()},
         )
-        folder = Path(runtime.cwd)
-        self._results |= write_registration(folder, result, over=fixed.grid, **metrics)
+        directory = Path(runtime.cwd)
+        self._results |= write_registration(directory, result, over=fixed.grid, **metrics)
         return runtime
 
 

@@ -103,11 +103,11 @@ class MeanShape(SimpleInterface):
         if self.inputs.enlarge:
             grid = enlarge_grid(grid, mask, shape.stretch, MARGIN_MM)
         empty = nib.Nifti1Image(np.zeros(grid.shape, "uint8"), grid.affine)
-        folder = Path(runtime.cwd)
+        directory = Path(runtime.cwd)
         self._results |= {
-            "update": str(write_transform(folder / "update.h5", shape.update)),
-            "inverse_update": str(write_transform(folder / "inverse.h5", shape.inverse_update)),
-            "grid": str(write(folder / "grid.nii.gz", set_codes(empty, TEMPLATE))),
+            "update": str(write_transform(directory / "update.h5", shape.update)),
+            "inverse_update": str(write_transform(directory / "inverse.h5", shape.inverse_update)),
+            "grid": str(write(directory / "grid.nii.gz", set_codes(empty, TEMPLATE))),
             "moved_mm": shape.rms_mm(mask),
             "bias_mm": shape_bias(map(read_transform, paths), shape, weights, mask, **options),
         }
@@ -145,10 +145,10 @@ class MeanImage(SimpleInterface):
         t1w, mask = robust_average(
             inputs.images, inputs.masks, inputs.weights, inputs.symmetric, inputs.sharpening
         )
-        folder = Path(runtime.cwd)
+        directory = Path(runtime.cwd)
         self._results |= {
-            "t1w": str(image.write(folder / "T1w.nii.gz", t1w, space=TEMPLATE)),
-            "mask": str(image.write(folder / "mask.nii.gz", mask, "uint8", TEMPLATE)),
+            "t1w": str(image.write(directory / "T1w.nii.gz", t1w, space=TEMPLATE)),
+            "mask": str(image.write(directory / "mask.nii.gz", mask, "uint8", TEMPLATE)),
             "sharpness": sharpness(t1w, mask.data),
         }
         if isdefined(inputs.before):
@@ -187,11 +187,11 @@ class CollapseTransforms(SimpleInterface):
         chain = read_transforms(self.inputs.transforms)
         matrix = linear_part(chain)
         inverse = collapse_inverse(read_transforms(self.inputs.inverses), matrix, grid)
-        folder = Path(runtime.cwd)
+        directory = Path(runtime.cwd)
         forward = collapse(chain, matrix, grid)
         self._results |= {
-            "transform": str(write_transform(folder / "forward.h5", forward, over=grid)),
-            "inverse": str(write_transform(folder / "inverse.h5", inverse, over=grid)),
+            "transform": str(write_transform(directory / "forward.h5", forward, over=grid)),
+            "inverse": str(write_transform(directory / "inverse.h5", inverse, over=grid)),
         }
         return runtime
 

@@ -66,8 +66,8 @@ def write_transform(
     >>> import tempfile
     >>> shift = np.eye(4)
     >>> shift[:3, 3] = [1.0, 2.0, 3.0]
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = write_transform(Path(folder) / "shift.h5", Transform((Affine(shift),)))
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     path = write_transform(Path(directory) / "shift.h5", Transform((Affine(shift),)))
     ...     sitk.ReadTransform(str(path)).TransformPoint((0.0, 0.0, 0.0))  # ITK is LPS+
     (-1.0, -2.0, 3.0)
     """

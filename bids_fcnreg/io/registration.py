@@ -13,13 +13,13 @@ from bids_fcnreg.io.itk import read_transform, write_transform
 
 
 def write_registration(
-    folder: Path, found: Registration, over: Grid, **metrics: Any
+    directory: Path, found: Registration, over: Grid, **metrics: Any
 ) -> dict[str, str]:
     """Write a registration to a directory.
 
     Parameters
     ----------
-    folder : Path
+    directory : Path
         Existing directory.
     found : Registration
         The registration.
@@ -33,9 +33,9 @@ def write_registration(
     dict of str to str
         Paths of ``transform``, ``inverse`` and ``quality``.
     """
-    forward = write_transform(folder / "forward.h5", found.forward, over=over)
-    inverse = write_transform(folder / "inverse.h5", found.inverse, over=over)
-    quality = folder / "quality.json"
+    forward = write_transform(directory / "forward.h5", found.forward, over=over)
+    inverse = write_transform(directory / "inverse.h5", found.inverse, over=over)
+    quality = directory / "quality.json"
     quality.write_text(json.dumps(found.quality.as_dict() | metrics, indent=2) + "\n")
     return {"transform": str(forward), "inverse": str(inverse), "quality": str(quality)}
 

@@ -33,7 +33,7 @@ GB_PER_SCAN = 0.03
 
 
 def make_dataset(
-    folder: str | os.PathLike[str],
+    directory: str | os.PathLike[str],
     participants: int = 2,
     seed: int = 0,
     max_displacement: float = 10.0,
@@ -43,8 +43,8 @@ def make_dataset(
 
     Parameters
     ----------
-    folder : path
-        Output folder; must be empty or not exist. Created atomically.
+    directory : path
+        Output directory; must be empty or not exist. Created atomically.
     participants : int
         Number of participants. A participant does not depend on their number.
     seed : int
@@ -59,30 +59,30 @@ def make_dataset(
     Returns
     -------
     pathlib.Path
-        `folder`.
+        `directory`.
 
     Raises
     ------
     InputError
-        If `folder` is not empty, a number is less than 1, or disk space is insufficient.
+        If `directory` is not empty, a number is less than 1, or disk space is insufficient.
     """
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is not an empty directory. Choose a new one.")
+    directory = Path(directory)
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise InputError(f"{directory} is not an empty directory. Choose a new one.")
     if participants < 1:
         raise InputError(f"{participants} participants cannot be simulated. Choose at least 1.")
     if sessions < 1:
         raise InputError(f"{sessions} sessions cannot be simulated. Choose at least 1.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    directory.parent.mkdir(parents=True, exist_ok=True)
     needed = participants * sessions * GB_PER_SCAN
-    available = shutil.disk_usage(folder.parent).free / 1024**3
+    available = shutil.disk_usage(directory.parent).free / 1024**3
     if needed > available:
         raise InputError(
             f"{participants * sessions} scans need about {needed:.0f} GB; {available:.0f} GB are "
-            f"free at {folder}. Choose fewer, or another directory."
+            f"free at {directory}. Choose fewer, or another directory."
         )
     # Named before it is created, so that a signal at any moment finds it.
-    staging = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
+    staging = directory.with_name(f".{directory.name}.{uuid.uuid4().hex[:8]}")
     try:
         staging.mkdir()
         head = build_template_head()
@@ -95,18 +95,18 @@ def make_dataset(
             for visit, participant in enumerate(scans, start=1):
                 session = f"ses-{visit}" if sessions > 1 else None
                 _write_participant(staging, f"sub-{label}", session, participant)
-        os.replace(staging, folder)
+        os.replace(staging, directory)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
-    return folder
+    return directory
 
 
 def build_template_head() -> Head:
     """Build the head around the built-in template."""
-    with tempfile.TemporaryDirectory() as folder:
-        template = prepare_template(resolve_template(BUILTIN), Path(folder))
-        atlas = prepare_atlas(resolve_atlas(TISSUE, template), template, Path(folder))
+    with tempfile.TemporaryDirectory() as directory:
+        template = prepare_template(resolve_template(BUILTIN), Path(directory))
+        atlas = prepare_atlas(resolve_atlas(TISSUE, template), template, Path(directory))
         files = (template.t1w, template.brain_mask, atlas.label_image)
         return build_head(*(image.read(path) for path in files))
 
@@ -135,14 +135,14 @@ def mask_points(mask: Image) -> Tensor:
 
 
 def _write_participant(
-    folder: Path, subject: str, session: str | None, participant: Participant
+    directory: Path, subject: str, session: str | None, participant: Participant
 ) -> None:
     name = f"{subject}_{session}" if session else subject
-    subfolder = Path(*name.split("_"), "anat")
-    raw = folder / subfolder
+    subdirectory = Path(*name.split("_"), "anat")
+    raw = directory / subdirectory
     image.write(raw / f"{name}_T1w.nii.gz", participant.t1w, "int16")
     write_json(raw / f"{name}_T1w.json", {"Modality": "MR", "SeriesDescription": "simulated"})
-    truth = folder / "derivatives" / "truth" / subfolder
+    truth = directory / "derivatives" / "truth" / subdirectory
     image.write(truth / f"{name}_dseg.nii.gz", participant.dseg, "uint8")
     image.write(truth / f"{name}_desc-brain_mask.nii.gz", participant.mask, "uint8")
     for source, target, transform in (
@@ -153,23 +153,23 @@ def _write_participant(
         write_transform(truth / file, transform)
 
 
-def _write_dataset(folder: Path, labels: list[str]) -> None:
+def _write_dataset(directory: Path, labels: list[str]) -> None:
     """Write the descriptions of the raw dataset and of its ground truth."""
     made_by = [{"Name": NAME, "Version": __version__}]
     common = {"BIDSVersion": BIDS_VERSION, "License": "CC0", "GeneratedBy": made_by}
     write_json(
-        folder / "dataset_description.json",
+        directory / "dataset_description.json",
         {"Name": "Phantom heads", "DatasetType": "raw", **common},
     )
-    (folder / "README.md").write_text(
+    (directory / "README.md").write_text(
         "# Phantom heads\n\n"
         f"Simulated T1-weighted scans: each is the {BUILTIN} brain after a random diffeomorphism\n"
         "and affine, with skull and scalp, tissue contrast, bias field and noise of its own.\n"
         "The transforms, tissues and brain masks that they were made from are in\n"
         "`derivatives/truth`.\n"
     )
-    write_tsv(folder / "participants.tsv", ["participant_id"], [[f"sub-{n}"] for n in labels])
-    truth = folder / "derivatives" / "truth"
+    write_tsv(directory / "participants.tsv", ["participant_id"], [[f"sub-{n}"] for n in labels])
+    truth = directory / "derivatives" / "truth"
     write_json(
         truth / "dataset_description.json",
         {"Name": "Truth of the phantom heads", "DatasetType": "derivative", **common},

@@ -43,13 +43,13 @@ class Aligner:
         Template, from `resolve_template`.
     spacing : float
         Voxel size of the aligned images in mm.
-    folder : Path
+    directory : Path
         Cache of the aligned images and of derived files of the template.
     """
 
     template: Template
     spacing: float
-    folder: Path
+    directory: Path
 
     @cached_property
     def template_pair(self) -> Pair:
@@ -59,7 +59,7 @@ class Aligner:
 
     @cached_property
     def _ready(self) -> Template:
-        return prepare_template(self.template, self.folder)
+        return prepare_template(self.template, self.directory)
 
     @cached_property
     def _image(self) -> Image:
@@ -73,7 +73,7 @@ class Aligner:
         """Return the cache file of an image; its name depends on all that it is made from."""
         template = Brain(self.template.t1w, self.template.mask).fingerprint
         key = f"{brain.fingerprint};{template};{self.spacing};{__version__}"
-        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.pt"
+        return self.directory / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.pt"
 
     def __call__(self, brain: Brain) -> Tensor:
         """Align an image and cache it, or read it from the cache.

@@ -83,15 +83,15 @@ class TrainingFiles:
         InputError
             If one cannot be written.
         """
-        for folder in (self.model.parent, self.work):
+        for directory in (self.model.parent, self.work):
             try:
-                folder.mkdir(parents=True, exist_ok=True)
-                reason = None if os.access(folder, os.W_OK) else "no permission to write"
+                directory.mkdir(parents=True, exist_ok=True)
+                reason = None if os.access(directory, os.W_OK) else "no permission to write"
             except OSError as error:
                 reason = error.strerror
             if reason is not None:
                 raise InputError(
-                    f"The directory {folder} cannot be used ({reason}). Choose another one."
+                    f"The directory {directory} cannot be used ({reason}). Choose another one."
                 )
 
     def remove_stale_files(self) -> None:

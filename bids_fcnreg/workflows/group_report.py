@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from bids_fcnreg.config import Config
     from bids_fcnreg.study.tables import Row
 
-#: Folder in the derivatives for study-level results.
-FOLDER = "group"
+#: Directory in the derivatives for study-level results.
+DIRECTORY = "group"
 
 
 def init_group_report_wf(
@@ -41,7 +41,7 @@ def init_group_report_wf(
     Parameters
     ----------
     config : Config
-        Settings with the derivatives folder and the work directory.
+        Settings with the derivatives directory and the work directory.
     dataset : str
         Name of the study.
     rows : mapping of str to sequence of Row
@@ -94,7 +94,7 @@ def init_space_wf(
         Figures.
     """
     workflow = pe.Workflow(name=name)
-    folder = config.output_dir / FOLDER
+    directory = config.output_dir / DIRECTORY
     outputnode = field_node("outputnode", "rows", "means", "distributions")
     verdicts = {result.label: result.verdict for result in results}
     fields = [asdict(row) | {"verdict": verdicts.get(row.label)} for row in rows]
@@ -103,7 +103,7 @@ def init_space_wf(
         name="quality",
         mem_gb=0.5,
     )
-    _put_table(workflow, quality, folder / f"space-{space}_quality.tsv", "quality")
+    _put_table(workflow, quality, directory / f"space-{space}_quality.tsv", "quality")
     workflow.connect(quality, "rows", outputnode, "rows")
     quality.inputs.quality = [str(result.quality) for result in results]
     images = pe.Node(
@@ -129,7 +129,7 @@ def init_space_wf(
         "mask": "desc-brain_mask",
     }
     for field, ending in names.items():
-        put = publish_node(folder / f"space-{space}_{ending}.nii.gz", f"put_{field}")
+        put = publish_node(directory / f"space-{space}_{ending}.nii.gz", f"put_{field}")
         workflow.connect(images, field, put, "in_file")
     for atlas in sorted({atlas for result in results for atlas in result.volumes}):
         theirs = [result for result in results if atlas in result.volumes]
@@ -146,7 +146,7 @@ def init_space_wf(
             mem_gb=0.5,
         )
         _put_table(
-            workflow, volumes, folder / f"space-{space}_atlas-{atlas}_volumes.tsv", volumes.name
+            workflow, volumes, directory / f"space-{space}_atlas-{atlas}_volumes.tsv", volumes.name
         )
     return workflow
 

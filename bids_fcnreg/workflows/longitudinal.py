@@ -109,7 +109,7 @@ def init_changes_wf(
     Parameters
     ----------
     config : Config
-        Settings with the folders.
+        Settings with the directories.
     scans : sequence of Scan
         The sessions.
     reference : ReferenceSession

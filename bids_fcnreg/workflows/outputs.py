@@ -33,7 +33,7 @@ def sink(
     Parameters
     ----------
     config : Config
-        Settings with the input and the output folder.
+        Settings with the input and the output directory.
     scan : Scan
         Scan of the result.
     name : str

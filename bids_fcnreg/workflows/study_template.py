@@ -102,7 +102,7 @@ def init_start_wf(
     anchor : Template
         Defines orientation, voxels and optionally the scale; skull-stripped.
     base_dir : Path
-        Folder of intermediate results.
+        Directory of intermediate results.
 
     Returns
     -------

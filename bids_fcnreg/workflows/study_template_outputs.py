@@ -88,7 +88,7 @@ def init_finish_wf(
     config: Config,
     template: Template,
     anchors: Sequence[Template],
-    folder: Path,
+    directory: Path,
     base_dir: Path,
 ) -> pe.Workflow:
     """Register known templates to the finished one, and resample the built-in tissue maps.
@@ -101,8 +101,8 @@ def init_finish_wf(
         The finished template, skull-stripped.
     anchors : sequence of Template
         The built-in template, and the one that defined the orientation if different.
-    folder : Path
-        Output folder ``tpl-NAME``.
+    directory : Path
+        Output directory ``tpl-NAME``.
     """
     workflow = pe.Workflow(name="finish", base_dir=str(base_dir))
     name = template.name
@@ -113,10 +113,10 @@ def init_finish_wf(
         register.inputs.moving_mask = str(anchor.mask)
         ending = "mode-image_xfm.h5"
         from_anchor = publish_node(
-            folder / f"tpl-{name}_from-{anchor.space}_{ending}", f"put_from_{space}"
+            directory / f"tpl-{name}_from-{anchor.space}_{ending}", f"put_from_{space}"
         )
         to_anchor = publish_node(
-            folder / f"tpl-{name}_from-{name}_to-{anchor.space}_{ending}", f"put_to_{space}"
+            directory / f"tpl-{name}_from-{name}_to-{anchor.space}_{ending}", f"put_to_{space}"
         )
         workflow.connect([
             (register, from_anchor, [("transform", "in_file")]),
@@ -132,7 +132,7 @@ def init_finish_wf(
         workflow.connect(register, "transform", tissue, "transform")
         for label in ("CSF", "GM", "WM"):
             put = publish_node(
-                folder / f"tpl-{name}_res-01_label-{label}_probseg.nii.gz", f"put_{label}"
+                directory / f"tpl-{name}_res-01_label-{label}_probseg.nii.gz", f"put_{label}"
             )
             workflow.connect(tissue, label.lower(), put, "in_file")
     return workflow

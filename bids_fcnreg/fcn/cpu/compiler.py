@@ -19,5 +19,5 @@ def compiled(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _R
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": set(FAST_MATH)}
     try:
         return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # no writable cache folder
+    except RuntimeError:  # no writable cache directory
         return numba.njit(**options)(function)

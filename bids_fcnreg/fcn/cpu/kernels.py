@@ -10,7 +10,7 @@ tensors' memory. Slabs depend on the data's shape only and go to as many threads
 so that results are the same to the last bit whatever their number.
 
 Kernels are compiled on first use, in some seconds, and cached on disk for later processes in
-``__pycache__`` or the user's cache folder (or ``NUMBA_CACHE_DIR``). Where neither is writable,
+``__pycache__`` or the user's cache directory (or ``NUMBA_CACHE_DIR``). Where neither is writable,
 each process compiles its own.
 
 ``BIDS_FCNREG_COMPILED=0`` in the environment disables them.
