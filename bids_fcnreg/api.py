@@ -33,7 +33,8 @@ import numpy as np
 import torch
 
 from bids_fcnreg.atomic import replacing_files
-from bids_fcnreg.bids.templates import BUILTIN, nilearn_map
+from bids_fcnreg.bids.template_archive import BUILTIN
+from bids_fcnreg.bids.templates import nilearn_map
 from bids_fcnreg.config import INTERPOLATIONS
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.foreground import non_background

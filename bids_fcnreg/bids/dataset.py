@@ -54,16 +54,6 @@ class Dataset:
     notes: list[Note]
 
 
-def find_scans(
-    bids_dir: Path,
-    participants: Iterable[str] = (),
-    sessions: Iterable[str] = (),
-    filters: Filters | None = None,
-) -> list[Scan]:
-    """Find the scans to register; parameters and errors as for `read_dataset`."""
-    return read_dataset(bids_dir, participants, sessions, filters).scans
-
-
 def read_dataset(
     bids_dir: Path,
     participants: Iterable[str] = (),

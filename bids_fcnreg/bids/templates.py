@@ -31,15 +31,6 @@ from bids_fcnreg.fcn.foreground import foreground
 from bids_fcnreg.io import image
 from bids_fcnreg.preprocessing.brain import may_be_brain_only
 
-__all__ = [
-    "BUILTIN",
-    "Template",
-    "materialise",
-    "resolve_template",
-    "resolve_templates",
-    "templateflow_home",
-]
-
 _NILEARN_URL = "https://github.com/nilearn/nilearn/blob/main/nilearn/datasets/data"
 
 
