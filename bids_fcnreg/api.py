@@ -288,10 +288,7 @@ def _parts(
 
 
 def _nifti(
-    values: np.ndarray,
-    grid: Grid,
-    codes: Codes,
-    series: nib.spatialimages.SpatialImage | None,
+    values: np.ndarray, grid: Grid, codes: Codes, series: nib.spatialimages.SpatialImage | None
 ) -> nib.Nifti1Image:
     """Return values (i, j, k, n) as a NIfTI image, with the time unit and step of a series."""
     made = nib.Nifti1Image(values[..., 0] if series is None else values, grid.affine)

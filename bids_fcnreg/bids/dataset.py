@@ -227,11 +227,7 @@ def _problem(misplaced: Sequence[UnusedImage]) -> str:
 
 
 def _nothing_found(
-    bids_dir: Path,
-    layout: Layout,
-    scans: Sequence[Scan],
-    filters: Filters,
-    selected: bool,
+    bids_dir: Path, layout: Layout, scans: Sequence[Scan], filters: Filters, selected: bool
 ) -> str:
     """Return the message if no participant has a usable T1w image."""
     misplaced = [one for one in layout.unused["t1w"] if not one.excluded]

@@ -78,9 +78,7 @@ class Refinement:
 
 
 def refine(
-    pair: Pair,
-    start: MidpointDeformation | None = None,
-    settings: Refinement | None = None,
+    pair: Pair, start: MidpointDeformation | None = None, settings: Refinement | None = None
 ) -> MidpointDeformation:
     """Optimize the deformation of one pair.
 
