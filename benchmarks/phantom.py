@@ -21,7 +21,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bids_fcnreg.bids.templates import BUILTIN, prepare_template, resolve_template
+from bids_fcnreg.bids.template_archive import BUILTIN
+from bids_fcnreg.bids.templates import prepare_template, resolve_template
 from bids_fcnreg.errors import FcnregError, InputError
 from bids_fcnreg.io import image, nifti
 from bids_fcnreg.io.itk import read_transform

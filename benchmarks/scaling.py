@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bids_fcnreg.bids.atlases import default_atlases, prepare_atlas
-from bids_fcnreg.bids.dataset import find_scans
+from bids_fcnreg.bids.dataset import read_dataset
 from bids_fcnreg.bids.derivatives import write_json
 from bids_fcnreg.bids.templates import prepare_template, resolve_template
 from bids_fcnreg.config import DEFAULT_TEMPLATE, Config
@@ -53,7 +53,7 @@ def make_dataset(folder: Path, participants: int) -> Path:
 
 def find(bids_dir: Path, labels: Sequence[str], _: Path) -> int:
     """Find the scans; returns how many there are."""
-    return len(find_scans(bids_dir, labels))
+    return len(read_dataset(bids_dir, labels).scans)
 
 
 def build(bids_dir: Path, labels: Sequence[str], folder: Path) -> int:
@@ -62,7 +62,7 @@ def build(bids_dir: Path, labels: Sequence[str], folder: Path) -> int:
     config = Config(bids_dir=bids_dir, output_dir=folder / "out", work_dir=folder / "work")
     template = prepare_template(resolve_template(DEFAULT_TEMPLATE), folder)
     atlases = [prepare_atlas(atlas, template, folder) for atlas in default_atlases(template)]
-    scans = find_scans(bids_dir, labels)
+    scans = read_dataset(bids_dir, labels).scans
     workflow = init_fcnreg_wf(config, scans, [template], {template.space: atlases})
     return len(workflow.list_node_names())
 

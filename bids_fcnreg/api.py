@@ -33,7 +33,8 @@ import numpy as np
 import torch
 
 from bids_fcnreg.atomic import replacing_files
-from bids_fcnreg.bids.templates import BUILTIN, nilearn_map
+from bids_fcnreg.bids.template_archive import BUILTIN
+from bids_fcnreg.bids.templates import nilearn_map
 from bids_fcnreg.config import INTERPOLATIONS
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.foreground import non_background
@@ -288,10 +289,7 @@ def _parts(
 
 
 def _nifti(
-    values: np.ndarray,
-    grid: Grid,
-    codes: Codes,
-    series: nib.spatialimages.SpatialImage | None,
+    values: np.ndarray, grid: Grid, codes: Codes, series: nib.spatialimages.SpatialImage | None
 ) -> nib.Nifti1Image:
     """Return values (i, j, k, n) as a NIfTI image, with the time unit and step of a series."""
     made = nib.Nifti1Image(values[..., 0] if series is None else values, grid.affine)

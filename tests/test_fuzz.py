@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 from bids_fcnreg.app.summary import quality_warnings
 from bids_fcnreg.bids.atlases import resolve_atlas
-from bids_fcnreg.bids.dataset import find_scans
+from bids_fcnreg.bids.dataset import read_dataset
 from bids_fcnreg.bids.derivatives import other_source_dataset, prepare_output, unrelated_files
 from bids_fcnreg.bids.description import read_description
 from bids_fcnreg.bids.filters import read_filter_file
@@ -224,7 +224,7 @@ def test_filter_files(tmp_path, filters):
     path = tmp_path / "f.json"
     path.write_text(json.dumps(filters))
     try:
-        found = find_scans(tmp_path / "in", filters=read_filter_file(path))
+        found = read_dataset(tmp_path / "in", filters=read_filter_file(path)).scans
     except FcnregError as why:
         assert "\n" not in str(why)
     else:

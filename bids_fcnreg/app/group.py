@@ -215,10 +215,7 @@ def study_rows(
 
 
 def _print_summary(
-    config: Config,
-    rows: Mapping[str, Sequence[Row]],
-    results: Sequence[Result],
-    console: Console,
+    config: Config, rows: Mapping[str, Sequence[Row]], results: Sequence[Result], console: Console
 ) -> None:
     """Print which scans are not in the tables, and where the results are."""
     for space, theirs in rows.items():

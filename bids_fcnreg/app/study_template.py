@@ -18,7 +18,8 @@ from bids_fcnreg.atomic import publish
 from bids_fcnreg.bids.derivatives import write_json, write_tsv
 from bids_fcnreg.bids.results import find_preprocessed
 from bids_fcnreg.bids.scan import Scan
-from bids_fcnreg.bids.templates import BUILTIN, Template, prepare_template, resolve_template
+from bids_fcnreg.bids.template_archive import BUILTIN
+from bids_fcnreg.bids.templates import Template, prepare_template, resolve_template
 from bids_fcnreg.config import Config
 from bids_fcnreg.errors import FcnregError, InputError
 from bids_fcnreg.execution.plugin import configure, run_workflow

@@ -54,16 +54,6 @@ class Dataset:
     notes: list[Note]
 
 
-def find_scans(
-    bids_dir: Path,
-    participants: Iterable[str] = (),
-    sessions: Iterable[str] = (),
-    filters: Filters | None = None,
-) -> list[Scan]:
-    """Find the scans to register; parameters and errors as for `read_dataset`."""
-    return read_dataset(bids_dir, participants, sessions, filters).scans
-
-
 def read_dataset(
     bids_dir: Path,
     participants: Iterable[str] = (),
@@ -237,11 +227,7 @@ def _problem(misplaced: Sequence[UnusedImage]) -> str:
 
 
 def _nothing_found(
-    bids_dir: Path,
-    layout: Layout,
-    scans: Sequence[Scan],
-    filters: Filters,
-    selected: bool,
+    bids_dir: Path, layout: Layout, scans: Sequence[Scan], filters: Filters, selected: bool
 ) -> str:
     """Return the message if no participant has a usable T1w image."""
     misplaced = [one for one in layout.unused["t1w"] if not one.excluded]

@@ -12,51 +12,20 @@ EXTENSIONS = (".nii", ".nii.gz")
 
 #: Names in filter files (those of pybids) of the entities of raw data, by key.
 RAW = {
-    "sub": "subject",
-    "ses": "session",
-    "sample": "sample",
-    "task": "task",
-    "tracksys": "tracksys",
-    "acq": "acquisition",
-    "nuc": "nucleus",
-    "voi": "volume",
-    "ce": "ceagent",
-    "trc": "tracer",
-    "stain": "staining",
-    "rec": "reconstruction",
-    "dir": "direction",
-    "run": "run",
-    "mod": "modality",
-    "echo": "echo",
-    "flip": "flip",
-    "inv": "inv",
-    "mt": "mt",
-    "part": "part",
-    "proc": "proc",
-    "split": "split",
-    "recording": "recording",
-    "chunk": "chunk",
-}
+    "sub": "subject", "ses": "session", "sample": "sample", "task": "task",
+    "tracksys": "tracksys", "acq": "acquisition", "nuc": "nucleus", "voi": "volume",
+    "ce": "ceagent", "trc": "tracer", "stain": "staining", "rec": "reconstruction",
+    "dir": "direction", "run": "run", "mod": "modality", "echo": "echo", "flip": "flip",
+    "inv": "inv", "mt": "mt", "part": "part", "proc": "proc", "split": "split",
+    "recording": "recording", "chunk": "chunk",
+}  # fmt: skip
 #: Names of the entities of derivatives, by key.
 DERIVED = {
-    "tpl": "template",
-    "cohort": "cohort",
-    "space": "space",
-    "desc": "desc",
-    "label": "label",
-    "res": "res",
-    "den": "den",
-    "hemi": "hemi",
-    "seg": "segmentation",
-    "scale": "scale",
-    "atlas": "atlas",
-    "from": "from",
-    "to": "to",
-    "mode": "mode",
-    "roi": "roi",
-    "model": "model",
-    "subset": "subset",
-}
+    "tpl": "template", "cohort": "cohort", "space": "space", "desc": "desc", "label": "label",
+    "res": "res", "den": "den", "hemi": "hemi", "seg": "segmentation", "scale": "scale",
+    "atlas": "atlas", "from": "from", "to": "to", "mode": "mode", "roi": "roi",
+    "model": "model", "subset": "subset",
+}  # fmt: skip
 NAMES = RAW | DERIVED
 KEYS = {name: key for key, name in NAMES.items()}
 

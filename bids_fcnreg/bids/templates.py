@@ -31,15 +31,6 @@ from bids_fcnreg.io import nifti
 from bids_fcnreg.preprocessing.brain import may_be_brain_only
 from bids_fcnreg.preprocessing.template_images import write_brain, write_brain_mask
 
-__all__ = [
-    "BUILTIN",
-    "Template",
-    "prepare_template",
-    "resolve_template",
-    "resolve_templates",
-    "templateflow_home",
-]
-
 _NILEARN_URL = "https://github.com/nilearn/nilearn/blob/main/nilearn/datasets/data"
 
 

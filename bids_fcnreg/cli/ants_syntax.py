@@ -167,8 +167,7 @@ def switch(value: str) -> bool:
 def add_ants_options(command: argparse.ArgumentParser) -> None:
     """Add options of antsApplyTransforms that have no effect here."""
     group: Any = command.add_argument_group(
-        "Options of antsApplyTransforms",
-        "Accepted so that its command lines work.",
+        "Options of antsApplyTransforms", "Accepted so that its command lines work."
     )
     group.add_argument("-d", "--dimensionality", type=dimension, metavar="3", help="always 3")
     group.add_argument(
@@ -182,11 +181,5 @@ def add_ants_options(command: argparse.ArgumentParser) -> None:
         "--float", type=switch, nargs="?", const=True, metavar="0|1", help="has no effect"
     )
     group.add_argument(
-        "-v",
-        "--verbose",
-        type=switch,
-        nargs="?",
-        const=True,
-        metavar="0|1",
-        help="has no effect",
+        "-v", "--verbose", type=switch, nargs="?", const=True, metavar="0|1", help="has no effect"
     )

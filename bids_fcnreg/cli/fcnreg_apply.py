@@ -7,12 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bids_fcnreg.cli import ants_syntax
-from bids_fcnreg.cli.paths import (
-    check_image_output,
-    check_inputs,
-    check_table_output,
-    is_table,
-)
+from bids_fcnreg.cli.paths import check_image_output, check_inputs, check_table_output, is_table
 from bids_fcnreg.config import DEFAULT_TEMPLATE, IDENTITY, INTERPOLATIONS
 from bids_fcnreg.errors import InputError
 

@@ -55,10 +55,7 @@ class IsolatedPlugin(MultiProcPlugin):
     """
 
     def __init__(
-        self,
-        plugin_args: dict[str, Any],
-        log_file: Path | None = None,
-        gpus: Sequence[str] = (),
+        self, plugin_args: dict[str, Any], log_file: Path | None = None, gpus: Sequence[str] = ()
     ) -> None:
         super().__init__(plugin_args=plugin_args)
         self._log_file = log_file
@@ -286,11 +283,7 @@ def make_plugin(config: Config, log_file: Path, callback: Callable[..., None]) -
 
 
 def run_workflow(
-    config: Config,
-    workflow: Workflow,
-    labels: Mapping[str, str],
-    log_file: Path,
-    console: Console,
+    config: Config, workflow: Workflow, labels: Mapping[str, str], log_file: Path, console: Console
 ) -> tuple[ProgressDisplay, Exception | None]:
     """Run a workflow and show its progress.
 

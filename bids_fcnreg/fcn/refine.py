@@ -16,7 +16,7 @@ Avants et al., Symmetric diffeomorphic image registration with cross-correlation
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -85,10 +85,7 @@ class Refinement:
 
 
 def refine(
-    pair: Pair,
-    start: MidpointDeformation | None = None,
-    settings: Refinement | None = None,
-    report: Callable[[str], None] | None = None,
+    pair: Pair, start: MidpointDeformation | None = None, settings: Refinement | None = None
 ) -> MidpointDeformation:
     """Optimize the deformation of one pair.
 
@@ -99,8 +96,6 @@ def refine(
     start : MidpointDeformation, optional
         Initial deformation, on any grid of the fixed space; by default the identity.
     settings : Refinement, optional
-    report : callable, optional
-        Called with a line about each level.
 
     Returns
     -------
@@ -117,10 +112,8 @@ def refine(
             continue  # the images are no finer than the previous level
         optimize_level = partial(_optimize_level, level, deformation, number, settings)
         part = f"the refinement at {spacing:g} mm"
-        deformation, taken, similarity = with_fallback(optimize_level, device, part)
-        deformation, done = deformation.to(device), level.grid
-        if report is not None:
-            report(f"{spacing:g} mm: {taken} steps, local NCC {similarity:.4f}")
+        deformation = with_fallback(optimize_level, device, part).to(device)
+        done = level.grid
     return deformation.on_grid(pair.grid)
 
 
@@ -130,8 +123,8 @@ def _optimize_level(
     number: int,
     settings: Refinement,
     device: torch.device,
-) -> tuple[MidpointDeformation, int, float]:
-    """Optimize a deformation at one resolution; return it, the steps taken and the similarity."""
+) -> MidpointDeformation:
+    """Optimize a deformation at one resolution."""
     level, deformation = level.to(device), deformation.to(device).on_grid(level.grid)
     ascent = _Ascent(level, deformation, number, settings)
     history: list[float] = []
@@ -144,9 +137,9 @@ def _optimize_level(
                 best = ascent.deformation()
             if _stalled(history, settings):
                 # The last steps may have lowered the similarity.
-                return best.tapered(), step, max(history)
+                return best.tapered()
         ascent.update()
-    return ascent.deformation().tapered(), settings.steps[number], max(history)
+    return ascent.deformation().tapered()
 
 
 class _Ascent:

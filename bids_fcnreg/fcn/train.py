@@ -212,9 +212,7 @@ class Trainer:
         return self.stage >= len(self.settings.steps)
 
     def run(
-        self,
-        report: Callable[[Record], None] | None = None,
-        checkpoint: Path | None = None,
+        self, report: Callable[[Record], None] | None = None, checkpoint: Path | None = None
     ) -> None:
         """Train until all stages are done.
 

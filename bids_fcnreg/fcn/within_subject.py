@@ -70,10 +70,7 @@ class WithinSubject:
 
 
 def register_within_subject(
-    images: Sequence[Image],
-    masks: Sequence[Image],
-    *,
-    device: str = "cpu",
+    images: Sequence[Image], masks: Sequence[Image], *, device: str = "cpu"
 ) -> WithinSubject:
     """Register images of one person to a space in their middle.
 
@@ -180,10 +177,7 @@ def _update(
 
 
 def _average(
-    images: Sequence[Image],
-    masks: Sequence[Image],
-    transforms: Sequence[Transform],
-    grid: Grid,
+    images: Sequence[Image], masks: Sequence[Image], transforms: Sequence[Transform], grid: Grid
 ) -> tuple[Image, Image]:
     """Compute the mean image in midpoint space, and the mask that most brains share there."""
     seen = [t.resample(image, grid).data for image, t in zip(images, transforms, strict=True)]

@@ -19,7 +19,8 @@ from torch import Tensor
 from bids_fcnreg import __version__
 from bids_fcnreg.bids.atlases import TISSUE, prepare_atlas, resolve_atlas, write_lookup
 from bids_fcnreg.bids.derivatives import BIDS_VERSION, NAME, write_json, write_tsv
-from bids_fcnreg.bids.templates import BUILTIN, prepare_template, resolve_template
+from bids_fcnreg.bids.template_archive import BUILTIN
+from bids_fcnreg.bids.templates import prepare_template, resolve_template
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.spatial.grid import Image
 from bids_fcnreg.fcn.spatial.transform import Transform

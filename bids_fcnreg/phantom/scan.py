@@ -69,13 +69,14 @@ class Participant:
     inverse: Transform
 
 
-def simulate(
+def simulate_sessions(
     head: Head,
     scan: tuple[str, tuple[float, float, float], float],
     max_displacement: float,
     rng: np.random.Generator,
-) -> Participant:
-    """Simulate one participant.
+    sessions: int,
+) -> Iterator[Participant]:
+    """Simulate one or several sessions of one participant, with small changes.
 
     Parameters
     ----------
@@ -87,29 +88,13 @@ def simulate(
         See `make_dataset`.
     rng : numpy.random.Generator
         Source of randomness.
-
-    Returns
-    -------
-    Participant
-    """
-    return next(simulate_sessions(head, scan, max_displacement, rng, 1))
-
-
-def simulate_sessions(
-    head: Head,
-    scan: tuple[str, tuple[float, float, float], float],
-    max_displacement: float,
-    rng: np.random.Generator,
-    sessions: int,
-) -> Iterator[Participant]:
-    """Simulate several sessions of one participant, with small changes.
-
-    Parameters as in `simulate`.
+    sessions : int
+        Number of sessions; the first does not depend on it.
 
     Yields
     ------
     Participant
-        One per session; the first is that of `simulate`.
+        One per session.
     """
     deformation, inverse_deformation = random_diffeomorphism(
         head, rng.uniform(0.6, 1) * max_displacement, rng

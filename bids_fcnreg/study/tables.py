@@ -19,23 +19,11 @@ OUTLIER_THRESHOLD = 3.5
 #: Smallest number of scans for the detection of outliers.
 MIN_SCANS = 5
 
-
-_OWN_COLUMNS = frozenset(
-    (
-        "participant_id",
-        "session_id",
-        "status",
-        "reason",
-        "mode",
-        "verdict",
-        "verdict_reason",
-        "outlier",
-        "outlier_reason",
-        "brain_mask",
-        *(metric.key for metric in COMPARED_METRICS),
-    )
-)
-
+#: Columns of the tables besides those of participants.tsv and of regions.
+_OWN_COLUMNS = {
+    "participant_id", "session_id", "status", "reason", "mode", "verdict", "verdict_reason",
+    "outlier", "outlier_reason", "brain_mask", *(metric.key for metric in COMPARED_METRICS),
+}  # fmt: skip
 
 #: Data dictionary of the column of verdicts.
 _VERDICT = {

@@ -30,11 +30,7 @@ DIRECTORY = "group"
 
 
 def init_group_report_wf(
-    *,
-    config: Config,
-    dataset: str,
-    rows: Mapping[str, Sequence[Row]],
-    results: Sequence[Result],
+    *, config: Config, dataset: str, rows: Mapping[str, Sequence[Row]], results: Sequence[Result]
 ) -> pe.Workflow:
     """Make tables, mean images and quality plots of all scans.
 
@@ -66,11 +62,7 @@ def init_group_report_wf(
     for number, (space, theirs) in enumerate(rows.items(), start=1):
         done = [result for result in results if result.space == space]
         part = init_space_wf(
-            config=config,
-            space=space,
-            rows=theirs,
-            results=done,
-            name=f"{node_name(space)}_wf",
+            config=config, space=space, rows=theirs, results=done, name=f"{node_name(space)}_wf"
         )
         for field, merge in gathered.items():
             workflow.connect(part, f"outputnode.{field}", merge, f"in{number}")

@@ -66,9 +66,7 @@ def init_base_wf(*, config: Config, n_sessions: int) -> LiterateWorkflow:
     on_gpu = uses_gpu(config.device)
     base = pe.Node(
         LongitudinalBase(
-            device=config.device,
-            use_gpu=on_gpu,
-            num_threads=1 if on_gpu else config.omp_nthreads,
+            device=config.device, use_gpu=on_gpu, num_threads=1 if on_gpu else config.omp_nthreads
         ),
         name="sessions",
         mem_gb=SESSIONS_GB + n_sessions * SESSION_GB,
@@ -156,7 +154,7 @@ def init_changes_wf(
         "reference_session": {
             "Description": "Session that changes are relative to, n/a if it is missing: "
             f"{reference.reason}"
-        },
+        }
     } | {
         column: {"Description": f"{what} of the region in session {session}", "Units": unit}
         for session in sessions

@@ -96,10 +96,7 @@ def init_preprocess_wf(
         voxels,
     )
     extract = sized_node(
-        BrainExtraction(mode=skull_strip, num_threads=omp_nthreads),
-        "extract",
-        EXTRACT,
-        voxels,
+        BrainExtraction(mode=skull_strip, num_threads=omp_nthreads), "extract", EXTRACT, voxels
     )
     debias = sized_node(BiasCorrection(), "debias", PREPROCESS, voxels)
     scale = sized_node(NormalizeIntensity(), "scale", PREPROCESS, voxels)

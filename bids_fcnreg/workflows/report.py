@@ -121,10 +121,7 @@ def init_template_report_wf(
         voxels,
     )
     contours = sized_node(
-        Slices(mask=str(template.mask), contours_of=str(template.t1w)),
-        "contours",
-        DRAW,
-        voxels,
+        Slices(mask=str(template.mask), contours_of=str(template.t1w)), "contours", DRAW, voxels
     )
     deformation = sized_node(
         Deformation(mask=str(template.mask), num_threads=config.omp_nthreads),

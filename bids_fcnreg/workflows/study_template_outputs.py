@@ -124,11 +124,7 @@ def init_finish_wf(
         ])  # fmt: skip
         if not anchor.builtin:
             continue
-        tissue = pe.Node(
-            TissueMaps(mask=str(template.mask)),
-            name="tissue",
-            mem_gb=1.0,
-        )
+        tissue = pe.Node(TissueMaps(mask=str(template.mask)), name="tissue", mem_gb=1.0)
         workflow.connect(register, "transform", tissue, "transform")
         for label in ("CSF", "GM", "WM"):
             put = publish_node(

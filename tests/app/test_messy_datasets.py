@@ -12,7 +12,7 @@ import pytest
 from bids.layout import BIDSLayout
 
 from bids_fcnreg.app.atlases import choose_atlases
-from bids_fcnreg.bids.dataset import find_scans
+from bids_fcnreg.bids.dataset import read_dataset
 from bids_fcnreg.bids.output_names import output_names
 from bids_fcnreg.bids.templates import resolve_template
 from bids_fcnreg.cli.bids_app import main
@@ -87,7 +87,7 @@ def test_only_valid_images_are_registered(run):
 
 
 def test_output_names_match_the_checked_names(run):
-    (scan,) = (scan for scan in find_scans(run.bids) if scan.label == "sub-01")
+    (scan,) = (scan for scan in read_dataset(run.bids).scans if scan.label == "sub-01")
     templates = [resolve_template(str(run.study.template))]
     known = set(output_names(scan, templates, choose_atlases((), templates)))
     written = {path.name for path in (run.out / "sub-01").rglob("*") if path.is_file()}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bids_fcnreg.bids.dataset import find_scans
+from bids_fcnreg.bids.dataset import read_dataset
 from bids_fcnreg.bids.filters import read_filter_file
 from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.bids.validation import validate
@@ -55,7 +55,7 @@ def write(path: Path, content: object) -> Path:
 
 
 def test_finds_runs_sessions_and_lesions(dataset):
-    assert seen(find_scans(dataset)) == {
+    assert seen(read_dataset(dataset).scans) == {
         "sub-01": (["sub-01_T1w.nii.gz"], ["sub-01_label-lesion_roi.nii.gz"]),
         "sub-02_ses-a": (
             [
@@ -74,18 +74,21 @@ def test_finds_runs_sessions_and_lesions(dataset):
 
 def test_paths_are_absolute_and_lead_to_the_files(dataset, monkeypatch):
     monkeypatch.chdir(dataset.parent)
-    scan = find_scans(Path("data"), ["01"])[0]
+    scan = read_dataset(Path("data"), ["01"]).scans[0]
     assert scan.t1w == (dataset / "sub-01" / "anat" / "sub-01_T1w.nii.gz",)
 
 
 @pytest.mark.parametrize("label", ["02", "sub-02"])
 def test_participant_with_and_without_prefix(dataset, label):
-    assert list(seen(find_scans(dataset, [label, "02"]))) == ["sub-02_ses-a", "sub-02_ses-b"]
+    assert list(seen(read_dataset(dataset, [label, "02"]).scans)) == [
+        "sub-02_ses-a",
+        "sub-02_ses-b",
+    ]
 
 
 def test_session_leaves_out_who_was_not_there_unless_named(dataset):
-    assert list(seen(find_scans(dataset, sessions=["ses-b"]))) == ["sub-02_ses-b"]
-    scans = find_scans(dataset, ["01", "02"], ["b"])
+    assert list(seen(read_dataset(dataset, sessions=["ses-b"]).scans)) == ["sub-02_ses-b"]
+    scans = read_dataset(dataset, ["01", "02"], ["b"]).scans
     assert [(s.participant, s.session, len(s.t1w)) for s in scans] == [
         ("01", "b", 0),
         ("02", "b", 1),
@@ -94,7 +97,7 @@ def test_session_leaves_out_who_was_not_there_unless_named(dataset):
 
 def test_filter_file_narrows_the_images(dataset, tmp_path):
     path = write(tmp_path / "f.json", {"t1w": {"acquisition": "Y"}, "bold": {"task": "rest"}})
-    scans = find_scans(dataset, ["02"], filters=read_filter_file(path))
+    scans = read_dataset(dataset, ["02"], filters=read_filter_file(path)).scans
     assert seen(scans)["sub-02_ses-a"][0] == ["sub-02_ses-a_acq-Y_T1w.nii.gz"]
     assert "sub-02_ses-b" not in seen(scans)
 
@@ -104,7 +107,7 @@ def test_filter_file_narrows_the_images(dataset, tmp_path):
 )
 def test_filter_values_for_absent_and_present(dataset, tmp_path, value, number):
     path = write(tmp_path / "f.json", {"t1w": {"run": value, "session": "a"}})
-    scans = find_scans(dataset, ["02"], filters=read_filter_file(path))
+    scans = read_dataset(dataset, ["02"], filters=read_filter_file(path)).scans
     assert [len(s.t1w) for s in scans] == [number]
 
 
@@ -113,7 +116,7 @@ def test_filter_cannot_undo_the_command_line(dataset, tmp_path):
     with pytest.raises(
         InputError, match=r"no T1w image that matches the selection.*the session a"
     ):
-        find_scans(dataset, ["02"], ["b"], read_filter_file(path))
+        read_dataset(dataset, ["02"], ["b"], read_filter_file(path))
 
 
 @pytest.mark.parametrize(
@@ -142,7 +145,7 @@ def test_broken_link_is_listed_as_an_image(dataset):
     path = dataset / "sub-01" / "anat" / "sub-01_T1w.nii.gz"
     path.unlink()
     path.symlink_to("../../.git/annex/objects/gone")
-    assert find_scans(dataset, ["01"])[0].t1w == (path,)
+    assert read_dataset(dataset, ["01"]).scans[0].t1w == (path,)
 
 
 @pytest.mark.parametrize(
@@ -157,31 +160,31 @@ def test_broken_link_is_listed_as_an_image(dataset):
 )
 def test_missing_items_are_refused(dataset, arguments, words):
     with pytest.raises(InputError, match=words):
-        find_scans(dataset, **arguments)
+        read_dataset(dataset, **arguments)
 
 
 def test_directory_without_dataset_is_refused(tmp_path, dataset):
     with pytest.raises(InputError, match="is not a directory"):
-        find_scans(tmp_path / "none")
+        read_dataset(tmp_path / "none")
     with pytest.raises(InputError, match=r"no dataset_description\.json"):
-        find_scans(tmp_path)
+        read_dataset(tmp_path)
     description = dataset / "dataset_description.json"
     for content, words in (("{", "not valid JSON"), ('{"Name": "x"}', "lacks BIDSVersion")):
         description.write_text(content)
         with pytest.raises(InputError, match=words):
-            find_scans(dataset)
+            read_dataset(dataset)
     empty = tmp_path / "empty"
     empty.mkdir()
     (empty / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.8.0"}')
     with pytest.raises(InputError, match=r"no sub-\* directories"):
-        find_scans(empty)
+        read_dataset(empty)
 
 
 def test_validator_reports_and_does_not_stop(real_data):
     problems = validate(real_data / "ds002748")
     assert len(problems) == 1
     assert problems[0].startswith("/participants.tsv line 2: TSV_VALUE_INCORRECT_TYPE (gender)")
-    assert len(find_scans(real_data / "ds002748")) == 36
+    assert len(read_dataset(real_data / "ds002748").scans) == 36
 
 
 def test_validator_reports_an_invalid_file(dataset):

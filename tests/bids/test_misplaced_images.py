@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bids_fcnreg.bids.dataset import find_scans, read_dataset
+from bids_fcnreg.bids.dataset import read_dataset
 from bids_fcnreg.bids.filters import read_filter_file
 from bids_fcnreg.bids.notes import summarize
 from bids_fcnreg.errors import InputError
@@ -83,7 +83,7 @@ IN_SESSION = "sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz"
 @pytest.mark.parametrize("participants", [(), ("01",)])
 def test_misplaced_image_is_reported_and_not_used(tmp_path, good, stray, reason, participants):
     root = make(tmp_path, good, stray, "sub-02/anat/sub-02_T1w.nii.gz")
-    scans = find_scans(root, participants)
+    scans = read_dataset(root, participants).scans
     assert [scan.t1w for scan in scans] == [
         (root / good,),
         *([] if participants else [(root / "sub-02/anat/sub-02_T1w.nii.gz",)]),
@@ -104,7 +104,7 @@ def test_misplaced_image_is_reported_and_not_used(tmp_path, good, stray, reason,
 )
 def test_valid_names_are_used_without_a_note(tmp_path, name):
     root = make(tmp_path, name)
-    assert [scan.t1w for scan in find_scans(root)] == [(root / name,)]
+    assert [scan.t1w for scan in read_dataset(root).scans] == [(root / name,)]
     assert notes(root) == ""
 
 
@@ -136,7 +136,7 @@ def test_participant_with_only_misnamed_images_fails_alone(tmp_path):
         "sub-06/ses-1/anat/sub-06_ses-1_T1w.nii.gz",
         "sub-06/ses-2/anat/sub-06_ses-2_t1w.nii.gz",
     )
-    scans = {scan.label: scan for scan in find_scans(root)}
+    scans = {scan.label: scan for scan in read_dataset(root).scans}
     assert {label for label, scan in scans.items() if scan.t1w} == {
         "sub-02",
         "sub-03_ses-1",
@@ -154,7 +154,7 @@ def test_participant_with_only_misnamed_images_fails_alone(tmp_path):
     with pytest.raises(
         InputError, match=r"no usable T1w image.*sub-01/anat/sub-02_T1w.nii.gz is not use"
     ):
-        find_scans(root, ["01"])
+        read_dataset(root, ["01"])
 
 
 def test_thousands_of_misplaced_images_take_one_line(tmp_path):
@@ -175,7 +175,7 @@ def test_lesion_masks_follow_the_same_rules(tmp_path):
         "sub-01/anat/sub-01_lesion_mask.nii.gz",
     ]
     root = make(tmp_path, GOOD, mask, *stray)
-    (scan,) = find_scans(root)
+    (scan,) = read_dataset(root).scans
     assert scan.lesions == (root / mask,)
     said = "\n".join(summarize(read_dataset(root).notes, 100))
     assert all(name in said for name in stray)
@@ -194,7 +194,7 @@ def test_bidsignore_excludes_images(tmp_path, patterns, left):
     names = [f"sub-01/anat/sub-01_acq-{one}_T1w.nii.gz" for one in "AB"]
     root = make(tmp_path, *names)
     (root / ".bidsignore").write_text(patterns)
-    assert [path.name for path in find_scans(root)[0].t1w] == left
+    assert [path.name for path in read_dataset(root).scans[0].t1w] == left
     assert ("excludes it" in notes(root)) == ("acq" in patterns and "!" not in patterns)
 
 
@@ -203,10 +203,10 @@ def test_bidsignore_excludes_participants_and_silences_warnings(tmp_path):
         tmp_path, GOOD, "sub-02/anat/sub-02_T1w.nii.gz", "sub-01_bad/anat/sub-01_T1w.nii.gz"
     )
     (root / ".bidsignore").write_text("sub-02/\nsub-*_bad\n")
-    assert [scan.label for scan in find_scans(root)] == ["sub-01"]
+    assert [scan.label for scan in read_dataset(root).scans] == ["sub-01"]
     assert "warning" not in notes(root)
     with pytest.raises(InputError, match=r"Participant 02 is excluded by .*bidsignore"):
-        find_scans(root, ["02"])
+        read_dataset(root, ["02"])
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_derivatives_are_refused(tmp_path, description):
     root = make(tmp_path, GOOD)
     write(root / "dataset_description.json", {"Name": "x", "BIDSVersion": "1.4.0", **description})
     with pytest.raises(InputError, match=r"holds derivatives .* Provide the raw BIDS dataset"):
-        find_scans(root)
+        read_dataset(root)
 
 
 def test_derivatives_that_do_not_say_so_are_refused(tmp_path):
@@ -232,14 +232,14 @@ def test_derivatives_that_do_not_say_so_are_refused(tmp_path):
         "sub-02/ses-1/anat/sub-02_ses-1_desc-preproc_T1w.nii.gz",
     )
     with pytest.raises(InputError, match=r"holds only derived images, .* Provide the raw BIDS"):
-        find_scans(root)
+        read_dataset(root)
 
 
 def test_impossible_label_is_refused(tmp_path):
     root = make(tmp_path, GOOD)
     for label in ("a" * 5000, "", "x\0"):
         with pytest.raises(InputError, match="is not in"):
-            find_scans(root, [label])
+            read_dataset(root, [label])
 
 
 def test_misplaced_images_of_other_sessions_are_ignored(tmp_path):
@@ -250,7 +250,7 @@ def test_misplaced_images_of_other_sessions_are_ignored(tmp_path):
         "sub-01/ses-2/anat/sub-02_ses-2_T1w.nii.gz",
         "sub-01/ses-1_rescan/anat/sub-01_ses-1_T1w.nii.gz",
     )
-    assert [scan.label for scan in find_scans(root, sessions=["1"])] == ["sub-01_ses-1"]
+    assert [scan.label for scan in read_dataset(root, sessions=["1"]).scans] == ["sub-01_ses-1"]
     said = notes(root, sessions=("1",))
     assert "ses-1_rescan" in said and "sub-02" not in said
 
@@ -260,7 +260,7 @@ def test_invalid_participant_directory_is_refused(tmp_path):
     with pytest.raises(
         InputError, match="sub-01_bad is not a valid name of a participant's directory"
     ):
-        find_scans(root, ["01_bad"])
+        read_dataset(root, ["01_bad"])
 
 
 def test_names_that_cannot_be_printed_are_escaped(tmp_path):
@@ -269,7 +269,7 @@ def test_names_that_cannot_be_printed_are_escaped(tmp_path):
     for name in (b"sub-01_acq-\xff_T1w.nii.gz", b"sub-01_acq-\n_T1w.nii.gz"):
         Path(os.fsdecode(bytes(root / "sub-01/anat") + b"/" + name)).touch()
     assert r"sub-01_acq-\udcff_T1w.nii.gz" in notes(root) and r"acq-\n_T1w" in notes(root)
-    assert "acq-" in find_scans(root)[0].problem
+    assert "acq-" in read_dataset(root).scans[0].problem
     notes(root).encode()
 
 
@@ -298,7 +298,7 @@ def test_linked_folders_are_read_and_circles_are_not_followed(tmp_path):
     (root / "sub-02").symlink_to(store)
     (root / "sub-03").symlink_to(root / "sub-01")  # images of another participant
     (root / "sub-01" / "anat" / "circle").symlink_to(root)
-    scans = {scan.label: scan for scan in find_scans(root)}
+    scans = {scan.label: scan for scan in read_dataset(root).scans}
     assert scans["sub-02"].t1w == (root / "sub-02/anat/sub-02_T1w.nii.gz",)
     assert scans["sub-03"].t1w == () and "does not begin" in scans["sub-03"].problem
 
@@ -326,7 +326,7 @@ def test_a_filter_without_effect_gets_a_hint(tmp_path, query, words):
     )
     filters = read_filter_file(write(tmp_path / "f.json", {"t1w": query}))
     with pytest.raises(InputError, match=words):
-        find_scans(root, filters=filters)
+        read_dataset(root, filters=filters)
 
 
 def test_unmatched_filter_value_is_reported(tmp_path):
@@ -340,4 +340,4 @@ def test_filters_choose_another_suffix(tmp_path):
     unit1 = "sub-01/anat/sub-01_UNIT1.nii.gz"
     root = make(tmp_path, GOOD, unit1)
     filters = read_filter_file(write(tmp_path / "f.json", {"t1w": {"suffix": "UNIT1"}}))
-    assert [scan.t1w for scan in find_scans(root, filters=filters)] == [(root / unit1,)]
+    assert [scan.t1w for scan in read_dataset(root, filters=filters).scans] == [(root / unit1,)]

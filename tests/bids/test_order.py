@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from bids_fcnreg.bids.dataset import find_scans
+from bids_fcnreg.bids.dataset import read_dataset
 from bids_fcnreg.bids.order import choose_reference, natural_key, order_sessions
 from bids_fcnreg.bids.scan import Scan
 
@@ -182,7 +182,7 @@ def test_participants_sessions_and_runs_have_their_numbers_in_order(tmp_path):
                 folder = tmp_path / name.replace("_", "/") / "anat"
                 folder.mkdir(parents=True, exist_ok=True)
                 (folder / f"{name}_run-{run}_T1w.nii.gz").write_bytes(b"")
-    found = find_scans(tmp_path)
+    found = read_dataset(tmp_path).scans
     ordered = ["sub-9_ses-9", "sub-9_ses-10", "sub-10_ses-9", "sub-10_ses-10"]
     assert [scan.label for scan in found] == ordered
     assert all("run-2_" in scan.t1w[0].name for scan in found)

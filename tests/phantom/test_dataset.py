@@ -14,7 +14,8 @@ import SimpleITK as sitk
 import torch
 
 from bids_fcnreg.bids.atlases import TISSUE, prepare_atlas, resolve_atlas
-from bids_fcnreg.bids.templates import BUILTIN, prepare_template, resolve_template
+from bids_fcnreg.bids.template_archive import BUILTIN
+from bids_fcnreg.bids.templates import prepare_template, resolve_template
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.spatial.grid import Image
 from bids_fcnreg.fcn.spatial.transform import Affine, Transform

@@ -256,10 +256,7 @@ def _open_sides(inside: Tensor) -> tuple[tuple[bool, bool], ...]:
     """Return whether more than a few voxels of the object reach the ends of each axis."""
     limit = 0.02 * float(inside.sum()) ** (2 / 3)
     return tuple(
-        (
-            float(inside.select(axis, 0).sum()) > limit,
-            float(inside.select(axis, -1).sum()) > limit,
-        )
+        (float(inside.select(axis, 0).sum()) > limit, float(inside.select(axis, -1).sum()) > limit)
         for axis in range(3)
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from bids_fcnreg.fcn.losses.regularization import bending, diffusion, total_variation
+from bids_fcnreg.fcn.losses.regularization import diffusion, total_variation
 from bids_fcnreg.fcn.losses.similarity import local_ncc, ncc
 from bids_fcnreg.fcn.pair import Pair
 from bids_fcnreg.fcn.spatial.displacement import warp
@@ -16,7 +16,6 @@ from bids_fcnreg.fcn.spatial.midpoint import MidpointDeformation
 REGULARITIES: dict[str, Callable[[Tensor], Tensor]] = {
     "tv": total_variation,
     "diffusion": diffusion,
-    "bending": bending,
 }
 
 
@@ -30,8 +29,8 @@ class Objective:
         S: global as in 2017, or local.
     radius : int
         Half-width of local NCC's window, in voxels.
-    regularity : {"tv", "diffusion", "bending"}
-        R: total variation as in 2017, or a squared first or second difference.
+    regularity : {"tv", "diffusion"}
+        R: total variation as in 2017, or squared first differences.
     strength : float
         λ.
     """

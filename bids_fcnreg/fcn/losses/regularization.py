@@ -1,4 +1,4 @@
-"""Regularization of a displacement: total variation, diffusion energy, bending energy.
+"""Regularization of a displacement: total variation and diffusion energy.
 
 Each takes a displacement (batch, 3, i, j, k) in voxels and returns a mean over voxels, so that
 its weight does not depend on the size of the image.
@@ -47,33 +47,6 @@ def diffusion(displacement: Tensor) -> Tensor:
     Tensor ()
     """
     return _sum(3 * mean(displacement.diff(dim=axis).square()) for axis in (2, 3, 4))
-
-
-def bending(displacement: Tensor) -> Tensor:
-    """Compute the mean squared second difference, including mixed ones, summed over components.
-
-    Zero for every affine displacement.
-
-    Parameters
-    ----------
-    displacement : Tensor (batch, 3, i, j, k)
-        In voxels.
-
-    Returns
-    -------
-    Tensor ()
-
-    References
-    ----------
-    Rueckert et al., Nonrigid registration using free-form deformations, IEEE TMI 18(8), 1999.
-    """
-    terms = []
-    for first in (2, 3, 4):
-        slope = displacement.diff(dim=first)
-        for second in range(first, 5):
-            share = 3 if second == first else 6  # three components; mixed terms count twice
-            terms.append(share * mean(slope.diff(dim=second).square()))
-    return _sum(terms)
 
 
 def _sum(terms: Iterable[Tensor]) -> Tensor:
