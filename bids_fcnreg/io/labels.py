@@ -12,6 +12,9 @@ from bids_fcnreg.io.nifti import load, open_source
 #: 65535 instead of 65536 steps).
 LABEL_TOLERANCE, MAX_LABEL_ERROR = 2e-5, 0.2
 
+#: Labels are counted by a table of up to this size.
+LARGEST_TABLE = 2**24
+
 
 def are_integers(values: np.ndarray) -> bool:
     """Return whether values are integers, up to rounding of a scaling in single precision."""
@@ -32,10 +35,19 @@ def index_label_values(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     ndarray
         Labels, rounded to integers, in the order of their indices.
     """
-    values, indices = np.unique(np.rint(labels), return_inverse=True)
+    whole = np.rint(labels)
+    lowest, highest = whole.min(initial=0), whole.max(initial=0)
+    if highest - lowest < LARGEST_TABLE:  # without sorting
+        indices = (whole - lowest).astype(np.int32)
+        values = np.arange(lowest, highest + 1)
+        used = np.bincount(indices.ravel(), minlength=len(values)) > 0
+    else:
+        values, indices = np.unique(whole, return_inverse=True)
+        used = np.ones(len(values), bool)
+    used &= values != 0
     number = np.zeros(len(values), np.float32)
-    number[values != 0] = np.arange(1, np.count_nonzero(values) + 1)
-    return number[indices].reshape(labels.shape), np.append(0, values[values != 0])
+    number[used] = np.arange(1, np.count_nonzero(used) + 1)
+    return number[indices].reshape(labels.shape), np.append(0, values[used])
 
 
 def read_label_values(path: str | os.PathLike[str]) -> np.ndarray | None:
