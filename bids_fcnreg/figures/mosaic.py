@@ -6,8 +6,6 @@ interpolated.
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,11 +18,9 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
-from PIL import Image
 from scipy.ndimage import map_coordinates
 
 from bids_fcnreg.figures.intensity_window import intensity_window
-from bids_fcnreg.html import render
 
 #: Slices along each axis.
 CUTS = 7
@@ -40,8 +36,6 @@ _ROWS = ((0, 2, 1), (1, 2, 0), (0, 1, 2))
 
 #: Height of the strip of a legend, in pixels.
 _LEGEND_HEIGHT = 32
-
-_QUALITY = 92
 
 #: Lines of one colour (see `Mosaic.contours`), the colour, and their width in points.
 Lines = tuple[list[np.ndarray], str, float]
@@ -238,24 +232,6 @@ def overlay(picture: np.ndarray, colours: np.ndarray) -> np.ndarray:
     return picture * (1 - opacity) + colours[..., :3] * opacity
 
 
-def write_flicker(path: Path, first: np.ndarray, second: np.ndarray, names: Sequence[str]) -> Path:
-    """Write an SVG that alternates between two pictures under the mouse pointer.
-
-    Parameters
-    ----------
-    path : Path
-    first, second : ndarray (row, column, 3)
-        Pictures of one size, from 0 to 1.
-    names : sequence of two str
-        Captions, written into the corners.
-    """
-    height, width = first.shape[:2]
-    layers = zip(("back", "front"), map(_jpeg, (second, first)), names[::-1], strict=True)
-    text = render("flicker.svg.j2", width=width, height=height, layers=layers)
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
 def slice_positions(mask: np.ndarray, affine: np.ndarray) -> dict[str, list[float]]:
     """Return evenly spaced slice positions through a mask.
 
@@ -291,10 +267,3 @@ def _world(mask: np.ndarray, affine: np.ndarray) -> np.ndarray:
     if not len(voxels):
         voxels = np.argwhere(np.ones((2, 2, 2))) * (np.array(mask.shape) - 1)
     return voxels @ affine[:3, :3].T + affine[:3, 3]
-
-
-def _jpeg(picture: np.ndarray) -> str:
-    stream = io.BytesIO()
-    pixels = (picture * 255).round().astype(np.uint8)
-    Image.fromarray(pixels).convert("L").save(stream, "JPEG", quality=_QUALITY)
-    return base64.b64encode(stream.getvalue()).decode()

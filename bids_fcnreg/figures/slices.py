@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,14 +11,19 @@ from typing import Any
 import matplotlib
 import nibabel as nib
 import numpy as np
+from PIL import Image
 
-from bids_fcnreg.figures.mosaic import Lines, Mosaic, overlay, tile, write_flicker
+from bids_fcnreg.figures.mosaic import Lines, Mosaic, overlay, tile
+from bids_fcnreg.html import render
 
 #: Largest number of labels in a legend.
 LEGEND = 8
 
 #: Percentile of a T1-weighted brain's intensities at the border of white matter.
 WHITE_MATTER_PERCENTILE = 60
+
+#: Quality of JPEG pictures.
+_QUALITY = 92
 
 #: Opacity of labels.
 _OPACITY = 0.4
@@ -111,4 +118,15 @@ def draw_flicker(
     inside = np.asanyarray(mask.dataobj) > 0
     mosaic = Mosaic(inside, mask.affine)
     first, second = (mosaic.grey(image, inside) for image in images)
-    return write_flicker(path, first, second, names)
+    height, width = first.shape[:2]
+    layers = zip(("back", "front"), map(_jpeg, (second, first)), names[::-1], strict=True)
+    text = render("flicker.svg.j2", width=width, height=height, layers=layers)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _jpeg(picture: np.ndarray) -> str:
+    stream = io.BytesIO()
+    pixels = (picture * 255).round().astype(np.uint8)
+    Image.fromarray(pixels).convert("L").save(stream, "JPEG", quality=_QUALITY)
+    return base64.b64encode(stream.getvalue()).decode()
