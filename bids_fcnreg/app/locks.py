@@ -1,8 +1,12 @@
-"""Lock participants of a directory, so that one run at a time works on each."""
+"""Lock participants of a directory, so that one run at a time works on each.
+
+A run holds the lock of one file ``*.run``, of whatever number of participants: the operating
+system releases it when the process ends, however it ends. The name of that file is in a file
+``*.owner`` for each participant.
+"""
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -12,14 +16,13 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from bids_fcnreg.atomic import read_json
 from bids_fcnreg.bids.filters import abbreviated_list
 
-#: Directory of the lock files: one per run, held while the run lasts, and its parts as JSON.
+#: Directory of these files.
 _LOCKS = ".locks"
 
 #: Stands for all parts of a directory.
-_WHOLE = "*"
+_WHOLE = "whole"
 
 #: Maximum number of parts in a message.
 _MAX_NAMED = 5
@@ -33,8 +36,7 @@ def lock_directory(
 ) -> Iterator[None]:
     """Lock parts of a directory; wait until other runs have released them.
 
-    The operating system releases the lock of a killed run. On a file system without locks,
-    nothing is locked.
+    On a file system without locks, nothing is locked.
 
     Parameters
     ----------
@@ -48,14 +50,14 @@ def lock_directory(
         Whether to lock the whole directory.
     """
     lock_dir = directory / _LOCKS
-    wanted = {_WHOLE} if whole else set(parts)
+    wanted = [_WHOLE] if whole else sorted(parts)
     with ExitStack() as release:
         with suppress(OSError):  # the file system does not support locks
             lock_dir.mkdir(exist_ok=True)
             reported = False
-            while (shared := _try_to_lock(lock_dir, wanted, release)) is not None:
+            while (taken := _try_to_lock(lock_dir, wanted, release)) is not None:
                 if not reported:
-                    names = abbreviated_list(sorted(shared), _MAX_NAMED)
+                    names = abbreviated_list(taken, _MAX_NAMED)
                     what = f"on {names} " if names else ""
                     console.print(
                         f"Another run is working {what}in {directory}. Waiting for it to end."
@@ -65,30 +67,47 @@ def lock_directory(
         yield
 
 
-def _try_to_lock(lock_dir: Path, wanted: set[str], release: ExitStack) -> set[str] | None:
+def _try_to_lock(lock_dir: Path, wanted: list[str], release: ExitStack) -> list[str] | None:
     """Lock parts until `release` is closed; else return those that another run has locked."""
+    owners = {part: lock_dir / f"{part}.owner" for part in wanted}
     with _lock(lock_dir / "register"):
-        for path in lock_dir.glob("*.run"):
-            try:
-                with _lock(path, timeout=0):
-                    _remove(path)  # left by a killed run
-            except Timeout:
-                theirs = set(read_json(path.with_suffix(".json")).get("parts", ()))
-                if wanted & theirs or _WHOLE in wanted | theirs:
-                    return wanted & theirs - {_WHOLE}
-        path = lock_dir / f"{uuid.uuid4().hex}.run"
-        release.enter_context(_lock(path))
-        release.callback(_remove, path)
-        path.with_suffix(".json").write_text(json.dumps({"parts": sorted(wanted)}))
+        if _WHOLE in wanted:
+            busy = any(map(_is_held, list(lock_dir.glob("*.run"))))
+        else:
+            busy = _is_owned(lock_dir / f"{_WHOLE}.owner")
+        taken = [part for part, owner in owners.items() if _is_owned(owner) and part != _WHOLE]
+        if busy or taken:
+            return taken
+        run = lock_dir / f"{uuid.uuid4().hex}.run"
+        release.enter_context(_lock(run))
+        for file in (run, *owners.values()):
+            release.callback(file.unlink, missing_ok=True)
+        for owner in owners.values():
+            owner.write_text(run.name)
     return None
+
+
+def _is_owned(owner: Path) -> bool:
+    """Return whether the run that locked a part has not ended."""
+    try:
+        name = owner.read_text()
+    except FileNotFoundError:  # also where that run is just ending
+        return False
+    return name.endswith(".run") and _is_held(owner.with_name(name))
+
+
+def _is_held(run: Path) -> bool:
+    """Return whether a run has not ended; remove the file of a killed one."""
+    if not run.exists():
+        return False
+    try:
+        with _lock(run, timeout=0):
+            run.unlink(missing_ok=True)
+    except Timeout:
+        return True
+    return False
 
 
 def _lock(path: Path, timeout: float = -1) -> FileLock:
     # Without the fallback to a lock by existence, which would outlive a killed run.
     return FileLock(path, timeout=timeout, fallback_to_soft=False)
-
-
-def _remove(path: Path) -> None:
-    """Remove the files of a run."""
-    for file in (path.with_suffix(".json"), path):
-        file.unlink(missing_ok=True)

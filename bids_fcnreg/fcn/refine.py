@@ -72,7 +72,7 @@ class Refinement:
     """
 
     spacings: Sequence[float] = (4.0, 2.0, 1.0)
-    steps: Sequence[int] = (150, 80, 20)
+    steps: Sequence[int] = (50, 50, 20)
     radius: int = 3
     update_sigma: Sequence[float] = (1.7, 1.7, 1.4)
     field_sigma: Sequence[float] = (1.0, 0.7, 0.55)

@@ -91,6 +91,14 @@ def test_killed_run_holds_no_lock(tmp_path):
     assert [one.name for one in (tmp_path / ".locks").iterdir()] == ["register"]
 
 
+def test_a_run_opens_few_files_for_many_participants(tmp_path):
+    labels = [f"sub-{number}" for number in range(200)]
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with lock_directory(tmp_path, labels, Console(file=io.StringIO())):
+        assert len(list(Path("/proc/self/fd").iterdir())) < before + 5
+        assert len(list((tmp_path / ".locks").glob("*.owner"))) == 200
+
+
 def test_without_locks_of_the_file_system_the_run_continues(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(38, "Function not implemented")
