@@ -111,4 +111,5 @@ def test_only_stale_temporary_files_are_removed(tmp_path, monkeypatch):
     assert left[:2] == [".bidsignore", ".hidden.nii.gz"]
     assert left[2].startswith(".running.") and left[3:] == ["visible.nii.gz"]
     running.kill()
-    running.wait()
+    for one in (killed, running):
+        one.communicate()  # closes the pipe

@@ -238,10 +238,13 @@ def _log_to(log_file: Path, also_terminal: bool) -> None:
     for handler in handlers:
         handler.setFormatter(style)
     logging.captureWarnings(True)
-    logging.getLogger().handlers[:] = handlers
-    for logger in map(logging.getLogger, list(logging.root.manager.loggerDict)):
+    root = logging.getLogger()
+    for logger in (root, *map(logging.getLogger, list(root.manager.loggerDict))):
+        for handler in logger.handlers:
+            handler.close()
         logger.handlers.clear()
         logger.propagate = True
+    root.handlers[:] = handlers
 
 
 def make_plugin(config: Config, log_file: Path, callback: Callable[..., None]) -> Any:

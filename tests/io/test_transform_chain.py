@@ -82,6 +82,7 @@ def test_determinant_of_a_fold_is_that_of_itk(tmp_path, kind):
     np.testing.assert_array_equal(fr.jacobian([path], reference()).get_fdata(), found)
 
 
+@pytest.mark.filterwarnings("default:The transform folds")  # the command prints it
 @pytest.mark.parametrize("kind", FOLDS)
 def test_logarithm_of_a_fold_is_finite_and_folds_are_counted(tmp_path, kind, capsys):
     path, _ = write_field(tmp_path, kind)
@@ -142,6 +143,7 @@ def test_accurate_inverse_does_not_warn(tmp_path, form):
     assert error_by_itk(path, forward).max() < 0.5
 
 
+@pytest.mark.filterwarnings("default:The inverse")  # the command prints it
 def test_inaccurate_inverse_warns_in_every_function(tmp_path, capsys):
     path, _ = write_field(tmp_path, "pinched", "composite.h5")
     said = re.escape(f"The inverse of {path} has errors")
