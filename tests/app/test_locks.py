@@ -43,6 +43,8 @@ def other_run(folder: Path, *parts: str, whole: str = "parts"):
     finally:
         run.kill()
         run.wait()
+        run.stdin.close()
+        run.stdout.close()
 
 
 def lock(folder: Path, *parts: str, whole: bool = False) -> str:
