@@ -57,7 +57,7 @@ def lock(folder: Path, *parts: str, whole: bool = False) -> str:
 
 def wait_for(folder: Path, run: subprocess.Popen, *parts: str, whole: bool = False) -> str:
     """Lock parts that a run holds and releases after a moment."""
-    threading.Timer(0.2, run.communicate).start()
+    threading.Timer(0.2, run.stdin.close).start()
     start = time.monotonic()
     reported = lock(folder, *parts, whole=whole)
     assert time.monotonic() - start > 0.15
