@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
@@ -21,32 +20,14 @@ import SimpleITK as sitk
 
 from bids_fcnreg.bids.templates import resolve_template
 from bids_fcnreg.io.itk import read_transform
+from tests.app.bodies import SPACE, body, read_table, scan_path, write_study
 
 pytestmark = pytest.mark.slow
 
-SHAPE, SPACING = (40, 46, 38), 6.0
-SPACE = "body"
+SPACING = 6.0
 
 #: Size relative to the template of each participant.
 SIZES = {"01": 1.04, "02": 1.1, "03": 1.16, "04": 1.22}
-
-
-def body(size: float = 1.0, turn: float = 0.0, seed: int = 0) -> nib.Nifti1Image:
-    """A coarse lobed body with a dark core and texture, of known size, turned about z."""
-    affine = np.diag([SPACING] * 3 + [1.0])
-    affine[:3, 3] = [-SPACING * (n - 1) / 2 for n in SHAPE]
-    points = np.moveaxis(np.indices(SHAPE), 0, -1) * SPACING + affine[:3, 3]
-    cos, sin = np.cos(turn), np.sin(turn)
-    x, y, z = np.moveaxis(points @ np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]]), -1, 0)
-    x, y, z = x / size, y / size, z / size
-    lobes = 1 + 0.15 * np.sin(3 * np.arctan2(y, x)) + 0.1 * z / 60
-    radius = np.sqrt((x / 62) ** 2 + (y / 78) ** 2 + (z / 55) ** 2) / lobes
-    inside = np.clip((1 - radius) * 8, 0, 1)
-    core = np.clip((0.45 - np.hypot(radius, (x - 15) / 90)) * 10, 0, 1)
-    texture = 6 * np.sin(x / 9) * np.cos(y / 11) * np.sin(z / 10)
-    noise = np.random.default_rng(seed).normal(0, 0.5, SHAPE)
-    values = (100 * inside - 55 * core + texture * inside + noise) * (inside > 0.05)
-    return nib.Nifti1Image(values.clip(0).astype("float32"), affine)
 
 
 def volume(nifti: nib.Nifti1Image) -> float:
@@ -64,38 +45,21 @@ def command(study: SimpleNamespace, level: str, *words: object) -> list[str]:
     return [sys.executable, "-m", "bids_fcnreg", *map(str, given)]
 
 
-def table(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream, delimiter="\t"))
-
-
 @pytest.fixture(scope="module")
 def study(tmp_path_factory) -> SimpleNamespace:
     """Four bodies that are registered, a fifth that cannot be read, and one without a T1w."""
     folder = tmp_path_factory.mktemp("group")
-    bids, out = folder / "bids", folder / "out"
-    for number, (label, size) in enumerate(SIZES.items()):
-        path = bids / f"sub-{label}" / "anat" / f"sub-{label}_T1w.nii.gz"
-        path.parent.mkdir(parents=True)
-        body(size, 0.2 * number - 0.3, seed=number).to_filename(path)
-    broken = bids / "sub-05" / "anat" / "sub-05_T1w.nii.gz"
-    broken.parent.mkdir(parents=True)
-    broken.write_text("no image")
-    (bids / "sub-06" / "anat").mkdir(parents=True)
-    (bids / "sub-06" / "anat" / "sub-06_T2w.nii.gz").touch()
+    scans = {
+        f"sub-{label}": body(SPACING, size, 0.2 * number - 0.3, seed=number)
+        for number, (label, size) in enumerate(SIZES.items())
+    }
+    study = write_study(folder, "Bodies & more", SPACING, scans)
+    scan_path(study.bids, "sub-05").write_text("no image")
+    (study.bids / "sub-06" / "anat").mkdir(parents=True)
+    (study.bids / "sub-06" / "anat" / "sub-06_T2w.nii.gz").touch()
     people = "participant_id\tage\tsex\nsub-01\t31\tf\nsub-03\t42\tm\nsub-05\t50\tf\n"
-    (bids / "participants.tsv").write_text(people)
-    (bids / "dataset_description.json").write_text(
-        json.dumps({"Name": "Bodies & more", "BIDSVersion": "1.10.0"})
-    )
-    template = folder / f"{SPACE}.nii.gz"
-    body().to_filename(template)
-    labels = body().get_fdata()
-    atlas = nib.Nifti1Image((labels > 0).astype("int16") + (labels > 80), body().affine)
-    atlas.to_filename(folder / "atlas.nii.gz")
-    (folder / "atlas.tsv").write_text("index\tname\n1\tdark\n2\tbright\n")
-    study = SimpleNamespace(folder=folder, bids=bids, out=out, template=template)
-    done = call(study, "participant", "--atlas", folder / "atlas.nii.gz")
+    (study.bids / "participants.tsv").write_text(people)
+    done = call(study, "participant", "--atlas", study.atlas)
     assert done.returncode == 1, done.stdout + done.stderr
     return study
 
@@ -108,7 +72,7 @@ def report(study) -> SimpleNamespace:
         group=study.out / "group",
         printed=done.stdout,
         page=(study.out / "group.html").read_text(encoding="utf-8"),
-        quality=table(study.out / "group" / f"space-{SPACE}_quality.tsv"),
+        quality=read_table(study.out / "group" / f"space-{SPACE}_quality.tsv"),
     )
 
 
@@ -129,15 +93,15 @@ def test_all_scans_are_in_the_quality_table(study, report):
 
 
 def test_volumes_are_those_of_the_scans(study, report):
-    rows = table(report.group / f"space-{SPACE}_atlas-atlas_volumes.tsv")
+    rows = read_table(report.group / f"space-{SPACE}_atlas-atlas_volumes.tsv")
     for row in rows[:4]:
         label = row["participant_id"]
         own = study.out / label / "anat" / f"{label}_seg-atlas_desc-{SPACE}Volumes_dseg.tsv"
-        for region in table(own):
+        for region in read_table(own):
             assert float(row[region["name"]]) == float(region["volume_mm3"])
         mask = nib.load(study.out / label / "anat" / f"{label}_desc-brain_mask.nii.gz")
         assert float(row["brain_mask"]) == pytest.approx(volume(mask), rel=1e-6)
-    assert [row["dark"] for row in rows[4:]] == ["n/a", "n/a"]
+    assert [row["rest"] for row in rows[4:]] == ["n/a", "n/a"]
     dictionary = json.loads((report.group / f"space-{SPACE}_atlas-atlas_volumes.json").read_text())
     assert set(dictionary) == set(rows[0])
 
@@ -180,7 +144,7 @@ def test_failed_registrations_are_excluded_from_means_and_reported(study, report
     made = nib.load(study.out / f"group/space-{SPACE}_desc-mean_T1w.nii.gz")
     np.testing.assert_allclose(made.get_fdata(), np.mean(values, axis=0), atol=1e-3)
     for name in ("atlas-atlas_volumes", "quality"):
-        rows = table(study.out / f"group/space-{SPACE}_{name}.tsv")
+        rows = read_table(study.out / f"group/space-{SPACE}_{name}.tsv")
         told = [row["verdict"] for row in rows]
         assert told == ["good", "failed", "doubtful", "good", "n/a", "n/a"]
 
@@ -226,7 +190,7 @@ def test_damaged_results_are_excluded_from_the_report(study, report):
     assert done.returncode == 1, done.stdout + done.stderr
     assert f"1 failed ({sentence}): sub-02" in done.stdout
     assert f"1 failed ({mask} is not on the grid of the others. Run" in done.stdout
-    rows = table(study.out / "group" / f"space-{SPACE}_quality.tsv")
+    rows = read_table(study.out / "group" / f"space-{SPACE}_quality.tsv")
     assert [row["status"] for row in rows[:4]] == ["done", "failed", "failed", "done"]
     assert rows[1]["reason"] == sentence
 
@@ -295,7 +259,7 @@ def test_a_study_template_is_a_template(study, template):
     description = json.loads((template / "template_description.json").read_text())
     assert description["Identifier"] == "Bodies"
     assert description["Scans"] == [f"sub-{label}" for label in SIZES]
-    rows = table(study.out / "group" / "tpl-Bodies_iterations.tsv")
+    rows = read_table(study.out / "group" / "tpl-Bodies_iterations.tsv")
     # The linear start finds how much larger than the first template they are.
     assert float(rows[0]["moved_mm"]) > 4
     assert all(float(row["bias_mm"]) < 0.1 * SPACING for row in rows)
@@ -316,7 +280,7 @@ TISSUES = ("CSF", "GM", "WM")
 def test_study_template_has_the_mean_size_of_the_study(template):
     mean = np.exp(np.mean(np.log(list(SIZES.values()))))
     found = volume(nib.load(template / "tpl-Bodies_res-01_desc-brain_mask.nii.gz"))
-    assert found / volume(body()) == pytest.approx(mean**3, rel=0.1)  # 1.44
+    assert found / volume(body(SPACING)) == pytest.approx(mean**3, rel=0.1)  # 1.44
 
 
 def test_study_template_transforms_align_every_scan(study, template):
@@ -360,7 +324,7 @@ def test_a_symmetric_template_that_keeps_its_scale(study):
     assert shown.affine[0, 3] == pytest.approx(-SPACING * (values.shape[0] - 1) / 2)
     np.testing.assert_allclose(values, values[::-1], atol=0.02 * values.max())
     found = volume(nib.load(folder / "tpl-Even_res-01_desc-brain_mask.nii.gz"))
-    assert found / volume(body()) == pytest.approx(1, rel=0.1)
+    assert found / volume(body(SPACING)) == pytest.approx(1, rel=0.1)
 
 
 def test_warm_start_continues_from_a_study_template(study, template):
@@ -370,10 +334,10 @@ def test_warm_start_continues_from_a_study_template(study, template):
     done = subprocess.run(given, capture_output=True, text=True)
     assert done.returncode == 1, done.stdout + done.stderr  # two scans are not there
     assert not (study.folder / "work" / "template_wf" / "More" / "start").exists()
-    start, end = table(study.out / "group" / "tpl-More_iterations.tsv")
+    start, end = read_table(study.out / "group" / "tpl-More_iterations.tsv")
     assert start["bias_mm"] == start["change"] == "n/a"
     # It was near the mean of these scans already.
-    linear = table(study.out / "group" / "tpl-Bodies_iterations.tsv")[0]
+    linear = read_table(study.out / "group" / "tpl-Bodies_iterations.tsv")[0]
     assert float(end["moved_mm"]) < 0.5 * float(linear["moved_mm"])
     assert float(end["bias_mm"]) < 0.1 * SPACING
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 import subprocess
@@ -10,66 +9,33 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import nibabel as nib
-import numpy as np
 import pytest
+
+from tests.app.bodies import SPACE, body, read_table, scan_path, write_study
 
 pytestmark = pytest.mark.slow
 
-SHAPE, SPACING = (68, 80, 64), 3.0
-SPACE = "body"
-
-
-def body(size: float = 1.0, turn: float = 0.0, dark: float = 1.0, seed: int = 0):
-    """A coarse lobed body with texture and a dark core of a known size, turned about z."""
-    affine = np.diag([SPACING] * 3 + [1.0])
-    affine[:3, 3] = [-SPACING * (n - 1) / 2 for n in SHAPE]
-    points = np.moveaxis(np.indices(SHAPE), 0, -1) * SPACING + affine[:3, 3]
-    cos, sin = np.cos(turn), np.sin(turn)
-    x, y, z = np.moveaxis(points @ np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]]), -1, 0)
-    x, y, z = x / size, y / size, z / size
-    lobes = 1 + 0.15 * np.cos(3 * np.arctan2(y, x)) + 0.1 * z / 60
-    radius = np.sqrt((x / 62) ** 2 + (y / 78) ** 2 + (z / 55) ** 2) / lobes
-    inside = np.clip((1 - radius) * 8, 0, 1)
-    core = np.clip(1.5 - np.sqrt((x - 10) ** 2 + y**2 + z**2) / (20 * dark), 0, 1)
-    texture = 6 * np.sin(x / 9) * np.cos(y / 11) * np.sin(z / 10)
-    noise = np.random.default_rng(seed).normal(0, 0.5, SHAPE)
-    values = (100 * inside - 70 * core + texture * inside + noise) * (inside > 0.05)
-    return nib.Nifti1Image(values.clip(0).astype("float32"), affine)
+SPACING = 3.0
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory) -> SimpleNamespace:
     """One participant with two sessions, whose core grows, and one with a single session."""
     folder = tmp_path_factory.mktemp("longitudinal")
-    bids, out = folder / "bids", folder / "out"
     scans = {
-        ("01", "pre"): body(1.05, 0.2, seed=1),
-        ("01", "post"): body(1.05, -0.1, dark=1.15, seed=2),
-        ("02", "pre"): body(0.95, 0.1, seed=3),
+        "sub-01_ses-pre": body(SPACING, 1.05, 0.2, seed=1),
+        "sub-01_ses-post": body(SPACING, 1.05, -0.1, dark=1.15, seed=2),
+        "sub-02_ses-pre": body(SPACING, 0.95, 0.1, seed=3),
     }
-    for (participant, session), scan in scans.items():
-        name = f"sub-{participant}_ses-{session}"
-        path = bids / name.replace("_", "/") / "anat" / f"{name}_T1w.nii.gz"
-        path.parent.mkdir(parents=True)
-        scan.to_filename(path)
-    (bids / "dataset_description.json").write_text(
-        json.dumps({"Name": "Bodies", "BIDSVersion": "1.10.0"})
-    )
-    body().to_filename(folder / f"{SPACE}.nii.gz")
-    shown = body().get_fdata()
-    points = nib.affines.apply_affine(body().affine, np.moveaxis(np.indices(SHAPE), 0, -1))
-    core = np.linalg.norm(points - [10, 0, 0], axis=-1) < 20
-    labels = (shown > 0).astype("int16") + core
-    nib.Nifti1Image(labels.astype("int16"), body().affine).to_filename(folder / "atlas.nii.gz")
-    (folder / "atlas.tsv").write_text("index\tname\n1\trest\n2\tcore\n")
-    words = [bids, out, "participant", "-w", folder / "work", "--longitudinal", "--device", "cpu"]
-    words += ["--template", folder / f"{SPACE}.nii.gz", "--atlas", folder / "atlas.nii.gz"]
+    study = write_study(folder, "Bodies", SPACING, scans)
+    words = [study.bids, study.out, "participant", "-w", folder / "work", "--longitudinal"]
+    words += ["--template", study.template, "--atlas", study.atlas, "--device", "cpu"]
     words += ["--nprocs", 2, "--omp-nthreads", 1, "--skip-bids-validation", "--mode", "predict"]
     command = [sys.executable, "-m", "bids_fcnreg", *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    return SimpleNamespace(folder=folder, out=out, printed=done.stdout)
+    study.printed = done.stdout
+    return study
 
 
 def test_every_session_has_all_outputs(study):
@@ -93,7 +59,7 @@ def test_the_reference_session_is_reported_in_terminal_table_sidecar_and_report(
     reason = "ses-pre (first by session label)"
     assert f"sub-01: changes are relative to {reason}\n" in study.printed
     table = study.out / "sub-01" / "anat" / f"sub-01_seg-atlas_desc-{SPACE}Changes_dseg.tsv"
-    assert {row["reference_session"] for row in read_rows(table)} == {"ses-pre"}
+    assert {row["reference_session"] for row in read_table(table)} == {"ses-pre"}
     sidecar = json.loads(table.with_suffix(".json").read_text())
     assert "first by session label" in sidecar["reference_session"]["Description"]
     changes = sidecar["ses-post_change_percent"]["Description"]
@@ -147,10 +113,7 @@ def test_unknown_reference_session_is_refused(study, tmp_path):
 def test_participant_without_the_reference_session_gets_a_warning(study, tmp_path):
     shutil.copytree(study.folder / "bids", tmp_path / "bids")
     for session in ("6m", "9m"):
-        name = f"sub-03_ses-{session}"
-        target = tmp_path / "bids" / name.replace("_", "/") / "anat" / f"{name}_T1w.nii.gz"
-        target.parent.mkdir(parents=True)
-        body().to_filename(target)
+        body(SPACING).to_filename(scan_path(tmp_path / "bids", f"sub-03_ses-{session}"))
     done = dry_run(tmp_path, "--longitudinal", "--reference-session", "pre")
     assert "sub-01: changes are relative to ses-pre (chosen" in done.stdout
     assert (
@@ -166,14 +129,9 @@ def dry_run(folder: Path, *words: object) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True)
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as stream:
-        return list(csv.DictReader(stream, delimiter="\t"))
-
-
 def test_volume_changes_are_in_the_table(study):
     path = study.out / "sub-01" / "anat" / f"sub-01_seg-atlas_desc-{SPACE}Changes_dseg.tsv"
-    rows = {row["name"]: row for row in read_rows(path)}
+    rows = {row["name"]: row for row in read_table(path)}
     assert float(rows["core"]["ses-pre_change_percent"]) == 0
     # It became 15 % wider.
     assert 30 < float(rows["core"]["ses-post_change_percent"]) < 60
