@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
+TESTS ?=
 # One thread for each of the two test processes.
 TEST_ENV := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=1
 
-.PHONY: demo test test-fast lint docs audit clean
+.PHONY: demo test test-fast coverage lint docs audit clean
 
 # By chance, the brains of this seed are asymmetric as most are; others may be called doubtful.
 demo: $(VENV)/.installed ## two synthetic participants with known truth, registered to the template
@@ -20,6 +21,13 @@ test: $(VENV)/.installed ## the whole suite
 
 test-fast: $(VENV)/.installed ## what takes seconds
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+coverage: $(VENV)/.installed ## lines and branches that TESTS (default: the whole suite) reach
+	rm -rf build/coverage
+	$(TEST_ENV) $(BIN)/python -m coverage run -m pytest -n 2 --dist loadfile $(TESTS)
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage html --quiet
+	$(BIN)/python -m coverage report
 
 lint: $(VENV)/.installed ## what CI checks besides the tests
 	$(BIN)/ruff check .
