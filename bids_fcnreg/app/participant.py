@@ -16,6 +16,7 @@ from bids_fcnreg.app.reference_sessions import report_reference_sessions
 from bids_fcnreg.app.reports import make_reports
 from bids_fcnreg.app.summary import (
     Failure,
+    lesion_warnings,
     print_summary,
     quality_warnings,
     read_crash_files,
@@ -33,7 +34,7 @@ from bids_fcnreg.execution.plugin import configure, run_workflow
 from bids_fcnreg.execution.progress import ProgressDisplay
 from bids_fcnreg.io.header import check_file
 from bids_fcnreg.io.nifti import orientation_warning
-from bids_fcnreg.preprocessing.lesions import lesion_value_warning
+from bids_fcnreg.preprocessing.lesions import lesion_position_warning, lesion_value_warning
 from bids_fcnreg.qc.verdict import UNUSABLE
 from bids_fcnreg.workflows.base import group_scans, workflow_labels
 
@@ -169,9 +170,10 @@ def _warn_of_doubts(
     for path in dict.fromkeys(paths):
         if doubt := orientation_warning(path):
             console.print(f"warning: {doubt}", soft_wrap=True)
-    for path in dict.fromkeys(path for scan in scans for path in scan.lesions):
-        if doubt := lesion_value_warning(path):
-            console.print(f"warning: {doubt}", soft_wrap=True)
+    for path, t1w in {path: scan.t1w for scan in scans for path in scan.lesions}.items():
+        for doubt in (lesion_value_warning(path), lesion_position_warning(path, t1w)):
+            if doubt:
+                console.print(f"warning: {doubt}", soft_wrap=True)
     doubts = [doubt for one in atlases.values() for atlas in one for doubt in atlas.doubts]
     for doubt in dict.fromkeys(doubts):
         console.print(f"warning: {doubt}", soft_wrap=True, markup=False)
@@ -260,7 +262,9 @@ def _report_outcome(
     make_reports(config, reported, messages, crash_files)
     seconds = {label: subject.seconds for label, subject in display.subjects.items()}
     labels = [scan.label for scan in scans]
-    print_summary(console, labels, seconds, failures, config.output_dir, run_dir)
+    done = [scan for scan in scans if scan.label not in failures]
+    warnings = [text for scan in done for text in lesion_warnings(config.output_dir, scan)]
+    print_summary(console, labels, seconds, failures, config.output_dir, run_dir, warnings)
     bad = config.fail_on_qc and any(
         quality_warnings(config.output_dir, one, UNUSABLE) for one in labels
     )

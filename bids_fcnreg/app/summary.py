@@ -15,7 +15,9 @@ from rich.console import Console
 from bids_fcnreg.app.summary_table import SummaryRow, print_table
 from bids_fcnreg.atomic import read_json
 from bids_fcnreg.bids import results
+from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.execution.progress import stage_name, subject_label
+from bids_fcnreg.preprocessing.lesions import is_empty
 from bids_fcnreg.qc.metrics import METRICS
 from bids_fcnreg.qc.verdict import LEVELS
 
@@ -143,6 +145,19 @@ def excluded_run_warnings(output_dir: Path, label: str) -> list[str]:
     ]
 
 
+def lesion_warnings(output_dir: Path, scan: Scan) -> list[str]:
+    """Return a message if a scan has a lesion, but none in the brain."""
+    quality = read_quality_by_space(output_dir, scan.label).values()
+    missed = any(one.get("excluded_percent") == 0 for one in quality)
+    if not missed or all(map(is_empty, scan.lesions)):
+        return []
+    names = ", ".join(path.name for path in scan.lesions)
+    return [
+        f"warning: {scan.label}: no voxel of {names} is in the brain mask, so no lesion was "
+        "excluded. Check the header of the lesion mask, and the brain mask in the report"
+    ]
+
+
 def summary_rows(
     labels: Sequence[str],
     seconds: Mapping[str, float],
@@ -180,6 +195,7 @@ def print_summary(
     failures: Mapping[str, Failure],
     output_dir: Path,
     run_dir: Path,
+    warnings: Sequence[str] = (),
 ) -> None:
     """Print the summary table, failures and doubtful registrations, and the paths of results."""
     print_table(console, summary_rows(labels, seconds, failures, output_dir))
@@ -193,6 +209,8 @@ def print_summary(
             *quality_warnings(output_dir, label),
         ):
             console.print(message, soft_wrap=True, markup=False)
+    for message in warnings:
+        console.print(message, soft_wrap=True, markup=False)
     done = sum(label not in failures for label in labels)
     console.print(
         f"{done} of {len(labels)} done. Results and reports: {output_dir}; log: {run_dir}",

@@ -6,12 +6,15 @@ import io
 import json
 import os
 
+import nibabel as nib
+import numpy as np
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
 from bids_fcnreg.app.summary import (
     Failure,
+    lesion_warnings,
     print_summary,
     quality_warnings,
     read_crash_files,
@@ -19,6 +22,7 @@ from bids_fcnreg.app.summary import (
     summary_rows,
 )
 from bids_fcnreg.app.summary_table import print_table
+from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.qc.verdict import UNUSABLE
 
 WORKFLOWS = {"sub_01_wf": "sub-01", "sub_02_wf": "sub-02"}
@@ -199,3 +203,27 @@ def test_summary_table_drops_columns_that_do_not_fit(tmp_path):
     written = io.StringIO()
     print_table(Console(file=written, width=80), [])
     assert written.getvalue().strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("lesions", "excluded", "warned"),
+    [
+        ([1], 0.0, True),
+        ([0, 1], 0.0, True),
+        ([1, 1], 0.0, True),
+        ([0], 0.0, False),
+        ([0, 0], 0.0, False),
+        ([1], 0.5, False),
+        ([1], None, False),
+        ([], None, False),
+    ],
+)
+def test_a_lesion_outside_of_the_brain_is_reported(tmp_path, lesions, excluded, warned):
+    quality_file(tmp_path / "sub-01/anat", "sub-01", "M", excluded_percent=excluded)
+    paths = []
+    for number, value in enumerate(lesions):
+        paths.append(tmp_path / f"sub-01_label-lesion{number}_roi.nii.gz")
+        nib.Nifti1Image(np.full((2, 2, 2), value, "u1"), np.eye(4)).to_filename(paths[-1])
+    found = lesion_warnings(tmp_path, Scan("01", None, (), tuple(paths)))
+    assert len(found) == warned
+    assert not warned or "sub-01: no voxel of sub-01_label-lesion0_roi.nii.gz" in found[0]
