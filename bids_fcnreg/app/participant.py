@@ -24,7 +24,7 @@ from bids_fcnreg.app.summary import (
 )
 from bids_fcnreg.bids.atlases import Atlas
 from bids_fcnreg.bids.derivatives import write_json
-from bids_fcnreg.bids.output_names import check_output_names
+from bids_fcnreg.bids.output_names import check_output_names, output_names
 from bids_fcnreg.bids.results import FAILURES
 from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.bids.templates import Template
@@ -121,7 +121,7 @@ def _process(
     display, stopped = run_workflow(config, workflow, labels, log_file, console)
     failures = {**_collect_failures(config, scans, display, stopped, run_dir), **unusable}
     preflight.write_methods(config, workflow, [one for one in scans if one.label not in failures])
-    return _report_outcome(config, scans, display, failures, run_dir, console)
+    return _report_outcome(config, scans, templates, display, failures, run_dir, console)
 
 
 def _find_unusable(
@@ -248,6 +248,7 @@ def _last_line(error: Exception) -> str:
 def _report_outcome(
     config: Config,
     scans: Sequence[Scan],
+    templates: Sequence[Template],
     display: ProgressDisplay,
     failures: Mapping[str, Failure],
     run_dir: Path,
@@ -263,9 +264,11 @@ def _report_outcome(
     seconds = {label: subject.seconds for label, subject in display.subjects.items()}
     labels = [scan.label for scan in scans]
     done = [scan for scan in scans if scan.label not in failures]
-    warnings = [text for scan in done for text in lesion_warnings(config.output_dir, scan)]
-    print_summary(console, labels, seconds, failures, config.output_dir, run_dir, warnings)
+    names = {name for scan in done for name in output_names(scan, templates, {})}
+    out = config.output_dir
+    warnings = [text for scan in done for text in lesion_warnings(out, scan, names)]
+    print_summary(console, labels, seconds, failures, out, run_dir, warnings, names)
     bad = config.fail_on_qc and any(
-        quality_warnings(config.output_dir, one, UNUSABLE) for one in labels
+        quality_warnings(out, scan.label, UNUSABLE, names) for scan in done
     )
     return SUBJECT_FAILED if failures or bad else DONE

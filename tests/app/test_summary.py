@@ -116,6 +116,28 @@ def test_doubtful_and_failed_registrations_are_reported(tmp_path):
     assert quality_warnings(tmp_path, "sub-01", ("failed",)) == both[:1]
 
 
+@pytest.mark.parametrize("other", ["B", "acq-b_A", "ses"])
+def test_results_of_other_runs_do_not_count(tmp_path, other):
+    """Of another template, another acquisition in the same session, or another session."""
+    anat = tmp_path / "sub-01" / "anat"
+    quality_file(anat, "sub-01", "A", similarity=0.5)
+    failed = {"similarity": 0.1, "verdict": "failed", "verdict_reason": "Why."}
+    if other == "B":
+        quality_file(anat, "sub-01", "B", **failed)
+    elif other == "ses":
+        quality_file(tmp_path / "sub-01/ses-1/anat", "sub-01_ses-1", "A", **failed)
+    else:
+        quality_file(anat, "sub-01_acq-b", "A", **failed)
+    names = {"sub-01_from-T1w_to-A_mode-image_desc-quality_xfm.json"}
+    (row,) = summary_rows(["sub-01"], {}, {}, tmp_path, names)
+    assert (row.template, row.similarity, row.verdict) == ("A", "0.500", "good")
+    assert quality_warnings(tmp_path, "sub-01", UNUSABLE, names) == []
+    written = io.StringIO()
+    console = Console(file=written, width=120)
+    print_summary(console, ["sub-01"], {}, {}, tmp_path, tmp_path, names=names)
+    assert "failed" not in written.getvalue() and "1 of 1 done" in written.getvalue()
+
+
 def test_summary_table_shows_all_columns(tmp_path):
     quality_file(tmp_path / "sub-01" / "anat", "sub-01", "MNI",
                  similarity_initial=0.1, similarity=0.75, folds_percent=0.00041,
