@@ -234,10 +234,11 @@ def write_methods(config: Config, workflow: Workflow, scans: Iterable[Scan] = ()
     arguments = ["--standalone", "--citeproc", "--bibliography", bibliography.name]
     arguments += ["--metadata", "pagetitle=Methods"]
     for ending, kind in ((".html", "html"), (".tex", "latex")):
-        text = pypandoc.convert_file(
-            path.name, kind, format="markdown", extra_args=arguments, cworkdir=str(directory)
+        # Not the file: pypandoc takes its path for a pattern.
+        formatted = pypandoc.convert_text(
+            f"{text}\n", kind, format="markdown", extra_args=arguments, cworkdir=str(directory)
         )
-        write_bytes(path.with_suffix(ending), text.encode())
+        write_bytes(path.with_suffix(ending), formatted.encode())
     return path
 
 
