@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 _DATA = Path(__file__).parents[1] / "data"
 #: Specification of the figures in the report, and template of the page.
 SPECIFICATION, PAGE = _DATA / "reports-spec.yml", _DATA / "report.html.j2"
+#: Entities in the names of figures, as a configuration of pybids. It has the name of that of
+#: nireports, which it replaces.
+_ENTITIES = _DATA / "figures.json"
 
 
 def make_reports(
@@ -91,9 +94,19 @@ def _make_report(
 
 def _report_class(sessions: Sequence[str | None]) -> type[Report]:
     """Return a class of reports with sessions in this order, and others after them."""
+    from bids.config import get_option, set_option
     from nireports.assembler.report import Report
 
     class OrderedReport(Report):
+        def index(self, config: dict[str, Any]) -> None:
+            # Those of nireports do not allow plus signs, and also match directories above.
+            paths = get_option("config_paths")
+            set_option("config_paths", {**paths, "figures": str(_ENTITIES)})
+            try:
+                super().index(config)
+            finally:
+                set_option("config_paths", paths)
+
         @staticmethod
         def _process_orderings(orderings: Any, hits: Any) -> tuple[Any, Any]:
             entities, found = Report._process_orderings(orderings, hits)

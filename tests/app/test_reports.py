@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import yaml
 
 from bids_fcnreg.app.reports import SPECIFICATION, make_reports
@@ -39,6 +40,30 @@ def test_report_separates_sessions_spaces_and_failures(tmp_path):
     assert not list(tmp_path.glob(".sub*"))
     make_reports(config, scans)
     assert "broke" not in report.read_text()
+
+
+@pytest.mark.parametrize("label", ["01", "A+B", "1+"])
+@pytest.mark.parametrize("more", ["", "_ses-1", "_ses-1+x", "_acq-a+b", "_ses-1_acq-A_ce-g+1"])
+@pytest.mark.parametrize(
+    "directory",
+    ["out", "sub-99/out", "anat", "func/x", "desc-x/sub-2_ses-3", "o ut [y]", "figures/{x}"],
+)
+def test_figures_are_found_whatever_labels_and_directories_are(tmp_path, label, more, directory):
+    root = tmp_path / directory
+    figures = root / f"sub-{label}/figures"
+    figures.mkdir(parents=True)
+    prefix = f"sub-{label}{more}"
+    (figures / f"{prefix}_desc-summary_T1w.html").write_text("<p>the summary</p>")
+    (figures / f"{prefix}_space-There+3_desc-verdict_xfm.html").write_text("<p>the verdict</p>")
+    for name in ("space-There+3_desc-contours_T1w", "seg-A_desc-There+3_dseg"):
+        (figures / f"{prefix}_{name}.png").write_bytes(b"")
+    config = Config(bids_dir=tmp_path, output_dir=root)
+    session = more.split("_acq")[0].removeprefix("_ses-") or None
+    (report,) = make_reports(config, [Scan(label, session, (Path("x"),))])
+    text = report.read_text()
+    assert "the summary" in text and "the verdict" in text
+    assert text.count("contours_T1w.png</a>") == text.count("dseg.png</a>") == 1
+    assert text.count("<code>There+3</code>") == 2
 
 
 def test_methods_appear_only_with_results(tmp_path):
