@@ -13,6 +13,7 @@ LEVELS = ("participant", "group")
 GROUP_TASKS = ("report", "template", "train")
 NETWORKS = ("diffeomorphic", "2017")
 SKULL_STRIP = ("auto", "force", "skip")
+PROCESSING_LEVELS = ("full", "minimal")
 INTERPOLATIONS = ("linear", "nearest", "label")
 #: Keyword of the identity transform, in place of a file.
 IDENTITY = "identity"
@@ -314,6 +315,15 @@ class Config:
         exclusive=True,
     )
 
+    processing_level: str = _setting(
+        "full: all results; minimal: brain mask, preprocessed image, transforms and quality "
+        "metrics only, without labels, resampled images and figures",
+        _SUBSETS,
+        default=PROCESSING_LEVELS[0],
+        flags=("--level",),
+        choices=PROCESSING_LEVELS,
+    )
+
     work_dir: Path = _setting(
         "directory for intermediate results, which are reused when a run is resumed",
         _OTHER,
@@ -358,6 +368,11 @@ class Config:
             return option.metavar or name
         long = (flag for flag in option.flags if flag.startswith("--"))
         return next(long, f"--{name.replace('_', '-')}")
+
+    @property
+    def makes_everything(self) -> bool:
+        """Whether labels, resampled images and figures are made."""
+        return self.processing_level == "full"
 
     def __post_init__(self) -> None:
         if not self.omp_nthreads:

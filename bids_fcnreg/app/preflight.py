@@ -109,6 +109,13 @@ def find_templates(config: Config) -> tuple[list[Template], dict[str, list[Atlas
         If one of them does not exist or cannot be used.
     """
     templates = resolve_templates(config.templates)
+    if not config.makes_everything:
+        if config.atlases:
+            raise InputError(
+                "--atlas cannot be used with --level minimal, which makes no labels. Omit one of "
+                "them."
+            )
+        return templates, {template.space: [] for template in templates}
     return templates, choose_atlases(config.atlases, templates)
 
 
