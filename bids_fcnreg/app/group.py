@@ -138,12 +138,10 @@ def _results(config: Config, scans: Sequence[Scan]) -> list[Result]:
     wanted = {scan.label for scan in scans}
     results = [one for one in find_results(config.output_dir) if one.label in wanted]
     if not results:
-        minimal = any(read_quality_by_space(config.output_dir, label) for label in wanted)
-        what = "only results of --level minimal" if minimal else "no participant-level results"
-        raise InputError(
-            f"{config.output_dir} holds {what}. Run "
-            f"`bids_fcnreg {config.bids_dir} {config.output_dir} participant` first."
-        )
+        run = f"Run `bids_fcnreg {config.bids_dir} {config.output_dir} participant` first."
+        if any(read_quality_by_space(config.output_dir, label) for label in wanted):
+            raise InputError(f"{config.output_dir} holds only results of --level minimal. {run}")
+        raise InputError(f"{config.output_dir} holds no participant-level results. {run}")
     return results
 
 
