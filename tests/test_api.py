@@ -41,7 +41,7 @@ def moved(tmp_path):
 
 
 def test_examples_of_the_documentation(tmp_path):
-    given = {"template": brain(), "scan": brain(6.0, turned=True), "folder": tmp_path}
+    given = {"template": brain(), "scan": brain(6.0, turned=True), "directory": tmp_path}
     done = doctest.testmod(api, extraglobs=given)
     assert done.attempted > 5
     assert not done.failed
