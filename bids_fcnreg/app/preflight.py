@@ -153,7 +153,11 @@ def locked_directories(config: Config, parts: Collection[str], console: Console)
             lock_directory(config.work_dir, parts, console, whole=config.clean_workdir)
         )
         if not config.output_dir.samefile(config.work_dir):
-            locks.enter_context(lock_directory(config.output_dir, parts, console))
+            logs = config.output_dir / "logs"
+            logs.mkdir(exist_ok=True)
+            locks.enter_context(
+                lock_directory(config.output_dir, parts, console, lock_dir=logs / "locks")
+            )
         if config.clean_workdir:
             for name in _WORK_DIRECTORIES:
                 shutil.rmtree(config.work_dir / name, ignore_errors=True)

@@ -245,7 +245,7 @@ def _forces_at_centres(
         counts = (variance_a > flat_one) & (variance_b > flat_other)
         per_a = ONE / variance_a if counts else ZERO
         per_b = ONE / variance_b if counts else ZERO
-        slope = abs(covariance) * per_a * per_b
+        slope = abs(covariance) * (per_a * per_b)
         correlation = slope * covariance
         a, b = one[k] - mean_a, other[k] - mean_b
         scale = weight[k] * share
