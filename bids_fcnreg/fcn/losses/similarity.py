@@ -269,7 +269,7 @@ def accumulate_forces(
     covariance = torch.addcmul(product[None], mean[:1], mean[1:], value=-1)
     counts = (variances > flat[:, :, None, None, None]).all(dim=0, keepdim=True)
     inverse = torch.where(counts, variances.reciprocal(), 0.0)
-    per_other = covariance.abs() * inverse[:1] * inverse[1:]
+    per_other = covariance.abs() * (inverse[:1] * inverse[1:])
     value = per_other * covariance
     centred = images - mean
     on_centres = torch.addcmul(per_other * centred.flip(0), value * inverse, centred, value=-1)

@@ -118,6 +118,19 @@ def test_compose(both_ways, shape, make):
     torch.testing.assert_close(fast, plain, atol=2e-4, rtol=0)
 
 
+@pytest.mark.parametrize("switch", ["1", "0"])
+@pytest.mark.parametrize("radius", [2, 3])
+def test_exchanging_images_exchanges_forces_to_the_last_bit(monkeypatch, radius, switch):
+    monkeypatch.setenv(kernels.SWITCH, switch)
+    first, second = noise((25, 30, 27), 2), smooth((25, 30, 27), 2, seed=1)
+    one, other = (
+        local_ncc_forces(*images, radius) for images in ((first, second), (second, first))
+    )
+    assert one.value == other.value
+    assert torch.equal(one.on_first, other.on_second)
+    assert torch.equal(one.on_second, other.on_first)
+
+
 def test_invert(both_ways):
     velocity = smooth((41, 43, 39), 3)
     there = exponentiate(2 * velocity / velocity.abs().max())
