@@ -12,6 +12,7 @@ from bids_fcnreg.bids.description import check_raw
 from bids_fcnreg.bids.filters import (
     QUERIES,
     Filters,
+    Query,
     abbreviated_list,
     matches,
     similar_labels,
@@ -22,6 +23,7 @@ from bids_fcnreg.bids.names import KEYS, Kind
 from bids_fcnreg.bids.notes import (
     Note,
     notes_of_filters,
+    notes_of_lesions,
     notes_of_phases,
     notes_of_sessions,
     notes_of_unused,
@@ -33,6 +35,9 @@ from bids_fcnreg.errors import InputError
 
 #: Maximum number of characters of a label in a message.
 _MAX_CHARACTERS = 60
+
+#: Suffixes of images with T1w contrast.
+_T1W_SUFFIXES = ("T1w", "UNIT1")
 
 #: Labels of participant and session.
 _ScanKey = tuple[str, str | None]
@@ -89,7 +94,7 @@ def read_dataset(
     known = _check_participants(bids_dir, wanted)
     queries = _queries(filters or {})
     kinds = {
-        name: Kind(tuple(str(one) for one in values_of(query["suffix"])), name == "roi")
+        name: Kind(_strings(query["suffix"]), name == "roi", _strings(query.get("label", ())))
         for name, query in queries.items()
     }
     layout = read_layout(bids_dir, kinds, wanted)
@@ -105,7 +110,10 @@ def read_dataset(
         if not theirs and (wanted or not wanted_sessions):
             session = wanted_sessions[0] if len(wanted_sessions) == 1 else None
             misplaced = [one for one in layout.unused["t1w"] if one.subject == participant]
-            theirs = [Scan(participant, session, (), problem=_problem(misplaced))]
+            problem = _problem(misplaced)
+            if not problem and any(one.scan[0] == participant for one in layout.images["t1w"]):
+                problem = "None of its T1w images matches the filters."
+            theirs = [Scan(participant, session, (), problem=problem)]
         scans += theirs
     if not any(scan.t1w for scan in scans):
         selected = bool(wanted or wanted_sessions or filters)
@@ -143,6 +151,11 @@ def _queries(filters: Filters) -> dict[str, dict[str, Any]]:
     for query in queries.values():
         query.pop("subject", None)  # only the command line selects participants
     return queries
+
+
+def _strings(value: object) -> tuple[str, ...]:
+    """Return the labels of a filter, without special values."""
+    return tuple(str(one) for one in values_of(value) if not isinstance(one, Query))
 
 
 def _keep_sessions(layout: Layout, sessions: tuple[str, ...]) -> None:
@@ -187,6 +200,7 @@ def _all_scans(
         else:
             scan = Scan(*key, (), problem=_problem(misplaced[key]))
         scans.setdefault(key[0], []).append(scan)
+    notes += notes_of_lesions(layout, images["roi"])
     notes += [note for theirs in scans.values() for note in notes_of_sessions(theirs)]
     return scans, [*notes_of_phases(layout, queries["t1w"]), *notes]
 
@@ -205,6 +219,8 @@ def _scan(
     selection = select_images(images)
     chosen, lesions, others = match_lesions(selection.images, masks)
     texts = list(selection.texts)
+    if chosen and (suffix := chosen[0].entities["suffix"]) not in _T1W_SUFFIXES:
+        texts.append(f"a {suffix} image is used as T1w image, also in the names of its results")
     if chosen and others:
         names = ", ".join(map(short_name, others))
         texts.append(

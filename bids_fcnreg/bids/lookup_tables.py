@@ -18,6 +18,9 @@ _BACKGROUND = re.compile(
     r"n/?a|0|\?+)( label| region)?"
 )
 
+#: Whole numbers, also as pandas writes those of a column with missing values.
+_WHOLE = re.compile(r"([+-]?[0-9]+)(?:\.0*)?")
+
 #: Maximum number of labels in a warning.
 _MAX_NAMED = 3
 
@@ -50,7 +53,8 @@ def read_lookup(path: Path) -> Lookup:
         If it has no column index, or an index that is not a whole number or occurs twice.
     """
     rows = read_tsv(path)
-    if not rows or "index" not in rows[0]:
+    indices = next((name for name in rows[0] if name.lower() == "index"), None) if rows else None
+    if indices is None:
         raise InputError(
             f"The lookup table {path} has no column index. Provide the tab-separated columns "
             "index and name."
@@ -58,13 +62,12 @@ def read_lookup(path: Path) -> Lookup:
     column = _name_column(rows)
     names: dict[int, str] = {}
     for row in rows:
-        try:
-            index = int(row["index"])
-        except ValueError as why:
+        if not (whole := _WHOLE.fullmatch(row[indices])):
             raise InputError(
-                f"The lookup table {path} has the index {row['index']!r}, which is not a whole "
+                f"The lookup table {path} has the index {row[indices]!r}, which is not a whole "
                 "number. Correct it."
-            ) from why
+            )
+        index = int(whole[1])
         if index in names:
             raise InputError(f"The lookup table {path} has the index {index} twice. Remove one.")
         names[index] = (row.get(column) if column else None) or str(index)

@@ -39,6 +39,9 @@ FORMS = {
 SUBJECT_DIRECTORY = re.compile(rf"sub-({LABEL.pattern})")
 SESSION_DIRECTORY = re.compile(rf"ses-({LABEL.pattern})")
 
+#: Labels of lesion masks.
+_LESION = re.compile("lesions?[0-9]*", re.IGNORECASE)
+
 #: Maximum number of characters of an entity in a message.
 _MAX_CHARACTERS = 30
 
@@ -66,10 +69,13 @@ class Kind:
         Valid suffixes.
     lesion : bool
         Whether the images are lesion masks, which may have a ``label-``.
+    labels : tuple of str
+        Valid labels of lesion masks besides ``lesion``.
     """
 
     suffixes: tuple[str, ...]
     lesion: bool = False
+    labels: tuple[str, ...] = ()
 
     def resembles(self, name: str) -> bool:
         """Return whether a file name is, or resembles, that of an image of this kind."""
@@ -80,9 +86,11 @@ class Kind:
         last = re.split(r"[^0-9a-z+]+", stem.lower())[-1]
         wanted = "|".join(re.escape(suffix.lower()) for suffix in self.suffixes)
         if self.lesion:
-            marked = re.search(r"(?<![0-9a-z])lesion(?![0-9a-z])", stem.lower())
+            named = {f"label-{one.lower()}" for one in self.labels}
+            marked = "lesion" in stem.lower() or named.intersection(tokens)
             unlabelled = last == "roi" and not any(one.startswith("label-") for one in tokens)
-            return bool(re.fullmatch(wanted, last) and (marked or unlabelled))
+            with_suffix = re.fullmatch(wanted, last) and (marked or unlabelled)
+            return bool(with_suffix or "lesion" in last)
         begins = any(re.match(rf"(?:{wanted})(?![0-9a-z+])", token) for token in tokens)
         ends = re.search(rf"(?<![0-9a-z+])(?:{wanted})$", tokens[-1])
         return bool(begins or ends) and last not in _OTHERS
@@ -128,6 +136,8 @@ def read_entities(parts: Sequence[str], kind: Kind) -> dict[str, str]:
         key, label = _read_pair(pair, kind)
         if NAMES[key] in entities:
             raise MisnamedError(f"its name has the entity {key}- twice")
+        if key == "label" and not (_LESION.fullmatch(label) or label in kind.labels):
+            raise MisnamedError("its label- is not lesion")
         entities[NAMES[key]] = label
     if suffix not in kind.suffixes:
         wanted = " or ".join(f"_{one}" for one in kind.suffixes)

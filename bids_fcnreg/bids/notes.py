@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bids_fcnreg.bids.filters import QUERIES, Filters, abbreviated_list, matches, unmatched_values
-from bids_fcnreg.bids.layout import Layout
+from bids_fcnreg.bids.layout import Layout, RawImage
 from bids_fcnreg.bids.scan import Scan
 
 #: Maximum number of images or scans in a note.
@@ -95,6 +95,17 @@ def notes_of_phases(layout: Layout, query: Mapping[str, Any]) -> list[Note]:
     ]
 
 
+def notes_of_lesions(
+    layout: Layout, masks: Mapping[tuple[str, str | None], Sequence[RawImage]]
+) -> list[Note]:
+    """Return notes about the lesion masks, by scan, of scans without a T1w image."""
+    scans = {image.scan for image in layout.images["t1w"]}
+    text = "this lesion mask is not used: its session has no T1w image"
+    return [
+        Note(text, mask.path.name) for scan in masks if scan not in scans for mask in masks[scan]
+    ]
+
+
 def notes_of_unused(layout: Layout) -> list[Note]:
     """Return notes about misplaced or misnamed images."""
     notes = [
@@ -116,6 +127,9 @@ def notes_of_filters(layout: Layout, filters: Filters) -> list[Note]:
     notes = []
     for name, query in filters.items():
         entities = [image.entities for image in layout.images[name]]
+        if name == "roi" and not entities:
+            text = "BIDS filter roi has no effect: there is no lesion mask with a valid name"
+            notes.append(Note(text, warning=False))
         asked = {entity: value for entity, value in query.items() if entity != "subject"}
         notes += [
             Note(f"BIDS filter {name}: {text}") for text in unmatched_values(entities, asked)

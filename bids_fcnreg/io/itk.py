@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,6 +44,10 @@ H5_SUFFIXES = (".h5", ".hdf5", ".hdf")
 
 #: Transforms that are read from HDF5 without ITK, in a third of the time.
 PLAIN_TYPES = ("CompositeTransform", "AffineTransform", "DisplacementFieldTransform")
+
+#: Names of parameters in HDF5, also as older versions of ITK misspelled them.
+PARAMETERS = ("TransformParameters", "TranformParameters")
+FIXED_PARAMETERS = ("TransformFixedParameters", "TranformFixedParameters")
 
 _FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])  # between RAS+ and LPS+, either way
 
@@ -285,17 +289,22 @@ def _read_plain_h5(path: Path) -> list[Affine | Displacement]:
             kind = part["TransformType"].asstr()[0]
             if kind.startswith("Composite"):
                 continue
-            fixed = part["TransformFixedParameters"][:]
+            values, fixed = _parameters(part, PARAMETERS), _parameters(part, FIXED_PARAMETERS)[:]
             if kind.startswith("Affine"):
-                values = part["TransformParameters"][:]
+                values = values[:]
                 linear, centre = values[:9].reshape(3, 3), fixed[:3]
                 steps.append(_affine(linear, values[9:12] + centre - linear @ centre, path))
             else:
                 size, origin = fixed[:3].astype(int), fixed[3:6]
                 axes = fixed[9:18].reshape(3, 3) * fixed[6:9]
-                field = part["TransformParameters"].astype("float32")[:]
+                field = values.astype("float32")[:]
                 steps.append(_displacement(field.reshape(*size[::-1], 3), axes, origin, path))
     return steps
+
+
+def _parameters(part: h5py.Group, names: Sequence[str]) -> h5py.Dataset:
+    """Return the parameters of a transform by any of their names."""
+    return part[next((name for name in names if name in part), names[0])]
 
 
 def _check_vectors(parts: list[h5py.Group]) -> None:
@@ -308,11 +317,14 @@ def _check_vectors(parts: list[h5py.Group]) -> None:
 
 def _claimed_bytes(part: h5py.Group) -> float:
     """Return the bytes of the parameters of a transform, or those implied by its grid."""
-    parameters = part["TransformParameters"].size if "TransformParameters" in part else 0
-    fixed = part.get("TransformFixedParameters")
-    displaces = fixed is not None and fixed.size == 18  # size, origin, spacing and direction
-    voxels = np.nan_to_num(np.prod(fixed[:3], dtype=float)) if displaces else 0.0
-    return 8.0 * max(parameters, 3 * voxels)
+    sizes, fixed = [0], None
+    for name, values in part.items():
+        if name in PARAMETERS:
+            sizes.append(values.size)
+        elif name in FIXED_PARAMETERS and values.size == 18:  # size, origin, spacing, direction
+            fixed = values
+    voxels = 0.0 if fixed is None else np.nan_to_num(np.prod(fixed[:3], dtype=float))
+    return 8.0 * max(*sizes, 3 * voxels)
 
 
 def _check_values(values: np.ndarray, path: Path) -> None:

@@ -65,8 +65,10 @@ def read_points(path: Path) -> PointTable:
         separator = _separator(text.partition("\n")[0])
         if separator == " ":
             text = "\n".join(" ".join(line.split()) for line in text.splitlines())
-        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
-        columns, rows = list(reader.fieldnames or ()), list(reader)
+        lines = io.StringIO(text, newline="")
+        reader = csv.DictReader(lines, delimiter=separator, skipinitialspace=True)
+        columns = reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+        rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as why:
         raise InputError(f"The table {path} cannot be read: {why}. Check the file.") from why
     if len(set(columns)) < len(columns):
@@ -117,6 +119,6 @@ def write_points(path: Path, table: PointTable, points: np.ndarray) -> Path:
 
 def _is_number(value: str | None) -> bool:
     try:
-        return bool(np.isfinite(float(value or "")))
+        return "_" not in (value or "") and bool(np.isfinite(float(value or "")))
     except ValueError:
         return False

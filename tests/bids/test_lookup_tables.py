@@ -49,6 +49,19 @@ def test_consistent_table_gives_no_warning(atlas, column):
     assert found.doubts == ()
 
 
+@pytest.mark.parametrize("column", ["index", "Index", "INDEX"])
+@pytest.mark.parametrize("form", ["{}", "{}.0", "{}.", "0{}", "+{}", " {} "])
+def test_an_index_is_read_as_it_is_often_written(atlas, column, form):
+    found = atlas(f"{column}\tname", {form.format(index): name for index, name in TRUE.items()})
+    assert dict(found.labels) == TRUE and found.doubts == ()
+
+
+@pytest.mark.parametrize("index", ["1.5", "1_0", "1e1", "x", "", "n/a"])
+def test_an_index_that_is_no_whole_number_is_refused(atlas, index):
+    with pytest.raises(InputError, match="is not a whole number"):
+        atlas("index\tname", {**TRUE, index: "other"})
+
+
 @pytest.mark.parametrize(
     "zero", ["Background", "Unknown", "Clear Label", "no_label", "BG", "???", "none", "n/a", ""]
 )

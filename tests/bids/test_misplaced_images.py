@@ -329,11 +329,39 @@ def test_a_filter_without_effect_gets_a_hint(tmp_path, query, words):
         read_dataset(root, filters=filters)
 
 
+@pytest.mark.parametrize(
+    ("query", "chosen"),
+    [
+        ({"run": 3}, "sub-01"),
+        ({"run": [2, 3]}, "sub-01"),
+        ({"acquisition": "B"}, "sub-02"),
+        ({"acquisition": None}, "sub-01"),
+        ({"extension": ".nii"}, "sub-02"),
+    ],
+)
+def test_a_participant_without_a_matching_image_fails_because_of_the_filter(
+    tmp_path, query, chosen
+):
+    root = make(
+        tmp_path,
+        *(f"sub-01/anat/sub-01_run-{n}_T1w.nii.gz" for n in (1, 3)),
+        "sub-02/anat/sub-02_acq-B_run-1_T1w.nii",
+    )
+    filters = read_filter_file(write(tmp_path / "f.json", {"t1w": query}))
+    scans = {scan.label: scan for scan in read_dataset(root, filters=filters).scans}
+    problems = {label: scan.problem for label, scan in scans.items() if not scan.t1w}
+    other = {"sub-01": "sub-02", "sub-02": "sub-01"}[chosen]
+    assert problems == {other: "None of its T1w images matches the filters."}
+
+
 def test_unmatched_filter_value_is_reported(tmp_path):
     root = make(tmp_path, IN_SESSION)
     path = write(tmp_path / "f.json", {"t1w": {"session": ["1", "01"]}, "roi": {"label": "x"}})
     said = summarize(read_dataset(root, filters=read_filter_file(path)).notes)
-    assert said == ["warning: BIDS filter t1w: no image has the session 01: did you mean 1?"]
+    assert said == [
+        "warning: BIDS filter t1w: no image has the session 01: did you mean 1?",
+        "BIDS filter roi has no effect: there is no lesion mask with a valid name",
+    ]
 
 
 def test_filters_choose_another_suffix(tmp_path):
@@ -341,3 +369,79 @@ def test_filters_choose_another_suffix(tmp_path):
     root = make(tmp_path, GOOD, unit1)
     filters = read_filter_file(write(tmp_path / "f.json", {"t1w": {"suffix": "UNIT1"}}))
     assert [scan.t1w for scan in read_dataset(root, filters=filters).scans] == [(root / unit1,)]
+
+
+@pytest.mark.parametrize("suffix", ["T2w", "PDw", "FLAIR"])
+@pytest.mark.parametrize("query", [lambda one: one, lambda one: ["T1w", one]])
+def test_an_image_of_another_contrast_is_reported(tmp_path, suffix, query):
+    root = make(tmp_path, GOOD.replace("01", "02"), f"sub-01/anat/sub-01_{suffix}.nii.gz")
+    path = write(tmp_path / "f.json", {"t1w": {"suffix": query(suffix)}})
+    said = summarize(read_dataset(root, filters=read_filter_file(path)).notes)
+    assert [line for line in said if "names of its results" in line] == [
+        f"sub-01: a {suffix} image is used as T1w image, also in the names of its results"
+    ]
+
+
+LESION = "sub-01/anat/sub-01_label-lesion_roi.nii.gz"
+
+
+@pytest.mark.parametrize(
+    ("masks", "used"),
+    [
+        ([LESION], 1),
+        (["sub-01/anat/sub-01_label-Lesion_mask.nii"], 1),
+        (["sub-01/anat/sub-01_label-lesions_mask.nii"], 1),
+        (["sub-01/anat/sub-01_label-lesion1_mask.nii", LESION], 2),
+        (["sub-01/anat/sub-01_label-WM_mask.nii.gz", "sub-01/anat/sub-01_acq-lesion_T2w.nii"], 0),
+    ],
+)
+def test_lesion_masks_are_used_without_a_note(tmp_path, masks, used):
+    root = make(tmp_path, GOOD, *masks)
+    (scan,) = read_dataset(root).scans
+    assert len(scan.lesions) == used and notes(root) == ""
+
+
+@pytest.mark.parametrize(
+    ("mask", "reason"),
+    [
+        ("sub-01/anat/sub-01_lesion.nii.gz", "does not end in _roi or _mask"),
+        ("sub-01/anat/sub-01_T1w_lesion.nii.gz", "does not end in _roi or _mask"),
+        ("sub-01/anat/sub-01_lesionmask.nii", "does not end in _roi or _mask"),
+        ("sub-01/anat/sub-01_label-L_desc-T1lesion_mask.nii.gz", "its label- is not lesion"),
+        ("sub-01/anat/sub-01_label-nonlesion_mask.nii.gz", "its label- is not lesion"),
+        ("sub-01/anat/sub-01_acq-lesion_label-WM_mask.nii.gz", "its label- is not lesion"),
+        ("sub-01/anat/lesion_mask.nii.gz", "does not begin with the participant"),
+        ("sub-01/lesion/sub-01_label-lesion_mask.nii", "not directly in the anat directory"),
+        ("sub-01/ses-1/anat/sub-01_ses-1_label-lesion_roi.nii.gz", "session has no T1w image"),
+    ],
+)
+def test_an_unused_lesion_mask_is_reported(tmp_path, mask, reason):
+    root = make(tmp_path, GOOD, mask)
+    assert read_dataset(root).scans[0].lesions == ()
+    (line,) = [line for line in notes(root).splitlines() if "this lesion mask is not used" in line]
+    assert line.startswith("warning: ") and Path(mask).name in line and reason in line
+
+
+def test_a_lesion_mask_without_a_session_is_not_that_of_a_session(tmp_path):
+    root = make(tmp_path, IN_SESSION, LESION)
+    assert [scan.lesions for scan in read_dataset(root).scans] == [()]
+    assert "its session has no T1w image" in notes(root)
+    assert "lesion" not in notes(root, sessions=("1",))  # not asked for
+
+
+@pytest.mark.parametrize(
+    ("label", "used"),
+    [
+        ("stroke", ["stroke"]),
+        (["stroke", "tumor"], ["stroke", "tumor"]),
+        ("lesion", ["lesion"]),
+        (["lesion", "tumor"], ["lesion", "tumor"]),
+        ("*", ["lesion"]),
+    ],
+)
+def test_a_filter_selects_lesion_masks_of_other_labels(tmp_path, label, used):
+    masks = [f"sub-01/anat/sub-01_label-{one}_mask.nii" for one in ("lesion", "stroke", "tumor")]
+    root = make(tmp_path, GOOD, *masks)
+    filters = read_filter_file(write(tmp_path / "f.json", {"roi": {"label": label}}))
+    (scan,) = read_dataset(root, filters=filters).scans
+    assert [path.name.split("-")[2].split("_")[0] for path in scan.lesions] == used

@@ -22,6 +22,26 @@ def test_other_columns_are_kept(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x, y, z\n1, 2, 3\n",
+        "x ,y ,z\n1 ,2 ,3\n",
+        "x; y; z\n1; 2; 3\n",
+        "x\ty\tz\r\n1\t2\t3\r\n",
+        " x  y  z\n  1  2  3\n",
+        '"x", "y", "z"\n"1", "2", "3"\n',
+        "x,y,z\n\n1,2,3\n\n",
+    ],
+)
+def test_spaces_around_cells_are_ignored(tmp_path, text):
+    (tmp_path / "in.csv").write_text(text, newline="")
+    table = read_points(tmp_path / "in.csv")
+    np.testing.assert_array_equal(table.points, [[1, 2, 3]])
+    out = write_points(tmp_path / "out.csv", table, table.points + 1)
+    assert out.read_text() == "x,y,z\n2.00000,3.00000,4.00000\n"
+
+
 def test_an_empty_table_stays_empty(tmp_path):
     (tmp_path / "in.csv").write_text("x,y,z\n")
     table = read_points(tmp_path / "in.csv")
@@ -45,6 +65,8 @@ def test_reading_a_pipe_does_not_block(tmp_path):
         ("x,y,z\n1,2,3,4\n", "Line 2 of .* has more cells"),
         ("x,y,z\n1,2\n", "Line 2 of .*: z is not a number"),
         ("x,y,z\n1,2,nan\n", "Line 2 of .*: z is not a number"),
+        ("x,y,z\n1,2,3_0\n", "Line 2 of .*: z is not a number"),
+        ("x;y;z\n1,5;2;3\n", "Line 2 of .*: x is not a number"),
     ],
 )
 def test_invalid_point_tables_are_rejected(tmp_path, text, sentence):

@@ -11,27 +11,38 @@ _Result = TypeVar("_Result")
 #: Fast-math flags: NaN and infinity are respected.
 FAST_MATH = frozenset({"contract", "nsz", "arcp"})
 
+#: Sums and products may be reordered, too.
+REORDERED = FAST_MATH | {"reassoc"}
+
 
 def compiled(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
-    """Compile a function on its first call, to run without the global interpreter lock.
-
-    Sums may be reordered.
-    """
-    return _compiled(function, FAST_MATH | {"reassoc"})
-
-
-def compiled_in_order(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
-    """Compile a function as `compiled` does, with its sums and products in the order written."""
-    return _compiled(function, FAST_MATH)
-
-
-def _compiled(
-    function: Callable[_Arguments, _Result], fast_math: frozenset[str]
-) -> Callable[_Arguments, _Result]:
+    """Compile a kernel on its first call, to run without the global interpreter lock."""
     import numba
 
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": set(fast_math)}
     try:
-        return numba.njit(cache=True, **options)(function)
+        return numba.njit(cache=True, **_options(REORDERED))(function)
     except RuntimeError:  # no writable cache directory
-        return numba.njit(**options)(function)
+        return numba.njit(**_options(REORDERED))(function)
+
+
+def inlined(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """Compile a function as part of the kernels that call it.
+
+    Otherwise its machine code depends on whether the kernel comes from numba's cache: a process
+    that has just compiled the kernel calls the code compiled for the function alone, which rounds
+    differently.
+    """
+    import numba
+
+    return numba.njit(forceinline=True, **_options(REORDERED))(function)
+
+
+def inlined_in_order(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """Compile as `inlined` does, with sums and products in the order written."""
+    import numba
+
+    return numba.njit(forceinline=True, **_options(FAST_MATH))(function)
+
+
+def _options(fast_math: frozenset[str]) -> dict[str, Any]:
+    return {"nogil": True, "error_model": "numpy", "fastmath": set(fast_math)}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bids_fcnreg.fcn.cpu.compiler import compiled
+from bids_fcnreg.fcn.cpu.compiler import compiled, inlined
 
 #: Plain numbers would turn single into double precision.
 ZERO, ONE = np.float32(0), np.float32(1)
@@ -115,14 +115,14 @@ def blend(
                         target[k] += part[k] * (other[k] - target[k])
 
 
-@compiled
+@inlined
 def _buffers(size_j: int, size_k: int, weights: _Triple) -> tuple[np.ndarray, np.ndarray]:
     """Allocate a plane and a row, with zeros beyond their ends along j and k."""
     plane = np.zeros((size_j + 2 * (weights[1].size - 1), size_k), np.float32)
     return plane, np.zeros(size_k + 2 * (weights[2].size - 1), np.float32)
 
 
-@compiled
+@inlined
 def _find_neighbours(near: np.ndarray, rows: np.ndarray, weights: _Triple, size_k: int) -> None:
     """Find the voxels of each row of a plane (j, 2) that its smoothed `rows` depend on."""
     size_j, radius_j, radius_k = rows.shape[0], weights[1].size - 1, weights[2].size - 1
@@ -134,7 +134,7 @@ def _find_neighbours(near: np.ndarray, rows: np.ndarray, weights: _Triple, size_
         near[j, 0], near[j, 1] = max(low - radius_k, 0), min(high + radius_k, size_k)
 
 
-@compiled
+@inlined
 def _smooth_along_i(
     plane: np.ndarray, volume: np.ndarray, i: int, near: np.ndarray, weights: _Triple
 ) -> None:
@@ -157,14 +157,14 @@ def _smooth_along_i(
                 target[k] += weight_a * a[k] + weight_b * b[k] + weight_c * c[k] + weight_d * d[k]
 
 
-@compiled
+@inlined
 def _neighbour(index: int, last: int, weights: np.ndarray, step: int) -> tuple[int, np.float32]:
     """Return the index of a neighbour and its weight, which is zero outside."""
     inside = 0 <= index <= last and step < weights.size
     return (index, weights[step]) if inside else (0, ZERO)
 
 
-@compiled
+@inlined
 def _smooth_row(
     target: np.ndarray,
     padded: np.ndarray,

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from bids_fcnreg.fcn.cpu.compiler import compiled, compiled_in_order
+from bids_fcnreg.fcn.cpu.compiler import compiled, inlined, inlined_in_order
 
 #: Plain numbers would turn single into double precision.
 ZERO, ONE, HALF = np.float32(0), np.float32(1), np.float32(0.5)
@@ -120,7 +120,7 @@ def local_ncc_forces(
     return value
 
 
-@compiled
+@inlined
 def _ranges(
     weight: np.ndarray, first: int, stop: int, radius: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -149,7 +149,7 @@ def _ranges(
     return rows, near
 
 
-@compiled
+@inlined
 def _move_window(
     sums: np.ndarray,
     one: np.ndarray,
@@ -171,7 +171,7 @@ def _move_window(
                 _add(plane, one[channel, old, j], other[channel, old, j], near[j], -ONE)
 
 
-@compiled
+@inlined
 def _add(
     sums: np.ndarray, one: np.ndarray, other: np.ndarray, row: np.ndarray, sign: np.float32
 ) -> None:
@@ -185,14 +185,14 @@ def _add(
         sums[4, k] += sign * (a * b)
 
 
-@compiled
+@inlined
 def _clear(rows: np.ndarray, row: np.ndarray) -> None:
     for axis in range(3):
         for k in range(U(row[0]), U(row[1])):
             rows[axis, k] = ZERO
 
 
-@compiled
+@inlined
 def _sum_along_j(
     window: np.ndarray, sums: np.ndarray, j: int, row: np.ndarray, radius: int
 ) -> None:
@@ -212,7 +212,7 @@ def _sum_along_j(
                 window[q, k + pad] = near + (e[q, k] + f[q, k]) + g[q, k]
 
 
-@compiled_in_order
+@inlined_in_order
 def _compute_at_centres(
     values: np.ndarray,
     force_one: np.ndarray,
@@ -259,7 +259,7 @@ def _compute_at_centres(
         force_other[k] = scale * (slope * a - (correlation * per_b) * b)
 
 
-@compiled
+@inlined
 def _total(values: np.ndarray, row: np.ndarray) -> float:
     total = ZERO
     for k in range(U(row[0]), U(row[1])):
@@ -267,18 +267,18 @@ def _total(values: np.ndarray, row: np.ndarray) -> float:
     return float(total)
 
 
-@compiled_in_order
+@inlined_in_order
 def _five(row: np.ndarray, k: Any) -> np.float32:
     return (row[k] + row[k + U1]) + (row[k + U2] + row[k + U3]) + row[k + U4]
 
 
-@compiled_in_order
+@inlined_in_order
 def _seven(row: np.ndarray, k: Any) -> np.float32:
     near = (row[k] + row[k + U1]) + (row[k + U2] + row[k + U3])
     return near + (row[k + U4] + row[k + U5]) + row[k + U6]
 
 
-@compiled
+@inlined
 def _add_along_gradient(
     rows: np.ndarray, force: np.ndarray, image: np.ndarray, i: int, j: int, row: np.ndarray
 ) -> None:
@@ -301,7 +301,7 @@ def _add_along_gradient(
         rows[2, last] += force[last] * (here[last] - here[last - 1])
 
 
-@compiled
+@inlined
 def _accumulate(
     forces: np.ndarray, rows: np.ndarray, i: int, j: int, row: np.ndarray, decay: np.float32
 ) -> None:

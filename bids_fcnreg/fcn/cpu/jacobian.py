@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bids_fcnreg.fcn.cpu.compiler import compiled
+from bids_fcnreg.fcn.cpu.compiler import compiled, inlined
 
 #: Plain numbers would turn single into double precision.
 ONE, HALF = np.float32(1), np.float32(0.5)
@@ -42,7 +42,7 @@ def jacobian_determinant(
                 target[k] = a * (e * l - f * h) - b * (d * l - f * g) + c * (d * h - e * g)
 
 
-@compiled
+@inlined
 def _gradient(rows: np.ndarray, volume: np.ndarray, i: int, j: int) -> None:
     """Compute the gradient of a row: (3, k), by central differences, one-sided at borders."""
     size_i, size_j, size_k = volume.shape
@@ -56,7 +56,7 @@ def _gradient(rows: np.ndarray, volume: np.ndarray, i: int, j: int) -> None:
     rows[2, last] = row[last] - row[last - 1]
 
 
-@compiled
+@inlined
 def _difference(target: np.ndarray, low: np.ndarray, high: np.ndarray, factor: np.float32) -> None:
     for k in range(target.size):
         target[k] = factor * (high[k] - low[k])

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bids_fcnreg.fcn.cpu.compiler import compiled
+from bids_fcnreg.fcn.cpu.compiler import compiled, inlined
 
 #: Plain numbers would turn single into double precision.
 ZERO, ONE, HALF, LONGER = np.float32(0), np.float32(1), np.float32(0.5), np.float32(1.2)
@@ -246,7 +246,7 @@ def invert(
                 inverse[0, i, j, k], inverse[1, i, j, k], inverse[2, i, j, k] = guess
 
 
-@compiled
+@inlined
 def _residual(
     values: np.ndarray, shape: tuple[int, int, int], voxel: _Vector, guess: _Vector
 ) -> _Vector:
@@ -263,19 +263,19 @@ def _residual(
     )
 
 
-@compiled
+@inlined
 def _square(vector: _Vector) -> np.float32:
     return vector[0] * vector[0] + vector[1] * vector[1] + vector[2] * vector[2]
 
 
-@compiled
+@inlined
 def _row_buffers(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Allocate points and the outputs of `_locate`."""
     points, parts = np.zeros((3, count), np.float32), np.empty((3, count), np.float32)
     return points, np.empty(count, np.int64), parts, np.empty(count, np.float32)
 
 
-@compiled
+@inlined
 def _displace(
     points: np.ndarray,
     field: np.ndarray,
@@ -293,7 +293,7 @@ def _displace(
         points[2, n] = np.float32(low + n) + scale * rows[2, n]
 
 
-@compiled
+@inlined
 def _locate(
     points: np.ndarray,
     shape: tuple[int, ...],
@@ -330,7 +330,7 @@ def _locate(
             fade[n] *= max(ONE - outside, ZERO)
 
 
-@compiled
+@inlined
 def _split(point: np.float32, size: int) -> tuple[np.int32, np.float32, np.float32]:
     """Return voxel below a coordinate, fraction of the way to the next, and distance outside."""
     # In this order NaN becomes 0: no voxel outside the grid is ever read.
@@ -340,7 +340,7 @@ def _split(point: np.float32, size: int) -> tuple[np.int32, np.float32, np.float
     return cell, inside - np.float32(cell), abs(point - inside)
 
 
-@compiled
+@inlined
 def _look_up(target: np.ndarray, volume: np.ndarray, cells: np.ndarray, parts: np.ndarray) -> None:
     """Interpolate a volume at the points of `_locate`."""
     values = volume.reshape(-1)
@@ -348,7 +348,7 @@ def _look_up(target: np.ndarray, volume: np.ndarray, cells: np.ndarray, parts: n
         target[n] = _mix(values, volume.shape, cells[n], parts[0, n], parts[1, n], parts[2, n])
 
 
-@compiled
+@inlined
 def _mix(
     values: np.ndarray,
     shape: tuple[int, ...],

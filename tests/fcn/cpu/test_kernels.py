@@ -290,3 +290,55 @@ assert sys.modules.get("numba") is None
 def test_import_does_not_wait_for_numba():
     program = "import sys, bids_fcnreg.fcn.register; assert 'numba' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+#: Prints the checksum of the results of each kernel.
+CHECKSUMS = """
+import hashlib, sys
+import torch
+from bids_fcnreg.fcn.cpu import kernels as k
+
+generator = torch.Generator().manual_seed(0)
+shape = (21, 33, 27)
+images = [torch.rand(1, 3, *shape, generator=generator) for _ in range(2)]
+weight = (torch.rand(1, 1, *shape, generator=generator) > 0.2).float()
+field = k.gaussian(torch.randn(1, 3, *shape, generator=generator), [3.0] * 3) * 3
+points = torch.rand(1, 3, 9, 9, 9, generator=generator) * 30
+rows, flat = k._all_rows(*shape), torch.full((2, 3), 1e-4)
+forces = {radius: torch.zeros(2, 3, *shape) for radius in (2, 3)}
+results = {
+    "gaussian": field,
+    "blend": k.blend(field, [1.0] * 3, [2.0] * 3, weight, rows, torch.zeros_like(field)),
+    "warp": k.warp(images[0], field),
+    "compose": k.compose(field, field, scale=0.3),
+    "sample": k.sample(images[0], points, "zeros"),
+    "invert": k.invert(field, 0.01, 50, -field),
+    "vote": k.vote((5 * weight).round(), points),
+    "jacobian_determinant": k.jacobian_determinant(field),
+    "largest_length": torch.tensor(k.largest_length(field, rows)),
+}
+for radius, both in forces.items():
+    results[f"local_ncc_forces {radius}"] = k.local_ncc_forces(
+        both, 0.5, torch.cat(images), radius, weight, (0.5, 0.3, 0.2), flat
+    )
+    results[f"forces {radius}"] = both
+for name, result in results.items():
+    print(name, hashlib.sha256(result.numpy().tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_cached_kernels_compute_the_same_bits_as_new_ones(tmp_path):
+    """The first process of an installation compiles the kernels; the next ones load them."""
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", CHECKSUMS],
+            env={**os.environ, "NUMBA_CACHE_DIR": str(folder), kernels.SWITCH: "1"},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.splitlines()
+        for folder in (tmp_path / "a", tmp_path / "a", tmp_path / "b")
+    ]
+    assert any(tmp_path.rglob("*.nbc")) and len(outputs[0]) == 13
+    assert outputs[0] == outputs[1] == outputs[2]

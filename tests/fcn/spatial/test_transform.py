@@ -239,6 +239,61 @@ def test_oversized_or_invalid_h5_is_rejected(tmp_path, grid, count, value, sente
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
+def older(path: Path, *names: str) -> Path:
+    """Misspell names of parameters, as older versions of ITK did."""
+    with h5py.File(path, "a", locking=False) as file:
+        for part in file["TransformGroup"].values():
+            for name in set(names) & set(part):
+                part.move(name, name.replace("Transform", "Tranform"))
+    return path
+
+
+def itk_chain(*kinds: str) -> sitk.Transform:
+    """ITK's transform of some kinds; a composite of several."""
+    affine = sitk.AffineTransform(3)
+    affine.Scale((1.1, 0.9, 1.2))
+    affine.Translate((1, -2, 3))
+    affine.SetCenter((4, -5, 6))
+    vectors = np.random.default_rng(0).normal(size=(9, 8, 7, 3))
+    image = sitk.GetImageFromArray(vectors, isVector=True)
+    image.SetOrigin((-9, -9, -9))
+    image.SetSpacing((3, 2.5, 2))
+    field = sitk.DisplacementFieldTransform(image)
+    made = {"affine": affine, "field": field, "euler": sitk.Euler3DTransform((1, 2, 3), 0.1)}
+    parts = [made[kind] for kind in kinds]
+    return parts[0] if len(parts) == 1 else sitk.CompositeTransform(parts)
+
+
+@pytest.mark.parametrize(
+    "kinds", [["affine"], ["field"], ["euler"], ["affine", "field"], ["field", "euler", "affine"]]
+)
+@pytest.mark.parametrize(
+    "names",
+    [
+        (),
+        ("TransformParameters",),
+        ("TransformFixedParameters",),
+        ("TransformParameters", "TransformFixedParameters"),
+    ],
+)
+def test_h5_of_itk_maps_points_as_itk(tmp_path, kinds, names):
+    transform = itk_chain(*kinds)
+    sitk.WriteTransform(transform, str(tmp_path / "x.h5"))
+    points = np.random.default_rng(1).uniform(-5, 5, (20, 3))
+    expected = [transform.TransformPoint(point) for point in points * [-1, -1, 1]]
+    read = read_transform(older(tmp_path / "x.h5", *names))
+    mapped = read.map(torch.from_numpy(points)).numpy()
+    np.testing.assert_allclose(mapped, np.array(expected) * [-1, -1, 1], atol=1e-5)
+
+
+def test_a_misspelled_oversized_h5_is_rejected(tmp_path):
+    sitk.WriteTransform(itk_chain("field"), str(tmp_path / "x.h5"))
+    with h5py.File(tmp_path / "x.h5", "a", locking=False) as file:
+        file["TransformGroup/0/TransformFixedParameters"][:3] = 9e4
+    with pytest.raises(InputError, match="needs .* GB of memory"):
+        read_transform(older(tmp_path / "x.h5", "TransformFixedParameters"))
+
+
 def changed(fixed: Grid, kind: str) -> Grid:
     """The fixed grid with other axes."""
     linear = {
