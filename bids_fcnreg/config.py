@@ -77,7 +77,8 @@ class Config:
     """Settings of one run.
 
     Each is an option of the command line, described by ``Config.option``, and a key of the
-    configuration file.
+    configuration file. Those named ``group_*``, ``template_*`` and ``train_*`` are options of the
+    group level only.
     """
 
     bids_dir: Path = _setting("root directory of a BIDS dataset")

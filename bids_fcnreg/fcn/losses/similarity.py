@@ -1,7 +1,9 @@
 """Similarity of two images: global and local normalized cross-correlation.
 
 Both are 1 for images equal up to a positive linear change of intensities. Gradients are in closed
-form: cheaper than automatic differentiation, in time and in memory.
+form: cheaper than automatic differentiation, in time and in memory. On a CPU, `cpu.forces`
+computes local NCC where it can. The linear stage has a similarity of its own
+(`linear.gauss_newton`).
 """
 
 from __future__ import annotations
