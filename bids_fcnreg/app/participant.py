@@ -16,6 +16,7 @@ from bids_fcnreg.app.reference_sessions import report_reference_sessions
 from bids_fcnreg.app.reports import make_reports
 from bids_fcnreg.app.summary import (
     Failure,
+    lesion_warnings,
     print_summary,
     quality_warnings,
     read_crash_files,
@@ -23,7 +24,7 @@ from bids_fcnreg.app.summary import (
 )
 from bids_fcnreg.bids.atlases import Atlas
 from bids_fcnreg.bids.derivatives import write_json
-from bids_fcnreg.bids.output_names import check_output_names
+from bids_fcnreg.bids.output_names import check_output_names, output_names
 from bids_fcnreg.bids.results import FAILURES
 from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.bids.templates import Template
@@ -33,7 +34,7 @@ from bids_fcnreg.execution.plugin import configure, run_workflow
 from bids_fcnreg.execution.progress import ProgressDisplay
 from bids_fcnreg.io.header import check_file
 from bids_fcnreg.io.nifti import orientation_warning
-from bids_fcnreg.preprocessing.lesions import lesion_value_warning
+from bids_fcnreg.preprocessing.lesions import lesion_position_warning, lesion_value_warning
 from bids_fcnreg.qc.verdict import UNUSABLE
 from bids_fcnreg.workflows.base import group_scans, workflow_labels
 
@@ -120,7 +121,7 @@ def _process(
     display, stopped = run_workflow(config, workflow, labels, log_file, console)
     failures = {**_collect_failures(config, scans, display, stopped, run_dir), **unusable}
     preflight.write_methods(config, workflow, [one for one in scans if one.label not in failures])
-    return _report_outcome(config, scans, display, failures, run_dir, console)
+    return _report_outcome(config, scans, templates, display, failures, run_dir, console)
 
 
 def _find_unusable(
@@ -169,9 +170,10 @@ def _warn_of_doubts(
     for path in dict.fromkeys(paths):
         if doubt := orientation_warning(path):
             console.print(f"warning: {doubt}", soft_wrap=True)
-    for path in dict.fromkeys(path for scan in scans for path in scan.lesions):
-        if doubt := lesion_value_warning(path):
-            console.print(f"warning: {doubt}", soft_wrap=True)
+    for path, t1w in {path: scan.t1w for scan in scans for path in scan.lesions}.items():
+        for doubt in (lesion_value_warning(path), lesion_position_warning(path, t1w)):
+            if doubt:
+                console.print(f"warning: {doubt}", soft_wrap=True)
     doubts = [doubt for one in atlases.values() for atlas in one for doubt in atlas.doubts]
     for doubt in dict.fromkeys(doubts):
         console.print(f"warning: {doubt}", soft_wrap=True, markup=False)
@@ -246,6 +248,7 @@ def _last_line(error: Exception) -> str:
 def _report_outcome(
     config: Config,
     scans: Sequence[Scan],
+    templates: Sequence[Template],
     display: ProgressDisplay,
     failures: Mapping[str, Failure],
     run_dir: Path,
@@ -260,8 +263,12 @@ def _report_outcome(
     make_reports(config, reported, messages, crash_files)
     seconds = {label: subject.seconds for label, subject in display.subjects.items()}
     labels = [scan.label for scan in scans]
-    print_summary(console, labels, seconds, failures, config.output_dir, run_dir)
+    done = [scan for scan in scans if scan.label not in failures]
+    names = {name for scan in done for name in output_names(scan, templates, {})}
+    out = config.output_dir
+    warnings = [text for scan in done for text in lesion_warnings(out, scan, names)]
+    print_summary(console, labels, seconds, failures, out, run_dir, warnings, names)
     bad = config.fail_on_qc and any(
-        quality_warnings(config.output_dir, one, UNUSABLE) for one in labels
+        quality_warnings(out, scan.label, UNUSABLE, names) for scan in done
     )
     return SUBJECT_FAILED if failures or bad else DONE

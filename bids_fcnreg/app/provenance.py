@@ -12,7 +12,8 @@ from bids_fcnreg.app.summary import Failure
 from bids_fcnreg.atomic import checksum, read_json, uncompressed_checksum
 from bids_fcnreg.bids.atlases import Atlas
 from bids_fcnreg.bids.derivatives import CHECKSUMS, UNCOMPRESSED
-from bids_fcnreg.bids.results import Result, find_preprocessed, find_results, read_quality
+from bids_fcnreg.bids.output_names import output_prefix
+from bids_fcnreg.bids.results import Result, find_results, read_quality
 from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.bids.templates import Template
 from bids_fcnreg.config import Config
@@ -85,8 +86,15 @@ def report_replaced(
 
 def _modes(config: Config, scan: Scan) -> dict[str, str]:
     """Return the modes in which a scan was registered, by the space of the template."""
-    done = find_results(config.output_dir, scan.participant)
-    return {one.space: one.mode for one in done if one.label == scan.label}
+    return {one.space: one.mode for one in _results(config, scan)}
+
+
+def _results(config: Config, scan: Scan) -> list[Result]:
+    """Return the results of a scan, not those of another acquisition in the same session."""
+    if not scan.t1w:
+        return []
+    found = find_results(config.output_dir, scan.participant, output_prefix(scan))
+    return [one for one in found if one.label == scan.label]
 
 
 def _changed(
@@ -98,15 +106,15 @@ def _changed(
     """Return the names of the sources that have changed since the results of a scan were made."""
     scans_now = {str(path): checksum(path) for path in scan.t1w}
     names: set[str] = set()
-    for _, preproc, _ in find_preprocessed(config.output_dir, [scan]):
-        sidecar = preproc.with_name(preproc.name.removesuffix(".nii.gz") + ".json")
-        names |= _differences(sidecar, scans_now)
+    directory = config.output_dir.joinpath(*scan.label.split("_"), "anat")
+    sidecar = directory / f"{output_prefix(scan)}_desc-preproc_T1w.json"
+    names |= _differences(sidecar, scans_now)
     others = {str(path): checksum(path) for path in scan.lesions}
     if config.model is not None:
         others[str(config.model)] = checksum(config.model)
     for template in templates:
-        for result in find_results(config.output_dir, scan.participant):
-            if (result.label, result.space) == (scan.label, template.space):
+        for result in _results(config, scan):
+            if result.space == template.space:
                 names |= _differences(result.quality, {**template.sources, **others})
                 if _other_weights(config, result):
                     names.add("network of the package")

@@ -15,7 +15,9 @@ from rich.console import Console
 from bids_fcnreg.app.summary_table import SummaryRow, print_table
 from bids_fcnreg.atomic import read_json
 from bids_fcnreg.bids import results
+from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.execution.progress import stage_name, subject_label
+from bids_fcnreg.preprocessing.lesions import is_empty
 from bids_fcnreg.qc.metrics import METRICS
 from bids_fcnreg.qc.verdict import LEVELS
 
@@ -98,7 +100,9 @@ def _explain(text: str, node: str, path: Path) -> Failure:
     return Failure(f"The stage '{stage_name(node)}' failed{reason}. See {path} for details.", path)
 
 
-def read_quality_by_space(output_dir: Path, label: str) -> dict[str, dict[str, Any]]:
+def read_quality_by_space(
+    output_dir: Path, label: str, names: Container[str] | None = None
+) -> dict[str, dict[str, Any]]:
     """Read the quality metrics of a subject or session, by the space it was registered to.
 
     Parameters
@@ -107,12 +111,17 @@ def read_quality_by_space(output_dir: Path, label: str) -> dict[str, dict[str, A
         Directory of the derivatives.
     label : str
         Label such as ``sub-01`` or ``sub-01_ses-x``.
+    names : container of str, optional
+        File names of the results of this run; other templates and acquisitions are ignored. By
+        default, the newest result in each space.
     """
     directory = output_dir.joinpath(*label.split("_"), "anat")
     found = {}
     # Of one scan with several acquisitions, the one registered last.
     paths = directory.glob(f"{label}_*desc-quality_xfm.json")
     for path in sorted(paths, key=lambda path: (path.stat().st_mtime, path.name)):
+        if names is not None and path.name not in names:
+            continue
         space = re.search(r"_to-([^_]+)_", path.name)
         if space is not None and (quality := results.read_quality(path)):
             found[space[1]] = quality
@@ -120,21 +129,36 @@ def read_quality_by_space(output_dir: Path, label: str) -> dict[str, dict[str, A
 
 
 def quality_warnings(
-    output_dir: Path, label: str, levels: Container[str] = LEVELS[1:]
+    output_dir: Path,
+    label: str,
+    levels: Container[str] = LEVELS[1:],
+    names: Container[str] | None = None,
 ) -> list[str]:
-    """Return a message for each registration of a scan whose verdict is in `levels`."""
+    """Return a message for each registration of a scan whose verdict is in `levels`.
+
+    `names` is as for `read_quality_by_space`.
+    """
     return [
         f"{label} to {space} is {quality['verdict']}: {quality['verdict_reason']}"
-        for space, quality in read_quality_by_space(output_dir, label).items()
+        for space, quality in read_quality_by_space(output_dir, label, names).items()
         if quality.get("verdict") in levels
     ]
 
 
-def excluded_run_warnings(output_dir: Path, label: str) -> list[str]:
-    """Return a message for each run that was left out of the average of a scan."""
+def excluded_run_warnings(
+    output_dir: Path, label: str, names: Container[str] | None = None
+) -> list[str]:
+    """Return a message for each run that was left out of the average of a scan.
+
+    `names` is as for `read_quality_by_space`.
+    """
     directory = output_dir.joinpath(*label.split("_"), "anat")
     paths = directory.glob(f"{label}*_desc-preproc_T1w.json")
-    native = [path for path in paths if "_space-" not in path.name]
+    native = [
+        path
+        for path in paths
+        if "_space-" not in path.name and (names is None or path.name in names)
+    ]
     newest = max(native, key=lambda path: path.stat().st_mtime, default=None)
     reasons = read_json(newest).get("RunsLeftOut", {}) if newest else {}
     return [
@@ -143,13 +167,35 @@ def excluded_run_warnings(output_dir: Path, label: str) -> list[str]:
     ]
 
 
+def lesion_warnings(
+    output_dir: Path, scan: Scan, names: Container[str] | None = None
+) -> list[str]:
+    """Return a message if a scan has a lesion, but none in the brain.
+
+    `names` is as for `read_quality_by_space`.
+    """
+    quality = read_quality_by_space(output_dir, scan.label, names).values()
+    missed = any(one.get("excluded_percent") == 0 for one in quality)
+    if not missed or all(map(is_empty, scan.lesions)):
+        return []
+    names = ", ".join(path.name for path in scan.lesions)
+    return [
+        f"warning: {scan.label}: no voxel of {names} is in the brain mask, so no lesion was "
+        "excluded. Check the header of the lesion mask, and the brain mask in the report"
+    ]
+
+
 def summary_rows(
     labels: Sequence[str],
     seconds: Mapping[str, float],
     failures: Mapping[str, Failure],
     output_dir: Path,
+    names: Container[str] | None = None,
 ) -> list[SummaryRow]:
-    """Return a row of the summary table for each scan and template."""
+    """Return a row of the summary table for each scan and template.
+
+    `names` is as for `read_quality_by_space`.
+    """
     rows = []
     for label in labels:
         time = f"{seconds[label]:.0f}" if label in seconds else "–"
@@ -168,7 +214,7 @@ def summary_rows(
                 verdict=quality.get("verdict", "–"),
                 files=directory,
             )
-            for space, quality in read_quality_by_space(output_dir, label).items()
+            for space, quality in read_quality_by_space(output_dir, label, names).items()
         ]
     return rows
 
@@ -180,19 +226,26 @@ def print_summary(
     failures: Mapping[str, Failure],
     output_dir: Path,
     run_dir: Path,
+    warnings: Sequence[str] = (),
+    names: Container[str] | None = None,
 ) -> None:
-    """Print the summary table, failures and doubtful registrations, and the paths of results."""
-    print_table(console, summary_rows(labels, seconds, failures, output_dir))
+    """Print the summary table, failures and doubtful registrations, and the paths of results.
+
+    `names` is as for `read_quality_by_space`.
+    """
+    print_table(console, summary_rows(labels, seconds, failures, output_dir, names))
     for label, failure in failures.items():
         console.print(f"{label} failed: {failure.message}", soft_wrap=True, markup=False)
     for label in labels:
         if label in failures:
             continue
         for message in (
-            *excluded_run_warnings(output_dir, label),
-            *quality_warnings(output_dir, label),
+            *excluded_run_warnings(output_dir, label, names),
+            *quality_warnings(output_dir, label, names=names),
         ):
             console.print(message, soft_wrap=True, markup=False)
+    for message in warnings:
+        console.print(message, soft_wrap=True, markup=False)
     done = sum(label not in failures for label in labels)
     console.print(
         f"{done} of {len(labels)} done. Results and reports: {output_dir}; log: {run_dir}",

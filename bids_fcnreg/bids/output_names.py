@@ -25,6 +25,13 @@ _VALID = re.compile(
 )
 
 
+def output_prefix(scan: Scan) -> str:
+    """Return the prefix of the names of all outputs of a scan with at least one T1w image."""
+    pairs = (pair.partition("-") for pair in scan.t1w[0].name.split("_"))
+    labels = {key: label for key, dash, label in pairs if dash}
+    return "_".join([scan.label, *(f"{key}-{labels[key]}" for key in _KEPT if key in labels)])
+
+
 def output_names(
     scan: Scan, templates: Sequence[Template], atlases: Mapping[str, Sequence[Atlas]]
 ) -> list[str]:
@@ -70,7 +77,7 @@ def output_names(
                 for what in ("_dseg.nii.gz", "_dseg.json", "_dseg.tsv", "_dseg.svg", "_dseg.png",
                              "Volumes_dseg.tsv", "Volumes_dseg.json")
             ]  # fmt: skip
-    prefix = _prefix(scan)
+    prefix = output_prefix(scan)
     return [f"{prefix}_{ending}" for ending in endings]
 
 
@@ -97,18 +104,11 @@ def check_output_names(
         )
     limit, longest = _max_name_length(output_dir), max(names, key=lambda name: len(name.encode()))
     if (length := len(longest.encode())) > limit:
-        entity = max(_prefix(scan).split("_"), key=len)
+        entity = max(output_prefix(scan).split("_"), key=len)
         raise InputError(
             f"{scan.t1w[0]}: names of its outputs would have up to {length} characters, but the "
             f"output directory allows {limit}. Shorten the label of {entity.partition('-')[0]}-."
         )
-
-
-def _prefix(scan: Scan) -> str:
-    """Return the prefix of the names of all outputs of a scan."""
-    pairs = (pair.partition("-") for pair in scan.t1w[0].name.split("_"))
-    labels = {key: label for key, dash, label in pairs if dash}
-    return "_".join([scan.label, *(f"{key}-{labels[key]}" for key in _KEPT if key in labels)])
 
 
 def _max_name_length(directory: Path) -> int:

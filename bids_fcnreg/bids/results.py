@@ -101,7 +101,9 @@ class Result:
         return read_quality(self.quality)["verdict"]
 
 
-def find_results(output_dir: Path, participant: str = "*") -> list[Result]:
+def find_results(
+    output_dir: Path, participant: str = "*", prefix: str | None = None
+) -> list[Result]:
     """Find the complete participant-level results.
 
     Parameters
@@ -110,6 +112,8 @@ def find_results(output_dir: Path, participant: str = "*") -> list[Result]:
         Directory of the derivatives.
     participant : str
         Label without ``sub-``; by default, all participants.
+    prefix : str, optional
+        Prefix of the names of the results of one acquisition, such as ``sub-01_acq-A``.
 
     Returns
     -------
@@ -119,7 +123,11 @@ def find_results(output_dir: Path, participant: str = "*") -> list[Result]:
     """
     names = list(Path(output_dir).glob(f"sub-{participant}/**/anat/*_desc-quality_xfm.json"))
     names.sort(key=lambda path: path.stat().st_mtime)
-    found = (_result(path, match) for path in names if (match := _QUALITY.fullmatch(path.name)))
+    found = (
+        _result(path, match)
+        for path in names
+        if (match := _QUALITY.fullmatch(path.name)) and prefix in (None, match["prefix"])
+    )
     results: dict[tuple[str, str], Result] = {}
     for one in found:
         if one is not None:

@@ -154,7 +154,7 @@ class DerivativesDataSink(_niworkflows.PrepareDerivative):
         self._results = {"out_file": str(final)}
         if final.suffix == ".json":
             content = json.loads(in_file.read_text(encoding="utf-8"))
-            write_json(final, content | metadata)
+            os.utime(write_json(final, content | metadata))  # the newest result is used
             return runtime
         if metadata:
             sidecar = final.with_name(f"{final.name.split('.', 1)[0]}.json")

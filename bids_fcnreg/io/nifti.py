@@ -102,6 +102,20 @@ def grid_of(image: nib.spatialimages.SpatialImage) -> Grid:
     return Grid((i, j, k), image.affine)
 
 
+def canonical_grid(grid: Grid) -> Grid:
+    """Return the grid of the same voxels with axes closest to RAS+, as nibabel reorients images.
+
+    Examples
+    --------
+    >>> canonical_grid(Grid((4, 5, 6), np.diag([-1.0, 1.0, 1.0, 1.0]))).affine[0].tolist()
+    [1.0, 0.0, 0.0, -3.0]
+    """
+    orientation = nib.io_orientation(grid.affine)
+    affine = grid.affine @ nib.orientations.inv_ornt_aff(orientation, grid.shape)
+    i, j, k = (grid.shape[axis] for axis in orientation[:, 0].argsort())
+    return Grid((i, j, k), affine)
+
+
 def open_source(
     source: ImageSource, role: str, **options: bool
 ) -> tuple[nib.spatialimages.SpatialImage, str]:

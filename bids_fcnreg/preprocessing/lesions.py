@@ -10,11 +10,16 @@ import nibabel as nib
 import numpy as np
 
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.io.nifti import grid_of, load
+from bids_fcnreg.io.labels import are_integers
+from bids_fcnreg.io.nifti import canonical_grid, grid_of, load, read_grid
 from bids_fcnreg.io.spatial_image import open_image
 
 #: Integers up to this are labels of lesions.
 MAX_LABELS = 20
+
+#: Larger integers are labels if at least this fraction of the numbers up to the maximum occurs,
+#: and this fraction of neighbours, not counting those of the maximum, are equal.
+MIN_USED, MIN_EQUAL = 0.5, 0.5
 
 #: Largest negative value of interpolation, as a fraction of the maximum.
 OVERSHOOT = 0.25
@@ -70,7 +75,24 @@ def threshold(data: np.ndarray) -> float:
 
 def _are_labels(data: np.ndarray) -> bool:
     """Return whether each positive value is the label of a lesion."""
-    return bool(data.max() <= MAX_LABELS and not (data % 1).any())
+    if data.min() < 0 or not are_integers(data):
+        return False
+    labels = np.rint(data)
+    highest = labels.max()
+    if np.count_nonzero(labels) != np.count_nonzero(data):
+        return False  # traces of an interpolation
+    if highest <= MAX_LABELS:
+        return True
+    if len(np.unique(labels)) - 1 < MIN_USED * highest:
+        return False
+    # A probability differs at each voxel of the rim of a lesion; labels are constant.
+    equal = pairs = 0
+    for axis in range(3):
+        here, following = np.swapaxes(labels, 0, axis)[:-1], np.swapaxes(labels, 0, axis)[1:]
+        both = (here > 0) & (following > 0) & (np.minimum(here, following) < highest)
+        pairs += int(both.sum())
+        equal += int((both & (here == following)).sum())
+    return equal >= MIN_EQUAL * pairs
 
 
 def lesion_value_warning(path: str | os.PathLike[str]) -> str | None:
@@ -87,6 +109,35 @@ def lesion_value_warning(path: str | os.PathLike[str]) -> str | None:
     return (
         f"The lesion mask {path} is not binary: its values range from {data.min():.2g} to "
         f"{data.max():.3g}. Values from {threshold(data):.3g} are used as lesion. Check the mask."
+    )
+
+
+def lesion_position_warning(
+    path: str | os.PathLike[str], t1w: Sequence[str | os.PathLike[str]]
+) -> str | None:
+    """Return a warning about a lesion mask of the shape of its T1w image that lies elsewhere.
+
+    The header of one of the two may have been changed after the mask was drawn. None for a file
+    that cannot be read, which `read_lesion` reports.
+
+    Parameters
+    ----------
+    path : path
+        Lesion mask.
+    t1w : sequence of path
+        Runs of its T1w image.
+    """
+    try:
+        mask, runs = read_grid(path), [read_grid(run) for run in t1w]
+    except InputError:
+        return None
+    alike = [n for n, run in enumerate(runs) if run.shape == mask.shape]
+    known = [canonical_grid(run).distance(canonical_grid(mask)) for run in runs]
+    if not alike or min(known) <= mask.spacing.max():
+        return None
+    return (
+        f"The lesion mask {path} has the shape of {t1w[alike[0]]}, but its header gives another "
+        "position or orientation. Check that it is that of the image the mask was drawn on."
     )
 
 

@@ -6,12 +6,15 @@ import io
 import json
 import os
 
+import nibabel as nib
+import numpy as np
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
 from bids_fcnreg.app.summary import (
     Failure,
+    lesion_warnings,
     print_summary,
     quality_warnings,
     read_crash_files,
@@ -19,6 +22,7 @@ from bids_fcnreg.app.summary import (
     summary_rows,
 )
 from bids_fcnreg.app.summary_table import print_table
+from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.qc.verdict import UNUSABLE
 
 WORKFLOWS = {"sub_01_wf": "sub-01", "sub_02_wf": "sub-02"}
@@ -112,6 +116,28 @@ def test_doubtful_and_failed_registrations_are_reported(tmp_path):
     assert quality_warnings(tmp_path, "sub-01", ("failed",)) == both[:1]
 
 
+@pytest.mark.parametrize("other", ["B", "acq-b_A", "ses"])
+def test_results_of_other_runs_do_not_count(tmp_path, other):
+    """Of another template, another acquisition in the same session, or another session."""
+    anat = tmp_path / "sub-01" / "anat"
+    quality_file(anat, "sub-01", "A", similarity=0.5)
+    failed = {"similarity": 0.1, "verdict": "failed", "verdict_reason": "Why."}
+    if other == "B":
+        quality_file(anat, "sub-01", "B", **failed)
+    elif other == "ses":
+        quality_file(tmp_path / "sub-01/ses-1/anat", "sub-01_ses-1", "A", **failed)
+    else:
+        quality_file(anat, "sub-01_acq-b", "A", **failed)
+    names = {"sub-01_from-T1w_to-A_mode-image_desc-quality_xfm.json"}
+    (row,) = summary_rows(["sub-01"], {}, {}, tmp_path, names)
+    assert (row.template, row.similarity, row.verdict) == ("A", "0.500", "good")
+    assert quality_warnings(tmp_path, "sub-01", UNUSABLE, names) == []
+    written = io.StringIO()
+    console = Console(file=written, width=120)
+    print_summary(console, ["sub-01"], {}, {}, tmp_path, tmp_path, names=names)
+    assert "failed" not in written.getvalue() and "1 of 1 done" in written.getvalue()
+
+
 def test_summary_table_shows_all_columns(tmp_path):
     quality_file(tmp_path / "sub-01" / "anat", "sub-01", "MNI",
                  similarity_initial=0.1, similarity=0.75, folds_percent=0.00041,
@@ -199,3 +225,27 @@ def test_summary_table_drops_columns_that_do_not_fit(tmp_path):
     written = io.StringIO()
     print_table(Console(file=written, width=80), [])
     assert written.getvalue().strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("lesions", "excluded", "warned"),
+    [
+        ([1], 0.0, True),
+        ([0, 1], 0.0, True),
+        ([1, 1], 0.0, True),
+        ([0], 0.0, False),
+        ([0, 0], 0.0, False),
+        ([1], 0.5, False),
+        ([1], None, False),
+        ([], None, False),
+    ],
+)
+def test_a_lesion_outside_of_the_brain_is_reported(tmp_path, lesions, excluded, warned):
+    quality_file(tmp_path / "sub-01/anat", "sub-01", "M", excluded_percent=excluded)
+    paths = []
+    for number, value in enumerate(lesions):
+        paths.append(tmp_path / f"sub-01_label-lesion{number}_roi.nii.gz")
+        nib.Nifti1Image(np.full((2, 2, 2), value, "u1"), np.eye(4)).to_filename(paths[-1])
+    found = lesion_warnings(tmp_path, Scan("01", None, (), tuple(paths)))
+    assert len(found) == warned
+    assert not warned or "sub-01: no voxel of sub-01_label-lesion0_roi.nii.gz" in found[0]

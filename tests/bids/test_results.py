@@ -58,3 +58,13 @@ def test_several_acquisitions_of_a_scan_are_reported(tmp_path, newer, older):
     assert used.quality.name.startswith(f"{newer}_from") and other.space == "B"
     (message,) = find_superseded([used, other])
     assert f"The newest result is used ({newer}), not {older}." in message
+
+
+@pytest.mark.parametrize(
+    "prefix", ["sub-01", "sub-01_acq-A", "sub-01_acq-AB", "sub-01_acq-A_ce-g"]
+)
+def test_the_results_of_one_acquisition_are_found(tmp_path, prefix):
+    for age, one in enumerate(("sub-01", "sub-01_acq-A", "sub-01_acq-AB", "sub-01_acq-A_ce-g")):
+        write_result(tmp_path, one, "A", age)
+    (found,) = find_results(tmp_path, "01", prefix)
+    assert found.quality.name.startswith(f"{prefix}_from-") and not found.superseded

@@ -101,6 +101,18 @@ def store_everything(sink):
     return [path.name for path in made]
 
 
+def test_a_result_that_is_stored_again_is_the_newest(sink):
+    """The same acquisition registered again, from the node cache, after another one."""
+    stored = [sink(b'{"folds_percent": 0.0}', ".json", desc="quality", **FORWARD)]
+    stored.append(sink(picture(), ".nii.gz", desc="preproc", suffix="T1w"))
+    for path in stored:
+        os.utime(path, (1e9, 1e9))
+    sink(b'{"folds_percent": 0.0}', ".json", desc="quality", **FORWARD)
+    sink(picture(), ".nii.gz", desc="preproc", suffix="T1w")
+    quality, image = (path.stat().st_mtime for path in stored)
+    assert quality > 1e9 and image == 1e9  # caching depends on that of images
+
+
 def test_names(sink, study):
     names = store_everything(sink)
     entities = "sub-01_ses-x_acq-A_"

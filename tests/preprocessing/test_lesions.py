@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import json
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -31,6 +32,14 @@ BRAIN, LESION = ball((20, 22, 18), 14), ball((26, 22, 20), 4)
 SECOND = ball((14, 22, 20), 3)
 NOISE = RNG.normal(size=SHAPE)
 
+#: 27 lesions in the brain, as connected components are numbered.
+COMPONENTS = np.zeros(SHAPE)
+for number, (i, j, k) in enumerate(np.ndindex(3, 3, 3), 1):
+    i, j, k = 12 + 7 * i, 14 + 7 * j, 10 + 7 * k
+    COMPONENTS[i : i + 1 + number % 4, j : j + 1 + number % 3, k : k + 2] = number
+COMPONENTS[~BRAIN] = 0
+BLURRED = ndimage.gaussian_filter(255.0 * LESION, 1.0)
+
 #: Values of a mask, whether its user is warned, and the lesion that it means.
 KINDS = {
     "binary": (LESION * 1.0, False, LESION),
@@ -46,6 +55,12 @@ KINDS = {
     "NaN outside": (np.where(LESION, 1.0, np.nan), False, LESION),
     "two labels": (LESION + 2.0 * SECOND, False, LESION | SECOND),
     "labels 1 and 5": (LESION + 5.0 * SECOND, False, LESION | SECOND),
+    "rounded labels": (1.00001526 * (LESION + 3.0 * SECOND), False, LESION | SECOND),
+    "labels rounded down": (0.9999847 * (LESION + 3.0 * SECOND), False, LESION | SECOND),
+    "27 labels": (COMPONENTS, False, COMPONENTS > 0),
+    "27 rounded labels": (1.00001526 * COMPONENTS, False, COMPONENTS > 0),
+    "blurred 0 to 255": (np.round(BLURRED), True, np.round(BLURRED) >= BLURRED.round().max() / 2),
+    "blurred percent": (np.round(BLURRED / 2.55), True, None),
 }
 
 
@@ -133,6 +148,60 @@ def test_the_excluded_share_is_recorded_and_shown(tmp_path, lesion):
     assert f"Excluded by lesion masks (% of the brain)</th><td colspan='2'>{share:.1f}<" in shown
     del quality["excluded_percent"]
     assert "lesion" not in quality_html(quality, "Here")
+
+
+SCAN = np.diag([1.0, 1.0, 1.2, 1.0])
+SCAN[:3, 3] = [-20, -20, -20]
+
+
+@pytest.mark.parametrize(
+    ("change", "warned"),
+    [
+        (None, False),
+        ("flipped", False),
+        ("permuted", False),
+        ("rounded", False),
+        ("coarser", False),
+        ("another run", False),
+        ("shifted", True),
+        ("mirrored", True),
+        ("rotated", True),
+        ("another voxel size", True),
+    ],
+)
+def test_a_mask_of_the_same_shape_that_lies_elsewhere_is_reported(tmp_path, change, warned):
+    affine, values = SCAN.copy(), np.ones((20, 24, 28))
+    values[:10] = 2
+    nib.Nifti1Image(values, SCAN).to_filename(tmp_path / "t1w.nii")
+    other = np.eye(4)
+    other[:3, 3] = 30
+    nib.Nifti1Image(values, other @ SCAN).to_filename(tmp_path / "run-2.nii")
+    mask = nib.Nifti1Image(values, SCAN)
+    if "flipped" in str(change):
+        mask = mask.as_reoriented(nib.orientations.axcodes2ornt("LPS"))
+    if change == "permuted":
+        mask = mask.as_reoriented(np.array([[2, 1], [0, -1], [1, 1]]))
+    affine = mask.affine.copy()
+    if change == "rounded":
+        affine[:3] += 1e-4
+    if change == "another run":
+        affine = other @ SCAN
+    if "shifted" in str(change):
+        affine[0, 3] += 3
+    if change == "mirrored":
+        affine[0] *= -1
+    if change == "rotated":
+        affine[:2] = affine[[1, 0]]
+    if change == "another voxel size":
+        affine[:3, :3] *= 1.2
+    values = np.asarray(mask.dataobj)
+    if change == "coarser":
+        values, affine = values[::2], affine @ np.diag([2.0, 1, 1, 1])
+    nib.Nifti1Image(values, affine).to_filename(tmp_path / "roi.nii")
+    runs = [tmp_path / "t1w.nii", tmp_path / "run-2.nii"]
+    said = lesions.lesion_position_warning(tmp_path / "roi.nii", runs)
+    assert (said is not None) == warned
+    assert said is None or re.search(r"roi\.nii has the shape of .*t1w\.nii, but", said)
 
 
 def test_examples():

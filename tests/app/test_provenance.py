@@ -1,0 +1,91 @@
+"""What is said of existing results before a run."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from rich.console import Console
+
+from bids_fcnreg.app.provenance import list_planned, report_replaced
+from bids_fcnreg.atomic import checksum
+from bids_fcnreg.bids.output_names import output_names
+from bids_fcnreg.bids.scan import Scan
+from bids_fcnreg.bids.templates import Template, resolve_template
+from bids_fcnreg.config import Config
+from bids_fcnreg.fcn.nets.packaged_weights import packaged_checksum
+
+
+@pytest.fixture
+def template(tmp_path) -> Template:
+    distance = np.linalg.norm(np.indices((24, 24, 24)) - 11.5, axis=0)
+    data = np.where(distance < 10, 100 + distance, 0).astype("float32")
+    path = tmp_path / "tpl-Ball_T1w.nii.gz"
+    nib.Nifti1Image(data, np.diag([6.0, 6, 6, 1])).to_filename(path)
+    return resolve_template(str(path))
+
+
+def make_scan(root: Path, name: str) -> Scan:
+    path = root / "in/sub-01/anat" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(name)
+    return Scan("01", None, (path,))
+
+
+def write_results(root: Path, scan: Scan, template: Template, mode: str = "predict") -> None:
+    """Write results of a scan, as far as they are read before a run."""
+    anat = root / "out/sub-01/anat"
+    anat.mkdir(parents=True, exist_ok=True)
+    now = {str(path): checksum(path) for path in scan.t1w}
+    for name in output_names(scan, [template], {}):
+        content = {}
+        if "desc-quality" in name:
+            content = {"mode": mode, "verdict": "good", "verdict_reason": None, "seconds": {}}
+            content["weights"] = packaged_checksum("diffeomorphic")
+            content["SourcesSHA256"] = template.sources
+        elif "space-" not in name and name.endswith("desc-preproc_T1w.json"):
+            content = {"SourcesSHA256": now}
+        (anat / name).write_text(json.dumps(content))
+
+
+def messages(root: Path, scan: Scan, template: Template) -> list[str]:
+    """What is said with and without --dry-run."""
+    config = Config(
+        bids_dir=root / "in", output_dir=root / "out", level="participant", mode="predict"
+    )
+    written = io.StringIO()
+    console = Console(file=written, width=200)
+    for report in (list_planned, report_replaced):
+        report(config, [scan], [template], {}, {}, console)
+    return written.getvalue().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("sub-01_acq-A_T1w.nii", "sub-01_acq-B_T1w.nii"),
+        ("sub-01_acq-B_T1w.nii", "sub-01_acq-A_T1w.nii"),
+        ("sub-01_T1w.nii", "sub-01_ce-gad_T1w.nii"),
+        ("sub-01_rec-norm_run-1_T1w.nii", "sub-01_T1w.nii"),
+    ],
+)
+def test_results_of_another_acquisition_are_not_replaced(tmp_path, template, first, second):
+    one, other = make_scan(tmp_path, first), make_scan(tmp_path, second)
+    assert messages(tmp_path, one, template) == ["sub-01: to register to Ball (predict)"]
+    write_results(tmp_path, one, template)
+    assert messages(tmp_path, other, template) == ["sub-01: to register to Ball (predict)"]
+    write_results(tmp_path, other, template, mode="refine")
+    assert messages(tmp_path, one, template) == ["sub-01: results in Ball exist (predict)"]
+
+
+def test_results_of_a_changed_image_are_replaced(tmp_path, template):
+    scan = make_scan(tmp_path, "sub-01_acq-A_T1w.nii")
+    write_results(tmp_path, scan, template)
+    scan.t1w[0].write_text("changed")
+    planned, replaced = messages(tmp_path, scan, template)
+    assert "made from another sub-01_acq-A_T1w.nii; to register again" in planned
+    assert replaced.endswith("their sources have changed: sub-01 (sub-01_acq-A_T1w.nii)")
