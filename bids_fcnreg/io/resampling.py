@@ -94,14 +94,22 @@ def resample_labels(
     -------
     nibabel.Nifti1Image
         Of the data type of the file if it is an integer type that holds all labels, else int32.
+
+    Raises
+    ------
+    InputError
+        If labels are too large.
     """
     volume = load(path, dtype="float64")
     indices, labels = index_label_values(volume.get_fdata())
+    check_labels(labels, os.fspath(path))
     source = to_image(nib.Nifti1Image(indices, volume.affine))
     resampled = to_nifti(chain.resample(source, grid, interpolation=interpolation), "int32", space)
     stored = open_image(path).get_data_dtype()
-    fits = stored.kind in "iu" and labels.max() <= np.iinfo(stored).max
-    dtype = stored.name if fits else "int32"
+    dtype = "int32"
+    if stored.kind in "iu":
+        least, most = np.iinfo(stored).min, np.iinfo(stored).max
+        dtype = stored.name if least <= labels.min() and labels.max() <= most else dtype
     values = labels[np.asanyarray(resampled.dataobj)].astype(np.int32).astype(dtype)
     return nib.Nifti1Image(values, resampled.affine, resampled.header, dtype=dtype)
 
