@@ -13,6 +13,7 @@ LEVELS = ("participant", "group")
 GROUP_TASKS = ("report", "template", "train")
 NETWORKS = ("diffeomorphic", "2017")
 SKULL_STRIP = ("auto", "force", "skip")
+PROCESSING_LEVELS = ("full", "minimal")
 INTERPOLATIONS = ("linear", "nearest", "label")
 #: Keyword of the identity transform, in place of a file.
 IDENTITY = "identity"
@@ -76,7 +77,8 @@ class Config:
     """Settings of one run.
 
     Each is an option of the command line, described by ``Config.option``, and a key of the
-    configuration file.
+    configuration file. Those named ``group_*``, ``template_*`` and ``train_*`` are options of the
+    group level only.
     """
 
     bids_dir: Path = _setting("root directory of a BIDS dataset")
@@ -314,6 +316,15 @@ class Config:
         exclusive=True,
     )
 
+    processing_level: str = _setting(
+        "full: all results; minimal: brain mask, preprocessed image, transforms and quality "
+        "metrics only, without labels, resampled images and figures",
+        _SUBSETS,
+        default=PROCESSING_LEVELS[0],
+        flags=("--level",),
+        choices=PROCESSING_LEVELS,
+    )
+
     work_dir: Path = _setting(
         "directory for intermediate results, which are reused when a run is resumed",
         _OTHER,
@@ -358,6 +369,11 @@ class Config:
             return option.metavar or name
         long = (flag for flag in option.flags if flag.startswith("--"))
         return next(long, f"--{name.replace('_', '-')}")
+
+    @property
+    def makes_everything(self) -> bool:
+        """Whether labels, resampled images and figures are made."""
+        return self.processing_level == "full"
 
     def __post_init__(self) -> None:
         if not self.omp_nthreads:

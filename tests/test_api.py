@@ -41,7 +41,7 @@ def moved(tmp_path):
 
 
 def test_examples_of_the_documentation(tmp_path):
-    given = {"template": brain(), "scan": brain(6.0, turned=True), "folder": tmp_path}
+    given = {"template": brain(), "scan": brain(6.0, turned=True), "directory": tmp_path}
     done = doctest.testmod(api, extraglobs=given)
     assert done.attempted > 5
     assert not done.failed
@@ -57,6 +57,7 @@ def test_files_are_taken_as_images_are(tmp_path):
     assert one.quality["similarity"] > one.quality["similarity_initial"]
 
 
+@pytest.mark.filterwarnings("ignore:The image looks like a label image")
 def test_a_series_is_resampled_volume_by_volume(tmp_path, moved):
     volumes = [
         nib.Nifti1Image(np.rint(brain(shift).get_fdata()).astype("f4"), brain().affine)

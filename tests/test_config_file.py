@@ -41,6 +41,7 @@ def full_config() -> Config:
         longitudinal=True,
         reference_session="a",
         skull_strip="skip",
+        processing_level="minimal",
         seed=7,
         work_dir=Path("/scratch/w"),
         nprocs=3,

@@ -28,5 +28,5 @@ def test_a_library_is_listed_with_a_licence_that_it_states(name):
     stated = metadata(name)
     words = [stated.get("License-Expression") or "", stated.get("License") or ""]
     words += stated.get_all("Classifier") or []
-    family = re.match(r"Apache|BSD|LGPL|MIT|MPL|matplotlib", LISTED[name])[0]
+    family = re.match(r"Apache|BSD|LGPL|MIT|MPL|PSF|matplotlib", LISTED[name])[0]
     assert family.lower() in " ".join(words).lower()

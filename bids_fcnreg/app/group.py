@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bids_fcnreg.app import preflight
-from bids_fcnreg.app.summary import read_crash_files
+from bids_fcnreg.app.summary import read_crash_files, read_quality_by_space
 from bids_fcnreg.bids.description import read_description
 from bids_fcnreg.bids.participants import read_participants
 from bids_fcnreg.bids.results import Result, find_damaged, find_results, read_failures
@@ -138,10 +138,10 @@ def _results(config: Config, scans: Sequence[Scan]) -> list[Result]:
     wanted = {scan.label for scan in scans}
     results = [one for one in find_results(config.output_dir) if one.label in wanted]
     if not results:
-        raise InputError(
-            f"{config.output_dir} holds no participant-level results. Run "
-            f"`bids_fcnreg {config.bids_dir} {config.output_dir} participant` first."
-        )
+        run = f"Run `bids_fcnreg {config.bids_dir} {config.output_dir} participant` first."
+        if any(read_quality_by_space(config.output_dir, label) for label in wanted):
+            raise InputError(f"{config.output_dir} holds only results of --level minimal. {run}")
+        raise InputError(f"{config.output_dir} holds no participant-level results. {run}")
     return results
 
 
@@ -201,6 +201,8 @@ def study_rows(
             return "missing", scan.problem or "no T1w image"
         if scan.label in failures:
             return "failed", failures[scan.label]
+        if space in read_quality_by_space(config.output_dir, scan.label):
+            return "missing", "processed with --level minimal; rerun with --level full"
         return "missing", "no complete participant-level results"
 
     return [

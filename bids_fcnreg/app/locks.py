@@ -18,9 +18,6 @@ from rich.console import Console
 
 from bids_fcnreg.bids.filters import abbreviated_list
 
-#: Directory of these files.
-_LOCKS = ".locks"
-
 #: Stands for all parts of a directory.
 _WHOLE = "whole"
 
@@ -32,7 +29,11 @@ _POLL_SECONDS = 0.5
 
 @contextmanager
 def lock_directory(
-    directory: Path, parts: Iterable[str], console: Console, whole: bool = False
+    directory: Path,
+    parts: Iterable[str],
+    console: Console,
+    whole: bool = False,
+    lock_dir: Path | None = None,
 ) -> Iterator[None]:
     """Lock parts of a directory; wait until other runs have released them.
 
@@ -48,8 +49,10 @@ def lock_directory(
         Where to report that another run holds a lock.
     whole : bool
         Whether to lock the whole directory.
+    lock_dir : Path, optional
+        Directory of the lock files; by default ``.locks`` in `directory`.
     """
-    lock_dir = directory / _LOCKS
+    lock_dir = lock_dir or directory / ".locks"
     wanted = [_WHOLE] if whole else sorted(parts)
     with ExitStack() as release:
         with suppress(OSError):  # the file system does not support locks

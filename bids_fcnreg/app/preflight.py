@@ -109,6 +109,13 @@ def find_templates(config: Config) -> tuple[list[Template], dict[str, list[Atlas
         If one of them does not exist or cannot be used.
     """
     templates = resolve_templates(config.templates)
+    if not config.makes_everything:
+        if config.atlases:
+            raise InputError(
+                "--atlas cannot be used with --level minimal, which makes no labels. Omit one of "
+                "them."
+            )
+        return templates, {template.space: [] for template in templates}
     return templates, choose_atlases(config.atlases, templates)
 
 
@@ -146,7 +153,11 @@ def locked_directories(config: Config, parts: Collection[str], console: Console)
             lock_directory(config.work_dir, parts, console, whole=config.clean_workdir)
         )
         if not config.output_dir.samefile(config.work_dir):
-            locks.enter_context(lock_directory(config.output_dir, parts, console))
+            logs = config.output_dir / "logs"
+            logs.mkdir(exist_ok=True)
+            locks.enter_context(
+                lock_directory(config.output_dir, parts, console, lock_dir=logs / "locks")
+            )
         if config.clean_workdir:
             for name in _WORK_DIRECTORIES:
                 shutil.rmtree(config.work_dir / name, ignore_errors=True)

@@ -60,7 +60,7 @@ def report_replaced(
 ) -> None:
     """Print whose results are replaced, because of another mode or a changed source."""
     spaces = {template.space for template in templates}
-    other_modes, other_files = [], []
+    other_modes, other_files, outdated = [], [], []
     for scan in scans:
         if not scan.t1w or scan.label in unreadable or not (modes := _modes(config, scan)):
             continue
@@ -69,9 +69,16 @@ def report_replaced(
             other_modes.append(f"{scan.label} ({', '.join(sorted(others))})")
         if changed := _changed(config, scan, templates, atlases):
             other_files.append(f"{scan.label} ({', '.join(changed)})")
+        if (others or changed) and not config.makes_everything:
+            outdated.append(scan.label)
     for why, labels in (
         (f"Results of another mode are replaced by those of {config.mode}", other_modes),
         ("Results are replaced, because their sources have changed", other_files),
+        (
+            "warning: labels, resampled images and figures of an earlier run with --level full do "
+            "not fit the new transforms. Delete them, or run with --level full",
+            outdated,
+        ),
     ):
         if labels:
             console.print(f"{why}: {', '.join(labels)}", soft_wrap=True)

@@ -223,11 +223,11 @@ def _generated_by() -> dict[str, Any]:
     """Return name and version of this software, and its container from the environment."""
     made: dict[str, Any] = {"Name": NAME, "Version": __version__}
     try:
-        url = metadata(NAME)["Home-page"]
+        urls = metadata(NAME).get_all("Home-page")
     except PackageNotFoundError:  # imported from a directory, not installed
-        url = None
-    if url:
-        made["CodeURL"] = url
+        urls = None
+    if urls:
+        made["CodeURL"] = urls[0]
     if tag := os.environ.get("BIDS_FCNREG_DOCKER_TAG"):
         made["Container"] = {"Type": "docker", "Tag": f"{NAME}:{tag}"}
     elif uri := os.environ.get("BIDS_FCNREG_SINGULARITY_URL"):

@@ -27,7 +27,8 @@ def check_group(config: Config) -> None:
         _check_template(config)
     if config.group_task == "train" and not MODES[config.mode].trained:
         raise InputError(
-            f"--mode {config.mode} uses no trained network. Choose refine or predict."
+            f"--group-task train cannot be used with --mode {config.mode}, which uses no trained "
+            "network. Choose refine or predict."
         )
     if not all(step.isdecimal() for step in config.train_steps):
         raise InputError(

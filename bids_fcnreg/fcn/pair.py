@@ -108,6 +108,19 @@ def make_pair(
     Pair
     """
     fixed, fixed_mask = standardize(fixed, fixed_mask, "fixed")
+    moving, moving_mask = standardize(moving, moving_mask, "moving")
+    return assemble_pair(fixed, moving, affine, fixed_mask, moving_mask, moving_exclude)
+
+
+def assemble_pair(
+    fixed: Image,
+    moving: Image,
+    affine: np.ndarray,
+    fixed_mask: Image,
+    moving_mask: Image,
+    moving_exclude: Image | None = None,
+) -> Pair:
+    """Make a pair of images that are standardized, with their masks; see `make_pair`."""
     grid = _working_grid(fixed.grid, fixed_mask)
     identity = Transform(())
     inside = identity.resample(fixed_mask, grid).data
@@ -122,19 +135,18 @@ def replace_moving(
     pair: Pair,
     moving: Image,
     affine: np.ndarray,
-    moving_mask: Image | None = None,
+    moving_mask: Image,
     moving_exclude: Image | None = None,
 ) -> Pair:
-    """Return the pair with another moving image or affine; see `make_pair`."""
+    """Return the pair with another moving image or affine; see `assemble_pair`."""
     linear = Transform((Affine(affine),))
-    moving, mask = standardize(moving, moving_mask, "moving")
     exclude = None
     if moving_exclude is not None:
         exclude = (linear.resample(moving_exclude, pair.grid).data > 0).float()
     return replace(
         pair,
         moving=linear.resample(_smoothed(moving, pair.grid), pair.grid).data,
-        moving_mask=linear.resample(mask, pair.grid).data,
+        moving_mask=linear.resample(moving_mask, pair.grid).data,
         exclude=exclude,
         voxels_mm=(pair.voxels_mm[0], _edge(moving.grid)),
     )

@@ -28,6 +28,7 @@ from bids_fcnreg.fcn.losses.similarity import accumulate_forces, flat_variances
 from bids_fcnreg.fcn.losses.tissue_channels import SHARES, add_border_channels
 from bids_fcnreg.fcn.out_of_memory import with_fallback
 from bids_fcnreg.fcn.pair import Pair
+from bids_fcnreg.fcn.reproducible import total
 from bids_fcnreg.fcn.spatial.displacement import warp
 from bids_fcnreg.fcn.spatial.filters import dilate, gaussian
 from bids_fcnreg.fcn.spatial.midpoint import MidpointDeformation
@@ -163,34 +164,33 @@ class _Ascent:
         self.update_sigma = settings.update_sigma[number]
         self.field_sigma = settings.field_sigma[number]
         self.region = Region.around(level.weight, MARGIN)
-        self.images = level.fixed, level.moving
-        self.flat_variances = flat_variances(level.fixed), flat_variances(level.moving)
-        self.displacements = start.to_fixed.clone(), start.to_moving.clone()
-        self.warped = torch.zeros_like(level.fixed), torch.zeros_like(level.moving)
-        self.momenta = torch.zeros_like(start.to_fixed), torch.zeros_like(start.to_fixed)
-        self.direction = torch.zeros_like(start.to_fixed)
-        self.composed = start.to_fixed.clone(), start.to_moving.clone()
+        # The fixed and the moving image, and what belongs to each, are a batch of two.
+        self.images = torch.cat([level.fixed, level.moving])
+        self.flat_variances = flat_variances(self.images)
+        self.weight = level.weight / total(level.weight).clamp(min=1e-6)
+        self.displacements = torch.cat([start.to_fixed, start.to_moving])
+        self.warped = torch.zeros_like(self.images)
+        self.momenta = torch.zeros_like(self.displacements)
+        self.directions = torch.zeros_like(self.displacements)
+        self.composed = self.displacements.clone()
         # A voxel counts only if its whole window is free of excluded voxels.
         self.excluded = None if level.exclude is None else dilate(level.exclude, settings.radius)
         self.flatness: Tensor | None = None
 
     def deformation(self) -> MidpointDeformation:
         """Return a copy of the present deformation."""
-        return MidpointDeformation(self.level.grid, *(one.clone() for one in self.displacements))
+        return MidpointDeformation(self.level.grid, *self.displacements.clone().split(1))
 
     def add_forces(self) -> Tensor:
         """Add the forces on both images at the midpoint to the momenta; return the similarity."""
-        weight = self.level.weight
-        for image, displacement, warped in zip(
-            self.images, self.displacements, self.warped, strict=True
-        ):
-            self.region.warp(image, displacement, warped)
+        weight = self.weight
+        self.region.warp(self.images, self.displacements, self.warped)
         if self.excluded is not None:
-            weight = weight * (1 - warp(self.excluded, self.displacements[1]))
-            for momentum in self.momenta:
-                momentum.mul_(weight > 0)
+            weight = weight * (1 - warp(self.excluded, self.displacements[1:]))
+            weight = weight / total(weight).clamp(min=1e-6)
+            self.momenta.mul_(weight > 0)
         if self.flatness is None:
-            self.flatness = _flatness_map(*self.warped, weight, self.settings.flatness)
+            self.flatness = _flatness_map(self.warped, weight, self.settings.flatness)
         return accumulate_forces(
             self.momenta,
             self.warped,
@@ -205,17 +205,15 @@ class _Ascent:
         """Move both displacements by a smooth step along the momenta, and smooth them."""
         assert self.flatness is not None  # forces come first
         wide_sigma = float(np.hypot(self.field_sigma, self.settings.flat_sigma))
-        for displacement, composed, momentum in zip(
-            self.displacements, self.composed, self.momenta, strict=True
-        ):
-            self.region.smooth(momentum, self.update_sigma, self.direction)
-            self.region.compose(self.direction, self.settings.largest_step, displacement, composed)
-            self.region.smooth_adaptively(
-                composed, self.field_sigma, wide_sigma, self.flatness, displacement
-            )
+        largest = self.settings.largest_step
+        self.region.smooth(self.momenta, self.update_sigma, self.directions)
+        self.region.compose(self.directions, largest, self.displacements, self.composed)
+        self.region.smooth_adaptively(
+            self.composed, self.field_sigma, wide_sigma, self.flatness, self.displacements
+        )
 
 
-def _flatness_map(first: Tensor, second: Tensor, weight: Tensor, flatness: float) -> Tensor:
+def _flatness_map(images: Tensor, weight: Tensor, flatness: float) -> Tensor:
     """Map the lack of structure in two images: 1 where there is none, falling to 0.
 
     Structure is the mean squared gradient of intensities around a voxel, the geometric mean of
@@ -223,7 +221,7 @@ def _flatness_map(first: Tensor, second: Tensor, weight: Tensor, flatness: float
 
     Parameters
     ----------
-    first, second : Tensor (1, channels, i, j, k)
+    images : Tensor (2, channels, i, j, k)
         Only the first channel is used.
     weight : Tensor (1, 1, i, j, k)
         Brain where above 0; structure elsewhere is ignored.
@@ -234,13 +232,12 @@ def _flatness_map(first: Tensor, second: Tensor, weight: Tensor, flatness: float
     -------
     Tensor (1, 1, i, j, k)
     """
-    structure = torch.ones(())
-    for image in (first, second):
-        slopes = torch.cat(torch.gradient(image[:, :1], dim=(2, 3, 4)), dim=1)
-        slopes = slopes.square().sum(dim=1, keepdim=True) * (weight > 0)
-        structure = structure * gaussian(slopes, 1.5)
-    structure = structure.sqrt()
-    half = flatness * structure[weight > 0].median().nan_to_num().clamp(min=1e-12)
+    slopes = torch.cat(torch.gradient(images[:, :1], dim=(2, 3, 4)), dim=1)
+    slopes = slopes.square().sum(dim=1, keepdim=True) * (weight > 0)
+    first, second = (gaussian(each, 1.5) for each in slopes.split(1))
+    structure = (first * second).sqrt()
+    inside = torch.where(weight > 0, structure, torch.nan)[..., ::2, ::2, ::2]
+    half = flatness * inside.nanmedian().nan_to_num().clamp(min=1e-12)
     return half / (half + structure)
 
 

@@ -17,7 +17,7 @@ from bids_fcnreg.fcn.modes import MODES, Mode
 from bids_fcnreg.fcn.nets.checkpoint import NETWORKS, load
 from bids_fcnreg.fcn.nets.packaged_weights import packaged_weights
 from bids_fcnreg.fcn.out_of_memory import with_fallback
-from bids_fcnreg.fcn.pair import Pair, make_pair, replace_moving
+from bids_fcnreg.fcn.pair import Pair, assemble_pair, replace_moving
 from bids_fcnreg.fcn.quality import Quality, assess, similarity
 from bids_fcnreg.fcn.refine import refine
 from bids_fcnreg.fcn.spatial.grid import Image
@@ -123,7 +123,7 @@ def register(
             moving_exclude=moving_exclude,
         )
     with quality.timed("prepare"):
-        before = make_pair(fixed, moving, np.eye(4), fixed_mask, moving_mask)
+        before = assemble_pair(fixed, moving, np.eye(4), fixed_mask, moving_mask)
         quality.similarity_initial = similarity(before)
         pair = replace_moving(before, moving, matrix, moving_mask, moving_exclude)
     forward, inverse = with_fallback(deform, torch_device, "the registration")

@@ -269,9 +269,9 @@ class Trainer:
             (cost / len(share)).backward()
             costs += float(cost.detach())
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.largest_gradient)
-        # A pair without a finite gradient must not change the weights.
-        if torch.isfinite(norm):
-            self.optimiser.step()
+        if not torch.isfinite(norm):  # such a pair must not change the weights
+            self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.step()
         self.schedule.step()
         self.step += 1
         return float(distributed.all_reduce(self._tensor([costs]))) / self.settings.batch

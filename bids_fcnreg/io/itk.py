@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 import SimpleITK as sitk
 import torch
+from isal import isal_zlib
 from scipy.io import whosmat
 
 from bids_fcnreg.atomic import write_bytes
@@ -25,6 +26,9 @@ from bids_fcnreg.io.itk_field import check_memory, is_field, read_field
 
 #: Displacements are rounded to this number of mm for compression, far below the accuracy.
 ROUNDING = 2.0**-7
+
+#: Values that are compressed at a time.
+CHUNK = 2**18
 
 #: Larger displacements are rejected.
 MAX_DISPLACEMENT_MM = 1e6
@@ -141,15 +145,23 @@ def _write_displacement(part: h5py.Group, step: Displacement) -> None:
     part["TransformFixedParameters"] = np.concatenate(
         [np.array(step.grid.shape, float), affine[:3, 3], spacing, direction.ravel()]
     )
-    part.create_dataset(
+    # Adding zero turns negative zeros into zeros, which compress better.
+    values = field.div_(ROUNDING).round_().mul_(ROUNDING).add_(0.0).numpy().ravel()
+    length = min(values.size, CHUNK)
+    dataset = part.create_dataset(
         "TransformParameters",
-        # Adding zero turns negative zeros into zeros, which compress better.
-        data=field.div_(ROUNDING).round_().mul_(ROUNDING).add_(0.0).numpy().ravel(),
-        chunks=(min(field.numel(), 2**18),),
+        shape=values.shape,
+        dtype="<f4",
+        chunks=(length,),
         shuffle=True,
         compression="gzip",
-        compression_opts=4,
     )
+    # Chunks are shuffled and compressed as HDF5 would do it, in a fraction of the time.
+    for start in range(0, values.size, length):
+        chunk = np.zeros(length, "<f4")
+        chunk[: values.size - start] = values[start : start + length]
+        shuffled = chunk.view(np.uint8).reshape(-1, 4).T.tobytes()
+        dataset.id.write_direct_chunk((start,), isal_zlib.compress(shuffled, 1))
 
 
 def _mapped(vectors: torch.Tensor, matrix: np.ndarray) -> torch.Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import math
 import os
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from isal import igzip
 
 from bids_fcnreg.atomic import write_bytes
 from bids_fcnreg.errors import InputError
@@ -233,5 +233,5 @@ def write(path: str | os.PathLike[str], image: nib.Nifti1Image, dtype: str | Non
         image = nib.Nifti1Image(data, image.affine, image.header, dtype=dtype)
     payload = image.to_bytes()
     if path.name.endswith(".gz"):
-        payload = gzip.compress(payload, compresslevel=4, mtime=0)
+        payload = igzip.compress(payload, compresslevel=2, mtime=0)
     return write_bytes(path, payload)

@@ -1,4 +1,7 @@
-"""Quality metrics of registrations: key, label, unit, direction and meaning of each."""
+"""Quality metrics of registrations: key, label, unit, direction and meaning of each.
+
+`bids_fcnreg.fcn.quality` computes them.
+"""
 
 from __future__ import annotations
 

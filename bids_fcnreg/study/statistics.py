@@ -35,7 +35,7 @@ class RunningMoments:
     def add(self, values: np.ndarray) -> None:
         """Add an array."""
         self.count += 1
-        step = values - self._mean
+        step = np.asarray(values, dtype=np.float64) - self._mean
         self._mean = self._mean + step / self.count
         self._squares = self._squares + step * (values - self._mean)
 

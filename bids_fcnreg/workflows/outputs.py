@@ -126,11 +126,8 @@ def init_template_outputs_wf(
     found = dict(template.sources)
     if config.model is not None:
         found[str(config.model)] = checksum(config.model)
-    forward = {"from": "T1w", "to": template.space, "mode": "image", "suffix": "xfm"}
+    forward = _forward(template)
     backward = forward | {"from": template.space, "to": "T1w"}
-    space_entities = {"space": template.space, "SpatialReference": template.reference}
-    if template.resolution:
-        space_entities["resolution"] = template.resolution
     sinks = {
         "transform": sink(
             config,
@@ -149,6 +146,34 @@ def init_template_outputs_wf(
             **_registration(config, f"points of the T1w image to points of {template.space}"),
         ),
         "quality": sink(config, scan, "ds_quality", found, desc="quality", **forward),
+    }
+    for result, node in sinks.items():
+        workflow.connect(inputnode, result, node, "in_file")
+    registered = pe.Node(niu.Merge(3), name="registered", run_without_submitting=True)
+    registered.inputs.in3 = [*found, *map(str, scan.lesions)]
+    workflow.connect([
+        (inputnode, registered, [("preproc", "in1"), ("mask", "in2")]),
+        (registered, sinks["transform"], [("out", "sources")]),
+        (registered, sinks["inverse"], [("out", "sources")]),
+        (registered, sinks["quality"], [("out", "sources")]),
+        (sinks["transform"], outputnode, [("out_file", "transform")]),
+        (sinks["inverse"], outputnode, [("out_file", "inverse")]),
+    ])  # fmt: skip
+    if config.makes_everything:
+        _add_resampled(workflow, config, scan, template)
+    return workflow
+
+
+def _add_resampled(
+    workflow: LiterateWorkflow, config: Config, scan: Scan, template: Template
+) -> None:
+    """Store the images on the template's grid."""
+    inputnode = workflow.get_node("inputnode")
+    transform = workflow.get_node("ds_transform")
+    space_entities = {"space": template.space, "SpatialReference": template.reference}
+    if template.resolution:
+        space_entities["resolution"] = template.resolution
+    sinks = {
         "preproc_std": sink(
             config,
             scan,
@@ -175,31 +200,27 @@ def init_template_outputs_wf(
             Description="Natural logarithm of the Jacobian determinant (local volume in the T1w "
             "image over that in the template), including the affine part",
             SpatialReference=template.reference,
-            **forward,
+            **_forward(template),
         ),
     }
     for result, node in sinks.items():
         workflow.connect(inputnode, result, node, "in_file")
-    registered = pe.Node(niu.Merge(3), name="registered", run_without_submitting=True)
-    registered.inputs.in3 = [*found, *map(str, scan.lesions)]
     workflow.connect([
-        (inputnode, registered, [("preproc", "in1"), ("mask", "in2")]),
-        (registered, sinks["transform"], [("out", "sources")]),
-        (registered, sinks["inverse"], [("out", "sources")]),
-        (registered, sinks["quality"], [("out", "sources")]),
         (inputnode, sinks["preproc_std"], [(("skull_stripped", skull_metadata), "meta_dict")]),
-        (sinks["transform"], sinks["log_jacobian"], [("out_file", "sources")]),
-        (sinks["transform"], outputnode, [("out_file", "transform")]),
-        (sinks["inverse"], outputnode, [("out_file", "inverse")]),
+        (transform, sinks["log_jacobian"], [("out_file", "sources")]),
     ])  # fmt: skip
     for result, original in (("preproc_std", "preproc"), ("mask_std", "mask")):
         both = pe.Node(niu.Merge(2), name=f"sources_{result}", run_without_submitting=True)
         workflow.connect([
             (inputnode, both, [(original, "in1")]),
-            (sinks["transform"], both, [("out_file", "in2")]),
+            (transform, both, [("out_file", "in2")]),
             (both, sinks[result], [("out", "sources")]),
         ])  # fmt: skip
-    return workflow
+
+
+def _forward(template: Template) -> dict[str, str]:
+    """Return the entities of the transform to a template, and of what describes it."""
+    return {"from": "T1w", "to": template.space, "mode": "image", "suffix": "xfm"}
 
 
 def init_atlas_outputs_wf(

@@ -80,15 +80,18 @@ def init_anat_report_wf(
         summary.inputs.reference = reference.description
     if scan.lesions:
         summary.inputs.lesions = [path.name for path in scan.lesions]
-    outline = sized_node(Slices(), "mask_outline", DRAW, voxels_of(scan.t1w[0]))
     ds_summary = _figure_sink(config, scan, "ds_summary", desc="summary", suffix="T1w")
-    ds_outline = _figure_sink(config, scan, "ds_mask_outline", desc="brain", suffix="mask")
     workflow.connect([
         (inputnode, summary, [("skull_stripped", "skull_stripped"), ("runs", "runs")]),
-        (inputnode, outline, [("preproc", "background"), ("mask", "mask")]),
         (summary, ds_summary, [("out_file", "in_file")]),
-        (outline, ds_outline, [("out_file", "in_file")]),
     ])  # fmt: skip
+    if config.makes_everything:
+        outline = sized_node(Slices(), "mask_outline", DRAW, voxels_of(scan.t1w[0]))
+        ds_outline = _figure_sink(config, scan, "ds_mask_outline", desc="brain", suffix="mask")
+        workflow.connect([
+            (inputnode, outline, [("preproc", "background"), ("mask", "mask")]),
+            (outline, ds_outline, [("out_file", "in_file")]),
+        ])  # fmt: skip
     return workflow
 
 
@@ -108,7 +111,25 @@ def init_template_report_wf(
     """
     workflow = LiterateWorkflow(name=name)
     inputnode = field_node("inputnode", "preproc_std", "transform", "quality")
-    voxels = voxels_of(template.t1w)
+    table = pe.Node(QualityTable(space=template.space), name="table", run_without_submitting=True)
+    workflow.connect(inputnode, "quality", table, "quality")
+    stored = [
+        (table, "out_file", "ds_table", "quality", "xfm"),
+        (table, "verdict", "ds_verdict", "verdict", "xfm"),
+    ]
+    if config.makes_everything:
+        stored += _add_figures(workflow, config, scan, template)
+    for made, output, name, desc, suffix in stored:
+        store = _figure_sink(config, scan, name, space=template.space, desc=desc, suffix=suffix)
+        workflow.connect(made, output, store, "in_file")
+    return workflow
+
+
+def _add_figures(
+    workflow: LiterateWorkflow, config: Config, scan: Scan, template: Template
+) -> list[tuple[pe.Node, str, str, str, str]]:
+    """Add the figures; return node, output, and name, ``desc-`` and suffix of the stored file."""
+    inputnode, voxels = workflow.get_node("inputnode"), voxels_of(template.t1w)
     flicker = sized_node(
         Flicker(
             after=str(template.t1w),
@@ -129,23 +150,16 @@ def init_template_report_wf(
         DEFORMATION,
         voxels,
     )
-    table = pe.Node(QualityTable(space=template.space), name="table", run_without_submitting=True)
     workflow.connect([
         (inputnode, flicker, [("preproc_std", "before")]),
         (inputnode, deformation, [("preproc_std", "background"), ("transform", "transform")]),
         (inputnode, contours, [("preproc_std", "background")]),
-        (inputnode, table, [("quality", "quality")]),
     ])  # fmt: skip
-    for made, output, name, desc, suffix in (
+    return [
         (contours, "out_file", "ds_contours", "contours", "T1w"),
         (flicker, "out_file", "ds_flicker", "flicker", "T1w"),
         (deformation, "out_file", "ds_deformation", "deformation", "T1w"),
-        (table, "out_file", "ds_table", "quality", "xfm"),
-        (table, "verdict", "ds_verdict", "verdict", "xfm"),
-    ):
-        store = _figure_sink(config, scan, name, space=template.space, desc=desc, suffix=suffix)
-        workflow.connect(made, output, store, "in_file")
-    return workflow
+    ]
 
 
 def init_atlas_report_wf(

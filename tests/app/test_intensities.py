@@ -58,7 +58,7 @@ def test_app_registers_all_intensity_ranges(study):
     done = run(
         "bids_fcnreg", study / "in", study / "out", "participant", "-w", study / "work",
         "--template", study / "tpl-Small_T1w.nii.gz", "--mode", "predict", "--device", "cpu",
-        "--skip-bids-validation", "--skull-strip-t1w", "skip", "--fail-on-qc",
+        "--skip-bids-validation", "--skull-strip-t1w", "skip", "--fail-on-qc", "--level", "minimal",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     for label in CHANGES:

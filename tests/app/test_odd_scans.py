@@ -82,6 +82,7 @@ def done(small_study, tmp_path_factory) -> SimpleNamespace:
     (folder / "out").mkdir()
     (folder / "out/sub-blocked").write_text("of somebody else")
     words = [bids, folder / "out", "participant", "-w", folder / "work", *small_study.words]
+    words += ["--level", "minimal"]
     run = subprocess.run(
         [sys.executable, "-m", "bids_fcnreg", *map(str, words)], capture_output=True, text=True
     )

@@ -15,7 +15,8 @@ import SimpleITK as sitk
 import bids_fcnreg
 from bids_fcnreg.cli.fcnreg import main
 
-pytestmark = pytest.mark.slow
+# The command prints these warnings.
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default::UserWarning")]
 
 SHAPE = (40, 44, 36)
 

@@ -13,7 +13,8 @@ import bids_fcnreg as fr
 from bids_fcnreg.cli.fcnreg import main
 from bids_fcnreg.errors import InputError
 
-pytestmark = pytest.mark.slow
+# The command prints these warnings.
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default::UserWarning")]
 
 SHAPE, AFFINE = (24, 26, 20), np.diag([-4.0, 4.0, 5.0, 1.0])
 AFFINE[:3, 3] = [46, -50, -48]

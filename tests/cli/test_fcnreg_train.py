@@ -24,7 +24,8 @@ from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.nets.checkpoint import load, save
 from bids_fcnreg.training.aligned_images import split_held_out
 
-pytestmark = pytest.mark.slow
+# The command prints these warnings.
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default::UserWarning")]
 
 SHAPE, SPACING = (26, 30, 24), 8.0
 STEPS = {

@@ -89,7 +89,7 @@ def test_anatomy_weights_are_kept_and_refused_for_registration(network, tmp_path
     path = tmp_path / "anatomy.safetensors"
     checkpoint.save(network, path)
     loaded, _ = checkpoint.load(path, ["anatomy"])
-    image = torch.rand(1, 1, 16, 16, 16)
-    assert torch.allclose(loaded(image), network(image), atol=1e-5)
+    weights = loaded.state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in network.state_dict().items())
     with pytest.raises(InputError, match="was not written by `fcnreg train`"):
         checkpoint.load(path)

@@ -13,8 +13,8 @@ from bids_fcnreg.io.resampling import resample_labels
 
 
 def write_labels(path, stored: np.ndarray, slope: float = 1, intercept: float = 0):
-    nifti = nib.Nifti1Image(np.repeat(stored, 4)[:, None, None] * np.ones((1, 6, 6)), np.eye(4))
-    nifti = nib.Nifti1Image(np.asarray(nifti.dataobj).astype(stored.dtype), nifti.affine)
+    values = np.broadcast_to(np.repeat(stored, 4)[:, None, None], (4 * len(stored), 6, 6))
+    nifti = nib.Nifti1Image(values, np.eye(4), dtype=stored.dtype)
     nifti.header.set_slope_inter(slope, intercept)
     nifti.to_filename(path)
     return path, Grid(nifti.shape, nifti.affine)

@@ -8,8 +8,11 @@ from typing import Any, ParamSpec, TypeVar
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
-#: Fast-math flags: sums may be reordered, but NaN and infinity are respected.
-FAST_MATH = frozenset({"contract", "reassoc", "nsz", "arcp"})
+#: Fast-math flags: NaN and infinity are respected.
+FAST_MATH = frozenset({"contract", "nsz", "arcp"})
+
+#: Sums and products may be reordered, too.
+REORDERED = FAST_MATH | {"reassoc"}
 
 
 def compiled(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
@@ -17,9 +20,9 @@ def compiled(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _R
     import numba
 
     try:
-        return numba.njit(cache=True, **_options())(function)
+        return numba.njit(cache=True, **_options(REORDERED))(function)
     except RuntimeError:  # no writable cache directory
-        return numba.njit(**_options())(function)
+        return numba.njit(**_options(REORDERED))(function)
 
 
 def inlined(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
@@ -31,8 +34,15 @@ def inlined(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Re
     """
     import numba
 
-    return numba.njit(forceinline=True, **_options())(function)
+    return numba.njit(forceinline=True, **_options(REORDERED))(function)
 
 
-def _options() -> dict[str, Any]:
-    return {"nogil": True, "error_model": "numpy", "fastmath": set(FAST_MATH)}
+def inlined_in_order(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """Compile as `inlined` does, with sums and products in the order written."""
+    import numba
+
+    return numba.njit(forceinline=True, **_options(FAST_MATH))(function)
+
+
+def _options(fast_math: frozenset[str]) -> dict[str, Any]:
+    return {"nogil": True, "error_model": "numpy", "fastmath": set(fast_math)}

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from bids_fcnreg.fcn.cpu.compiler import compiled, inlined
+from bids_fcnreg.fcn.cpu.compiler import compiled, inlined, inlined_in_order
 
 #: Plain numbers would turn single into double precision.
 ZERO, ONE, HALF = np.float32(0), np.float32(1), np.float32(0.5)
@@ -79,6 +79,7 @@ def local_ncc_forces(
     for k in range(size_k):
         per_k[k] = ONE / np.float32(min(k + radius, size_k - 1) - max(k - radius, 0) + 1)
     force_one, force_other = np.empty(size_k, np.float32), np.empty(size_k, np.float32)
+    values = np.empty(size_k, np.float32)
     row_one, row_other = np.empty((3, size_k), np.float32), np.empty((3, size_k), np.float32)
     value = 0.0
     for i in range(first, stop):
@@ -93,7 +94,8 @@ def local_ncc_forces(
             _clear(row_other, row)
             for channel in range(channels):
                 _sum_along_j(window, sums[channel], j, row, radius)
-                value += _forces_at_centres(
+                _compute_at_centres(
+                    values,
                     force_one,
                     force_other,
                     window,
@@ -108,6 +110,7 @@ def local_ncc_forces(
                     flat_other[channel],
                     shares[channel],
                 )
+                value += _total(values, row)
                 if on_one.size:
                     _add_along_gradient(row_one, force_one, one[channel], i, j, row)
                     _add_along_gradient(row_other, force_other, other[channel], i, j, row)
@@ -209,8 +212,9 @@ def _sum_along_j(
                 window[q, k + pad] = near + (e[q, k] + f[q, k]) + g[q, k]
 
 
-@inlined
-def _forces_at_centres(
+@inlined_in_order
+def _compute_at_centres(
+    values: np.ndarray,
     force_one: np.ndarray,
     force_other: np.ndarray,
     window: np.ndarray,
@@ -224,12 +228,12 @@ def _forces_at_centres(
     flat_one: np.float32,
     flat_other: np.float32,
     share: np.float32,
-) -> float:
-    """Compute the derivative of each window's value by the voxels at its centre, for a row.
+) -> None:
+    """Compute the windows' weighted values, and their derivatives by the voxels at their centres.
 
-    Returns the weighted sum of the values. See `losses.similarity.Comparison` for the formula.
+    For a row; see `losses.similarity.Comparison` for the formula. Exchanging the images exchanges
+    the forces to the last bit.
     """
-    value = ZERO
     for k in range(U(row[0]), U(row[1])):
         part = per_area * per_k[k]
         if radius == 2:
@@ -245,23 +249,30 @@ def _forces_at_centres(
         counts = (variance_a > flat_one) & (variance_b > flat_other)
         per_a = ONE / variance_a if counts else ZERO
         per_b = ONE / variance_b if counts else ZERO
-        slope = abs(covariance) * per_a * per_b
+        slope = abs(covariance) * (per_a * per_b)
         correlation = slope * covariance
         a, b = one[k] - mean_a, other[k] - mean_b
         scale = weight[k] * share
-        value += scale * min(max(correlation, -ONE), ONE)
+        values[k] = scale * min(max(correlation, -ONE), ONE)
         scale += scale
-        force_one[k] = scale * (slope * b - correlation * per_a * a)
-        force_other[k] = scale * (slope * a - correlation * per_b * b)
-    return float(value)
+        force_one[k] = scale * (slope * b - (correlation * per_a) * a)
+        force_other[k] = scale * (slope * a - (correlation * per_b) * b)
 
 
 @inlined
+def _total(values: np.ndarray, row: np.ndarray) -> float:
+    total = ZERO
+    for k in range(U(row[0]), U(row[1])):
+        total += values[k]
+    return float(total)
+
+
+@inlined_in_order
 def _five(row: np.ndarray, k: Any) -> np.float32:
     return (row[k] + row[k + U1]) + (row[k + U2] + row[k + U3]) + row[k + U4]
 
 
-@inlined
+@inlined_in_order
 def _seven(row: np.ndarray, k: Any) -> np.float32:
     near = (row[k] + row[k + U1]) + (row[k + U2] + row[k + U3])
     return near + (row[k + U4] + row[k + U5]) + row[k + U6]

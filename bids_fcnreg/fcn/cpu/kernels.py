@@ -28,8 +28,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bids_fcnreg.fcn.reproducible import total
-
 #: Environment variable that disables the kernels when it is "0".
 SWITCH = "BIDS_FCNREG_COMPILED"
 
@@ -246,48 +244,43 @@ def jacobian_determinant(displacement: Tensor) -> Tensor:
 
 
 def local_ncc_forces(
-    forces: tuple[Tensor, Tensor],
+    forces: Tensor,
     decay: float,
-    images: tuple[Tensor, Tensor],
+    images: Tensor,
     radius: int,
     weight: Tensor,
     shares: Sequence[float],
-    flat: tuple[Sequence[float], Sequence[float]],
+    flat: Tensor,
 ) -> Tensor:
-    """Compute `similarity.accumulate_forces` for a `weight` of any sum."""
-    arrays = _output(forces[0]), _output(forces[1])
+    """Compute `similarity.accumulate_forces`."""
+    arrays = [_output(force) for force in forces.split(1)]
     return _local_ncc(arrays, decay, images, radius, weight, shares, flat)
 
 
-def local_ncc(
-    images: tuple[Tensor, Tensor],
-    radius: int,
-    weight: Tensor,
-    flat: tuple[Sequence[float], Sequence[float]],
-) -> Tensor:
-    """Compute `similarity.local_ncc` for one channel."""
+def local_ncc(images: Tensor, radius: int, weight: Tensor, flat: Tensor) -> Tensor:
+    """Compute `similarity.local_ncc` for one channel of two images, (2, 1, i, j, k)."""
     nothing = np.empty((3, 0, 0, 0), np.float32)
-    return _local_ncc((nothing, nothing), 0.0, images, radius, weight, (1.0,), flat)
+    return _local_ncc([nothing, nothing], 0.0, images, radius, weight, (1.0,), flat)
 
 
 def _local_ncc(
-    forces: tuple[np.ndarray, np.ndarray],
+    forces: Sequence[np.ndarray],
     decay: float,
-    images: tuple[Tensor, Tensor],
+    images: Tensor,
     radius: int,
     weight: Tensor,
     shares: Sequence[float],
-    flat: tuple[Sequence[float], Sequence[float]],
+    flat: Tensor,
 ) -> Tensor:
     """Return the weighted mean of the windows' values; add to the forces unless empty."""
     parts = _in_slabs(
         "local_ncc_forces",
         weight.shape[2],
-        *map(_array, images),
+        *map(_array, images.split(1)),
         _array(weight)[0],
         radius,
-        *(np.array(variances, np.float32) for variances in flat),
-        np.array(shares, np.float32) / max(float(total(weight)), 1e-6),
+        *flat.numpy(),
+        np.array(shares, np.float32),
         np.float32(decay),
         *forces,
         size=FORCE_PLANES,

@@ -1,13 +1,16 @@
 """Similarity of two images: global and local normalized cross-correlation.
 
 Both are 1 for images equal up to a positive linear change of intensities. Gradients are in closed
-form: cheaper than automatic differentiation, in time and in memory.
+form: cheaper than automatic differentiation, in time and in memory. On a CPU, `cpu.forces`
+computes local NCC where it can. The linear stage has a similarity of its own
+(`linear.gauss_newton`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -15,7 +18,7 @@ from torch import Tensor
 
 from bids_fcnreg.fcn.cpu import kernels
 from bids_fcnreg.fcn.reproducible import total, variance
-from bids_fcnreg.fcn.spatial.filters import box, box_transposed
+from bids_fcnreg.fcn.spatial.filters import box, box_transposed, slope
 
 #: Windows whose variance is below this fraction of the image's variance are ignored.
 FLAT = 1e-4
@@ -81,9 +84,9 @@ def local_ncc(
     Anal. 12(1), 2008; with the sign of the correlation kept.
     """
     if radius in kernels.RADII and warped.shape[1] == 1 and kernels.usable(fixed, warped):
-        weight = torch.ones_like(fixed) if weight is None else weight.expand_as(fixed)
-        flat = flat_variances(fixed), flat_variances(warped)
-        return kernels.local_ncc((fixed, warped), radius, weight, flat)
+        images = torch.cat([fixed, warped]).detach()
+        share = _normalised(weight, fixed)
+        return kernels.local_ncc(images, radius, share, flat_variances(images))
     return _LocalNCC.apply(warped, fixed, radius, weight)
 
 
@@ -209,75 +212,87 @@ def local_ncc_forces(
     """
     if first.shape != second.shape:
         raise RuntimeError(f"The images have different shapes: {first.shape} and {second.shape}.")
-    forces = (torch.zeros_like(first[:, :1]).repeat(1, 3, 1, 1, 1) for _ in range(2))
-    on_first, on_second = forces
-    value = accumulate_forces((on_first, on_second), (first, second), radius, weight, shares)
-    return Forces(value, on_first, on_second)
+    channels, images = first.shape[1], torch.cat([first, second])
+    forces = torch.zeros(2, 3, *first.shape[2:], dtype=first.dtype, device=first.device)
+    value = accumulate_forces(
+        forces,
+        images,
+        radius,
+        _normalised(weight, first[:, :1]),
+        shares or [1 / channels] * channels,
+        0.0,
+        flat_variances(images),
+    )
+    return Forces(value, *forces.split(1))
 
 
 def accumulate_forces(
-    forces: tuple[Tensor, Tensor],
-    images: tuple[Tensor, Tensor],
+    forces: Tensor,
+    images: Tensor,
     radius: int,
-    weight: Tensor | None = None,
-    shares: Sequence[float] | None = None,
-    decay: float = 0.0,
-    flat: tuple[Sequence[float], Sequence[float]] | None = None,
+    weight: Tensor,
+    shares: Sequence[float],
+    decay: float,
+    flat: Tensor,
 ) -> Tensor:
     """Multiply forces by a factor and add those of local NCC, in place.
 
     Parameters
     ----------
-    forces : pair of Tensor (1, 3, i, j, k)
-        On the first and on the second image; zero where `weight` is zero.
-    images : pair of Tensor (1, channels, i, j, k)
-        On the same grid; their channels are compared separately.
-    radius, weight, shares
-        See `local_ncc_forces`.
+    forces : Tensor (2, 3, i, j, k)
+        On both images; zero where `weight` is zero.
+    images : Tensor (2, channels, i, j, k)
+        The two images, on the same grid; their channels are compared separately.
+    radius : int
+        The window has ``2 * radius + 1`` voxels along each axis.
+    weight : Tensor (1, 1, i, j, k)
+        Weight of the window around each voxel, at least 0, of sum 1.
+    shares : sequence of float
+        Weight of each channel.
     decay : float
         Factor of the forces of before.
-    flat : pair of sequence of float, optional
-        Variance of each channel of both images above which a window counts; by default
-        `flat_variances` of the images.
+    flat : Tensor (2, channels)
+        Variance of each channel above which a window counts; see `flat_variances`.
 
     Returns
     -------
     Tensor ()
         Weighted mean of the windows' values.
     """
-    first, second = images
-    channels = first.shape[1]
-    shares = shares or [1 / channels] * channels
-    weight = torch.ones_like(first[:, :1]) if weight is None else weight.expand_as(first[:, :1])
-    flat = flat or (flat_variances(first), flat_variances(second))
-    if radius in kernels.RADII and kernels.usable(first, second, weight, *forces):
+    first, second = images.split(1)
+    if radius in kernels.RADII and kernels.usable(first, second, weight, *forces.split(1)):
         return kernels.local_ncc_forces(forces, decay, images, radius, weight, shares, flat)
-    products = torch.cat([first, second, first**2, second**2, first * second], dim=1)
-    mean_a, mean_b, square_a, square_b, product = box(products, radius).chunk(5, dim=1)
-    variance_a, variance_b = square_a - mean_a**2, square_b - mean_b**2
-    covariance = product - mean_a * mean_b
-    least_a, least_b = (_per_channel(variances, first) for variances in flat)
-    counts = (variance_a > least_a) & (variance_b > least_b)
-    slope = torch.where(counts, covariance.abs() / (variance_a * variance_b), 0.0)
-    value = slope * covariance
-    a, b = first - mean_a, second - mean_b
-    scale = _per_channel(shares, first) * weight / total(weight).clamp(min=1e-6)
-    on_a = 2 * scale * (slope * b - torch.where(counts, value / variance_a, 0.0) * a)
-    on_b = 2 * scale * (slope * a - torch.where(counts, value / variance_b, 0.0) * b)
-    for force, centre, image in zip(forces, (on_a, on_b), images, strict=True):
-        slopes = torch.stack(torch.gradient(image, dim=(2, 3, 4)), dim=1)
-        force.mul_(decay).add_((centre[:, None] * slopes).sum(dim=2))
+    channels, volumes = images.shape[1], images.flatten(0, 1)
+    products = torch.cat([volumes, volumes.square(), (first * second)[0]])
+    means = box(products[None], radius)[0]
+    mean, square, product = means.split([2 * channels, 2 * channels, channels])
+    mean = mean.view(images.shape)
+    variances = torch.addcmul(square.view(images.shape), mean, mean, value=-1)
+    covariance = torch.addcmul(product[None], mean[:1], mean[1:], value=-1)
+    counts = (variances > flat[:, :, None, None, None]).all(dim=0, keepdim=True)
+    inverse = torch.where(counts, variances.reciprocal(), 0.0)
+    per_other = covariance.abs() * (inverse[:1] * inverse[1:])
+    value = per_other * covariance
+    centred = images - mean
+    on_centres = torch.addcmul(per_other * centred.flip(0), value * inverse, centred, value=-1)
+    scale = _per_channel(tuple(shares), images.dtype, images.device) * weight
+    on_centres = on_centres * scale
+    slopes = torch.stack([slope(images, axis) for axis in range(3)], dim=1)
+    added = (on_centres[:, None] * slopes).sum(dim=2)
+    forces.mul_(decay).add_(added, alpha=2)
     return total(scale * value.clamp(-1, 1))
 
 
-def flat_variances(image: Tensor) -> list[float]:
-    """Return the variance of each channel (1, channels, i, j, k) below which a window is flat."""
-    return [FLAT * float(variance(channel)) for channel in image.detach().split(1, dim=1)]
+def flat_variances(images: Tensor) -> Tensor:
+    """Compute the variances (batch, channels) of images below which windows are flat."""
+    volumes = images.detach().flatten(0, 1)
+    return FLAT * torch.stack([variance(one) for one in volumes]).view(images.shape[:2])
 
 
-def _per_channel(values: Sequence[float], like: Tensor) -> Tensor:
-    """Return numbers as a tensor (1, channels, 1, 1, 1) with the dtype and device of `like`."""
-    return torch.tensor(values, dtype=like.dtype, device=like.device).view(1, -1, 1, 1, 1)
+@lru_cache(maxsize=16)
+def _per_channel(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return numbers as a tensor (1, channels, 1, 1, 1)."""
+    return torch.tensor(values, dtype=dtype, device=device).view(1, -1, 1, 1, 1)
 
 
 class _LocalNCC(torch.autograd.Function):

@@ -158,7 +158,8 @@ def convolution_dtype(images: Tensor, multiple: int) -> torch.dtype:
     if min(images.shape[2:]) < 3 * multiple:
         return torch.float32  # gradients in bfloat16 are wrong for 2 voxels (torch 2.13, CPU)
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if native else torch.float32
     return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
 
 

@@ -8,6 +8,7 @@ i, j, k. It maps a voxel x of the fixed grid to x + u(x), and pulls images back:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -15,6 +16,9 @@ from torch.nn import functional as nnf
 
 from bids_fcnreg.fcn.cpu import kernels
 from bids_fcnreg.fcn.reproducible import mean
+
+#: Iterations of an inversion between two tests of convergence.
+CONVERGENCE_INTERVAL = 5
 
 
 def identity(shape: Sequence[int], like: Tensor) -> Tensor:
@@ -59,17 +63,36 @@ def sample(
     """
     if mode == "linear" and kernels.usable(image, coordinates):
         return kernels.sample(image, coordinates, padding)
-    size = torch.tensor(image.shape[2:], dtype=coordinates.dtype, device=coordinates.device)
+    scales = [2 / max(size - 1, 1) for size in image.shape[2:]]
     # grid_sample wants (x, y, z) = (k, j, i), scaled so that voxel centres span -1..1.
-    scale = (2 / (size - 1).clamp(min=1)).reshape(1, 3, 1, 1, 1)
-    normalised = (coordinates * scale - 1).flip(1).movedim(1, -1)
-    return nnf.grid_sample(
-        image,
-        normalised,
-        mode="bilinear" if mode == "linear" else mode,
-        padding_mode=padding,
-        align_corners=True,
-    )
+    axes = [coordinates[:, axis] * scales[axis] - 1 for axis in (2, 1, 0)]
+    return _grid_sample(image, torch.stack(axes, dim=-1), mode, padding)
+
+
+def _grid_sample(image: Tensor, coordinates: Tensor, mode: str, padding: str) -> Tensor:
+    mode = "bilinear" if mode == "linear" else mode
+    return nnf.grid_sample(image, coordinates, mode, padding, align_corners=True)
+
+
+def _sample_displaced(image: Tensor, displacement: Tensor, padding: str = "zeros") -> Tensor:
+    """Sample an image at the voxels of its grid moved by a displacement, in few operations."""
+    if displacement.shape[2:] != image.shape[2:]:
+        coordinates = identity(displacement.shape[2:], displacement) + displacement
+        return sample(image, coordinates, padding=padding)
+    voxels, scale = _voxels(tuple(image.shape[2:]), displacement.dtype, displacement.device)
+    coordinates = torch.addcmul(voxels, displacement.flip(1).movedim(1, -1), scale)
+    return _grid_sample(image, coordinates, "linear", padding)
+
+
+@lru_cache(maxsize=2)
+def _voxels(
+    shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return a grid's voxels as `grid_sample` wants them (1, i, j, k, 3), and its scale (3,)."""
+    scale = [2 / max(size - 1, 1) for size in reversed(shape)]
+    factor = torch.tensor(scale, dtype=dtype, device=device)
+    voxels = identity(shape, torch.empty(0, dtype=dtype, device=device)).flip(1).movedim(1, -1)
+    return voxels * factor - 1, factor
 
 
 def warp(image: Tensor, displacement: Tensor) -> Tensor:
@@ -96,7 +119,7 @@ def warp(image: Tensor, displacement: Tensor) -> Tensor:
     """
     if kernels.usable(image, displacement):
         return kernels.warp(image, displacement)
-    return sample(image, identity(displacement.shape[2:], displacement) + displacement)
+    return _sample_displaced(image, displacement)
 
 
 def compose(first: Tensor, second: Tensor) -> Tensor:
@@ -114,8 +137,7 @@ def compose(first: Tensor, second: Tensor) -> Tensor:
     """
     if kernels.usable(second, first):
         return kernels.compose(first, second)
-    coordinates = identity(first.shape[2:], first) + first
-    return first + sample(second, coordinates, padding="border")
+    return first + _sample_displaced(second, first, padding="border")
 
 
 def exponentiate(velocity: Tensor, steps: int | None = None) -> Tensor:
@@ -228,34 +250,28 @@ def invert(
     start = -displacement if start is None else start
     if kernels.usable(displacement, start):
         return kernels.invert(displacement, tolerance, iterations, start)
-    inverse = start.reshape(3, -1).clone()
-    active = torch.arange(inverse.shape[1], device=inverse.device)
-    coordinates = identity(displacement.shape[2:], displacement).reshape(3, -1)
+    guess = start
+    coordinates = identity(displacement.shape[2:], displacement)
 
-    def residual_of(guess: Tensor) -> Tensor:
-        moved = (coordinates + guess).reshape(1, 3, 1, 1, -1)
-        return guess + sample(displacement, moved, padding="border").reshape(3, -1)
+    def residual_of(guess: Tensor) -> tuple[Tensor, Tensor]:
+        residual = guess + sample(displacement, coordinates + guess, padding="border")
+        return residual, residual.square().sum(dim=1, keepdim=True)
 
-    guess = inverse
-    residual = residual_of(guess)
-    error = residual.norm(dim=0)
+    residual, error = residual_of(guess)
     step = torch.ones_like(error)
-    for _ in range(iterations):
-        left = error > tolerance
-        if not left.any():
+    for number in range(iterations):
+        # Rarely: a GPU must be waited for.
+        if number % CONVERGENCE_INTERVAL == 0 and not (error > tolerance**2).any():
             break
-        active, coordinates, guess = active[left], coordinates[:, left], guess[:, left]
-        residual, error, step = residual[:, left], error[left], step[left]
         candidate = guess - step * residual
-        candidate_residual = residual_of(candidate)
-        candidate_error = candidate_residual.norm(dim=0)
-        better = candidate_error <= error
+        candidate_residual, candidate_error = residual_of(candidate)
+        active = error > tolerance**2
+        better = active & (candidate_error <= error)
         guess = torch.where(better, candidate, guess)
         residual = torch.where(better, candidate_residual, residual)
         error = torch.where(better, candidate_error, error)
         step = torch.where(better, (step * 1.2).clamp(max=1), step * 0.5)
-        inverse[:, active] = guess
-    return inverse.reshape(displacement.shape)
+    return guess
 
 
 def jacobian_determinant(displacement: Tensor) -> Tensor:

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from bids_fcnreg.fcn.cpu import kernels
 
-#: Rows of a filter's matrix that are multiplied at a time.
+#: Rows of a filter's matrix that are multiplied at a time on a CPU; on a GPU all of them are, in
+#: one launch.
 BLOCK = 64
 
 #: Blocks of rows, and the first and last voxel that each needs.
@@ -75,6 +76,16 @@ def box_transposed(data: Tensor, radius: int) -> Tensor:
     )
 
 
+def slope(data: Tensor, axis: int) -> Tensor:
+    """Compute the derivative along an axis of (batch, channels, i, j, k), per voxel.
+
+    Central differences, one-sided at the border.
+    """
+    bands: list[_Banded | None] = [None, None, None]
+    bands[axis] = _slope_bands(data.shape[axis + 2], data.dtype, data.device)
+    return _separable(data, bands)
+
+
 def dilate(mask: Tensor, radius: int) -> Tensor:
     """Compute the maximum in a cube of ``2 * radius + 1`` voxels around each voxel.
 
@@ -105,13 +116,17 @@ def _separable(data: Tensor, bands: Sequence[_Banded | None]) -> Tensor:
     along_i, along_j, along_k = bands
     if along_i is not None:
         data = data.reshape(batch * channels, shape[0], -1)
-        data = torch.cat([m @ data[:, low:high] for m, low, high in along_i], dim=1)
+        data = _joined([m @ data[:, low:high] for m, low, high in along_i], dim=1)
         data = data.reshape(batch, channels, *shape)
     if along_j is not None:
-        data = torch.cat([m @ data[..., low:high, :] for m, low, high in along_j], dim=-2)
+        data = _joined([m @ data[..., low:high, :] for m, low, high in along_j], dim=-2)
     if along_k is not None:
-        data = torch.cat([data[..., low:high] @ m.T for m, low, high in along_k], dim=-1)
+        data = _joined([data[..., low:high] @ m.T for m, low, high in along_k], dim=-1)
     return data
+
+
+def _joined(parts: list[Tensor], dim: int) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=dim)
 
 
 @lru_cache(maxsize=64)
@@ -134,11 +149,22 @@ def _box_bands(
     return _blocks(matrix.T if transposed else matrix, dtype, device)
 
 
+@lru_cache(maxsize=64)
+def _slope_bands(size: int, dtype: torch.dtype, device: torch.device) -> _Banded:
+    """Make a matrix that computes differences between the neighbours of a voxel."""
+    index = torch.arange(size)
+    high, low = (index + 1).clamp(max=size - 1), (index - 1).clamp(min=0)
+    apart = (high - low).clamp(min=1).to(torch.float64)
+    identity = torch.eye(size, dtype=torch.float64)
+    return _blocks((identity[high] - identity[low]) / apart[:, None], dtype, device)
+
+
 def _blocks(matrix: Tensor, dtype: torch.dtype, device: torch.device) -> _Banded:
     """Split a banded matrix into blocks of rows, each with its nonzero columns."""
     blocks = []
-    for first in range(0, len(matrix), BLOCK):
-        rows = matrix[first : first + BLOCK]
+    size = BLOCK if device.type == "cpu" else len(matrix)
+    for first in range(0, len(matrix), size):
+        rows = matrix[first : first + size]
         used = rows.any(dim=0).nonzero()
         low, high = int(used.min()), int(used.max()) + 1
         block = rows[:, low:high].to(dtype=dtype, device=device).contiguous()

@@ -1,12 +1,14 @@
 """Part of a grid in which a deformation is optimized: the brain and what is near.
 
 Operations write the voxels of the region into an existing tensor and leave the others as they are.
-On a CPU they cost nothing outside the region.
+On a CPU they cost nothing outside the region. On a GPU they do not wait for it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -24,13 +26,13 @@ class Region:
 
     Attributes
     ----------
-    rows : ndarray (i, j, 2), int32
+    ends : Tensor (2, i, j)
         First voxel of each row, and one past the last; equal where there is none.
     mask : Tensor (1, 1, i, j, k), bool
-        The same, on the device of the images.
+        The same.
     """
 
-    rows: np.ndarray
+    ends: Tensor
     mask: Tensor
 
     @classmethod
@@ -40,61 +42,86 @@ class Region:
         index = torch.arange(size, device=weight.device).to(torch.float32)
         used = weight[:, 0] > 0
         # Distances from either end of a row; maxima of them over neighbouring rows are the ends.
-        ends = torch.stack(
-            [(used * (size - index)).amax(-1), (used * (index + 1)).amax(-1)], dim=1
-        )
-        window = 2 * min(margin, min(weight.shape[2:4]) - 1) + 1
-        ends = nnf.max_pool2d(ends, window, stride=1, padding=window // 2)
-        ends = torch.where(ends > 0, (ends + margin).clamp(max=size), 0)[0]
-        low, high = size - ends[0], ends[1]
-        high = torch.maximum(low, high)
-        mask = (index >= low[..., None]) & (index < high[..., None])
-        rows = torch.stack([low, high], dim=-1).cpu().numpy().astype(np.int32)
-        return cls(rows, mask[None, None])
+        ends = torch.stack([(used * part).amax(-1) for part in (size - index, index + 1)], dim=1)
+        ends = nnf.max_pool2d(ends, 2 * margin + 1, stride=1, padding=margin)
+        ends = torch.where(ends > 0, (ends + margin).clamp(max=size), 0.0)[0]
+        low = size - ends[0]
+        ends = torch.stack([low, torch.maximum(low, ends[1])])
+        mask = (index >= ends[0, ..., None]) & (index < ends[1, ..., None])
+        return cls(ends, mask[None, None])
 
-    def warp(self, image: Tensor, displacement: Tensor, out: Tensor) -> Tensor:
-        """Pull an image (1, channels, i, j, k) back; see `displacement.warp`."""
-        if kernels.usable(image, displacement, out):
-            return kernels.warp(image, displacement, self.rows, out)
-        return self._write(warp(image, displacement), out)
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """`ends` as the kernels need them, (i, j, 2), int32."""
+        return np.ascontiguousarray(self.ends.permute(1, 2, 0).numpy().astype(np.int32))
 
-    def smooth(self, data: Tensor, sigma: float, out: Tensor) -> Tensor:
-        """Smooth (1, channels, i, j, k) by a Gaussian of `sigma` voxels."""
-        if kernels.usable(data, out):
-            return kernels.gaussian(data, [sigma] * 3, self.rows, out)
-        return self._write(gaussian(data, sigma), out)
+    def warp(self, images: Tensor, displacements: Tensor, out: Tensor) -> None:
+        """Pull images (batch, channels, i, j, k) back; see `displacement.warp`."""
+
+        def compiled(image: Tensor, displacement: Tensor, out: Tensor) -> None:
+            kernels.warp(image, displacement, self.rows, out)
+
+        self._write(compiled, warp, (images, displacements), out)
+
+    def smooth(self, data: Tensor, sigma: float, out: Tensor) -> None:
+        """Smooth (batch, channels, i, j, k) by a Gaussian of `sigma` voxels."""
+
+        def compiled(data: Tensor, out: Tensor) -> None:
+            kernels.gaussian(data, [sigma] * 3, self.rows, out)
+
+        self._write(compiled, lambda data: gaussian(data, sigma), (data,), out)
 
     def smooth_adaptively(
         self, data: Tensor, sigma: float, wide_sigma: float, share: Tensor, out: Tensor
-    ) -> Tensor:
+    ) -> None:
         """Smooth by two Gaussians; `share` (1, 1, i, j, k) is the weight of the wider one."""
-        if kernels.usable(data, share, out):
-            return kernels.blend(data, [sigma] * 3, [wide_sigma] * 3, share, self.rows, out)
-        smooth = torch.lerp(gaussian(data, sigma), gaussian(data, wide_sigma), share)
-        return self._write(smooth, out)
+
+        def compiled(data: Tensor, out: Tensor) -> None:
+            kernels.blend(data, [sigma] * 3, [wide_sigma] * 3, share, self.rows, out)
+
+        def plain(data: Tensor) -> Tensor:
+            return torch.lerp(gaussian(data, sigma), gaussian(data, wide_sigma), share)
+
+        self._write(compiled, plain, (data,), out)
 
     def compose(
-        self, direction: Tensor, length: float, displacement: Tensor, out: Tensor
-    ) -> Tensor:
-        """Compose a displacement with a step, which acts first.
+        self, directions: Tensor, length: float, displacements: Tensor, out: Tensor
+    ) -> None:
+        """Compose displacements with steps, which act first.
 
         Parameters
         ----------
-        direction : Tensor (1, 3, i, j, k)
-            Any scale.
+        directions : Tensor (batch, 3, i, j, k)
+            Any scale; zero outside the region.
         length : float
-            Largest length of the step, in voxels, after scaling.
-        displacement : Tensor (1, 3, i, j, k)
+            Largest length of each step, in voxels, after scaling.
+        displacements : Tensor (batch, 3, i, j, k)
             In voxels.
-        out : Tensor (1, 3, i, j, k)
+        out : Tensor (batch, 3, i, j, k)
             Output.
         """
-        if kernels.usable(displacement, direction, out):
-            scale = length / max(kernels.largest_length(direction, self.rows), 1e-12)
-            return kernels.compose(direction, displacement, self.rows, out, scale)
-        longest = (direction * self.mask).square().sum(dim=1).max().sqrt()
-        step = direction * (length / longest.clamp(min=1e-12))
-        return self._write(compose(step, displacement), out)
 
-    def _write(self, values: Tensor, out: Tensor) -> Tensor:
-        return out.copy_(torch.where(self.mask, values, out))
+        def compiled(direction: Tensor, displacement: Tensor, out: Tensor) -> None:
+            scale = length / max(kernels.largest_length(direction, self.rows), 1e-12)
+            kernels.compose(direction, displacement, self.rows, out, scale)
+
+        def plain(directions: Tensor, displacements: Tensor) -> Tensor:
+            lengths = torch.linalg.vector_norm(directions, dim=1, keepdim=True)
+            longest = lengths.amax(dim=(2, 3, 4), keepdim=True).clamp(min=1e-12)
+            return compose(directions / (longest / length), displacements)
+
+        self._write(compiled, plain, (directions, displacements), out)
+
+    def _write(
+        self,
+        compiled: Callable[..., None],
+        plain: Callable[..., Tensor],
+        inputs: tuple[Tensor, ...],
+        out: Tensor,
+    ) -> None:
+        """Compute an operation with the kernels, for each of a batch, or with PyTorch."""
+        for each in zip(*(data.split(1) for data in (*inputs, out)), strict=True):
+            if not kernels.usable(*each):
+                torch.where(self.mask, plain(*inputs), out, out=out)
+                return
+            compiled(*each)

@@ -7,8 +7,10 @@ images are interpolated once, from the original.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import torch
@@ -177,12 +179,17 @@ class Transform:
         Image (1, channels, *onto.shape)
         """
         parts = [
-            _sample_as_itk(image.data, self._coordinates_in(slab, image.grid), interpolation, fill)
+            _sample_as_itk(
+                image.data,
+                self._coordinates_in(slab, image.grid, image.data.device),
+                interpolation,
+                fill,
+            )
             for slab in _slabs(onto)
         ]
         return Image(torch.cat(parts, dim=2), onto)
 
-    def _coordinates_in(self, onto: Grid, grid: Grid) -> Tensor:
+    def _coordinates_in(self, onto: Grid, grid: Grid, device: torch.device | str) -> Tensor:
         """Map voxels of the fixed space to voxels of `grid`: (1, 3, i, j, k), float32."""
         coordinates, world = None, onto.affine  # affine of the current coordinates
         for step in self.steps:
@@ -190,10 +197,11 @@ class Transform:
                 world = step.matrix @ world
             else:
                 to_voxels = np.linalg.inv(step.grid.affine) @ world
-                coordinates = _map_coordinates(coordinates, to_voxels, onto)
+                coordinates = _map_coordinates(coordinates, to_voxels, onto, device)
                 coordinates = coordinates + step.at(coordinates)
                 world = step.grid.affine
-        return _map_coordinates(coordinates, np.linalg.inv(grid.affine) @ world, onto)
+        to_voxels = np.linalg.inv(grid.affine) @ world
+        return _map_coordinates(coordinates, to_voxels, onto, device)
 
     def log_jacobian(self, grid: Grid) -> Tensor:
         """Compute the log Jacobian determinant, from the fixed to the moving space.
@@ -228,7 +236,11 @@ class Transform:
 
     def displacement(self, grid: Grid) -> Displacement:
         """Evaluate the chain as one displacement field on a grid of the fixed space."""
-        moved = torch.cat([self._coordinates_in(slab, grid) for slab in _slabs(grid)], dim=2)
+        fields = [step.field.device for step in self.displacements]
+        device = fields[0] if fields else torch.device("cpu")
+        moved = torch.cat(
+            [self._coordinates_in(slab, grid, device) for slab in _slabs(grid)], dim=2
+        )
         return Displacement(grid, moved - identity(grid.shape, moved))
 
 
@@ -241,7 +253,7 @@ def change_grid(displacement: Displacement, grid: Grid) -> Displacement:
         return displacement
     field = displacement.field
     to_old = voxel_to_voxel(grid, displacement.grid)
-    index = Grid(grid.shape, to_old).sampling_coordinates().to(field)
+    index = Grid(grid.shape, to_old).sampling_coordinates(field.device)
     to_new = torch.from_numpy(np.linalg.inv(to_old)[:3, :3]).to(field)
     moved = sample(field, index, padding="border")
     return Displacement(grid, torch.einsum("cd,ndijk->ncijk", to_new, moved).contiguous())
@@ -282,10 +294,12 @@ def _slabs(grid: Grid) -> Iterator[Grid]:
         yield grid.crop((lower, 0, 0), (min(lower + planes, grid.shape[0]), *grid.shape[1:]))
 
 
-def _map_coordinates(coordinates: Tensor | None, matrix: np.ndarray, grid: Grid) -> Tensor:
+def _map_coordinates(
+    coordinates: Tensor | None, matrix: np.ndarray, grid: Grid, device: torch.device | str
+) -> Tensor:
     """Map coordinates (1, 3, i, j, k), by default the voxel indices of a grid, by a matrix."""
     if coordinates is None:
-        return Grid(grid.shape, matrix).sampling_coordinates()
+        return Grid(grid.shape, matrix).sampling_coordinates(device)
     linear, shift = (
         torch.from_numpy(part).to(coordinates) for part in (matrix[:3, :3], matrix[:3, 3])
     )
@@ -310,13 +324,13 @@ def _sample_as_itk(
     value is `fill`.
     """
     coordinates = coordinates.to(data.device)
-    size = torch.tensor(data.shape[2:]).to(coordinates).reshape(1, 3, 1, 1, 1)
-    inside = ((coordinates >= -0.5) & (coordinates <= size - 0.5)).all(dim=1, keepdim=True)
+    parts = zip(coordinates.split(1, dim=1), data.shape[2:], strict=True)
+    inside = reduce(operator.and_, ((part >= -0.5) & (part <= n - 0.5) for part, n in parts))
     if interpolation == "label":
         values = vote(data, coordinates)
     else:
         values = sample(data.float(), coordinates, interpolation, padding="border")
-    return torch.where(inside, values, torch.tensor(fill, dtype=values.dtype))
+    return torch.where(inside, values, fill)
 
 
 def vote(labels: Tensor, coordinates: Tensor) -> Tensor:

@@ -118,6 +118,19 @@ def test_compose(both_ways, shape, make):
     torch.testing.assert_close(fast, plain, atol=2e-4, rtol=0)
 
 
+@pytest.mark.parametrize("switch", ["1", "0"])
+@pytest.mark.parametrize("radius", [2, 3])
+def test_exchanging_images_exchanges_forces_to_the_last_bit(monkeypatch, radius, switch):
+    monkeypatch.setenv(kernels.SWITCH, switch)
+    first, second = noise((25, 30, 27), 2), smooth((25, 30, 27), 2, seed=1)
+    one, other = (
+        local_ncc_forces(*images, radius) for images in ((first, second), (second, first))
+    )
+    assert one.value == other.value
+    assert torch.equal(one.on_first, other.on_second)
+    assert torch.equal(one.on_second, other.on_first)
+
+
 def test_invert(both_ways):
     velocity = smooth((41, 43, 39), 3)
     there = exponentiate(2 * velocity / velocity.abs().max())
@@ -291,8 +304,8 @@ images = [torch.rand(1, 3, *shape, generator=generator) for _ in range(2)]
 weight = (torch.rand(1, 1, *shape, generator=generator) > 0.2).float()
 field = k.gaussian(torch.randn(1, 3, *shape, generator=generator), [3.0] * 3) * 3
 points = torch.rand(1, 3, 9, 9, 9, generator=generator) * 30
-rows, flat = k._all_rows(*shape), ([1e-4] * 3, [1e-4] * 3)
-forces = {radius: (torch.zeros_like(field), torch.zeros_like(field)) for radius in (2, 3)}
+rows, flat = k._all_rows(*shape), torch.full((2, 3), 1e-4)
+forces = {radius: torch.zeros(2, 3, *shape) for radius in (2, 3)}
 results = {
     "gaussian": field,
     "blend": k.blend(field, [1.0] * 3, [2.0] * 3, weight, rows, torch.zeros_like(field)),
@@ -306,9 +319,9 @@ results = {
 }
 for radius, both in forces.items():
     results[f"local_ncc_forces {radius}"] = k.local_ncc_forces(
-        both, 0.5, images, radius, weight, (0.5, 0.3, 0.2), flat
+        both, 0.5, torch.cat(images), radius, weight, (0.5, 0.3, 0.2), flat
     )
-    results[f"forces {radius}"] = torch.cat(both)
+    results[f"forces {radius}"] = both
 for name, result in results.items():
     print(name, hashlib.sha256(result.numpy().tobytes()).hexdigest())
 """
