@@ -28,7 +28,8 @@ from bids_fcnreg.bids.templates import (
 )
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.io.labels import read_label_values
-from bids_fcnreg.io.nifti import is_intact
+from bids_fcnreg.io.nifti import is_intact, load
+from bids_fcnreg.preprocessing.brain import MIN_EQUAL, equal_neighbours
 from bids_fcnreg.preprocessing.template_images import fraction_inside, write_tissues
 
 #: Built-in atlas, with the label values of fMRIPrep's tissue classes in BIDS order.
@@ -40,6 +41,9 @@ MIN_SHARE_INSIDE = 0.5
 
 #: A label image with more values needs a lookup table; it may be an intensity image.
 MAX_UNNAMED = 1000
+
+#: An intensity image has more values.
+MIN_VALUES = 50
 
 #: Largest label of a 32-bit label image.
 MAX_LABEL = 2**31 - 1
@@ -248,6 +252,11 @@ def _from_file(path: Path, table: Path | None, name: str) -> Atlas:
     if lookup is not None:
         doubts = check_lookup(lookup, path, labels)
         labels |= lookup.names
+    if len(values) > MIN_VALUES and equal_neighbours(load(path).get_fdata()) < MIN_EQUAL:
+        doubts += (
+            f"the atlas {path} looks like an intensity image, because most neighbouring voxels "
+            "differ. Provide a label image with one number per region",
+        )
     labels.pop(0, None)
     return Atlas(name, path, tuple(sorted(labels.items())), table, doubts=doubts)
 

@@ -20,6 +20,10 @@ MAX_OUTSIDE = 0.1
 MIN_BACKGROUND = 0.3
 MAX_BRAIN_MM3 = 2.2e6
 
+#: Label images have at least this fraction of equal neighbours. Intensities have at most 0.11; 138
+#: regions have 0.9 with voxels of 1 mm, and 0.6 with voxels of 4 mm.
+MIN_EQUAL = 0.3
+
 
 def fraction_outside(data: np.ndarray, brain: np.ndarray, spacing: Sequence[float]) -> float:
     """Compute the fraction of the object in an image that is outside the brain.
@@ -67,12 +71,17 @@ def is_label_image(data: np.ndarray) -> bool:
     >>> is_label_image(labels), is_label_image(np.random.default_rng(0).integers(0, 9, (9, 9, 9)))
     (True, False)
     """
-    here, following = data[:-1], data[1:]
-    inside = (here != 0) & (following != 0)
-    if not inside.any() or (here[inside] == following[inside]).mean() < 0.5:
+    if not equal_neighbours(data) >= 0.5:
         return False
     values = data[data != 0]
     return bool((values == np.round(values)).all() and values.min() != values.max())
+
+
+def equal_neighbours(data: np.ndarray) -> float:
+    """Return the fraction of nonzero neighbours along i with equal values; NaN without any."""
+    here, following = data[:-1], data[1:]
+    inside = (here != 0) & (following != 0)
+    return float((here[inside] == following[inside]).mean()) if inside.any() else float("nan")
 
 
 def may_be_brain_only(seen: np.ndarray, affine: np.ndarray) -> bool:

@@ -102,3 +102,40 @@ def test_table_without_names_gives_a_warning(atlas, header):
 
 def test_a_column_of_numbers_called_name_holds_names(atlas):
     assert atlas("index\tname", {1: "17", 2: "18", 5: "19"}).doubts == ()
+
+
+def parcels(size: int, noise: float = 0) -> np.ndarray:
+    """Cubes of a size in voxels, or intensities that rise across the volume."""
+    i, j, k = np.indices((48, 48, 48)) // size
+    if noise:
+        random = np.random.default_rng(0).normal(0, noise, i.shape)
+        return np.clip(100 + np.indices(i.shape).sum(0) + random, 1, 255).round()
+    return 1 + (i * (48 // size) + j) * (48 // size) + k
+
+
+@pytest.mark.parametrize(
+    ("values", "doubtful"),
+    [
+        (parcels(48), False),
+        (parcels(16), False),
+        (parcels(8), False),
+        (parcels(6), False),
+        (
+            np.where(np.indices((48, 48, 48)).sum(0) % 7 == 0, parcels(6), 0),
+            False,
+        ),  # single voxels
+        (parcels(1, noise=1), True),
+        (parcels(1, noise=10), True),
+        (parcels(1, noise=0.01), True),
+    ],
+)
+def test_an_intensity_image_instead_of_an_atlas_gives_a_warning(tmp_path, values, doubtful):
+    affine = np.diag([2.5, 2.5, 2.5, 1])
+    brain = np.zeros((48, 48, 48), "float32")
+    brain[4:-4, 4:-4, 4:-4] = 100 + np.indices((40, 40, 40))[0]
+    nib.Nifti1Image(brain, affine).to_filename(tmp_path / "tpl-Cube_T1w.nii.gz")
+    values = np.where(brain > 0, values, 0).astype("int16")
+    nib.Nifti1Image(values, affine).to_filename(tmp_path / "a.nii.gz")
+    template = resolve_template(str(tmp_path / "tpl-Cube_T1w.nii.gz"))
+    doubts = resolve_atlas(str(tmp_path / "a.nii.gz"), template).doubts
+    assert [("looks like an intensity image" in doubt) for doubt in doubts] == [True] * doubtful
