@@ -258,6 +258,13 @@ CASES: dict[str, tuple[Case, str]] = {
         "inside the BIDS",
     ),
     "work directory is a file": (written("w", "x", "-w"), "is a file"),
+    **{
+        f"work directory with a pattern, {name}": (
+            lambda folder, name=name: ["-w", folder / name],
+            "which Nipype reads as a pattern",
+        )
+        for name in ("w[1]", "w]", "w*", "w?", "old [a]/work")
+    },
 }
 
 

@@ -85,6 +85,11 @@ def check_settings(config: Config) -> None:
         raise InputError(
             f"The work directory {config.work_dir} is a file. Choose another one with -w."
         )
+    if special := re.search(r"[][*?]", str(config.work_dir)):
+        raise InputError(
+            f"The work directory {config.work_dir} has the character {special[0]} in its path, "
+            "which Nipype reads as a pattern. Choose another one with -w."
+        )
     if config.work_dir.resolve().is_relative_to(config.bids_dir.resolve()):
         raise InputError(
             f"The work directory {config.work_dir} is inside the BIDS directory. Choose another "
