@@ -178,9 +178,9 @@ def lesion_warnings(
     missed = any(one.get("excluded_percent") == 0 for one in quality)
     if not missed or all(map(is_empty, scan.lesions)):
         return []
-    names = ", ".join(path.name for path in scan.lesions)
+    masks = ", ".join(path.name for path in scan.lesions)
     return [
-        f"warning: {scan.label}: no voxel of {names} is in the brain mask, so no lesion was "
+        f"warning: {scan.label}: no voxel of {masks} is in the brain mask, so no lesion was "
         "excluded. Check the header of the lesion mask, and the brain mask in the report"
     ]
 

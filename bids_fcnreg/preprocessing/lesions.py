@@ -131,13 +131,14 @@ def lesion_position_warning(
         mask, runs = read_grid(path), [read_grid(run) for run in t1w]
     except InputError:
         return None
-    alike = [n for n, run in enumerate(runs) if run.shape == mask.shape]
+    matching = [n for n, run in enumerate(runs) if run.shape == mask.shape]
     known = [canonical_grid(run).distance(canonical_grid(mask)) for run in runs]
-    if not alike or min(known) <= mask.spacing.max():
+    if not matching or min(known) <= mask.spacing.max():
         return None
     return (
-        f"The lesion mask {path} has the shape of {t1w[alike[0]]}, but its header gives another "
-        "position or orientation. Check that it is that of the image the mask was drawn on."
+        f"The lesion mask {path} has the shape of {t1w[matching[0]]}, but its header gives "
+        "another position or orientation. Check that it is that of the image the mask was drawn "
+        "on."
     )
 
 
