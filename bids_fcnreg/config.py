@@ -83,10 +83,9 @@ class Config:
 
     bids_dir: Path = _setting("root directory of a BIDS dataset")
     output_dir: Path = _setting("directory for the derivatives")
-    level: str = _setting(
+    analysis_level: str = _setting(
         "stage of the analysis: participant (register every subject) or group",
         default="participant",
-        metavar="analysis_level",
         choices=LEVELS,
     )
 

@@ -18,7 +18,7 @@ def full_config() -> Config:
     return Config(
         bids_dir=Path("/data/in"),
         output_dir=Path("/data/out"),
-        level="group",
+        analysis_level="group",
         group_task="template",
         template_name="Study",
         template_symmetric=True,

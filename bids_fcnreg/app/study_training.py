@@ -68,7 +68,9 @@ def train(config: Config, scans: Sequence[Scan], console: Console) -> int:
     torch.cuda.empty_cache()  # the node processes need the memory
     model = _publish(trained, config.output_dir)
     console.print(f"Network: {model}. Registering every scan with it")
-    participant_config = replace(config, level="participant", model=model, clean_workdir=False)
+    participant_config = replace(
+        config, analysis_level="participant", model=model, clean_workdir=False
+    )
     return participant.run(participant_config, console)
 
 

@@ -75,7 +75,7 @@ def run(config: Config) -> int:
     console = Console(highlight=False, soft_wrap=True, markup=False, quiet=not _is_main_process())
     check_directories(config, console)
 
-    if config.level == "group":
+    if config.analysis_level == "group":
         from bids_fcnreg.app import group
 
         return group.run(config, console)

@@ -67,7 +67,7 @@ def check_settings(config: Config) -> None:
         if path is not None and not path.is_file():
             wrong = "is not a file" if path.exists() else "does not exist"
             raise InputError(f"{Config.flag(name)}: {path} {wrong}.")
-    if config.level == "group":
+    if config.analysis_level == "group":
         check_group(config)
     else:
         check_participant(config)

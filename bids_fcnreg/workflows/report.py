@@ -12,7 +12,7 @@ from niworkflows.engine.workflows import LiterateWorkflow
 
 from bids_fcnreg import __version__
 from bids_fcnreg.fcn.modes import MODES
-from bids_fcnreg.interfaces.pictures import Deformation, Flicker, Slices
+from bids_fcnreg.interfaces.figures import Deformation, Flicker, Slices
 from bids_fcnreg.interfaces.quality import QualityTable
 from bids_fcnreg.interfaces.reports import Summary
 from bids_fcnreg.workflows.outputs import sink

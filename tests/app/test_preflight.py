@@ -12,7 +12,7 @@ from bids_fcnreg.config import Config
 
 def write(root, text: str) -> str:
     """Write the text in a directory, and return it formatted."""
-    config = Config(bids_dir=root, output_dir=root, level="participant")
+    config = Config(bids_dir=root, output_dir=root, analysis_level="participant")
     workflow = SimpleNamespace(visit_desc=lambda: f"{text} built on *Nipype* [@nipype1].")
     assert text in write_methods(config, workflow).read_text()
     tex = (root / "logs/CITATION.tex").read_text()

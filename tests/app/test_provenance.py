@@ -55,7 +55,7 @@ def write_results(root: Path, scan: Scan, template: Template, mode: str = "predi
 def messages(root: Path, scan: Scan, template: Template) -> list[str]:
     """What is said with and without --dry-run."""
     config = Config(
-        bids_dir=root / "in", output_dir=root / "out", level="participant", mode="predict"
+        bids_dir=root / "in", output_dir=root / "out", analysis_level="participant", mode="predict"
     )
     written = io.StringIO()
     console = Console(file=written, width=200)

@@ -20,7 +20,7 @@ from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform
 from bids_fcnreg.figures.intensity_window import intensity_window
 from bids_fcnreg.figures.mosaic import CUTS, Mosaic, slice_positions
 from bids_fcnreg.figures.slices import white_matter_level
-from bids_fcnreg.interfaces.pictures import Deformation, Flicker, Slices
+from bids_fcnreg.interfaces.figures import Deformation, Flicker, Slices
 from bids_fcnreg.io.itk import write_transform
 
 
