@@ -113,7 +113,7 @@ def _level_pair(
     fixed = make_level(pair[0], spacing, sigma, len(shares) > 1)
     moving = make_level(pair[1], zoom * spacing, zoom * sigma, len(shares) > 1)
     volumes = pair[0].volume, pair[1].volume / zoom**3
-    return LevelPair.from_levels(fixed, moving, volumes, shares).subsampled(points)
+    return LevelPair.from_levels(fixed, moving, volumes, shares, points)
 
 
 def _zoom(matrix: np.ndarray) -> float:

@@ -41,7 +41,7 @@ class LevelPair:
     object_weight : Tensor (p,) float32
         `weight` inside the object, else 0; for the overlap.
     moving : Tensor (1, 4 channel + 1, i, j, k) float32
-        Features of the moving level, their derivatives along x, y, z (per mm), its weight.
+        Features of the moving level, their derivatives along i, j, k (per voxel), its weight.
     moving_affine : ndarray (4, 4) float64
         Voxel to RAS mm of the moving level.
     object_volume : float
@@ -61,28 +61,35 @@ class LevelPair:
 
     @classmethod
     def from_levels(
-        cls, fixed: Level, moving: Level, volumes: tuple[float, float], shares: tuple[float, ...]
+        cls,
+        fixed: Level,
+        moving: Level,
+        volumes: tuple[float, float],
+        shares: tuple[float, ...],
+        count: int,
     ) -> LevelPair:
-        """Combine two levels; `volumes` of their objects in mm³."""
+        """Combine two levels, at about `count` points; `volumes` of their objects in mm³."""
         spacing = float(np.linalg.norm(fixed.affine[:3, 0]))
         channels = len(shares)
         bright = (fixed.features[0] > 0.1).float()[None, None]
         near = gaussian(bright, 0.5 * RIM_MM / spacing) > 0.03
         used = (fixed.weight > 0) & near[0, 0]
-        index = used.nonzero().to(torch.float64)
+        index = used.nonzero()
+        step = max(1, len(index) // count)
+        index = index[::step]
         matrix = torch.from_numpy(fixed.affine).to(index.device)
-        points = index @ matrix[:3, :3].T + matrix[:3, 3]
-        weight = fixed.weight[used]
+        points = index.to(torch.float64) @ matrix[:3, :3].T + matrix[:3, 3]
+        i, j, k = index.unbind(1)
+        weight = fixed.weight[i, j, k]
+        known_object = float(total(fixed.weight * bright[0, 0]))
         return cls(
             points=torch.cat([points, torch.ones_like(points[:, :1])], 1).T.float().contiguous(),
-            fixed=fixed.features[:channels, used],
+            fixed=fixed.features[:channels, i, j, k],
             weight=weight,
-            object_weight=weight * bright[0, 0][used],
+            object_weight=weight * bright[0, 0, i, j, k],
             moving=_with_derivatives(moving, channels),
             moving_affine=moving.affine,
-            object_volume=min(
-                min(volumes) / spacing**3, float(total(weight * bright[0, 0][used]))
-            ),
+            object_volume=min(min(volumes) / spacing**3, known_object) / step,
             shares=shares,
         )
 
@@ -126,6 +133,7 @@ class LevelPair:
         with one_thread():
             middle = self.points.mean(1).double().cpu().numpy()
         centre = matrices[:, :3] @ middle
+        to_mm = torch.from_numpy(np.linalg.inv(self.moving_affine)[:3, :3].T.copy()).to(weight)
         about = matrices[:, :3].copy()
         about[:, :, 3] -= centre
         local = torch.from_numpy(about / LENGTH_MM).to(self.points) @ self.points
@@ -137,7 +145,7 @@ class LevelPair:
         curvature = np.zeros((count, size, size))
         for channel, share in enumerate(self.shares):
             first = channels + 3 * channel
-            slopes = sampled[:, first : first + 3]
+            slopes = to_mm @ sampled[:, first : first + 3]  # along x, y, z
             columns = (slopes[:, :, None] * local[:, None]).flatten(1, 2)
             fixed = self.fixed[channel].expand_as(weight)
             rest = torch.stack([torch.ones_like(weight), sampled[:, channel], fixed], 1)
@@ -276,9 +284,12 @@ def _normal_equations(
 
 
 def _with_derivatives(moving: Level, channels: int) -> Tensor:
-    """Stack features, their derivatives along x, y, z (per mm), and the weight."""
-    features = moving.features[:channels]
-    slopes = torch.stack(torch.gradient(features, dim=(1, 2, 3)))  # (3, channel, i, j, k)
-    matrix = torch.from_numpy(np.linalg.inv(moving.affine)[:3, :3].T.copy()).to(features)
-    world = torch.einsum("wv,vcijk->cwijk", matrix, slopes).flatten(0, 1)
-    return torch.cat([features, world, moving.weight[None]])[None]
+    """Stack features, their derivatives along i, j, k (per voxel), and the weight."""
+    shape = moving.weight.shape
+    stacked = moving.features.new_empty((1, 4 * channels + 1, *shape))
+    stacked[0, :channels] = moving.features[:channels]
+    slopes = stacked[0, channels:-1].view(channels, 3, *shape)
+    for axis, slope in enumerate(torch.gradient(moving.features[:channels], dim=(1, 2, 3))):
+        slopes[:, axis] = slope
+    stacked[0, -1] = moving.weight
+    return stacked

@@ -223,6 +223,8 @@ def _resampler(
 def _gaussian(targets: Tensor, sources: Tensor, sigma: float) -> Tensor:
     """Return Gaussian weights (targets, sources), each row of sum 1."""
     weights = torch.exp(-0.5 * ((targets[:, None] - sources[None]) / sigma).square())
+    # Denormal numbers make matrix products up to 30 times slower.
+    weights = torch.where(weights > 1e-10, weights, 0.0)
     return weights / weights.sum(1, keepdim=True)
 
 
