@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, field
+from dataclasses import MISSING, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -261,13 +261,13 @@ class Config:
         shown="all available",
     )
     omp_nthreads: int = _setting(
-        "threads per process",
+        "threads per process, 0 for the default",
         _PERFORMANCE,
         default=0,
         metavar="N",
-        least=1,
-        shown=f"nprocs, at most {MAX_OMP_NTHREADS}; 1 with --mode optimize, whose last digits "
-        "depend on it",
+        least=0,
+        shown="nprocs divided by the number of scans processed at once, at most "
+        f"{MAX_OMP_NTHREADS}; 1 with --mode optimize, whose last digits depend on it",
     )
     mem_gb: float = _setting(
         "total memory in GB",
@@ -374,9 +374,17 @@ class Config:
         """Whether labels, resampled images and figures are made."""
         return self.processing_level == "full"
 
-    def __post_init__(self) -> None:
-        if not self.omp_nthreads:
-            # The result of `optimize` depends on the number of threads: keep it independent of
-            # the number of CPUs.
-            threads = min(self.nprocs, MAX_OMP_NTHREADS) if MODES[self.mode].trained else 1
-            object.__setattr__(self, "omp_nthreads", threads)
+    def with_threads(self, scans_at_once: int = 1) -> Config:
+        """Return the settings with a number of threads per process, unless it is given.
+
+        Parameters
+        ----------
+        scans_at_once : int
+            Number of scans that share the CPUs.
+        """
+        if self.omp_nthreads:
+            return self
+        # The result of `optimize` depends on the number of threads: keep it independent of the
+        # number of CPUs.
+        threads = self.nprocs // scans_at_once if MODES[self.mode].trained else 1
+        return replace(self, omp_nthreads=max(1, min(threads, MAX_OMP_NTHREADS)))

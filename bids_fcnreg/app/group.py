@@ -44,7 +44,7 @@ def run(config: Config, console: Console) -> int:
     """
     scans = preflight.read_input_dataset(config, console)
     if config.group_task == "report":
-        return report(config, scans, console)
+        return report(config.with_threads(), scans, console)
     # These import PyTorch, which takes seconds.
     if config.group_task == "template":
         from bids_fcnreg.app.study_template import make_template

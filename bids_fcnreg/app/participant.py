@@ -37,6 +37,7 @@ from bids_fcnreg.io.nifti import orientation_warning
 from bids_fcnreg.preprocessing.lesions import lesion_position_warning, lesion_value_warning
 from bids_fcnreg.qc.verdict import UNUSABLE
 from bids_fcnreg.workflows.base import group_scans, workflow_labels
+from bids_fcnreg.workflows.resources import scans_at_once
 
 DONE, SUBJECT_FAILED = 0, 1
 
@@ -71,6 +72,7 @@ def run(config: Config, console: Console) -> int:
         list_planned(config, scans, templates, atlases, unusable, console)
         return DONE
     report_replaced(config, scans, templates, atlases, unusable, console)
+    config = config.with_threads(scans_at_once(config, len(scans) - len(unusable), templates))
     run_dir = preflight.make_directories(config)
     people = {f"sub-{scan.participant}" for scan in scans}
     preflight.remove_stale_files(config, *(config.output_dir / person for person in people))

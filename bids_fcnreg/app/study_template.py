@@ -30,6 +30,7 @@ from bids_fcnreg.study.figures import draw_iterations
 from bids_fcnreg.study.statistics import overlap
 from bids_fcnreg.study.template import describe_template
 from bids_fcnreg.workflows.group_report import DIRECTORY
+from bids_fcnreg.workflows.resources import scans_at_once
 from bids_fcnreg.workflows.study_template import (
     START,
     Estimate,
@@ -77,8 +78,8 @@ def make_template(config: Config, scans: Sequence[Scan], console: Console) -> in
     anchor = resolve_template(config.templates[0])
     _check_name(config, {anchor.name, BUILTIN})
     preflight.check_device(config)
+    config = config.with_threads(scans_at_once(config, len(members), [anchor]))
     run_dir = preflight.make_directories(config)
-
     log_file = configure(config, run_dir)
     with preflight.locked_directories(config, [f"the template {config.template_name}"], console):
         left_out = _make(config, anchor, members, run_dir, log_file, console)

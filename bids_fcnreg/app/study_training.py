@@ -78,7 +78,7 @@ def _trained(
     config: Config, scans: Sequence[Scan], device: torch.device, console: Console
 ) -> Path:
     """Train the network; return the file of the weights, in the work directory."""
-    torch.set_num_threads(config.omp_nthreads)
+    torch.set_num_threads(config.with_threads().omp_nthreads)
     brains = preprocessed_brains(config, scans)
     template = resolve_template(config.templates[0])
     network, start = _network(config)

@@ -14,10 +14,9 @@ from typing import Any
 _PRELOADED = [
     "bids_fcnreg.execution.plugin",
     "bids_fcnreg.workflows.base",
-    "torch",
-    "numba",
-    "matplotlib.figure",
-    "scipy.ndimage",
+    "bids_fcnreg.figures.deformation",
+    "bids_fcnreg.io.itk",
+    "bids_fcnreg.fcn.cpu.preload",
 ]
 
 

@@ -128,16 +128,18 @@ def _optimize_level(
     """Optimize a deformation at one resolution."""
     level, deformation = level.to(device), deformation.to(device).on_grid(level.grid)
     ascent = _Ascent(level, deformation, number, settings)
+    del deformation  # its memory: the ascent has a copy
+    steps = settings.steps[number]
     history: list[float] = []
-    best = deformation
-    for step in range(settings.steps[number]):
+    best: MidpointDeformation | None = None
+    for step in range(steps):
         similarity = ascent.add_forces()
         if step % INTERVAL == 0:
             history.append(float(similarity))
-            if history[-1] >= max(history):
+            # The last steps may lower the similarity; a copy takes memory.
+            if steps > settings.patience and history[-1] >= max(history):
                 best = ascent.deformation()
-            if _stalled(history, settings):
-                # The last steps may have lowered the similarity.
+            if best is not None and _stalled(history, settings):
                 return best.tapered()
         ascent.update()
     return ascent.deformation().tapered()
@@ -232,13 +234,18 @@ def _flatness_map(images: Tensor, weight: Tensor, flatness: float) -> Tensor:
     -------
     Tensor (1, 1, i, j, k)
     """
-    slopes = torch.cat(torch.gradient(images[:, :1], dim=(2, 3, 4)), dim=1)
-    slopes = slopes.square().sum(dim=1, keepdim=True) * (weight > 0)
-    first, second = (gaussian(each, 1.5) for each in slopes.split(1))
-    structure = (first * second).sqrt()
-    inside = torch.where(weight > 0, structure, torch.nan)[..., ::2, ::2, ::2]
+    brain = weight > 0
+    structure = torch.ones_like(weight)
+    for image in images[:, :1].split(1):
+        squares = torch.zeros_like(weight)
+        for axis in (2, 3, 4):
+            (slope,) = torch.gradient(image, dim=axis)
+            squares.addcmul_(slope, slope)
+        structure *= gaussian(squares.mul_(brain), 1.5)
+    structure.sqrt_()
+    inside = torch.where(brain, structure, torch.nan)[..., ::2, ::2, ::2]
     half = flatness * inside.nanmedian().nan_to_num().clamp(min=1e-12)
-    return half / (half + structure)
+    return half / structure.add_(half)
 
 
 def _stalled(history: list[float], settings: Refinement) -> bool:

@@ -7,6 +7,7 @@ million of a scan, and rounded up by a third or more.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,8 @@ import numpy as np
 from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 
+from bids_fcnreg.bids.templates import Template
+from bids_fcnreg.config import Config
 from bids_fcnreg.fcn.modes import MODES
 from bids_fcnreg.io.spatial_image import open_image
 
@@ -74,6 +77,18 @@ PROPAGATE, DRAW = Demand(75, 0.5, base_gb=0.75), Demand(40, 0.4, base_seconds=5)
 def register_of(mode: str) -> Demand:
     """Return the resources of a registration on a CPU, by voxels of the template."""
     return Demand(360, MODES[mode].seconds_per_million, base_seconds=7)
+
+
+def scans_at_once(config: Config, scans: int, templates: Sequence[Template]) -> int:
+    """Return how many scans are registered at once, with the CPUs and the memory of a run.
+
+    A thread for each scan uses the CPUs better than several for each of fewer scans.
+    """
+    if config.low_mem or config.plugin_file is not None:
+        return 1
+    voxels = max(voxels_of(template.t1w) for template in templates)
+    fitting = int(config.mem_gb // register_of(config.mode).memory_gb(voxels))
+    return max(1, min(scans, config.nprocs, fitting))
 
 
 def average_of(runs: int) -> Demand:

@@ -111,7 +111,7 @@ class AnatomyFCN(nn.Module):
         -------
         Tensor (n, structures)
         """
-        precision = convolution_dtype(image, self.multiple)
+        precision = convolution_dtype(image.device, image.shape[2:], self.multiple)
         with torch.autocast(image.device.type, precision, enabled=precision != torch.float32):
             fine, coarse = self._features(image.contiguous(memory_format=torch.channels_last_3d))
         if voxels is not None:

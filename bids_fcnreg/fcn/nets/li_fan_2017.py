@@ -76,7 +76,7 @@ class FCN2017(nn.Module):
         """
         multiple = 2 ** (self.levels - 1)
         images = pad_to_multiple(torch.cat([fixed, moving], dim=1), multiple)
-        precision = convolution_dtype(images, multiple)
+        precision = convolution_dtype(images.device, images.shape[2:], multiple)
         with torch.autocast(images.device.type, precision, enabled=precision != torch.float32):
             found = self._displacements(images.contiguous(memory_format=torch.channels_last_3d))
         i, j, k = fixed.shape[2:]
@@ -144,18 +144,19 @@ def pad_to_multiple(data: Tensor, multiple: int) -> Tensor:
     return nnf.pad(data, padding)
 
 
-def convolution_dtype(images: Tensor, multiple: int) -> torch.dtype:
+def convolution_dtype(device: torch.device, sizes: Sequence[int], multiple: int) -> torch.dtype:
     """Return the dtype of a network's convolutions: bfloat16 where the device supports it.
 
     Parameters
     ----------
-    images : Tensor (batch, channels, i, j, k)
-        Input of the network.
+    device : torch.device
+        Where the network is.
+    sizes : sequence of 3 int
+        Of its input images, in voxels.
     multiple : int
         Downsampling factor of the network's coarsest resolution.
     """
-    device = images.device
-    if min(images.shape[2:]) < 3 * multiple:
+    if min(sizes) < 3 * multiple:
         return torch.float32  # gradients in bfloat16 are wrong for 2 voxels (torch 2.13, CPU)
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)

@@ -79,24 +79,42 @@ class VelocityFCN(nn.Module):
     def forward(self, fixed: Tensor, moving: Tensor, force: Tensor) -> Tensor:
         """Compute the velocity that moves the moving image's points towards the fixed image.
 
+        It changes its sign when the images are exchanged.
+
         Parameters
         ----------
-        fixed, moving : Tensor (batch, 1, i, j, k)
-            Intensities of about 0 to 1; sizes divide by `multiple`.
-        force : Tensor (batch, 3, i, j, k)
+        fixed, moving : Tensor (1, 1, i, j, k)
+            Intensities of about 0 to 1.
+        force : Tensor (1, 3, i, j, k)
             Direction in which the similarity of the images increases.
 
         Returns
         -------
-        Tensor (batch, 3, i/2, j/2, k/2)
-            In its own voxels per unit time.
+        Tensor (1, 3, i/2, j/2, k/2)
+            In its own voxels per unit time; for sizes rounded up to divide by `multiple`.
         """
-        images = torch.cat([fixed, moving, force], dim=1)
-        precision = convolution_dtype(images, self.multiple)
-        with torch.autocast(images.device.type, precision, enabled=precision != torch.float32):
-            features = self._features(images.contiguous(memory_format=torch.channels_last_3d))
-            velocity = self.regression(features).float().contiguous()
-        return velocity + self.gain * nnf.avg_pool3d(force, 2)
+        images = self._both_ways(fixed, moving, force)
+        with torch.autocast(images.device.type, images.dtype, images.dtype != torch.float32):
+            velocities = self.regression(self._features(images)).float()
+        velocity = (velocities[:1] - velocities[1:]).contiguous() / 2
+        return velocity + self.gain * nnf.avg_pool3d(pad_to_multiple(force, self.multiple), 2)
+
+    def _both_ways(self, fixed: Tensor, moving: Tensor, force: Tensor) -> Tensor:
+        """Return the input (2, 5, i, j, k) of the convolutions, for either image as the fixed."""
+        i, j, k = fixed.shape[2:]
+        sizes = [size + -size % self.multiple for size in (i, j, k)]
+        images = torch.empty(
+            (2, 5, *sizes),
+            dtype=convolution_dtype(fixed.device, sizes, self.multiple),
+            device=fixed.device,
+            memory_format=torch.channels_last_3d,
+        ).zero_()
+        for way, channels in zip(
+            images, ((fixed, moving, force), (moving, fixed, -force)), strict=True
+        ):
+            for target, source in zip(way.split([1, 1, 3]), channels, strict=True):
+                target[:, :i, :j, :k] = source[0]
+        return images
 
     def _features(self, images: Tensor) -> Tensor:
         """Compute features (batch, width, i/2, j/2, k/2) of the input."""
@@ -254,14 +272,7 @@ class DiffeomorphicFCN(nn.Module):
             if pair.exclude is not None:  # equal intensities exert no force
                 moving = torch.lerp(moving, fixed, warp(pair.exclude, deformation.to_moving))
             force = _force_direction(fixed, moving, pair.weight)
-            fixed, moving, force = (
-                pad_to_multiple(data, network.multiple) for data in (fixed, moving, force)
-            )
-        both = network(
-            torch.cat([fixed, moving]), torch.cat([moving, fixed]), torch.cat([force, -force])
-        )
-        velocity = (both[:1] - both[1:]) / 2
-        return gaussian(velocity, VELOCITY_SIGMA)
+        return gaussian(network(fixed, moving, force), VELOCITY_SIGMA)
 
 
 def _force_direction(fixed: Tensor, moving: Tensor, weight: Tensor) -> Tensor:

@@ -183,10 +183,17 @@ def make_inverse_consistent(
     return forward, inverse
 
 
-def _smooth_at(region: Tensor, displacement: Tensor, sigma: float = 1.0) -> Tensor:
-    """Smooth a displacement by `sigma` voxels in and near a region (1, 1, i, j, k), bool."""
-    near = gaussian(dilate(region.float(), 2), 1.0)
-    return torch.lerp(displacement, gaussian(displacement, sigma), near)
+def _smooth_at(voxels: Tensor, displacement: Tensor, sigma: float = 1.0) -> Tensor:
+    """Smooth a displacement by `sigma` voxels at and near voxels (1, 1, i, j, k), bool."""
+    index = voxels[0, 0].nonzero()
+    reach = 5 + int(np.ceil(3 * sigma))  # of the share below, and of the smoothing
+    low = (index.amin(dim=0) - reach).clamp(min=0).tolist()
+    high = (index.amax(dim=0) + reach + 1).tolist()
+    box = (..., *map(slice, low, high))
+    share = gaussian(dilate(voxels[box].float(), 2), 1.0)
+    smoothed = displacement.clone()
+    smoothed[box] = torch.lerp(displacement[box], gaussian(displacement[box], sigma), share)
+    return smoothed
 
 
 def border_taper(like: Tensor, width: int) -> Tensor:
