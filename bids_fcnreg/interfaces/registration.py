@@ -165,8 +165,13 @@ class ToTemplate(SimpleInterface):
             grid_of(reference),
         )
         space = template_code(reference)
-        outputs = (("preproc_std", "float32"), ("mask_std", "uint8"), ("log_jacobian", "float32"))
-        for (name, dtype), one in zip(outputs, made, strict=True):
-            path = image.write(Path(runtime.cwd) / f"{name}.nii.gz", one, dtype, space)
+        outputs = (
+            ("preproc_std", "float32", None),
+            ("mask_std", "uint8", None),
+            # Further decimal places are insignificant and do not compress.
+            ("log_jacobian", "int16", 0.001),
+        )
+        for (name, dtype, step), one in zip(outputs, made, strict=True):
+            path = image.write(Path(runtime.cwd) / f"{name}.nii.gz", one, dtype, space, step)
             self._results[name] = str(path)
         return runtime

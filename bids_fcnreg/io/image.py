@@ -25,7 +25,9 @@ def read(source: nifti.ImageSource, role: str = "image") -> Image:
     return to_image(nifti.load(source, role=role))
 
 
-def to_nifti(image: Image, dtype: str = "float32", space: Codes = SCANNER) -> nib.Nifti1Image:
+def to_nifti(
+    image: Image, dtype: str = "float32", space: Codes = SCANNER, step: float | None = None
+) -> nib.Nifti1Image:
     """Convert an `Image` of one channel to NIfTI.
 
     Parameters
@@ -36,16 +38,24 @@ def to_nifti(image: Image, dtype: str = "float32", space: Codes = SCANNER) -> ni
         Data type on disk; values are rounded for integers.
     space : int or (int, int)
         NIfTI codes of sform and qform: `SCANNER` (1), `TEMPLATE` (4), or those of `codes_of`.
+    step : float, optional
+        Unit of integers on disk, by default 1: the header's slope.
     """
     data = image.data[0, 0].detach().cpu().numpy()
     if np.issubdtype(np.dtype(dtype), np.integer):
-        data = np.rint(data)
+        data = np.rint(data / (step or 1))
     made = nib.Nifti1Image(data.astype(dtype), image.grid.affine)
+    if step is not None:
+        made.header.set_slope_inter(step, 0)
     return set_codes(made, space)
 
 
 def write(
-    path: str | os.PathLike[str], image: Image, dtype: str = "float32", space: Codes = SCANNER
+    path: str | os.PathLike[str],
+    image: Image,
+    dtype: str = "float32",
+    space: Codes = SCANNER,
+    step: float | None = None,
 ) -> Path:
     """Write an `Image` as NIfTI; see `to_nifti` and `nifti.write`."""
-    return nifti.write(path, to_nifti(image, dtype, space))
+    return nifti.write(path, to_nifti(image, dtype, space, step))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import nibabel as nib
 import numpy as np
+import pytest
+import torch
 
+from bids_fcnreg.fcn.spatial.grid import Grid, Image
 from bids_fcnreg.io import image
 from bids_fcnreg.io.orientation import TEMPLATE
 
@@ -42,3 +45,14 @@ def test_labels_are_rounded_not_cut(tmp_path):
     written = nib.load(image.write(tmp_path / "y.nii", read, dtype="int16"))
     assert written.get_data_dtype() == np.int16
     np.testing.assert_array_equal(np.asarray(written.dataobj), VALUES)
+
+
+@pytest.mark.parametrize("step", [0.001, 0.25])
+def test_integers_are_multiples_of_a_step(tmp_path, step):
+    values = 3 * torch.randn(1, 1, 5, 6, 7, generator=torch.Generator().manual_seed(0))
+    whole = Image(values, Grid((5, 6, 7), np.eye(4)))
+    path = image.write(tmp_path / "x.nii.gz", whole, "int16", step=step)
+    read = nib.load(path)
+    assert read.get_data_dtype() == np.int16
+    np.testing.assert_allclose(read.get_fdata(), values[0, 0], atol=0.501 * step)
+    np.testing.assert_allclose(image.read(path).data, values, atol=0.501 * step)

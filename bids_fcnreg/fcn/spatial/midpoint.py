@@ -189,10 +189,12 @@ def _smooth_at(voxels: Tensor, displacement: Tensor, sigma: float = 1.0) -> Tens
     reach = 5 + int(np.ceil(3 * sigma))  # of the share below, and of the smoothing
     low = (index.amin(dim=0) - reach).clamp(min=0).tolist()
     high = (index.amax(dim=0) + reach + 1).tolist()
-    box = (..., *map(slice, low, high))
-    share = gaussian(dilate(voxels[box].float(), 2), 1.0)
+    i, j, k = map(slice, low, high)
+    share = gaussian(dilate(voxels[..., i, j, k].float(), 2), 1.0)
     smoothed = displacement.clone()
-    smoothed[box] = torch.lerp(displacement[box], gaussian(displacement[box], sigma), share)
+    smoothed[..., i, j, k] = torch.lerp(
+        displacement[..., i, j, k], gaussian(displacement[..., i, j, k], sigma), share
+    )
     return smoothed
 
 

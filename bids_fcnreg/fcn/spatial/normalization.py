@@ -32,6 +32,5 @@ def normalize(
     return (
         whole.resample(image, grid),
         whole.resample(mask, grid, interpolation="label"),
-        # Further decimal places are insignificant and do not compress.
-        Image((1000 * log_jacobian).round() / 1000, grid),
+        Image(log_jacobian, grid),
     )
