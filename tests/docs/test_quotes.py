@@ -97,7 +97,7 @@ class Source:
 
     def __init__(self, texts: Iterable[str]) -> None:
         self._templates = [tokens(text) for text in texts]
-        self._words = [frozenset(_words(template)) for template in self._templates]
+        self._words = [_words(template) for template in self._templates]
         self._known: dict[tuple[Token, ...], int] = {}
 
     def prints(self, quote: str) -> bool:
@@ -113,9 +113,9 @@ class Source:
             fitting = [
                 (template, words)
                 for template, words in zip(self._templates, self._words, strict=True)
-                if _may_fit(quote, frozenset(wanted), words)
+                if _may_fit(quote, wanted, words)
             ]
-            fitting.sort(key=lambda one: -len(one[1] & set(wanted)))
+            fitting.sort(key=lambda one: -len(set(one[1]) & set(wanted)))
             counts = (self._aligned(quote, template) for template, _ in fitting)
             self._known[quote] = next((count for count in counts if count >= least), 0)
         return self._known[quote]
@@ -159,11 +159,13 @@ def _may_be_inner(quote: tuple[Token, ...], start: int, end: int) -> bool:
     return (begins and ends) or not _words(quote[end:])
 
 
-def _may_fit(quote: tuple[Token, ...], wanted: frozenset[str], words: frozenset[str]) -> bool:
+def _may_fit(quote: tuple[Token, ...], wanted: list[str], words: list[str]) -> bool:
     """Whether a template with these words may be one of a quote with those that are wanted."""
     if any(token.text == "…" for token in quote):
-        return 4 * len(words & wanted) >= len(wanted) or words < wanted
-    return bool(words) and words <= wanted
+        shared, distinct = set(words) & set(wanted), set(wanted)
+        return 4 * len(shared) >= len(distinct) or set(words) < distinct
+    remaining = iter(wanted)
+    return bool(words) and all(word in remaining for word in words)  # in this order
 
 
 def _words(text: tuple[Token, ...]) -> list[str]:
