@@ -34,13 +34,14 @@ def write_brain(t1w: Path, mask: Path, path: Path) -> bool:
         raise InputError(
             f"The brain mask {mask} is not on the grid of {t1w} (they {difference}). Resample it."
         )
-    inside, values = brain.get_fdata() > 0.5, source.get_fdata()
-    if not values[inside].any():
+    inside, values = brain.get_fdata(dtype=np.float32) > 0.5, source.get_fdata(dtype=np.float32)
+    nonzero = values != 0
+    if not (nonzero & inside).any():
         raise InputError(
             f"The brain mask {mask} has no voxel above 0.5 where {t1w} is not zero. Save it with "
             "1 in the brain and 0 elsewhere."
         )
-    if not values[~inside].any():
+    if not (nonzero & ~inside).any():
         return False
     write(path, like(source, values * inside, "float32"))
     return True

@@ -26,8 +26,8 @@ from bids_fcnreg.fcn.nets.anatomy import AnatomyFCN, normalize_intensities, segm
 from bids_fcnreg.fcn.nets.checkpoint import load, save
 from bids_fcnreg.training.simulation import LabelMap, simulate
 
-#: Background voxels in the sample of the loss: one in so many.
-BACKGROUND_STRIDE = 6
+#: Voxels of structures and of the background in the sample of the loss: one in so many.
+STRIDE, BACKGROUND_STRIDE = 2, 12
 
 #: Weight of the past in the moving average of the weights.
 AVERAGING = 0.999
@@ -142,13 +142,16 @@ def train(
 def _loss(
     network: AnatomyFCN, image: np.ndarray, channels: np.ndarray, rng: np.random.Generator
 ) -> Tensor:
-    """Compute the loss on the head's structures and a regular sample of the background."""
+    """Compute the loss on a sample of the voxels of structures and background."""
     target = torch.from_numpy(channels).flatten().long()
-    sampled = torch.zeros_like(target, dtype=torch.bool)
-    sampled[int(rng.integers(BACKGROUND_STRIDE)) :: BACKGROUND_STRIDE] = True
-    voxels = (sampled | (target > 0)).nonzero()[:, 0]
+    voxels = torch.cat(
+        [
+            part.nonzero()[int(rng.integers(stride)) :: stride, 0]
+            for part, stride in ((target > 0, STRIDE), (target == 0, BACKGROUND_STRIDE))
+        ]
+    )
     target = target[voxels]
-    weight = torch.where(target > 0, 1.0, float(BACKGROUND_STRIDE))
+    weight = torch.where(target > 0, float(STRIDE), float(BACKGROUND_STRIDE))
     logits = network(normalize_intensities(torch.from_numpy(image)[None, None]), voxels)
     return segmentation_loss(logits, target, weight)
 

@@ -169,18 +169,22 @@ def normalize_intensities(image: Tensor) -> Tensor:
     Tensor (1, 1, i, j, k)
         A constant background becomes 0.
     """
-    sample = image.flatten()[::3]
+    sample = image.flatten()
+    sample = sample[:: max(1, sample.numel() // SAMPLE)]
     background = sample.mode().values
     if (sample == background).float().mean() < 0.05:
         background = torch.full_like(background, torch.nan)
     foreground = sample[sample != background]
     if foreground.numel() < 100:
         return torch.zeros_like(image)
-    low, high = torch.quantile(foreground[:: max(1, foreground.numel() // 200_000)], _PERCENTILES)
+    low, high = torch.quantile(foreground, _PERCENTILES)
     low = torch.minimum(low, high - 1e-6 * high.abs().clamp(min=1e-6))
     scaled = ((image - low) / (high - low)).clamp(-0.2, 1.5)
     return torch.where(image == background, torch.zeros_like(scaled), scaled)
 
+
+#: Intensities are normalized by about this number of voxels.
+SAMPLE = 100_000
 
 _PERCENTILES = torch.tensor([0.01, 0.99])
 
