@@ -156,7 +156,9 @@ def _deform(
             network = NETWORKS[options.network]().to(device)
             return optimize(network, pair.to(device), RECIPES[options.network])
         trained, quality.weights = load(options.model or packaged_weights(options.network))
-        return trained.to(device).deform(pair.to(device))
+        trained = trained.to(device)
+        predict = trained.start if options.mode.refines else trained.deform
+        return predict(pair.to(device))
 
     with quality.timed("network"):
         deformation = with_fallback(run_network, device, "the network").to(device)

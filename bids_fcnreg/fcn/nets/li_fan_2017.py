@@ -137,6 +137,10 @@ class FCN2017(nn.Module):
             displacement = self(pair.fixed, pair.moving)[0]
         return MidpointDeformation.one_sided(Displacement(pair.grid, displacement))
 
+    def start(self, pair: Pair) -> MidpointDeformation:
+        """Predict a deformation to be refined: that of `deform`."""
+        return self.deform(pair)
+
 
 def pad_to_multiple(data: Tensor, multiple: int) -> Tensor:
     """Append zeros to (batch, channels, i, j, k) until each size divides by `multiple`."""

@@ -223,6 +223,14 @@ class DiffeomorphicFCN(nn.Module):
         assert deformation is not None  # there is a level, and a pass through it
         return deformation
 
+    def start(self, pair: Pair) -> MidpointDeformation:
+        """Predict a deformation to be refined: as `deform`, without levels that are untrained.
+
+        With the weights of coarser levels they improve little what a refinement improves more.
+        """
+        trained = [level for level in range(len(self.levels)) if not self.is_untrained(level)]
+        return self.deform(pair, trained[-1] + 1)
+
     def descend(
         self, level: int, pair: Pair, start: MidpointDeformation | None
     ) -> Iterator[MidpointDeformation]:

@@ -105,3 +105,12 @@ def test_excluded_voxels_do_not_change_the_cost(pair):
     network = small(spacings=(1.0,), passes=(2,))
     cost = network.cost(everything, replace(OBJECTIVE, strength=0.0), 0)
     assert float(cost.detach()) == 0
+
+
+def test_a_refinement_starts_without_levels_that_are_untrained(pair):
+    network = randomised()
+    whole, coarse = network.deform(pair), network.deform(pair, 1)
+    assert torch.equal(network.start(pair).to_moving, whole.to_moving)
+    network.initialize_stage(1)  # as before its training
+    assert torch.equal(network.start(pair).to_moving, coarse.to_moving)
+    assert network.deform(pair).grid.shape != coarse.grid.shape
