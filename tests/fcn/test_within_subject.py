@@ -107,7 +107,7 @@ def test_the_order_of_sessions_does_not_matter(sessions, within):
     start = truths[0].map(middle())
     found = within.forward[2].map(within.inverse[0].map(start))
     other = turned.forward[0].map(turned.inverse[2].map(start))
-    assert (found - other).norm(dim=-1).median() < 0.1 * SPACING
+    assert (found - other).norm(dim=-1).median() < 0.15 * SPACING
 
 
 def test_volumes_between_sessions(sessions, within):
