@@ -290,7 +290,9 @@ def share(options: argparse.Namespace) -> None:
     ]
     print("similarity of each brain to the others:", np.sort(similarities).round(3))
     shared = mean_pattern(differences).astype(np.float16)
-    np.savez_compressed(DATA / "asymmetry.npz", pattern=shared, likeness=np.float32(similarities))
+    np.savez_compressed(
+        DATA / "asymmetry.npz", pattern=shared, similarities=np.float32(similarities)
+    )
 
 
 def fit(options: argparse.Namespace) -> None:
@@ -330,7 +332,7 @@ def _asymmetry_bounds(right: list[dict]) -> dict[str, float]:
     Mirrored brains have the opposite sign. The bound for doubtful is a quarter of the way from 0
     to them; there is no bound for failed, because a single brain may be atypical.
     """
-    similarities = np.load(DATA / "asymmetry.npz")["likeness"]
+    similarities = np.load(DATA / "asymmetry.npz")["similarities"]
     low, high = np.percentile([row["asymmetry"] for row in right], [5, 95])
     found = {"low": low, "high": high, "doubtful": -np.median(similarities) / 4}
     return {name: round(float(value), 4) for name, value in found.items()}

@@ -69,7 +69,7 @@ def test_training_lowers_the_cost_of_held_out_pairs(pairs):
 
 @pytest.mark.parametrize("trained", [False, True])
 def test_a_level_that_was_never_trained_follows_the_coarser_one(pairs, trained):
-    """Fine-tuning goes on with the weights of a level of its own, and renews a copy."""
+    """Fine-tuning continues the weights of a level of its own, and renews a copy."""
     network = diffeomorphic()
     if not trained:
         network.initialize_stage(1)

@@ -20,7 +20,7 @@ def written(folder, name, values):
 
 @pytest.fixture
 def cohort(tmp_path):
-    """Nine alike brains (a ball of texture), the last one cut in half."""
+    """Nine similar brains (a ball of texture), the last one cut in half."""
     rng = np.random.default_rng(0)
     place = np.stack(np.meshgrid(*[np.arange(16)] * 3, indexing="ij")) - 7.5
     ball = np.linalg.norm(place, axis=0) < 6
