@@ -211,7 +211,7 @@ def like(reference: nib.Nifti1Image, data: np.ndarray, dtype: str = "float32") -
     return set_codes(made, template_code(reference))
 
 
-def write(path: str | os.PathLike[str], image: nib.Nifti1Image, dtype: str | None = None) -> Path:
+def write(path: str | os.PathLike[str], image: nib.Nifti1Image) -> Path:
     """Write an image atomically; equal images give equal bytes.
 
     Parameters
@@ -220,17 +220,12 @@ def write(path: str | os.PathLike[str], image: nib.Nifti1Image, dtype: str | Non
         ``.nii`` or ``.nii.gz``; its directory is created.
     image : nibabel.Nifti1Image
         Image to write.
-    dtype : str, optional
-        Data type on disk; by default unchanged.
 
     Returns
     -------
     pathlib.Path
     """
     path = Path(path)
-    if dtype is not None:
-        data = np.asanyarray(image.dataobj).astype(dtype)
-        image = nib.Nifti1Image(data, image.affine, image.header, dtype=dtype)
     payload = image.to_bytes()
     if path.name.endswith(".gz"):
         payload = igzip.compress(payload, compresslevel=2, mtime=0)
