@@ -25,9 +25,7 @@ def read(source: nifti.ImageSource, role: str = "image") -> Image:
     return to_image(nifti.load(source, role=role))
 
 
-def to_nifti(
-    image: Image, dtype: str = "float32", space: Codes = SCANNER, step: float | None = None
-) -> nib.Nifti1Image:
+def to_nifti(image: Image, dtype: str = "float32", space: Codes = SCANNER) -> nib.Nifti1Image:
     """Convert an `Image` of one channel to NIfTI.
 
     Parameters
@@ -38,15 +36,11 @@ def to_nifti(
         Data type on disk; values are rounded for integers.
     space : int or (int, int)
         NIfTI codes of sform and qform: `SCANNER` (1), `TEMPLATE` (4), or those of `codes_of`.
-    step : float, optional
-        Unit of integers on disk, by default 1: the header's slope.
     """
     data = image.data[0, 0].detach().cpu().numpy()
     if np.issubdtype(np.dtype(dtype), np.integer):
-        data = np.rint(data / (step or 1))
+        data = np.rint(data)
     made = nib.Nifti1Image(data.astype(dtype), image.grid.affine)
-    if step is not None:
-        made.header.set_slope_inter(step, 0)
     return set_codes(made, space)
 
 
@@ -57,5 +51,12 @@ def write(
     space: Codes = SCANNER,
     step: float | None = None,
 ) -> Path:
-    """Write an `Image` as NIfTI; see `to_nifti` and `nifti.write`."""
-    return nifti.write(path, to_nifti(image, dtype, space, step))
+    """Write an `Image` as NIfTI; see `to_nifti` and `nifti.write`.
+
+    With an integer `dtype`, values may be multiples of `step`, the slope of the header.
+    """
+    if step is None:
+        return nifti.write(path, to_nifti(image, dtype, space))
+    made = to_nifti(Image(image.data / step, image.grid), dtype, space)
+    made.header.set_slope_inter(step, 0)
+    return nifti.write(path, made)

@@ -16,11 +16,11 @@ from scipy.spatial.transform import Rotation
 
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.spatial.displacement import invert
-from bids_fcnreg.fcn.spatial.filters import gaussian
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
 from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform
 from bids_fcnreg.io import image
 from bids_fcnreg.io.itk import read_transform, write_transform
+from tests.smooth_fields import FIXED_GRID, smooth_displacement, smooth_noise
 
 MATRIX = np.array(
     [[1.1, 0.1, 0, 3.0], [-0.15, 0.95, 0.05, -2.0], [0.02, -0.03, 1.05, 1.5], [0, 0, 0, 1]]
@@ -32,24 +32,14 @@ SPACINGS = ((1.5, 1.5, 1.5), (1.0, 1.3, 2.0), (2.2, 0.9, 1.1))
 ROUNDING_MM = 1.1 * 3**0.5 * 2**-8
 
 
-def smooth_noise(shape: tuple[int, ...], sigma: float, seed: int) -> torch.Tensor:
-    noise = torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed))
-    smooth = gaussian(noise, sigma)
-    return smooth / smooth.abs().max()
-
-
 @pytest.fixture(scope="module")
 def fixed() -> Grid:
-    return Grid((40, 44, 36), np.array(
-        [[-1.5, 0, 0, 30.0], [0, 1.5, 0, -33.0], [0, 0, 1.6, -28.0], [0, 0, 0, 1]]
-    ))  # fmt: skip
+    return FIXED_GRID
 
 
 @pytest.fixture(scope="module")
-def displacement(fixed) -> Displacement:
-    window = torch.zeros(1, 1, *fixed.shape)
-    window[..., 10:-10, 10:-10, 10:-10] = 1
-    return Displacement(fixed, 4 * smooth_noise((3, *fixed.shape), 5, 0) * gaussian(window, 2.5))
+def displacement() -> Displacement:
+    return smooth_displacement()
 
 
 @pytest.fixture(scope="module")

@@ -81,7 +81,7 @@ class LevelPair:
         points = index.to(torch.float64) @ matrix[:3, :3].T + matrix[:3, 3]
         i, j, k = index.unbind(1)
         weight = fixed.weight[i, j, k]
-        known_object = float(total(fixed.weight * bright[0, 0]))
+        known_object = float(total((fixed.weight * bright[0, 0])[used]))
         return cls(
             points=torch.cat([points, torch.ones_like(points[:, :1])], 1).T.float().contiguous(),
             fixed=fixed.features[:channels, i, j, k],

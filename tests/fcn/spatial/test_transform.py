@@ -7,29 +7,19 @@ import pytest
 import torch
 
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.fcn.spatial.filters import gaussian
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
 from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform, change_grid
-
-
-def smooth_noise(shape: tuple[int, ...], sigma: float, seed: int) -> torch.Tensor:
-    noise = torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed))
-    smooth = gaussian(noise, sigma)
-    return smooth / smooth.abs().max()
+from tests.smooth_fields import FIXED_GRID, smooth_displacement
 
 
 @pytest.fixture(scope="module")
 def fixed() -> Grid:
-    return Grid((40, 44, 36), np.array(
-        [[-1.5, 0, 0, 30.0], [0, 1.5, 0, -33.0], [0, 0, 1.6, -28.0], [0, 0, 0, 1]]
-    ))  # fmt: skip
+    return FIXED_GRID
 
 
 @pytest.fixture(scope="module")
-def displacement(fixed) -> Displacement:
-    window = torch.zeros(1, 1, *fixed.shape)
-    window[..., 10:-10, 10:-10, 10:-10] = 1
-    return Displacement(fixed, 4 * smooth_noise((3, *fixed.shape), 5, 0) * gaussian(window, 2.5))
+def displacement() -> Displacement:
+    return smooth_displacement()
 
 
 def test_a_flat_transform_has_no_inverse():
