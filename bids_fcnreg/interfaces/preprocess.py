@@ -132,13 +132,14 @@ class NormalizeIntensity(SimpleInterface):
     output_spec = _NormalizeIntensityOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
+        from bids_fcnreg.preprocessing.intensity import INTENSITY_STEP as step
         from bids_fcnreg.preprocessing.intensity import normalize
 
         nifti, data, mask = _read_in_brain(self.inputs)
         data = normalize(data, mask)
-        self._results["out_file"] = _write_like(nifti, data, runtime, "preproc.nii.gz")
+        self._results["out_file"] = _write_like(nifti, data, runtime, "preproc.nii.gz", step)
         brain = np.where(mask, data, np.float32(0))
-        self._results["brain"] = _write_like(nifti, brain, runtime, "brain.nii.gz")
+        self._results["brain"] = _write_like(nifti, brain, runtime, "brain.nii.gz", step)
         return runtime
 
 
@@ -176,9 +177,15 @@ def _read_in_brain(inputs: _InBrainInputSpec) -> tuple[nib.Nifti1Image, np.ndarr
     return nifti, np.asanyarray(nifti.dataobj), mask
 
 
-def _write_like(nifti: nib.Nifti1Image, data: np.ndarray, runtime: Any, name: str) -> str:
+def _write_like(
+    nifti: nib.Nifti1Image,
+    data: np.ndarray,
+    runtime: Any,
+    name: str,
+    step: float | None = None,
+) -> str:
     """Write data with the geometry of an image to the node's directory; return the path."""
     header = nifti.header.copy()
     header.set_data_dtype(data.dtype)
     written = nib.Nifti1Image(data, nifti.affine, header)
-    return str(write(Path(runtime.cwd) / name, written))
+    return str(write(Path(runtime.cwd) / name, written, step))

@@ -21,6 +21,9 @@ from bids_fcnreg.io.orientation import codes_of, template_code
 from bids_fcnreg.io.spatial_image import open_image
 from bids_fcnreg.preprocessing.lesions import excluded_percent, is_empty
 
+#: The log-Jacobian is stored in multiples of this: volumes to 0.1 %.
+LOG_JACOBIAN_STEP = 2.0**-9
+
 
 class _RegisterInputSpec(ThreadsInputSpec):
     fixed = File(exists=True, mandatory=True, desc="brain of the template")
@@ -154,6 +157,7 @@ class ToTemplate(SimpleInterface):
         from bids_fcnreg.fcn.spatial.normalization import normalize
         from bids_fcnreg.io import image
         from bids_fcnreg.io.itk import read_transform
+        from bids_fcnreg.preprocessing.intensity import INTENSITY_STEP
 
         inputs = self.inputs
         set_threads(inputs.num_threads)
@@ -166,10 +170,9 @@ class ToTemplate(SimpleInterface):
         )
         space = template_code(reference)
         outputs = (
-            ("preproc_std", "float32", None),
+            ("preproc_std", "float32", INTENSITY_STEP),
             ("mask_std", "uint8", None),
-            # Further decimal places are insignificant and do not compress.
-            ("log_jacobian", "int16", 0.001),
+            ("log_jacobian", "float32", LOG_JACOBIAN_STEP),
         )
         for (name, dtype, step), one in zip(outputs, made, strict=True):
             path = image.write(Path(runtime.cwd) / f"{name}.nii.gz", one, dtype, space, step)

@@ -51,12 +51,5 @@ def write(
     space: Codes = SCANNER,
     step: float | None = None,
 ) -> Path:
-    """Write an `Image` as NIfTI; see `to_nifti` and `nifti.write`.
-
-    With an integer `dtype`, values may be multiples of `step`, the slope of the header.
-    """
-    if step is None:
-        return nifti.write(path, to_nifti(image, dtype, space))
-    made = to_nifti(Image(image.data / step, image.grid), dtype, space)
-    made.header.set_slope_inter(step, 0)
-    return nifti.write(path, made)
+    """Write an `Image` as NIfTI; see `to_nifti` and, for `step`, `nifti.write`."""
+    return nifti.write(path, to_nifti(image, dtype, space), step)

@@ -24,8 +24,11 @@ from bids_fcnreg.fcn.spatial.grid import Grid
 from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform, pad_to_cover
 from bids_fcnreg.io.itk_field import check_memory, is_field, read_field
 
-#: Displacements are rounded to this number of mm for compression, far below the accuracy.
-ROUNDING = 2.0**-7
+#: Largest error in mm of stored displacements, which are rounded for compression.
+ROUNDING_ERROR_MM = 0.01
+
+#: Displacements are rounded to multiples of the first, or of the second where the error is larger.
+_MULTIPLES = (2.0**-6, 2.0**-7)
 
 #: Values that are compressed at a time.
 CHUNK = 2**18
@@ -57,8 +60,8 @@ def write_transform(
 ) -> Path:
     """Write a transform as an ITK composite.
 
-    Displacements are rounded to 2^-7 mm (an error of at most 0.004 mm along each axis) and stored
-    compressed in single precision, which ITK reads. A displacement on a sheared grid is stored on
+    Displacements are rounded by at most `ROUNDING_ERROR_MM` and stored compressed in single
+    precision, which ITK reads. A displacement on a sheared grid is stored on
     an orthogonal one between two affines, an equivalent mapping.
 
     Parameters
@@ -145,8 +148,7 @@ def _write_displacement(part: h5py.Group, step: Displacement) -> None:
     part["TransformFixedParameters"] = np.concatenate(
         [np.array(step.grid.shape, float), affine[:3, 3], spacing, direction.ravel()]
     )
-    # Adding zero turns negative zeros into zeros, which compress better.
-    values = field.div_(ROUNDING).round_().mul_(ROUNDING).add_(0.0).numpy().ravel()
+    values = _rounded(field).numpy().ravel()
     length = min(values.size, CHUNK)
     dataset = part.create_dataset(
         "TransformParameters",
@@ -156,12 +158,31 @@ def _write_displacement(part: h5py.Group, step: Displacement) -> None:
         shuffle=True,
         compression="gzip",
     )
-    # Chunks are shuffled and compressed as HDF5 would do it, in a fraction of the time.
     for start in range(0, values.size, length):
         chunk = np.zeros(length, "<f4")
         chunk[: values.size - start] = values[start : start + length]
-        shuffled = chunk.view(np.uint8).reshape(-1, 4).T.tobytes()
-        dataset.id.write_direct_chunk((start,), isal_zlib.compress(shuffled, 1))
+        dataset.id.write_direct_chunk((start,), _compressed(chunk))
+
+
+def _rounded(field: torch.Tensor) -> torch.Tensor:
+    """Round vectors (…, 3), so that they compress better."""
+    coarse, fine = _MULTIPLES
+    rounded = (field / coarse).round_().mul_(coarse)
+    inexact = (rounded - field).square_().sum(dim=-1) > ROUNDING_ERROR_MM**2
+    rounded[inexact] = (field[inexact] / fine).round_() * fine
+    return rounded.add_(0.0)  # turns negative zeros into zeros
+
+
+def _compressed(values: np.ndarray) -> bytes:
+    """Shuffle and compress values as HDF5 would do it, faster and smaller.
+
+    The first bytes of all values, the second ones, … are compressed with codes of their own.
+    """
+    compressor = isal_zlib.compressobj(1)
+    parts = []
+    for place in values.view(np.uint8).reshape(len(values), -1).T:
+        parts += [compressor.compress(place.tobytes()), compressor.flush(isal_zlib.Z_SYNC_FLUSH)]
+    return b"".join([*parts, compressor.flush()])
 
 
 def _mapped(vectors: torch.Tensor, matrix: np.ndarray) -> torch.Tensor:

@@ -211,7 +211,7 @@ def like(reference: nib.Nifti1Image, data: np.ndarray, dtype: str = "float32") -
     return set_codes(made, template_code(reference))
 
 
-def write(path: str | os.PathLike[str], image: nib.Nifti1Image) -> Path:
+def write(path: str | os.PathLike[str], image: nib.Nifti1Image, step: float | None = None) -> Path:
     """Write an image atomically; equal images give equal bytes.
 
     Parameters
@@ -220,13 +220,29 @@ def write(path: str | os.PathLike[str], image: nib.Nifti1Image) -> Path:
         ``.nii`` or ``.nii.gz``; its directory is created.
     image : nibabel.Nifti1Image
         Image to write.
+    step : float, optional
+        Store multiples of it as 16-bit integers, unless values are too large for them.
 
     Returns
     -------
     pathlib.Path
     """
     path = Path(path)
+    if step is not None:
+        image = _in_steps(image, step)
     payload = image.to_bytes()
     if path.name.endswith(".gz"):
         payload = igzip.compress(payload, compresslevel=2, mtime=0)
     return write_bytes(path, payload)
+
+
+def _in_steps(image: nib.Nifti1Image, step: float) -> nib.Nifti1Image:
+    """Return an image of 16-bit integers with a slope of `step`; one beyond them is unchanged."""
+    steps = np.rint(np.asarray(image.dataobj) / step)
+    if np.abs(steps).max(initial=0) > np.iinfo(np.int16).max:
+        return image
+    header = image.header.copy()
+    header.set_data_dtype(np.int16)
+    made = nib.Nifti1Image(steps.astype(np.int16), image.affine, header)
+    made.header.set_slope_inter(step, 0)
+    return made

@@ -19,6 +19,9 @@ BIAS_ITERATIONS = (50, 50, 50)
 #: Normalized value of the bright intensity of a brain (`intensity_range`).
 ANCHOR_INTENSITY = 100.0
 
+#: Normalized images are stored as multiples of this, far below the noise of a scan.
+INTENSITY_STEP = 2.0**-6
+
 
 def make_positive(data: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Make intensities positive, for a multiplicative bias field.

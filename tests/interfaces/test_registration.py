@@ -177,7 +177,7 @@ def test_log_jacobian_of_an_affine_is_constant(folder, tmp_path):
     )
     values = nib.load(outputs.log_jacobian).get_fdata()
     assert values.shape == FIXED.shape
-    np.testing.assert_allclose(values, np.log(np.linalg.det(MATRIX[:3, :3])), atol=6e-4)
+    np.testing.assert_allclose(values, np.log(np.linalg.det(MATRIX[:3, :3])), atol=1e-3)
 
 
 def test_register_finds_a_known_affine(tmp_path):

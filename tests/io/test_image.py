@@ -47,12 +47,15 @@ def test_labels_are_rounded_not_cut(tmp_path):
     np.testing.assert_array_equal(np.asarray(written.dataobj), VALUES)
 
 
-@pytest.mark.parametrize("step", [0.001, 0.25])
-def test_integers_are_multiples_of_a_step(tmp_path, step):
+@pytest.mark.parametrize(
+    ("step", "dtype"), [(0.001, np.int16), (0.25, np.int16), (0.0001, np.float32)]
+)
+def test_values_are_stored_as_integers_that_are_large_enough(tmp_path, step, dtype):
     values = 3 * torch.randn(1, 1, 5, 6, 7, generator=torch.Generator().manual_seed(0))
+    values[0, 0, 0, 0, 0] = -20
     whole = Image(values, Grid((5, 6, 7), np.eye(4)))
-    path = image.write(tmp_path / "x.nii.gz", whole, "int16", step=step)
+    path = image.write(tmp_path / "x.nii.gz", whole, step=step)
     read = nib.load(path)
-    assert read.get_data_dtype() == np.int16
+    assert read.get_data_dtype() == dtype
     np.testing.assert_allclose(read.get_fdata(), values[0, 0], atol=0.501 * step)
     np.testing.assert_allclose(image.read(path).data, values, atol=0.501 * step)
