@@ -38,6 +38,7 @@ from bids_fcnreg.bids.templates import nilearn_map
 from bids_fcnreg.config import INTERPOLATIONS
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.foreground import non_background
+from bids_fcnreg.fcn.parallel import for_both
 from bids_fcnreg.fcn.register import register as register_images
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
 from bids_fcnreg.fcn.spatial.transform import MIN_JACOBIAN, Transform
@@ -165,7 +166,8 @@ def register(
     """
     given = {"fixed": fixed, "moving": moving}
     masks = {"fixed_mask": fixed_mask, "moving_mask": moving_mask}
-    images = {name: _image(one, f"{name} image") for name, one in given.items()}
+    read = for_both(_image, (fixed, moving), ("fixed image", "moving image"))
+    images = dict(zip(given, read, strict=True))
     images |= {
         name: _image(one, name.replace("_", " ")) for name, one in masks.items() if one is not None
     }

@@ -18,6 +18,7 @@ from bids_fcnreg.fcn.nets.checkpoint import NETWORKS, load
 from bids_fcnreg.fcn.nets.packaged_weights import packaged_weights
 from bids_fcnreg.fcn.out_of_memory import with_fallback
 from bids_fcnreg.fcn.pair import Pair, assemble_pair, replace_moving
+from bids_fcnreg.fcn.parallel import for_both
 from bids_fcnreg.fcn.quality import Quality, assess, similarity
 from bids_fcnreg.fcn.refine import refine
 from bids_fcnreg.fcn.spatial.grid import Image
@@ -112,8 +113,9 @@ def register(
         return forward.cpu(), inverse.cpu()
 
     with quality.timed("prepare"):
-        fixed, fixed_mask = standardize(fixed, fixed_mask, "fixed")
-        moving, moving_mask = standardize(moving, moving_mask, "moving")
+        (fixed, fixed_mask), (moving, moving_mask) = for_both(
+            standardize, (fixed, moving), (fixed_mask, moving_mask), ("fixed", "moving")
+        )
     with quality.timed("affine"):
         matrix = align(
             fixed,

@@ -20,6 +20,7 @@ from scipy.io import whosmat
 
 from bids_fcnreg.atomic import write_bytes
 from bids_fcnreg.errors import InputError
+from bids_fcnreg.fcn.parallel import parallel_map
 from bids_fcnreg.fcn.spatial.grid import Grid
 from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform, pad_to_cover
 from bids_fcnreg.io.itk_field import check_memory, is_field, read_field
@@ -30,7 +31,7 @@ ROUNDING_ERROR_MM = 0.01
 #: Displacements are rounded to multiples of the first, or of the second where the error is larger.
 _MULTIPLES = (2.0**-6, 2.0**-7)
 
-#: Values that are compressed at a time.
+#: About this number of values is compressed at a time.
 CHUNK = 2**18
 
 #: Larger displacements are rejected.
@@ -140,28 +141,34 @@ def _write_affine(part: h5py.Group, step: Affine) -> None:
 
 
 def _write_displacement(part: h5py.Group, step: Displacement) -> None:
+    i, j, k = step.grid.shape
     affine = _FLIP @ step.grid.affine
     spacing = step.grid.spacing
     direction = affine[:3, :3] / spacing
-    field = _mapped(step.field[0].permute(3, 2, 1, 0), affine[:3, :3])
     part["TransformType"] = _text("DisplacementFieldTransform_double_3_3")
     part["TransformFixedParameters"] = np.concatenate(
         [np.array(step.grid.shape, float), affine[:3, 3], spacing, direction.ravel()]
     )
-    values = _rounded(field).numpy().ravel()
-    length = min(values.size, CHUNK)
+    planes = max(1, CHUNK // (3 * i * j))
+    length = 3 * i * j * min(planes, k)
     dataset = part.create_dataset(
         "TransformParameters",
-        shape=values.shape,
+        shape=(3 * i * j * k,),
         dtype="<f4",
         chunks=(length,),
         shuffle=True,
         compression="gzip",
     )
-    for start in range(0, values.size, length):
-        chunk = np.zeros(length, "<f4")
-        chunk[: values.size - start] = values[start : start + length]
-        dataset.id.write_direct_chunk((start,), _compressed(chunk))
+
+    def compressed(first: int) -> bytes:
+        slab = step.field[0, :, :, :, first : first + planes].permute(3, 2, 1, 0)
+        values = np.zeros(length, "<f4")
+        values[: slab.numel()] = _rounded(_mapped(slab, affine[:3, :3])).numpy().ravel()
+        return _compressed(values)
+
+    starts = range(0, k, planes)
+    for first, chunk in zip(starts, parallel_map(compressed, starts), strict=True):
+        dataset.id.write_direct_chunk((3 * i * j * first,), chunk)
 
 
 def _rounded(field: torch.Tensor) -> torch.Tensor:

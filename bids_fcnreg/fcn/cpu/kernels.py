@@ -20,13 +20,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from bids_fcnreg.fcn.parallel import parallel_map
 
 #: Environment variable that disables the kernels when it is "0".
 SWITCH = "BIDS_FCNREG_COMPILED"
@@ -317,12 +318,4 @@ def _in_slabs(name: str, count: int, *arguments: Any, size: int = PLANES) -> lis
     def run(first: int) -> Any:
         return kernel(first, min(first + size, count), *arguments)
 
-    threads = torch.get_num_threads()
-    # A forked process inherits the pool, but not the pool's threads: each process has its own.
-    apply = map if threads == 1 else _pool(threads, os.getpid()).map
-    return list(apply(run, range(0, count, size)))
-
-
-@lru_cache(maxsize=1)
-def _pool(threads: int, process: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="kernels")
+    return parallel_map(run, range(0, count, size))

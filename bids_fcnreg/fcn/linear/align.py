@@ -13,6 +13,7 @@ import numpy as np
 from bids_fcnreg.fcn.linear.gauss_newton import DOF, LevelPair, levenberg_marquardt
 from bids_fcnreg.fcn.linear.initialization import initial_transforms, rotations, select_distinct
 from bids_fcnreg.fcn.linear.pyramid import PreparedImage, make_level, prepare_image
+from bids_fcnreg.fcn.parallel import for_both
 from bids_fcnreg.fcn.spatial.grid import Image
 
 Dof = Literal["rigid", "similarity", "affine"]
@@ -61,10 +62,15 @@ def align(
     if dof not in DOF:
         raise ValueError(f"dof is {dof!r}, not one of {', '.join(DOF)}")
     silhouette = (fixed_mask is None) == (moving_mask is None)
-    pair = (
-        prepare_image(fixed, "fixed", fixed_mask, None, silhouette),
-        prepare_image(moving, "moving", moving_mask, moving_exclude, silhouette),
+    first, second = for_both(
+        prepare_image,
+        (fixed, moving),
+        ("fixed", "moving"),
+        (fixed_mask, moving_mask),
+        (None, moving_exclude),
+        (silhouette, silhouette),
     )
+    pair = first, second
     # Searching a part in the whole is easier than the whole in a part.
     if silhouette:
         whole = pair[0].complete and pair[1].complete
@@ -110,8 +116,10 @@ def _level_pair(
     points: int,
 ) -> LevelPair:
     """Prepare both images at one level; spacing and smoothing of the moving one times `zoom`."""
-    fixed = make_level(pair[0], spacing, sigma, len(shares) > 1)
-    moving = make_level(pair[1], zoom * spacing, zoom * sigma, len(shares) > 1)
+    edges = len(shares) > 1
+    fixed, moving = for_both(
+        make_level, pair, (spacing, zoom * spacing), (sigma, zoom * sigma), (edges, edges)
+    )
     volumes = pair[0].volume, pair[1].volume / zoom**3
     return LevelPair.from_levels(fixed, moving, volumes, shares, points)
 
