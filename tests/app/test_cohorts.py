@@ -135,7 +135,8 @@ def test_results_in_another_cohort_are_reported(study):
     anat.mkdir(parents=True)
     for space in ("Babies+1", "Babies+3", "Baby+1"):
         name = f"sub-01_from-T1w_to-{space}_mode-image_desc-quality_xfm.json"
-        (anat / name).write_text('{"similarity": 0.5}')
+        quality = {"mode": "predict", "verdict": "good", "verdict_reason": None, "seconds": {}}
+        (anat / name).write_text(json.dumps(quality))
     _, text = study.choose("01")
     assert "results of earlier runs in another cohort: sub-01 (Babies+1). Delete" in text
 
