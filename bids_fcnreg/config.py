@@ -129,8 +129,8 @@ class Config:
 
     templates: tuple[str, ...] = _setting(
         "template to register to: a TemplateFlow name with modifiers such as "
-        "MNIPediatricAsym:cohort-3:res-1, a NIfTI file, or the directory tpl-NAME of a study "
-        "template; one or several",
+        "MNIPediatricAsym:cohort-3:res-1 (cohort-auto chooses by the age of each participant), a "
+        "NIfTI file, or the directory tpl-NAME of a study template; one or several",
         _REGISTRATION,
         default=(DEFAULT_TEMPLATE,),
         flags=("--template",),

@@ -10,12 +10,13 @@ from pathlib import Path
 from rich.console import Console
 
 from bids_fcnreg.app import preflight
+from bids_fcnreg.app.cohorts import space_prefix
 from bids_fcnreg.app.summary import read_crash_files, read_quality_by_space
 from bids_fcnreg.bids.description import read_description
 from bids_fcnreg.bids.participants import read_participants
 from bids_fcnreg.bids.results import Result, find_damaged, find_results, read_failures
 from bids_fcnreg.bids.scan import Scan
-from bids_fcnreg.bids.templates import resolve_templates
+from bids_fcnreg.bids.templates import is_automatic, resolve_templates
 from bids_fcnreg.bids.versions import find_superseded, find_version_conflicts
 from bids_fcnreg.config import DEFAULT_TEMPLATE, Config
 from bids_fcnreg.errors import InputError
@@ -155,8 +156,13 @@ def _in_spaces(config: Config, results: Sequence[Result]) -> list[Result]:
     """
     if config.templates == (DEFAULT_TEMPLATE,):
         return list(results)
-    wanted = [template.space for template in resolve_templates(config.templates)]
     known = sorted({one.space for one in results})
+    wanted = [
+        template.space
+        for template in resolve_templates(one for one in config.templates if not is_automatic(one))
+    ]
+    for prefix in map(space_prefix, filter(is_automatic, config.templates)):
+        wanted += [one for one in known if one.startswith(prefix)] or [f"{prefix}…"]
     for space in wanted:
         if space not in known:
             raise InputError(
@@ -175,6 +181,8 @@ def study_rows(
 ) -> list[Row]:
     """Return a table row with the status of every scan of the study.
 
+    Scans with results in another cohort of the template only are omitted.
+
     Parameters
     ----------
     config : Config
@@ -191,6 +199,7 @@ def study_rows(
     people = read_participants(config.bids_dir)
     failures = read_failures(config.output_dir)
     done = {result.label for result in results if result.space == space}
+    others = {result.label for result in results if _is_other_cohort(result.space, space)} - done
 
     def status(scan: Scan) -> tuple[str, str | None]:
         if scan.label in done:
@@ -213,7 +222,14 @@ def study_rows(
             facts=rename_clashing_columns(people.find(scan.participant, scan.session)),
         )
         for scan in scans
+        if scan.label not in others or (scan.label, space) in damaged
     ]
+
+
+def _is_other_cohort(space: str, other: str) -> bool:
+    """Return whether two spaces are different cohorts of one template."""
+    name, cohort, _ = space.partition("+")
+    return bool(cohort) and space != other and other.startswith(f"{name}+")
 
 
 def _print_summary(

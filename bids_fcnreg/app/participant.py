@@ -11,6 +11,7 @@ from nipype import Workflow
 from rich.console import Console
 
 from bids_fcnreg.app import preflight
+from bids_fcnreg.app.cohorts import choose_cohorts
 from bids_fcnreg.app.provenance import list_planned, report_replaced
 from bids_fcnreg.app.reference_sessions import report_reference_sessions
 from bids_fcnreg.app.reports import make_reports
@@ -27,7 +28,7 @@ from bids_fcnreg.bids.derivatives import write_json
 from bids_fcnreg.bids.output_names import check_output_names, output_names
 from bids_fcnreg.bids.results import FAILURES
 from bids_fcnreg.bids.scan import Scan
-from bids_fcnreg.bids.templates import Template
+from bids_fcnreg.bids.templates import Template, templates_of
 from bids_fcnreg.config import Config
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.execution.plugin import configure, run_workflow
@@ -43,7 +44,7 @@ DONE, SUBJECT_FAILED = 0, 1
 
 
 def run(config: Config, console: Console) -> int:
-    """Register every scan of the dataset to every template.
+    """Register every scan of the dataset to every template, or the cohorts for its age.
 
     Returns
     -------
@@ -62,8 +63,9 @@ def run(config: Config, console: Console) -> int:
     _check_lesions(config, scans)
     if config.reports_only:
         return _report_existing(config, scans, console)
-    templates, atlases = preflight.find_templates(config)
-    unusable = _find_unusable(config, scans, templates, atlases)
+    choice = choose_cohorts(config, scans, console)
+    templates, atlases = preflight.find_templates(config, choice)
+    unusable = {**_find_unusable(config, scans, templates, atlases), **choice.failures}
     report_reference_sessions(
         config, [scan for scan in scans if scan.label not in unusable], console
     )
@@ -139,7 +141,8 @@ def _find_unusable(
             for path in (*scan.t1w, *scan.lesions):
                 check_file(path)
             if scan.t1w:
-                check_output_names(scan, templates, atlases, config.output_dir)
+                theirs = templates_of(scan, templates)
+                check_output_names(scan, theirs, atlases, config.output_dir)
         except InputError as why:
             found[scan.label] = Failure(str(why))
         if file := _conflicting_file(config, scan):
@@ -266,7 +269,9 @@ def _report_outcome(
     seconds = {label: subject.seconds for label, subject in display.subjects.items()}
     labels = [scan.label for scan in scans]
     done = [scan for scan in scans if scan.label not in failures]
-    names = {name for scan in done for name in output_names(scan, templates, {})}
+    names = {
+        name for scan in done for name in output_names(scan, templates_of(scan, templates), {})
+    }
     out = config.output_dir
     warnings = [text for scan in done for text in lesion_warnings(out, scan, names)]
     print_summary(console, labels, seconds, failures, out, run_dir, warnings, names)

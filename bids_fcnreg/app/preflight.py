@@ -17,6 +17,7 @@ from nipype import Workflow
 from rich.console import Console
 
 from bids_fcnreg.app.atlases import choose_atlases
+from bids_fcnreg.app.cohorts import CohortChoice
 from bids_fcnreg.app.locks import lock_directory
 from bids_fcnreg.atomic import read_json, remove_stale_temporaries, write_bytes
 from bids_fcnreg.bids.atlases import Atlas, prepare_atlas
@@ -100,15 +101,25 @@ def check_device(config: Config) -> None:
         resolve_device(config.device)
 
 
-def find_templates(config: Config) -> tuple[list[Template], dict[str, list[Atlas]]]:
+def find_templates(
+    config: Config, choice: CohortChoice | None = None
+) -> tuple[list[Template], dict[str, list[Atlas]]]:
     """Find the templates, and the atlases of each by its ``space``.
+
+    Parameters
+    ----------
+    config : Config
+        Settings, with the templates and the atlases.
+    choice : CohortChoice, optional
+        Templates in place of those of the settings, with cohorts chosen by age.
 
     Raises
     ------
     InputError
         If one of them does not exist or cannot be used.
     """
-    templates = resolve_templates(config.templates)
+    choice = choice or CohortChoice(list(config.templates))
+    templates = resolve_templates(choice.specs, choice.scans)
     if not config.makes_everything:
         if config.atlases:
             raise InputError(

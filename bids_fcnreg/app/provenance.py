@@ -15,7 +15,7 @@ from bids_fcnreg.bids.derivatives import CHECKSUMS, UNCOMPRESSED
 from bids_fcnreg.bids.output_names import output_prefix
 from bids_fcnreg.bids.results import Result, find_results, read_quality
 from bids_fcnreg.bids.scan import Scan
-from bids_fcnreg.bids.templates import Template
+from bids_fcnreg.bids.templates import Template, templates_of
 from bids_fcnreg.config import Config
 from bids_fcnreg.fcn.modes import MODES
 from bids_fcnreg.fcn.nets.packaged_weights import packaged_checksum
@@ -38,7 +38,7 @@ def list_planned(
         usable = scan.t1w and scan.label not in unreadable
         modes = _modes(config, scan)
         changed = _changed(config, scan, templates, atlases) if usable and modes else []
-        for space in (template.space for template in templates):
+        for space in (template.space for template in templates_of(scan, templates)):
             done = modes.get(space)
             plan = f"results in {space} exist ({done})" if done else ""
             if usable and done is None:
@@ -59,11 +59,11 @@ def report_replaced(
     console: Console,
 ) -> None:
     """Print whose results are replaced, because of another mode or a changed source."""
-    spaces = {template.space for template in templates}
     other_modes, other_files, outdated = [], [], []
     for scan in scans:
         if not scan.t1w or scan.label in unreadable or not (modes := _modes(config, scan)):
             continue
+        spaces = {template.space for template in templates_of(scan, templates)}
         others = {mode for space, mode in modes.items() if space in spaces} - {config.mode}
         if others:
             other_modes.append(f"{scan.label} ({', '.join(sorted(others))})")
@@ -112,7 +112,7 @@ def _changed(
     others = {str(path): checksum(path) for path in scan.lesions}
     if config.model is not None:
         others[str(config.model)] = checksum(config.model)
-    for template in templates:
+    for template in templates_of(scan, templates):
         for result in _results(config, scan):
             if result.space == template.space:
                 names |= _differences(result.quality, {**template.sources, **others})

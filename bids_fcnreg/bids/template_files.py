@@ -13,6 +13,9 @@ from bids_fcnreg.bids.template_archive import Entry, fetch
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.io.spatial_image import open_image
 
+#: Value of the modifier ``cohort`` that chooses by age.
+AUTO = "auto"
+
 
 @dataclass(frozen=True)
 class TemplateFiles:
@@ -86,8 +89,13 @@ def _advice(name: str, directory: Path | None) -> str:
 def _choose_cohort(images: Sequence[Entry], asked: str | None, spec: str, base: str) -> str | None:
     """Return the requested cohort; None if there are no cohorts."""
     cohorts = sorted({e.entities.get("cohort") for e in images}, key=_as_number)
-    if asked not in cohorts:
+    if asked == AUTO or asked not in cohorts:
         known = ", ".join(f"{base}:cohort-{c}" for c in cohorts if c)
+        if asked == AUTO and known:
+            raise InputError(
+                f"{spec}: cohort-{AUTO} is available at the participant level only. Choose from "
+                f"{known}."
+            )
         raise InputError(
             f"The template {spec} requires one of its cohorts. Choose from {known}."
             if known

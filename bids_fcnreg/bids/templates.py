@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,11 +27,14 @@ from bids_fcnreg.bids.template_archive import (
     parse_file_name,
     templateflow_home,
 )
-from bids_fcnreg.bids.template_files import select_template_files
+from bids_fcnreg.bids.template_files import AUTO, select_template_files
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.io import nifti
 from bids_fcnreg.preprocessing.brain import may_be_brain_only
 from bids_fcnreg.preprocessing.template_images import write_brain, write_brain_mask
+
+if TYPE_CHECKING:
+    from bids_fcnreg.bids.scan import Scan
 
 _NILEARN_URL = "https://github.com/nilearn/nilearn/blob/main/nilearn/datasets/data"
 
@@ -55,6 +60,8 @@ class Template:
         Original files, image first, if `prepare_template` has replaced some of them.
     directory : Path or None
         Directory ``tpl-NAME`` of the user with the template and its atlases.
+    scans : frozenset of str or None
+        Labels of the scans for whose ages ``cohort-auto`` chose it; None if it is for all scans.
     """
 
     name: str
@@ -65,11 +72,19 @@ class Template:
     builtin: bool = False
     originals: tuple[Path, ...] = ()
     directory: Path | None = None
+    scans: frozenset[str] | None = None
 
     @property
     def space(self) -> str:
         """Label in file names: the name, with ``+`` and the cohort as sMRIPrep writes it."""
         return f"{self.name}+{self.cohort}" if self.cohort else self.name
+
+    @property
+    def title(self) -> str:
+        """Name in the methods text."""
+        if self.scans is not None:
+            return f"the cohort of {self.name} for the age of the participant"
+        return f"cohort {self.cohort} of {self.name}" if self.cohort else self.name
 
     @property
     def brain_mask(self) -> Path:
@@ -101,14 +116,27 @@ class Template:
         return {str(path): checksum(path) for path in self.found}
 
 
-def resolve_templates(specs: Iterable[str]) -> list[Template]:
-    """Find several templates; refuse different ones with the same space."""
+def resolve_templates(
+    specs: Iterable[str], scans: Mapping[str, frozenset[str]] = MappingProxyType({})
+) -> list[Template]:
+    """Find several templates; refuse different ones with the same space.
+
+    Parameters
+    ----------
+    specs : iterable of str
+        Templates, as for `resolve_template`.
+    scans : mapping of str to frozenset of str
+        `Template.scans` of those that are not for all scans.
+    """
     templates: dict[str, Template] = {}
     for spec in dict.fromkeys(specs):
-        template = resolve_template(spec)
+        template = replace(resolve_template(spec), scans=scans.get(spec))
         key = template.space.lower()  # some file systems are case-insensitive
         if key in templates:
-            if template == templates[key]:  # the same directory by another path
+            # The same directory by another path.
+            if replace(template, scans=None) == replace(templates[key], scans=None):
+                if template.scans is None:
+                    templates[key] = template
                 continue
             raise InputError(
                 f"Two of the templates are called {template.space} ({spec} is one of them). Omit "
@@ -116,6 +144,11 @@ def resolve_templates(specs: Iterable[str]) -> list[Template]:
             )
         templates[key] = template
     return list(templates.values())
+
+
+def templates_of(scan: Scan, templates: Iterable[Template]) -> list[Template]:
+    """Return the templates that a scan is registered to."""
+    return [one for one in templates if one.scans is None or scan.label in one.scans]
 
 
 def resolve_template(spec: str) -> Template:
@@ -128,7 +161,7 @@ def resolve_template(spec: str) -> Template:
         ``MNIPediatricAsym:cohort-3:res-1`` (by default, the finest resolution); a NIfTI file, with
         its brain mask beside it (``…_desc-brain_mask.nii.gz`` for ``…_T1w.nii.gz``) or
         skull-stripped; or a directory ``tpl-NAME`` with the layout of TemplateFlow, with the same
-        modifiers.
+        modifiers. Not with ``cohort-auto``, which depends on the scan.
 
     Raises
     ------
@@ -152,6 +185,26 @@ def resolve_template(spec: str) -> Template:
     if name == BUILTIN and modifiers in ({}, {"res": "1"}):
         return Template(BUILTIN, None, modifiers.get("res"), nilearn_map("t1"), None, True)
     return _from_entries(list_templateflow_entries(name), name, modifiers)
+
+
+def is_automatic(spec: str) -> bool:
+    """Return whether the cohort of a template is chosen by age."""
+    return f"cohort-{AUTO}" in spec.split(":")[1:]
+
+
+def template_directory(spec: str) -> Path:
+    """Return the directory ``tpl-NAME`` of a template of TemplateFlow or of the user.
+
+    Raises
+    ------
+    InputError
+        If there is no such template.
+    """
+    if (own := _own_directory(spec)) is not None:
+        return own[0]
+    name, _ = parse_modifiers(spec, ("cohort", "res"))
+    list_templateflow_entries(name)
+    return templateflow_home() / f"tpl-{name}"
 
 
 def _own_directory(spec: str) -> tuple[Path, dict[str, str]] | None:

@@ -10,6 +10,7 @@ from niworkflows.engine.workflows import LiterateWorkflow
 
 from bids_fcnreg import __version__
 from bids_fcnreg.bids.order import choose_reference
+from bids_fcnreg.bids.templates import templates_of
 from bids_fcnreg.workflows.longitudinal import init_base_wf, init_changes_wf
 from bids_fcnreg.workflows.outputs import (
     init_anat_outputs_wf,
@@ -42,7 +43,7 @@ def init_fcnreg_wf(
     templates: Sequence[Template],
     atlases: Mapping[str, Sequence[Atlas]],
 ) -> LiterateWorkflow:
-    """Register every subject and session to every template.
+    """Register every subject and session to its templates.
 
     Parameters
     ----------
@@ -51,7 +52,7 @@ def init_fcnreg_wf(
     scans : iterable of Scan
         Scans to register; those without a T1w are skipped.
     templates : sequence of Template
-        Skull-stripped brains, with their masks.
+        Skull-stripped brains, with their masks; see `templates_of`.
     atlases : mapping of str to sequence of Atlas
         Atlases to propagate to the subjects, by the template's ``space``.
 
@@ -67,9 +68,9 @@ def init_fcnreg_wf(
         "which is built on *Nipype* [@nipype1]. "
     )
     workflow.add_nodes([
-        init_single_subject_wf(config, theirs[0], templates, atlases)
+        init_single_subject_wf(config, theirs[0], templates_of(theirs[0], templates), atlases)
         if len(theirs) == 1
-        else init_longitudinal_wf(config, theirs, templates, atlases)
+        else init_longitudinal_wf(config, theirs, templates_of(theirs[0], templates), atlases)
         for theirs in group_scans(config, scans)
     ])  # fmt: skip
     return workflow

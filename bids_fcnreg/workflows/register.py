@@ -83,7 +83,7 @@ def init_register_wf(
     """
     workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = (
-        f"The T1w brain was registered to {template.name}: an affine alignment was followed by "
+        f"The T1w brain was registered to {template.title}: an affine alignment was followed by "
         f"a nonlinear one, {_description(config)}. "
         "Images were resampled once, through the composition of both. "
     )
