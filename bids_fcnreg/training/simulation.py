@@ -53,6 +53,9 @@ CONTRASTS = {
     "PDw": {2: 0.7, 3: 0.87, 24: 0.9, 10: 0.8, 11: 0.85, 12: 0.82, 13: 0.7, 16: 0.73, 28: 0.72},
 }
 
+#: Fraction of images whose contrast is like one of `CONTRASTS`; others have any intensities.
+REAL = 0.8
+
 #: Structure whose intensity in `CONTRASTS` a label without an entry takes.
 _LIKE = {
     4: 24, 5: 24, 14: 24, 15: 24, 72: 24, 85: 2, 136: 24, 137: 24,
@@ -191,7 +194,7 @@ def _random_contrast(
     labels: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sample mean and spread of each label, both (n,) float32; left and right have the same."""
-    if rng.random() < 0.5:
+    if rng.random() < REAL:
         name = list(CONTRASTS)[rng.choice(len(CONTRASTS), p=[0.4, 0.25, 0.25, 0.1])]
         means = _contrast_like(CONTRASTS[name], labels, rng)
         spreads = rng.uniform(0.01, 0.08) * rng.uniform(0.5, 1.5, len(labels))

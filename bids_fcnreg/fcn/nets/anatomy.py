@@ -63,7 +63,8 @@ class AnatomyFCN(nn.Module):
     """U-shaped network from an image to the logits of `STRUCTURES`.
 
     Few features have the full resolution, where convolutions are most expensive; the logits
-    combine them with features interpolated from half the resolution.
+    combine them with features interpolated from half the resolution. All convolutions that keep
+    the resolution are residual.
 
     Parameters
     ----------
@@ -71,17 +72,18 @@ class AnatomyFCN(nn.Module):
         Number of features at the resolution of the image, a half, a quarter, … of it.
     """
 
-    def __init__(self, widths: Sequence[int] = (8, 32, 64, 128, 160)) -> None:
+    def __init__(self, widths: Sequence[int] = (16, 32, 64, 128, 160)) -> None:
         super().__init__()
         self.widths = tuple(widths)
         pairs = list(zip(self.widths[:-1], self.widths[1:], strict=True))
         self.stem = _Convolution(1, self.widths[0])
         self.down = nn.ModuleList(_Convolution(fine, coarse, 2) for fine, coarse in pairs)
-        self.encode = nn.ModuleList(_Convolution(width, width) for width in self.widths[1:])
+        self.encode = nn.ModuleList(_Convolution(width, width) for width in self.widths)
         self.up = nn.ModuleList(
             nn.ConvTranspose3d(coarse, fine, 2, stride=2) for fine, coarse in pairs
         )
         self.decode = nn.ModuleList(_Convolution(width, width) for width in self.widths[:-1])
+        self.last = _Convolution(self.widths[0], self.widths[0])
         half = self.widths[1]
         self.direct = nn.ConvTranspose3d(half, half // 2, 2, stride=2)
         self.head = nn.Linear(self.widths[0] + half // 2, len(STRUCTURES))
@@ -121,8 +123,9 @@ class AnatomyFCN(nn.Module):
     def _features(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Compute features (voxels, width) of full resolution, and of half, interpolated."""
         features = self.stem(image)
+        features = features + self.encode[0](features)
         skipped = []
-        for down, encode in zip(self.down, self.encode, strict=True):
+        for down, encode in zip(self.down, self.encode[1:], strict=True):
             skipped.append(features)
             features = down(features)
             features = features + encode(features)
@@ -131,6 +134,7 @@ class AnatomyFCN(nn.Module):
                 direct = nnf.leaky_relu(self.direct(features), 0.1)
             features = self.up[level](features) + skipped[level]
             features = features + self.decode[level](features)
+        features = features + self.last(features)
         fine, coarse = (
             part.permute(0, 2, 3, 4, 1).reshape(-1, part.shape[1]) for part in (features, direct)
         )
