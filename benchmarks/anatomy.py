@@ -1,6 +1,6 @@
 """Anatomy network beside manual labels: Dice of structures on a dataset with segmentations.
 
-    python benchmarks/anatomy.py BIDS_DIR [--weights FILE] [--slices MM] [--inverted] [-n N]
+    python benchmarks/anatomy.py BIDS_DIR [-n N] [--slices MM] [--inverted]
 
 BIDS_DIR has T1w brains and derivatives/manual/sub-*/anat/*_dseg.nii.gz with a lookup table
 dseg.tsv, as OASIS-30 of the MICCAI 2012 challenge has (`ctx-` regions are merged to cortex).
@@ -24,6 +24,7 @@ from bids_fcnreg.fcn.segment import segment
 from bids_fcnreg.fcn.spatial.filters import gaussian
 from bids_fcnreg.fcn.spatial.grid import Image
 from bids_fcnreg.fcn.spatial.transform import Transform
+from bids_fcnreg.fcn.tissue import classify
 from bids_fcnreg.io import image
 
 #: Pattern of a manual label's name, and the structure's name without its side.
@@ -90,7 +91,9 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=PACKAGED_WEIGHTS / "anatomy.safetensors")
     parser.add_argument("--slices", type=float, default=0.0, help="slice thickness in mm")
     parser.add_argument("--inverted", action="store_true", help="invert the contrast")
-    parser.add_argument("--flip", action="store_true", help="average with the mirrored scan")
+    parser.add_argument(
+        "--no-flip", action="store_true", help="do not average with the mirrored scan"
+    )
     parser.add_argument("-n", type=int, help="number of brains (default: all)")
     options = parser.parse_args()
     network, _ = checkpoint.load(options.weights, ["anatomy"])
@@ -102,8 +105,10 @@ def main() -> None:
         scan = image.read(next(options.bids_dir.glob(f"{participant}/anat/*_T1w.nii.gz")))
         truth = image.read(path)
         began = time.perf_counter()
-        anatomy = segment(degraded(scan, options.slices, options.inverted), network, options.flip)
-        labels = anatomy.labels(truth.grid).data[0, 0].numpy().astype(int)
+        seen = degraded(scan, options.slices, options.inverted)
+        found_labels = classify(seen, segment(seen, network, not options.no_flip)).labels
+        found_labels = Transform(()).resample(found_labels, truth.grid, interpolation="nearest")
+        labels = found_labels.data[0, 0].numpy().astype(int)
         seconds = time.perf_counter() - began
         names = np.array([unsided(STRUCTURES.get(n, "")) for n in range(max(STRUCTURES) + 1)])
         reference = truth.data[0, 0].numpy().astype(int)

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cc3d
+import fill_voids
 import numpy as np
 import torch
 from torch import Tensor
 
 from bids_fcnreg.fcn.nets.anatomy import SPACING, STRUCTURES, AnatomyFCN, normalize_intensities
+from bids_fcnreg.fcn.nets.checkpoint import load
 from bids_fcnreg.fcn.nets.li_fan_2017 import pad_to_multiple
+from bids_fcnreg.fcn.nets.packaged_weights import PACKAGED_WEIGHTS
 from bids_fcnreg.fcn.spatial.filters import gaussian
 from bids_fcnreg.fcn.spatial.grid import Grid, Image, apply_affine
 from bids_fcnreg.fcn.spatial.transform import Transform
+
+#: Channel of the CSF around the brain.
+_CSF = list(STRUCTURES).index(24)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +37,10 @@ class Anatomy:
     posteriors: Tensor
     grid: Grid
 
-    def labels(self, grid: Grid) -> Image:
-        """Return the most probable label (FreeSurfer's values) of each voxel of a grid.
+    def brain_mask(self, grid: Grid) -> Image:
+        """Return the brain on a grid: its largest connected part, without holes.
+
+        CSF outside of the brain, most of which other software excludes, counts half.
 
         Parameters
         ----------
@@ -41,27 +50,24 @@ class Anatomy:
         Returns
         -------
         Image (1, 1, i, j, k)
+            0 and 1.
         """
-        identity = Transform(())
-        best = torch.zeros((1, 1, *grid.shape))
-        highest = torch.full_like(best, -1.0)
-        for label, part in zip(STRUCTURES, self.posteriors.split(1, dim=1), strict=True):
-            posterior = identity.resample(Image(part.contiguous(), self.grid), grid).data
-            better = posterior > highest
-            best[better] = float(label)
-            torch.maximum(highest, posterior, out=highest)
-        return Image(best, grid)
+        outside = self.posteriors[:, :1] + 0.5 * self.posteriors[:, _CSF : _CSF + 1]
+        brain = Transform(()).resample(Image(1 - outside, self.grid), grid).data[0, 0] > 0.5
+        parts = cc3d.largest_k(brain.numpy(), k=1, connectivity=6)
+        filled = fill_voids.fill(parts.astype(bool))
+        return Image(torch.from_numpy(filled)[None, None].float(), grid)
 
 
-def segment(scan: Image, network: AnatomyFCN, flip: bool = False) -> Anatomy:
+def segment(scan: Image, network: AnatomyFCN | None = None, flip: bool = True) -> Anatomy:
     """Segment a scan.
 
     Parameters
     ----------
     scan : Image (1, 1, i, j, k)
         Head or brain, of any contrast and intensity scale.
-    network : AnatomyFCN
-        Trained, in evaluation mode.
+    network : AnatomyFCN, optional
+        Trained, in evaluation mode; by default the packaged one.
     flip : bool
         Average with the posteriors of the mirrored scan.
 
@@ -69,6 +75,8 @@ def segment(scan: Image, network: AnatomyFCN, flip: bool = False) -> Anatomy:
     -------
     Anatomy
     """
+    if network is None:
+        network, _ = load(PACKAGED_WEIGHTS / "anatomy.safetensors", ["anatomy"])
     grid = _network_grid(scan.grid)
     coarser = SPACING / scan.grid.spacing
     blurred = gaussian(scan.data.float(), np.where(coarser > 1.2, 0.5 * coarser, 0))

@@ -1,0 +1,234 @@
+"""Classify the voxels of a scan by intensity, with posteriors of the anatomy network as prior.
+
+The network sees images at 2 mm; intensities show the borders of tissues more sharply. As in
+unified segmentation, intensities of each class of structures follow a Gaussian, whose mean and
+variance are fitted by expectation maximization, while prior probabilities differ between voxels.
+Background is what the network says: outside the brain, intensities are of many kinds.
+
+References
+----------
+Ashburner & Friston, Unified segmentation, NeuroImage 26(3):839-851, 2005.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bids_fcnreg.fcn.nets.anatomy import STRUCTURES
+from bids_fcnreg.fcn.segment import Anatomy
+from bids_fcnreg.fcn.spatial.grid import Grid, Image
+from bids_fcnreg.fcn.spatial.transform import Transform
+
+#: Tissues in the order of `Classification.tissues`, and the structures that consist of them.
+TISSUES = {
+    "GM": (
+        "Cerebral-Cortex", "Cerebellum-Cortex", "Thalamus", "Caudate", "Putamen", "Pallidum",
+        "Hippocampus", "Amygdala", "Accumbens-area",
+    ),
+    "WM": ("Cerebral-White-Matter", "Cerebellum-White-Matter", "Brain-Stem", "VentralDC"),
+    "CSF": ("Lateral-Ventricle", "3rd-Ventricle", "4th-Ventricle", "CSF"),
+}  # fmt: skip
+
+#: Structures whose intensities follow one Gaussian, beside left and right ones.
+_ALIKE = (
+    ("Cerebral-White-Matter", "Cerebellum-White-Matter"),
+    ("Lateral-Ventricle", "3rd-Ventricle", "4th-Ventricle", "CSF"),
+    ("Hippocampus", "Amygdala"),
+)
+
+#: Intensities of structures in a T1w image, the white matter's being 1.
+T1W_INTENSITIES = {
+    "Cerebral-White-Matter": 1.0, "Cerebellum-White-Matter": 1.0, "Brain-Stem": 0.9,
+    "VentralDC": 0.87, "Pallidum": 0.9, "Thalamus": 0.82, "Putamen": 0.76, "Caudate": 0.7,
+    "Accumbens-area": 0.7, "Cerebral-Cortex": 0.68, "Cerebellum-Cortex": 0.68,
+    "Hippocampus": 0.68, "Amygdala": 0.68, "Lateral-Ventricle": 0.2, "3rd-Ventricle": 0.2,
+    "4th-Ventricle": 0.2, "CSF": 0.2,
+}  # fmt: skip
+
+#: Exponent of the posteriors as prior probabilities; below 1, intensities count more.
+TRUST = 0.7
+
+#: Voxels that are less probably in the brain are background.
+LEAST_BRAIN = 0.02
+
+#: Number of voxels from which Gaussians are fitted, and of iterations.
+SAMPLE, ITERATIONS = 100_000, 10
+
+#: Smallest standard deviation of a Gaussian, as a fraction of the range of intensities.
+LEAST_SPREAD = 0.02
+
+#: Planes that are classified at a time.
+PLANES = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Classification:
+    """Structures and tissues of a scan, on its grid.
+
+    Attributes
+    ----------
+    labels : Image (1, 1, i, j, k)
+        FreeSurfer's label of the most probable structure, 0 in the background.
+    tissues : Image (1, 3, i, j, k)
+        Probabilities of grey matter, white matter and cerebrospinal fluid.
+    t1w_like : Image (1, 1, i, j, k)
+        Intensity that a T1w image of the brain would have, 1 in white matter, 0 in the background.
+    """
+
+    labels: Image
+    tissues: Image
+    t1w_like: Image
+
+
+def classify(scan: Image, anatomy: Anatomy) -> Classification:
+    """Classify the voxels of a scan.
+
+    Parameters
+    ----------
+    scan : Image (1, 1, i, j, k)
+        Of any contrast, without a strong bias field.
+    anatomy : Anatomy
+        Of this scan.
+
+    Returns
+    -------
+    Classification
+    """
+    prior = Image(anatomy.posteriors.pow(TRUST), anatomy.grid)
+    lower, upper = _brain_box(scan.grid, anatomy)
+    box = tuple(slice(*ends) for ends in zip(lower, upper, strict=True))
+    values = scan.data[0, 0][box]
+    grid = scan.grid.crop(lower, upper)
+    means, variances = _fit_gaussians(values, prior, grid)
+    summary = _summary_weights()
+    channel_labels = torch.tensor([float(label) for label in STRUCTURES])
+    labels = torch.zeros_like(scan.data)
+    sums = scan.data.new_zeros((1, len(summary), *scan.grid.shape))
+    for planes, slab in _slabs(grid):
+        probabilities = _posteriors(values[planes], _on_grid(prior, slab), means, variances)
+        labels[0, 0][box][planes] = channel_labels[probabilities.argmax(dim=0)]
+        sums[0][(slice(None), *box)][:, planes] = torch.einsum(
+            "wc,cijk->wijk", summary, probabilities
+        )
+    return Classification(
+        Image(labels, scan.grid),
+        Image(sums[:, : len(TISSUES)].contiguous(), scan.grid),
+        Image(sums[:, len(TISSUES) :].contiguous(), scan.grid),
+    )
+
+
+def _brain_box(grid: Grid, anatomy: Anatomy) -> tuple[list[int], list[int]]:
+    """Return first voxel, and one past the last, of the box with all possible brain voxels."""
+    brain = Image(1 - anatomy.posteriors[:, :1], anatomy.grid)
+    occupied = (Transform(()).resample(brain, grid).data[0, 0] > LEAST_BRAIN).nonzero()
+    if not len(occupied):
+        return [0, 0, 0], [1, 1, 1]
+    return occupied.amin(dim=0).tolist(), (occupied.amax(dim=0) + 1).tolist()
+
+
+def _slabs(grid: Grid) -> Iterator[tuple[slice, Grid]]:
+    """Yield planes along i, and their grid."""
+    i, j, k = grid.shape
+    for first in range(0, i, PLANES):
+        stop = min(first + PLANES, i)
+        yield slice(first, stop), grid.crop((first, 0, 0), (stop, j, k))
+
+
+def _on_grid(prior: Image, grid: Grid) -> Tensor:
+    """Return prior probabilities (structures, i, j, k) on a grid."""
+    return Transform(()).resample(prior, grid).data[0]
+
+
+def _fit_gaussians(values: Tensor, prior: Image, grid: Grid) -> tuple[Tensor, Tensor]:
+    """Fit the mean and the variance of each structure's intensities.
+
+    Parameters
+    ----------
+    values : Tensor (i, j, k)
+        Intensities.
+    prior : Image (1, structures, ...)
+        Prior probabilities.
+    grid : Grid
+        Of `values`.
+
+    Returns
+    -------
+    means, variances : Tensor (structures,)
+        Structures that are alike have the same; those of the background have no meaning.
+    """
+    stride = max(1, round((values.numel() / SAMPLE) ** (1 / 3)))
+    coarse = Grid(
+        tuple(-(-n // stride) for n in grid.shape), grid.affine @ np.diag([stride] * 3 + [1])
+    )
+    sample = values[::stride, ::stride, ::stride].flatten().double()
+    classes = _intensity_classes()
+    probabilities = _on_grid(prior, coarse).flatten(1).double()
+    brain = probabilities[classes < 0].sum(dim=0) < 0.5
+    sample, probabilities = sample[brain], probabilities[:, brain]
+    if not len(sample):
+        return torch.zeros(len(classes)), torch.ones(len(classes))
+    known = classes >= 0
+    joined = probabilities.new_zeros((int(classes.max()) + 1, len(sample)))
+    joined.index_add_(0, classes[known], probabilities[known])
+    low, high = torch.quantile(sample, torch.tensor([0.02, 0.98], dtype=torch.float64))
+    floor = (LEAST_SPREAD * (high - low)).square().clamp(min=1e-12)
+    shares = joined.square()  # first, voxels that are surely of one class
+    for _ in range(ITERATIONS):
+        total = shares.sum(dim=1) + 1e-3
+        means = shares @ sample / total
+        variances = (shares * (sample - means[:, None]).square()).sum(dim=1) / total + floor
+        shares = joined * _likelihood(sample, means, variances)
+        shares = shares / shares.sum(dim=0).clamp(min=1e-30)
+    return means[classes].float(), variances[classes].float()
+
+
+def _likelihood(values: Tensor, means: Tensor, variances: Tensor) -> Tensor:
+    """Compute Gaussian likelihoods (n, *values.shape), relative to the largest at each voxel."""
+    means, variances = (one.view(-1, *[1] * values.ndim) for one in (means, variances))
+    logarithm = -0.5 * ((values - means).square() / variances + variances.log())
+    return (logarithm - logarithm.amax(dim=0)).exp()
+
+
+def _posteriors(values: Tensor, prior: Tensor, means: Tensor, variances: Tensor) -> Tensor:
+    """Return posterior probabilities (structures, i, j, k); the background's is its prior.
+
+    Parameters
+    ----------
+    values : Tensor (i, j, k)
+        Intensities.
+    prior : Tensor (structures, i, j, k)
+        Prior probabilities, not normalized, zero outside the network's grid.
+    means, variances : Tensor (structures,)
+        From `_fit_gaussians`.
+    """
+    normalized = prior / prior.sum(dim=0).clamp(min=1e-6)
+    joint = normalized * _likelihood(values, means, variances)
+    joint[0] = 0
+    brain = normalized[1:].sum(dim=0)
+    joint *= brain / joint.sum(dim=0).clamp(min=1e-30)
+    joint[0] = 1 - brain
+    return joint
+
+
+def _unsided() -> list[str]:
+    """Return the names of the structures, in channel order, without their side."""
+    return [name.removeprefix("Left-").removeprefix("Right-") for name in STRUCTURES.values()]
+
+
+def _intensity_classes() -> Tensor:
+    """Return the number of each structure's Gaussian, −1 for the background."""
+    first = {name: alike[0] for alike in _ALIKE for name in alike}
+    names = [first.get(name, name) for name in _unsided()]
+    order = list(dict.fromkeys(names))
+    return torch.tensor([order.index(name) - 1 for name in names])
+
+
+def _summary_weights() -> Tensor:
+    """Return weights (4, structures) of the structures in the tissues and in a T1w image."""
+    rows = [[float(name in structures) for name in _unsided()] for structures in TISSUES.values()]
+    return torch.tensor([*rows, [T1W_INTENSITIES.get(name, 0.0) for name in _unsided()]])
