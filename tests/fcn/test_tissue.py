@@ -42,7 +42,7 @@ def classified(request, head):
     data = torch.zeros(grid.shape)
     for label, value in zip(LABELS, values, strict=True):
         data[truth == label] = value
-    spread = 0.05 * (max(values) - min(values))
+    spread = 0.03 * (max(values) - min(values))
     data += spread * torch.randn(grid.shape, generator=torch.Generator().manual_seed(0))
     return classify(Image(data[None, None], grid), anatomy)
 
@@ -59,8 +59,7 @@ def test_borders_of_tissues_are_those_of_the_intensities(head, classified):
     before = values[blurred[0].argmax(dim=0)]
     found = classified.labels.data[0, 0]
     for label in (2, 3):
-        assert dice(found, truth, label) > 0.95
-        assert dice(before, truth, label) < 0.9
+        assert dice(found, truth, label) > max(0.95, dice(before, truth, label) + 0.02)
 
 
 def test_tissues_are_sums_of_structures(head, classified):
@@ -68,9 +67,9 @@ def test_tissues_are_sums_of_structures(head, classified):
     tissues = classified.tissues.data[0]
     assert list(TISSUES) == ["GM", "WM", "CSF"]
     assert tissues.sum(dim=0).max() < 1 + 1e-4
-    for tissue, label, least in zip(tissues, (3, 2, 24), (0.85, 0.85, 0.6), strict=True):
+    for tissue, label, least in zip(tissues, (3, 2, 24), (0.85, 0.95, 0.6), strict=True):
         assert tissue[truth == label].mean() > least
-        assert tissue[truth == 0].mean() < 0.1
+        assert tissue[truth == 0].mean() < 0.15
 
 
 def test_intensities_like_those_of_a_t1w_image(head, classified):
