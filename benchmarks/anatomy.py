@@ -18,12 +18,12 @@ import pandas as pd
 import torch
 
 from bids_fcnreg.fcn.nets import checkpoint
-from bids_fcnreg.fcn.nets.anatomy import STRUCTURES
 from bids_fcnreg.fcn.nets.packaged_weights import PACKAGED_WEIGHTS
 from bids_fcnreg.fcn.segment import segment
 from bids_fcnreg.fcn.spatial.filters import gaussian
 from bids_fcnreg.fcn.spatial.grid import Image
 from bids_fcnreg.fcn.spatial.transform import Transform
+from bids_fcnreg.fcn.structures import STRUCTURES
 from bids_fcnreg.fcn.tissue import classify
 from bids_fcnreg.io import image
 

@@ -13,6 +13,10 @@ LEVELS = ("participant", "group")
 GROUP_TASKS = ("report", "template", "train")
 NETWORKS = ("diffeomorphic", "2017")
 SKULL_STRIP = ("auto", "force", "skip")
+#: Suffixes of images with the contrast of T1w images, and of others, in order of preference.
+T1W_CONTRASTS = ("T1w", "UNIT1")
+OTHER_CONTRASTS = ("T2w", "FLAIR", "PDw")
+SKULL_STRIP_METHODS = ("auto", "deepbet", "anatomy", "synthstrip")
 PROCESSING_LEVELS = ("full", "minimal")
 INTERPOLATIONS = ("linear", "nearest", "label")
 #: Keyword of the identity transform, in place of a file.
@@ -185,6 +189,13 @@ class Config:
         metavar="LABEL",
         shown="the first session, by acq_time or else by label",
     )
+    reference_suffix: str | None = _setting(
+        "suffix of the image of a session that is registered",
+        _REGISTRATION,
+        default=None,
+        choices=(*T1W_CONTRASTS, *OTHER_CONTRASTS),
+        shown="T1w, or the first that a session has of UNIT1, T2w, FLAIR, PDw",
+    )
     skull_strip: str = _setting(
         "auto: skull-strip the image unless it is skull-stripped; force: always skull-strip; "
         "skip: never skull-strip",
@@ -192,6 +203,14 @@ class Config:
         default=SKULL_STRIP[0],
         flags=("--skull-strip-t1w",),
         choices=SKULL_STRIP,
+    )
+    skull_strip_method: str = _setting(
+        "program that skull-strips: deepbet, for T1w images; anatomy, our own network for any "
+        "contrast; synthstrip, FreeSurfer's, which must be installed",
+        _REGISTRATION,
+        default=SKULL_STRIP_METHODS[0],
+        choices=SKULL_STRIP_METHODS,
+        shown="auto: deepbet for T1w images, anatomy for others",
     )
     seed: int = _setting(
         "seed of all random numbers",

@@ -228,7 +228,7 @@ def test_filter_files(tmp_path, filters):
     except FcnregError as why:
         assert "\n" not in str(why)
     else:
-        assert all(one.is_relative_to(tmp_path) for scan in found for one in scan.t1w)
+        assert all(one.is_relative_to(tmp_path) for scan in found for one in scan.images)
 
 
 FIELDS = ("Name", "BIDSVersion", "GeneratedBy", "DatasetLinks", "DatasetDOI", "License")

@@ -70,7 +70,7 @@ def choose_cohorts(config: Config, scans: Iterable[Scan], console: Console) -> C
     """
     if not any(map(is_automatic, config.templates)):
         return CohortChoice(list(config.templates))
-    scans = [scan for scan in scans if scan.t1w]
+    scans = [scan for scan in scans if scan.images]
     participants = read_participants(config.bids_dir)
     choice = CohortChoice()
     for spec in dict.fromkeys(config.templates):

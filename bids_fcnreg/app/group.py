@@ -206,8 +206,8 @@ def study_rows(
             return "done", None
         if (scan.label, space) in damaged:
             return "failed", damaged[scan.label, space]
-        if not scan.t1w:
-            return "missing", scan.problem or "no T1w image"
+        if not scan.images:
+            return "missing", scan.problem or "no image"
         if scan.label in failures:
             return "failed", failures[scan.label]
         if space in read_quality_by_space(config.output_dir, scan.label):

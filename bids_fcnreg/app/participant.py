@@ -112,7 +112,7 @@ def _process(
     if not (config.skip_validation or config.boilerplate_only):
         preflight.validate_input(config, run_dir, console)
     usable = [scan for scan in scans if scan.label not in unusable]
-    if not any(scan.t1w for scan in usable):
+    if not any(scan.images for scan in usable):
         raise InputError(next(iter(unusable.values())).message)
     workflow = preflight.build_workflow(config, usable, templates, atlases)
     methods = preflight.write_methods(config, workflow)
@@ -138,9 +138,9 @@ def _find_unusable(
     found = {}
     for scan in scans:
         try:
-            for path in (*scan.t1w, *scan.lesions):
+            for path in (*scan.images, *scan.lesions):
                 check_file(path)
-            if scan.t1w:
+            if scan.images:
                 theirs = templates_of(scan, templates)
                 check_output_names(scan, theirs, atlases, config.output_dir)
         except InputError as why:
@@ -169,14 +169,14 @@ def _warn_of_doubts(
     console: Console,
 ) -> None:
     """Warn of doubtful orientations of images, lesion mask values and names of atlas labels."""
-    paths = [path for scan in scans for path in (*scan.t1w, *scan.lesions)]
+    paths = [path for scan in scans for path in (*scan.images, *scan.lesions)]
     paths += [path for template in templates for path in template.found]
     paths += [atlas.image for one in atlases.values() for atlas in one if atlas.image]
     for path in dict.fromkeys(paths):
         if doubt := orientation_warning(path):
             console.print(f"warning: {doubt}", soft_wrap=True)
-    for path, t1w in {path: scan.t1w for scan in scans for path in scan.lesions}.items():
-        for doubt in (lesion_value_warning(path), lesion_position_warning(path, t1w)):
+    for path, images in {path: scan.images for scan in scans for path in scan.lesions}.items():
+        for doubt in (lesion_value_warning(path), lesion_position_warning(path, images)):
             if doubt:
                 console.print(f"warning: {doubt}", soft_wrap=True)
     doubts = [doubt for one in atlases.values() for atlas in one for doubt in atlas.doubts]
@@ -226,7 +226,7 @@ def _collect_failures(
                 continue  # the base of several sessions, which report it themselves
             failures[label] = related or Failure(f"Not finished when the run ended ({why}).")
     for scan in scans:
-        if not scan.t1w:
+        if not scan.images:
             failures[scan.label] = Failure(
                 scan.problem
                 or "No T1w image. Add one, or select the other participants "
@@ -264,7 +264,7 @@ def _report_outcome(
     if messages:
         write_json(run_dir / FAILURES, messages)
     crash_files = {label: f.crash_file for label, f in failures.items() if f.crash_file}
-    reported = [scan for scan in scans if scan.t1w and not _conflicting_file(config, scan)]
+    reported = [scan for scan in scans if scan.images and not _conflicting_file(config, scan)]
     make_reports(config, reported, messages, crash_files)
     seconds = {label: subject.seconds for label, subject in display.subjects.items()}
     labels = [scan.label for scan in scans]

@@ -53,7 +53,9 @@ def read_input_dataset(config: Config, console: Console) -> list[Scan]:
         See `bids_fcnreg.bids.dataset.read_dataset`.
     """
     filters = read_filter_file(config.filter_file) if config.filter_file else None
-    dataset = read_dataset(config.bids_dir, config.participants, config.sessions, filters)
+    # All sessions of a participant must have one contrast to be registered to each other.
+    suffix = config.reference_suffix or ("T1w" if config.longitudinal else None)
+    dataset = read_dataset(config.bids_dir, config.participants, config.sessions, filters, suffix)
     if config.database_dir is not None:
         console.print(
             "note: --bids-database-dir has no effect. The dataset itself is read, which is faster "
@@ -63,7 +65,7 @@ def read_input_dataset(config: Config, console: Console) -> list[Scan]:
     people = len({scan.participant for scan in scans})
     console.print(
         f"{config.bids_dir}: {_count(people, 'participant')}, "
-        f"{_count(sum(bool(scan.t1w) for scan in scans), 'anatomy', 'anatomies')}"
+        f"{_count(sum(bool(scan.images) for scan in scans), 'anatomy', 'anatomies')}"
     )
     for line in summarize(dataset.notes, sys.maxsize if config.verbose else MAX_NAMED):
         console.print(line, soft_wrap=True)

@@ -31,11 +31,11 @@ def list_planned(
 ) -> None:
     """Print which scans would be registered to which template, and which results exist."""
     for scan in scans:
-        if not scan.t1w:
-            console.print(f"{scan.label}: {scan.problem or 'no T1w image'}", soft_wrap=True)
+        if not scan.images:
+            console.print(f"{scan.label}: {scan.problem or 'no image'}", soft_wrap=True)
         if scan.label in unreadable:
             console.print(f"{scan.label}: {unreadable[scan.label].message}")
-        usable = scan.t1w and scan.label not in unreadable
+        usable = scan.images and scan.label not in unreadable
         modes = _modes(config, scan)
         changed = _changed(config, scan, templates, atlases) if usable and modes else []
         for space in (template.space for template in templates_of(scan, templates)):
@@ -61,7 +61,7 @@ def report_replaced(
     """Print whose results are replaced, because of another mode or a changed source."""
     other_modes, other_files, outdated = [], [], []
     for scan in scans:
-        if not scan.t1w or scan.label in unreadable or not (modes := _modes(config, scan)):
+        if not scan.images or scan.label in unreadable or not (modes := _modes(config, scan)):
             continue
         spaces = {template.space for template in templates_of(scan, templates)}
         others = {mode for space, mode in modes.items() if space in spaces} - {config.mode}
@@ -91,7 +91,7 @@ def _modes(config: Config, scan: Scan) -> dict[str, str]:
 
 def _results(config: Config, scan: Scan) -> list[Result]:
     """Return the results of a scan, not those of another acquisition in the same session."""
-    if not scan.t1w:
+    if not scan.images:
         return []
     found = find_results(config.output_dir, scan.participant, output_prefix(scan))
     return [one for one in found if one.label == scan.label]
@@ -104,10 +104,10 @@ def _changed(
     atlases: Mapping[str, Sequence[Atlas]],
 ) -> list[str]:
     """Return the names of the sources that have changed since the results of a scan were made."""
-    scans_now = {str(path): checksum(path) for path in scan.t1w}
+    scans_now = {str(path): checksum(path) for path in scan.images}
     names: set[str] = set()
     directory = config.output_dir.joinpath(*scan.label.split("_"), "anat")
-    sidecar = directory / f"{output_prefix(scan)}_desc-preproc_T1w.json"
+    sidecar = directory / f"{output_prefix(scan)}_desc-preproc_{scan.suffix}.json"
     names |= _differences(sidecar, scans_now)
     others = {str(path): checksum(path) for path in scan.lesions}
     if config.model is not None:

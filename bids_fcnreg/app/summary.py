@@ -153,7 +153,7 @@ def excluded_run_warnings(
     `names` is as for `read_quality_by_space`.
     """
     directory = output_dir.joinpath(*label.split("_"), "anat")
-    paths = directory.glob(f"{label}*_desc-preproc_T1w.json")
+    paths = directory.glob(f"{label}*_desc-preproc_*.json")
     native = [
         path
         for path in paths

@@ -1,4 +1,4 @@
-"""Find the T1w images and lesion masks of each participant of a BIDS dataset."""
+"""Find the reference images and lesion masks of each participant of a BIDS dataset."""
 
 from __future__ import annotations
 
@@ -31,13 +31,14 @@ from bids_fcnreg.bids.notes import (
 from bids_fcnreg.bids.order import natural_key, order_sessions
 from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.bids.selection import match_lesions, select_images, short_name
+from bids_fcnreg.config import OTHER_CONTRASTS, T1W_CONTRASTS
 from bids_fcnreg.errors import InputError
 
 #: Maximum number of characters of a label in a message.
 _MAX_CHARACTERS = 60
 
-#: Suffixes of images with T1w contrast.
-_T1W_SUFFIXES = ("T1w", "UNIT1")
+#: Suffixes of images that are used where there is no T1w image, in this order.
+_SUBSTITUTES = (*T1W_CONTRASTS[1:], *OTHER_CONTRASTS)
 
 #: Labels of participant and session.
 _ScanKey = tuple[str, str | None]
@@ -64,6 +65,7 @@ def read_dataset(
     participants: Iterable[str] = (),
     sessions: Iterable[str] = (),
     filters: Filters | None = None,
+    reference_suffix: str | None = None,
 ) -> Dataset:
     """Find the scans to register, and the images that are not used.
 
@@ -76,23 +78,26 @@ def read_dataset(
         images without a session are excluded.
     filters : mapping, optional
         Filters from `bids_fcnreg.bids.filters.read_filter_file`.
+    reference_suffix : str, optional
+        Suffix of the images to register. By default, unless a filter has one, that of T1w images
+        or, in sessions without them, the first of UNIT1, T2w, FLAIR and PDw.
 
     Returns
     -------
     Dataset
-        A participant without any T1w image has a scan with an empty ``t1w`` (with `sessions`,
+        A participant without any usable image has a scan with empty ``images`` (with `sessions`,
         only if the participant is given), and so has a session without a usable image.
 
     Raises
     ------
     InputError
-        If it is not a raw dataset, a participant or session is unknown, or there is no T1w image.
+        If it is not a raw dataset, a participant or session is unknown, or there is no image.
     """
     bids_dir = Path(bids_dir).absolute()
     check_raw(bids_dir)
     wanted, wanted_sessions = _labels(participants, "sub-"), _labels(sessions, "ses-")
     known = _check_participants(bids_dir, wanted)
-    queries = _queries(filters or {})
+    queries = _queries(filters or {}, reference_suffix)
     kinds = {
         name: Kind(_strings(query["suffix"]), name == "roi", _strings(query.get("label", ())))
         for name, query in queries.items()
@@ -115,7 +120,7 @@ def read_dataset(
                 problem = "None of its T1w images matches the filters."
             theirs = [Scan(participant, session, (), problem=problem)]
         scans += theirs
-    if not any(scan.t1w for scan in scans):
+    if not any(scan.images for scan in scans):
         selected = bool(wanted or wanted_sessions or filters)
         raise InputError(_nothing_found(bids_dir, layout, scans, filters or {}, selected))
     return Dataset(scans, notes)
@@ -145,9 +150,14 @@ def _check_participants(bids_dir: Path, wanted: tuple[str, ...]) -> list[str]:
     return known
 
 
-def _queries(filters: Filters) -> dict[str, dict[str, Any]]:
-    """Return the query for each kind of image."""
+def _queries(filters: Filters, reference_suffix: str | None) -> dict[str, dict[str, Any]]:
+    """Return the query for each kind of image: ``t1w``, ``roi``, and substitutes of T1w images."""
     queries = {name: {**default, **filters.get(name, {})} for name, default in QUERIES.items()}
+    if reference_suffix is not None:
+        queries["t1w"]["suffix"] = reference_suffix
+    elif "suffix" not in filters.get("t1w", {}):
+        for suffix in _SUBSTITUTES:
+            queries[suffix] = {"suffix": suffix, "part": QUERIES["t1w"]["part"]}
     for query in queries.values():
         query.pop("subject", None)  # only the command line selects participants
     return queries
@@ -190,19 +200,35 @@ def _all_scans(
             misplaced.setdefault((str(one.subject), one.session), []).append(one)
     scans: dict[str, list[Scan]] = {}
     notes = []
+    references = {**_substitutes(layout, images, misplaced), **images["t1w"]}
     for key in sorted(
-        {*images["t1w"], *misplaced},
+        {*references, *misplaced},
         key=lambda key: tuple(natural_key(label or "") for label in key),
     ):
-        if key in images["t1w"]:
-            scan, texts = _scan(key, images["t1w"][key], images["roi"].get(key, []))
+        if key in references:
+            scan, texts = _scan(key, references[key], images["roi"].get(key, []))
             notes += [Note(text, scan.label, warning=False) for text in texts]
         else:
             scan = Scan(*key, (), problem=_problem(misplaced[key]))
         scans.setdefault(key[0], []).append(scan)
-    notes += notes_of_lesions(layout, images["roi"])
+    notes += notes_of_lesions(references, images["roi"])
     notes += [note for theirs in scans.values() for note in notes_of_sessions(theirs)]
     return scans, [*notes_of_phases(layout, queries["t1w"]), *notes]
+
+
+def _substitutes(
+    layout: Layout,
+    images: Mapping[str, Mapping[_ScanKey, list[RawImage]]],
+    misplaced: Iterable[_ScanKey],
+) -> dict[_ScanKey, list[RawImage]]:
+    """Return images of other suffixes of the scans without any T1w image, even an unusable one."""
+    with_t1w = {*misplaced, *(image.scan for image in layout.images["t1w"])}
+    found: dict[_ScanKey, list[RawImage]] = {}
+    for suffix in _SUBSTITUTES:
+        for key, theirs in images.get(suffix, {}).items():
+            if key not in with_t1w:
+                found.setdefault(key, theirs)
+    return found
 
 
 def _by_scan(images: Iterable[RawImage]) -> dict[_ScanKey, list[RawImage]]:
@@ -219,16 +245,16 @@ def _scan(
     selection = select_images(images)
     chosen, lesions, others = match_lesions(selection.images, masks)
     texts = list(selection.texts)
-    if chosen and (suffix := chosen[0].entities["suffix"]) not in _T1W_SUFFIXES:
-        texts.append(f"a {suffix} image is used as T1w image, also in the names of its results")
+    if chosen and (suffix := chosen[0].entities["suffix"]) != "T1w":
+        texts.append(f"the {suffix} image is registered")
     if chosen and others:
         names = ", ".join(map(short_name, others))
         texts.append(
             f"lesion mask {names} is not used: it belongs to another image than "
             f"{short_name(chosen[0])}"
         )
-    t1w, roi = (tuple(image.path for image in group) for group in (chosen, lesions))
-    return Scan(*key, t1w, roi, selection.problem), texts
+    runs, roi = (tuple(image.path for image in group) for group in (chosen, lesions))
+    return Scan(*key, runs, roi, selection.problem), texts
 
 
 def _problem(misplaced: Sequence[UnusedImage]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,11 +65,11 @@ def summarize(notes: Iterable[Note], most: int = MAX_NAMED) -> list[str]:
 def notes_of_sessions(scans: Sequence[Scan]) -> list[Note]:
     """Return notes about sessions of one participant that were acquired differently."""
     kinds = {
-        scan.session or "none": re.sub(r"_run-[0-9]+|\.nii(\.gz)?$", "", scan.t1w[0].name)
+        scan.session or "none": re.sub(r"_run-[0-9]+|\.nii(\.gz)?$", "", scan.images[0].name)
         .removeprefix(scan.label)
         .removeprefix("_")
         for scan in scans
-        if scan.t1w
+        if scan.images
     }
     if len(set(kinds.values())) < 2:
         return []
@@ -96,10 +96,10 @@ def notes_of_phases(layout: Layout, query: Mapping[str, Any]) -> list[Note]:
 
 
 def notes_of_lesions(
-    layout: Layout, masks: Mapping[tuple[str, str | None], Sequence[RawImage]]
+    scans: Container[tuple[str, str | None]],
+    masks: Mapping[tuple[str, str | None], Sequence[RawImage]],
 ) -> list[Note]:
-    """Return notes about the lesion masks, by scan, of scans without a T1w image."""
-    scans = {image.scan for image in layout.images["t1w"]}
+    """Return notes about the lesion masks, by scan, of other scans than those with images."""
     text = "this lesion mask is not used: its session has no T1w image"
     return [
         Note(text, mask.path.name) for scan in masks if scan not in scans for mask in masks[scan]

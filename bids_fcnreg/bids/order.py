@@ -179,7 +179,7 @@ def _scan_time(directory: Path, scan: Scan) -> datetime | None:
     """Return the earliest time of the images of a scan in scans.tsv."""
     own_directory = directory.parent.joinpath(*scan.label.split("_"))
     tables = {directory / f"{directory.name}_scans.tsv", own_directory / f"{scan.label}_scans.tsv"}
-    names = {path.name for path in scan.t1w}
+    names = {path.name for path in scan.images}
     return _earliest(
         row.get("acq_time", "")
         for table in tables

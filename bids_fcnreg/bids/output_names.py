@@ -18,16 +18,18 @@ if TYPE_CHECKING:
 
 #: Maximum length of a file name in bytes, if the file system does not report it.
 _NAME_MAX = 255
-#: Entities of the T1w image that its outputs keep.
+#: Entities of an image that its outputs keep.
 _KEPT = ("acq", "ce", "rec")
+#: Extensions of a label image with a lookup table.
+_TABLED = ("nii.gz", "json", "tsv")
 _VALID = re.compile(
     rf"[a-z]+-{LABEL.pattern}(?:_[a-z]+-{LABEL.pattern})*_[0-9A-Za-z]+\.[0-9a-z.]+"
 )
 
 
 def output_prefix(scan: Scan) -> str:
-    """Return the prefix of the names of all outputs of a scan with at least one T1w image."""
-    pairs = (pair.partition("-") for pair in scan.t1w[0].name.split("_"))
+    """Return the prefix of the names of all outputs of a scan with at least one image."""
+    pairs = (pair.partition("-") for pair in scan.images[0].name.split("_"))
     labels = {key: label for key, dash, label in pairs if dash}
     return "_".join([scan.label, *(f"{key}-{labels[key]}" for key in _KEPT if key in labels)])
 
@@ -40,34 +42,40 @@ def output_names(
     Parameters
     ----------
     scan : Scan
-        Scan with at least one T1w image.
+        Scan with at least one image.
     templates : sequence of Template
         Templates that it is registered to.
     atlases : mapping of str to sequence of Atlas
         Atlases by the ``space`` of the template.
     """
+    suffix = scan.suffix
     endings = [
-        *(f"desc-preproc_T1w{one}" for one in (".nii.gz", ".json")),
+        *(f"desc-preproc_{suffix}{one}" for one in (".nii.gz", ".json")),
         *(f"desc-brain_mask{one}" for one in (".nii.gz", ".json", ".svg", ".png")),
-        "desc-summary_T1w.html",
+        f"desc-summary_{suffix}.html",
+        *(f"{one}dseg.{end}" for one in ("", "desc-anatomy_") for end in _TABLED),
+        *(f"desc-anatomyVolumes_dseg.{end}" for end in ("tsv", "json")),
+        *(f"label-{one}_probseg.nii.gz" for one in ("GM", "WM", "CSF")),
+        *(f"label-{one}_probseg.json" for one in ("GM", "WM", "CSF")),
+        *(f"desc-tissue_probseg.{end}" for end in ("svg", "png")),
     ]
     for template in templates:
         space = template.space
         grid = f"space-{space}" + (f"_res-{template.resolution}" if template.resolution else "")
         endings += [
             f"{grid}_desc-{what}{one}"
-            for what in ("preproc_T1w", "brain_mask")
+            for what in (f"preproc_{suffix}", "brain_mask")
             for one in (".nii.gz", ".json")
         ]
-        for way in (f"from-T1w_to-{space}", f"from-{space}_to-T1w"):
+        for way in (f"from-{suffix}_to-{space}", f"from-{space}_to-{suffix}"):
             endings += [f"{way}_mode-image_xfm{one}" for one in (".h5", ".json")]
         endings += [
-            f"from-T1w_to-{space}_mode-image_desc-{what}"
+            f"from-{suffix}_to-{space}_mode-image_desc-{what}"
             for what in ("logjacobian_xfm.nii.gz", "logjacobian_xfm.json", "quality_xfm.json")
         ]
         endings += [
-            f"space-{space}_desc-{what}{one}"
-            for what in ("contours_T1w", "flicker_T1w", "deformation_T1w")
+            f"space-{space}_desc-{what}_{suffix}{one}"
+            for what in ("contours", "flicker", "deformation")
             for one in (".svg", ".png")
         ]
         endings += [f"space-{space}_desc-{what}_xfm.html" for what in ("quality", "verdict")]
@@ -106,8 +114,9 @@ def check_output_names(
     if (length := len(longest.encode())) > limit:
         entity = max(output_prefix(scan).split("_"), key=len)
         raise InputError(
-            f"{scan.t1w[0]}: names of its outputs would have up to {length} characters, but the "
-            f"output directory allows {limit}. Shorten the label of {entity.partition('-')[0]}-."
+            f"{scan.images[0]}: names of its outputs would have up to {length} characters, but "
+            f"the output directory allows {limit}. Shorten the label of "
+            f"{entity.partition('-')[0]}-."
         )
 
 

@@ -23,7 +23,7 @@ from bids_fcnreg.qc.verdict import LEVELS
 
 _QUALITY = re.compile(
     r"(?P<prefix>sub-(?P<participant>[^_]+)(_ses-(?P<session>[^_]+))?(_[^_]+)*?)"
-    r"_from-T1w_to-(?P<space>[^_]+)_mode-image_desc-quality_xfm\.json"
+    r"_from-(?P<suffix>[^_]+)_to-(?P<space>[^_]+)_mode-image_desc-quality_xfm\.json"
 )
 _VOLUMES = re.compile(r"_seg-(?P<atlas>[^_]+)_desc-(?P<space>[^_]+)Volumes_dseg\.tsv$")
 
@@ -140,7 +140,8 @@ def find_results(
 def _result(quality: Path, match: re.Match[str]) -> Result | None:
     """Return the result of a file of quality metrics; None if a file is missing."""
     directory, prefix, space = quality.parent, match["prefix"], match["space"]
-    t1w = _newest(directory, f"{prefix}_space-{space}_", "desc-preproc_T1w.nii.gz")
+    suffix = match["suffix"]
+    t1w = _newest(directory, f"{prefix}_space-{space}_", f"desc-preproc_{suffix}.nii.gz")
     mask = _newest(directory, f"{prefix}_space-{space}_", "desc-brain_mask.nii.gz")
     ending = "_desc-quality_xfm.json"
     log_jacobian = directory / f"{quality.name.removesuffix(ending)}_desc-logjacobian_xfm.nii.gz"

@@ -1,4 +1,4 @@
-"""A scan: the T1w images and lesion masks of one participant in one session."""
+"""A scan: the reference images and lesion masks of one participant in one session."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bids_fcnreg.atomic import checksum
+from bids_fcnreg.config import OTHER_CONTRASTS
 
 
 def scan_label(participant: str, session: str | None) -> str:
@@ -15,7 +16,7 @@ def scan_label(participant: str, session: str | None) -> str:
 
 @dataclass(frozen=True)
 class Scan:
-    """T1w images of one participant in one session, whose runs are averaged.
+    """Reference images of one participant in one session, whose runs are averaged.
 
     Attributes
     ----------
@@ -23,17 +24,17 @@ class Scan:
         Label without ``sub-``.
     session : str or None
         Label without ``ses-``.
-    t1w : tuple of Path
-        Runs to average, sorted; empty if there is no T1w image.
+    images : tuple of Path
+        Runs to average, sorted; empty if there is no usable image.
     lesions : tuple of Path
         Lesion masks.
     problem : str
-        Why no T1w image is usable, if there are unusable ones.
+        Why no image is usable, if there are unusable ones.
     """
 
     participant: str
     session: str | None
-    t1w: tuple[Path, ...]
+    images: tuple[Path, ...]
     lesions: tuple[Path, ...] = ()
     problem: str = ""
 
@@ -43,7 +44,19 @@ class Scan:
         return scan_label(self.participant, self.session)
 
     @property
+    def suffix(self) -> str:
+        """BIDS suffix in the names of its results: ``T1w`` also for images of its contrast."""
+        name = self.images[0].name if self.images else ""
+        suffix = name.partition(".")[0].rpartition("_")[2]
+        return suffix if suffix in OTHER_CONTRASTS else "T1w"
+
+    @property
+    def is_t1w(self) -> bool:
+        """Whether the images have the contrast of T1w images."""
+        return self.suffix == "T1w"
+
+    @property
     def sources(self) -> dict[str, str]:
         """SHA-256 of each existing file, by path."""
-        files = (path for path in (*self.t1w, *self.lesions) if path.is_file())
+        files = (path for path in (*self.images, *self.lesions) if path.is_file())
         return {str(path): checksum(path) for path in files}

@@ -124,7 +124,7 @@ def _brains_in(directory: Path, report: Callable[[str], object]) -> Iterator[Bra
         for scan in dataset.scans:
             if scan.problem:
                 report(f"warning: {scan.label}: {scan.problem}")
-            yield from map(Brain, scan.t1w)
+            yield from map(Brain, scan.images if scan.is_t1w else ())
         return
     native = [path for path in sorted(directory.glob(_PREPROCESSED)) if "_space-" not in path.name]
     if not native:

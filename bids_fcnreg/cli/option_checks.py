@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from bids_fcnreg.config import Config
+from bids_fcnreg.config import OTHER_CONTRASTS, Config
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.modes import MODES
 
@@ -37,13 +37,18 @@ def check_group(config: Config) -> None:
 
 
 def check_participant(config: Config) -> None:
-    """Refuse options of the group level.
+    """Refuse options of the group level, and those that do not fit each other.
 
     Raises
     ------
     InputError
         If there is one.
     """
+    if config.longitudinal and config.reference_suffix in OTHER_CONTRASTS:
+        raise InputError(
+            f"--longitudinal cannot be used with --reference-suffix {config.reference_suffix}. "
+            "Omit one of them."
+        )
     for field in dataclasses.fields(config):
         of_group = field.name.startswith(("group_", "train_", "template_"))
         if of_group and getattr(config, field.name) != field.default:

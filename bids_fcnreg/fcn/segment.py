@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bids_fcnreg.fcn.nets.anatomy import SPACING, STRUCTURES, AnatomyFCN, normalize_intensities
+from bids_fcnreg.fcn.nets.anatomy import SPACING, AnatomyFCN, normalize_intensities
 from bids_fcnreg.fcn.nets.checkpoint import load
 from bids_fcnreg.fcn.nets.li_fan_2017 import pad_to_multiple
 from bids_fcnreg.fcn.nets.packaged_weights import PACKAGED_WEIGHTS
 from bids_fcnreg.fcn.spatial.filters import gaussian
 from bids_fcnreg.fcn.spatial.grid import Grid, Image, apply_affine
 from bids_fcnreg.fcn.spatial.transform import Transform
+from bids_fcnreg.fcn.structures import STRUCTURES
 
 #: Channel of the CSF around the brain.
 _CSF = list(STRUCTURES).index(24)
@@ -29,7 +30,7 @@ class Anatomy:
     Attributes
     ----------
     posteriors : Tensor (1, structures, i, j, k)
-        In the order of `bids_fcnreg.fcn.nets.anatomy.STRUCTURES`; they add up to 1.
+        In the order of `bids_fcnreg.fcn.structures.STRUCTURES`; they add up to 1.
     grid : Grid
         RAS+ axes, 2 mm voxels, around the scan's field of view.
     """

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bids_fcnreg.fcn.nets.anatomy import STRUCTURES
 from bids_fcnreg.fcn.segment import Anatomy
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
 from bids_fcnreg.fcn.spatial.transform import Transform
+from bids_fcnreg.fcn.structures import STRUCTURES
 
 #: Tissues in the order of `Classification.tissues`, and the structures that consist of them.
 TISSUES = {

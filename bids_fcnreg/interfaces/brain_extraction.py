@@ -1,4 +1,4 @@
-"""Brain extraction of T1-weighted images."""
+"""Brain extraction."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from bids_fcnreg.preprocessing.brain import is_extracted
 
 
 class _BrainExtractionInputSpec(ThreadsInputSpec):
-    in_file = File(exists=True, mandatory=True, desc="T1-weighted image")
+    in_file = File(exists=True, mandatory=True, desc="image of a head or brain")
     mode = traits.Enum(
         "auto",
         "force",
@@ -35,7 +35,12 @@ class _BrainExtractionInputSpec(ThreadsInputSpec):
         desc="auto: extract unless skull-stripped; force: always; skip: already skull-stripped",
     )
     extractor = traits.Enum(
-        "deepbet", "synthstrip", usedefault=True, desc="synthstrip requires FreeSurfer"
+        "deepbet",
+        "anatomy",
+        "synthstrip",
+        usedefault=True,
+        desc="deepbet: for T1w images; anatomy: our network, for any contrast; synthstrip: "
+        "requires FreeSurfer",
     )
     source = traits.Str(nohash=True, desc="name of the original image in messages")
 
@@ -90,12 +95,14 @@ class BrainExtraction(SimpleInterface):
     def _extract(self, nifti: nib.Nifti1Image, path: Path, directory: Path) -> np.ndarray:
         if self.inputs.extractor == "synthstrip":
             mask = _synthstrip(path, directory, self.inputs.num_threads)
+        elif self.inputs.extractor == "anatomy":
+            mask = _anatomy(nifti, self.inputs.num_threads)
         else:
             mask = _deepbet(nifti, self.inputs.num_threads)
         if not mask.any():
             raise InputError(
-                f"No brain was found in {self._named(path)}. Check that it is a T1-weighted image "
-                "of a head. If it is skull-stripped, use --skull-strip-t1w skip."
+                f"No brain was found in {self._named(path)}. Check that it is an image of a "
+                "head. If it is skull-stripped, use --skull-strip-t1w skip."
             )
         return mask
 
@@ -112,12 +119,23 @@ def _deepbet(nifti: nib.Nifti1Image, threads: int) -> np.ndarray:
     return np.asanyarray(mask.dataobj) > 0
 
 
+def _anatomy(nifti: nib.Nifti1Image, threads: int) -> np.ndarray:
+    """Run the anatomy network: brain mask (i, j, k)."""
+    from bids_fcnreg.fcn.segment import segment
+    from bids_fcnreg.io.image import to_image
+
+    set_threads(threads)
+    scan = to_image(nifti)
+    return segment(scan).brain_mask(scan.grid).data[0, 0].numpy() > 0
+
+
 def _synthstrip(path: Path, directory: Path, threads: int) -> np.ndarray:
     """Run FreeSurfer's SynthStrip: brain mask (i, j, k)."""
     program = shutil.which("mri_synthstrip")
     if program is None:
         raise InputError(
-            "mri_synthstrip is not on the PATH. Install FreeSurfer 7.3 or later, or use deepbet."
+            "mri_synthstrip is not on the PATH. Install FreeSurfer 7.3 or later, or choose "
+            "another --skull-strip-method."
         )
     out_file = directory / "synthstrip.nii.gz"
     command = [program, "-i", str(path), "-m", str(out_file), "-t", str(threads)]

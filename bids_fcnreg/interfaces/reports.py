@@ -18,16 +18,24 @@ from nipype.interfaces.base import (
 
 from bids_fcnreg.html import render
 
+#: Programs that extract brains, in words.
+METHODS = {
+    "deepbet": "deepbet",
+    "anatomy": "the anatomy network",
+    "synthstrip": "SynthStrip",
+}
+
 
 class _ReportOutputSpec(TraitedSpec):
     out_file = File(exists=True, desc="HTML fragment")
 
 
 class _SummaryInputSpec(BaseInterfaceInputSpec):
-    t1w = InputMultiObject(traits.Str, mandatory=True, desc="names of the T1w files")
+    images = InputMultiObject(traits.Str, mandatory=True, desc="names of the averaged images")
+    method = traits.Str(mandatory=True, desc="program that extracts brains")
     lesions = InputMultiObject(traits.Str, desc="names of the lesion masks")
     skull_stripped = traits.Bool(
-        mandatory=True, desc="whether the T1w was skull-stripped in the input"
+        mandatory=True, desc="whether the image was skull-stripped in the input"
     )
     runs = traits.Dict({}, usedefault=True, desc="which runs were averaged")
     session = traits.Str(desc="label of the session, if it has one")
@@ -47,16 +55,16 @@ class Summary(SimpleInterface):
 
     def _run_interface(self, runtime: Any) -> Any:
         lesions = self.inputs.lesions if isdefined(self.inputs.lesions) else []
-        extraction = (
-            "already skull-stripped" if self.inputs.skull_stripped else "done, with deepbet"
-        )
+        extraction = f"done, with {METHODS[self.inputs.method]}"
+        if self.inputs.skull_stripped:
+            extraction = "already skull-stripped"
         reasons = self.inputs.runs.get("RunsLeftOut", {})
         left_out = "; ".join(f"{name}: {why}" for name, why in reasons.items())
         rows = {"Session": self.inputs.session} if isdefined(self.inputs.session) else {}
         if isdefined(self.inputs.reference):
             rows["Reference session"] = self.inputs.reference
         rows |= {
-            "T1-weighted images": ", ".join(self.inputs.t1w),
+            "Images": ", ".join(self.inputs.images),
             **({"Excluded from the average": left_out} if left_out else {}),
             "Lesion masks": ", ".join(lesions) or "none",
             "Brain extraction": extraction,

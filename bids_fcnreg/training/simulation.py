@@ -22,7 +22,8 @@ from numba import njit
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from bids_fcnreg.fcn.nets.anatomy import SPACING, STRUCTURES
+from bids_fcnreg.fcn.nets.anatomy import SPACING
+from bids_fcnreg.fcn.structures import STRUCTURES
 from bids_fcnreg.io.spatial_image import open_image
 
 #: Labels of the maps that are part of a structure under another label.

@@ -17,7 +17,7 @@ from bids_fcnreg.workflows.outputs import (
     init_atlas_outputs_wf,
     init_template_outputs_wf,
 )
-from bids_fcnreg.workflows.preprocess import init_preprocess_wf
+from bids_fcnreg.workflows.preprocess import extractor, init_preprocess_wf
 from bids_fcnreg.workflows.propagate import init_propagate_wf
 from bids_fcnreg.workflows.register import init_estimate_node, init_register_wf
 from bids_fcnreg.workflows.report import (
@@ -26,6 +26,7 @@ from bids_fcnreg.workflows.report import (
     init_template_report_wf,
 )
 from bids_fcnreg.workflows.resources import node_name, voxels_of
+from bids_fcnreg.workflows.segment import init_segment_wf
 
 if TYPE_CHECKING:
     from nipype.pipeline import engine as pe
@@ -50,7 +51,7 @@ def init_fcnreg_wf(
     config : Config
         Settings of the run; intermediate results are in ``work_dir``.
     scans : iterable of Scan
-        Scans to register; those without a T1w are skipped.
+        Scans to register; those without an image are skipped.
     templates : sequence of Template
         Skull-stripped brains, with their masks; see `templates_of`.
     atlases : mapping of str to sequence of Atlas
@@ -64,7 +65,7 @@ def init_fcnreg_wf(
     """
     workflow = LiterateWorkflow(name="fcnreg_wf", base_dir=str(config.work_dir))
     workflow.__desc__ = (
-        f"T1-weighted (T1w) images were registered with *bids_fcnreg* {__version__}, "
+        f"Anatomical images were registered with *bids_fcnreg* {__version__}, "
         "which is built on *Nipype* [@nipype1]. "
     )
     workflow.add_nodes([
@@ -80,7 +81,7 @@ def group_scans(config: Config, scans: Iterable[Scan]) -> list[list[Scan]]:
     """Group scans by workflow: single scans, or all sessions of a participant."""
     groups: dict[str, list[Scan]] = {}
     for scan in scans:
-        if scan.t1w:
+        if scan.images:
             groups.setdefault(scan.participant if config.longitudinal else scan.label, []).append(
                 scan
             )
@@ -109,7 +110,7 @@ def init_single_subject_wf(
     templates: Sequence[Template],
     atlases: Mapping[str, Sequence[Atlas]],
 ) -> LiterateWorkflow:
-    """Process the T1w images of one subject and session to derivatives and report.
+    """Process the images of one subject and session to derivatives and report.
 
     Parameters as in `init_fcnreg_wf`, with one scan.
     """
@@ -200,10 +201,14 @@ def longitudinal_wf_name(scans: Sequence[Scan]) -> str:
 
 @dataclass(frozen=True)
 class _Anatomy:
-    """Workflows that compute and store results in a scan's native space."""
+    """Workflows that compute and store results in a scan's native space.
+
+    There is a segmentation if results of it are stored, or the registration needs it.
+    """
 
     preprocess: LiterateWorkflow
     outputs: LiterateWorkflow
+    segment: LiterateWorkflow | None
 
 
 def _prefix(scan: Scan) -> str:
@@ -221,16 +226,17 @@ def _add_anatomy(
 ) -> _Anatomy:
     """Add everything that does not depend on a template."""
     preprocess = init_preprocess_wf(
-        n_runs=len(scan.t1w),
+        n_runs=len(scan.images),
         skull_strip=config.skull_strip,
+        method=extractor(config, scan),
         omp_nthreads=config.omp_nthreads,
         has_lesion=bool(scan.lesions),
-        voxels=voxels_of(scan.t1w[0]),
+        voxels=voxels_of(scan.images[0]),
         name=f"{prefix}preprocess_wf",
     )
-    preprocess.inputs.inputnode.t1w = [str(path) for path in scan.t1w]
-    preprocess.inputs.average.names = [path.name for path in scan.t1w]
-    preprocess.inputs.extract.source = str(scan.t1w[0])
+    preprocess.inputs.inputnode.images = [str(path) for path in scan.images]
+    preprocess.inputs.average.names = [path.name for path in scan.images]
+    preprocess.inputs.extract.source = str(scan.images[0])
     if scan.lesions:
         preprocess.inputs.inputnode.lesions = [str(path) for path in scan.lesions]
     outputs = init_anat_outputs_wf(config=config, scan=scan, name=f"{prefix}outputs_wf")
@@ -245,7 +251,14 @@ def _add_anatomy(
         _connect_fields(
             workflow, preprocess, consumer, "preproc", "mask", "skull_stripped", "runs"
         )
-    return _Anatomy(preprocess, outputs)
+    if scan.is_t1w and not config.makes_everything:
+        return _Anatomy(preprocess, outputs, None)
+    segment = init_segment_wf(config=config, scan=scan, name=f"{prefix}segment_wf")
+    _connect_fields(workflow, preprocess, segment, "preproc", "mask")
+    workflow.connect(outputs, "outputnode.preproc", segment, "inputnode.stored")
+    if config.makes_everything:
+        _connect_fields(workflow, segment, report, "dseg", "dseg_lookup")
+    return _Anatomy(preprocess, outputs, segment)
 
 
 def _connect_template(
@@ -262,7 +275,7 @@ def _connect_template(
     register = init_register_wf(
         config=config,
         template=template,
-        has_lesion=bool(scan.lesions),
+        scan=scan,
         longitudinal=longitudinal,
         name=f"{prefix}register_{space}_wf",
     )
@@ -272,7 +285,12 @@ def _connect_template(
     report = init_template_report_wf(
         config=config, scan=scan, template=template, name=f"{prefix}report_{space}_wf"
     )
-    _connect_fields(workflow, preprocess, register, "preproc", "brain", "mask")
+    _connect_fields(workflow, preprocess, register, "preproc", "mask")
+    if scan.is_t1w:
+        _connect_fields(workflow, preprocess, register, "brain")
+    else:
+        assert anatomy.segment is not None
+        workflow.connect(anatomy.segment, "outputnode.t1w_like", register, "inputnode.brain")
     if scan.lesions and not longitudinal:
         _connect_fields(workflow, preprocess, register, "exclude")
     _connect_fields(workflow, preprocess, outputs, "skull_stripped")
@@ -300,7 +318,7 @@ def _connect_atlas(
         template=template,
         atlas=atlas,
         omp_nthreads=config.omp_nthreads,
-        voxels=voxels_of(scan.t1w[0]),
+        voxels=voxels_of(scan.images[0]),
         name=f"{prefix}propagate_{name}_wf",
     )
     outputs = init_atlas_outputs_wf(

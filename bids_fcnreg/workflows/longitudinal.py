@@ -141,10 +141,10 @@ def init_changes_wf(
     if not reference.missing:
         measure.inputs.reference = _column(reference.session)
         since = f"Change since session {measure.inputs.reference}"
-    files = tuple(path for scan in scans for path in scan.t1w)
+    files = tuple(path for scan in scans for path in scan.images)
     store = sink(
         config,
-        replace(scans[0], session=None, t1w=files),
+        replace(scans[0], session=None, images=files),
         "ds_changes",
         segmentation=atlas.name,
         suffix="dseg",

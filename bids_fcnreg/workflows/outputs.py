@@ -46,7 +46,7 @@ def sink(
     interface = DerivativesDataSink(
         base_directory=str(config.output_dir),
         bids_dir=str(config.bids_dir),
-        source_file=[str(path) for path in scan.t1w],
+        source_file=[str(path) for path in scan.images],
         checksums={**scan.sources, **(sources or {})},
         **naming,
     )
@@ -61,9 +61,9 @@ def init_anat_outputs_wf(
     Inputs
     ------
     preproc, mask
-        Preprocessed T1w and brain mask.
+        Preprocessed image and brain mask.
     skull_stripped
-        Whether the T1w is skull-stripped.
+        Whether the image was skull-stripped in the input.
     runs
         Sidecar fields about the averaged runs.
 
@@ -85,8 +85,9 @@ def init_anat_outputs_wf(
         scan,
         "ds_preproc",
         desc="preproc",
-        suffix="T1w",
-        Description="T1w image, averaged over runs, bias-corrected and intensity-normalized",
+        suffix=scan.suffix,
+        Description=f"{scan.suffix} image, averaged over runs, bias-corrected and "
+        "intensity-normalized",
     )
     mask = sink(config, scan, "ds_mask", desc="brain", suffix="mask", Type="Brain")
     workflow.connect([
@@ -110,7 +111,7 @@ def init_template_outputs_wf(
     transform, inverse, quality, preproc_std, mask_std, log_jacobian
         Outputs of `init_register_wf`.
     skull_stripped
-        Whether the T1w is skull-stripped.
+        Whether the image was skull-stripped in the input.
     preproc, mask
         Registered image and mask: the files in the derivatives.
 
@@ -126,8 +127,9 @@ def init_template_outputs_wf(
     found = dict(template.sources)
     if config.model is not None:
         found[str(config.model)] = checksum(config.model)
-    forward = _forward(template)
-    backward = forward | {"from": template.space, "to": "T1w"}
+    forward = _forward(scan, template)
+    backward = forward | {"from": template.space, "to": scan.suffix}
+    of_template, of_scan = f"points of {template.space}", f"points of the {scan.suffix} image"
     sinks = {
         "transform": sink(
             config,
@@ -135,7 +137,7 @@ def init_template_outputs_wf(
             "ds_transform",
             found,
             **forward,
-            **_registration(config, f"points of {template.space} to points of the T1w image"),
+            **_registration(config, f"{of_template} to {of_scan}"),
         ),
         "inverse": sink(
             config,
@@ -143,7 +145,7 @@ def init_template_outputs_wf(
             "ds_inverse",
             found,
             **backward,
-            **_registration(config, f"points of the T1w image to points of {template.space}"),
+            **_registration(config, f"{of_scan} to {of_template}"),
         ),
         "quality": sink(config, scan, "ds_quality", found, desc="quality", **forward),
     }
@@ -179,8 +181,8 @@ def _add_resampled(
             scan,
             "ds_preproc_std",
             desc="preproc",
-            suffix="T1w",
-            Description="T1w image, linearly resampled once from native space",
+            suffix=scan.suffix,
+            Description=f"{scan.suffix} image, linearly resampled once from native space",
             **space_entities,
         ),
         "mask_std": sink(
@@ -197,10 +199,10 @@ def _add_resampled(
             scan,
             "ds_log_jacobian",
             desc="logjacobian",
-            Description="Natural logarithm of the Jacobian determinant (local volume in the T1w "
-            "image over that in the template), including the affine part",
+            Description="Natural logarithm of the Jacobian determinant (local volume in the "
+            f"{scan.suffix} image over that in the template), including the affine part",
             SpatialReference=template.reference,
-            **_forward(template),
+            **_forward(scan, template),
         ),
     }
     for result, node in sinks.items():
@@ -218,9 +220,9 @@ def _add_resampled(
         ])  # fmt: skip
 
 
-def _forward(template: Template) -> dict[str, str]:
+def _forward(scan: Scan, template: Template) -> dict[str, str]:
     """Return the entities of the transform to a template, and of what describes it."""
-    return {"from": "T1w", "to": template.space, "mode": "image", "suffix": "xfm"}
+    return {"from": scan.suffix, "to": template.space, "mode": "image", "suffix": "xfm"}
 
 
 def init_atlas_outputs_wf(
@@ -251,7 +253,10 @@ def init_atlas_outputs_wf(
     lookup = sink(config, scan, "ds_lookup", desc=template.space, **naming)
     volumes = sink(config, scan, "ds_volumes", desc=f"{template.space}Volumes", **naming)
     volumes.inputs.meta_dict = {
-        "volume_mm3": {"Description": "Volume of the region in the T1w image", "Units": "mm^3"}
+        "volume_mm3": {
+            "Description": f"Volume of the region in the {scan.suffix} image",
+            "Units": "mm^3",
+        }
     }
     sources = pe.Node(niu.Merge(3), name="sources_labels", run_without_submitting=True)
     sources.inputs.in3 = list(atlas.sources)
@@ -267,12 +272,12 @@ def init_atlas_outputs_wf(
 
 
 def skull_metadata(skull_stripped: bool) -> dict[str, bool]:
-    """Return the sidecar field that BIDS requires for a T1w in derivatives."""
+    """Return the sidecar field that BIDS requires for an image in derivatives."""
     return {"SkullStripped": bool(skull_stripped)}
 
 
 def anatomy_metadata(skull_stripped: bool, runs: dict[str, object]) -> dict[str, object]:
-    """Return the sidecar fields of the preprocessed T1w."""
+    """Return the sidecar fields of the preprocessed image."""
     return {"SkullStripped": bool(skull_stripped), **runs}
 
 

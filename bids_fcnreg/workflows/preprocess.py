@@ -1,8 +1,9 @@
-"""Preprocess the T1w images of one session for registration."""
+"""Preprocess the images of one session for registration."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from niworkflows.engine.workflows import LiterateWorkflow
 
@@ -24,10 +25,21 @@ from bids_fcnreg.workflows.resources import (
     sized_node,
 )
 
+if TYPE_CHECKING:
+    from bids_fcnreg.bids.scan import Scan
+    from bids_fcnreg.config import Config
+
+#: Programs that extract brains, with their citation.
+METHODS = {
+    "deepbet": "*deepbet* [@deepbet]",
+    "anatomy": "a network trained on simulated images [@synthseg]",
+    "synthstrip": "*SynthStrip* [@synthstrip]",
+}
+
+#: Description of the extraction, by ``--skull-strip-t1w``.
 EXTRACTION = {
-    "auto": "The brain was extracted with *deepbet* [@deepbet], unless the image was "
-    "skull-stripped already. ",
-    "force": "The brain was extracted with *deepbet* [@deepbet]. ",
+    "auto": "The brain was extracted with {method}, unless the image was skull-stripped already. ",
+    "force": "The brain was extracted with {method}. ",
     "skip": "The images were skull-stripped already. ",
 }
 
@@ -36,6 +48,7 @@ def init_preprocess_wf(
     *,
     n_runs: int,
     skull_strip: str,
+    method: str,
     omp_nthreads: int,
     has_lesion: bool,
     voxels: int = DEFAULT_VOXELS,
@@ -46,24 +59,26 @@ def init_preprocess_wf(
     Parameters
     ----------
     n_runs : int
-        Number of T1w runs of the session, which differ only in their run entity.
+        Number of runs of the session, which differ only in their run entity.
     skull_strip : {"auto", "force", "skip"}
         Extract the brain unless skull-stripped, always, or never.
+    method : {"deepbet", "anatomy", "synthstrip"}
+        Program that extracts the brain.
     omp_nthreads : int
         Maximum number of threads per node.
     has_lesion : bool
         Whether there are lesion masks.
     voxels : int
-        Number of voxels of the first T1w.
+        Number of voxels of the first run.
     name : str
         Name of the workflow.
 
     Inputs
     ------
-    t1w
-        T1w images (runs) of one session.
+    images
+        Images (runs) of one session.
     lesions
-        Lesion masks, on any grid, in the space of the first T1w.
+        Lesion masks, on any grid, in the space of the first run.
 
     Outputs
     -------
@@ -77,14 +92,14 @@ def init_preprocess_wf(
     exclude
         United lesion masks; undefined without lesions.
     skull_stripped
-        Whether the T1w was skull-stripped in the input.
+        Whether the image was skull-stripped in the input.
     runs
         Sidecar fields about the averaged runs; see
         `bids_fcnreg.preprocessing.runs.describe_average`.
     """
     workflow = LiterateWorkflow(name=name)
-    workflow.__desc__ = _description(n_runs, skull_strip, has_lesion)
-    inputnode = field_node("inputnode", "t1w", "lesions")
+    workflow.__desc__ = _description(n_runs, skull_strip, method, has_lesion)
+    inputnode = field_node("inputnode", "images", "lesions")
     results = ("preproc", "brain", "mask", "exclude", "skull_stripped", "runs")
     outputnode = field_node("outputnode", *results)
     conform = sized_node(Conform(), "conform", PREPROCESS, voxels, iterfield=["in_file"])
@@ -96,12 +111,15 @@ def init_preprocess_wf(
         voxels,
     )
     extract = sized_node(
-        BrainExtraction(mode=skull_strip, num_threads=omp_nthreads), "extract", EXTRACT, voxels
+        BrainExtraction(mode=skull_strip, extractor=method, num_threads=omp_nthreads),
+        "extract",
+        EXTRACT,
+        voxels,
     )
     debias = sized_node(BiasCorrection(), "debias", PREPROCESS, voxels)
     scale = sized_node(NormalizeIntensity(), "scale", PREPROCESS, voxels)
     workflow.connect([
-        (inputnode, conform, [("t1w", "in_file")]),
+        (inputnode, conform, [("images", "in_file")]),
         (conform, average, [("out_file", "in_files")]),
         (average, extract, [("out_file", "in_file")]),
         (average, debias, [("out_file", "in_file")]),
@@ -123,6 +141,13 @@ def init_preprocess_wf(
     return workflow
 
 
+def extractor(config: Config, scan: Scan) -> str:
+    """Return the program that extracts the brain of a scan."""
+    if config.skull_strip_method != "auto":
+        return config.skull_strip_method
+    return "deepbet" if scan.is_t1w else "anatomy"
+
+
 def describe_extraction(text: str, stripped: Sequence[bool]) -> str:
     """Replace the description of mode ``auto`` in a methods text by what it did.
 
@@ -134,27 +159,30 @@ def describe_extraction(text: str, stripped: Sequence[bool]) -> str:
         Whether each image was skull-stripped in the input.
     """
     already = sum(stripped)
-    if not stripped:
+    described = {name: EXTRACTION["auto"].format(method=METHODS[name]).strip() for name in METHODS}
+    used = [name for name, one in described.items() if one in text]
+    if not stripped or len(used) != 1:
         return text
+    (name,) = used
     if already in (0, len(stripped)):
-        done = EXTRACTION["skip" if already else "force"]
+        done = EXTRACTION["skip" if already else "force"].format(method=METHODS[name])
     else:
         done = (
-            f"The brain was extracted with *deepbet* [@deepbet] in {len(stripped) - already} of "
+            f"The brain was extracted with {METHODS[name]} in {len(stripped) - already} of "
             f"{len(stripped)} images; the others were skull-stripped already. "
         )
-    return text.replace(EXTRACTION["auto"].strip(), done.strip())
+    return text.replace(described[name], done.strip())
 
 
-def _description(n_runs: int, skull_strip: str, has_lesion: bool) -> str:
+def _description(n_runs: int, skull_strip: str, method: str, has_lesion: bool) -> str:
     """Describe the workflow for the methods section of a paper."""
     parts = []
     if n_runs > 1:
         parts.append(
-            f"The {n_runs} T1w runs of the session were averaged after rigid alignment, excluding "
+            f"The {n_runs} runs of the session were averaged after rigid alignment, excluding "
             "runs that were not similar to the first. "
         )
-    parts.append(EXTRACTION[skull_strip])
+    parts.append(EXTRACTION[skull_strip].format(method=METHODS[method]))
     parts.append(
         "Intensity non-uniformity inside the brain was corrected with N4 [@n4], and intensities "
         "were scaled so that their 98th percentile inside the brain is 100. "

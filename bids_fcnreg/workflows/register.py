@@ -24,15 +24,22 @@ from bids_fcnreg.workflows.resources import (
 )
 
 if TYPE_CHECKING:
+    from bids_fcnreg.bids.scan import Scan
     from bids_fcnreg.bids.templates import Template
     from bids_fcnreg.config import Config
+
+#: The registered image, by whether the scan is T1w.
+_MOVING = {
+    True: "The {} brain",
+    False: "An image like a T1w brain, made from the tissue probabilities of the {} image,",
+}
 
 
 def init_register_wf(
     *,
     config: Config,
     template: Template,
-    has_lesion: bool,
+    scan: Scan,
     longitudinal: bool = False,
     name: str = "register_wf",
 ) -> LiterateWorkflow:
@@ -44,8 +51,8 @@ def init_register_wf(
         Mode, model, device, seed and threads.
     template : Template
         Skull-stripped brain, and its mask.
-    has_lesion : bool
-        Whether there is a lesion mask to exclude from the similarity.
+    scan : Scan
+        The scan; its lesion masks are excluded from the similarity.
     longitudinal : bool
         Whether to register through the base of the subject's sessions.
     name : str
@@ -54,24 +61,24 @@ def init_register_wf(
     Inputs
     ------
     preproc
-        Preprocessed T1w, with its skull unless skull-stripped in the input.
+        Preprocessed image, with its skull unless skull-stripped in the input.
     brain
-        The same, skull-stripped.
+        The same, skull-stripped, or an image like a T1w brain.
     mask
-        Brain mask on the grid of the T1w.
+        Brain mask on its grid.
     exclude
-        Lesion mask on the grid of the T1w.
+        Lesion mask on its grid.
     base_transform, base_inverse, base_quality
         If longitudinal, outputs of the base's ``estimate``.
     within_transform, within_inverse
-        If longitudinal, transform from the base to the T1w, and its inverse.
+        If longitudinal, transform from the base to the scan, and its inverse.
 
     Outputs
     -------
     transform
-        ITK .h5 that resamples the T1w onto the template.
+        ITK .h5 that resamples the scan onto the template.
     inverse
-        ITK .h5 that resamples the template onto the T1w.
+        ITK .h5 that resamples the template onto the scan.
     quality
         JSON of the quality metrics and the verdict.
     preproc_std
@@ -83,8 +90,8 @@ def init_register_wf(
     """
     workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = (
-        f"The T1w brain was registered to {template.title}: an affine alignment was followed by "
-        f"a nonlinear one, {_description(config)}. "
+        f"{_MOVING[scan.is_t1w].format(scan.suffix)} was registered to {template.title}: an "
+        f"affine alignment was followed by a nonlinear one, {_description(config)}. "
         "Images were resampled once, through the composition of both. "
     )
     through = ["base_transform", "base_inverse", "base_quality"]
@@ -110,7 +117,7 @@ def init_register_wf(
     to_template = sized_node(
         ToTemplate(reference=reference, num_threads=threads), "to_template", RESAMPLE, voxels
     )
-    judge = pe.Node(Judge(builtin=template.builtin), name="judge", mem_gb=PLAIN_GB)
+    judge = pe.Node(Judge(builtin=template.builtin and scan.is_t1w), name="judge", mem_gb=PLAIN_GB)
     workflow.connect([
         (inputnode, estimate, [("brain", "moving"), ("mask", "moving_mask")]),
         (inputnode, to_template, [("preproc", "preproc"), ("mask", "mask")]),
@@ -123,7 +130,7 @@ def init_register_wf(
             (name, name) for name in ("preproc_std", "mask_std", "log_jacobian")
         ]),
     ])  # fmt: skip
-    if has_lesion and not longitudinal:
+    if scan.lesions and not longitudinal:
         workflow.connect(inputnode, "exclude", estimate, "moving_exclude")
     return workflow
 

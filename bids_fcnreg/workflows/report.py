@@ -16,6 +16,7 @@ from bids_fcnreg.interfaces.figures import Deformation, Flicker, Slices
 from bids_fcnreg.interfaces.quality import QualityTable
 from bids_fcnreg.interfaces.reports import Summary
 from bids_fcnreg.workflows.outputs import sink
+from bids_fcnreg.workflows.preprocess import extractor
 from bids_fcnreg.workflows.resources import DEFORMATION, DRAW, field_node, sized_node, voxels_of
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def init_anat_report_wf(
     config : Config
         Settings of the run.
     scan : Scan
-        Scan with its T1w images.
+        Scan with its images.
     templates : iterable of Template
         Templates it is registered to.
     reference : ReferenceSession, optional
@@ -52,18 +53,23 @@ def init_anat_report_wf(
     Inputs
     ------
     preproc, mask
-        Preprocessed T1w and brain mask.
+        Preprocessed image and brain mask.
     skull_stripped
-        Whether the T1w was skull-stripped in the input.
+        Whether the image was skull-stripped in the input.
     runs
         Sidecar fields about the averaged runs; see
         `bids_fcnreg.preprocessing.runs.describe_average`.
+    dseg, dseg_lookup
+        Tissue of each voxel, and the names of the tissues.
     """
     workflow = LiterateWorkflow(name=name)
-    inputnode = field_node("inputnode", "preproc", "mask", "skull_stripped", "runs")
+    inputnode = field_node(
+        "inputnode", "preproc", "mask", "skull_stripped", "runs", "dseg", "dseg_lookup"
+    )
     summary = pe.Node(
         Summary(
-            t1w=[path.name for path in scan.t1w],
+            images=[path.name for path in scan.images],
+            method=extractor(config, scan),
             templates=[template.space for template in templates],
             mode=config.mode,
             weights=_weights(config),
@@ -80,17 +86,26 @@ def init_anat_report_wf(
         summary.inputs.reference = reference.description
     if scan.lesions:
         summary.inputs.lesions = [path.name for path in scan.lesions]
-    ds_summary = _figure_sink(config, scan, "ds_summary", desc="summary", suffix="T1w")
+    ds_summary = _figure_sink(config, scan, "ds_summary", desc="summary", suffix=scan.suffix)
     workflow.connect([
         (inputnode, summary, [("skull_stripped", "skull_stripped"), ("runs", "runs")]),
         (summary, ds_summary, [("out_file", "in_file")]),
     ])  # fmt: skip
     if config.makes_everything:
-        outline = sized_node(Slices(), "mask_outline", DRAW, voxels_of(scan.t1w[0]))
+        outline = sized_node(Slices(), "mask_outline", DRAW, voxels_of(scan.images[0]))
         ds_outline = _figure_sink(config, scan, "ds_mask_outline", desc="brain", suffix="mask")
         workflow.connect([
             (inputnode, outline, [("preproc", "background"), ("mask", "mask")]),
             (outline, ds_outline, [("out_file", "in_file")]),
+        ])  # fmt: skip
+        tissue = sized_node(Slices(), "tissue", DRAW, voxels_of(scan.images[0]))
+        ds_tissue = _figure_sink(config, scan, "ds_tissue", desc="tissue", suffix="probseg")
+        workflow.connect([
+            (inputnode, tissue, [
+                ("preproc", "background"), ("mask", "mask"), ("dseg", "labels"),
+                ("dseg_lookup", "lookup"),
+            ]),
+            (tissue, ds_tissue, [("out_file", "in_file")]),
         ])  # fmt: skip
     return workflow
 
@@ -103,7 +118,7 @@ def init_template_report_wf(
     Inputs
     ------
     preproc_std
-        T1w on the template's grid.
+        Image on the template's grid.
     transform
         ITK .h5 of the registration.
     quality
@@ -156,27 +171,27 @@ def _add_figures(
         (inputnode, contours, [("preproc_std", "background")]),
     ])  # fmt: skip
     return [
-        (contours, "out_file", "ds_contours", "contours", "T1w"),
-        (flicker, "out_file", "ds_flicker", "flicker", "T1w"),
-        (deformation, "out_file", "ds_deformation", "deformation", "T1w"),
+        (contours, "out_file", "ds_contours", "contours", scan.suffix),
+        (flicker, "out_file", "ds_flicker", "flicker", scan.suffix),
+        (deformation, "out_file", "ds_deformation", "deformation", scan.suffix),
     ]
 
 
 def init_atlas_report_wf(
     *, config: Config, scan: Scan, template: Template, atlas: Atlas, name: str = "report_atlas_wf"
 ) -> LiterateWorkflow:
-    """Make the figure of atlas labels on the subject's T1w.
+    """Make the figure of atlas labels on the subject's image.
 
     Inputs
     ------
     preproc, mask, labels
-        T1w, brain mask and labels, on the same grid.
+        Image, brain mask and labels, on the same grid.
     lookup
         TSV of index and name of the labels.
     """
     workflow = LiterateWorkflow(name=name)
     inputnode = field_node("inputnode", "preproc", "mask", "labels", "lookup")
-    overlay = sized_node(Slices(), "overlay", DRAW, voxels_of(scan.t1w[0]))
+    overlay = sized_node(Slices(), "overlay", DRAW, voxels_of(scan.images[0]))
     ds_overlay = _figure_sink(
         config, scan, "ds_overlay", segmentation=atlas.name, desc=template.space, suffix="dseg"
     )

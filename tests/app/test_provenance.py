@@ -40,7 +40,7 @@ def write_results(root: Path, scan: Scan, template: Template, mode: str = "predi
     """Write results of a scan, as far as they are read before a run."""
     anat = root / "out/sub-01/anat"
     anat.mkdir(parents=True, exist_ok=True)
-    now = {str(path): checksum(path) for path in scan.t1w}
+    now = {str(path): checksum(path) for path in scan.images}
     for name in output_names(scan, [template], {}):
         content = {}
         if "desc-quality" in name:
@@ -85,7 +85,7 @@ def test_results_of_another_acquisition_are_not_replaced(tmp_path, template, fir
 def test_results_of_a_changed_image_are_replaced(tmp_path, template):
     scan = make_scan(tmp_path, "sub-01_acq-A_T1w.nii")
     write_results(tmp_path, scan, template)
-    scan.t1w[0].write_text("changed")
+    scan.images[0].write_text("changed")
     planned, replaced = messages(tmp_path, scan, template)
     assert "made from another sub-01_acq-A_T1w.nii; to register again" in planned
     assert replaced.endswith("their sources have changed: sub-01 (sub-01_acq-A_T1w.nii)")

@@ -46,7 +46,7 @@ def dataset(tmp_path):
 
 
 def seen(scans: list[Scan]) -> dict[str, tuple[list[str], list[str]]]:
-    return {s.label: ([p.name for p in s.t1w], [p.name for p in s.lesions]) for s in scans}
+    return {s.label: ([p.name for p in s.images], [p.name for p in s.lesions]) for s in scans}
 
 
 def write(path: Path, content: object) -> Path:
@@ -75,7 +75,7 @@ def test_finds_runs_sessions_and_lesions(dataset):
 def test_paths_are_absolute_and_lead_to_the_files(dataset, monkeypatch):
     monkeypatch.chdir(dataset.parent)
     scan = read_dataset(Path("data"), ["01"]).scans[0]
-    assert scan.t1w == (dataset / "sub-01" / "anat" / "sub-01_T1w.nii.gz",)
+    assert scan.images == (dataset / "sub-01" / "anat" / "sub-01_T1w.nii.gz",)
 
 
 @pytest.mark.parametrize("label", ["02", "sub-02"])
@@ -89,7 +89,7 @@ def test_participant_with_and_without_prefix(dataset, label):
 def test_session_leaves_out_who_was_not_there_unless_named(dataset):
     assert list(seen(read_dataset(dataset, sessions=["ses-b"]).scans)) == ["sub-02_ses-b"]
     scans = read_dataset(dataset, ["01", "02"], ["b"]).scans
-    assert [(s.participant, s.session, len(s.t1w)) for s in scans] == [
+    assert [(s.participant, s.session, len(s.images)) for s in scans] == [
         ("01", "b", 0),
         ("02", "b", 1),
     ]
@@ -108,7 +108,7 @@ def test_filter_file_narrows_the_images(dataset, tmp_path):
 def test_filter_values_for_absent_and_present(dataset, tmp_path, value, number):
     path = write(tmp_path / "f.json", {"t1w": {"run": value, "session": "a"}})
     scans = read_dataset(dataset, ["02"], filters=read_filter_file(path)).scans
-    assert [len(s.t1w) for s in scans] == [number]
+    assert [len(s.images) for s in scans] == [number]
 
 
 def test_filter_cannot_undo_the_command_line(dataset, tmp_path):
@@ -145,7 +145,7 @@ def test_broken_link_is_listed_as_an_image(dataset):
     path = dataset / "sub-01" / "anat" / "sub-01_T1w.nii.gz"
     path.unlink()
     path.symlink_to("../../.git/annex/objects/gone")
-    assert read_dataset(dataset, ["01"]).scans[0].t1w == (path,)
+    assert read_dataset(dataset, ["01"]).scans[0].images == (path,)
 
 
 @pytest.mark.parametrize(

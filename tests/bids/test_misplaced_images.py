@@ -84,7 +84,7 @@ IN_SESSION = "sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz"
 def test_misplaced_image_is_reported_and_not_used(tmp_path, good, stray, reason, participants):
     root = make(tmp_path, good, stray, "sub-02/anat/sub-02_T1w.nii.gz")
     scans = read_dataset(root, participants).scans
-    assert [scan.t1w for scan in scans] == [
+    assert [scan.images for scan in scans] == [
         (root / good,),
         *([] if participants else [(root / "sub-02/anat/sub-02_T1w.nii.gz",)]),
     ]
@@ -104,7 +104,7 @@ def test_misplaced_image_is_reported_and_not_used(tmp_path, good, stray, reason,
 )
 def test_valid_names_are_used_without_a_note(tmp_path, name):
     root = make(tmp_path, name)
-    assert [scan.t1w for scan in read_dataset(root).scans] == [(root / name,)]
+    assert [scan.images for scan in read_dataset(root).scans] == [(root / name,)]
     assert notes(root) == ""
 
 
@@ -137,12 +137,12 @@ def test_participant_with_only_misnamed_images_fails_alone(tmp_path):
         "sub-06/ses-2/anat/sub-06_ses-2_t1w.nii.gz",
     )
     scans = {scan.label: scan for scan in read_dataset(root).scans}
-    assert {label for label, scan in scans.items() if scan.t1w} == {
+    assert {label for label, scan in scans.items() if scan.images} == {
         "sub-02",
         "sub-03_ses-1",
         "sub-06_ses-1",
     }
-    assert scans["sub-02"].t1w == (root / "sub-02/anat/sub-02_T1w.nii.gz",)
+    assert scans["sub-02"].images == (root / "sub-02/anat/sub-02_T1w.nii.gz",)
     for label, words in (
         ("sub-01", "sub-01/anat/sub-02_T1w.nii.gz is not used: its name does not begin"),
         ("sub-03_ses-2", "sub-03/ses-2/anat/sub-03_ses-1_T1w.nii.gz is not used: the session"),
@@ -194,7 +194,7 @@ def test_bidsignore_excludes_images(tmp_path, patterns, left):
     names = [f"sub-01/anat/sub-01_acq-{one}_T1w.nii.gz" for one in "AB"]
     root = make(tmp_path, *names)
     (root / ".bidsignore").write_text(patterns)
-    assert [path.name for path in read_dataset(root).scans[0].t1w] == left
+    assert [path.name for path in read_dataset(root).scans[0].images] == left
     assert ("excludes it" in notes(root)) == ("acq" in patterns and "!" not in patterns)
 
 
@@ -299,8 +299,8 @@ def test_linked_folders_are_read_and_circles_are_not_followed(tmp_path):
     (root / "sub-03").symlink_to(root / "sub-01")  # images of another participant
     (root / "sub-01" / "anat" / "circle").symlink_to(root)
     scans = {scan.label: scan for scan in read_dataset(root).scans}
-    assert scans["sub-02"].t1w == (root / "sub-02/anat/sub-02_T1w.nii.gz",)
-    assert scans["sub-03"].t1w == () and "does not begin" in scans["sub-03"].problem
+    assert scans["sub-02"].images == (root / "sub-02/anat/sub-02_T1w.nii.gz",)
+    assert scans["sub-03"].images == () and "does not begin" in scans["sub-03"].problem
 
 
 @pytest.mark.parametrize(
@@ -349,7 +349,7 @@ def test_a_participant_without_a_matching_image_fails_because_of_the_filter(
     )
     filters = read_filter_file(write(tmp_path / "f.json", {"t1w": query}))
     scans = {scan.label: scan for scan in read_dataset(root, filters=filters).scans}
-    problems = {label: scan.problem for label, scan in scans.items() if not scan.t1w}
+    problems = {label: scan.problem for label, scan in scans.items() if not scan.images}
     other = {"sub-01": "sub-02", "sub-02": "sub-01"}[chosen]
     assert problems == {other: "None of its T1w images matches the filters."}
 
@@ -368,7 +368,7 @@ def test_filters_choose_another_suffix(tmp_path):
     unit1 = "sub-01/anat/sub-01_UNIT1.nii.gz"
     root = make(tmp_path, GOOD, unit1)
     filters = read_filter_file(write(tmp_path / "f.json", {"t1w": {"suffix": "UNIT1"}}))
-    assert [scan.t1w for scan in read_dataset(root, filters=filters).scans] == [(root / unit1,)]
+    assert [scan.images for scan in read_dataset(root, filters=filters).scans] == [(root / unit1,)]
 
 
 @pytest.mark.parametrize("suffix", ["T2w", "PDw", "FLAIR"])

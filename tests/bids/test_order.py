@@ -185,7 +185,7 @@ def test_participants_sessions_and_runs_have_their_numbers_in_order(tmp_path):
     found = read_dataset(tmp_path).scans
     ordered = ["sub-9_ses-9", "sub-9_ses-10", "sub-10_ses-9", "sub-10_ses-10"]
     assert [scan.label for scan in found] == ordered
-    assert all("run-2_" in scan.t1w[0].name for scan in found)
+    assert all("run-2_" in scan.images[0].name for scan in found)
 
 
 def test_natural_keys_compare_whatever_the_names_are():

@@ -39,7 +39,7 @@ def check(one: Scan, template=TEMPLATE, atlases=(), folder: Path = Path("/")) ->
 def test_labels_that_are_too_long_are_refused(one, entity):
     with pytest.raises(InputError, match=f"Shorten the label of {entity}") as caught:
         check(one)
-    assert str(one.t1w[0]) in str(caught.value)
+    assert str(one.images[0]) in str(caught.value)
 
 
 def test_the_limit_is_that_of_the_file_system(tmp_path):

@@ -26,7 +26,9 @@ def read(root: Path, *endings: str, filters: str | None = None):
         query = read_filter_file(root / "f.json")
     dataset = read_dataset(root, filters=query)
     (scan,) = dataset.scans
-    names = [[p.name.removeprefix("sub-01_") for p in group] for group in (scan.t1w, scan.lesions)]
+    names = [
+        [p.name.removeprefix("sub-01_") for p in group] for group in (scan.images, scan.lesions)
+    ]
     return names[0], names[1], "\n".join(summarize(dataset.notes))
 
 
@@ -117,7 +119,7 @@ def test_two_files_with_the_same_entities(tmp_path, one, other, same):
     (tmp_path / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')
     if same:
         dataset = read_dataset(tmp_path)
-        assert len(dataset.scans[0].t1w) == 1
+        assert len(dataset.scans[0].images) == 1
         assert "because it is a copy of" in summarize(dataset.notes)[0]
     else:
         with pytest.raises(

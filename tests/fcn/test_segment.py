@@ -5,13 +5,13 @@ import torch
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.nets import checkpoint
 from bids_fcnreg.fcn.nets.anatomy import (
-    STRUCTURES,
     AnatomyFCN,
     normalize_intensities,
     segmentation_loss,
 )
 from bids_fcnreg.fcn.segment import Anatomy, segment
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
+from bids_fcnreg.fcn.structures import STRUCTURES
 
 pytestmark = pytest.mark.slow
 

@@ -2,7 +2,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bids_fcnreg.fcn.nets.anatomy import STRUCTURES
+from bids_fcnreg.fcn.structures import STRUCTURES
 from bids_fcnreg.training.simulation import CONTRASTS, MERGED, PAIRS, LabelMap, simulate
 
 pytestmark = pytest.mark.slow

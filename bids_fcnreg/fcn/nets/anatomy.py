@@ -19,41 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from bids_fcnreg.fcn.nets.li_fan_2017 import convolution_dtype
-
-#: Label values (FreeSurfer's) and names of the segmented structures, in channel order.
-STRUCTURES = {
-    0: "Background",
-    2: "Left-Cerebral-White-Matter",
-    3: "Left-Cerebral-Cortex",
-    4: "Left-Lateral-Ventricle",
-    7: "Left-Cerebellum-White-Matter",
-    8: "Left-Cerebellum-Cortex",
-    10: "Left-Thalamus",
-    11: "Left-Caudate",
-    12: "Left-Putamen",
-    13: "Left-Pallidum",
-    17: "Left-Hippocampus",
-    18: "Left-Amygdala",
-    26: "Left-Accumbens-area",
-    28: "Left-VentralDC",
-    41: "Right-Cerebral-White-Matter",
-    42: "Right-Cerebral-Cortex",
-    43: "Right-Lateral-Ventricle",
-    46: "Right-Cerebellum-White-Matter",
-    47: "Right-Cerebellum-Cortex",
-    49: "Right-Thalamus",
-    50: "Right-Caudate",
-    51: "Right-Putamen",
-    52: "Right-Pallidum",
-    53: "Right-Hippocampus",
-    54: "Right-Amygdala",
-    58: "Right-Accumbens-area",
-    60: "Right-VentralDC",
-    16: "Brain-Stem",
-    14: "3rd-Ventricle",
-    15: "4th-Ventricle",
-    24: "CSF",
-}
+from bids_fcnreg.fcn.structures import STRUCTURES
 
 #: Voxel size in mm at which the network sees images.
 SPACING = 2.0

@@ -1,0 +1,76 @@
+"""Tissue and structures of a scan, by the anatomy network and the scan's intensities."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces.base import File, SimpleInterface, TraitedSpec
+
+from bids_fcnreg.bids.derivatives import write_tsv
+from bids_fcnreg.interfaces.threads import ThreadsInputSpec, set_threads
+
+#: Probabilities are stored in multiples of this.
+PROBABILITY_STEP = 0.01
+
+#: Voxels of the brain mask with a smaller probability of all tissues have no tissue.
+LEAST_PROBABILITY = 0.05
+
+
+class _SegmentTissueInputSpec(ThreadsInputSpec):
+    in_file = File(exists=True, mandatory=True, desc="scan of any contrast, without bias field")
+    mask = File(exists=True, mandatory=True, desc="brain mask on the grid of in_file")
+
+
+class _SegmentTissueOutputSpec(TraitedSpec):
+    dseg = File(exists=True, desc="tissue of each voxel: 1 GM, 2 WM, 3 CSF")
+    dseg_lookup = File(exists=True, desc="TSV of index and name of the tissues")
+    gm = File(exists=True, desc="probability of grey matter")
+    wm = File(exists=True, desc="probability of white matter")
+    csf = File(exists=True, desc="probability of cerebrospinal fluid")
+    structures = File(exists=True, desc="structure of each voxel, labels of FreeSurfer")
+    t1w_like = File(exists=True, desc="brain like that of a T1w image, 100 in white matter")
+
+
+class SegmentTissue(SimpleInterface):
+    """Segment tissue and structures inside the brain mask, see `bids_fcnreg.fcn.tissue`."""
+
+    input_spec = _SegmentTissueInputSpec
+    output_spec = _SegmentTissueOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        import torch
+
+        from bids_fcnreg.fcn.segment import segment
+        from bids_fcnreg.fcn.spatial.grid import Image
+        from bids_fcnreg.fcn.tissue import TISSUES, classify
+        from bids_fcnreg.io import image
+        from bids_fcnreg.io.orientation import codes_of
+        from bids_fcnreg.io.spatial_image import open_image
+        from bids_fcnreg.preprocessing.intensity import ANCHOR_INTENSITY, INTENSITY_STEP
+
+        set_threads(self.inputs.num_threads)
+        scan = image.read(self.inputs.in_file)
+        inside = image.read(self.inputs.mask).data > 0.5
+        found = classify(scan, segment(scan))
+        tissues = found.tissues.data * inside
+        certain = tissues.sum(dim=1, keepdim=True) > LEAST_PROBABILITY
+        dseg = torch.where(certain, tissues.argmax(dim=1, keepdim=True) + 1, 0)
+        outputs: dict[str, tuple[torch.Tensor, str, float | None]] = {
+            "dseg": (dseg, "uint8", None),
+            "structures": (found.labels.data * inside, "uint8", None),
+            "t1w_like": (
+                ANCHOR_INTENSITY * found.t1w_like.data * inside, "float32", INTENSITY_STEP
+            ),
+        }  # fmt: skip
+        for name, one in zip(TISSUES, tissues.split(1, dim=1), strict=True):
+            outputs[name.lower()] = one, "float32", PROBABILITY_STEP
+        codes, directory = codes_of(open_image(self.inputs.in_file)), Path(runtime.cwd)
+        for name, (data, dtype, step) in outputs.items():
+            path = directory / f"{name}.nii.gz"
+            written = Image(data.float(), scan.grid)
+            self._results[name] = str(image.write(path, written, dtype, codes, step))
+        self._results["dseg_lookup"] = str(
+            write_tsv(directory / "dseg.tsv", ("index", "name"), list(enumerate(TISSUES, start=1)))
+        )
+        return runtime
