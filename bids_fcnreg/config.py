@@ -15,6 +15,8 @@ NETWORKS = ("diffeomorphic", "2017")
 SKULL_STRIP = ("auto", "force", "skip")
 PROCESSING_LEVELS = ("full", "minimal")
 INTERPOLATIONS = ("linear", "nearest", "label")
+#: Formats of transform files.
+TRANSFORM_FORMATS = ("itk", "ants", "fsl", "freesurfer", "afni", "x5")
 #: Keyword of the identity transform, in place of a file.
 IDENTITY = "identity"
 DEFAULT_TEMPLATE = "MNI152NLin2009aSym"

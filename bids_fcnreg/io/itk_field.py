@@ -115,7 +115,7 @@ def _checked_nifti(image: nib.spatialimages.SpatialImage, path: Path) -> nib.Nif
     if code in FSL:
         raise InputError(
             f"{path} is an FSL warp (intent code {code}), which follows another convention. "
-            f"{_CONVERT}, for instance with wb_command -convert-warpfield."
+            f"{_CONVERT} with `fcnreg convert`."
         )
     if name in OTHER_CONVENTIONS:
         raise InputError(
