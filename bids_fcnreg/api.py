@@ -38,7 +38,7 @@ from bids_fcnreg.config import INTERPOLATIONS
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.foreground import non_background
 from bids_fcnreg.fcn.register import register as register_images
-from bids_fcnreg.fcn.spatial.grid import Grid, Image
+from bids_fcnreg.fcn.spatial.grid import Image
 from bids_fcnreg.fcn.spatial.transform import MIN_JACOBIAN, Transform
 from bids_fcnreg.io import image, itk, nifti
 from bids_fcnreg.io.formats import table

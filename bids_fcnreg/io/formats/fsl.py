@@ -151,8 +151,9 @@ def _evaluate_splines(
     voxels = voxel_positions(grid)
     if np.linalg.det(grid.affine) > 0:  # FSL stores them along its own first axis
         moved = moved[::-1]
-    aligned = apply_affine(fsl_coordinates(grid), voxels) + moved
-    return apply_affine(np.linalg.inv(header.get_sform()), aligned)
+    # As fnirtfileutils and applywarp do, not convertwarp: the displacement comes after the affine.
+    from_fixed = np.linalg.inv(header.get_sform()) @ fsl_coordinates(grid)
+    return apply_affine(from_fixed, voxels) + moved
 
 
 def _spline_weights(voxels: int, knots: int, spacing: float) -> np.ndarray:
