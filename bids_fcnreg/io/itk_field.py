@@ -126,7 +126,7 @@ def _checked_nifti(image: nib.spatialimages.SpatialImage, path: Path) -> nib.Nif
         raise InputError(
             f"{path} has shape {shape} and intent code {code}; a displacement field of ITK or "
             f"ANTs has shape (i, j, k, 1, 3) and intent code {VECTORS} (vector). Choose a "
-            "transform, or convert the field."
+            "transform, or convert the field with `fcnreg convert --from FORMAT`."
         )
     return image
 

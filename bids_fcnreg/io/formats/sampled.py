@@ -94,8 +94,8 @@ def sample_positions(transform: Transform, grid: Grid) -> np.ndarray:
     ndarray (i, j, k, 3), float64
         Points of the moving space, RAS+ mm.
     """
-    planes = (grid.crop((i, 0, 0), (i + 1, *grid.shape[1:])) for i in range(grid.shape[0]))
-    return torch.cat([transform.map(plane.points()) for plane in planes]).numpy()
+    field = transform.displacement(grid).field[0].movedim(0, -1).numpy()
+    return apply_affine(grid.affine, voxel_positions(grid) + field)
 
 
 def voxel_positions(grid: Grid) -> np.ndarray:

@@ -358,7 +358,7 @@ def test_spline_coefficients_do_not_depend_on_storage(tmp_path, pair):
     """FSL reverses the first axis of a neurological image before it evaluates the splines."""
     fixed = image(pair[0])
     path = save_coefficients(tmp_path / "coefficients.nii.gz", fixed)
-    reversed_ = fixed.slicer[::-1]
+    reversed_ = fixed.as_reoriented(np.array([[0, -1], [1, 1], [2, 1]]))
     assert np.linalg.det(reversed_.affine) > 0
     points = between(grid(pair[0]))
     one = table.read(path, ImageGrids(grid(pair[0]), grid(pair[1])))
@@ -408,6 +408,35 @@ def test_morphs_of_freesurfer(tmp_path, kind):
     points = between(fixed)
     found = mapped(table.read(tmp_path / "x.m3z"), points)
     assert_same_points(found, apply_affine(truth(), points))
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+def test_written_morphs_have_the_layout_of_freesurfer(tmp_path, pair):
+    """Read as GCAMread does: nodes with their position in voxels of the image, then the tags."""
+    transform, grids = setting(pair, nonlinear=True)
+    table.write(tmp_path / "x.m3z", transform, "freesurfer", grids)
+    content = gzip.decompress((tmp_path / "x.m3z").read_bytes())
+    version, *shape, spacing, exponent = struct.unpack(">f4if", content[:24])
+    assert (version, tuple(shape), spacing, exponent) == (1.0, grids.fixed.shape, 1, 20.0)
+    count = int(np.prod(shape))
+    numbers = np.frombuffer(content[24 : 24 + 36 * count], ">f4").reshape(*shape, 9)
+    for voxel in ((0, 0, 0), (3, 20, 7), tuple(np.array(shape) - 1)):
+        expected = mapped(transform, apply_affine(grids.fixed.affine, [voxel]))
+        for part in (slice(0, 3), slice(3, 6)):
+            found = apply_affine(grids.moving.affine, numbers[voxel][part].astype(float))
+            assert_same_points(found[None], expected)
+        assert numbers[voxel][6:].copy().view(">i4").tolist() == list(voxel)
+    rest = content[24 + 36 * count :]
+    assert struct.unpack(">i", rest[:4]) == (10,)
+    for start, one in ((4, grids.moving), (4 + 76 + 512, grids.fixed)):
+        valid, *size = struct.unpack(">4i", rest[start : start + 16])
+        values = np.frombuffer(rest[start + 16 : start + 76], ">f4")
+        assert valid and tuple(size) == one.shape
+        axes = values[3:12].reshape(3, 3).T * values[:3]
+        np.testing.assert_allclose(axes, one.affine[:3, :3], atol=1e-5)
+        centre = apply_affine(one.affine, np.array(one.shape) / 2)
+        np.testing.assert_allclose(values[12:], centre, atol=1e-4)
+    assert struct.unpack(">2i", rest[4 + 2 * (76 + 512) :]) == (11, 2)
 
 
 def test_worked_examples(tmp_path):
