@@ -96,6 +96,30 @@ def test_inverses_are_written_between_exchanged_images(files):
     np.testing.assert_allclose(product, np.eye(4), atol=1e-9)
 
 
+def test_apply_exchanges_the_grids_for_an_inverse(files):
+    fr.convert("affine.txt", "x.mat", "fsl", reference="fixed.nii.gz", moving="moving.nii.gz")
+    expected = fr.apply("fixed.nii.gz", "moving.nii.gz", [("affine.txt", True)]).get_fdata()
+    found = fr.apply("fixed.nii.gz", "moving.nii.gz", [("x.mat", True)]).get_fdata()
+    assert expected.mean() > 0.3
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_what_is_ambiguous_is_named(files, capsys):
+    """A matrix in text, and vectors of unknown origin, are of no format until one is named."""
+    Path("x.txt").write_text(ROWS)
+    field(np.zeros((*SHAPE, 3), "f4"), 0)
+    for name in ("x.txt", "x.nii.gz"):
+        assert convert(name, "-o", "o.h5", "--to", "itk", *GRIDS) == 2
+        assert convert(name, "--from", "fsl", "-o", "o.h5", "--to", "itk", *GRIDS) == 0
+    field(np.zeros((*SHAPE, 1, 3), "f4"), 0)
+    assert convert("x.nii.gz", "-o", "o.h5", "--to", "itk", *GRIDS) == 2
+    assert "fcnreg convert --from FORMAT" in capsys.readouterr().err
+    image = nib.load("x.nii.gz")
+    image.header.extensions.append(nib.nifti1.Nifti1Extension(4, b"<AFNI_attributes/>"))
+    nib.Nifti1Image(np.asarray(image.dataobj), FIXED, image.header).to_filename("afni.nii.gz")
+    assert convert("afni.nii.gz", "-o", "o.h5", "--to", "itk", *GRIDS) == 0
+
+
 def field(values: np.ndarray, code: int) -> None:
     image = nib.Nifti1Image(values, FIXED)
     image.header["intent_code"] = code

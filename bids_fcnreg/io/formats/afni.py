@@ -35,8 +35,8 @@ from bids_fcnreg.io.formats.sampled import (
 from bids_fcnreg.io.itk_field import check_memory, is_field
 from bids_fcnreg.io.spatial_image import open_image
 
-#: Code of AFNI's header extension in NIfTI.
-EXTENSION = 4
+#: Code of AFNI's header extension in NIfTI, which its own files have, and intent name of ours.
+EXTENSION, INTENT_NAME = 4, "AFNI warp"
 
 _FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])
 _WHY = "AFNI ignores the obliquity of images"
@@ -88,6 +88,7 @@ def write(path: Path, transform: Transform, grids: ImageGrids) -> list[Path]:
         values = target - apply_affine(cardinal(grid), voxel_positions(grid))
         lps = (values * [-1, -1, 1]).astype(np.float32)[:, :, :, None]
         image = nib.Nifti1Image(lps, grid.affine)
+        image.header["intent_name"] = INTENT_NAME
         image.header.set_xyzt_units("mm")
         return [nifti.write(path, image)]
     fixed = grids.need("fixed", path, _WHY)

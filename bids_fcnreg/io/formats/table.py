@@ -13,11 +13,11 @@ import nibabel as nib
 
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.spatial.transform import Transform
-from bids_fcnreg.io.formats import ants
+from bids_fcnreg.io.formats import afni, ants
 from bids_fcnreg.io.formats.image_grids import ImageGrids
 from bids_fcnreg.io.formats.numbers import read_numbers
 from bids_fcnreg.io.formats.sampled import linear_matrix
-from bids_fcnreg.io.itk_field import DISPLACEMENTS, FSL, VECTORS, is_field
+from bids_fcnreg.io.itk_field import FSL, is_field
 from bids_fcnreg.io.spatial_image import open_image
 
 
@@ -66,9 +66,6 @@ _BY_ENDING = {
     ".x5": "x5",
     ".1d": "afni",
 }
-
-#: Shapes of matrices in text files, by format.
-_MATRICES = {(4, 4): "fsl", (1, 12): "afni"}
 
 
 def read(
@@ -124,23 +121,21 @@ def detect(path: Path) -> str:
         if h5py.is_hdf5(path):
             with h5py.File(path, "r", locking=False) as file:
                 return "x5" if file.attrs.get("Format") == "X5" else "itk"
-        numbers = read_numbers(path)
+        # A binary file of this ending is ANTs'; other matrices in text may be anything.
+        return "fsl" if ending == ".mat" and read_numbers(path) is not None else "itk"
     except Exception:  # the reader reports it
         return "itk"
-    return "itk" if numbers is None else _MATRICES.get(numbers.shape, "itk")
 
 
 def _detect_field(image: nib.spatialimages.SpatialImage) -> str:
     """Return the name of the format of a displacement field."""
     if not isinstance(image, nib.Nifti1Pair):
         return "itk"
-    code = int(image.header["intent_code"])
-    if code in FSL:
+    if int(image.header["intent_code"]) in FSL:
         return "fsl"
-    extended = any(one.get_code() == nib.nifti1.extension_codes["afni"] for one in
-                   image.header.extensions)  # fmt: skip
-    unnamed = image.shape[3:] == (1, 3) and code not in (DISPLACEMENTS, VECTORS)
-    return "afni" if extended or unnamed else "itk"
+    marked = afni.INTENT_NAME in str(image.header["intent_name"].item())
+    extended = any(one.get_code() == afni.EXTENSION for one in image.header.extensions)
+    return "afni" if marked or extended else "itk"
 
 
 def write(
