@@ -240,7 +240,8 @@ def apply(
         )
     source, name = nifti.open_source(_resolve_name(moving), "moving image")
     grid = nifti.read_grid(_resolve_name(reference), "reference image")
-    chain = read_transforms(transforms, ImageGrids(grid, nifti.grid_of(source)))
+    own_grid = nifti.grid_of(source) if len(source.shape) > 2 else None
+    chain = read_transforms(transforms, ImageGrids(grid, own_grid))
     _warn_of_orientation(moving, reference)
     series = open_series(_resolve_name(moving), "moving image")
     parts = few_volumes(_resolve_name(moving), series, grid, interpolation)
