@@ -13,7 +13,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-__all__ = ["Registered", "__version__", "apply", "jacobian", "map_points", "register"]
+__all__ = ["Registered", "__version__", "apply", "convert", "jacobian", "map_points", "register"]
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""Registration as Python functions: images are files or nibabel's, transforms are ITK files.
+"""Registration as Python functions: images are files or nibabel's, transforms are files.
 
 >>> import bids_fcnreg as fr
 >>> result = fr.register(template, scan, mode="predict")
@@ -20,10 +20,9 @@ True
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,19 +39,19 @@ from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.foreground import non_background
 from bids_fcnreg.fcn.parallel import for_both
 from bids_fcnreg.fcn.register import register as register_images
-from bids_fcnreg.fcn.spatial.grid import Grid, Image
+from bids_fcnreg.fcn.spatial.grid import Image
 from bids_fcnreg.fcn.spatial.transform import MIN_JACOBIAN, Transform
 from bids_fcnreg.io import image, itk, nifti
-from bids_fcnreg.io.header import check_memory
+from bids_fcnreg.io.formats import table
+from bids_fcnreg.io.formats.image_grids import ImageGrids
 from bids_fcnreg.io.orientation import (
     SCANNER,
     Codes,
     codes_of,
     describe_orientation_problem,
-    set_codes,
 )
 from bids_fcnreg.io.resampling import resample_values
-from bids_fcnreg.io.series import open_series, volumes
+from bids_fcnreg.io.series import few_volumes, open_series, series_like
 from bids_fcnreg.io.spatial_image import open_image
 from bids_fcnreg.io.transform_chain import TransformLike, read_transforms
 from bids_fcnreg.preprocessing.brain import is_label_image, may_be_brain_only
@@ -60,9 +59,6 @@ from bids_fcnreg.qc.verdict import judge
 
 #: An image: a file, or an image of nibabel.
 ImageLike = nifti.ImageSource
-
-#: Volumes of a series that are resampled together, with the same sampling points.
-VOLUMES_AT_ONCE = 8
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -215,7 +211,7 @@ def apply(
     reference : path or nibabel image
         Image or series that defines the grid; its values are ignored.
     transforms : sequence of path, or path
-        ITK transforms and displacement fields as a stack, as in antsApplyTransforms: the first
+        Transforms of any format of `convert` as a stack, as in antsApplyTransforms: the first
         one maps points of the reference first, the last one maps them to the image.
         ``(path, True)`` is the inverse, ``"identity"`` the identity transform.
     interpolation : {"linear", "nearest", "label"}
@@ -245,13 +241,12 @@ def apply(
             f"{', '.join(INTERPOLATIONS)}."
         )
     source, name = nifti.open_source(_resolve_name(moving), "moving image")
-    grid, chain = (
-        nifti.read_grid(_resolve_name(reference), "reference image"),
-        read_transforms(transforms),
-    )
+    grid = nifti.read_grid(_resolve_name(reference), "reference image")
+    own_grid = nifti.grid_of(source) if len(source.shape) > 2 else None
+    chain = read_transforms(transforms, ImageGrids(grid, own_grid))
     _warn_of_orientation(moving, reference)
     series = open_series(_resolve_name(moving), "moving image")
-    parts = _parts(moving, series, grid, interpolation)
+    parts = few_volumes(_resolve_name(moving), series, grid, interpolation)
     first = next(parts)
     if interpolation == "linear" and is_label_image(first[..., 0]):
         warnings.warn(
@@ -270,36 +265,7 @@ def apply(
             "transform. Check that the image, the reference and the transforms belong together.",
             stacklevel=2,
         )
-    return _nifti(values, grid, _codes(reference), series)
-
-
-def _parts(
-    moving: ImageLike,
-    series: nib.spatialimages.SpatialImage | None,
-    grid: Grid,
-    interpolation: str,
-) -> Iterator[np.ndarray]:
-    """Yield the values (i, j, k, n) of an image, or of a few volumes of a series at a time."""
-    dtype = "float32" if interpolation == "linear" else "float64"  # labels may be large
-    if series is None:
-        whole = nifti.load(_resolve_name(moving), dtype, "moving image")
-        yield np.asarray(whole.dataobj)[..., None]
-        return
-    name = series.get_filename() or "The moving image"
-    check_memory(series.shape[3] * math.prod(grid.shape), name)
-    yield from volumes(series, 1 if interpolation == "label" else VOLUMES_AT_ONCE, dtype)
-
-
-def _nifti(
-    values: np.ndarray, grid: Grid, codes: Codes, series: nib.spatialimages.SpatialImage | None
-) -> nib.Nifti1Image:
-    """Return values (i, j, k, n) as a NIfTI image, with the time unit and step of a series."""
-    made = nib.Nifti1Image(values[..., 0] if series is None else values, grid.affine)
-    set_codes(made, codes)
-    if isinstance(series, nib.Nifti1Pair):
-        made.header.set_xyzt_units("mm", series.header.get_xyzt_units()[1])
-        made.header["pixdim"][4] = series.header["pixdim"][4]
-    return made
+    return series_like(series, values, grid, _codes(reference))
 
 
 def jacobian(
@@ -334,10 +300,8 @@ def jacobian(
         If the logarithm of a folded transform is computed, or a field cannot be inverted
         accurately.
     """
-    chain, grid = (
-        read_transforms(transforms),
-        nifti.read_grid(_resolve_name(reference), "reference image"),
-    )
+    grid = nifti.read_grid(_resolve_name(reference), "reference image")
+    chain = read_transforms(transforms, ImageGrids(fixed=grid))
     _warn_of_orientation(reference)
     values = chain.jacobian(grid)
     folded = int((values <= 0).sum())
@@ -375,6 +339,54 @@ def map_points(points: np.ndarray, transforms: Sequence[TransformLike]) -> np.nd
     if given is None or given.shape[-1:] != (3,) or not np.isfinite(given).all():
         raise InputError("Points must be an array (n, 3) of finite x, y and z in RAS+ mm.")
     return read_transforms(transforms).map(torch.from_numpy(given)).numpy()
+
+
+def convert(
+    transforms: Sequence[TransformLike] | TransformLike,
+    output: str | os.PathLike[str],
+    to: str,
+    *,
+    source_format: str | None = None,
+    reference: ImageLike | None = None,
+    moving: ImageLike | None = None,
+) -> list[Path]:
+    """Convert transforms, composed as by `apply`, to the format of other software.
+
+    Parameters
+    ----------
+    transforms : sequence of path, or path
+        As for `apply`.
+    output : path
+        File to write; its ending decides between a linear transform and a displacement field. For
+        ANTs, the prefix of its files.
+    to, source_format : {"itk", "ants", "fsl", "freesurfer", "afni", "x5"}
+        Format to write, and that of `transforms`, which is detected by default.
+    reference, moving : path or nibabel image, optional
+        Fixed and moving image of the result, on whose grids FSL, AFNI and FreeSurfer depend. A
+        displacement field is written on the grid of the fixed image, by default on its own.
+
+    Returns
+    -------
+    list of Path
+        The written files.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read, or the format needs an image that is not given.
+    """
+    for name in {to, source_format} - {None}:
+        if name not in table.FORMATS:
+            raise InputError(f"There is no format {name!r}. Choose {', '.join(table.FORMATS)}.")
+    images = {"reference": reference, "moving": moving}
+    grids = ImageGrids(
+        *(
+            None if one is None else nifti.read_grid(_resolve_name(one), f"{role} image")
+            for role, one in images.items()
+        )
+    )
+    chain = read_transforms(transforms, grids, source_format)
+    return table.write(output, chain, to, grids)
 
 
 def image_path(given: str | os.PathLike[str]) -> Path:

@@ -19,6 +19,8 @@ OTHER_CONTRASTS = ("T2w", "FLAIR", "PDw")
 SKULL_STRIP_METHODS = ("auto", "deepbet", "anatomy", "synthstrip")
 PROCESSING_LEVELS = ("full", "minimal")
 INTERPOLATIONS = ("linear", "nearest", "label")
+#: Formats of transform files.
+TRANSFORM_FORMATS = ("itk", "ants", "fsl", "freesurfer", "afni", "x5")
 #: Keyword of the identity transform, in place of a file.
 IDENTITY = "identity"
 DEFAULT_TEMPLATE = "MNI152NLin2009aSym"

@@ -1,4 +1,4 @@
-"""The command `fcnreg`: register, apply, train, phantom."""
+"""The command `fcnreg`: register, apply, convert, jacobian, train, phantom."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from bids_fcnreg import __version__
 from bids_fcnreg.app import signals
 from bids_fcnreg.cli.argument_parser import ConciseArgumentParser
 from bids_fcnreg.cli.fcnreg_apply import add_apply, add_jacobian
+from bids_fcnreg.cli.fcnreg_convert import add_convert
 from bids_fcnreg.cli.paths import check_inputs, check_replaceable
 from bids_fcnreg.cli.train import add_train
 from bids_fcnreg.config import DEFAULT_TEMPLATE, NETWORKS, Config
@@ -71,13 +72,15 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of `fcnreg` and its commands."""
     parser = ConciseArgumentParser(
         prog="fcnreg",
-        description="Register two brain images, apply transforms, train networks, make test data.",
+        description="Register two brain images, apply or convert transforms, train networks, "
+        "make test data.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"fcnreg {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
     _add_register(commands)
     add_apply(commands)
+    add_convert(commands)
     add_jacobian(commands)
     add_train(commands)
     _add_phantom(commands)

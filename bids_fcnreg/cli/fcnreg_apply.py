@@ -21,7 +21,8 @@ is the identity transform.
 
 XFM is a transform of ITK or ANTs (.h5, .mat, .tfm, .txt), or a displacement field of ANTs
 (1Warp.nii.gz). Apply the output of ANTs with -t 1Warp.nii.gz 0GenericAffine.mat, and its inverse
-with -t [0GenericAffine.mat,1] 1InverseWarp.nii.gz.
+with -t [0GenericAffine.mat,1] 1InverseWarp.nii.gz. Transforms of FSL, FreeSurfer, AFNI and
+nitransforms are accepted as well, if their format is clear; see `fcnreg convert`.
 
 IMAGE may be a series, each volume of which is resampled, or a table of points (.csv, .tsv, .txt)
 with columns x, y, z (RAS+ mm). Points are mapped from the space of the reference to that of the

@@ -26,6 +26,7 @@ NODE_STAGES = {
 }
 WORKFLOW_STAGES = {
     "preprocess": "preprocessing",
+    "segment": "tissue",
     "register": "resampling",
     "propagate": "labels and volumes",
     "outputs": "writing results",

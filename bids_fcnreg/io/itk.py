@@ -254,7 +254,8 @@ def _unreadable(path: Path, stored_as_image: bool) -> str:
         )
     return (
         f"{path} cannot be read as an ITK transform. Choose a .h5, .mat, .tfm or .txt file, or a "
-        "displacement field (.nii.gz), written by ITK, ANTs or this software."
+        "displacement field (.nii.gz), written by ITK, ANTs or this software, or convert a "
+        "transform of other software with `fcnreg convert --from FORMAT`."
     )
 
 

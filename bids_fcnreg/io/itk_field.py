@@ -115,7 +115,7 @@ def _checked_nifti(image: nib.spatialimages.SpatialImage, path: Path) -> nib.Nif
     if code in FSL:
         raise InputError(
             f"{path} is an FSL warp (intent code {code}), which follows another convention. "
-            f"{_CONVERT}, for instance with wb_command -convert-warpfield."
+            f"{_CONVERT} with `fcnreg convert`."
         )
     if name in OTHER_CONVENTIONS:
         raise InputError(
@@ -126,7 +126,7 @@ def _checked_nifti(image: nib.spatialimages.SpatialImage, path: Path) -> nib.Nif
         raise InputError(
             f"{path} has shape {shape} and intent code {code}; a displacement field of ITK or "
             f"ANTs has shape (i, j, k, 1, 3) and intent code {VECTORS} (vector). Choose a "
-            "transform, or convert the field."
+            "transform, or convert the field with `fcnreg convert --from FORMAT`."
         )
     return image
 

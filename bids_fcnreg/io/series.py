@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import zlib
 from collections.abc import Iterator
@@ -10,8 +11,13 @@ import nibabel as nib
 import numpy as np
 
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.io.header import check_series
-from bids_fcnreg.io.nifti import ImageSource, finite_values, open_source
+from bids_fcnreg.fcn.spatial.grid import Grid
+from bids_fcnreg.io.header import check_memory, check_series
+from bids_fcnreg.io.nifti import ImageSource, finite_values, load, open_source
+from bids_fcnreg.io.orientation import Codes, set_codes
+
+#: Volumes that are resampled together, with the same sampling points.
+VOLUMES_AT_ONCE = 8
 
 #: NIfTI intent codes of values that rotate with the head: general and symmetric matrices,
 #: displacements, other vectors and quaternions.
@@ -94,3 +100,43 @@ def volumes(
         yield data
     if not found:
         raise InputError(f"{name} contains only zeros. Check how it was made.")
+
+
+def few_volumes(
+    source: ImageSource,
+    series: nib.spatialimages.SpatialImage | None,
+    grid: Grid,
+    interpolation: str,
+) -> Iterator[np.ndarray]:
+    """Yield the values (i, j, k, n) of an image, or of a few volumes of a series at a time.
+
+    Parameters
+    ----------
+    source : path or nibabel image
+        The image.
+    series : nibabel image or None
+        What `open_series` returned for it.
+    grid : Grid
+        Grid onto which the volumes are resampled.
+    interpolation : str
+        Interpolation with which they are resampled.
+    """
+    dtype = "float32" if interpolation == "linear" else "float64"  # labels may be large
+    if series is None:
+        yield np.asarray(load(source, dtype, "moving image").dataobj)[..., None]
+        return
+    name = series.get_filename() or "The moving image"
+    check_memory(series.shape[3] * math.prod(grid.shape), name)
+    yield from volumes(series, 1 if interpolation == "label" else VOLUMES_AT_ONCE, dtype)
+
+
+def series_like(
+    series: nib.spatialimages.SpatialImage | None, values: np.ndarray, grid: Grid, codes: Codes
+) -> nib.Nifti1Image:
+    """Return values (i, j, k, n) as an image, with the time unit and step of a series."""
+    made = nib.Nifti1Image(values[..., 0] if series is None else values, grid.affine)
+    set_codes(made, codes)
+    if isinstance(series, nib.Nifti1Pair):
+        made.header.set_xyzt_units("mm", series.header.get_xyzt_units()[1])
+        made.header["pixdim"][4] = series.header["pixdim"][4]
+    return made

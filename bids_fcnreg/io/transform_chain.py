@@ -15,22 +15,31 @@ from bids_fcnreg.config import IDENTITY
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.spatial.displacement import identity, sample
 from bids_fcnreg.fcn.spatial.transform import Displacement, Transform
-from bids_fcnreg.io import itk
+from bids_fcnreg.io.formats import table
+from bids_fcnreg.io.formats.image_grids import ImageGrids
 
-#: A transform: an ITK file, or a file and whether to invert it.
+#: A transform: a file, or a file and whether to invert it.
 TransformLike = str | os.PathLike[str] | tuple[str | os.PathLike[str], bool]
 
 #: Errors of an inverse up to this (mm) are not reported.
 INVERSE_ERROR_MM = 0.5
 
 
-def read_transforms(given: Sequence[TransformLike] | TransformLike) -> Transform:
+def read_transforms(
+    given: Sequence[TransformLike] | TransformLike,
+    grids: ImageGrids | None = None,
+    name: str | None = None,
+) -> Transform:
     """Read several transforms as one chain.
 
     Parameters
     ----------
     given : sequence of path or (path, bool), or one of them
         The first one acts first on a point. True inverts the transform.
+    grids : ImageGrids, optional
+        Grids of the fixed and the moving image of the chain, on which some formats depend.
+    name : str, optional
+        Name of the format of the files (see `bids_fcnreg.io.formats.table`); detected by default.
 
     Raises
     ------
@@ -45,12 +54,16 @@ def read_transforms(given: Sequence[TransformLike] | TransformLike) -> Transform
     if isinstance(given, str | os.PathLike) or (isinstance(given, tuple) and _is_pair(given)):
         given = [given]
     if not isinstance(given, Sequence):
-        raise InputError(
-            f"Transforms are of type {type(given).__name__}. Pass a list of ITK files."
-        )
+        raise InputError(f"Transforms are of type {type(given).__name__}. Pass a list of files.")
     if not given:
         raise InputError("There is no transform. Pass at least one.")
-    return Transform(tuple(step for one in given for step in _read(one).steps))
+    grids, last = grids or ImageGrids(), len(given) - 1
+    parts = []
+    for n, one in enumerate(given):
+        fixed = grids.fixed if n == 0 else None
+        moving = grids.moving if n == last else None
+        parts.append(_read(one, ImageGrids(fixed, moving), name))
+    return Transform(tuple(step for part in parts for step in part.steps))
 
 
 def inverse_error(field: Displacement, inverse: Displacement) -> torch.Tensor:
@@ -88,8 +101,8 @@ def _is_flag(given: Any) -> bool:
     return isinstance(given, bool | np.bool_ | int | np.integer) and given in (0, 1)
 
 
-def _read(given: Any) -> Transform:
-    """Read a transform from its file, or its inverse."""
+def _read(given: Any, grids: ImageGrids, name: str | None) -> Transform:
+    """Read a transform from its file, or its inverse; `grids` are those of the result."""
     pair = isinstance(given, tuple | list) and _is_pair(given)
     path, inverted = given if pair else (given, False)
     if not isinstance(path, str | os.PathLike):
@@ -99,7 +112,7 @@ def _read(given: Any) -> Transform:
         )
     if os.fspath(path) == IDENTITY:
         return Transform(())
-    transform = itk.read_transform(path)
+    transform = table.read(path, grids.swapped() if inverted else grids, name)
     return _inverted(transform, os.fspath(path)) if inverted else transform
 
 

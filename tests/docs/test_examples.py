@@ -50,7 +50,7 @@ PLACEHOLDERS = {
 }
 
 #: Commands of `fcnreg` that take seconds.
-QUICK = ("register", "apply", "jacobian")
+QUICK = ("register", "apply", "convert", "jacobian")
 
 
 @dataclass(frozen=True)

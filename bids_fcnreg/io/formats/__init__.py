@@ -1,0 +1,1 @@
+"""Transform files of other software: a module per format, and a table of them."""
