@@ -56,7 +56,7 @@ def study(tmp_path_factory) -> SimpleNamespace:
     study = write_study(folder, "Bodies & more", SPACING, scans)
     scan_path(study.bids, "sub-05").write_text("no image")
     (study.bids / "sub-06" / "anat").mkdir(parents=True)
-    (study.bids / "sub-06" / "anat" / "sub-06_T2w.nii.gz").touch()
+    (study.bids / "sub-06" / "anat" / "sub-06_T2map.nii.gz").touch()
     people = "participant_id\tage\tsex\nsub-01\t31\tf\nsub-03\t42\tm\nsub-05\t50\tf\n"
     (study.bids / "participants.tsv").write_text(people)
     done = call(study, "participant", "--atlas", study.atlas)
@@ -81,7 +81,7 @@ def test_all_scans_are_in_the_quality_table(study, report):
     assert list(rows) == [f"sub-0{n}" for n in range(1, 7)]
     assert [row["status"] for row in report.quality] == ["done"] * 4 + ["failed", "missing"]
     assert "sub-05_T1w.nii.gz cannot be read" in rows["sub-05"]["reason"]
-    assert rows["sub-06"]["reason"] == "no T1w image"
+    assert rows["sub-06"]["reason"] == "no image"
     assert (rows["sub-03"]["age"], rows["sub-03"]["sex"]) == ("42", "m")
     assert rows["sub-02"]["age"] == "n/a"
     for label in SIZES:
@@ -167,12 +167,12 @@ def test_report_shows_all_scans_and_links_existing_files(study, report):
     assert "<h1>Bodies &amp; more</h1>" in report.page
     assert "4 of 6 scans registered" in report.page
     assert "sub-05 (failed): " in report.page
-    assert "sub-06 (missing): no T1w image" in report.page
+    assert "sub-06 (missing): no image" in report.page
     links = set(re.findall(r'href="([^"#]+)"', report.page))
     assert links == {"group/", *(f"sub-{label}.html" for label in SIZES)}
     assert all((study.out / link).exists() for link in links)
     assert report.page.count("data:image/png;base64,") == 2
-    assert "1 missing (no T1w image): sub-06" in report.printed
+    assert "1 missing (no image): sub-06" in report.printed
 
 
 def test_damaged_results_are_excluded_from_the_report(study, report):

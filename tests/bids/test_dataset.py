@@ -190,3 +190,54 @@ def test_validator_reports_and_does_not_stop(real_data):
 def test_validator_reports_an_invalid_file(dataset):
     (dataset / "sub-01" / "anat" / "strange.nii.gz").touch()
     assert any("/sub-01/anat/strange.nii.gz" in line for line in validate(dataset))
+
+
+SUBSTITUTES = (
+    ("sub-01", ["T1w", "UNIT1", "T2w", "FLAIR"], "T1w"),
+    ("sub-02", ["T2w", "UNIT1", "FLAIR"], "UNIT1"),
+    ("sub-03", ["PDw", "FLAIR", "T2w"], "T2w"),
+    ("sub-04", ["PDw", "FLAIR"], "FLAIR"),
+    ("sub-05", ["PDw"], "PDw"),
+    ("sub-06", ["T2map"], None),
+    ("sub-07", ["acq-x", "T2w"], None),  # its T1w image is misnamed
+)
+
+
+@pytest.fixture
+def contrasts(tmp_path):
+    (tmp_path / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.8.0"}')
+    for label, suffixes, _ in SUBSTITUTES:
+        folder = tmp_path / label / "anat"
+        folder.mkdir(parents=True)
+        for suffix in suffixes:
+            name = f"{label}_T1w_{suffix}" if suffix == "acq-x" else f"{label}_{suffix}"
+            (folder / f"{name}.nii.gz").touch()
+    return tmp_path
+
+
+def suffixes(scans: list[Scan]) -> dict[str, list[str]]:
+    return {s.label: [p.name.split(".")[0].split("_")[-1] for p in s.images] for s in scans}
+
+
+def test_sessions_without_t1w_image_use_the_first_of_other_contrasts(contrasts):
+    dataset = read_dataset(contrasts)
+    expected = {label: [suffix] if suffix else [] for label, _, suffix in SUBSTITUTES}
+    assert suffixes(dataset.scans) == expected
+    named = {scan.label: scan.suffix for scan in dataset.scans if scan.images}
+    assert named["sub-02"] == "T1w"  # of the same contrast
+    assert [named[f"sub-0{n}"] for n in (3, 4, 5)] == ["T2w", "FLAIR", "PDw"]
+    said = {note.about: note.text for note in dataset.notes}
+    assert said["sub-03"] == "the T2w image is registered" and "sub-01" not in said
+    assert "T1w" in dataset.scans[-1].problem
+
+
+def test_the_reference_suffix_is_used_in_all_sessions(contrasts):
+    found = suffixes(read_dataset(contrasts, reference_suffix="FLAIR").scans)
+    wanted = {label: ["FLAIR"] if "FLAIR" in names else [] for label, names, _ in SUBSTITUTES}
+    assert found == wanted
+
+
+def test_a_filter_on_the_suffix_excludes_others(contrasts, tmp_path):
+    path = write(tmp_path / "f.json", {"t1w": {"suffix": "T1w"}})
+    found = suffixes(read_dataset(contrasts, filters=read_filter_file(path)).scans)
+    assert [label for label, names in found.items() if names] == ["sub-01"]

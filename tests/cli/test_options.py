@@ -16,6 +16,7 @@ NEEDED = {
     "fcnreg register": ["a.nii", "b.nii", "-o", "x_"],
     "fcnreg apply": ["-i", "a.nii", "-t", "t.h5", "-o", "o.nii"],
     "fcnreg jacobian": ["-r", "a.nii", "-t", "t.h5", "-o", "o.nii"],
+    "fcnreg convert": ["t.h5", "-o", "o.mat", "--to", "fsl"],
     "fcnreg train": ["data", "-o", "m.safetensors"],
     "fcnreg phantom": ["new"],
 }

@@ -246,7 +246,7 @@ def test_in_a_workflow(study, tmp_path):
 
 def test_names_that_no_pattern_has_are_refused(sink):
     with pytest.raises(ValueError, match="Could not build path"):
-        sink(picture(), ".nii.gz", suffix="dseg", segmentation="tissue")
+        sink(picture(), ".nii.gz", suffix="bold", segmentation="tissue")
 
 
 def test_importing_needs_no_home_folder_and_leaves_templateflow_usable(tmp_path):

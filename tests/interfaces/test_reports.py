@@ -15,7 +15,8 @@ from bids_fcnreg.interfaces.reports import Summary
 
 def test_summary_escapes_and_names_everything(tmp_path):
     interface = Summary(
-        t1w=["sub-01_T1w.nii.gz"],
+        images=["sub-01_T1w.nii.gz"],
+        method="deepbet",
         session="before",
         skull_stripped=True,
         templates=["A&B"],

@@ -8,14 +8,18 @@ import pytest
 from nilearn.datasets import load_mni152_template
 
 from bids_fcnreg.io import nifti
-from bids_fcnreg.workflows.preprocess import describe_extraction, init_preprocess_wf
+from bids_fcnreg.workflows.preprocess import METHODS, describe_extraction, init_preprocess_wf
 
 
 @pytest.mark.parametrize("n_runs", [1, 2])
 @pytest.mark.parametrize("has_lesion", [False, True])
 def test_graph_is_complete(n_runs, has_lesion):
     workflow = init_preprocess_wf(
-        n_runs=n_runs, skull_strip="auto", omp_nthreads=3, has_lesion=has_lesion
+        n_runs=n_runs,
+        skull_strip="auto",
+        method="deepbet",
+        omp_nthreads=3,
+        has_lesion=has_lesion,
     )
     connected = {
         target
@@ -47,10 +51,10 @@ def test_brain_with_lesion_from_end_to_end(tmp_path):
         scan = nib.Nifti1Image(values, template.affine).as_reoriented([[1, -1], [0, 1], [2, -1]])
         paths[name] = str(nifti.write(tmp_path / f"{name}.nii.gz", scan))
     workflow = init_preprocess_wf(
-        n_runs=2, skull_strip="skip", omp_nthreads=2, has_lesion=True, name="preprocess_wf"
+        n_runs=2, skull_strip="skip", method="anatomy", omp_nthreads=2, has_lesion=True
     )
     workflow.base_dir = tmp_path / "work"
-    workflow.inputs.inputnode.t1w = [paths["run-1"], paths["run-2"]]
+    workflow.inputs.inputnode.images = [paths["run-1"], paths["run-2"]]
     workflow.inputs.inputnode.lesions = [paths["roi"]]
     done = {node.name: node.result.outputs for node in workflow.run("Linear").nodes}
     preproc, brain = nib.load(done["scale"].out_file), nib.load(done["scale"].brain)
@@ -66,20 +70,20 @@ def test_brain_with_lesion_from_end_to_end(tmp_path):
     assert np.corrcoef(preproc.get_fdata()[mask], data[mask])[0, 1] > 0.97
 
 
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
     ("stripped", "sentence"),
     [
-        (
-            [],
-            "The brain was extracted with *deepbet* [@deepbet], unless the image",
-        ),
-        ([False, False], "The brain was extracted with *deepbet* [@deepbet]. Intensity"),
+        ([], "The brain was extracted with {}, unless the image"),
+        ([False, False], "The brain was extracted with {}. Intensity"),
         ([True], "The images were skull-stripped already. Intensity"),
-        ([True, False, False], "extracted with *deepbet* [@deepbet] in 2 of 3 images; the others"),
+        ([True, False, False], "extracted with {} in 2 of 3 images; the others"),
     ],
 )
-def test_the_methods_text_says_whose_brain_was_extracted(stripped, sentence):
-    workflow = init_preprocess_wf(n_runs=1, skull_strip="auto", omp_nthreads=1, has_lesion=False)
+def test_the_methods_text_says_whose_brain_was_extracted(stripped, sentence, method):
+    workflow = init_preprocess_wf(
+        n_runs=1, skull_strip="auto", method=method, omp_nthreads=1, has_lesion=False
+    )
     text = describe_extraction(workflow.visit_desc(), stripped)
-    assert sentence in text
+    assert sentence.format(METHODS[method]) in text
     assert ("unless" in text) == (not stripped)
