@@ -91,9 +91,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=PACKAGED_WEIGHTS / "anatomy.safetensors")
     parser.add_argument("--slices", type=float, default=0.0, help="slice thickness in mm")
     parser.add_argument("--inverted", action="store_true", help="invert the contrast")
-    parser.add_argument(
-        "--no-flip", action="store_true", help="do not average with the mirrored scan"
-    )
+    parser.add_argument("--flip", action="store_true", help="average with the mirrored scan")
     parser.add_argument("-n", type=int, help="number of brains (default: all)")
     options = parser.parse_args()
     network, _ = checkpoint.load(options.weights, ["anatomy"])
@@ -106,7 +104,7 @@ def main() -> None:
         truth = image.read(path)
         began = time.perf_counter()
         seen = degraded(scan, options.slices, options.inverted)
-        found_labels = classify(seen, segment(seen, network, not options.no_flip)).labels
+        found_labels = classify(seen, segment(seen, network, options.flip)).labels
         found_labels = Transform(()).resample(found_labels, truth.grid, interpolation="nearest")
         labels = found_labels.data[0, 0].numpy().astype(int)
         seconds = time.perf_counter() - began

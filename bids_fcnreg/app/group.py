@@ -70,6 +70,15 @@ def report(config: Config, scans: Sequence[Scan], console: Console) -> int:
         If there are no participant-level results, or participants.tsv cannot be read.
     """
     results = _in_spaces(config, _results(config, scans))
+    results, others = _of_one_suffix(results)
+    for one in others:
+        console.print(
+            f"warning: {one.label}: its {one.suffix} image is not in the report of "
+            f"{results[0].suffix} images. --reference-suffix {one.suffix} makes one of its own",
+            soft_wrap=True,
+        )
+    left_out = {one.label for one in others} - {one.label for one in results}
+    scans = [scan for scan in scans if scan.label not in left_out]
     doubts = read_participants(config.bids_dir).doubts
     for doubt in (*doubts, *find_version_conflicts(results), *find_superseded(results)):
         console.print(f"warning: {doubt}", soft_wrap=True, markup=False)
@@ -136,14 +145,27 @@ def _results(config: Config, scans: Sequence[Scan]) -> list[Result]:
     InputError
         If there are none.
     """
-    wanted = {scan.label for scan in scans}
-    results = [one for one in find_results(config.output_dir) if one.label in wanted]
+    wanted = {scan.label: scan.suffix for scan in scans}
+    results = [
+        one
+        for one in find_results(config.output_dir)
+        if one.label in wanted and one.suffix == wanted[one.label]
+    ]
     if not results:
         run = f"Run `bids_fcnreg {config.bids_dir} {config.output_dir} participant` first."
         if any(read_quality_by_space(config.output_dir, label) for label in wanted):
             raise InputError(f"{config.output_dir} holds only results of --level minimal. {run}")
         raise InputError(f"{config.output_dir} holds no participant-level results. {run}")
     return results
+
+
+def _of_one_suffix(results: Sequence[Result]) -> tuple[list[Result], list[Result]]:
+    """Split results into those of the most frequent suffix, whose images can be averaged."""
+    (suffix, _), *_ = Counter(one.suffix for one in results).most_common()
+    return (
+        [one for one in results if one.suffix == suffix],
+        [one for one in results if one.suffix != suffix],
+    )
 
 
 def _in_spaces(config: Config, results: Sequence[Result]) -> list[Result]:

@@ -74,6 +74,11 @@ class Result:
         return scan_label(self.participant, self.session)
 
     @property
+    def suffix(self) -> str:
+        """BIDS suffix of the registered image."""
+        return self.quality.name.partition("_from-")[2].partition("_")[0]
+
+    @property
     def on_template(self) -> tuple[Path, ...]:
         """Images on the grid of the template."""
         return self.t1w, self.mask, self.log_jacobian

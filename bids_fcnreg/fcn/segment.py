@@ -60,7 +60,7 @@ class Anatomy:
         return Image(torch.from_numpy(filled)[None, None].float(), grid)
 
 
-def segment(scan: Image, network: AnatomyFCN | None = None, flip: bool = True) -> Anatomy:
+def segment(scan: Image, network: AnatomyFCN | None = None, flip: bool = False) -> Anatomy:
     """Segment a scan.
 
     Parameters

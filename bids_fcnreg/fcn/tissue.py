@@ -110,11 +110,13 @@ def classify(scan: Image, anatomy: Anatomy) -> Classification:
     labels = torch.zeros_like(scan.data)
     sums = scan.data.new_zeros((1, len(summary), *scan.grid.shape))
     for planes, slab in _slabs(grid):
-        probabilities = _posteriors(values[planes], _on_grid(prior, slab), means, variances)
-        labels[0, 0][box][planes] = channel_labels[probabilities.argmax(dim=0)]
-        sums[0][(slice(None), *box)][:, planes] = torch.einsum(
-            "wc,cijk->wijk", summary, probabilities
-        )
+        chances = _on_grid(prior, slab)
+        chances /= chances.sum(dim=0).clamp(min=1e-6)
+        brain = chances[1:].sum(dim=0) > LEAST_BRAIN
+        probabilities = _posteriors(values[planes][brain], chances[:, brain], means, variances)
+        most_probable = probabilities.max(dim=0).indices  # several times faster than argmax
+        labels[0, 0][box][planes][brain] = channel_labels[most_probable]
+        sums[0][(slice(None), *box)][:, planes][:, brain] = summary @ probabilities
     return Classification(
         Image(labels, scan.grid),
         Image(sums[:, : len(TISSUES)].contiguous(), scan.grid),
@@ -158,8 +160,8 @@ def _fit_gaussians(values: Tensor, prior: Image, grid: Grid) -> tuple[Tensor, Te
 
     Returns
     -------
-    means, variances : Tensor (structures,)
-        Structures that are alike have the same; those of the background have no meaning.
+    means, variances : Tensor (classes,)
+        See `_intensity_classes`.
     """
     stride = max(1, round((values.numel() / SAMPLE) ** (1 / 3)))
     coarse = Grid(
@@ -171,7 +173,7 @@ def _fit_gaussians(values: Tensor, prior: Image, grid: Grid) -> tuple[Tensor, Te
     brain = probabilities[classes < 0].sum(dim=0) < 0.5
     sample, probabilities = sample[brain], probabilities[:, brain]
     if not len(sample):
-        return torch.zeros(len(classes)), torch.ones(len(classes))
+        return torch.zeros(int(classes.max()) + 1), torch.ones(int(classes.max()) + 1)
     known = classes >= 0
     joined = probabilities.new_zeros((int(classes.max()) + 1, len(sample)))
     joined.index_add_(0, classes[known], probabilities[known])
@@ -184,34 +186,34 @@ def _fit_gaussians(values: Tensor, prior: Image, grid: Grid) -> tuple[Tensor, Te
         variances = (shares * (sample - means[:, None]).square()).sum(dim=1) / total + floor
         shares = joined * _likelihood(sample, means, variances)
         shares = shares / shares.sum(dim=0).clamp(min=1e-30)
-    return means[classes].float(), variances[classes].float()
+    return means.float(), variances.float()
 
 
 def _likelihood(values: Tensor, means: Tensor, variances: Tensor) -> Tensor:
-    """Compute Gaussian likelihoods (n, *values.shape), relative to the largest at each voxel."""
-    means, variances = (one.view(-1, *[1] * values.ndim) for one in (means, variances))
-    logarithm = -0.5 * ((values - means).square() / variances + variances.log())
-    return (logarithm - logarithm.amax(dim=0)).exp()
+    """Compute Gaussian likelihoods (classes, n), relative to the largest at each of n voxels."""
+    means, variances = means[:, None], variances[:, None]
+    logarithm = (values - means).square_().div_(variances).add_(variances.log()).mul_(-0.5)
+    return logarithm.sub_(logarithm.amax(dim=0)).exp_()
 
 
 def _posteriors(values: Tensor, prior: Tensor, means: Tensor, variances: Tensor) -> Tensor:
-    """Return posterior probabilities (structures, i, j, k); the background's is its prior.
+    """Return posterior probabilities (structures, n); the background's is its prior.
 
     Parameters
     ----------
-    values : Tensor (i, j, k)
+    values : Tensor (n,)
         Intensities.
-    prior : Tensor (structures, i, j, k)
-        Prior probabilities, not normalized, zero outside the network's grid.
-    means, variances : Tensor (structures,)
+    prior : Tensor (structures, n)
+        Prior probabilities.
+    means, variances : Tensor (classes,)
         From `_fit_gaussians`.
     """
-    normalized = prior / prior.sum(dim=0).clamp(min=1e-6)
-    joint = normalized * _likelihood(values, means, variances)
+    likelihood = _likelihood(values, means, variances)
+    joint = prior * likelihood[_intensity_classes().clamp(min=0)]
     joint[0] = 0
-    brain = normalized[1:].sum(dim=0)
+    brain = 1 - prior[0]
     joint *= brain / joint.sum(dim=0).clamp(min=1e-30)
-    joint[0] = 1 - brain
+    joint[0] = prior[0]
     return joint
 
 
