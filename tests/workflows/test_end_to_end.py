@@ -60,6 +60,12 @@ def test_every_output_is_there_with_its_sidecar(derivatives):
         f"{labels}_dseg.nii.gz",
         f"{labels}_dseg.tsv",
         f"{labels}Volumes_dseg.tsv",
+        "dseg.nii.gz",
+        "dseg.tsv",
+        *(f"label-{tissue}_probseg.nii.gz" for tissue in ("GM", "WM", "CSF")),
+        "desc-anatomy_dseg.nii.gz",
+        "desc-anatomy_dseg.tsv",
+        "desc-anatomyVolumes_dseg.tsv",
     }
     for path in derivatives.anat.iterdir():
         if path.suffix != ".json":
@@ -189,7 +195,9 @@ def test_fmriprep_finds_what_it_needs(derivatives):
     anat = derivatives.anat
     assert Path(found["t1w_preproc"]) == anat / "sub-01_desc-preproc_T1w.nii.gz"
     assert Path(found["t1w_mask"]) == anat / "sub-01_desc-brain_mask.nii.gz"
-    assert "t1w_dseg" not in found
+    assert Path(found["t1w_dseg"]) == anat / "sub-01_dseg.nii.gz"
+    tissues = [f"sub-01_label-{tissue}_probseg.nii.gz" for tissue in ("GM", "WM", "CSF")]
+    assert [Path(path).name for path in found["t1w_tpms"]] == tissues
     transforms = {key: Path(path).name for key, path in found["transforms"][SPACE].items()}
     assert transforms == {
         "forward": f"sub-01_from-T1w_to-{SPACE}_mode-image_xfm.h5",
@@ -211,10 +219,25 @@ def test_smriprep_needs_no_registration_of_its_own(derivatives, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     nodes = json.loads(done.stdout.splitlines()[-1])
-    theirs = ("brain_extraction_wf", "register_template_wf")
+    theirs = ("brain_extraction_wf", "register_template_wf", "fast")
     assert all(any(node.startswith(name) for node in nodes["without"]) for name in theirs)
     assert not [node for node in nodes["with"] if node.startswith(theirs)]
     assert "registration" not in " ".join(nodes["with"])
+
+
+def test_tissue_is_that_of_the_intensities(derivatives):
+    """Dark, middle and bright of a T1w image; probabilities and labels agree, inside the mask."""
+    values = nib.load(derivatives.anat / "sub-01_desc-preproc_T1w.nii.gz").get_fdata()
+    mask = nib.load(derivatives.anat / "sub-01_desc-brain_mask.nii.gz").get_fdata() > 0
+    dseg = np.asarray(nib.load(derivatives.anat / "sub-01_dseg.nii.gz").dataobj)
+    assert not dseg[~mask].any() and (dseg[mask] > 0).mean() > 0.9
+    grey, white, csf = (np.median(values[dseg == n]) for n in (1, 2, 3))
+    assert csf < grey < white
+    names = (f"sub-01_label-{tissue}_probseg.nii.gz" for tissue in ("GM", "WM", "CSF"))
+    probabilities = np.stack([nib.load(derivatives.anat / name).get_fdata() for name in names])
+    assert probabilities.sum(axis=0).max() < 1.02
+    sure = probabilities.max(axis=0) > 0.6
+    assert np.array_equal(probabilities.argmax(axis=0)[sure] + 1, dseg[sure])
 
 
 def test_rerun_resumes_and_restores_lost_results(derivatives):
