@@ -34,6 +34,7 @@ ARROW = 'fill="none" stroke="#6b7280" marker-end="url(#arrow)"'
 #: Fill of a box by a part of the name of its workflow, the first that fits.
 COLORS = {
     "preprocess": "#dbeafe",
+    "segment": "#e9d5ff",
     "base": "#fde68a",
     "changes": "#fde68a",
     "report": "#e5e7eb",

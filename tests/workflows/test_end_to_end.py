@@ -174,6 +174,7 @@ def test_report_shows_every_figure(derivatives):
     figures = [path for path in folder.iterdir() if path.suffix in (".png", ".svg")]
     assert {path.name.removeprefix("sub-01_") for path in figures} == {
         "desc-brain_mask.png",
+        "desc-tissue_probseg.png",
         f"space-{SPACE}_desc-flicker_T1w.svg",
         f"space-{SPACE}_desc-contours_T1w.png",
         f"space-{SPACE}_desc-deformation_T1w.png",
