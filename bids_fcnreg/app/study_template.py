@@ -68,7 +68,7 @@ def make_template(config: Config, scans: Sequence[Scan], console: Console) -> in
     members = find_members(config.output_dir, scans)
     without = [s.label for s in scans if s.label not in {m.scan.label for m in members}]
     if without:
-        console.print(f"Skipped, not preprocessed: {', '.join(without)}")
+        console.print(f"Skipped, no preprocessed T1w image: {', '.join(without)}")
     if len(members) < MIN_SCANS:
         raise InputError(
             f"{config.output_dir} holds {len(members)} preprocessed T1w images, but a template "
@@ -150,7 +150,7 @@ def find_members(output_dir: Path, scans: Sequence[Scan]) -> list[Member]:
     scans : sequence of Scan
         Scans to find.
     """
-    found = find_preprocessed(output_dir, scans)
+    found = find_preprocessed(output_dir, (scan for scan in scans if scan.is_t1w))
     return weighted([Member(*one) for one in found])
 
 

@@ -114,7 +114,7 @@ def preprocessed_brains(config: Config, scans: Sequence[Scan]) -> tuple[Brain, .
     InputError
         If there are too few.
     """
-    found = find_preprocessed(config.output_dir, scans)
+    found = find_preprocessed(config.output_dir, (scan for scan in scans if scan.is_t1w))
     if len(found) < MIN_IMAGES:
         raise InputError(
             f"{config.output_dir} holds {len(found)} preprocessed T1w images, but training needs "

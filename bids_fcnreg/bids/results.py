@@ -223,12 +223,12 @@ def find_preprocessed(output_dir: Path, scans: Iterable[Scan]) -> list[tuple[Sca
     Returns
     -------
     list of (Scan, Path, Path)
-        Preprocessed scans, with their preprocessed T1w image and brain mask in native space.
+        Preprocessed scans, with their preprocessed image and brain mask in native space.
     """
     found = []
     for scan in scans:
         directory = Path(output_dir).joinpath(*scan.label.split("_"), "anat")
-        images = sorted(directory.glob(f"{scan.label}*_desc-preproc_T1w.nii.gz"))
+        images = sorted(directory.glob(f"{scan.label}*_desc-preproc_{scan.suffix}.nii.gz"))
         native = [path for path in images if "_space-" not in path.name]
         newest = max(native, key=lambda path: path.stat().st_mtime, default=None)
         if newest and (mask := find_brain_mask(newest)):

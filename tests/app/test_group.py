@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from bids_fcnreg.app.group import _of_one_suffix
+from bids_fcnreg.bids.results import Result
 from bids_fcnreg.bids.templates import resolve_template
 from bids_fcnreg.io.itk import read_transform
 from tests.app.bodies import SPACE, body, read_table, scan_path, write_study
@@ -241,7 +243,7 @@ def template(study) -> Path:
     before = kept.stat().st_mtime_ns
     done = call(study, "group", *words)
     assert done.returncode == 1, done.stdout + done.stderr  # two scans are not there
-    assert "Skipped, not preprocessed: sub-05, sub-06" in done.stdout
+    assert "Skipped, no preprocessed T1w image: sub-05, sub-06" in done.stdout
     assert kept.stat().st_mtime_ns == before
     return study.out / "tpl-Bodies"
 
@@ -376,3 +378,14 @@ def test_group_training_registers_all_scans_with_its_network(study):
     again = call(own, "group", *words, "--participant-label", "01", "02", "03", "04")
     assert "already been trained" in again.stdout
     assert os.path.exists(out / "group" / "network_curves.tsv")
+
+
+def test_only_images_of_one_contrast_are_averaged():
+    names = [f"sub-0{n}_from-{suffix}_to-S_mode-image_desc-quality_xfm.json"
+             for n, suffix in enumerate(("T1w", "T2w", "T1w"))]  # fmt: skip
+    results = [
+        Result(name[4:6], None, "S", Path(name), *[Path("x.nii.gz")] * 4, {}) for name in names
+    ]
+    used, others = _of_one_suffix(results)
+    assert [one.label for one in used] == ["sub-00", "sub-02"]
+    assert [(one.label, one.suffix) for one in others] == [("sub-01", "T2w")]
