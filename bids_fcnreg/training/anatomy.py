@@ -4,7 +4,7 @@
 
 LABEL_MAPS is a directory of label maps (`bids_fcnreg.training.simulation`). OUTPUT receives
 checkpoint.pt, from which the same command resumes, anatomy.safetensors (the moving average of the
-weights), anatomy.json (what they were trained on, and for how many steps) and learning_curve.tsv.
+weights), anatomy.json (their model card) and learning_curve.tsv.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from torch import Tensor
 from bids_fcnreg.atomic import replacing, write_bytes
 from bids_fcnreg.fcn.nets.anatomy import AnatomyFCN, normalize_intensities, segmentation_loss
 from bids_fcnreg.fcn.nets.checkpoint import load, save
+from bids_fcnreg.training.model_card import describe_hardware, describe_software
 from bids_fcnreg.training.simulation import LabelMap, simulate
 
 #: Voxels of structures and of the background in the sample of the loss: one in so many.
@@ -111,8 +112,17 @@ def train(
         with replacing(checkpoint) as temporary:
             torch.save(state, temporary)
         save(average, output / "anatomy.safetensors")
-        facts = {"steps": step, "seed": seed, "label_maps": len(anatomies), "data": "simulated"}
-        write_bytes(output / "anatomy.json", f"{json.dumps(facts, indent=2)}\n".encode())
+        card = {
+            "name": "anatomy",
+            "network": "anatomy",
+            "arguments": network.arguments,
+            "data": {"images": "simulated", "label_maps": len(anatomies)},
+            "steps": step,
+            "recipe": {"steps": steps, "learning_rate": rate, "seed": seed},
+            "software": describe_software(),
+            "hardware": describe_hardware(torch.device("cpu")),
+        }
+        write_bytes(output / "anatomy.json", f"{json.dumps(card, indent=2)}\n".encode())
 
     saved = began = time.monotonic()
     losses: list[float] = []
