@@ -15,6 +15,7 @@ NETWORKS = ("diffeomorphic", "2017")
 SKULL_STRIP = ("auto", "force", "skip")
 PROCESSING_LEVELS = ("full", "minimal")
 INTERPOLATIONS = ("linear", "nearest", "label")
+CONTRASTS = ("auto", "T1w", "other")
 #: Keyword of the identity transform, in place of a file.
 IDENTITY = "identity"
 DEFAULT_TEMPLATE = "MNI152NLin2009aSym"
