@@ -217,8 +217,16 @@ def register(
     if replaced:
         quality["seconds"] = {"segment": seconds, **found.quality.seconds}
     quality |= judge(quality, "the fixed image").as_dict()
-    transforms = found.forward, found.inverse
-    return Registered(*images, *transforms, quality, _codes(fixed), inputs["fixed"].mask, replaced)
+    return Registered(
+        images[0],
+        images[1],
+        found.forward,
+        found.inverse,
+        quality,
+        _codes(fixed),
+        inputs["fixed"].mask,
+        replaced,
+    )
 
 
 def apply(
