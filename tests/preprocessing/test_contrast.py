@@ -153,7 +153,7 @@ def test_intensities_replace_an_image_with_a_warning_that_names_the_option(t1w):
 
 
 def test_t1w_head_without_mask_is_refused_with_both_ways_out(t1w):
-    head = replace(t1w, data=t1w.data + 50)
+    head = replace(t1w, data=100 * torch.rand(t1w.data.shape) + 100)
     with pytest.raises(InputError, match="is not skull-stripped") as refusal:
         registration_input("moving", head, None, "auto", "head.nii.gz")
     for advice in ("head.nii.gz", "--moving-mask", "--moving-contrast other", "moving_contrast="):
@@ -166,9 +166,10 @@ def test_mask_on_another_grid_is_left_to_the_registration(t1w):
 
 
 def test_image_without_brain_is_refused(t1w):
-    noise = torch.rand(t1w.data.shape, generator=torch.Generator().manual_seed(0))
+    corner = t1w.grid.crop((0, 0, 0), (8, 8, 8))
+    small = Image(torch.rand(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0)), corner)
     with pytest.raises(InputError, match="No brain was found in the fixed image x_T2w.nii"):
-        registration_input("fixed", replace(t1w, data=noise), None, "auto", "x_T2w.nii")
+        registration_input("fixed", small, None, "auto", "x_T2w.nii")
 
 
 def test_unknown_contrast_is_refused(t1w):
