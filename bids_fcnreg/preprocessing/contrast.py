@@ -48,6 +48,9 @@ TREND_VOXELS = 20_000
 #: to −0.13; fraction of T2w brains and of those with inverted contrast 0.49 to 0.71.
 MAX_CORRELATION, MIN_BRIGHT = -0.03, 0.4
 
+#: Images of a smaller extent along every axis contain no brain.
+MIN_EXTENT_MM = 50.0
+
 
 @dataclass(frozen=True, eq=False)
 class RegistrationInput:
@@ -233,11 +236,12 @@ def _check_skull_stripped(which: Which, named: str, image: Image) -> None:
 
 def _replaced(named: str, image: Image, mask: Image | None) -> RegistrationInput:
     """Replace an image of any contrast by its T1w-like image."""
-    like, brain = t1w_like(image)
-    if float(brain.data.sum()) * np.prod(image.grid.spacing) < MIN_VOLUME_MM3:
+    extent = np.multiply(image.grid.shape, image.grid.spacing).max()
+    like, brain = t1w_like(image) if extent > MIN_EXTENT_MM else (image, None)
+    if brain is None or float(brain.data.sum()) * np.prod(image.grid.spacing) < MIN_VOLUME_MM3:
         raise InputError(
-            f"No brain was found in the {named}. Check the image, and the orientation in its "
-            "header."
+            f"No brain was found in the {named}. Check the image, and the voxel size and the "
+            "orientation in its header."
         )
     return RegistrationInput(like, brain if mask is None else mask, replaced=True)
 
