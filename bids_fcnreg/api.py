@@ -21,9 +21,10 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,6 @@ from bids_fcnreg.bids.template_archive import BUILTIN
 from bids_fcnreg.bids.templates import nilearn_map
 from bids_fcnreg.config import INTERPOLATIONS
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.fcn.foreground import non_background
 from bids_fcnreg.fcn.parallel import for_both
 from bids_fcnreg.fcn.register import register as register_images
 from bids_fcnreg.fcn.spatial.grid import Image
@@ -54,7 +54,8 @@ from bids_fcnreg.io.resampling import resample_values
 from bids_fcnreg.io.series import few_volumes, open_series, series_like
 from bids_fcnreg.io.spatial_image import open_image
 from bids_fcnreg.io.transform_chain import TransformLike, read_transforms
-from bids_fcnreg.preprocessing.brain import is_label_image, may_be_brain_only
+from bids_fcnreg.preprocessing.brain import is_label_image
+from bids_fcnreg.preprocessing.contrast import WHICH, registration_input
 from bids_fcnreg.qc.verdict import judge
 
 #: An image: a file, or an image of nibabel.
@@ -74,9 +75,15 @@ class Registered:
         onto the fixed grid), and back. RAS+ mm.
     quality : dict
         Quality metrics by name, and the ``verdict`` (good, doubtful, failed or unknown), by
-        bounds fitted on T1w brains registered to the built-in template.
+        bounds fitted on T1w brains registered to the built-in template. ``t1w_like`` lists the
+        images ("fixed", "moving") that a T1w-like image replaced; metrics are those of the
+        T1w-like images.
     codes : int or (int, int)
         NIfTI space codes of the fixed image, which are also those of the warped image.
+    fixed_mask : Image or None
+        Brain mask of the fixed image; None if it was estimated from a skull-stripped image.
+    t1w_like : dict of str to Image
+        The T1w-like images that replaced images for the registration, by "fixed" and "moving".
     """
 
     fixed: Image
@@ -85,6 +92,8 @@ class Registered:
     inverse: Transform
     quality: dict[str, Any]
     codes: Codes = SCANNER
+    fixed_mask: Image | None = None
+    t1w_like: dict[str, Image] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         shape, similarity = self.fixed.grid.shape, self.quality["similarity"]
@@ -126,6 +135,8 @@ def register(
     model: str | os.PathLike[str] | None = None,
     fixed_mask: ImageLike | None = None,
     moving_mask: ImageLike | None = None,
+    fixed_contrast: str = "auto",
+    moving_contrast: str = "auto",
     device: str = "auto",
     seed: int = 0,
 ) -> Registered:
@@ -134,8 +145,8 @@ def register(
     Parameters
     ----------
     fixed, moving : path or nibabel image
-        Skull-stripped images of any orientation, voxel size and intensity.
-        ``MNI152NLin2009aSym`` is the name of the built-in template.
+        Skull-stripped T1w images, or heads or brains of other contrasts, of any orientation,
+        voxel size and intensity. ``MNI152NLin2009aSym`` is the name of the built-in template.
     mode : {"refine", "predict", "optimize"}
         ``refine``: prediction of a trained network, refined for this pair; ``predict``: one pass
         of the network; ``optimize``: a new network trained on this pair.
@@ -144,7 +155,11 @@ def register(
     model : path, optional
         Weights made by ``fcnreg train``; by default those of the package.
     fixed_mask, moving_mask : path or nibabel image, optional
-        Brain masks; by default estimated from the skull-stripped images.
+        Brain masks; by default estimated from skull-stripped T1w images, segmented in others.
+    fixed_contrast, moving_contrast : {"auto", "T1w", "other"}
+        An image of another contrast is segmented, and replaced for the registration by an image
+        with the intensities of a T1w brain. ``auto``: the BIDS suffix of its file name decides.
+        Images without one are T1w, unless their intensities are those of T2w brains.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     seed : int
@@ -160,38 +175,54 @@ def register(
         If a file cannot be read, an image has no contrast or, without a mask, is not
         skull-stripped, or an option is invalid.
     """
-    given = {"fixed": fixed, "moving": moving}
-    masks = {"fixed_mask": fixed_mask, "moving_mask": moving_mask}
-    read = for_both(_image, (fixed, moving), ("fixed image", "moving image"))
-    images = dict(zip(given, read, strict=True))
-    images |= {
-        name: _image(one, name.replace("_", " ")) for name, one in masks.items() if one is not None
+    given = fixed, moving
+    images = for_both(_image, given, ("fixed image", "moving image"))
+    masks = [
+        None if mask is None else _image(mask, f"{name} mask")
+        for name, mask in (("fixed", fixed_mask), ("moving", moving_mask))
+    ]
+    _warn_of_orientation(*given, fixed_mask, moving_mask)
+    start = time.perf_counter()
+    inputs = {
+        which: registration_input(which, one, mask, contrast, _file_name(source))
+        for which, one, mask, contrast, source in zip(
+            WHICH, images, masks, (fixed_contrast, moving_contrast), given, strict=True
+        )
     }
-    _warn_of_orientation(*given.values(), fixed_mask, moving_mask)
-    for name, mask in (("fixed", fixed_mask), ("moving", moving_mask)):
-        if mask is None:
-            _check_skull_stripped(name, given[name], images[name])
-        if is_label_image(images[name].data[0, 0].numpy()):
+    seconds = round(time.perf_counter() - start, 3)
+    for which, one in zip(WHICH, images, strict=True):
+        if is_label_image(one.data[0, 0].numpy()):
             warnings.warn(
-                f"The {name} image looks like a label image. Register the corresponding intensity "
-                "images, and apply the transform to the labels.",
+                f"The {which} image looks like a label image. Register the corresponding "
+                "intensity images, and apply the transform to the labels.",
                 stacklevel=2,
             )
     found = register_images(
-        images["fixed"],
-        images["moving"],
-        fixed_mask=images.get("fixed_mask"),
-        moving_mask=images.get("moving_mask"),
+        inputs["fixed"].image,
+        inputs["moving"].image,
+        fixed_mask=inputs["fixed"].mask,
+        moving_mask=inputs["moving"].mask,
         mode=mode,
         network=network,
         model=None if model is None else Path(model),
         device=device,
         seed=seed,
     )
-    quality = found.quality.as_dict()
+    replaced = {str(which): one.image for which, one in inputs.items() if one.replaced}
+    quality = found.quality.as_dict() | {"t1w_like": list(replaced)}
+    if replaced:
+        quality["seconds"] = {"segment": seconds, **found.quality.seconds}
     quality |= judge(quality, "the fixed image").as_dict()
-    transforms = found.forward, found.inverse
-    return Registered(images["fixed"], images["moving"], *transforms, quality, _codes(fixed))
+    return Registered(
+        images[0],
+        images[1],
+        found.forward,
+        found.inverse,
+        quality,
+        _codes(fixed),
+        inputs["fixed"].mask,
+        replaced,
+    )
 
 
 def apply(
@@ -394,22 +425,16 @@ def image_path(given: str | os.PathLike[str]) -> Path:
     return nilearn_map("t1") if os.fspath(given) == BUILTIN else Path(given)
 
 
-def _check_skull_stripped(name: str, given: ImageLike, loaded: Image) -> None:
-    """Refuse an image without a mask that is not skull-stripped."""
-    visible = non_background(loaded.data[0, 0].numpy())
-    if not may_be_brain_only(visible, loaded.grid.affine):
-        litres = float(visible.sum() * np.prod(loaded.grid.spacing)) / 1e6
-        file = f" {given}" if isinstance(given, str | os.PathLike) else ""
-        raise InputError(
-            f"The {name} image{file} is not skull-stripped (its foreground is {litres:.1f} "
-            f"litres). Provide its brain mask with --{name}-mask (in Python {name}_mask), or a "
-            "skull-stripped image."
-        )
-
-
 def _image(given: ImageLike, role: str = "image") -> Image:
     """Read and check an image of a registration, from a file or in memory."""
     return image.read(_resolve_name(given), role)
+
+
+def _file_name(given: ImageLike) -> str:
+    """Return the file of an image, empty for an image in memory."""
+    if isinstance(given, nib.spatialimages.SpatialImage):
+        return given.get_filename() or ""
+    return os.fspath(given)
 
 
 def _codes(given: ImageLike) -> tuple[int, int]:

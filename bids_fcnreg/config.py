@@ -21,6 +21,7 @@ PROCESSING_LEVELS = ("full", "minimal")
 INTERPOLATIONS = ("linear", "nearest", "label")
 #: Formats of transform files.
 TRANSFORM_FORMATS = ("itk", "ants", "fsl", "freesurfer", "afni", "x5")
+CONTRASTS = ("auto", "T1w", "other")
 #: Keyword of the identity transform, in place of a file.
 IDENTITY = "identity"
 DEFAULT_TEMPLATE = "MNI152NLin2009aSym"

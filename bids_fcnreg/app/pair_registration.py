@@ -15,8 +15,9 @@ from bids_fcnreg import api
 from bids_fcnreg.atomic import replacing_files
 from bids_fcnreg.config import DEFAULT_TEMPLATE
 from bids_fcnreg.fcn.foreground import foreground
-from bids_fcnreg.io import nifti
+from bids_fcnreg.io import image, nifti
 from bids_fcnreg.io.resampling import check_labels
+from bids_fcnreg.preprocessing.contrast import describe_replaced
 from bids_fcnreg.qc.metrics import REGISTRATION_METRICS
 from bids_fcnreg.qc.verdict import EXPLANATION, MEASURED_ON, UNUSABLE, reference_bounds
 
@@ -44,6 +45,8 @@ def register_pair(options: argparse.Namespace, device: str, seed: int) -> int:
         model=options.model,
         fixed_mask=options.fixed_mask,
         moving_mask=options.moving_mask,
+        fixed_contrast=options.fixed_contrast,
+        moving_contrast=options.moving_contrast,
         device=device,
         seed=seed,
     )
@@ -56,7 +59,7 @@ def register_pair(options: argparse.Namespace, device: str, seed: int) -> int:
             written.append(nifti.write(new / f"{prefix}labels.nii.gz", resampled))
         if options.report:
             page = new / f"{prefix}report.html"
-            written.append(_report(options, page, warped, xfm, result.quality, name))
+            written.append(_report(options, page, warped, xfm, result, name))
     _print_quality(result.quality, ranges=name is not None)
     print("written:", ", ".join(str(Path(directory) / path.name) for path in written))
     return int(options.fail_on_qc and result.quality["verdict"] in UNUSABLE)
@@ -67,20 +70,25 @@ def _report(
     page: Path,
     warped: Path,
     transform: Path,
-    quality: dict[str, Any],
+    result: api.Registered,
     name: str | None,
 ) -> Path:
     from bids_fcnreg.app.pair_report import make_pair_report  # takes seconds to import
 
     with tempfile.TemporaryDirectory() as directory:
-        mask = options.fixed_mask
-        if mask is None:
+        mask, contours = Path(directory) / "mask.nii.gz", options.fixed
+        if result.fixed_mask is None:
             fixed = nifti.load(options.fixed)
             inside = nifti.like(fixed, foreground(np.asanyarray(fixed.dataobj)), "uint8")
-            mask = nifti.write(Path(directory) / "mask.nii.gz", inside)
+            nifti.write(mask, inside)
+        else:
+            image.write(mask, result.fixed_mask, "uint8")
+        if "fixed" in result.t1w_like:
+            contours = image.write(Path(directory) / "like.nii.gz", result.t1w_like["fixed"])
         return make_pair_report(
-            page, options.fixed, options.moving, mask, warped, transform, quality, name
-        )
+            page, options.fixed, options.moving, mask, warped, transform, result.quality, name,
+            contours_of=contours,
+        )  # fmt: skip
 
 
 def _print_quality(quality: dict[str, Any], ranges: bool) -> None:
@@ -91,6 +99,8 @@ def _print_quality(quality: dict[str, Any], ranges: bool) -> None:
             print(f"{metric.title}: {metric.read(quality)}{note}")
     print(f"Mode: {quality['mode']}, device: {quality['device']}")
     print("Seconds:", ", ".join(f"{stage} {s:.1f}" for stage, s in quality["seconds"].items()))
+    if replaced := describe_replaced(quality["t1w_like"]):
+        print(replaced)
     if ranges:
         print(EXPLANATION)
     reason = f": {quality['verdict_reason']}" if quality["verdict_reason"] else ""

@@ -20,6 +20,7 @@ from bids_fcnreg.html import render
 from bids_fcnreg.interfaces.quality import quality_html, verdict_html
 from bids_fcnreg.io.itk import read_transform
 from bids_fcnreg.io.spatial_image import open_image
+from bids_fcnreg.preprocessing.contrast import describe_replaced
 from bids_fcnreg.qc.verdict import MEASURED_ON
 
 
@@ -32,6 +33,8 @@ def make_pair_report(
     transform: Path,
     quality: dict[str, Any],
     fixed_name: str | None = None,
+    *,
+    contours_of: Path | None = None,
 ) -> Path:
     """Write a visual report of a registered pair, like that of a participant.
 
@@ -51,6 +54,8 @@ def make_pair_report(
         Quality metrics and verdict.
     fixed_name : str, optional
         Name of the fixed image, if it is the built-in template.
+    contours_of : Path, optional
+        T1w-like image of the fixed image, for its white matter border.
 
     Returns
     -------
@@ -69,10 +74,13 @@ def make_pair_report(
     bounds = f"Based on bounds for {MEASURED_ON}."
     parts = [_part("Verdict", bounds, verdict_html(quality, f"{moving.name} to {name_of_fixed}"))]
     with tempfile.TemporaryDirectory() as directory:
-        for name, drawn in _draw(Path(directory), fixed, mask, warped, transform).items():
+        for name, drawn in _draw(
+            Path(directory), fixed, mask, warped, transform, contours_of or fixed
+        ).items():
             parts.append(_part(name, captions[name], _inline(drawn)))
     metrics = quality_html(quality, name_of_fixed, "Fixed image", ranges=builtin)
-    parts.append(_part("Quality metrics", "", metrics))
+    replaced = describe_replaced(quality["t1w_like"])
+    parts.append(_part("Quality metrics", replaced, metrics))
     text = render(
         "report.html.j2",
         title=f"{moving.name} registered to {name_of_fixed}",
@@ -84,18 +92,19 @@ def make_pair_report(
 
 
 def _draw(
-    directory: Path, fixed: Path, mask: Path, warped: Path, transform: Path
+    directory: Path, fixed: Path, mask: Path, warped: Path, transform: Path, contours_of: Path
 ) -> dict[str, Path]:
     """Draw the skull-stripped images; return the figures by heading."""
     brain = open_image(mask)
-    images = [_mask_background(open_image(path), brain) for path in (warped, fixed)]
+    moving, fixed_brain, outlined = (
+        _mask_background(open_image(path), brain) for path in (warped, fixed, contours_of)
+    )
+    pair = moving, fixed_brain
     return {
-        "Comparison": draw_flicker(directory / "flicker.svg", images, brain, ("moving", "fixed")),
-        "Registration": draw_slices(
-            directory / "slices.png", images[0], brain, contours_of=images[1]
-        ),
+        "Comparison": draw_flicker(directory / "flicker.svg", pair, brain, ("moving", "fixed")),
+        "Registration": draw_slices(directory / "slices.png", moving, brain, contours_of=outlined),
         "Deformation": draw_deformation(
-            directory / "deformation.png", read_transform(transform), images[0], brain
+            directory / "deformation.png", read_transform(transform), moving, brain
         ),
     }
 

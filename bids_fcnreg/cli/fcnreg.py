@@ -18,7 +18,7 @@ from bids_fcnreg.cli.fcnreg_apply import add_apply, add_jacobian
 from bids_fcnreg.cli.fcnreg_convert import add_convert
 from bids_fcnreg.cli.paths import check_inputs, check_replaceable
 from bids_fcnreg.cli.train import add_train
-from bids_fcnreg.config import DEFAULT_TEMPLATE, NETWORKS, Config
+from bids_fcnreg.config import CONTRASTS, DEFAULT_TEMPLATE, NETWORKS, Config
 from bids_fcnreg.config_file import convert
 from bids_fcnreg.errors import FcnregError, InputError, describe_os_error
 from bids_fcnreg.fcn.memory import keep_freed_memory
@@ -97,7 +97,7 @@ def _add_register(commands: Any) -> None:
         "the built-in template.",
         allow_abbrev=False,
     )
-    about = "skull-stripped NIfTI image, or whole head with a brain mask"
+    about = "NIfTI image: T1w, skull-stripped or with a brain mask, or of another contrast"
     command.add_argument("fixed", type=Path, help=f"{about}; or {DEFAULT_TEMPLATE}")
     command.add_argument("moving", type=Path, help=about)
     command.add_argument(
@@ -124,10 +124,25 @@ def _add_register(commands: Any) -> None:
         "--fixed-mask",
         type=Path,
         metavar="FILE",
-        help="brain mask of FIXED, required unless FIXED is skull-stripped",
+        help="brain mask of FIXED, required if FIXED is a T1w image that is not skull-stripped",
     )
     command.add_argument(
         "--moving-mask", type=Path, metavar="FILE", help="brain mask of MOVING, likewise"
+    )
+    command.add_argument(
+        "--fixed-contrast",
+        choices=CONTRASTS,
+        default=CONTRASTS[0],
+        help="contrast of FIXED. An image of another contrast than T1w is segmented and replaced, "
+        "for the registration, by an image with the intensities of a T1w brain. auto: by the BIDS "
+        "suffix of the file name (_T2w, _FLAIR, ...); without one it is T1w, unless its "
+        "intensities are those of a T2w brain (default: %(default)s)",
+    )
+    command.add_argument(
+        "--moving-contrast",
+        choices=CONTRASTS,
+        default=CONTRASTS[0],
+        help="contrast of MOVING, likewise (default: %(default)s)",
     )
     command.add_argument(
         "--labels",

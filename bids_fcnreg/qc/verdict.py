@@ -73,9 +73,10 @@ class Verdict:
     Attributes
     ----------
     level : {"good", "unknown", "doubtful", "failed"}
-        That of the worst metric; unknown if none is beyond its bounds and some are missing.
+        That of the worst metric; unknown if none is beyond its bounds and some are missing, or
+        bounds do not apply.
     reasons : tuple of str
-        A phrase for each metric that is not good, the worst first, and for missing ones.
+        A phrase for each metric that is not good, the worst first, and for what is unknown.
     """
 
     level: str
@@ -103,14 +104,16 @@ def judge(quality: Mapping[str, Any], fixed: str = "the template") -> Verdict:
     Parameters
     ----------
     quality : mapping
-        The mode and the quality metrics by name.
+        The mode and the quality metrics by name; ``t1w_like`` is not empty if T1w-like images
+        replaced images of other contrasts, for which bounds were not fitted.
     fixed : str
         Name of the fixed image, for messages.
 
     Returns
     -------
     Verdict
-        Unknown if a metric is missing or not finite, or the mode is unknown.
+        Unknown if a metric is missing or not finite, the mode is unknown, or metrics that would
+        be good are those of T1w-like images.
 
     Examples
     --------
@@ -137,5 +140,7 @@ inverse_consistency_p95_mm'
             found.append((level, f"{meaning} ({key} {value:.3g}, usually {usual})"))
     if missing:
         found.append(("unknown", f"metrics are missing: {', '.join(missing)}"))
+    if quality.get("t1w_like"):
+        found.append(("unknown", "the metrics are those of T1w-like images, which have no bounds"))
     found.sort(key=lambda one: -LEVELS.index(one[0]))
     return Verdict(found[0][0] if found else "good", tuple(phrase for _, phrase in found))

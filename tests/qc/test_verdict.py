@@ -102,3 +102,11 @@ def test_bounds_on_either_side():
     low = Bounds(0.0, 1.0, doubtful=-1.0)
     assert [low.judge(value) for value in (5, -0.5, -9)] == ["good", "good", "doubtful"]
     assert Bounds(0.0, 1.0).judge(99) == "good"
+
+
+def test_metrics_of_t1w_like_images_are_never_good():
+    numbers = usual("refine") | {"t1w_like": ["moving"]}
+    assert judge(numbers).level == "unknown"
+    assert "T1w-like images" in judge(numbers).reasons[0]
+    assert judge(numbers | {"similarity": 0.0}).level == "failed"
+    assert judge(numbers | {"t1w_like": []}).level == "good"
