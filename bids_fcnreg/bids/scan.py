@@ -92,7 +92,7 @@ class Scan:
     @property
     def sources(self) -> dict[str, str]:
         """SHA-256 of each existing file, by path."""
-        return _checksums((*self.images, *self.lesions))
+        return _checksums((*self.images, *self.all_lesions))
 
     @property
     def all_lesions(self) -> tuple[Path, ...]:

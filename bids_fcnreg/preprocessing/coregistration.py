@@ -25,8 +25,8 @@ SPACING_MM, RADIUS = 2.0, 2
 VOXEL_SIGMA = 0.4
 
 #: Similarities below the first are doubtful; images below the second are not aligned. Eight pairs
-#: of one head (voxels up to 5.5 mm) have 0.83 to 0.94; 0.55 to 0.63 after an error of 5 mm, 0.68 to
-#: 0.78 of 5 degrees, 0.26 to 0.43 of 10 mm, 0.50 to 0.56 of 10 degrees.
+#: of one head (voxels up to 5.5 mm) have 0.83 to 0.94; after an error of 5 mm 0.55 to 0.63, of 5
+#: degrees 0.68 to 0.78, of 10 mm 0.26 to 0.43, of 10 degrees 0.50 to 0.56.
 DOUBTFUL, LEAST_SIMILARITY = 0.7, 0.5
 
 #: Smallest brain of a scan, in ml.

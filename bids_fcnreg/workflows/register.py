@@ -130,7 +130,7 @@ def init_register_wf(
             (name, name) for name in ("preproc_std", "mask_std", "log_jacobian")
         ]),
     ])  # fmt: skip
-    if scan.lesions and not longitudinal:
+    if scan.all_lesions and not longitudinal:
         workflow.connect(inputnode, "exclude", estimate, "moving_exclude")
     return workflow
 
