@@ -91,13 +91,12 @@ class AlignImage(SimpleInterface):
         from bids_fcnreg.io import image
         from bids_fcnreg.io.formats.itk import write_affine
         from bids_fcnreg.preprocessing.brain import is_extracted
-        from bids_fcnreg.preprocessing.coregistration import align_contrasts, prepare_brain
+        from bids_fcnreg.preprocessing.coregistration import align_scan
         from bids_fcnreg.preprocessing.intensity import INTENSITY_STEP
 
         inputs = self.inputs
         scan, reference = image.read(inputs.in_file), image.read(inputs.reference)
-        brain = prepare_brain(scan)
-        found = align_contrasts(reference, image.read(inputs.mask), brain)
+        brain, found = align_scan(scan, reference, image.read(inputs.mask))
         quality = describe(found)
         if quality["verdict"] == "failed":
             return quality

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from bids_fcnreg.errors import InputError
@@ -28,6 +29,9 @@ VOXEL_SIGMA = 0.4
 #: of one head (voxels up to 5.5 mm) have 0.83 to 0.94; after an error of 5 mm 0.55 to 0.63, of 5
 #: degrees 0.68 to 0.78, of 10 mm 0.26 to 0.43, of 10 degrees 0.50 to 0.56.
 DOUBTFUL, LEAST_SIMILARITY = 0.7, 0.5
+
+#: Rotations in degrees from which a scan is segmented again, upright.
+TILT = 10.0
 
 #: Smallest brain of a scan, in ml.
 LEAST_BRAIN_ML = 100.0
@@ -105,20 +109,39 @@ def prepare_brain(scan: Image) -> Brain:
     return Brain(image, mask, Image(like.data * mask.data, scan.grid))
 
 
-def align_contrasts(fixed: Image, fixed_mask: Image, moving: Brain) -> Alignment:
+def align_scan(scan: Image, fixed: Image, fixed_mask: Image) -> tuple[Brain, Alignment]:
     """Align a scan of any contrast rigidly with a reference.
+
+    The network sees a head best upright: a scan that is turned by more than `TILT` relative to the
+    reference is segmented and aligned again with the orientation of the reference.
 
     Parameters
     ----------
+    scan : Image (1, 1, i, j, k)
+        Head or brain.
     fixed, fixed_mask : Image (1, 1, i, j, k)
         Brain of the reference like that of a T1w image, and its mask.
-    moving : Brain
-        The scan, from `prepare_brain`.
+
+    Raises
+    ------
+    InputError
+        If no brain is found.
     """
-    matrix = align(
-        fixed, moving.t1w_like, fixed_mask=fixed_mask, moving_mask=moving.mask, dof="rigid"
-    )
-    return Alignment(matrix, *compare_brains(fixed, fixed_mask, moving.t1w_like, matrix))
+    brain = prepare_brain(scan)
+    matrix = _align(brain, fixed, fixed_mask)
+    if Rotation.from_matrix(matrix[:3, :3]).magnitude() > np.deg2rad(TILT):
+        upright = Grid(scan.grid.shape, np.linalg.inv(matrix) @ scan.grid.affine)
+        turned = prepare_brain(Image(scan.data, upright))
+        matrix = matrix @ _align(turned, fixed, fixed_mask)
+        parts = (turned.image, turned.mask, turned.t1w_like)
+        brain = Brain(*(Image(part.data, scan.grid) for part in parts))
+    return brain, Alignment(matrix, *compare_brains(fixed, fixed_mask, brain.t1w_like, matrix))
+
+
+def _align(brain: Brain, fixed: Image, fixed_mask: Image) -> np.ndarray:
+    """Return the rigid matrix from points of the reference to points of a brain."""
+    moving, mask = brain.t1w_like, brain.mask
+    return align(fixed, moving, fixed_mask=fixed_mask, moving_mask=mask, dof="rigid")
 
 
 def compare_brains(
