@@ -209,6 +209,15 @@ class Config:
         default=OTHER_IMAGES[0],
         choices=OTHER_IMAGES,
     )
+    lesion_masks: tuple[str, ...] = _setting(
+        "lesion masks outside of the anat directories, as glob patterns relative to the dataset, "
+        "for example 'derivatives/*/sub-*/anat/*_space-FLAIR_*_mask.nii.gz', in quotes",
+        _REGISTRATION,
+        default=(),
+        flags=("--lesion-masks",),
+        metavar="PATTERN",
+        shown="none",
+    )
     skull_strip: str = _setting(
         "auto: skull-strip the image unless it is skull-stripped; force: always skull-strip; "
         "skip: never skull-strip",

@@ -64,6 +64,7 @@ def read_input_dataset(config: Config, console: Console) -> list[Scan]:
         filters,
         suffix,
         others=config.aligns_others and config.analysis_level == "participant",
+        lesion_masks=config.lesion_masks,
     )
     if config.database_dir is not None:
         console.print(

@@ -18,7 +18,14 @@ from bids_fcnreg.bids.filters import (
     similar_labels,
     values_of,
 )
-from bids_fcnreg.bids.layout import Layout, RawImage, UnusedImage, find_participants, read_layout
+from bids_fcnreg.bids.layout import (
+    Layout,
+    RawImage,
+    UnusedImage,
+    find_lesion_masks,
+    find_participants,
+    read_layout,
+)
 from bids_fcnreg.bids.names import KEYS, Kind
 from bids_fcnreg.bids.notes import (
     Note,
@@ -76,6 +83,7 @@ def read_dataset(
     filters: Filters | None = None,
     reference_suffix: str | None = None,
     others: bool = False,
+    lesion_masks: Iterable[str] = (),
 ) -> Dataset:
     """Find the scans to register, and the images that are not used.
 
@@ -93,6 +101,8 @@ def read_dataset(
         or, in sessions without them, the first of UNIT1, T2w, FLAIR and PDw.
     others : bool
         Also find the other images of each session, to be aligned to the registered one.
+    lesion_masks : iterable of str
+        Glob patterns of further lesion masks, see `find_lesion_masks`.
 
     Returns
     -------
@@ -103,7 +113,8 @@ def read_dataset(
     Raises
     ------
     InputError
-        If it is not a raw dataset, a participant or session is unknown, or there is no image.
+        If it is not a raw dataset, a participant or session is unknown, there is no image, or no
+        file matches a pattern of lesion masks.
     """
     bids_dir = Path(bids_dir).absolute()
     check_raw(bids_dir)
@@ -117,6 +128,12 @@ def read_dataset(
         for name, query in queries.items()
     }
     layout = read_layout(bids_dir, kinds, wanted)
+    known_paths = {image.path for image in layout.images["roi"]}
+    layout.images["roi"] += [
+        image
+        for image in find_lesion_masks(bids_dir, lesion_masks)
+        if image.path not in known_paths and (not wanted or image.scan[0] in wanted)
+    ]
     if wanted_sessions:
         known_sessions = sorted(layout.sessions, key=natural_key)
         _check_known("Session", wanted_sessions, known_sessions, bids_dir)

@@ -157,6 +157,38 @@ def read_entities(parts: Sequence[str], kind: Kind) -> dict[str, str]:
     return {**entities, "suffix": suffix, "extension": extension, "datatype": "anat"}
 
 
+def read_mask_entities(name: str) -> dict[str, str]:
+    """Read the entities of a lesion mask that is named by the user, from its file name.
+
+    Entities of derivatives are ignored, except the label and what the mask was drawn on.
+
+    Examples
+    --------
+    >>> found = read_mask_entities("sub-01_run-1_space-FLAIR_desc-x_label-lesion_mask.nii.gz")
+    >>> [found[key] for key in ("subject", "run", DRAWN_ON, "label", "suffix")]
+    ['01', '1', 'FLAIR', 'lesion', 'mask']
+
+    Raises
+    ------
+    MisnamedError
+        If it is no NIfTI file, or its name does not begin with a participant.
+    """
+    stem, extension = split_extension(name)
+    if stem is None:
+        raise MisnamedError("it is not a .nii or .nii.gz file")
+    *pairs, _ = stem.split("_")
+    found = {}
+    for pair in pairs:
+        key, _, label = pair.partition("-")
+        if drawn_on := _read_drawn_on(pair):
+            found[DRAWN_ON] = drawn_on
+        elif key in RAW or key == "label":
+            found[NAMES[key]] = label
+    if "subject" not in found:
+        raise MisnamedError("its name has no sub-")
+    return {**found, "suffix": "mask", "extension": extension, "datatype": "anat"}
+
+
 def guess_entities(parts: Sequence[str]) -> dict[str, str]:
     """Guess the entities of a misnamed image; those of its directories take precedence."""
     stem, extension = split_extension(parts[-1])

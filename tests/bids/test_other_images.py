@@ -8,6 +8,7 @@ import pytest
 
 from bids_fcnreg.bids.dataset import read_dataset
 from bids_fcnreg.bids.notes import summarize
+from bids_fcnreg.errors import InputError
 
 
 def read(root: Path, *endings: str, **options):
@@ -92,3 +93,48 @@ def test_a_mask_that_fits_two_images_is_reported(tmp_path):
         tmp_path, "T1w", "acq-X_FLAIR", "acq-X_T2w", "acq-X_label-lesion_roi"
     )  # fmt: skip
     assert scan.all_lesions == () and "acq-X_label-lesion_roi.nii.gz is not used" in said
+
+
+def write_mask(root: Path, name: str) -> Path:
+    path = root / "derivatives" / "lst" / "sub-01" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "owner"),
+    [
+        ("sub-01_space-FLAIR_label-lesion_mask.nii.gz", "FLAIR"),
+        ("sub-01_space-FLAIR_desc-lst_probseg.nii", "FLAIR"),
+        ("sub-01_desc-manual_label-WMH_mask.nii.gz", "T1w"),
+        ("sub-02_space-FLAIR_label-lesion_mask.nii.gz", None),
+    ],
+)
+def test_lesion_masks_in_derivatives(tmp_path, name, owner):
+    path = write_mask(tmp_path, name)
+    pattern = "derivatives/*/sub-*/*"
+    scan, said = read(tmp_path, "T1w", "FLAIR", lesion_masks=[pattern])
+    owners = {"T1w": scan.lesions, "FLAIR": scan.others[0].lesions}
+    assert owners == {key: (path,) if key == owner else () for key in owners}
+    assert ("its session has no T1w image" in said) == (owner is None)
+
+
+def test_a_mask_in_the_dataset_is_used_once(tmp_path):
+    pattern = "sub-*/anat/*_label-lesion_roi.nii.gz"
+    scan, _ = read(tmp_path, "T1w", "label-lesion_roi", lesion_masks=[pattern])
+    assert len(scan.lesions) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern", "reason"),
+    [
+        ("sub-01_mask.nii.gz", "derivatives/*/nothing", "no file matches"),
+        ("sub-01_mask.txt", "derivatives/*/sub-*/*", "not a .nii or .nii.gz file"),
+        ("mask.nii.gz", "derivatives/*/sub-*/*", "has no sub-"),
+    ],
+)
+def test_unusable_patterns_are_refused(tmp_path, name, pattern, reason):
+    write_mask(tmp_path, name)
+    with pytest.raises(InputError, match=f"--lesion-masks: .*{reason}"):
+        read(tmp_path, "T1w", lesion_masks=[pattern])
