@@ -12,6 +12,7 @@ from bids_fcnreg.bids.filters import abbreviated_list
 from bids_fcnreg.bids.layout import RawImage
 from bids_fcnreg.bids.names import DRAWN_ON, FORMS, KEYS, RAW
 from bids_fcnreg.bids.order import natural_key
+from bids_fcnreg.config import T1W_CONTRASTS
 
 #: Entities by which one of several kinds of images is preferred: images without the entity first,
 #: then by its label.
@@ -231,7 +232,9 @@ def _differing(kinds: Mapping[tuple[object, ...], Sequence[RawImage]]) -> list[s
 
 def _matches(mask: RawImage, image: RawImage) -> bool:
     """Return whether all entities of a mask agree with those of an image."""
-    if mask.entities.get(DRAWN_ON, image.entities["suffix"]) != image.entities["suffix"]:
+    suffix = image.entities["suffix"]
+    drawn_on = mask.entities.get(DRAWN_ON, suffix)
+    if suffix not in (T1W_CONTRASTS if drawn_on == "T1w" else (drawn_on,)):
         return False
     return all(
         _run(mask) == _run(image) if name == "run" else label == image.entities.get(name)

@@ -88,6 +88,11 @@ def test_lesion_masks_of_other_images(tmp_path, mask, owner):
     assert short(scan.all_lesions) == ([mask] if owner else [])
 
 
+def test_a_mask_on_the_t1w_belongs_to_unit1_where_there_is_no_t1w(tmp_path):
+    scan, _ = read(tmp_path, "UNIT1", "T2w", "T1w_label-lesion_roi")
+    assert short(scan.lesions) == ["T1w_label-lesion_roi"]
+
+
 def test_a_mask_that_fits_two_images_is_reported(tmp_path):
     scan, said = read(
         tmp_path, "T1w", "acq-X_FLAIR", "acq-X_T2w", "acq-X_label-lesion_roi"
