@@ -16,6 +16,9 @@ SKULL_STRIP = ("auto", "force", "skip")
 #: Suffixes of images with the contrast of T1w images, and of others, in order of preference.
 T1W_CONTRASTS = ("T1w", "UNIT1")
 OTHER_CONTRASTS = ("T2w", "FLAIR", "PDw")
+#: Suffixes of the images that are aligned to the registered image of their session.
+ALIGNED_SUFFIXES = (*T1W_CONTRASTS, *OTHER_CONTRASTS, "T2starw")
+OTHER_IMAGES = ("align", "ignore")
 SKULL_STRIP_METHODS = ("auto", "deepbet", "anatomy", "synthstrip")
 PROCESSING_LEVELS = ("full", "minimal")
 INTERPOLATIONS = ("linear", "nearest", "label")
@@ -198,6 +201,23 @@ class Config:
         default=None,
         choices=(*T1W_CONTRASTS, *OTHER_CONTRASTS),
         shown="T1w, or the first that a session has of UNIT1, T2w, FLAIR, PDw",
+    )
+    other_images: str = _setting(
+        "align: align the other anatomical images of a session (T2w, FLAIR, PDw, T2starw, UNIT1, "
+        "T1w with contrast agent) rigidly to the registered one, and resample them to its grid "
+        "and to the templates; ignore: do not use them",
+        _REGISTRATION,
+        default=OTHER_IMAGES[0],
+        choices=OTHER_IMAGES,
+    )
+    lesion_masks: tuple[str, ...] = _setting(
+        "lesion masks outside of the anat directories, as glob patterns relative to the dataset, "
+        "for example 'derivatives/*/sub-*/anat/*_space-FLAIR_*_mask.nii.gz', in quotes",
+        _REGISTRATION,
+        default=(),
+        flags=("--lesion-masks",),
+        metavar="PATTERN",
+        shown="none",
     )
     skull_strip: str = _setting(
         "auto: skull-strip the image unless it is skull-stripped; force: always skull-strip; "
@@ -395,6 +415,11 @@ class Config:
     def makes_everything(self) -> bool:
         """Whether labels, resampled images and figures are made."""
         return self.processing_level == "full"
+
+    @property
+    def aligns_others(self) -> bool:
+        """Whether other images of a session are aligned to the registered one."""
+        return self.other_images == "align" and self.makes_everything
 
     def with_threads(self, scans_at_once: int = 1) -> Config:
         """Return the settings with a number of threads per process, unless it is given.

@@ -17,6 +17,7 @@ from bids_fcnreg.app.reference_sessions import report_reference_sessions
 from bids_fcnreg.app.reports import make_reports
 from bids_fcnreg.app.summary import (
     Failure,
+    alignment_warnings,
     lesion_warnings,
     print_summary,
     quality_warnings,
@@ -138,7 +139,7 @@ def _find_unusable(
     found = {}
     for scan in scans:
         try:
-            for path in (*scan.images, *scan.lesions):
+            for path in (*scan.images, *scan.lesions):  # of other images, at reading
                 check_file(path)
             if scan.images:
                 theirs = templates_of(scan, templates)
@@ -169,13 +170,18 @@ def _warn_of_doubts(
     console: Console,
 ) -> None:
     """Warn of doubtful orientations of images, lesion mask values and names of atlas labels."""
-    paths = [path for scan in scans for path in (*scan.images, *scan.lesions)]
+    paths = [path for scan in scans for path in (*scan.images, *scan.all_lesions)]
+    paths += [other.path for scan in scans for other in scan.others]
     paths += [path for template in templates for path in template.found]
     paths += [atlas.image for one in atlases.values() for atlas in one if atlas.image]
     for path in dict.fromkeys(paths):
         if doubt := orientation_warning(path):
             console.print(f"warning: {doubt}", soft_wrap=True)
-    for path, images in {path: scan.images for scan in scans for path in scan.lesions}.items():
+    drawn_on = {path: scan.images for scan in scans for path in scan.lesions}
+    drawn_on |= {
+        path: (other.path,) for scan in scans for other in scan.others for path in other.lesions
+    }
+    for path, images in drawn_on.items():
         for doubt in (lesion_value_warning(path), lesion_position_warning(path, images)):
             if doubt:
                 console.print(f"warning: {doubt}", soft_wrap=True)
@@ -273,7 +279,11 @@ def _report_outcome(
         name for scan in done for name in output_names(scan, templates_of(scan, templates), {})
     }
     out = config.output_dir
-    warnings = [text for scan in done for text in lesion_warnings(out, scan, names)]
+    warnings = [
+        text
+        for scan in done
+        for text in (*lesion_warnings(out, scan, names), *alignment_warnings(out, scan))
+    ]
     print_summary(console, labels, seconds, failures, out, run_dir, warnings, names)
     bad = config.fail_on_qc and any(
         quality_warnings(out, scan.label, UNUSABLE, names) for scan in done

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from bids_fcnreg.config_file import write_settings
 from bids_fcnreg.errors import FcnregError, InputError, describe_os_error
 from bids_fcnreg.fcn.modes import MODES
 from bids_fcnreg.fcn.nets.packaged_weights import packaged_weights
+from bids_fcnreg.io.header import check_file
 from bids_fcnreg.workflows.base import init_fcnreg_wf
 from bids_fcnreg.workflows.preprocess import describe_extraction
 
@@ -55,7 +57,15 @@ def read_input_dataset(config: Config, console: Console) -> list[Scan]:
     filters = read_filter_file(config.filter_file) if config.filter_file else None
     # All sessions of a participant must have one contrast to be registered to each other.
     suffix = config.reference_suffix or ("T1w" if config.longitudinal else None)
-    dataset = read_dataset(config.bids_dir, config.participants, config.sessions, filters, suffix)
+    dataset = read_dataset(
+        config.bids_dir,
+        config.participants,
+        config.sessions,
+        filters,
+        suffix,
+        others=config.aligns_others and config.analysis_level == "participant",
+        lesion_masks=config.lesion_masks,
+    )
     if config.database_dir is not None:
         console.print(
             "note: --bids-database-dir has no effect. The dataset itself is read, which is faster "
@@ -69,7 +79,30 @@ def read_input_dataset(config: Config, console: Console) -> list[Scan]:
     )
     for line in summarize(dataset.notes, sys.maxsize if config.verbose else MAX_NAMED):
         console.print(line, soft_wrap=True)
-    return scans
+    return [_with_usable_others(config, scan, console) for scan in scans]
+
+
+def _with_usable_others(config: Config, scan: Scan, console: Console) -> Scan:
+    """Return a scan without other images of its session that cannot be aligned; report them."""
+    if config.longitudinal and scan.others:
+        names = ", ".join(other.path.name for other in scan.others)
+        masks = " and their lesion masks" if any(one.lesions for one in scan.others) else ""
+        console.print(
+            f"note: {names}{masks} are not used: other images of a session are not aligned with "
+            "--longitudinal",
+            soft_wrap=True,
+        )
+        return replace(scan, others=())
+    usable = []
+    for other in scan.others:
+        try:
+            for path in (other.path, *other.lesions):
+                check_file(path)
+        except InputError as why:
+            console.print(f"warning: {other.path.name} is not aligned: {why}", soft_wrap=True)
+        else:
+            usable.append(other)
+    return replace(scan, others=tuple(usable))
 
 
 def check_weights(config: Config) -> None:

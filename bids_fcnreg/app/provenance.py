@@ -109,7 +109,7 @@ def _changed(
     directory = config.output_dir.joinpath(*scan.label.split("_"), "anat")
     sidecar = directory / f"{output_prefix(scan)}_desc-preproc_{scan.suffix}.json"
     names |= _differences(sidecar, scans_now)
-    others = {str(path): checksum(path) for path in scan.lesions}
+    others = {str(path): checksum(path) for path in scan.all_lesions}
     if config.model is not None:
         others[str(config.model)] = checksum(config.model)
     for template in templates_of(scan, templates):

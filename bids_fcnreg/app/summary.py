@@ -15,6 +15,7 @@ from rich.console import Console
 from bids_fcnreg.app.summary_table import SummaryRow, print_table
 from bids_fcnreg.atomic import read_json
 from bids_fcnreg.bids import results
+from bids_fcnreg.bids.output_names import alignment_name
 from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.execution.progress import stage_name, subject_label
 from bids_fcnreg.preprocessing.lesions import is_empty
@@ -176,13 +177,31 @@ def lesion_warnings(
     """
     quality = read_quality_by_space(output_dir, scan.label, names).values()
     missed = any(one.get("excluded_percent") == 0 for one in quality)
-    if not missed or all(map(is_empty, scan.lesions)):
+    if not missed or all(map(is_empty, scan.all_lesions)):
         return []
-    masks = ", ".join(path.name for path in scan.lesions)
+    masks = ", ".join(path.name for path in scan.all_lesions)
     return [
         f"warning: {scan.label}: no voxel of {masks} is in the brain mask, so no lesion was "
         "excluded. Check the header of the lesion mask, and the brain mask in the report"
     ]
+
+
+def alignment_warnings(output_dir: Path, scan: Scan) -> list[str]:
+    """Return a message for each other image of a session whose alignment is not good."""
+    directory = output_dir.joinpath(*scan.label.split("_"), "anat")
+    messages = []
+    for other in scan.others:
+        quality = read_json(directory / alignment_name(scan, other))
+        verdict, reason = quality.get("verdict"), quality.get("verdict_reason")
+        if verdict == "failed":
+            masks = ", nor are its lesion masks used" if other.lesions else ""
+            messages.append(f"warning: {other.path.name} is not aligned{masks}: {reason}")
+        elif verdict == "doubtful":
+            messages.append(
+                f"warning: the alignment of {other.path.name} is doubtful: {reason}. Check the "
+                "figure in the report"
+            )
+    return messages
 
 
 def summary_rows(

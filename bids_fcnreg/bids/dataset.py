@@ -18,7 +18,14 @@ from bids_fcnreg.bids.filters import (
     similar_labels,
     values_of,
 )
-from bids_fcnreg.bids.layout import Layout, RawImage, UnusedImage, find_participants, read_layout
+from bids_fcnreg.bids.layout import (
+    Layout,
+    RawImage,
+    UnusedImage,
+    find_lesion_masks,
+    find_participants,
+    read_layout,
+)
 from bids_fcnreg.bids.names import KEYS, Kind
 from bids_fcnreg.bids.notes import (
     Note,
@@ -29,9 +36,15 @@ from bids_fcnreg.bids.notes import (
     notes_of_unused,
 )
 from bids_fcnreg.bids.order import natural_key, order_sessions
-from bids_fcnreg.bids.scan import Scan
-from bids_fcnreg.bids.selection import match_lesions, select_images, short_name
-from bids_fcnreg.config import OTHER_CONTRASTS, T1W_CONTRASTS
+from bids_fcnreg.bids.scan import OtherImage, Scan
+from bids_fcnreg.bids.selection import (
+    match_lesions,
+    select_images,
+    select_others,
+    share_lesions,
+    short_name,
+)
+from bids_fcnreg.config import ALIGNED_SUFFIXES, OTHER_CONTRASTS, T1W_CONTRASTS
 from bids_fcnreg.errors import InputError
 
 #: Maximum number of characters of a label in a message.
@@ -39,6 +52,9 @@ _MAX_CHARACTERS = 60
 
 #: Suffixes of images that are used where there is no T1w image, in this order.
 _SUBSTITUTES = (*T1W_CONTRASTS[1:], *OTHER_CONTRASTS)
+
+#: Query for the images of a session that are aligned to the registered one.
+_OTHERS = "others"
 
 #: Labels of participant and session.
 _ScanKey = tuple[str, str | None]
@@ -66,6 +82,8 @@ def read_dataset(
     sessions: Iterable[str] = (),
     filters: Filters | None = None,
     reference_suffix: str | None = None,
+    others: bool = False,
+    lesion_masks: Iterable[str] = (),
 ) -> Dataset:
     """Find the scans to register, and the images that are not used.
 
@@ -81,6 +99,10 @@ def read_dataset(
     reference_suffix : str, optional
         Suffix of the images to register. By default, unless a filter has one, that of T1w images
         or, in sessions without them, the first of UNIT1, T2w, FLAIR and PDw.
+    others : bool
+        Also find the other images of each session, to be aligned to the registered one.
+    lesion_masks : iterable of str
+        Glob patterns of further lesion masks, see `find_lesion_masks`.
 
     Returns
     -------
@@ -91,18 +113,27 @@ def read_dataset(
     Raises
     ------
     InputError
-        If it is not a raw dataset, a participant or session is unknown, or there is no image.
+        If it is not a raw dataset, a participant or session is unknown, there is no image, or no
+        file matches a pattern of lesion masks.
     """
     bids_dir = Path(bids_dir).absolute()
     check_raw(bids_dir)
     wanted, wanted_sessions = _labels(participants, "sub-"), _labels(sessions, "ses-")
     known = _check_participants(bids_dir, wanted)
     queries = _queries(filters or {}, reference_suffix)
+    if others:
+        queries[_OTHERS] = {"suffix": ALIGNED_SUFFIXES, "part": QUERIES["t1w"]["part"]}
     kinds = {
         name: Kind(_strings(query["suffix"]), name == "roi", _strings(query.get("label", ())))
         for name, query in queries.items()
     }
     layout = read_layout(bids_dir, kinds, wanted)
+    known_paths = {image.path for image in layout.images["roi"]}
+    layout.images["roi"] += [
+        image
+        for image in find_lesion_masks(bids_dir, lesion_masks)
+        if image.path not in known_paths and (not wanted or image.scan[0] in wanted)
+    ]
     if wanted_sessions:
         known_sessions = sorted(layout.sessions, key=natural_key)
         _check_known("Session", wanted_sessions, known_sessions, bids_dir)
@@ -206,7 +237,12 @@ def _all_scans(
         key=lambda key: tuple(natural_key(label or "") for label in key),
     ):
         if key in references:
-            scan, texts = _scan(key, references[key], images["roi"].get(key, []))
+            scan, texts = _scan(
+                key,
+                references[key],
+                images["roi"].get(key, []),
+                images.get(_OTHERS, {}).get(key, []),
+            )
             notes += [Note(text, scan.label, warning=False) for text in texts]
         else:
             scan = Scan(*key, (), problem=_problem(misplaced[key]))
@@ -239,22 +275,46 @@ def _by_scan(images: Iterable[RawImage]) -> dict[_ScanKey, list[RawImage]]:
 
 
 def _scan(
-    key: _ScanKey, images: Sequence[RawImage], masks: Sequence[RawImage]
+    key: _ScanKey,
+    images: Sequence[RawImage],
+    masks: Sequence[RawImage],
+    of_session: Sequence[RawImage],
 ) -> tuple[Scan, list[str]]:
-    """Return the scan of one participant and session, and notes about it."""
-    selection = select_images(images)
-    chosen, lesions, others = match_lesions(selection.images, masks)
-    texts = list(selection.texts)
+    """Return the scan of one participant and session, and notes about it.
+
+    Parameters
+    ----------
+    key : tuple
+        Labels of participant and session.
+    images, masks : sequence of RawImage
+        Images that match the query, and lesion masks.
+    of_session : sequence of RawImage
+        Images that are aligned to them, unless they are among the averaged ones.
+    """
+    others, texts_of_others = select_others(of_session, select_images(images).images)
+    aligned = {image.path for image in others}
+    selection = select_images([image for image in images if image.path not in aligned])
+    chosen, lesions, unmatched = match_lesions(selection.images, masks)
+    lesions_of_others, unmatched = share_lesions(others, unmatched)
+    texts = [*selection.texts, *texts_of_others]
     if chosen and (suffix := chosen[0].entities["suffix"]) != "T1w":
         texts.append(f"the {suffix} image is registered")
-    if chosen and others:
-        names = ", ".join(map(short_name, others))
+    if chosen and unmatched:
+        names = ", ".join(map(short_name, unmatched))
         texts.append(
             f"lesion mask {names} is not used: it belongs to another image than "
             f"{short_name(chosen[0])}"
         )
-    runs, roi = (tuple(image.path for image in group) for group in (chosen, lesions))
-    return Scan(*key, runs, roi, selection.problem), texts
+    runs, roi = _paths(chosen), _paths(lesions)
+    found = tuple(
+        OtherImage(image.path, _paths(theirs))
+        for image, theirs in zip(others, lesions_of_others, strict=True)
+    )
+    return Scan(*key, runs, roi, selection.problem, found), texts
+
+
+def _paths(images: Iterable[RawImage]) -> tuple[Path, ...]:
+    return tuple(image.path for image in images)
 
 
 def _problem(misplaced: Sequence[UnusedImage]) -> str:

@@ -43,6 +43,8 @@ the template (it maps points of the template to points of the T1w image) |
 | `*_from-<template>_to-T1w_mode-image_xfm.h5` | its inverse |
 | `*_space-<template>_desc-preproc_T1w.nii.gz`, `*_space-<template>_desc-brain_mask.nii.gz` | \
 image and mask in the template's space |
+| `*_space-T1w_desc-preproc_<suffix>.nii.gz`, `*_from-<suffix>_to-T1w_mode-image_xfm.txt` | \
+another image of the session (such as T2w) on the grid of the T1w image, and its rigid transform |
 | `*_seg-<atlas>_desc-<template>_dseg.nii.gz`, `.tsv` | labels of an atlas, resampled from the \
 template to the space of the T1w image, and their names |
 | `*_seg-<atlas>_desc-<template>Volumes_dseg.tsv` | volume of each region in mm³ |

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,8 +18,10 @@ from bids_fcnreg.bids.names import (
     MisnamedError,
     guess_entities,
     read_entities,
+    read_mask_entities,
 )
 from bids_fcnreg.bids.order import natural_key
+from bids_fcnreg.errors import InputError
 
 #: Directories of participants, including misspelled ones.
 _LIKE_SUBJECT = re.compile(r"sub(?:j(?:ect)?)?(?![a-z])", re.IGNORECASE)
@@ -168,6 +171,40 @@ def read_layout(
     for unused_images in layout.unused.values():
         unused_images.sort(key=lambda one: natural_key(one.name))
     return layout
+
+
+def find_lesion_masks(bids_dir: Path, patterns: Iterable[str]) -> list[RawImage]:
+    """Find lesion masks that are named by glob patterns, in or outside of the dataset.
+
+    Parameters
+    ----------
+    bids_dir : Path
+        Root of the BIDS dataset.
+    patterns : iterable of str
+        Relative to the dataset, or absolute.
+
+    Raises
+    ------
+    InputError
+        If no file matches a pattern, or the name of a file has no participant.
+    """
+    found = {}
+    for pattern in patterns:
+        paths = sorted(glob.glob(str(bids_dir / pattern), recursive=True), key=natural_key)
+        if not paths:
+            raise InputError(
+                f"--lesion-masks: no file matches {pattern}. Check the pattern, which is relative "
+                f"to {bids_dir}."
+            )
+        for path in map(Path, paths):
+            try:
+                found[path] = RawImage(path, read_mask_entities(path.name))
+            except MisnamedError as why:
+                raise InputError(
+                    f"--lesion-masks: {path} cannot be used: {why}. Name it as in BIDS, or change "
+                    "the pattern."
+                ) from why
+    return list(found.values())
 
 
 def _files(

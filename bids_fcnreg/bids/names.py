@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bids_fcnreg.config import ALIGNED_SUFFIXES
+
 #: Characters of a label; plus signs are allowed since BIDS 1.10.
 LABEL = re.compile(r"[0-9A-Za-z+]+")
 EXTENSIONS = (".nii", ".nii.gz")
@@ -41,6 +43,11 @@ SESSION_DIRECTORY = re.compile(rf"ses-({LABEL.pattern})")
 
 #: Labels of lesion masks.
 _LESION = re.compile("lesions?[0-9]*", re.IGNORECASE)
+
+#: Entities of a lesion mask that may name the suffix of the image that it was drawn on.
+_DRAWN_ON = ("mod", "space")
+#: Name of that suffix among the entities of a lesion mask.
+DRAWN_ON = "drawn_on"
 
 #: Maximum number of characters of an entity in a message.
 _MAX_CHARACTERS = 30
@@ -117,7 +124,9 @@ def read_entities(parts: Sequence[str], kind: Kind) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        Labels by the name of the entity, with ``suffix``, ``extension`` and ``datatype``.
+        Labels by the name of the entity, with ``suffix``, ``extension`` and ``datatype``. For a
+        lesion mask, `DRAWN_ON` is the suffix of the image that it was drawn on, if its name has
+        one.
 
     Raises
     ------
@@ -131,7 +140,8 @@ def read_entities(parts: Sequence[str], kind: Kind) -> dict[str, str]:
     _check_labels(pairs, subject, session)
     entities: dict[str, str] = {}
     for pair in pairs:
-        if kind.lesion and pair == "T1w":  # sub-01_T1w_label-lesion_roi, an earlier convention
+        if kind.lesion and (drawn_on := _read_drawn_on(pair)):
+            entities[DRAWN_ON] = drawn_on
             continue
         key, label = _read_pair(pair, kind)
         if NAMES[key] in entities:
@@ -145,6 +155,38 @@ def read_entities(parts: Sequence[str], kind: Kind) -> dict[str, str]:
     if extension not in EXTENSIONS:
         raise MisnamedError("its extension is not written .nii or .nii.gz")
     return {**entities, "suffix": suffix, "extension": extension, "datatype": "anat"}
+
+
+def read_mask_entities(name: str) -> dict[str, str]:
+    """Read the entities of a lesion mask that is named by the user, from its file name.
+
+    Entities of derivatives are ignored, except the label and what the mask was drawn on.
+
+    Examples
+    --------
+    >>> found = read_mask_entities("sub-01_run-1_space-FLAIR_desc-x_label-lesion_mask.nii.gz")
+    >>> [found[key] for key in ("subject", "run", DRAWN_ON, "label", "suffix")]
+    ['01', '1', 'FLAIR', 'lesion', 'mask']
+
+    Raises
+    ------
+    MisnamedError
+        If it is no NIfTI file, or its name does not begin with a participant.
+    """
+    stem, extension = split_extension(name)
+    if stem is None:
+        raise MisnamedError("it is not a .nii or .nii.gz file")
+    *pairs, _ = stem.split("_")
+    found = {}
+    for pair in pairs:
+        key, _, label = pair.partition("-")
+        if drawn_on := _read_drawn_on(pair):
+            found[DRAWN_ON] = drawn_on
+        elif key in RAW or key == "label":
+            found[NAMES[key]] = label
+    if "subject" not in found:
+        raise MisnamedError("its name has no sub-")
+    return {**found, "suffix": "mask", "extension": extension, "datatype": "anat"}
 
 
 def guess_entities(parts: Sequence[str]) -> dict[str, str]:
@@ -183,6 +225,18 @@ def _check_labels(pairs: list[str], subject: str, session: str | None) -> None:
     sessions = [pair for pair in pairs if pair.startswith("ses-")]
     if sessions != ([] if session is None else [f"ses-{session}"]):
         raise MisnamedError("the session in its name differs from that of its directory")
+
+
+def _read_drawn_on(pair: str) -> str | None:
+    """Read the suffix of the image that a lesion mask was drawn on from a part of its name.
+
+    Examples
+    --------
+    >>> [_read_drawn_on(pair) for pair in ("FLAIR", "mod-T2w", "space-FLAIR", "space-MNI")]
+    ['FLAIR', 'T2w', 'FLAIR', None]
+    """
+    key, _, label = pair.rpartition("-")
+    return label if label in ALIGNED_SUFFIXES and key in ("", *_DRAWN_ON) else None
 
 
 def _read_pair(pair: str, kind: Kind) -> tuple[str, str]:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bids_fcnreg.bids.names import LABEL
+from bids_fcnreg.bids.selection import KEPT_OF_OTHERS
 from bids_fcnreg.errors import InputError
 
 if TYPE_CHECKING:
     from bids_fcnreg.bids.atlases import Atlas
-    from bids_fcnreg.bids.scan import Scan
+    from bids_fcnreg.bids.scan import OtherImage, Scan
     from bids_fcnreg.bids.templates import Template
 
 #: Maximum length of a file name in bytes, if the file system does not report it.
@@ -29,9 +30,36 @@ _VALID = re.compile(
 
 def output_prefix(scan: Scan) -> str:
     """Return the prefix of the names of all outputs of a scan with at least one image."""
-    pairs = (pair.partition("-") for pair in scan.images[0].name.split("_"))
+    return "_".join([scan.label, *_kept_pairs(scan.images[0], _KEPT)])
+
+
+def preprocessed_uri(scan: Scan) -> str:
+    """Return the BIDS URI of the preprocessed image of a scan in the derivatives."""
+    name = f"{output_prefix(scan)}_desc-preproc_{scan.suffix}.nii.gz"
+    return "/".join([f"bids::{scan.label.replace('_', '/')}", "anat", name])
+
+
+def alignment_name(scan: Scan, other: OtherImage) -> str:
+    """Return the file name of the quality of the alignment of another image of a session."""
+    way = f"from-{other.suffix}_to-{scan.suffix}_mode-image"
+    return f"{other_prefix(scan, other)}_{way}_desc-alignment_xfm.json"
+
+
+def other_prefix(scan: Scan, other: OtherImage) -> str:
+    """Return the prefix of the names of all outputs of another image of the session of a scan."""
+    return "_".join([scan.label, *_kept_pairs(other.path, KEPT_OF_OTHERS)])
+
+
+def other_label(scan: Scan, other: OtherImage) -> str:
+    """Return what identifies another image of a session, such as ``acq-hires_T2w``."""
+    return f"{other_prefix(scan, other)}_{other.suffix}".removeprefix(f"{scan.label}_")
+
+
+def _kept_pairs(path: Path, kept: Sequence[str]) -> list[str]:
+    """Return the entities of an image that its outputs keep, as in their names."""
+    pairs = (pair.partition("-") for pair in path.name.split("_"))
     labels = {key: label for key, dash, label in pairs if dash}
-    return "_".join([scan.label, *(f"{key}-{labels[key]}" for key in _KEPT if key in labels)])
+    return [f"{key}-{labels[key]}" for key in kept if key in labels]
 
 
 def output_names(
@@ -61,7 +89,7 @@ def output_names(
     ]
     for template in templates:
         space = template.space
-        grid = f"space-{space}" + (f"_res-{template.resolution}" if template.resolution else "")
+        grid = _grid(template)
         endings += [
             f"{grid}_desc-{what}{one}"
             for what in (f"preproc_{suffix}", "brain_mask")
@@ -86,7 +114,41 @@ def output_names(
                              "Volumes_dseg.tsv", "Volumes_dseg.json")
             ]  # fmt: skip
     prefix = output_prefix(scan)
-    return [f"{prefix}_{ending}" for ending in endings]
+    names = [f"{prefix}_{ending}" for ending in endings]
+    return names + [name for one in scan.others for name in other_names(scan, one, templates)]
+
+
+def other_names(scan: Scan, other: OtherImage, templates: Sequence[Template]) -> list[str]:
+    """Return the file names of all outputs and figures of another image of a session.
+
+    Parameters
+    ----------
+    scan : Scan
+        Scan with at least one image.
+    other : OtherImage
+        The image that is aligned to it.
+    templates : sequence of Template
+        Templates that the scan is registered to.
+    """
+    own, suffix = other.suffix, scan.suffix
+    endings = [
+        *(f"from-{own}_to-{suffix}_mode-image_xfm.{one}" for one in ("txt", "json")),
+        *(f"space-{suffix}_desc-aligned_{own}.{one}" for one in ("svg", "png")),
+        f"space-{suffix}_desc-alignment_{own}.html",
+    ]
+    if own != suffix:
+        endings += [f"from-{suffix}_to-{own}_mode-image_xfm.{one}" for one in ("txt", "json")]
+    for grid in (f"space-{suffix}", *map(_grid, templates)):
+        endings += [f"{grid}_desc-preproc_{own}.{one}" for one in ("nii.gz", "json")]
+    prefix = other_prefix(scan, other)
+    return [alignment_name(scan, other), *(f"{prefix}_{ending}" for ending in endings)]
+
+
+def _grid(template: Template) -> str:
+    """Return the entities of the grid of a template."""
+    return f"space-{template.space}" + (
+        f"_res-{template.resolution}" if template.resolution else ""
+    )
 
 
 def check_output_names(

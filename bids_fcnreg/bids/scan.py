@@ -1,7 +1,8 @@
-"""A scan: the reference images and lesion masks of one participant in one session."""
+"""A scan: the images and lesion masks of one participant in one session."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,37 @@ from bids_fcnreg.config import OTHER_CONTRASTS
 def scan_label(participant: str, session: str | None) -> str:
     """Return ``sub-01`` or ``sub-01_ses-x``, from labels without prefixes."""
     return f"sub-{participant}" + (f"_ses-{session}" if session else "")
+
+
+def suffix_of(path: Path) -> str:
+    """Return the BIDS suffix in the name of an image."""
+    return path.name.partition(".")[0].rpartition("_")[2]
+
+
+@dataclass(frozen=True)
+class OtherImage:
+    """Image of a session that is aligned to the registered one.
+
+    Attributes
+    ----------
+    path : Path
+        The image.
+    lesions : tuple of Path
+        Lesion masks that were drawn on it.
+    """
+
+    path: Path
+    lesions: tuple[Path, ...] = ()
+
+    @property
+    def suffix(self) -> str:
+        """BIDS suffix of the image."""
+        return suffix_of(self.path)
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """SHA-256 of each existing file, by path."""
+        return _checksums((self.path, *self.lesions))
 
 
 @dataclass(frozen=True)
@@ -27,9 +59,11 @@ class Scan:
     images : tuple of Path
         Runs to average, sorted; empty if there is no usable image.
     lesions : tuple of Path
-        Lesion masks.
+        Lesion masks that were drawn on them.
     problem : str
         Why no image is usable, if there are unusable ones.
+    others : tuple of OtherImage
+        Images of the session that are aligned to them.
     """
 
     participant: str
@@ -37,6 +71,7 @@ class Scan:
     images: tuple[Path, ...]
     lesions: tuple[Path, ...] = ()
     problem: str = ""
+    others: tuple[OtherImage, ...] = ()
 
     @property
     def label(self) -> str:
@@ -46,8 +81,7 @@ class Scan:
     @property
     def suffix(self) -> str:
         """BIDS suffix in the names of its results: ``T1w`` also for images of its contrast."""
-        name = self.images[0].name if self.images else ""
-        suffix = name.partition(".")[0].rpartition("_")[2]
+        suffix = suffix_of(self.images[0]) if self.images else ""
         return suffix if suffix in OTHER_CONTRASTS else "T1w"
 
     @property
@@ -58,5 +92,14 @@ class Scan:
     @property
     def sources(self) -> dict[str, str]:
         """SHA-256 of each existing file, by path."""
-        files = (path for path in (*self.images, *self.lesions) if path.is_file())
-        return {str(path): checksum(path) for path in files}
+        return _checksums((*self.images, *self.all_lesions))
+
+    @property
+    def all_lesions(self) -> tuple[Path, ...]:
+        """All lesion masks, also those that were drawn on other images."""
+        return (*self.lesions, *(path for other in self.others for path in other.lesions))
+
+
+def _checksums(paths: Iterable[Path]) -> dict[str, str]:
+    """Return the SHA-256 of each existing file, by path."""
+    return {str(path): checksum(path) for path in paths if path.is_file()}

@@ -1,4 +1,4 @@
-"""Select the images of a scan to average, and their lesion masks."""
+"""Select the images of a scan to average, the others to align, and their lesion masks."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from pathlib import Path
 from bids_fcnreg.atomic import uncompressed_checksum
 from bids_fcnreg.bids.filters import abbreviated_list
 from bids_fcnreg.bids.layout import RawImage
-from bids_fcnreg.bids.names import FORMS, KEYS, RAW
+from bids_fcnreg.bids.names import DRAWN_ON, FORMS, KEYS, RAW
 from bids_fcnreg.bids.order import natural_key
+from bids_fcnreg.config import T1W_CONTRASTS
 
 #: Entities by which one of several kinds of images is preferred: images without the entity first,
 #: then by its label.
 PREFERENCE = tuple(dict.fromkeys(["ce", "part", "rec", "mod", "acq", *RAW]))
 _NO_KIND = ("sub", "ses", "run")
+#: Entities of a session's other images that their results keep.
+KEPT_OF_OTHERS = ("acq", "ce", "rec", "run", "echo", "part")
 #: Maximum number of images in a note.
 _MAX_NAMED = 4
 
@@ -107,6 +110,77 @@ def match_lesions(
     return ordered, used, tuple(mask for mask in masks if mask not in used)
 
 
+def select_others(
+    images: Sequence[RawImage], chosen: Sequence[RawImage]
+) -> tuple[tuple[RawImage, ...], tuple[str, ...]]:
+    """Select the images of a session that are aligned to the averaged ones.
+
+    All other contrasts are, including T1w images with a contrast agent, but not further images of
+    the contrast of the averaged ones.
+
+    Parameters
+    ----------
+    images : sequence of RawImage
+        All anatomical images of the session.
+    chosen : sequence of RawImage
+        Runs to average.
+
+    Returns
+    -------
+    others : tuple of RawImage
+        Sorted.
+    texts : tuple of str
+        Notes about unused images.
+    """
+    if not chosen:
+        return (), ()
+    found: dict[tuple[object, ...], RawImage] = {}
+    texts = []
+    for image in sorted(images, key=lambda one: (*_order(one), not one.path.name.endswith(".gz"))):
+        if _kind(image) == _kind(chosen[0]) or _is_same_contrast(image, chosen[0]):
+            continue
+        kept = [_run(image) if key == "run" else image.entities.get(RAW[key], "")
+                for key in KEPT_OF_OTHERS]  # fmt: skip
+        first = found.setdefault((image.entities["suffix"], *kept), image)
+        if first is not image:
+            texts.append(
+                f"{short_name(image)} is not aligned, because its results would have the names of "
+                f"those of {short_name(first)}"
+            )
+    return tuple(sorted(found.values(), key=lambda one: natural_key(one.path.name))), tuple(texts)
+
+
+def _is_same_contrast(image: RawImage, other: RawImage) -> bool:
+    """Return whether images have the same suffix and contrast agent."""
+    return all(image.entities.get(key) == other.entities.get(key) for key in ("suffix", "ceagent"))
+
+
+def share_lesions(
+    images: Sequence[RawImage], masks: Sequence[RawImage]
+) -> tuple[list[tuple[RawImage, ...]], tuple[RawImage, ...]]:
+    """Find the lesion masks that were drawn on each of several images.
+
+    Parameters
+    ----------
+    images : sequence of RawImage
+        Images of one session.
+    masks : sequence of RawImage
+        Lesion masks of the session.
+
+    Returns
+    -------
+    used : list of tuple of RawImage
+        Masks of each image: those whose entities match that image only.
+    unused : tuple of RawImage
+        The other masks.
+    """
+    owners = {mask.path: [one for one in images if _matches(mask, one)] for mask in masks}
+    used = [
+        tuple(mask for mask in masks if owners[mask.path] == [image]) for image in images
+    ]  # fmt: skip
+    return used, tuple(mask for mask in masks if len(owners[mask.path]) != 1)
+
+
 def short_name(image: RawImage) -> str:
     """Return the file name without participant and session."""
     return re.sub(r"^sub-[^_]+_(ses-[^_]+_)?", "", image.path.name)
@@ -158,6 +232,10 @@ def _differing(kinds: Mapping[tuple[object, ...], Sequence[RawImage]]) -> list[s
 
 def _matches(mask: RawImage, image: RawImage) -> bool:
     """Return whether all entities of a mask agree with those of an image."""
+    suffix = image.entities["suffix"]
+    drawn_on = mask.entities.get(DRAWN_ON, suffix)
+    if suffix not in (T1W_CONTRASTS if drawn_on == "T1w" else (drawn_on,)):
+        return False
     return all(
         _run(mask) == _run(image) if name == "run" else label == image.entities.get(name)
         for name, label in mask.entities.items()

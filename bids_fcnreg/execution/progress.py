@@ -27,6 +27,8 @@ NODE_STAGES = {
 WORKFLOW_STAGES = {
     "preprocess": "preprocessing",
     "segment": "tissue",
+    "align": "other images",
+    "unite_lesions": "other images",
     "register": "resampling",
     "propagate": "labels and volumes",
     "outputs": "writing results",

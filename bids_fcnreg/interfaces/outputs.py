@@ -12,6 +12,10 @@ template's space (``MNIPediatricAsym+3`` is cohort 3) and ATLAS the atlas's name
                                                       exchanged
 ``from-T1w_to-TPL_mode-image_desc-logjacobian_xfm.nii.gz``  map of its log-Jacobian determinant
 ``from-T1w_to-TPL_mode-image_desc-quality_xfm.json``  how good it is
+``space-T1w_desc-preproc_T2w.nii.gz``                 another image of the session, on the grid of
+                                                      the T1w image
+``from-T2w_to-T1w_mode-image_xfm.txt``                its rigid transform, and the inverse
+``from-T2w_to-T1w_mode-image_desc-alignment_xfm.json``  how good it is
 ``seg-ATLAS_desc-TPL_dseg.nii.gz``, ``.tsv``          labels of the atlas, native, and their names
 ``seg-ATLAS_desc-TPLVolumes_dseg.tsv``                volumes of its regions
 ``seg-ATLAS_desc-TPLChanges_dseg.tsv``                the same in all sessions (without ``ses-``)

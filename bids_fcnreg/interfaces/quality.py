@@ -38,6 +38,7 @@ class _JudgeInputSpec(BaseInterfaceInputSpec):
     builtin = traits.Bool(
         mandatory=True, desc="whether the template is the built-in, symmetric one"
     )
+    t1w_like = traits.Bool(False, usedefault=True, desc="whether a T1w-like image was registered")
 
 
 class _JudgeOutputSpec(TraitedSpec):
@@ -56,6 +57,8 @@ class Judge(SimpleInterface):
             log_jacobian = open_image(self.inputs.log_jacobian).get_fdata(dtype="float32")
             mask = open_image(self.inputs.mask).get_fdata(dtype="float32")
             quality["asymmetry"] = asymmetry(log_jacobian, mask)
+        if self.inputs.t1w_like:
+            quality["t1w_like"] = ["moving"]
         quality |= judge(quality).as_dict()
         out_file = Path(runtime.cwd) / "quality.json"
         out_file.write_text(json.dumps(quality, indent=2) + "\n")

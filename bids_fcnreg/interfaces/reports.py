@@ -34,6 +34,7 @@ class _SummaryInputSpec(BaseInterfaceInputSpec):
     images = InputMultiObject(traits.Str, mandatory=True, desc="names of the averaged images")
     method = traits.Str(mandatory=True, desc="program that extracts brains")
     lesions = InputMultiObject(traits.Str, desc="names of the lesion masks")
+    others = InputMultiObject(traits.Str, desc="names of the other images of the session")
     skull_stripped = traits.Bool(
         mandatory=True, desc="whether the image was skull-stripped in the input"
     )
@@ -55,6 +56,7 @@ class Summary(SimpleInterface):
 
     def _run_interface(self, runtime: Any) -> Any:
         lesions = self.inputs.lesions if isdefined(self.inputs.lesions) else []
+        others = self.inputs.others if isdefined(self.inputs.others) else []
         extraction = f"done, with {METHODS[self.inputs.method]}"
         if self.inputs.skull_stripped:
             extraction = "already skull-stripped"
@@ -66,6 +68,7 @@ class Summary(SimpleInterface):
         rows |= {
             "Images": ", ".join(self.inputs.images),
             **({"Excluded from the average": left_out} if left_out else {}),
+            **({"Other images": ", ".join(others)} if others else {}),
             "Lesion masks": ", ".join(lesions) or "none",
             "Brain extraction": extraction,
             "Templates": ", ".join(self.inputs.templates),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from niworkflows.engine.workflows import LiterateWorkflow
@@ -11,6 +11,12 @@ from niworkflows.engine.workflows import LiterateWorkflow
 from bids_fcnreg import __version__
 from bids_fcnreg.bids.order import choose_reference
 from bids_fcnreg.bids.templates import templates_of
+from bids_fcnreg.workflows.coregister import (
+    align_wf_name,
+    init_align_wf,
+    init_aligned_to_template_wf,
+    init_unite_lesions_wf,
+)
 from bids_fcnreg.workflows.longitudinal import init_base_wf, init_changes_wf
 from bids_fcnreg.workflows.outputs import (
     init_anat_outputs_wf,
@@ -116,8 +122,11 @@ def init_single_subject_wf(
     """
     workflow = LiterateWorkflow(name=subject_wf_name(scan))
     anatomy = _add_anatomy(workflow, config, scan, templates)
+    if scan.others:
+        anatomy = _add_others(workflow, config, scan, anatomy)
     for template in templates:
         register = _connect_template(workflow, config, scan, template, anatomy)
+        _connect_others(workflow, config, scan, template, register)
         for atlas in atlases.get(template.space, ()):
             _connect_atlas(workflow, config, scan, template, atlas, anatomy, register)
     return workflow
@@ -203,12 +212,14 @@ def longitudinal_wf_name(scans: Sequence[Scan]) -> str:
 class _Anatomy:
     """Workflows that compute and store results in a scan's native space.
 
-    There is a segmentation if results of it are stored, or the registration needs it.
+    There is a segmentation if results of it are stored, or the registration needs it. `lesions`
+    has all lesions of the scan as output ``exclude``.
     """
 
     preprocess: LiterateWorkflow
     outputs: LiterateWorkflow
     segment: LiterateWorkflow | None
+    lesions: LiterateWorkflow | None = None
 
 
 def _prefix(scan: Scan) -> str:
@@ -251,14 +262,61 @@ def _add_anatomy(
         _connect_fields(
             workflow, preprocess, consumer, "preproc", "mask", "skull_stripped", "runs"
         )
+    lesions = preprocess if scan.lesions else None
     if scan.is_t1w and not config.makes_everything:
-        return _Anatomy(preprocess, outputs, None)
+        return _Anatomy(preprocess, outputs, None, lesions)
     segment = init_segment_wf(config=config, scan=scan, name=f"{prefix}segment_wf")
     _connect_fields(workflow, preprocess, segment, "preproc", "mask")
     workflow.connect(outputs, "outputnode.preproc", segment, "inputnode.stored")
     if config.makes_everything:
         _connect_fields(workflow, segment, report, "dseg", "dseg_lookup")
-    return _Anatomy(preprocess, outputs, segment)
+    return _Anatomy(preprocess, outputs, segment, lesions)
+
+
+def _add_others(
+    workflow: LiterateWorkflow, config: Config, scan: Scan, anatomy: _Anatomy
+) -> _Anatomy:
+    """Add the alignment of the other images of the session, and unite all lesions."""
+    assert anatomy.segment is not None
+    with_lesions = []
+    for other in scan.others:
+        align = init_align_wf(config=config, scan=scan, other=other)
+        _connect_fields(workflow, anatomy.segment, align, "t1w_like")
+        _connect_fields(workflow, anatomy.preprocess, align, "mask")
+        workflow.connect(anatomy.outputs, "outputnode.preproc", align, "inputnode.stored")
+        if other.lesions:
+            with_lesions.append(align)
+    if not with_lesions:
+        return anatomy
+    unite = init_unite_lesions_wf(scan=scan, n_others=len(with_lesions))
+    _connect_fields(workflow, anatomy.preprocess, unite, "preproc", "mask")
+    if anatomy.lesions is not None:
+        _connect_fields(workflow, anatomy.lesions, unite, "exclude")
+    for number, align in enumerate(with_lesions, start=1):
+        workflow.connect(align, "outputnode.lesions", unite, f"inputnode.lesions{number}")
+    return replace(anatomy, lesions=unite)
+
+
+def _connect_others(
+    workflow: LiterateWorkflow,
+    config: Config,
+    scan: Scan,
+    template: Template,
+    register: LiterateWorkflow,
+) -> None:
+    """Add the other images of the session on a template's grid."""
+    stored = workflow.get_node(f"outputs_{node_name(template.space)}_wf")
+    for other in scan.others:
+        align = workflow.get_node(align_wf_name(scan, other))
+        onto = init_aligned_to_template_wf(
+            config=config, scan=scan, other=other, template=template
+        )
+        fields = ("preproc", "skull_stripped", "transform", "stored_transform")
+        _connect_fields(workflow, align, onto, *fields)
+        workflow.connect([
+            (register, onto, [("outputnode.transform", "inputnode.template_transform")]),
+            (stored, onto, [("outputnode.transform", "inputnode.stored_template_transform")]),
+        ])  # fmt: skip
 
 
 def _connect_template(
@@ -291,8 +349,8 @@ def _connect_template(
     else:
         assert anatomy.segment is not None
         workflow.connect(anatomy.segment, "outputnode.t1w_like", register, "inputnode.brain")
-    if scan.lesions and not longitudinal:
-        _connect_fields(workflow, preprocess, register, "exclude")
+    if anatomy.lesions is not None and not longitudinal:
+        _connect_fields(workflow, anatomy.lesions, register, "exclude")
     _connect_fields(workflow, preprocess, outputs, "skull_stripped")
     _connect_fields(workflow, anatomy.outputs, outputs, "preproc", "mask")
     results = ("transform", "inverse", "quality", "preproc_std", "mask_std", "log_jacobian")

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from bids_fcnreg.config import Config
 
 
+#: Entities of an image that only results of other images keep; see `select_others`.
+_DISMISSED = ("run", "echo", "part")
+
+
 def sink(
     config: Config,
     scan: Scan,
@@ -48,6 +52,7 @@ def sink(
         bids_dir=str(config.bids_dir),
         source_file=[str(path) for path in scan.images],
         checksums={**scan.sources, **(sources or {})},
+        dismiss_entities=list(_DISMISSED),
         **naming,
     )
     return pe.Node(interface, name=name, mem_gb=0.2, run_without_submitting=True)
@@ -152,7 +157,7 @@ def init_template_outputs_wf(
     for result, node in sinks.items():
         workflow.connect(inputnode, result, node, "in_file")
     registered = pe.Node(niu.Merge(3), name="registered", run_without_submitting=True)
-    registered.inputs.in3 = [*found, *map(str, scan.lesions)]
+    registered.inputs.in3 = [*found, *map(str, scan.all_lesions)]
     workflow.connect([
         (inputnode, registered, [("preproc", "in1"), ("mask", "in2")]),
         (registered, sinks["transform"], [("out", "sources")]),
@@ -172,9 +177,7 @@ def _add_resampled(
     """Store the images on the template's grid."""
     inputnode = workflow.get_node("inputnode")
     transform = workflow.get_node("ds_transform")
-    space_entities = {"space": template.space, "SpatialReference": template.reference}
-    if template.resolution:
-        space_entities["resolution"] = template.resolution
+    in_space = space_entities(template)
     sinks = {
         "preproc_std": sink(
             config,
@@ -183,7 +186,7 @@ def _add_resampled(
             desc="preproc",
             suffix=scan.suffix,
             Description=f"{scan.suffix} image, linearly resampled once from native space",
-            **space_entities,
+            **in_space,
         ),
         "mask_std": sink(
             config,
@@ -192,7 +195,7 @@ def _add_resampled(
             desc="brain",
             suffix="mask",
             Type="Brain",
-            **space_entities,
+            **in_space,
         ),
         "log_jacobian": sink(
             config,
@@ -218,6 +221,12 @@ def _add_resampled(
             (transform, both, [("out_file", "in2")]),
             (both, sinks[result], [("out", "sources")]),
         ])  # fmt: skip
+
+
+def space_entities(template: Template) -> dict[str, Any]:
+    """Return the entities and the sidecar field of an image on a template's grid."""
+    resolution = {"resolution": template.resolution} if template.resolution else {}
+    return {"space": template.space, "SpatialReference": template.reference, **resolution}
 
 
 def _forward(scan: Scan, template: Template) -> dict[str, str]:

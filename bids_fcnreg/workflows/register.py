@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 #: The registered image, by whether the scan is T1w.
 _MOVING = {
     True: "The {} brain",
-    False: "An image like a T1w brain, made from the tissue probabilities of the {} image,",
+    False: "A T1w-like image, made from the tissue probabilities of the {} image,",
 }
 
 
@@ -63,7 +63,7 @@ def init_register_wf(
     preproc
         Preprocessed image, with its skull unless skull-stripped in the input.
     brain
-        The same, skull-stripped, or an image like a T1w brain.
+        The same, skull-stripped, or a T1w-like image.
     mask
         Brain mask on its grid.
     exclude
@@ -117,7 +117,11 @@ def init_register_wf(
     to_template = sized_node(
         ToTemplate(reference=reference, num_threads=threads), "to_template", RESAMPLE, voxels
     )
-    judge = pe.Node(Judge(builtin=template.builtin and scan.is_t1w), name="judge", mem_gb=PLAIN_GB)
+    judge = pe.Node(
+        Judge(builtin=template.builtin and scan.is_t1w, t1w_like=not scan.is_t1w),
+        name="judge",
+        mem_gb=PLAIN_GB,
+    )
     workflow.connect([
         (inputnode, estimate, [("brain", "moving"), ("mask", "moving_mask")]),
         (inputnode, to_template, [("preproc", "preproc"), ("mask", "mask")]),
@@ -130,7 +134,7 @@ def init_register_wf(
             (name, name) for name in ("preproc_std", "mask_std", "log_jacobian")
         ]),
     ])  # fmt: skip
-    if scan.lesions and not longitudinal:
+    if scan.all_lesions and not longitudinal:
         workflow.connect(inputnode, "exclude", estimate, "moving_exclude")
     return workflow
 

@@ -84,8 +84,10 @@ def init_anat_report_wf(
         summary.inputs.session = scan.session
     if reference is not None:
         summary.inputs.reference = reference.description
-    if scan.lesions:
-        summary.inputs.lesions = [path.name for path in scan.lesions]
+    if scan.all_lesions:
+        summary.inputs.lesions = [path.name for path in scan.all_lesions]
+    if scan.others:
+        summary.inputs.others = [other.path.name for other in scan.others]
     ds_summary = _figure_sink(config, scan, "ds_summary", desc="summary", suffix=scan.suffix)
     workflow.connect([
         (inputnode, summary, [("skull_stripped", "skull_stripped"), ("runs", "runs")]),

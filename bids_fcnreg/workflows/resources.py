@@ -72,6 +72,7 @@ RESAMPLE, DEFORMATION = Demand(130, 1.2), Demand(130, 0.7)
 PREPROCESS = Demand(30, 0.4, base_gb=PLAIN_GB, base_seconds=1)
 EXTRACT = Demand(40, 0.3, base_gb=TORCH_GB + 0.5, base_seconds=10)
 SEGMENT = Demand(110, 0.6, base_gb=TORCH_GB + 0.7, base_seconds=4)
+ALIGN = Demand(150, 1.2, base_gb=TORCH_GB + 0.7, base_seconds=8)
 PROPAGATE, DRAW = Demand(75, 0.5, base_gb=0.75), Demand(40, 0.4, base_seconds=5)
 
 

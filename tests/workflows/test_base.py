@@ -12,7 +12,6 @@ from nipype.pipeline.engine.utils import generate_expanded_graph
 
 from bids_fcnreg.bids.atlases import default_atlases, prepare_atlas
 from bids_fcnreg.bids.scan import Scan
-from bids_fcnreg.bids.templates import Template, prepare_template, resolve_template
 from bids_fcnreg.config import Config
 from bids_fcnreg.workflows.base import (
     init_fcnreg_wf,
@@ -20,26 +19,6 @@ from bids_fcnreg.workflows.base import (
     subject_wf_name,
     workflow_labels,
 )
-
-
-@pytest.fixture(scope="module")
-def builtin(tmp_path_factory) -> Template:
-    folder = tmp_path_factory.mktemp("templates")
-    return prepare_template(resolve_template("MNI152NLin2009aSym"), folder)
-
-
-@pytest.fixture
-def config(tmp_path) -> Config:
-    (tmp_path / "bids").mkdir()
-    (tmp_path / "out").mkdir()
-    return Config(
-        bids_dir=tmp_path / "bids",
-        output_dir=tmp_path / "out",
-        work_dir=tmp_path / "work",
-        nprocs=2,
-        omp_nthreads=2,
-        device="cpu",
-    )
 
 
 def make_scan(config: Config, session: str | None = None, lesion: bool = False) -> Scan:
