@@ -6,7 +6,7 @@
 True
 >>> _ = result.save(directory / "scan_to_template_")
 >>> again = fr.apply(scan, template, [directory / "scan_to_template_xfm.h5"])
->>> float(abs(again.get_fdata() - result.warped.get_fdata()).max()) < 0.1
+>>> float(abs(again.get_fdata() - result.warped.get_fdata()).max()) < 0.5
 True
 >>> growth = fr.jacobian([directory / "scan_to_template_xfm.h5"], template)
 >>> growth.shape == template.shape

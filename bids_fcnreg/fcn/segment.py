@@ -9,6 +9,7 @@ import fill_voids
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as nnf
 
 from bids_fcnreg.fcn.nets.anatomy import SPACING, AnatomyFCN, normalize_intensities
 from bids_fcnreg.fcn.nets.checkpoint import load
@@ -92,9 +93,12 @@ def segment(scan: Image, network: AnatomyFCN | None = None, flip: bool = False) 
 @torch.no_grad()
 def _posteriors(image: Tensor, network: AnatomyFCN) -> Tensor:
     """Compute posteriors (1, structures, i, j, k) of an image at the network's voxel size."""
-    padded = pad_to_multiple(normalize_intensities(image), network.multiple)
-    logits = network(padded).reshape(*padded.shape[2:], len(STRUCTURES))
+    image = normalize_intensities(image)
     i, j, k = image.shape[2:]
+    # Instance normalization needs two voxels at the coarsest resolution.
+    image = nnf.pad(image, (0, max(0, 2 * network.multiple - k)))
+    padded = pad_to_multiple(image, network.multiple)
+    logits = network(padded).reshape(*padded.shape[2:], len(STRUCTURES))
     return logits[:i, :j, :k].softmax(dim=-1).permute(3, 0, 1, 2)[None].contiguous()
 
 

@@ -64,6 +64,11 @@ def test_orientation_of_the_voxel_axes_does_not_matter(network):
     assert torch.allclose(found.posteriors, expected.posteriors, atol=1e-3)
 
 
+def test_a_tiny_image_is_segmented_too(network):
+    scan = bright_ball((5, 6, 7), np.diag([2.0, 2, 2, 1]))
+    assert segment(scan, network).posteriors.shape[2:] == (5, 6, 7)
+
+
 def test_flipped_average_is_symmetric(network):
     scan = bright_ball((64, 64, 64), np.diag([2.0, 2, 2, 1]), centre=(63, 60, 70))
     mirrored = Image(scan.data.flip(2), scan.grid)
