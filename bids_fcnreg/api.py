@@ -53,7 +53,7 @@ from bids_fcnreg.io.orientation import (
 from bids_fcnreg.io.resampling import resample_values
 from bids_fcnreg.io.series import few_volumes, open_series, series_like
 from bids_fcnreg.io.spatial_image import open_image
-from bids_fcnreg.io.transform_chain import TransformLike, read_transforms
+from bids_fcnreg.io.transform_chain import TransformLike, list_transforms, read_transforms
 from bids_fcnreg.preprocessing.brain import is_label_image
 from bids_fcnreg.preprocessing.contrast import WHICH, registration_input
 from bids_fcnreg.qc.verdict import judge
@@ -331,8 +331,9 @@ def jacobian(
         If the logarithm of a folded transform is computed, or a field cannot be inverted
         accurately.
     """
+    given = list_transforms(transforms)
     grid = nifti.read_grid(_resolve_name(reference), "reference image")
-    chain = read_transforms(transforms, ImageGrids(fixed=grid))
+    chain = read_transforms(given, ImageGrids(fixed=grid))
     _warn_of_orientation(reference)
     values = chain.jacobian(grid)
     folded = int((values <= 0).sum())

@@ -7,6 +7,7 @@ which use other code for the remainder of a vectorized loop.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,15 +19,20 @@ from torch.nn import functional as nnf
 BLOCK = 4096
 
 
+#: The number of threads of PyTorch is that of all Python threads.
+_LOCK = threading.RLock()
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Limit PyTorch to one CPU thread in this context."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    """Limit PyTorch to one thread in this context, which one Python thread enters at a time."""
+    with _LOCK:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
 
 def total(values: Tensor) -> Tensor:

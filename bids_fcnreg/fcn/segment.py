@@ -15,6 +15,7 @@ from bids_fcnreg.fcn.nets.anatomy import SPACING, AnatomyFCN, normalize_intensit
 from bids_fcnreg.fcn.nets.checkpoint import load
 from bids_fcnreg.fcn.nets.li_fan_2017 import pad_to_multiple
 from bids_fcnreg.fcn.nets.packaged_weights import PACKAGED_WEIGHTS
+from bids_fcnreg.fcn.reproducible import one_thread
 from bids_fcnreg.fcn.spatial.filters import gaussian
 from bids_fcnreg.fcn.spatial.grid import Grid, Image, apply_affine
 from bids_fcnreg.fcn.spatial.transform import Transform
@@ -83,10 +84,11 @@ def segment(scan: Image, network: AnatomyFCN | None = None, flip: bool = False) 
     coarser = SPACING / scan.grid.spacing
     blurred = gaussian(scan.data.float(), np.where(coarser > 1.2, 0.5 * coarser, 0))
     image = Transform(()).resample(Image(blurred, scan.grid), grid).data
-    posteriors = _posteriors(image, network)
-    if flip:
-        mirrored = _posteriors(image.flip(2), network).flip(2)[:, _opposite_channels()]
-        posteriors = (posteriors + mirrored) / 2
+    with one_thread():
+        posteriors = _posteriors(image, network)
+        if flip:
+            mirrored = _posteriors(image.flip(2), network).flip(2)[:, _opposite_channels()]
+            posteriors = (posteriors + mirrored) / 2
     return Anatomy(posteriors, grid)
 
 

@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bids_fcnreg.fcn.reproducible import one_thread
 from bids_fcnreg.fcn.segment import Anatomy
-from bids_fcnreg.fcn.spatial.grid import Grid, Image
+from bids_fcnreg.fcn.spatial.grid import Grid, Image, apply_affine
 from bids_fcnreg.fcn.spatial.transform import Transform
 from bids_fcnreg.fcn.structures import STRUCTURES
 
@@ -55,6 +56,9 @@ TRUST = 0.7
 
 #: Voxels that are less probably in the brain are background.
 LEAST_BRAIN = 0.02
+
+#: Prior probabilities that are smaller everywhere in some planes are neglected there.
+LEAST_PRIOR = 1e-3
 
 #: Number of voxels from which Gaussians are fitted, and of iterations.
 SAMPLE, ITERATIONS = 100_000, 10
@@ -99,24 +103,33 @@ def classify(scan: Image, anatomy: Anatomy) -> Classification:
     -------
     Classification
     """
+    with one_thread():
+        return _classify(scan, anatomy)
+
+
+def _classify(scan: Image, anatomy: Anatomy) -> Classification:
     prior = Image(anatomy.posteriors.pow(TRUST), anatomy.grid)
     lower, upper = _brain_box(scan.grid, anatomy)
     box = tuple(slice(*ends) for ends in zip(lower, upper, strict=True))
     values = scan.data[0, 0][box]
     grid = scan.grid.crop(lower, upper)
     means, variances = _fit_gaussians(values, prior, grid)
-    summary = _summary_weights()
+    summary, classes = _summary_weights(), _intensity_classes().clamp(min=0)
     channel_labels = torch.tensor([float(label) for label in STRUCTURES])
     labels = torch.zeros_like(scan.data)
     sums = scan.data.new_zeros((1, len(summary), *scan.grid.shape))
     for planes, slab in _slabs(grid):
-        chances = _on_grid(prior, slab)
+        there = _present(prior, slab)
+        chances = _on_grid(Image(prior.data[:, there], prior.grid), slab)
         chances /= chances.sum(dim=0).clamp(min=1e-6)
         brain = chances[1:].sum(dim=0) > LEAST_BRAIN
-        probabilities = _posteriors(values[planes][brain], chances[:, brain], means, variances)
+        gaussians = classes[there]
+        probabilities = _posteriors(
+            values[planes][brain], chances[:, brain], means[gaussians], variances[gaussians]
+        )
         most_probable = probabilities.max(dim=0).indices  # several times faster than argmax
-        labels[0, 0][box][planes][brain] = channel_labels[most_probable]
-        sums[0][(slice(None), *box)][:, planes][:, brain] = summary @ probabilities
+        labels[0, 0][box][planes][brain] = channel_labels[there][most_probable]
+        sums[0][(slice(None), *box)][:, planes][:, brain] = summary[:, there] @ probabilities
     return Classification(
         Image(labels, scan.grid),
         Image(sums[:, : len(TISSUES)].contiguous(), scan.grid),
@@ -139,6 +152,19 @@ def _slabs(grid: Grid) -> Iterator[tuple[slice, Grid]]:
     for first in range(0, i, PLANES):
         stop = min(first + PLANES, i)
         yield slice(first, stop), grid.crop((first, 0, 0), (stop, j, k))
+
+
+def _present(prior: Image, grid: Grid) -> Tensor:
+    """Return the channels of the background and of structures that occur on a grid."""
+    corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(grid.shape) - 1)
+    voxels = apply_affine(np.linalg.inv(prior.grid.affine) @ grid.affine, corners)
+    lower = np.floor(voxels.min(axis=0)).clip(min=0).astype(int)
+    upper = np.maximum(np.ceil(voxels.max(axis=0)).astype(int), lower) + 1
+    i, j, k = (slice(*ends) for ends in zip(lower, upper, strict=True))
+    largest = prior.data[0, :, i, j, k].flatten(1)
+    found = largest.amax(dim=1) > LEAST_PRIOR if largest.numel() else largest.new_zeros(1).bool()
+    found[0] = True
+    return found.nonzero()[:, 0]
 
 
 def _on_grid(prior: Image, grid: Grid) -> Tensor:
@@ -205,11 +231,10 @@ def _posteriors(values: Tensor, prior: Tensor, means: Tensor, variances: Tensor)
         Intensities.
     prior : Tensor (structures, n)
         Prior probabilities.
-    means, variances : Tensor (classes,)
-        From `_fit_gaussians`.
+    means, variances : Tensor (structures,)
+        Of each structure's Gaussian, see `_fit_gaussians`.
     """
-    likelihood = _likelihood(values, means, variances)
-    joint = prior * likelihood[_intensity_classes().clamp(min=0)]
+    joint = prior * _likelihood(values, means, variances)
     joint[0] = 0
     brain = 1 - prior[0]
     joint *= brain / joint.sum(dim=0).clamp(min=1e-30)

@@ -26,7 +26,7 @@ from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform, p
 from bids_fcnreg.io.itk_field import check_memory, is_field, read_field
 
 #: Largest error in mm of stored displacements, which are rounded for compression.
-ROUNDING_ERROR_MM = 0.01
+ROUNDING_ERROR_MM = 0.008
 
 #: Displacements are rounded to multiples of the first, or of the second where the error is larger.
 _MULTIPLES = (2.0**-6, 2.0**-7)

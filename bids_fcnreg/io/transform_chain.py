@@ -51,12 +51,7 @@ def read_transforms(
     UserWarning
         If a displacement field cannot be inverted accurately.
     """
-    if isinstance(given, str | os.PathLike) or (isinstance(given, tuple) and _is_pair(given)):
-        given = [given]
-    if not isinstance(given, Sequence):
-        raise InputError(f"Transforms are of type {type(given).__name__}. Pass a list of files.")
-    if not given:
-        raise InputError("There is no transform. Pass at least one.")
+    given = list_transforms(given)
     grids, last = grids or ImageGrids(), len(given) - 1
     parts = []
     for n, one in enumerate(given):
@@ -64,6 +59,23 @@ def read_transforms(
         moving = grids.moving if n == last else None
         parts.append(_read(one, ImageGrids(fixed, moving), name))
     return Transform(tuple(step for part in parts for step in part.steps))
+
+
+def list_transforms(given: Sequence[TransformLike] | TransformLike) -> list[TransformLike]:
+    """Return transforms as a list.
+
+    Raises
+    ------
+    InputError
+        If they are of another type, or there are none.
+    """
+    if isinstance(given, str | os.PathLike) or (isinstance(given, tuple) and _is_pair(given)):
+        return [given]
+    if not isinstance(given, Sequence):
+        raise InputError(f"Transforms are of type {type(given).__name__}. Pass a list of files.")
+    if not given:
+        raise InputError("There is no transform. Pass at least one.")
+    return list(given)  # type: ignore[arg-type]  # not a pair
 
 
 def inverse_error(field: Displacement, inverse: Displacement) -> torch.Tensor:

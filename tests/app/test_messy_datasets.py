@@ -34,7 +34,7 @@ def run(small_study, tmp_path_factory) -> SimpleNamespace:
     for name in (
         "sub-01_bad/anat/sub-01_T1w.nii.gz",
         "sub-01/anat/old/sub-01_T1w.nii.gz",
-        "sub-01/anat/sub-01_acq-A_rec-norm_ce-gad_T1w.nii.gz",
+        "sub-01/anat/sub-01_acq-A_rec-old_T1w.nii.gz",
         "sub-01/anat/sub-01_desc-preproc_T1w.nii.gz",
         "sub-02/anat/sub-01_T1w.nii.gz",
         f"sub-04/anat/sub-04_acq-{LONG}_T1w.nii.gz",
@@ -62,7 +62,7 @@ def test_unused_images_are_reported_before_the_run(run, which):
         "warning: sub-01_bad/anat/sub-01_T1w.nii.gz: ",
         "warning: sub-01/anat/old/sub-01_T1w.nii.gz: ",
         "warning: sub-01/anat/sub-01_desc-preproc_T1w.nii.gz: ",
-        "sub-01: acq-A_rec-norm_run-1_T1w.nii.gz is used and acq-A_rec-norm_ce-gad_T1w",
+        "sub-01: acq-A_rec-norm_run-1_T1w.nii.gz is used and acq-A_rec-old_T1w",
     ):
         (line,) = [line for line in lines if line.startswith(words)]
         assert "not" in line
@@ -87,7 +87,8 @@ def test_only_valid_images_are_registered(run):
 
 
 def test_output_names_match_the_checked_names(run):
-    (scan,) = (scan for scan in read_dataset(run.bids).scans if scan.label == "sub-01")
+    scans = read_dataset(run.bids, others=True).scans
+    (scan,) = (scan for scan in scans if scan.label == "sub-01")
     templates = [resolve_template(str(run.study.template))]
     known = set(output_names(scan, templates, choose_atlases((), templates)))
     written = {path.name for path in (run.out / "sub-01").rglob("*") if path.is_file()}

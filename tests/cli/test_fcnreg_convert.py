@@ -85,7 +85,7 @@ def test_apply_takes_the_grids_from_its_images(files, name):
     expected = fr.apply("moving.nii.gz", "fixed.nii.gz", given).get_fdata()
     found = fr.apply("moving.nii.gz", "fixed.nii.gz", [out]).get_fdata()
     inner = (slice(2, -2),) * 3
-    assert np.abs(found - expected)[inner].max() < 0.05
+    assert np.abs(found - expected)[inner].max() < 0.1
 
 
 def test_inverses_are_written_between_exchanged_images(files):

@@ -27,7 +27,12 @@ def test_implausible_header_changes_demand_little(tmp_path):
 def test_steps_of_a_larger_scan_are_given_more():
     def given(voxels: int) -> dict[str, tuple[float, float]]:
         workflow = init_preprocess_wf(
-            n_runs=2, skull_strip="auto", omp_nthreads=1, has_lesion=True, voxels=voxels
+            n_runs=2,
+            skull_strip="auto",
+            method="deepbet",
+            omp_nthreads=1,
+            has_lesion=True,
+            voxels=voxels,
         )
         names = ("conform", "average", "extract", "debias", "scale", "unite_lesions")
         nodes = {name: workflow.get_node(name) for name in names}
