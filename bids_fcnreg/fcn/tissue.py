@@ -3,7 +3,8 @@
 The network sees images at 2 mm; intensities show the borders of tissues more sharply. As in
 unified segmentation, intensities of each class of structures follow a Gaussian, whose mean and
 variance are fitted by expectation maximization, while prior probabilities differ between voxels.
-Background is what the network says: outside the brain, intensities are of many kinds.
+Background is what the network says, and what resembles no structure: outside the brain,
+intensities are of many kinds.
 
 References
 ----------
@@ -59,6 +60,10 @@ LEAST_BRAIN = 0.02
 
 #: Prior probabilities that are smaller everywhere in some planes are neglected there.
 LEAST_PRIOR = 1e-3
+
+#: Intensities farther from the mean of every structure, in standard deviations, are more probably
+#: those of the background.
+OUTLIER = 3.0
 
 #: Number of voxels from which Gaussians are fitted, and of iterations.
 SAMPLE, ITERATIONS = 100_000, 10
@@ -120,6 +125,8 @@ def _classify(scan: Image, anatomy: Anatomy) -> Classification:
     sums = scan.data.new_zeros((1, len(summary), *scan.grid.shape))
     for planes, slab in _slabs(grid):
         there = _present(prior, slab)
+        if len(there) == 1:  # the background
+            continue
         chances = _on_grid(Image(prior.data[:, there], prior.grid), slab)
         chances /= chances.sum(dim=0).clamp(min=1e-6)
         brain = chances[1:].sum(dim=0) > LEAST_BRAIN
@@ -223,7 +230,7 @@ def _likelihood(values: Tensor, means: Tensor, variances: Tensor) -> Tensor:
 
 
 def _posteriors(values: Tensor, prior: Tensor, means: Tensor, variances: Tensor) -> Tensor:
-    """Return posterior probabilities (structures, n); the background's is its prior.
+    """Return posterior probabilities (structures, n); the background's is its prior or more.
 
     Parameters
     ----------
@@ -234,12 +241,12 @@ def _posteriors(values: Tensor, prior: Tensor, means: Tensor, variances: Tensor)
     means, variances : Tensor (structures,)
         Of each structure's Gaussian, see `_fit_gaussians`.
     """
-    joint = prior * _likelihood(values, means, variances)
-    joint[0] = 0
-    brain = 1 - prior[0]
-    joint *= brain / joint.sum(dim=0).clamp(min=1e-30)
-    joint[0] = prior[0]
-    return joint
+    distances = (values - means[1:, None]).square_().div_(variances[1:, None])
+    typical = ((OUTLIER**2 - distances.amin(dim=0)) / 2).clamp(max=0).exp()
+    joint = torch.cat([prior[:1], prior[1:] * _likelihood(values, means[1:], variances[1:])])
+    brain = (1 - prior[0]) * typical
+    joint[1:] *= brain / joint[1:].sum(dim=0).clamp(min=1e-30)
+    return joint / (prior[0] + brain).clamp(min=1e-30)
 
 
 def _unsided() -> list[str]:
