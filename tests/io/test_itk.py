@@ -29,7 +29,7 @@ ORIENTATIONS = ("RAS", "LAS", "LPI", "PIR", "ASL", "SRP", "oblique")
 SPACINGS = ((1.5, 1.5, 1.5), (1.0, 1.3, 2.0), (2.2, 0.9, 1.1))
 
 #: Largest error of stored displacements times the largest zoom.
-ROUNDING_MM = 1.1 * ROUNDING_ERROR_MM
+ROUNDING_MM = 1.2 * ROUNDING_ERROR_MM
 
 
 @pytest.fixture(scope="module")
