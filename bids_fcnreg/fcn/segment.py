@@ -21,9 +21,6 @@ from bids_fcnreg.fcn.spatial.grid import Grid, Image, apply_affine
 from bids_fcnreg.fcn.spatial.transform import Transform
 from bids_fcnreg.fcn.structures import STRUCTURES
 
-#: Channel of the CSF around the brain.
-_CSF = list(STRUCTURES).index(24)
-
 
 @dataclass(frozen=True, eq=False)
 class Anatomy:
@@ -43,8 +40,6 @@ class Anatomy:
     def brain_mask(self, grid: Grid) -> Image:
         """Return the brain on a grid: its largest connected part, without holes.
 
-        CSF outside of the brain, most of which other software excludes, counts half.
-
         Parameters
         ----------
         grid : Grid
@@ -55,8 +50,8 @@ class Anatomy:
         Image (1, 1, i, j, k)
             0 and 1.
         """
-        outside = self.posteriors[:, :1] + 0.5 * self.posteriors[:, _CSF : _CSF + 1]
-        brain = Transform(()).resample(Image(1 - outside, self.grid), grid).data[0, 0] > 0.5
+        posterior = Image(1 - self.posteriors[:, :1], self.grid)
+        brain = Transform(()).resample(posterior, grid).data[0, 0] > 0.5
         parts = cc3d.largest_k(brain.numpy(), k=1, connectivity=6)
         filled = fill_voids.fill(parts.astype(bool))
         return Image(torch.from_numpy(filled)[None, None].float(), grid)

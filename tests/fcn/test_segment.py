@@ -78,12 +78,12 @@ def test_flipped_average_is_symmetric(network):
     assert torch.allclose(one.posteriors[:, left], other.posteriors[:, right].flip(1), atol=1e-4)
 
 
-def test_brain_mask_is_one_part_without_holes_and_half_of_the_csf():
+def test_brain_mask_is_one_part_without_holes():
     posteriors = torch.zeros(1, len(STRUCTURES), 20, 20, 20)
     posteriors[:, 1, 4:12, 4:12, 4:12] = 1
     posteriors[:, 1, 7, 7, 7] = 0  # a hole
     posteriors[:, 1, 15, 15, 15] = 1  # another part
-    posteriors[:, -1, 12, 4:12, 4:12] = 0.9  # CSF
+    posteriors[:, -1, 12, 4:12, 4:12] = 0.4  # less than half
     posteriors[:, 0] = 1 - posteriors.sum(dim=1)
     grid = Grid((20, 20, 20), np.diag([2.0, 2, 2, 1]))
     expected = torch.zeros(20, 20, 20)
