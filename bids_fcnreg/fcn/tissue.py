@@ -37,7 +37,7 @@ TISSUES = {
 }  # fmt: skip
 
 #: Structures whose intensities follow one Gaussian, beside left and right ones.
-_ALIKE = (
+_SAME_GAUSSIAN = (
     ("Cerebral-White-Matter", "Cerebellum-White-Matter"),
     ("Lateral-Ventricle", "3rd-Ventricle", "4th-Ventricle", "CSF"),
     ("Hippocampus", "Amygdala"),
@@ -256,7 +256,7 @@ def _unsided() -> list[str]:
 
 def _intensity_classes() -> Tensor:
     """Return the number of each structure's Gaussian, −1 for the background."""
-    first = {name: alike[0] for alike in _ALIKE for name in alike}
+    first = {name: names[0] for names in _SAME_GAUSSIAN for name in names}
     names = [first.get(name, name) for name in _unsided()]
     order = list(dict.fromkeys(names))
     return torch.tensor([order.index(name) - 1 for name in names])
