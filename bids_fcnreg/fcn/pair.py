@@ -163,7 +163,7 @@ def _working_grid(grid: Grid, mask: Image) -> Grid:
     Its axes are perpendicular even if those of the image are not, as transform files require.
     """
     spacing = max(FINEST_MM, float(grid.spacing.min()))
-    occupied = mask.data[0, 0].nonzero()
+    occupied = mask.data[0, 0].nonzero().cpu()
     lower, upper = occupied.amin(0).numpy(), occupied.amax(0).numpy() + 1
     margin = np.ceil(MARGIN_MM / grid.spacing).astype(int)
     cropped = grid.crop(lower - margin, upper + margin)

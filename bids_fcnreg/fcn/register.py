@@ -105,35 +105,40 @@ def register(
     if threads is not None:
         torch.set_num_threads(threads)
     quality = Quality(mode=mode, device=str(torch_device))
-
-    def deform(device: torch.device) -> tuple[Displacement, Displacement]:
-        quality.device = str(device)
-        options = _DeformationOptions(MODES[mode], network, model, seed)
-        forward, inverse = _deform(pair.to(device), options, quality)
-        return forward.cpu(), inverse.cpu()
-
     with quality.timed("prepare"):
         (fixed, fixed_mask), (moving, moving_mask) = for_both(
             standardize, (fixed, moving), (fixed_mask, moving_mask), ("fixed", "moving")
         )
-    with quality.timed("affine"):
-        matrix = align(
-            fixed,
-            moving,
-            fixed_mask=fixed_mask,
-            moving_mask=moving_mask,
-            moving_exclude=moving_exclude,
+    images = _Images(fixed, fixed_mask, moving, moving_mask, moving_exclude)
+    options = _DeformationOptions(MODES[mode], network, model, seed)
+
+    def compute(device: torch.device) -> Registration:
+        quality.device = str(device)
+        return _register(images.to(device), options, quality)
+
+    return with_fallback(compute, torch_device, "the registration")
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Standardized images and their masks."""
+
+    fixed: Image
+    fixed_mask: Image
+    moving: Image
+    moving_mask: Image
+    moving_exclude: Image | None
+
+    def to(self, device: torch.device) -> _Images:
+        """Return them on a device."""
+        exclude = self.moving_exclude
+        return _Images(
+            self.fixed.to(device),
+            self.fixed_mask.to(device),
+            self.moving.to(device),
+            self.moving_mask.to(device),
+            None if exclude is None else exclude.to(device),
         )
-    with quality.timed("prepare"):
-        before = assemble_pair(fixed, moving, np.eye(4), fixed_mask, moving_mask)
-        quality.similarity_initial = similarity(before)
-        pair = replace_moving(before, moving, matrix, moving_mask, moving_exclude)
-    forward, inverse = with_fallback(deform, torch_device, "the registration")
-    return Registration(
-        Transform((forward, Affine(matrix))),
-        Transform((Affine(np.linalg.inv(matrix)), inverse)),
-        quality,
-    )
 
 
 @dataclass(frozen=True)
@@ -144,6 +149,29 @@ class _DeformationOptions:
     network: str
     model: Path | None
     seed: int
+
+
+def _register(images: _Images, options: _DeformationOptions, quality: Quality) -> Registration:
+    """Register two standardized images on their device; fill in `quality`."""
+    with quality.timed("affine"):
+        matrix = align(
+            images.fixed,
+            images.moving,
+            fixed_mask=images.fixed_mask,
+            moving_mask=images.moving_mask,
+            moving_exclude=images.moving_exclude,
+        )
+    with quality.timed("prepare"):
+        moving, moving_mask = images.moving, images.moving_mask
+        before = assemble_pair(images.fixed, moving, np.eye(4), images.fixed_mask, moving_mask)
+        quality.similarity_initial = similarity(before)
+        pair = replace_moving(before, moving, matrix, moving_mask, images.moving_exclude)
+    forward, inverse = _deform(pair, options, quality)
+    return Registration(
+        Transform((forward.cpu(), Affine(matrix))),
+        Transform((Affine(np.linalg.inv(matrix)), inverse.cpu())),
+        quality,
+    )
 
 
 def _deform(

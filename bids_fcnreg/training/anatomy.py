@@ -1,10 +1,11 @@
 """Train the anatomy network on simulated images.
 
-    python -m bids_fcnreg.training.anatomy LABEL_MAPS OUTPUT [--steps N] [--weights FILE]
+    python -m bids_fcnreg.training.anatomy LABEL_MAPS OUTPUT [--steps N] [--minutes M]
+        [--weights FILE] [--device cuda --workers 14]
 
 LABEL_MAPS is a directory of label maps (`bids_fcnreg.training.simulation`). OUTPUT receives
 checkpoint.pt, from which the same command resumes, anatomy.safetensors (the moving average of the
-weights), anatomy.json (their model card) and learning_curve.tsv.
+weights, in half precision), anatomy.json (their model card) and learning_curve.tsv.
 """
 
 from __future__ import annotations
@@ -14,16 +15,22 @@ import copy
 import json
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import threadpoolctl
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from bids_fcnreg.atomic import replacing, write_bytes
+from bids_fcnreg.fcn.device import resolve_device
 from bids_fcnreg.fcn.nets.anatomy import AnatomyFCN, normalize_intensities, segmentation_loss
 from bids_fcnreg.fcn.nets.checkpoint import load, save
+from bids_fcnreg.fcn.parallel import parallel_map
 from bids_fcnreg.training.model_card import describe_hardware, describe_software
 from bids_fcnreg.training.simulation import LabelMap, simulate
 
@@ -42,17 +49,71 @@ REPORT_EVERY = 50
 
 @dataclass
 class Schedule:
-    """Learning rate: a warmup, then a cosine from `peak` to a hundredth of it at `steps`."""
+    """Learning rate: a warmup, then a cosine from `peak` to a hundredth of it at the end.
+
+    The end is after `steps` updates or `seconds` of this run, whichever comes first.
+    """
 
     steps: int
     peak: float
     start: int = 0
+    seconds: float = math.inf
 
-    def rate(self, step: int) -> float:
-        """Return the learning rate of a step."""
+    def progress(self, step: int, elapsed: float) -> float:
+        """Return how much of the training is over, 0 to 1 or more."""
+        return max(step / self.steps, elapsed / self.seconds)
+
+    def rate(self, step: int, elapsed: float = 0.0) -> float:
+        """Return the learning rate of a step, `elapsed` seconds after the start of this run."""
         warmup = min(1.0, (step - self.start + 1) / WARMUP)
-        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps)))
+        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, self.progress(step, elapsed))))
         return self.peak * warmup * (0.01 + 0.99 * cosine)
+
+
+class Example(NamedTuple):
+    """A simulated image, and the voxels of it at which the loss is computed.
+
+    Attributes
+    ----------
+    image : Tensor (1, 1, i, j, k)
+        Normalized intensities.
+    voxels, target : Tensor (n,), int64
+        Flat indices of a sample of the voxels, and the channel of each.
+    weight : Tensor (n,)
+        Number of voxels that each of the sample stands for.
+    """
+
+    image: Tensor
+    voxels: Tensor
+    target: Tensor
+    weight: Tensor
+
+    def to(self, device: torch.device) -> Example:
+        """Return the example on a device."""
+        return Example(*(part.to(device, non_blocking=True) for part in self))
+
+
+class Examples(Dataset[Example]):
+    """Simulated images by number: each is the same in every run with the same seed."""
+
+    def __init__(self, anatomies: Sequence[LabelMap], seed: int) -> None:
+        self.anatomies, self.seed = anatomies, seed
+
+    def __getitem__(self, number: int) -> Example:
+        rng = np.random.default_rng((self.seed, number))
+        anatomy = self.anatomies[int(rng.integers(len(self.anatomies)))]
+        image, channels = simulate(anatomy, rng)
+        labels = torch.from_numpy(channels).flatten().long()
+        voxels = torch.cat(
+            [
+                part.nonzero()[int(rng.integers(stride)) :: stride, 0]
+                for part, stride in ((labels > 0, STRIDE), (labels == 0, BACKGROUND_STRIDE))
+            ]
+        )
+        target = labels[voxels]
+        weight = torch.where(target > 0, float(STRIDE), float(BACKGROUND_STRIDE))
+        normalized = normalize_intensities(torch.from_numpy(image)[None, None])
+        return Example(normalized, voxels, target, weight)
 
 
 def train(
@@ -62,7 +123,10 @@ def train(
     weights: Path | None = None,
     rate: float = 1.5e-3,
     seed: int = 0,
+    seconds: float = math.inf,
     save_every: float = 600.0,
+    device: torch.device | None = None,
+    workers: int = 0,
 ) -> None:
     """Train until `steps`, resuming from OUTPUT/checkpoint.pt if it exists.
 
@@ -81,21 +145,28 @@ def train(
         Highest learning rate of Adam.
     seed : int
         Step n sees the same image in every run with the same seed.
+    seconds : float
+        End this run after this time, with the learning rate of the last step.
     save_every : float
         Seconds between two checkpoints.
+    device : torch.device, optional
+        Where the network is trained; by default the CPU.
+    workers : int
+        Processes that simulate images; with none, images are simulated between the steps.
     """
+    device = device or torch.device("cpu")
     output.mkdir(parents=True, exist_ok=True)
-    anatomies = [LabelMap.read(path) for path in sorted(maps.glob("*.nii*"))]
+    anatomies = parallel_map(LabelMap.read, sorted(maps.glob("*.nii*")))
     torch.manual_seed(seed)
     done = json.loads(weights.with_suffix(".json").read_text())["steps"] if weights else 0
     network = load(weights, ["anatomy"])[0].train() if weights else AnatomyFCN()
-    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # not in stubs
+    network.to(device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     average = copy.deepcopy(network)
     optimizer = torch.optim.Adam(network.parameters(), lr=rate)
-    schedule = Schedule(steps, rate, done)
+    schedule = Schedule(steps, rate, done, seconds)
     checkpoint = output / "checkpoint.pt"
     if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
         network.load_state_dict(state["network"])
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
@@ -111,7 +182,7 @@ def train(
         }
         with replacing(checkpoint) as temporary:
             torch.save(state, temporary)
-        save(average, output / "anatomy.safetensors")
+        save(copy.deepcopy(average).half(), output / "anatomy.safetensors")
         card = {
             "name": "anatomy",
             "network": "anatomy",
@@ -120,50 +191,53 @@ def train(
             "steps": step,
             "recipe": {"steps": steps, "learning_rate": rate, "seed": seed},
             "software": describe_software(),
-            "hardware": describe_hardware(torch.device("cpu")),
+            "hardware": describe_hardware(device),
         }
         write_bytes(output / "anatomy.json", f"{json.dumps(card, indent=2)}\n".encode())
 
+    examples = DataLoader(
+        Examples(anatomies, seed),
+        batch_size=None,
+        sampler=range(done, steps),
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=_use_one_core,
+    )
+    torch.backends.cudnn.benchmark = True
     saved = began = time.monotonic()
-    losses: list[float] = []
-    for step in range(done, steps):
-        rng = np.random.default_rng((seed, step))
-        anatomy = anatomies[rng.integers(len(anatomies))]
-        loss = _loss(network, *simulate(anatomy, rng), rng)
-        optimizer.param_groups[0]["lr"] = schedule.rate(step)
+    losses: list[Tensor] = []
+    for step, example in enumerate(examples, start=done):
+        elapsed = time.monotonic() - began
+        if elapsed > seconds:
+            break
+        example = example.to(device)
+        loss = segmentation_loss(
+            network(example.image, example.voxels), example.target, example.weight
+        )
+        optimizer.param_groups[0]["lr"] = schedule.rate(step, elapsed)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         _update_average(average, network, step - schedule.start)
-        losses.append(loss.item())
+        losses.append(loss.detach())
         if (step + 1) % REPORT_EVERY == 0:
-            line = f"{step + 1}\t{np.mean(losses):.4f}\t{time.monotonic() - began:.0f}"
+            mean = float(torch.stack(losses).mean())
+            line = f"{step + 1}\t{mean:.4f}\t{elapsed:.0f}"
             with (output / "learning_curve.tsv").open("a") as stream:
                 stream.write(line + "\n")
             print(line, flush=True)
             losses.clear()
+        done = step + 1
         if time.monotonic() - saved > save_every:
-            save_all(step + 1)
+            save_all(done)
             saved = time.monotonic()
-    save_all(steps)
+    save_all(done)
 
 
-def _loss(
-    network: AnatomyFCN, image: np.ndarray, channels: np.ndarray, rng: np.random.Generator
-) -> Tensor:
-    """Compute the loss on a sample of the voxels of structures and background."""
-    target = torch.from_numpy(channels).flatten().long()
-    voxels = torch.cat(
-        [
-            part.nonzero()[int(rng.integers(stride)) :: stride, 0]
-            for part, stride in ((target > 0, STRIDE), (target == 0, BACKGROUND_STRIDE))
-        ]
-    )
-    target = target[voxels]
-    weight = torch.where(target > 0, float(STRIDE), float(BACKGROUND_STRIDE))
-    logits = network(normalize_intensities(torch.from_numpy(image)[None, None]), voxels)
-    return segmentation_loss(logits, target, weight)
+def _use_one_core(worker: int) -> None:
+    """Limit the matrix products of NumPy in a worker, which else take all cores, to one."""
+    threadpoolctl.threadpool_limits(1)
 
 
 @torch.no_grad()
@@ -180,12 +254,26 @@ def main() -> None:
     parser.add_argument("maps", type=Path, help="directory of label maps")
     parser.add_argument("output", type=Path, help="directory of checkpoint and weights")
     parser.add_argument("--steps", type=int, default=20_000, help="updates (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="end after this time")
     parser.add_argument("--weights", type=Path, help="continue these weights")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="auto, cpu, cuda (default: %(default)s)")
+    parser.add_argument(
+        "--workers", type=int, default=0, help="processes that simulate images (default: 0)"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    train(options.maps, options.output, options.steps, options.weights, seed=options.seed)
+    train(
+        options.maps,
+        options.output,
+        options.steps,
+        options.weights,
+        seed=options.seed,
+        seconds=60 * options.minutes,
+        device=resolve_device(options.device),
+        workers=options.workers,
+    )
 
 
 if __name__ == "__main__":

@@ -92,12 +92,18 @@ class LabelMap:
     def read(cls, path: Path) -> LabelMap:
         """Read a label map of 1 mm voxels and bring it to RAS+ orientation."""
         image = nib.as_closest_canonical(open_image(path))
-        labels, indices = np.unique(
-            np.asarray(image.dataobj).astype(np.int64), return_inverse=True
+        values = np.asarray(image.dataobj).astype(np.int32)
+        labels = np.flatnonzero(np.bincount(values.ravel()))
+        position = np.zeros(labels.max() + 1, dtype=np.uint8)
+        position[labels] = np.arange(len(labels))
+        indices = position[values]
+        brain = ((labels > 0) & (labels < FIRST_EXTRACEREBRAL))[indices]
+        centre = np.array(
+            [
+                np.average(np.arange(size), weights=brain.sum(axis=tuple({0, 1, 2} - {axis})))
+                for axis, size in enumerate(brain.shape)
+            ]
         )
-        indices = indices.reshape(image.shape).astype(np.uint8)
-        brain = (labels[indices] > 0) & (labels[indices] < FIRST_EXTRACEREBRAL)
-        centre = np.array(ndimage.center_of_mass(brain))
         return cls(np.ascontiguousarray(indices), labels, centre)
 
     def channels(self, flipped: bool) -> np.ndarray:

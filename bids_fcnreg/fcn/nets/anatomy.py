@@ -38,7 +38,7 @@ class AnatomyFCN(nn.Module):
         Number of features at the resolution of the image, a half, a quarter, … of it.
     """
 
-    def __init__(self, widths: Sequence[int] = (16, 32, 64, 128, 160)) -> None:
+    def __init__(self, widths: Sequence[int] = (32, 64, 96, 160, 192)) -> None:
         super().__init__()
         self.widths = tuple(widths)
         pairs = list(zip(self.widths[:-1], self.widths[1:], strict=True))
@@ -83,7 +83,7 @@ class AnatomyFCN(nn.Module):
         with torch.autocast(image.device.type, precision, enabled=precision != torch.float32):
             fine, coarse = self._features(image.contiguous(memory_format=torch.channels_last_3d))
         if voxels is not None:
-            fine, coarse = fine[voxels], coarse[voxels]
+            fine, coarse = (part.index_select(0, voxels) for part in (fine, coarse))
         return self.head(torch.cat([fine, coarse], dim=1).float())
 
     def _features(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -182,4 +182,5 @@ def segmentation_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     present = weight.new_zeros(channels).index_add(0, target, weight)
     dice = 2 * overlap / (weight @ log_posterior.exp() + present + 1)
     cross_entropy = -(weight * chosen).sum() / weight.sum()
-    return 1 - dice[present > 0].mean() + 0.3 * cross_entropy
+    there = (present > 0).float()
+    return 1 - (dice * there).sum() / there.sum() + 0.3 * cross_entropy

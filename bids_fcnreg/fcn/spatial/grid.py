@@ -213,6 +213,10 @@ class Image:
                 f"Data of shape {tuple(self.data.shape)} do not fit a grid of {self.grid.shape}."
             )
 
+    def to(self, device: torch.device) -> Image:
+        """Return the image on a device."""
+        return Image(self.data.to(device), self.grid)
+
 
 def apply_affine(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Map points (..., 3) by a homogeneous (4, 4) matrix."""
