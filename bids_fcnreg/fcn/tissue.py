@@ -13,16 +13,16 @@ Ashburner & Friston, Unified segmentation, NeuroImage 26(3):839-851, 2005.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bids_fcnreg.fcn.cpu import kernels
 from bids_fcnreg.fcn.reproducible import one_thread
-from bids_fcnreg.fcn.segment import Anatomy
-from bids_fcnreg.fcn.spatial.grid import Grid, Image, apply_affine
+from bids_fcnreg.fcn.segment import Anatomy, segment
+from bids_fcnreg.fcn.spatial.grid import Grid, Image, voxel_to_voxel
 from bids_fcnreg.fcn.spatial.transform import Transform
 from bids_fcnreg.fcn.structures import STRUCTURES
 
@@ -58,9 +58,6 @@ TRUST = 0.7
 #: Voxels that are less probably in the brain are background.
 LEAST_BRAIN = 0.02
 
-#: Prior probabilities that are smaller everywhere in some planes are neglected there.
-LEAST_PRIOR = 1e-3
-
 #: Intensities farther from the mean of every structure, in standard deviations, are more probably
 #: those of the background.
 OUTLIER = 3.0
@@ -71,8 +68,9 @@ SAMPLE, ITERATIONS = 100_000, 10
 #: Smallest standard deviation of a Gaussian, as a fraction of the range of intensities.
 LEAST_SPREAD = 0.02
 
-#: Planes that are classified at a time.
-PLANES = 8
+
+#: Margin in mm around a brain mask in which the brain is sought.
+MARGIN_MM = 20.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,40 +106,70 @@ def classify(scan: Image, anatomy: Anatomy) -> Classification:
     -------
     Classification
     """
-    with one_thread():
-        return _classify(scan, anatomy)
-
-
-def _classify(scan: Image, anatomy: Anatomy) -> Classification:
-    prior = Image(anatomy.posteriors.pow(TRUST), anatomy.grid)
     lower, upper = _brain_box(scan.grid, anatomy)
     box = tuple(slice(*ends) for ends in zip(lower, upper, strict=True))
-    values = scan.data[0, 0][box]
-    grid = scan.grid.crop(lower, upper)
-    means, variances = _fit_gaussians(values, prior, grid)
-    summary, classes = _summary_weights(), _intensity_classes().clamp(min=0)
+    values, grid = scan.data[0, 0][box].contiguous(), scan.grid.crop(lower, upper)
+    prior = Image(anatomy.posteriors.pow(TRUST), anatomy.grid)
+    with one_thread():
+        means, variances = _fit_gaussians(values, prior, grid)
+    channels_last = prior.data[0].permute(1, 2, 3, 0).contiguous()
+    share = 1 - channels_last[..., 0] / channels_last.sum(dim=-1).clamp(min=1e-30)
+    summary = _summary_weights()
+    found, summed = kernels.classify(
+        values.numpy(),
+        channels_last.numpy(),
+        (share > LEAST_BRAIN).numpy(),
+        voxel_to_voxel(grid, prior.grid)[:3],
+        torch.stack([means, 1 / variances, -0.5 * variances.log()]).numpy(),
+        _intensity_classes().numpy(),
+        np.float32(OUTLIER),
+        np.float32(LEAST_BRAIN),
+        summary.numpy(),
+        sums=len(summary),
+    )
     channel_labels = torch.tensor([float(label) for label in STRUCTURES])
     labels = torch.zeros_like(scan.data)
+    labels[0, 0][box] = channel_labels[torch.from_numpy(found).long()]
     sums = scan.data.new_zeros((1, len(summary), *scan.grid.shape))
-    for planes, slab in _slabs(grid):
-        there = _present(prior, slab)
-        if len(there) == 1:  # the background
-            continue
-        chances = _on_grid(Image(prior.data[:, there], prior.grid), slab)
-        chances /= chances.sum(dim=0).clamp(min=1e-6)
-        brain = chances[1:].sum(dim=0) > LEAST_BRAIN
-        gaussians = classes[there]
-        probabilities = _posteriors(
-            values[planes][brain], chances[:, brain], means[gaussians], variances[gaussians]
-        )
-        most_probable = probabilities.max(dim=0).indices  # several times faster than argmax
-        labels[0, 0][box][planes][brain] = channel_labels[there][most_probable]
-        sums[0][(slice(None), *box)][:, planes][:, brain] = summary[:, there] @ probabilities
+    sums[0][(slice(None), *box)] = torch.from_numpy(summed)
     return Classification(
         Image(labels, scan.grid),
         Image(sums[:, : len(TISSUES)].contiguous(), scan.grid),
         Image(sums[:, len(TISSUES) :].contiguous(), scan.grid),
     )
+
+
+def classify_brain(scan: Image, mask: Image) -> Classification:
+    """Segment and classify the voxels around a brain mask; farther ones are background.
+
+    Parameters
+    ----------
+    scan : Image (1, 1, i, j, k)
+        Of any contrast, without a strong bias field.
+    mask : Image (1, 1, i, j, k)
+        Its brain, above 0.5, on the same grid; it may be rough.
+
+    Returns
+    -------
+    Classification
+        On the grid of the scan.
+    """
+    occupied = (mask.data[0, 0] > 0.5).nonzero()
+    if not len(occupied):
+        return classify(scan, segment(scan))
+    margin = np.ceil(MARGIN_MM / scan.grid.spacing).astype(int)
+    lower = np.maximum(occupied.amin(dim=0).numpy() - margin, 0)
+    upper = np.minimum(occupied.amax(dim=0).numpy() + 1 + margin, scan.grid.shape)
+    i, j, k = (slice(*ends) for ends in zip(lower.tolist(), upper.tolist(), strict=True))
+    part = Image(scan.data[..., i, j, k].contiguous(), scan.grid.crop(lower, upper))
+    found = classify(part, segment(part))
+
+    def enlarged(image: Image) -> Image:
+        data = image.data.new_zeros((1, image.data.shape[1], *scan.grid.shape))
+        data[..., i, j, k] = image.data
+        return Image(data, scan.grid)
+
+    return Classification(*map(enlarged, (found.labels, found.tissues, found.t1w_like)))
 
 
 def _brain_box(grid: Grid, anatomy: Anatomy) -> tuple[list[int], list[int]]:
@@ -151,27 +179,6 @@ def _brain_box(grid: Grid, anatomy: Anatomy) -> tuple[list[int], list[int]]:
     if not len(occupied):
         return [0, 0, 0], [1, 1, 1]
     return occupied.amin(dim=0).tolist(), (occupied.amax(dim=0) + 1).tolist()
-
-
-def _slabs(grid: Grid) -> Iterator[tuple[slice, Grid]]:
-    """Yield planes along i, and their grid."""
-    i, j, k = grid.shape
-    for first in range(0, i, PLANES):
-        stop = min(first + PLANES, i)
-        yield slice(first, stop), grid.crop((first, 0, 0), (stop, j, k))
-
-
-def _present(prior: Image, grid: Grid) -> Tensor:
-    """Return the channels of the background and of structures that occur on a grid."""
-    corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(grid.shape) - 1)
-    voxels = apply_affine(np.linalg.inv(prior.grid.affine) @ grid.affine, corners)
-    lower = np.floor(voxels.min(axis=0)).clip(min=0).astype(int)
-    upper = np.maximum(np.ceil(voxels.max(axis=0)).astype(int), lower) + 1
-    i, j, k = (slice(*ends) for ends in zip(lower, upper, strict=True))
-    largest = prior.data[0, :, i, j, k].flatten(1)
-    found = largest.amax(dim=1) > LEAST_PRIOR if largest.numel() else largest.new_zeros(1).bool()
-    found[0] = True
-    return found.nonzero()[:, 0]
 
 
 def _on_grid(prior: Image, grid: Grid) -> Tensor:
@@ -227,26 +234,6 @@ def _likelihood(values: Tensor, means: Tensor, variances: Tensor) -> Tensor:
     means, variances = means[:, None], variances[:, None]
     logarithm = (values - means).square_().div_(variances).add_(variances.log()).mul_(-0.5)
     return logarithm.sub_(logarithm.amax(dim=0)).exp_()
-
-
-def _posteriors(values: Tensor, prior: Tensor, means: Tensor, variances: Tensor) -> Tensor:
-    """Return posterior probabilities (structures, n); the background's is its prior or more.
-
-    Parameters
-    ----------
-    values : Tensor (n,)
-        Intensities.
-    prior : Tensor (structures, n)
-        Prior probabilities.
-    means, variances : Tensor (structures,)
-        Of each structure's Gaussian, see `_fit_gaussians`.
-    """
-    distances = (values - means[1:, None]).square_().div_(variances[1:, None])
-    typical = ((OUTLIER**2 - distances.amin(dim=0)) / 2).clamp(max=0).exp()
-    joint = torch.cat([prior[:1], prior[1:] * _likelihood(values, means[1:], variances[1:])])
-    brain = (1 - prior[0]) * typical
-    joint[1:] *= brain / joint[1:].sum(dim=0).clamp(min=1e-30)
-    return joint / (prior[0] + brain).clamp(min=1e-30)
 
 
 def _unsided() -> list[str]:

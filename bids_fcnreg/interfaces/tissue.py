@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import File, SimpleInterface, TraitedSpec
+from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, traits
 
 from bids_fcnreg.bids.derivatives import write_tsv
 from bids_fcnreg.interfaces.threads import ThreadsInputSpec, set_threads
@@ -20,6 +20,7 @@ LEAST_PROBABILITY = 0.05
 class _SegmentTissueInputSpec(ThreadsInputSpec):
     in_file = File(exists=True, mandatory=True, desc="scan of any contrast, without bias field")
     mask = File(exists=True, mandatory=True, desc="brain mask on the grid of in_file")
+    make_t1w_like = traits.Bool(True, usedefault=True, desc="write t1w_like")
 
 
 class _SegmentTissueOutputSpec(TraitedSpec):
@@ -41,9 +42,8 @@ class SegmentTissue(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         import torch
 
-        from bids_fcnreg.fcn.segment import segment
         from bids_fcnreg.fcn.spatial.grid import Image
-        from bids_fcnreg.fcn.tissue import TISSUES, classify
+        from bids_fcnreg.fcn.tissue import TISSUES, classify_brain
         from bids_fcnreg.io import image
         from bids_fcnreg.io.orientation import codes_of
         from bids_fcnreg.io.spatial_image import open_image
@@ -51,18 +51,18 @@ class SegmentTissue(SimpleInterface):
 
         set_threads(self.inputs.num_threads)
         scan = image.read(self.inputs.in_file)
-        inside = image.read(self.inputs.mask).data > 0.5
-        found = classify(scan, segment(scan))
+        mask = image.read(self.inputs.mask)
+        found, inside = classify_brain(scan, mask), mask.data > 0.5
         tissues = found.tissues.data * inside
         certain = tissues.sum(dim=1, keepdim=True) > LEAST_PROBABILITY
         dseg = torch.where(certain, tissues.argmax(dim=1, keepdim=True) + 1, 0)
         outputs: dict[str, tuple[torch.Tensor, str, float | None]] = {
             "dseg": (dseg, "uint8", None),
             "structures": (found.labels.data * inside, "uint8", None),
-            "t1w_like": (
-                ANCHOR_INTENSITY * found.t1w_like.data * inside, "float32", INTENSITY_STEP
-            ),
-        }  # fmt: skip
+        }
+        if self.inputs.make_t1w_like:
+            brain = ANCHOR_INTENSITY * found.t1w_like.data * inside
+            outputs["t1w_like"] = brain, "float32", INTENSITY_STEP
         for name, one in zip(TISSUES, tissues.split(1, dim=1), strict=True):
             outputs[name.lower()] = one, "float32", PROBABILITY_STEP
         codes, directory = codes_of(open_image(self.inputs.in_file)), Path(runtime.cwd)

@@ -55,7 +55,10 @@ def init_segment_wf(*, config: Config, scan: Scan, name: str = "segment_wf") -> 
     inputnode = field_node("inputnode", "preproc", "mask", "stored")
     outputnode = field_node("outputnode", "t1w_like", "dseg", "dseg_lookup")
     segment = sized_node(
-        SegmentTissue(num_threads=config.omp_nthreads),
+        SegmentTissue(
+            num_threads=config.omp_nthreads,
+            make_t1w_like=not scan.is_t1w or bool(scan.others),
+        ),
         "segment",
         SEGMENT,
         voxels_of(scan.images[0]),

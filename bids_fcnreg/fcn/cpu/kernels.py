@@ -92,6 +92,7 @@ def _has_numba() -> bool:
 @lru_cache(maxsize=1)
 def _kernels() -> dict[str, Callable[..., Any]]:
     """Import the kernels; numba takes half a second, so only where something is computed."""
+    from bids_fcnreg.fcn.cpu.classify import classify
     from bids_fcnreg.fcn.cpu.filter import blend, gaussian
     from bids_fcnreg.fcn.cpu.forces import local_ncc_forces
     from bids_fcnreg.fcn.cpu.jacobian import jacobian_determinant
@@ -100,6 +101,7 @@ def _kernels() -> dict[str, Callable[..., Any]]:
 
     kernels = (
         blend,
+        classify,
         compose,
         gaussian,
         invert,
@@ -160,6 +162,14 @@ def _gaussian_weights(size: int, sigma: float) -> tuple[np.ndarray, np.ndarray]:
     both_sides = np.concatenate([weights[:0:-1], weights])
     sums = np.convolve(np.ones(size), both_sides)[radius : radius + size]
     return weights.astype(np.float32), (1 / sums).astype(np.float32)
+
+
+def classify(values: np.ndarray, *arguments: Any, sums: int) -> tuple[np.ndarray, np.ndarray]:
+    """Classify intensities (i, j, k); the other arguments and the results are the kernel's."""
+    structures = np.empty(values.shape, np.float32)
+    weighted = np.empty((sums, *values.shape), np.float32)
+    _in_slabs("classify", len(values), values, *arguments, structures, weighted)
+    return structures, weighted
 
 
 def sample(image: Tensor, coordinates: Tensor, padding: str) -> Tensor:
