@@ -21,7 +21,9 @@ ALIGNED_SUFFIXES = (*T1W_CONTRASTS, *OTHER_CONTRASTS, "T2starw")
 OTHER_IMAGES = ("align", "ignore")
 SKULL_STRIP_METHODS = ("auto", "deepbet", "anatomy", "synthstrip")
 PROCESSING_LEVELS = ("full", "minimal")
-INTERPOLATIONS = ("linear", "nearest", "label")
+#: Interpolations that keep the values of an image, for labels; and all.
+LABEL_INTERPOLATIONS = ("nearest", "label")
+INTERPOLATIONS = ("linear", *LABEL_INTERPOLATIONS, "cubic", "lanczos")
 #: Formats of transform files.
 TRANSFORM_FORMATS = ("itk", "ants", "fsl", "freesurfer", "afni", "x5")
 CONTRASTS = ("auto", "T1w", "other")

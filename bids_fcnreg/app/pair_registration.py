@@ -1,20 +1,28 @@
-"""The command `fcnreg register`: register a pair of images and print the quality."""
+"""The command `fcnreg register`: register pairs of images and print the quality."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bids_fcnreg import api
+from bids_fcnreg.app.moving_images import MovingImage
 from bids_fcnreg.atomic import replacing_files
+from bids_fcnreg.bids.template_names import is_template
+from bids_fcnreg.bids.templates import resolve_template
 from bids_fcnreg.config import DEFAULT_TEMPLATE
+from bids_fcnreg.errors import FcnregError, describe_os_error
 from bids_fcnreg.fcn.foreground import foreground
+from bids_fcnreg.fcn.modes import LINEAR
 from bids_fcnreg.io import image, nifti
 from bids_fcnreg.io.resampling import check_labels
 from bids_fcnreg.preprocessing.contrast import describe_replaced
@@ -22,51 +30,117 @@ from bids_fcnreg.qc.metrics import REGISTRATION_METRICS
 from bids_fcnreg.qc.verdict import EXPLANATION, MEASURED_ON, UNUSABLE, reference_bounds
 
 
-def register_pair(options: argparse.Namespace, device: str, seed: int) -> int:
-    """Register a pair of images with the options of the command line.
+def register_pairs(
+    options: argparse.Namespace, images: Sequence[MovingImage], device: str, seed: int
+) -> int:
+    """Register one or several images to a fixed one with the options of the command line.
+
+    If one of several fails, the others are still registered.
 
     Returns
     -------
     int
-        0, or 1 if --fail-on-qc is set and the verdict is failed or unknown.
+        0; 1 if one of several images failed or, with --fail-on-qc, a verdict is failed or unknown.
+
+    Raises
+    ------
+    InputError
+        If the only image fails, or the fixed image cannot be read.
+    OSError
+        If the only image fails because of the file system.
     """
-    name = str(options.fixed) if str(options.fixed) == DEFAULT_TEMPLATE else None
-    options.fixed = api.image_path(options.fixed)
-    if options.labels is not None:
+    fixed = _Fixed.resolve(options)
+    failed = unusable = 0
+    for number, moving in enumerate(images, start=1):
+        if len(images) == 1:
+            return _register_pair(options, fixed, moving, device, seed)
+        print(f"{moving.image} ({number} of {len(images)})", flush=True)
+        try:
+            unusable += _register_pair(options, fixed, moving, device, seed)
+        except (FcnregError, OSError) as error:
+            failed += 1
+            reason = f"{describe_os_error(error)}." if isinstance(error, OSError) else error
+            print(f"fcnreg: error: {moving.image} was not registered: {reason}", file=sys.stderr)
+    if failed:
+        print(f"fcnreg: {failed} of {len(images)} images were not registered.", file=sys.stderr)
+    return int(failed + unusable > 0)
+
+
+@dataclass(frozen=True)
+class _Fixed:
+    """The fixed image.
+
+    Attributes
+    ----------
+    image : Path
+    mask, exclude : Path or None
+        Brain mask, which of a template is its own, and lesion mask.
+    builtin : bool
+        Whether it is the built-in template.
+    """
+
+    image: Path
+    mask: Path | None
+    exclude: Path | None
+    builtin: bool
+
+    @classmethod
+    def resolve(cls, options: argparse.Namespace) -> _Fixed:
+        """Return the fixed image of the command line; check that it can be read."""
+        image, mask, builtin = options.fixed, options.fixed_mask, False
+        if is_template(image):
+            template = resolve_template(str(image))
+            image, mask, builtin = template.t1w, mask or template.mask, template.builtin
+        nifti.load(image)
+        return cls(image, mask, options.fixed_exclude, builtin)
+
+
+def _register_pair(
+    options: argparse.Namespace, fixed: _Fixed, moving: MovingImage, device: str, seed: int
+) -> int:
+    """Register one image; return 1 with --fail-on-qc if the verdict is failed or unknown."""
+    if moving.labels is not None:
         # Check labels before the registration, not after it.
-        check_labels(nifti.load(options.labels, "float64").get_fdata(), str(options.labels))
-        if doubt := nifti.orientation_warning(options.labels):
+        check_labels(nifti.load(moving.labels, "float64").get_fdata(), str(moving.labels))
+        if doubt := nifti.orientation_warning(moving.labels):
             warnings.warn(doubt, stacklevel=1)
     result = api.register(
-        options.fixed,
-        options.moving,
+        fixed.image,
+        moving.image,
+        transform=options.transform,
+        initial=moving.initial,
         mode=options.mode,
         network=options.network,
         model=options.model,
-        fixed_mask=options.fixed_mask,
-        moving_mask=options.moving_mask,
+        fixed_mask=fixed.mask,
+        moving_mask=moving.mask,
+        fixed_exclude=fixed.exclude,
+        moving_exclude=moving.exclude,
         fixed_contrast=options.fixed_contrast,
         moving_contrast=options.moving_contrast,
         device=device,
         seed=seed,
     )
-    directory, prefix = os.path.split(options.output)
+    # Bounds of the verdict fit the built-in template, and deformations.
+    ranges = fixed.builtin and options.transform not in LINEAR
+    directory, prefix = os.path.split(moving.prefix)
     with replacing_files(directory or ".") as new:
         written = result.save(new / prefix if prefix else f"{new}/")
-        warped, xfm, _ = written
-        if options.labels is not None:
-            resampled = api.apply(options.labels, options.fixed, [xfm], interpolation="label")
+        warped, xfm = written[:2]
+        if moving.labels is not None:
+            resampled = api.apply(moving.labels, fixed.image, [xfm], interpolation="label")
             written.append(nifti.write(new / f"{prefix}labels.nii.gz", resampled))
         if options.report:
-            page = new / f"{prefix}report.html"
-            written.append(_report(options, page, warped, xfm, result, name))
-    _print_quality(result.quality, ranges=name is not None)
-    print("written:", ", ".join(str(Path(directory) / path.name) for path in written))
+            page, name = new / f"{prefix}report.html", DEFAULT_TEMPLATE if ranges else None
+            pair = fixed.image, moving.image
+            written.append(_report(pair, page, warped, xfm, result, name))
+    _print_quality(result.quality, ranges)
+    print("written:", ", ".join(str(Path(directory) / path.name) for path in written), flush=True)
     return int(options.fail_on_qc and result.quality["verdict"] in UNUSABLE)
 
 
 def _report(
-    options: argparse.Namespace,
+    pair: tuple[Path, Path],
     page: Path,
     warped: Path,
     transform: Path,
@@ -75,18 +149,19 @@ def _report(
 ) -> Path:
     from bids_fcnreg.app.pair_report import make_pair_report  # takes seconds to import
 
+    fixed, moving = pair
     with tempfile.TemporaryDirectory() as directory:
-        mask, contours = Path(directory) / "mask.nii.gz", options.fixed
+        mask, contours = Path(directory) / "mask.nii.gz", fixed
         if result.fixed_mask is None:
-            fixed = nifti.load(options.fixed)
-            inside = nifti.like(fixed, foreground(np.asanyarray(fixed.dataobj)), "uint8")
+            loaded = nifti.load(fixed)
+            inside = nifti.like(loaded, foreground(np.asanyarray(loaded.dataobj)), "uint8")
             nifti.write(mask, inside)
         else:
             image.write(mask, result.fixed_mask, "uint8")
         if "fixed" in result.t1w_like:
             contours = image.write(Path(directory) / "like.nii.gz", result.t1w_like["fixed"])
         return make_pair_report(
-            page, options.fixed, options.moving, mask, warped, transform, result.quality, name,
+            page, fixed, moving, mask, warped, transform, result.quality, name,
             contours_of=contours,
         )  # fmt: skip
 

@@ -14,6 +14,9 @@ _INTERPOLATIONS = {
     "nearestneighbor": "nearest",
     "genericlabel": "label",
     "genericlabel[linear]": "label",
+    "bspline": "cubic",
+    "bspline[3]": "cubic",
+    "lanczoswindowedsinc": "lanczos",
 }
 
 #: Types of input images in antsApplyTransforms, by number.
@@ -108,7 +111,7 @@ def interpolation(value: str) -> str:
         return known
     instead = "Choose label (GenericLabel) or nearest (NearestNeighbor)"
     if not re.match("genericlabel|multilabel", name):
-        instead = "Choose linear, or nearest or label for label images"
+        instead = "Choose linear, cubic or lanczos, or nearest or label for label images"
     raise argparse.ArgumentTypeError(f"{value} interpolation is not supported. {instead}")
 
 

@@ -54,8 +54,16 @@ def add_apply(commands: Any) -> None:
         "--reference-image",
         type=Path,
         metavar="REFERENCE",
-        help="image or series that defines the output grid (its values are ignored), or "
-        f"{DEFAULT_TEMPLATE}; not needed for points",
+        help="image or series that defines the output grid (its values are ignored), or the name "
+        f"of a template, such as {DEFAULT_TEMPLATE} (default: IMAGE); not needed for points",
+    )
+    command.add_argument(
+        "--spacing",
+        type=_number,
+        nargs="+",
+        metavar="MM",
+        help="voxel size of the output, one number or three, in the field of view of the "
+        "reference (default: that of the reference)",
     )
     _add_transforms(command, "transforms; the last listed is applied to the image first")
     command.add_argument(
@@ -72,8 +80,10 @@ def add_apply(commands: Any) -> None:
         type=ants_syntax.interpolation,
         metavar=f"{{{','.join(INTERPOLATIONS)}}}",
         default="linear",
-        help="use nearest or label for label images; also accepts ANTs' names Linear, "
-        "NearestNeighbor and GenericLabel (default: %(default)s)",
+        help="use nearest or label for label images; cubic (B-spline) and lanczos (windowed "
+        "sinc) keep more detail than linear, and may overshoot at edges; also accepts ANTs' names "
+        "Linear, NearestNeighbor, GenericLabel, BSpline and LanczosWindowedSinc (default: "
+        "%(default)s)",
     )
     command.add_argument(
         "-f",
@@ -102,7 +112,7 @@ def add_jacobian(commands: Any) -> None:
         type=Path,
         metavar="REFERENCE",
         required=True,
-        help=f"image that defines the grid, or {DEFAULT_TEMPLATE}",
+        help=f"image that defines the grid, or the name of a template, such as {DEFAULT_TEMPLATE}",
     )
     _add_transforms(command, "transforms, listed as for `fcnreg apply`")
     command.add_argument(
@@ -138,11 +148,6 @@ def _apply(options: argparse.Namespace) -> None:
     if is_table(options.input):
         _apply_to_points(options, transforms)
         return
-    if options.reference is None:
-        raise InputError(
-            "The output grid is missing. Provide an image with --reference, or a table of points "
-            "(.csv, .tsv or .txt) as input."
-        )
     check_image_output(options.output, options.input, options.reference, *transforms)
 
     from bids_fcnreg import api
@@ -157,6 +162,7 @@ def _apply(options: argparse.Namespace) -> None:
         options.transforms,
         interpolation=options.interpolation,
         default_value=options.default_value,
+        spacing=options.spacing,
     )
     print(f"written: {nifti.write(options.output, resampled)}")
 

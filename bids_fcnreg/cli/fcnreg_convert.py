@@ -65,7 +65,8 @@ def add_convert(commands: Any) -> None:
         "--reference-image",
         type=Path,
         metavar="REFERENCE",
-        help=f"fixed image, onto which the transform resamples, or {DEFAULT_TEMPLATE}",
+        help=f"fixed image, onto which the transform resamples, or a template, such as "
+        f"{DEFAULT_TEMPLATE}",
     )
     command.add_argument(
         "-m", "--moving", type=Path, metavar="MOVING", help="image that the transform resamples"

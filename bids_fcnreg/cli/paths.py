@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bids_fcnreg.atomic import make_directory
-from bids_fcnreg.config import DEFAULT_TEMPLATE
+from bids_fcnreg.bids.template_names import is_template
 from bids_fcnreg.errors import InputError
 
 #: Extensions of tables of points.
@@ -13,7 +13,7 @@ TABLES = (".csv", ".tsv", ".txt")
 
 
 def check_inputs(*paths: Path | None) -> None:
-    """Refuse files that do not exist; None and the built-in template pass.
+    """Refuse files that do not exist; None and names of templates pass.
 
     Raises
     ------
@@ -21,12 +21,8 @@ def check_inputs(*paths: Path | None) -> None:
         If a file does not exist.
     """
     for path in paths:
-        if path is None or path.exists() or str(path) == DEFAULT_TEMPLATE:
-            continue
-        advice = "Check the path."
-        if "." not in path.name:
-            advice += f" The only template that can be given by name is {DEFAULT_TEMPLATE}."
-        raise InputError(f"{path} does not exist. {advice}")
+        if path is not None and not path.exists() and not is_template(path):
+            raise InputError(f"{path} does not exist. Check the path.")
 
 
 def check_image_output(path: Path, *inputs: Path | None) -> None:

@@ -61,5 +61,9 @@ _MODES = (
     ),
 )
 
+#: Kinds of transforms; a registration finds its linear part first.
+LINEAR = ("rigid", "similarity", "affine")
+TRANSFORMS = (*LINEAR, "deformable")
+
 #: All modes by name; the first is the default.
 MODES = {mode.name: mode for mode in _MODES}

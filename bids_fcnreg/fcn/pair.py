@@ -32,7 +32,7 @@ class Pair:
         Intensities scaled to about 0 to 1, `moving` after the linear stage.
     weight : Tensor (1, 1, i, j, k)
         How much each voxel of the fixed image counts, 0 to 1.
-    exclude : Tensor (1, 1, i, j, k) or None
+    moving_exclude : Tensor (1, 1, i, j, k) or None
         1 at voxels of the moving image that must not drive the deformation, for instance a lesion.
     grid : Grid
         Their common grid, in the fixed space.
@@ -40,21 +40,27 @@ class Pair:
         Brain fraction of each voxel, 0 to 1.
     voxels_mm : pair of float
         Cube root of the voxel volume of the original fixed and moving image; 0 if unknown.
+    fixed_exclude : Tensor (1, 1, i, j, k) or None
+        Such voxels of the fixed image.
     """
 
     fixed: Tensor
     moving: Tensor
     weight: Tensor
-    exclude: Tensor | None
+    moving_exclude: Tensor | None
     grid: Grid
     fixed_mask: Tensor | None = None
     moving_mask: Tensor | None = None
     voxels_mm: tuple[float, float] = (0.0, 0.0)
+    fixed_exclude: Tensor | None = None
 
     @property
     def effective_weight(self) -> Tensor:
         """Weight (1, 1, i, j, k), zero at excluded voxels."""
-        return self.weight if self.exclude is None else self.weight * (1 - self.exclude)
+        weight = self.weight
+        for exclude in (self.fixed_exclude, self.moving_exclude):
+            weight = weight if exclude is None else weight * (1 - exclude)
+        return weight
 
     def coarser(self, spacing: float) -> Pair:
         """Return the pair downsampled to voxels of `spacing` mm, with anti-alias smoothing."""
@@ -89,6 +95,7 @@ def make_pair(
     fixed_mask: Image | None = None,
     moving_mask: Image | None = None,
     moving_exclude: Image | None = None,
+    fixed_exclude: Image | None = None,
 ) -> Pair:
     """Bring two images and their masks onto one grid around the fixed brain.
 
@@ -100,8 +107,8 @@ def make_pair(
         Fixed to moving points, RAS+ mm.
     fixed_mask, moving_mask : Image, optional
         Brain masks, by default estimated. Images are set to zero outside.
-    moving_exclude : Image, optional
-        Voxels of the moving image to exclude from the similarity.
+    moving_exclude, fixed_exclude : Image, optional
+        Voxels of the moving and of the fixed image to exclude from the similarity.
 
     Returns
     -------
@@ -109,7 +116,9 @@ def make_pair(
     """
     fixed, fixed_mask = standardize(fixed, fixed_mask, "fixed")
     moving, moving_mask = standardize(moving, moving_mask, "moving")
-    return assemble_pair(fixed, moving, affine, fixed_mask, moving_mask, moving_exclude)
+    return assemble_pair(
+        fixed, moving, affine, fixed_mask, moving_mask, moving_exclude, fixed_exclude
+    )
 
 
 def assemble_pair(
@@ -119,6 +128,7 @@ def assemble_pair(
     fixed_mask: Image,
     moving_mask: Image,
     moving_exclude: Image | None = None,
+    fixed_exclude: Image | None = None,
 ) -> Pair:
     """Make a pair of images that are standardized, with their masks; see `make_pair`."""
     grid = _working_grid(fixed.grid, fixed_mask)
@@ -127,7 +137,9 @@ def assemble_pair(
     brain = identity.resample(_smoothed(fixed, grid), grid).data
     # Dilated by two voxels, so that the outline of the brain counts.
     weight = dilate((inside > 0.5).float(), 2)
-    pair = Pair(brain, brain, weight, None, grid, inside, inside, (_edge(fixed.grid), 0.0))
+    sizes = _edge(fixed.grid), 0.0
+    exclude = _excluded(fixed_exclude, identity, grid)
+    pair = Pair(brain, brain, weight, None, grid, inside, inside, sizes, exclude)
     return replace_moving(pair, moving, affine, moving_mask, moving_exclude)
 
 
@@ -140,16 +152,18 @@ def replace_moving(
 ) -> Pair:
     """Return the pair with another moving image or affine; see `assemble_pair`."""
     linear = Transform((Affine(affine),))
-    exclude = None
-    if moving_exclude is not None:
-        exclude = (linear.resample(moving_exclude, pair.grid).data > 0).float()
     return replace(
         pair,
         moving=linear.resample(_smoothed(moving, pair.grid), pair.grid).data,
         moving_mask=linear.resample(moving_mask, pair.grid).data,
-        exclude=exclude,
+        moving_exclude=_excluded(moving_exclude, linear, pair.grid),
         voxels_mm=(pair.voxels_mm[0], _edge(moving.grid)),
     )
+
+
+def _excluded(mask: Image | None, transform: Transform, grid: Grid) -> Tensor | None:
+    """Resample a mask to a grid: 1 where a neighbour is set."""
+    return None if mask is None else (transform.resample(mask, grid).data > 0).float()
 
 
 def _edge(grid: Grid) -> float:

@@ -44,7 +44,7 @@ class Quality:
     Attributes
     ----------
     mode, device : str
-        Registration mode and device.
+        Registration mode, or the kind of a linear transform; and device.
     weights : str or None
         SHA-256 of the trained weights, if any.
     similarity_initial, similarity_affine, similarity : float

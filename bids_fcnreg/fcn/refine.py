@@ -176,7 +176,11 @@ class _Ascent:
         self.directions = torch.zeros_like(self.displacements)
         self.composed = self.displacements.clone()
         # A voxel counts only if its whole window is free of excluded voxels.
-        self.excluded = None if level.exclude is None else dilate(level.exclude, settings.radius)
+        self.excluded = [
+            (dilate(exclude, settings.radius), number)
+            for number, exclude in enumerate((level.fixed_exclude, level.moving_exclude))
+            if exclude is not None
+        ]
         self.flatness: Tensor | None = None
 
     def deformation(self) -> MidpointDeformation:
@@ -187,8 +191,9 @@ class _Ascent:
         """Add the forces on both images at the midpoint to the momenta; return the similarity."""
         weight = self.weight
         self.region.warp(self.images, self.displacements, self.warped)
-        if self.excluded is not None:
-            weight = weight * (1 - warp(self.excluded, self.displacements[1:]))
+        for excluded, number in self.excluded:
+            weight = weight * (1 - warp(excluded, self.displacements[number : number + 1]))
+        if self.excluded:
             weight = weight / total(weight).clamp(min=1e-6)
             self.momenta.mul_(weight > 0)
         if self.flatness is None:

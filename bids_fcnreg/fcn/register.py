@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -11,9 +12,9 @@ import torch
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.device import resolve_device
 from bids_fcnreg.fcn.intensity import standardize
-from bids_fcnreg.fcn.linear.align import align
+from bids_fcnreg.fcn.linear.align import Dof, align
 from bids_fcnreg.fcn.memory import keep_freed_memory
-from bids_fcnreg.fcn.modes import MODES, Mode
+from bids_fcnreg.fcn.modes import LINEAR, MODES, TRANSFORMS, Mode
 from bids_fcnreg.fcn.nets.checkpoint import NETWORKS, load
 from bids_fcnreg.fcn.nets.packaged_weights import packaged_weights
 from bids_fcnreg.fcn.out_of_memory import with_fallback
@@ -50,11 +51,14 @@ def register(
     fixed: Image,
     moving: Image,
     *,
+    transform: str = "deformable",
+    initial: np.ndarray | None = None,
     mode: str = "refine",
     network: str = "diffeomorphic",
     fixed_mask: Image | None = None,
     moving_mask: Image | None = None,
     moving_exclude: Image | None = None,
+    fixed_exclude: Image | None = None,
     model: Path | None = None,
     device: str = "auto",
     seed: int = 0,
@@ -66,16 +70,22 @@ def register(
     ----------
     fixed, moving : Image (1, 1, i, j, k)
         Brain images with their geometry; any orientation, voxel size and intensity.
+    transform : {"rigid", "similarity", "affine", "deformable"}
+        Kind of transform: of 6, 7 or 12 parameters, or an affine followed by a deformation.
+    initial : ndarray (4, 4), optional
+        Initial linear transform, which replaces the search over orientations; see `align`.
     mode : {"refine", "predict", "optimize"}
-        ``refine``: forward pass of a trained network, then instance optimization. ``predict``:
-        forward pass only. ``optimize``: train a new network on this pair alone.
+        How the deformation is computed. ``refine``: forward pass of a trained network, then
+        instance optimization. ``predict``: forward pass only. ``optimize``: train a new network on
+        this pair alone.
     network : {"diffeomorphic", "2017"}
         Network architecture; ignored if `model` is given.
     fixed_mask, moving_mask : Image, optional
         Brain masks on the grids of their images; by default estimated from skull-stripped images
         (`foreground`).
-    moving_exclude : Image, optional
-        Nonzero at voxels of the moving image to exclude from the similarity, such as a lesion.
+    moving_exclude, fixed_exclude : Image, optional
+        Nonzero at voxels of the moving and of the fixed image to exclude from the similarity, such
+        as a lesion.
     model : path, optional
         File with trained weights; by default those that come with the package.
     device : str
@@ -92,25 +102,32 @@ def register(
     Raises
     ------
     InputError
-        If the mode, network, model, device or a mask is invalid, or an image has no contrast.
+        If the transform, mode, network, model, device or a mask is invalid, or an image has no
+        contrast.
     """
+    if transform not in TRANSFORMS:
+        raise InputError(
+            f"Unknown transform {transform!r}. Choose one of {', '.join(TRANSFORMS)}."
+        )
     if mode not in MODES:
         raise InputError(f"Unknown mode {mode!r}. Choose one of {', '.join(MODES)}.")
     if network not in NETWORKS:
         raise InputError(f"Unknown network {network!r}. Choose one of {', '.join(NETWORKS)}.")
     if model is not None and not MODES[mode].trained:
         raise InputError(f"The mode {mode} trains a network from scratch. Omit the model.")
+    if model is not None and transform in LINEAR:
+        raise InputError(f"A {transform} transform needs no network. Omit the model.")
     torch_device = resolve_device(device)
     keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
-    quality = Quality(mode=mode, device=str(torch_device))
+    quality = Quality(mode=transform if transform in LINEAR else mode, device=str(torch_device))
     with quality.timed("prepare"):
         (fixed, fixed_mask), (moving, moving_mask) = for_both(
             standardize, (fixed, moving), (fixed_mask, moving_mask), ("fixed", "moving")
         )
-    images = _Images(fixed, fixed_mask, moving, moving_mask, moving_exclude)
-    options = _DeformationOptions(MODES[mode], network, model, seed)
+    images = _Images(fixed, fixed_mask, moving, moving_mask, moving_exclude, fixed_exclude)
+    options = _Options(transform, initial, MODES[mode], network, model, seed)
 
     def compute(device: torch.device) -> Registration:
         quality.device = str(device)
@@ -128,55 +145,67 @@ class _Images:
     moving: Image
     moving_mask: Image
     moving_exclude: Image | None
+    fixed_exclude: Image | None
 
     def to(self, device: torch.device) -> _Images:
         """Return them on a device."""
-        exclude = self.moving_exclude
-        return _Images(
-            self.fixed.to(device),
-            self.fixed_mask.to(device),
-            self.moving.to(device),
-            self.moving_mask.to(device),
-            None if exclude is None else exclude.to(device),
-        )
+        given = {one.name: getattr(self, one.name) for one in fields(self)}
+        return replace(self, **{name: one.to(device) for name, one in given.items() if one})
 
 
 @dataclass(frozen=True)
-class _DeformationOptions:
-    """Arguments of `register` that determine how a deformation is computed."""
+class _Options:
+    """Arguments of `register` that determine how a transform is computed."""
 
+    transform: str
+    initial: np.ndarray | None
     mode: Mode
     network: str
     model: Path | None
     seed: int
 
 
-def _register(images: _Images, options: _DeformationOptions, quality: Quality) -> Registration:
+def _register(images: _Images, options: _Options, quality: Quality) -> Registration:
     """Register two standardized images on their device; fill in `quality`."""
-    with quality.timed("affine"):
+    deformable = options.transform not in LINEAR
+    with quality.timed("affine" if deformable else options.transform):
         matrix = align(
             images.fixed,
             images.moving,
+            dof=cast(Dof, "affine" if deformable else options.transform),
             fixed_mask=images.fixed_mask,
             moving_mask=images.moving_mask,
             moving_exclude=images.moving_exclude,
+            fixed_exclude=images.fixed_exclude,
+            initial=options.initial,
         )
     with quality.timed("prepare"):
         moving, moving_mask = images.moving, images.moving_mask
-        before = assemble_pair(images.fixed, moving, np.eye(4), images.fixed_mask, moving_mask)
+        before = assemble_pair(
+            images.fixed,
+            moving,
+            np.eye(4),
+            images.fixed_mask,
+            moving_mask,
+            fixed_exclude=images.fixed_exclude,
+        )
         quality.similarity_initial = similarity(before)
         pair = replace_moving(before, moving, matrix, moving_mask, images.moving_exclude)
-    forward, inverse = _deform(pair, options, quality)
+    if not deformable:
+        with quality.timed("quality"):
+            still = Displacement(pair.grid, pair.fixed.new_zeros(1, 3, *pair.grid.shape))
+            assess(quality, pair, still, still)
+        forward = Transform((Affine(matrix),))
+        return Registration(forward, forward.inverse(), quality)
+    there, back = _deform(pair, options, quality)
     return Registration(
-        Transform((forward.cpu(), Affine(matrix))),
-        Transform((Affine(np.linalg.inv(matrix)), inverse.cpu())),
+        Transform((there.cpu(), Affine(matrix))),
+        Transform((Affine(np.linalg.inv(matrix)), back.cpu())),
         quality,
     )
 
 
-def _deform(
-    pair: Pair, options: _DeformationOptions, quality: Quality
-) -> tuple[Displacement, Displacement]:
+def _deform(pair: Pair, options: _Options, quality: Quality) -> tuple[Displacement, Displacement]:
     """Compute the deformation of a pair and its inverse on its device; fill in `quality`."""
     device = pair.fixed.device
 

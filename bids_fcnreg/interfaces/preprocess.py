@@ -19,7 +19,7 @@ from nipype.interfaces.base import (
 )
 
 from bids_fcnreg.interfaces.threads import ThreadsInputSpec, set_threads
-from bids_fcnreg.io.nifti import load, write
+from bids_fcnreg.io.nifti import grid_of, load, write
 from bids_fcnreg.io.orientation import codes_of, set_codes
 from bids_fcnreg.preprocessing.lesions import unite_lesions
 
@@ -163,7 +163,7 @@ class UniteLesions(SimpleInterface):
         reference, brain = load(self.inputs.reference), None
         if isdefined(self.inputs.mask):
             brain = np.asanyarray(load(self.inputs.mask, "uint8").dataobj) > 0
-        united = unite_lesions(self.inputs.in_files, reference, brain)
+        united = unite_lesions(self.inputs.in_files, grid_of(reference), brain)
         self._results["out_file"] = _write_like(
             reference, united.astype(np.uint8), runtime, "exclude.nii.gz"
         )

@@ -67,6 +67,7 @@ class Register(SimpleInterface):
             metrics["excluded_percent"] = excluded_percent(lesion, brain)
             if is_empty(lesion):  # the participant has no lesion
                 del files["moving_exclude"]
+        masks = {name: image.read(path) for name, path in files.items()}
         fixed = image.read(self.inputs.fixed)
         result = register(
             fixed,
@@ -77,7 +78,9 @@ class Register(SimpleInterface):
             device=self.inputs.device,
             seed=self.inputs.seed,
             threads=self.inputs.num_threads,
-            **{name: image.read(path) for name, path in files.items()},
+            fixed_mask=masks.get("fixed_mask"),
+            moving_mask=masks.get("moving_mask"),
+            moving_exclude=masks.get("moving_exclude"),
         )
         directory = Path(runtime.cwd)
         self._results |= write_registration(directory, result, over=fixed.grid, **metrics)

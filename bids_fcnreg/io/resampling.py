@@ -8,16 +8,21 @@ import nibabel as nib
 import numpy as np
 import torch
 
+from bids_fcnreg.config import LABEL_INTERPOLATIONS
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.spatial.grid import Grid, Image, voxel_to_voxel
 from bids_fcnreg.fcn.spatial.transform import Transform
 from bids_fcnreg.io.image import to_image, to_nifti
+from bids_fcnreg.io.itk_interpolation import INTERPOLATORS, resample_by_itk
 from bids_fcnreg.io.labels import are_integers, index_label_values
 from bids_fcnreg.io.nifti import finite_values, grid_of, load
 from bids_fcnreg.io.orientation import SCANNER, Codes
 from bids_fcnreg.io.spatial_image import open_image
 
 _MAX_LABEL = np.iinfo(np.int32).max
+
+#: Largest integer up to which all are represented in double precision.
+_MAX_EXACT = 2**53
 
 
 def resample_values(
@@ -41,8 +46,8 @@ def resample_values(
         Grid of the result.
     chain : Transform
         Maps points of the grid to points of the values.
-    interpolation : {"linear", "nearest", "label"}
-        See `Transform.resample`.
+    interpolation : {"linear", "nearest", "label", "cubic", "lanczos"}
+        See `Transform.resample` and `resample_by_itk`.
     fill : float
         Value outside.
     name : str
@@ -51,25 +56,32 @@ def resample_values(
     Returns
     -------
     ndarray (*grid.shape, n)
-        float32; int32 for integers with another interpolation than linear.
+        With ``nearest`` and ``label``, int32 for integers, float64 for larger ones and for values
+        that float32 does not represent exactly; else float32.
 
     Raises
     ------
     InputError
         If the interpolation is ``label`` and values are not labels, or labels are too large.
     """
-    whole = interpolation != "linear" and are_integers(values)
-    if whole or interpolation == "label":
-        check_labels(values, name)
-    if not whole:
+    if interpolation in INTERPOLATORS:
         values = finite_values(values, "float32", name)
-        return _resampled(values, affine, grid, chain, interpolation, fill)
-    if not float(fill).is_integer() or abs(fill) > _MAX_LABEL:
+        return resample_by_itk(values, affine, grid, chain, interpolation, fill)
+    whole = interpolation in LABEL_INTERPOLATIONS and are_integers(values)
+    if whole or interpolation == "label":
+        check_labels(values, name, _MAX_EXACT)
+    if not whole:
+        single = finite_values(values, "float32", name)
+        if interpolation == "nearest" and not (single == values).all():
+            return _nearest(values, affine, grid, chain, fill)
+        return _resampled(single, affine, grid, chain, interpolation, fill)
+    if not float(fill).is_integer() or abs(fill) > _MAX_EXACT:
         raise InputError(f"The default value {fill:g} of a label image must be an integer.")
     indexed, labels = index_label_values(values)
     labels = np.append(labels, fill)
     indices = _resampled(indexed, affine, grid, chain, interpolation, len(labels) - 1)
-    return labels.astype(np.int32)[indices.astype(np.int32)]
+    dtype = np.int32 if np.abs(labels).max() <= _MAX_LABEL else np.float64
+    return labels.astype(dtype)[indices.astype(np.int32)]
 
 
 def resample_labels(
@@ -114,8 +126,8 @@ def resample_labels(
     return nib.Nifti1Image(values, resampled.affine, resampled.header, dtype=dtype)
 
 
-def check_labels(values: np.ndarray, name: str) -> None:
-    """Reject values that are not labels.
+def check_labels(values: np.ndarray, name: str, largest: int = _MAX_LABEL) -> None:
+    """Reject values that are not labels, up to a largest one.
 
     Raises
     ------
@@ -127,8 +139,21 @@ def check_labels(values: np.ndarray, name: str) -> None:
             f"{name} contains non-integer values and is not a label image. Choose linear or "
             "nearest interpolation."
         )
-    if np.abs(values).max() > _MAX_LABEL:
-        raise InputError(f"{name} contains labels above {_MAX_LABEL}. Renumber its labels.")
+    if np.abs(values).max() > largest:
+        raise InputError(f"{name} contains labels above {largest}. Renumber its labels.")
+
+
+def _nearest(
+    values: np.ndarray, affine: np.ndarray, grid: Grid, chain: Transform, fill: float
+) -> np.ndarray:
+    """Resample volumes of float64 exactly, by nearest-neighbour interpolation."""
+    found = np.zeros((*grid.shape, values.shape[-1]))
+    # A number of double precision is the sum of three of single precision.
+    for _ in range(3):
+        part, outside = values.astype(np.float32), float(np.float32(fill))
+        found += _resampled(part, affine, grid, chain, "nearest", outside)
+        values, fill = values - part, fill - outside
+    return found
 
 
 def _resampled(

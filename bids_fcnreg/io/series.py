@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import nibabel as nib
 import numpy as np
 
+from bids_fcnreg.config import LABEL_INTERPOLATIONS
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.spatial.grid import Grid
 from bids_fcnreg.io.header import check_memory, check_series
@@ -121,7 +122,7 @@ def few_volumes(
     interpolation : str
         Interpolation with which they are resampled.
     """
-    dtype = "float32" if interpolation == "linear" else "float64"  # labels may be large
+    dtype = "float64" if interpolation in LABEL_INTERPOLATIONS else "float32"
     if series is None:
         yield np.asarray(load(source, dtype, "moving image").dataobj)[..., None]
         return

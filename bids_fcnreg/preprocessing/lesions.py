@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import nibabel as nib
 import numpy as np
 
 from bids_fcnreg.errors import InputError
+from bids_fcnreg.fcn.spatial.grid import Grid
 from bids_fcnreg.io.labels import are_integers
-from bids_fcnreg.io.nifti import canonical_grid, grid_of, load, read_grid
+from bids_fcnreg.io.nifti import ImageSource, canonical_grid, load, open_source, read_grid
 from bids_fcnreg.io.spatial_image import open_image
 
 #: Integers up to this are labels of lesions.
@@ -28,8 +30,8 @@ OVERSHOOT = 0.25
 MAX_BRAIN_FRACTION = 0.5
 
 
-def read_lesion(path: str | os.PathLike[str]) -> nib.Nifti1Image | None:
-    """Read a lesion mask.
+def read_lesion(source: ImageSource) -> nib.Nifti1Image | None:
+    """Read a lesion mask, a file or an image in memory.
 
     Returns
     -------
@@ -41,21 +43,32 @@ def read_lesion(path: str | os.PathLike[str]) -> nib.Nifti1Image | None:
     InputError
         If it cannot be read, or contains negative values that interpolation does not explain.
     """
-    if is_empty(path):
+    if is_empty(source):
         return None
-    loaded = load(path)
+    loaded = load(source, role="lesion mask")
     data = np.asarray(loaded.dataobj)
     if data.min() < -OVERSHOOT * data.max():
         raise InputError(
-            f"The lesion mask {path} contains negative values. Save it with 1 in the lesion and 0 "
-            "elsewhere."
+            f"The lesion mask {_name(source)} contains negative values. Save it with 1 in the "
+            "lesion and 0 elsewhere."
         )
     return nib.Nifti1Image((data >= threshold(data)).astype("uint8"), loaded.affine)
 
 
-def is_empty(path: str | os.PathLike[str]) -> bool:
+def is_empty(source: ImageSource) -> bool:
     """Return whether a mask is zero everywhere."""
-    return not np.nan_to_num(np.asanyarray(open_image(path).dataobj)).any()
+    mask, _ = open_source(source, "lesion mask")
+    try:
+        return not np.nan_to_num(np.asanyarray(mask.dataobj)).any()
+    except (OSError, EOFError, ValueError, zlib.error):
+        return False  # `load` reports it
+
+
+def _name(source: ImageSource) -> str:
+    """Return the file of an image, for messages."""
+    if isinstance(source, nib.spatialimages.SpatialImage):
+        return source.get_filename() or "in memory"
+    return os.fspath(source)
 
 
 def threshold(data: np.ndarray) -> float:
@@ -143,16 +156,16 @@ def lesion_position_warning(
 
 
 def unite_lesions(
-    paths: Sequence[str], reference: nib.Nifti1Image, brain: np.ndarray | None
+    sources: Sequence[ImageSource], grid: Grid, brain: np.ndarray | None
 ) -> np.ndarray:
     """Unite lesion masks on the grid of an image.
 
     Parameters
     ----------
-    paths : sequence of str
-        Files of the lesion masks, on any grid; they are resampled by world coordinates.
-    reference : nibabel.Nifti1Image
-        Image that defines the grid.
+    sources : sequence of path or nibabel image
+        Lesion masks, on any grid; they are resampled by world coordinates.
+    grid : Grid
+        Grid of the image.
     brain : ndarray (i, j, k), bool, or None
         Brain mask on that grid, if known.
 
@@ -167,22 +180,23 @@ def unite_lesions(
     """
     from bids_fcnreg.io.resampling import resample_mask  # imports PyTorch
 
-    united = np.zeros(reference.shape, bool)
+    united = np.zeros(grid.shape, bool)
     if brain is None:
-        brain = np.zeros(reference.shape, bool)
-    for path in paths:
-        mask = read_lesion(path)
+        brain = np.zeros(grid.shape, bool)
+    names = [_name(source) for source in sources]
+    for source, name in zip(sources, names, strict=True):
+        mask = read_lesion(source)
         if mask is None:
             continue
-        lesion = resample_mask(mask, grid_of(reference))
+        lesion = resample_mask(mask, grid)
         if not lesion.any():
             raise InputError(
-                f"The lesion mask {path} is outside its T1w image. Check that its affine is that "
+                f"The lesion mask {name} is outside its T1w image. Check that its affine is that "
                 "of the image it was drawn on."
             )
-        check_lesion_size(lesion, brain, [path])
+        check_lesion_size(lesion, brain, [name])
         united |= lesion
-    check_lesion_size(united, brain, paths)
+    check_lesion_size(united, brain, names)
     return united
 
 

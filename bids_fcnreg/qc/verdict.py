@@ -13,7 +13,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from bids_fcnreg.fcn.modes import MODES
+from bids_fcnreg.fcn.modes import LINEAR, MODES
 from bids_fcnreg.qc.metrics import METRICS, Metric, as_number
 
 #: From best to worst. A registration with missing metrics cannot be good.
@@ -112,8 +112,8 @@ def judge(quality: Mapping[str, Any], fixed: str = "the template") -> Verdict:
     Returns
     -------
     Verdict
-        Unknown if a metric is missing or not finite, the mode is unknown, or metrics that would
-        be good are those of T1w-like images.
+        Unknown if a metric is missing or not finite, the mode is unknown, the transform is linear,
+        or metrics that would be good are those of T1w-like images.
 
     Examples
     --------
@@ -124,6 +124,8 @@ inverse_consistency_p95_mm'
     'failed'
     """
     mode = quality.get("mode")
+    if mode in LINEAR:
+        return Verdict("unknown", ("the bounds are those of deformable registrations",))
     if not isinstance(mode, str) or mode not in MODES:
         return Verdict("unknown", (f"mode {mode!r} is not one of {', '.join(MODES)}",))
     found, missing = [], []

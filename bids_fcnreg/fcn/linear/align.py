@@ -9,12 +9,14 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+from scipy.linalg import polar
 
+from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.linear.gauss_newton import DOF, LevelPair, levenberg_marquardt
 from bids_fcnreg.fcn.linear.initialization import initial_transforms, rotations, select_distinct
 from bids_fcnreg.fcn.linear.pyramid import PreparedImage, make_level, prepare_image
 from bids_fcnreg.fcn.parallel import for_both
-from bids_fcnreg.fcn.spatial.grid import Image
+from bids_fcnreg.fcn.spatial.grid import Image, apply_affine
 
 Dof = Literal["rigid", "similarity", "affine"]
 
@@ -27,6 +29,8 @@ def align(
     fixed_mask: Image | None = None,
     moving_mask: Image | None = None,
     moving_exclude: Image | None = None,
+    fixed_exclude: Image | None = None,
+    initial: np.ndarray | None = None,
     thorough: bool = True,
 ) -> np.ndarray:
     """Find the linear transform that aligns the moving image with the fixed one.
@@ -42,8 +46,11 @@ def align(
         The brain (above 0.5), on the image's own grid. With both, voxels outside are background;
         with one, the similarity is computed inside that mask only. Skull-stripped images with a
         background of zero need none.
-    moving_exclude : Image, optional
-        Voxels of the moving image to ignore (a lesion), above 0.5.
+    moving_exclude, fixed_exclude : Image, optional
+        Voxels of the moving and of the fixed image to ignore (a lesion), above 0.5.
+    initial : ndarray (4, 4), optional
+        Initial transform, which replaces the search over orientations: fixed to moving points,
+        RAS+ mm. The nearest rigid or similarity transform is used if `dof` requires one.
     thorough : bool
         Try all orientations. False trusts the headers to about 30 degrees.
 
@@ -67,7 +74,7 @@ def align(
         (fixed, moving),
         ("fixed", "moving"),
         (fixed_mask, moving_mask),
-        (None, moving_exclude),
+        (fixed_exclude, moving_exclude),
         (silhouette, silhouette),
     )
     pair = first, second
@@ -77,21 +84,34 @@ def align(
         swapped = not whole and pair[1].volume < pair[0].volume
     else:
         swapped = moving_mask is not None
+    if initial is not None:
+        initial = nearest_in_group(initial, dof, first.centre)
     if swapped:
-        return np.linalg.inv(_search((pair[1], pair[0]), dof, thorough))
-    return _search(pair, dof, thorough)
+        start = None if initial is None else np.linalg.inv(initial)
+        return np.linalg.inv(_search((pair[1], pair[0]), dof, thorough, start))
+    return _search(pair, dof, thorough, initial)
 
 
-def _search(pair: tuple[PreparedImage, PreparedImage], dof: Dof, thorough: bool) -> np.ndarray:
+def _search(
+    pair: tuple[PreparedImage, PreparedImage],
+    dof: Dof,
+    thorough: bool,
+    initial: np.ndarray | None = None,
+) -> np.ndarray:
     """Search the transform from the first to the second image: coarse, medium, fine."""
     rough: Dof = "rigid" if dof == "rigid" else "similarity"
-    found = initial_transforms(*pair, rotations(1200 if thorough else 0), dof != "rigid")
     centre = pair[0].centre
-    headers = np.concatenate([np.eye(4)[None], found[:1]])
+    if initial is None:
+        found = initial_transforms(*pair, rotations(1200 if thorough else 0), dof != "rigid")
+        candidates = np.concatenate([np.eye(4)[None], found[:1]])
+    else:
+        found, candidates = np.empty((0, 4, 4)), initial[None]
 
-    coarse = _level_pair(pair, 1.0, 8.0, 5.0, (1.0,), 4_000)
-    scores = coarse.subsampled(1500).score(found)
-    found = np.concatenate([headers, found[select_distinct(found, scores, centre, 40, 20.0)]])
+    coarse = _level_pair(pair, _zoom(candidates[0]), 8.0, 5.0, (1.0,), 4_000)
+    if len(found):
+        scores = coarse.subsampled(1500).score(found)
+        found = found[select_distinct(found, scores, centre, 40, 20.0)]
+    found = np.concatenate([candidates, found])
     found, scores = levenberg_marquardt(coarse, found, rough, 12, 0.5)
     found = found[select_distinct(found, scores, centre, 6, 15.0)]
 
@@ -103,8 +123,49 @@ def _search(pair: tuple[PreparedImage, PreparedImage], dof: Dof, thorough: bool)
 
     fine = _level_pair(pair, _zoom(found[0]), 2.0, 1.2, (0.2, 0.8), 60_000)
     found, scores = levenberg_marquardt(fine, found, dof, 10, 0.02)
-    found = np.concatenate([found, headers])
-    return found[np.concatenate([scores, fine.score(headers)]).argmax()]
+    found = np.concatenate([found, candidates])
+    return found[np.concatenate([scores, fine.score(candidates)]).argmax()]
+
+
+def nearest_in_group(matrix: np.ndarray, dof: Dof, point: np.ndarray) -> np.ndarray:
+    """Return the rigid, similarity or affine transform nearest to a linear transform.
+
+    Parameters
+    ----------
+    matrix : ndarray (4, 4)
+        Fixed to moving points, RAS+ mm, with a positive determinant.
+    dof : {"rigid", "similarity", "affine"}
+        The kind of transform.
+    point : ndarray (3,)
+        Point of the fixed space, RAS+ mm, that both map to the same point.
+
+    Returns
+    -------
+    ndarray (4, 4)
+
+    Raises
+    ------
+    InputError
+        If the determinant is not positive.
+
+    Examples
+    --------
+    >>> nearest_in_group(np.diag([2.0, 2.0, 2.0, 1.0]), "rigid", np.ones(3))[:3].tolist()
+    [[1.0, 0.0, 0.0, 1.0], [0.0, 1.0, 0.0, 1.0], [0.0, 0.0, 1.0, 1.0]]
+    """
+    determinant = np.linalg.det(matrix[:3, :3])
+    if determinant <= 0:
+        raise InputError(
+            "The initial transform exchanges left and right (negative determinant), or is "
+            "singular. Check how it was made."
+        )
+    if dof == "affine":
+        return matrix
+    rotation, _ = polar(matrix[:3, :3])
+    nearest = np.eye(4)
+    nearest[:3, :3] = rotation * (np.cbrt(determinant) if dof == "similarity" else 1.0)
+    nearest[:3, 3] = apply_affine(matrix, point) - nearest[:3, :3] @ point
+    return nearest
 
 
 def _level_pair(

@@ -54,8 +54,11 @@ def add_border_channels(pair: Pair, deformation: MidpointDeformation) -> Pair:
     Pair
         With images (1, 3, i, j, k): intensities, and for each border a soft threshold, 0 to 1.
     """
-    moving = pair.moving if pair.exclude is None else pair.moving * (1 - pair.exclude)
-    images = pair.fixed, moving
+    excluded = pair.fixed_exclude, pair.moving_exclude
+    images = [
+        image if exclude is None else image * (1 - exclude)
+        for image, exclude in zip((pair.fixed, pair.moving), excluded, strict=True)
+    ]
     warped = deformation.warp_to_midpoint(*images)
     overlap = (warped[0] > BACKGROUND) & (warped[1] > BACKGROUND)
     overlapping = [image[overlap] for image in warped]

@@ -277,8 +277,12 @@ class DiffeomorphicFCN(nn.Module):
         """Compute half the antisymmetric velocity (1, 3, i/2, j/2, k/2) between the images."""
         with torch.no_grad():
             fixed, moving = deformation.warp_to_midpoint(pair.fixed, pair.moving)
-            if pair.exclude is not None:  # equal intensities exert no force
-                moving = torch.lerp(moving, fixed, warp(pair.exclude, deformation.to_moving))
+            # Equal intensities exert no force.
+            if pair.moving_exclude is not None:
+                excluded = warp(pair.moving_exclude, deformation.to_moving)
+                moving = torch.lerp(moving, fixed, excluded)
+            if pair.fixed_exclude is not None:
+                fixed = torch.lerp(fixed, moving, warp(pair.fixed_exclude, deformation.to_fixed))
             force = _force_direction(fixed, moving, pair.weight)
         return gaussian(network(fixed, moving, force), VELOCITY_SIGMA)
 

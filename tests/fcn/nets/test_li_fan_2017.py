@@ -42,7 +42,7 @@ def test_every_resolution_is_supervised(make_random_pair):
 
 def test_excluded_voxels_do_not_change_the_cost(make_random_pair):
     pair = make_random_pair((16, 16, 16))
-    everything = replace(pair, exclude=torch.ones_like(pair.fixed))
+    everything = replace(pair, moving_exclude=torch.ones_like(pair.fixed))
     network = FCN2017((4, 8), spacing=1.0)
     cost = network.cost(everything, Objective(strength=0.0))
     assert float(cost.detach()) == 0

@@ -101,7 +101,7 @@ def test_every_level_is_trained_in_its_own_stage(pair):
 
 
 def test_excluded_voxels_do_not_change_the_cost(pair):
-    everything = replace(pair, exclude=torch.ones_like(pair.fixed))
+    everything = replace(pair, moving_exclude=torch.ones_like(pair.fixed))
     network = small(spacings=(1.0,), passes=(2,))
     cost = network.cost(everything, replace(OBJECTIVE, strength=0.0), 0)
     assert float(cost.detach()) == 0

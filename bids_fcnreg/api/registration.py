@@ -1,0 +1,282 @@
+"""Register a moving image to a fixed one."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+
+from bids_fcnreg.api.images import (
+    ImageLike,
+    file_name,
+    read_image,
+    resolve_brain,
+    space_codes,
+    warn_of_orientation,
+)
+from bids_fcnreg.atomic import replacing_files
+from bids_fcnreg.errors import InputError
+from bids_fcnreg.fcn.foreground import foreground
+from bids_fcnreg.fcn.parallel import for_both
+from bids_fcnreg.fcn.register import register as register_images
+from bids_fcnreg.fcn.spatial.grid import Image
+from bids_fcnreg.fcn.spatial.transform import Affine, Transform
+from bids_fcnreg.io import image, itk, nifti
+from bids_fcnreg.io.formats.image_grids import ImageGrids
+from bids_fcnreg.io.formats.itk import write_affine
+from bids_fcnreg.io.formats.sampled import linear_matrix
+from bids_fcnreg.io.orientation import SCANNER, Codes
+from bids_fcnreg.io.transform_chain import TransformLike, read_transforms
+from bids_fcnreg.preprocessing.brain import is_label_image
+from bids_fcnreg.preprocessing.contrast import WHICH, RegistrationInput, registration_input
+from bids_fcnreg.preprocessing.lesions import lesion_fraction, unite_lesions
+from bids_fcnreg.qc.verdict import judge
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Registered:
+    """A registered pair.
+
+    Attributes
+    ----------
+    fixed, moving : Image (1, 1, i, j, k)
+        Fixed and moving image.
+    forward, inverse : Transform
+        Maps of points of the fixed space to the moving space (which resamples the moving image
+        onto the fixed grid), and back. RAS+ mm.
+    quality : dict
+        Quality metrics by name, and the ``verdict`` (good, doubtful, failed or unknown), by
+        bounds fitted on T1w brains registered to the built-in template. ``t1w_like`` lists the
+        images ("fixed", "moving") that a T1w-like image replaced; metrics are those of the
+        T1w-like images.
+    codes : int or (int, int)
+        NIfTI space codes of the fixed image, which are also those of the warped image.
+    fixed_mask : Image or None
+        Brain mask of the fixed image; None if it was estimated from a skull-stripped image.
+    t1w_like : dict of str to Image
+        The T1w-like images that replaced images for the registration, by "fixed" and "moving".
+    """
+
+    fixed: Image
+    moving: Image
+    forward: Transform
+    inverse: Transform
+    quality: dict[str, Any]
+    codes: Codes = SCANNER
+    fixed_mask: Image | None = None
+    t1w_like: dict[str, Image] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        shape, similarity = self.fixed.grid.shape, self.quality["similarity"]
+        verdict = self.quality["verdict"]
+        return f"Registered(onto {shape}, similarity={similarity:.3f}, verdict={verdict!r})"
+
+    @property
+    def affine(self) -> np.ndarray:
+        """Linear part (4, 4): fixed to moving points, RAS+ mm."""
+        linear = Transform(tuple(step for step in self.forward.steps if isinstance(step, Affine)))
+        matrix = linear_matrix(linear)
+        assert matrix is not None  # all steps are linear
+        return matrix
+
+    @property
+    def warped(self) -> nib.Nifti1Image:
+        """Moving image resampled onto the grid of the fixed image."""
+        resampled = self.forward.resample(self.moving, self.fixed.grid)
+        return image.to_nifti(resampled, space=self.codes)
+
+    def save(self, prefix: str | os.PathLike[str]) -> list[Path]:
+        """Write the warped image and the transforms.
+
+        Returns
+        -------
+        list of Path
+            ``PREFIXwarped.nii.gz``; ``PREFIXxfm.h5`` and ``PREFIXinverse_xfm.h5``, in ITK's
+            format; and ``PREFIXaffine.mat``, the linear part of the former, as ANTs' file
+            ``0GenericAffine.mat``. If one cannot be written, none is.
+        """
+        directory, start = os.path.split(os.fspath(prefix))
+        with replacing_files(directory or ".") as new:
+            grid = self.fixed.grid
+            made = [
+                nifti.write(new / f"{start}warped.nii.gz", self.warped),
+                itk.write_transform(new / f"{start}xfm.h5", self.forward, over=grid),
+                itk.write_transform(new / f"{start}inverse_xfm.h5", self.inverse, over=grid),
+                write_affine(new / f"{start}affine.mat", self.affine),
+            ]
+        return [Path(directory) / path.name for path in made]
+
+
+def register(
+    fixed: ImageLike,
+    moving: ImageLike,
+    *,
+    transform: str = "deformable",
+    initial: Sequence[TransformLike] | TransformLike | None = None,
+    mode: str = "refine",
+    network: str = "diffeomorphic",
+    model: str | os.PathLike[str] | None = None,
+    fixed_mask: ImageLike | None = None,
+    moving_mask: ImageLike | None = None,
+    fixed_exclude: ImageLike | None = None,
+    moving_exclude: ImageLike | None = None,
+    fixed_contrast: str = "auto",
+    moving_contrast: str = "auto",
+    device: str = "auto",
+    seed: int = 0,
+) -> Registered:
+    """Register a moving image to a fixed one.
+
+    Parameters
+    ----------
+    fixed, moving : path or nibabel image
+        Skull-stripped T1w images, or heads or brains of other contrasts, of any orientation,
+        voxel size and intensity; or names of templates, such as ``MNI152NLin2009aSym`` (built in)
+        or ``MNI152NLin6Asym:res-2``, whose brain mask is used.
+    transform : {"deformable", "affine", "similarity", "rigid"}
+        Kind of transform: an affine followed by a deformation, or a linear one of 12, 7 or 6
+        parameters, in which nothing is predicted: `mode` and `network` are ignored.
+    initial : sequence of path, or path, optional
+        Linear transform of any format of `convert`, or a stack of them as for `apply`, from which
+        the linear stage starts in place of its search over orientations. ``"identity"``: the
+        positions in the headers.
+    mode : {"refine", "predict", "optimize"}
+        ``refine``: prediction of a trained network, refined for this pair; ``predict``: one pass
+        of the network; ``optimize``: a new network trained on this pair.
+    network : {"diffeomorphic", "2017"}
+        Network; ignored if `model` is given.
+    model : path, optional
+        Weights made by ``fcnreg train``; by default those of the package.
+    fixed_mask, moving_mask : path or nibabel image, optional
+        Brain masks; by default estimated from skull-stripped T1w images, segmented in others.
+    fixed_exclude, moving_exclude : path or nibabel image, optional
+        Lesion masks, on any grid: voxels that are excluded from the similarity.
+    fixed_contrast, moving_contrast : {"auto", "T1w", "other"}
+        An image of another contrast is segmented, and replaced for the registration by an image
+        with the intensities of a T1w brain. ``auto``: the BIDS suffix of its file name decides.
+        Images without one are T1w, unless their intensities are those of T2w brains.
+    device : str
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    seed : int
+        Seed of all random numbers.
+
+    Returns
+    -------
+    Registered
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read, an image has no contrast or, without a mask, is not
+        skull-stripped, or an option is invalid.
+    """
+    (fixed, fixed_mask), (moving, moving_mask) = (
+        resolve_brain(*one) for one in ((fixed, fixed_mask), (moving, moving_mask))
+    )
+    given = fixed, moving
+    images = for_both(read_image, given, ("fixed image", "moving image"))
+    masks = [
+        None if mask is None else read_image(mask, f"{name} mask")
+        for name, mask in (("fixed", fixed_mask), ("moving", moving_mask))
+    ]
+    warn_of_orientation(*given, fixed_mask, moving_mask, fixed_exclude, moving_exclude)
+    start = None if initial is None else _initial_matrix(initial, images)
+    began = time.perf_counter()
+    inputs = {
+        which: registration_input(which, one, mask, contrast, file_name(source))
+        for which, one, mask, contrast, source in zip(
+            WHICH, images, masks, (fixed_contrast, moving_contrast), given, strict=True
+        )
+    }
+    seconds = round(time.perf_counter() - began, 3)
+    _warn_of_labels(images)
+    lesions = {
+        which: None if source is None else _lesion(source, inputs[which])
+        for which, source in zip(WHICH, (fixed_exclude, moving_exclude), strict=True)
+    }
+    found = register_images(
+        inputs["fixed"].image,
+        inputs["moving"].image,
+        transform=transform,
+        initial=start,
+        fixed_mask=inputs["fixed"].mask,
+        moving_mask=inputs["moving"].mask,
+        fixed_exclude=lesions["fixed"],
+        moving_exclude=lesions["moving"],
+        mode=mode,
+        network=network,
+        model=None if model is None else Path(model),
+        device=device,
+        seed=seed,
+    )
+    replaced = {str(which): one.image for which, one in inputs.items() if one.replaced}
+    quality = found.quality.as_dict() | {"t1w_like": list(replaced)}
+    if replaced:
+        quality["seconds"] = {"segment": seconds, **found.quality.seconds}
+    if moving_exclude is not None:
+        quality["excluded_percent"] = _excluded_percent(lesions["moving"], inputs["moving"])
+    quality |= judge(quality, "the fixed image").as_dict()
+    return Registered(
+        images[0],
+        images[1],
+        found.forward,
+        found.inverse,
+        quality,
+        space_codes(fixed),
+        inputs["fixed"].mask,
+        replaced,
+    )
+
+
+def _initial_matrix(
+    initial: Sequence[TransformLike] | TransformLike, images: Sequence[Image]
+) -> np.ndarray:
+    """Read an initial transform (4, 4), fixed to moving points, RAS+ mm."""
+    chain = read_transforms(initial, ImageGrids(*(one.grid for one in images)))
+    matrix = linear_matrix(chain)
+    if matrix is None:
+        raise InputError(
+            "The initial transform is nonlinear. Provide a linear one, such as 0GenericAffine.mat "
+            "of ANTs or PREFIXaffine.mat of fcnreg."
+        )
+    return matrix
+
+
+def _warn_of_labels(images: Sequence[Image]) -> None:
+    """Warn of images that are label images."""
+    for which, one in zip(WHICH, images, strict=True):
+        if is_label_image(one.data[0, 0].numpy()):
+            warnings.warn(
+                f"The {which} image looks like a label image. Register the corresponding "
+                "intensity images, and apply the transform to the labels.",
+                stacklevel=3,
+            )
+
+
+def _brain(given: RegistrationInput) -> np.ndarray:
+    """Return the brain (i, j, k) of an image, bool."""
+    if given.mask is None:
+        return foreground(given.image.data[0, 0].numpy())
+    return given.mask.data[0, 0].numpy() > 0.5
+
+
+def _lesion(source: ImageLike, given: RegistrationInput) -> Image | None:
+    """Return a lesion mask on the grid of its image; None if it is empty."""
+    grid = given.image.grid
+    lesion = unite_lesions([source], grid, _brain(given))
+    return Image(torch.from_numpy(lesion)[None, None].float(), grid) if lesion.any() else None
+
+
+def _excluded_percent(lesion: Image | None, given: RegistrationInput) -> float:
+    """Compute the lesion percentage of a brain."""
+    if lesion is None:
+        return 0.0
+    return 100 * lesion_fraction(lesion.data[0, 0].numpy() > 0, _brain(given))

@@ -1,0 +1,68 @@
+"""The moving images of `fcnreg register`, and what belongs to each."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from bids_fcnreg.errors import InputError
+
+
+@dataclass(frozen=True)
+class MovingImage:
+    """A moving image and what belongs to it.
+
+    Attributes
+    ----------
+    image : Path
+        The image.
+    prefix : str
+        Prefix of its output files.
+    mask, exclude, labels : Path or None
+        Brain mask, lesion mask and label image.
+    initial : (Path, bool) or None
+        Initial transform, and whether to invert it.
+    """
+
+    image: Path
+    prefix: str
+    mask: Path | None
+    exclude: Path | None
+    labels: Path | None
+    initial: tuple[Path, bool] | None
+
+    @property
+    def files(self) -> list[Path | None]:
+        """The images."""
+        return [self.image, self.mask, self.exclude, self.labels]
+
+
+def list_moving_images(options: argparse.Namespace) -> list[MovingImage]:
+    """Return each moving image of the command line with what belongs to it.
+
+    Raises
+    ------
+    InputError
+        If an option has not one value for each of them, or two have the same name.
+    """
+    images, columns = options.moving, []
+    for name in ("moving_mask", "moving_exclude", "labels", "initial"):
+        values = getattr(options, name)
+        if values is not None and len(values) != len(images):
+            raise InputError(
+                f"--{name.replace('_', '-')} has {len(values)} values for {len(images)} moving "
+                "images. Provide one for each, in the same order."
+            )
+        columns.append(values or [None] * len(images))
+    prefixes = [options.output]
+    if len(images) > 1:
+        names = [re.sub(r"(\.nii)?(\.gz)?$", "", image.name) for image in images]
+        if doubles := [name for name in names if names.count(name) > 1]:
+            raise InputError(
+                f"Two moving images are called {doubles[0]}, by which their outputs are named. "
+                "Rename one of them, or register them one by one."
+            )
+        prefixes = [f"{options.output}{name}_" for name in names]
+    return [MovingImage(*row) for row in zip(images, prefixes, *columns, strict=True)]
