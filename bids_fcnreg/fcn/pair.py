@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bids_fcnreg.fcn.field_of_view import beyond_field_of_view
 from bids_fcnreg.fcn.intensity import standardize
 from bids_fcnreg.fcn.spatial.filters import dilate, gaussian
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
@@ -138,7 +139,7 @@ def assemble_pair(
     # Dilated by two voxels, so that the outline of the brain counts.
     weight = dilate((inside > 0.5).float(), 2)
     sizes = _edge(fixed.grid), 0.0
-    exclude = _excluded(fixed_exclude, identity, grid)
+    exclude = _excluded(fixed_exclude, fixed_mask, np.eye(4), grid)
     pair = Pair(brain, brain, weight, None, grid, inside, inside, sizes, exclude)
     return replace_moving(pair, moving, affine, moving_mask, moving_exclude)
 
@@ -156,14 +157,33 @@ def replace_moving(
         pair,
         moving=linear.resample(_smoothed(moving, pair.grid), pair.grid).data,
         moving_mask=linear.resample(moving_mask, pair.grid).data,
-        moving_exclude=_excluded(moving_exclude, linear, pair.grid),
+        moving_exclude=_excluded(moving_exclude, moving_mask, affine, pair.grid),
         voxels_mm=(pair.voxels_mm[0], _edge(moving.grid)),
     )
 
 
-def _excluded(mask: Image | None, transform: Transform, grid: Grid) -> Tensor | None:
-    """Resample a mask to a grid: 1 where a neighbour is set."""
-    return None if mask is None else (transform.resample(mask, grid).data > 0).float()
+def _excluded(exclude: Image | None, mask: Image, affine: np.ndarray, grid: Grid) -> Tensor | None:
+    """Find voxels of a grid that are excluded, by a mask or as they are not in the image.
+
+    Parameters
+    ----------
+    exclude, mask : Image
+        Excluded voxels, if any, and the brain.
+    affine : ndarray (4, 4)
+        From points of the grid to those of the image.
+    grid : Grid
+        Where to look.
+
+    Returns
+    -------
+    Tensor (1, 1, *grid.shape) or None
+        1 where a voxel around is excluded, else 0.
+    """
+    beyond = beyond_field_of_view(mask, affine, grid)
+    if exclude is None:
+        return beyond
+    excluded = (Transform((Affine(affine),)).resample(exclude, grid).data > 0).float()
+    return excluded if beyond is None else torch.maximum(excluded, beyond)
 
 
 def _edge(grid: Grid) -> float:

@@ -175,9 +175,9 @@ class _Ascent:
         self.momenta = torch.zeros_like(self.displacements)
         self.directions = torch.zeros_like(self.displacements)
         self.composed = self.displacements.clone()
-        # A voxel counts only if its whole window is free of excluded voxels.
+        # Voxels beside excluded ones are partly excluded, too.
         self.excluded = [
-            (dilate(exclude, settings.radius), number)
+            (dilate(exclude, 1), number)
             for number, exclude in enumerate((level.fixed_exclude, level.moving_exclude))
             if exclude is not None
         ]
@@ -192,7 +192,10 @@ class _Ascent:
         weight = self.weight
         self.region.warp(self.images, self.displacements, self.warped)
         for excluded, number in self.excluded:
-            weight = weight * (1 - warp(excluded, self.displacements[number : number + 1]))
+            share = warp(excluded, self.displacements[number : number + 1])
+            # In windows around, excluded voxels are like the other image, which exerts no force.
+            self.warped[number].lerp_(self.warped[1 - number], share[0])
+            weight = weight * (1 - share)
         if self.excluded:
             weight = weight / total(weight).clamp(min=1e-6)
             self.momenta.mul_(weight > 0)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bids_fcnreg.errors import InputError
+from bids_fcnreg.fcn.field_of_view import OpenSides, open_sides
 from bids_fcnreg.fcn.foreground import MIN_VOLUME_MM3
 from bids_fcnreg.fcn.reproducible import one_thread
 from bids_fcnreg.fcn.spatial.grid import Image
@@ -49,7 +50,7 @@ class PreparedImage:
     values: Tensor
     excluded: Tensor | None
     affine: np.ndarray
-    open_sides: tuple[tuple[bool, bool], ...]
+    open_sides: OpenSides
     centre: np.ndarray
     middle: np.ndarray
     volume: float
@@ -142,7 +143,7 @@ def prepare_image(
         values=values,
         excluded=None if excluded is None else excluded.to(torch.float32),
         affine=np.asarray(image.grid.affine, dtype=np.float64),
-        open_sides=_open_sides(inside) if mask is None or silhouette else ((True, True),) * 3,
+        open_sides=open_sides(inside) if mask is None or silhouette else ((True, True),) * 3,
         centre=centre[:3],
         middle=image.grid.centre,
         volume=volume,
@@ -252,15 +253,6 @@ def _as_mask(
     if not may_be_empty and not inside.any():
         raise InputError(f"The {what} is empty (no voxel is above 0.5). Check the mask.")
     return inside
-
-
-def _open_sides(inside: Tensor) -> tuple[tuple[bool, bool], ...]:
-    """Return whether more than a few voxels of the object reach the ends of each axis."""
-    limit = 0.02 * float(inside.sum()) ** (2 / 3)
-    return tuple(
-        (float(inside.select(axis, 0).sum()) > limit, float(inside.select(axis, -1).sum()) > limit)
-        for axis in range(3)
-    )
 
 
 def _otsu(values: Tensor) -> float:
