@@ -224,9 +224,9 @@ def register(
     if moving_exclude is not None:
         quality["excluded_percent"] = _excluded_percent(lesions["moving"], inputs["moving"])
     quality |= judge(quality, "the fixed image").as_dict()
-    transforms = found.forward, found.inverse
+    forward, inverse = found.forward, found.inverse
     mask, codes = inputs["fixed"].mask, space_codes(fixed)
-    return Registered(*images, *transforms, quality, codes, mask, replaced)
+    return Registered(images[0], images[1], forward, inverse, quality, codes, mask, replaced)
 
 
 def _initial_matrix(
