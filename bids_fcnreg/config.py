@@ -237,6 +237,15 @@ class Config:
         choices=SKULL_STRIP_METHODS,
         shown="auto: deepbet for T1w images, anatomy for others",
     )
+    xfm_formats: tuple[str, ...] = _setting(
+        "further formats of the transforms, besides the ITK .h5 files that are always written; "
+        "one or several",
+        _REGISTRATION,
+        default=(),
+        flags=("--xfm-format",),
+        choices=TRANSFORM_FORMATS,
+        shown="none",
+    )
     seed: int = _setting(
         "seed of all random numbers",
         _REGISTRATION,

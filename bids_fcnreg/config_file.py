@@ -94,7 +94,8 @@ def convert(key: str, value: Any, where: str) -> Any:
     if not fits:
         raise InputError(f"{where} must be {_KINDS[kind]}, not {value!r}.")
     option = Config.option(key)
-    if option.choices and converted not in option.choices:
+    chosen = converted if kind is tuple else (converted,)
+    if option.choices and not set(chosen) <= set(option.choices):
         raise InputError(f"{where} must be one of {', '.join(option.choices)}, not {value!r}.")
     if option.least is not None and converted < option.least:
         raise InputError(

@@ -46,6 +46,7 @@ def full_config() -> Config:
         skull_strip="skip",
         skull_strip_method="synthstrip",
         processing_level="minimal",
+        xfm_formats=("fsl", "x5"),
         seed=7,
         work_dir=Path("/scratch/w"),
         nprocs=3,

@@ -184,8 +184,8 @@ def register(
     given = fixed, moving
     images = for_both(read_image, given, ("fixed image", "moving image"))
     masks = [
-        None if mask is None else read_image(mask, f"{name} mask")
-        for name, mask in (("fixed", fixed_mask), ("moving", moving_mask))
+        None if mask is None else read_image(mask, f"{which} mask")
+        for which, mask in zip(WHICH, (fixed_mask, moving_mask), strict=True)
     ]
     warn_of_orientation(*given, fixed_mask, moving_mask, fixed_exclude, moving_exclude)
     start = None if initial is None else _initial_matrix(initial, images)
@@ -224,16 +224,9 @@ def register(
     if moving_exclude is not None:
         quality["excluded_percent"] = _excluded_percent(lesions["moving"], inputs["moving"])
     quality |= judge(quality, "the fixed image").as_dict()
-    return Registered(
-        images[0],
-        images[1],
-        found.forward,
-        found.inverse,
-        quality,
-        space_codes(fixed),
-        inputs["fixed"].mask,
-        replaced,
-    )
+    forward, inverse = found.forward, found.inverse
+    mask, codes = inputs["fixed"].mask, space_codes(fixed)
+    return Registered(images[0], images[1], forward, inverse, quality, codes, mask, replaced)
 
 
 def _initial_matrix(

@@ -50,10 +50,11 @@ def register_pairs(
         If the only image fails because of the file system.
     """
     fixed = _Fixed.resolve(options)
+    if len(images) == 1:
+        return _register_pair(options, fixed, images[0], device, seed)
+    nifti.load(fixed.image)  # if it cannot be read, all would fail
     failed = unusable = 0
     for number, moving in enumerate(images, start=1):
-        if len(images) == 1:
-            return _register_pair(options, fixed, moving, device, seed)
         print(f"{moving.image} ({number} of {len(images)})", flush=True)
         try:
             unusable += _register_pair(options, fixed, moving, device, seed)
@@ -86,12 +87,11 @@ class _Fixed:
 
     @classmethod
     def resolve(cls, options: argparse.Namespace) -> _Fixed:
-        """Return the fixed image of the command line; check that it can be read."""
+        """Return the fixed image of the command line."""
         image, mask, builtin = options.fixed, options.fixed_mask, False
         if is_template(image):
             template = resolve_template(str(image))
             image, mask, builtin = template.t1w, mask or template.mask, template.builtin
-        nifti.load(image)
         return cls(image, mask, options.fixed_exclude, builtin)
 
 

@@ -23,6 +23,14 @@ _NAME_MAX = 255
 _KEPT = ("acq", "ce", "rec")
 #: Extensions of a label image with a lookup table.
 _TABLED = ("nii.gz", "json", "tsv")
+#: Extensions of nonlinear transforms in other formats; the second is that of the affine.
+CONVERTED = {
+    "ants": (".nii.gz", ".mat"),
+    "fsl": (".nii.gz",),
+    "freesurfer": (".m3z",),
+    "afni": (".nii.gz",),
+    "x5": (".x5",),
+}
 _VALID = re.compile(
     rf"[a-z]+-{LABEL.pattern}(?:_[a-z]+-{LABEL.pattern})*_[0-9A-Za-z]+\.[0-9a-z.]+"
 )
@@ -97,6 +105,11 @@ def output_names(
         ]
         for way in (f"from-{suffix}_to-{space}", f"from-{space}_to-{suffix}"):
             endings += [f"{way}_mode-image_xfm{one}" for one in (".h5", ".json")]
+            endings += [
+                f"{way}_mode-image_desc-{name}_xfm{one}"
+                for name, files in CONVERTED.items()
+                for one in (*files, ".json")
+            ]
         endings += [
             f"from-{suffix}_to-{space}_mode-image_desc-{what}"
             for what in ("logjacobian_xfm.nii.gz", "logjacobian_xfm.json", "quality_xfm.json")

@@ -119,6 +119,17 @@ def add_jacobian(commands: Any) -> None:
         "-o", "--output", type=Path, metavar="OUT", required=True, help="file to write"
     )
     command.add_argument("--log", action="store_true", help="write its natural logarithm")
+    command.add_argument(
+        "--nonlinear",
+        action="store_true",
+        help="leave out the volume change of linear transforms, which is the same everywhere",
+    )
+    command.add_argument(
+        "--float32",
+        action="store_true",
+        help="write in single precision; otherwise values are rounded to multiples of 1/512 and "
+        "stored as 16-bit integers, in a third of the space",
+    )
     command.set_defaults(run=_jacobian)
 
 
@@ -184,9 +195,16 @@ def _jacobian(options: argparse.Namespace) -> None:
 
     from bids_fcnreg import api
     from bids_fcnreg.io import nifti
+    from bids_fcnreg.io.jacobian import write_jacobian
 
-    determinant = api.jacobian(options.transforms, options.reference, log=options.log)
-    print(f"written: {nifti.write(options.output, determinant)}")
+    determinant = api.jacobian(
+        options.transforms, options.reference, log=options.log, nonlinear=options.nonlinear
+    )
+    if options.float32:
+        nifti.write(options.output, determinant)
+    else:
+        write_jacobian(options.output, determinant, options.log)
+    print(f"written: {options.output}")
 
 
 def _files(transforms: list[tuple[Path, bool]]) -> list[Path]:

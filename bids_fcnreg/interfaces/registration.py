@@ -16,13 +16,11 @@ from nipype.interfaces.base import (
 
 from bids_fcnreg.fcn.modes import MODES
 from bids_fcnreg.interfaces.threads import ThreadsInputSpec, set_threads
+from bids_fcnreg.io.jacobian import JACOBIAN_STEP
 from bids_fcnreg.io.nifti import grid_of, write
 from bids_fcnreg.io.orientation import codes_of, template_code
 from bids_fcnreg.io.spatial_image import open_image
 from bids_fcnreg.preprocessing.lesions import excluded_percent, is_empty
-
-#: The log-Jacobian is stored in multiples of this: volumes to 0.1 %.
-LOG_JACOBIAN_STEP = 2.0**-9
 
 
 class _RegisterInputSpec(ThreadsInputSpec):
@@ -175,7 +173,7 @@ class ToTemplate(SimpleInterface):
         outputs = (
             ("preproc_std", "float32", INTENSITY_STEP),
             ("mask_std", "uint8", None),
-            ("log_jacobian", "float32", LOG_JACOBIAN_STEP),
+            ("log_jacobian", "float32", JACOBIAN_STEP),
         )
         for (name, dtype, step), one in zip(outputs, made, strict=True):
             path = image.write(Path(runtime.cwd) / f"{name}.nii.gz", one, dtype, space, step)

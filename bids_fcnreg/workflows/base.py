@@ -10,6 +10,7 @@ from niworkflows.engine.workflows import LiterateWorkflow
 
 from bids_fcnreg import __version__
 from bids_fcnreg.bids.order import choose_reference
+from bids_fcnreg.bids.output_names import CONVERTED
 from bids_fcnreg.bids.templates import templates_of
 from bids_fcnreg.workflows.coregister import (
     align_wf_name,
@@ -33,6 +34,7 @@ from bids_fcnreg.workflows.report import (
 )
 from bids_fcnreg.workflows.resources import node_name, voxels_of
 from bids_fcnreg.workflows.segment import init_segment_wf
+from bids_fcnreg.workflows.transform_formats import init_transform_formats_wf
 
 if TYPE_CHECKING:
     from nipype.pipeline import engine as pe
@@ -356,6 +358,12 @@ def _connect_template(
     results = ("transform", "inverse", "quality", "preproc_std", "mask_std", "log_jacobian")
     _connect_fields(workflow, register, outputs, *results)
     _connect_fields(workflow, register, report, "preproc_std", "transform", "quality")
+    if not CONVERTED.keys().isdisjoint(config.xfm_formats):
+        formats = init_transform_formats_wf(
+            config=config, scan=scan, template=template, name=f"{prefix}outputs_{space}_formats_wf"
+        )
+        _connect_fields(workflow, outputs, formats, "transform", "inverse")
+        _connect_fields(workflow, anatomy.outputs, formats, "preproc")
     return register
 
 

@@ -132,7 +132,7 @@ def init_template_outputs_wf(
     found = dict(template.sources)
     if config.model is not None:
         found[str(config.model)] = checksum(config.model)
-    forward = _forward(scan, template)
+    forward = transform_entities(scan, template)
     backward = forward | {"from": template.space, "to": scan.suffix}
     of_template, of_scan = f"points of {template.space}", f"points of the {scan.suffix} image"
     sinks = {
@@ -205,7 +205,7 @@ def _add_resampled(
             Description="Natural logarithm of the Jacobian determinant (local volume in the "
             f"{scan.suffix} image over that in the template), including the affine part",
             SpatialReference=template.reference,
-            **_forward(scan, template),
+            **transform_entities(scan, template),
         ),
     }
     for result, node in sinks.items():
@@ -229,7 +229,7 @@ def space_entities(template: Template) -> dict[str, Any]:
     return {"space": template.space, "SpatialReference": template.reference, **resolution}
 
 
-def _forward(scan: Scan, template: Template) -> dict[str, str]:
+def transform_entities(scan: Scan, template: Template) -> dict[str, str]:
     """Return the entities of the transform to a template, and of what describes it."""
     return {"from": scan.suffix, "to": template.space, "mode": "image", "suffix": "xfm"}
 

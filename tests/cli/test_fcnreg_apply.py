@@ -12,6 +12,7 @@ import SimpleITK as sitk
 import bids_fcnreg as fr
 from bids_fcnreg.cli.fcnreg import main
 from bids_fcnreg.errors import InputError
+from bids_fcnreg.io.jacobian import write_jacobian
 
 # The command prints these warnings.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default::UserWarning")]
@@ -174,12 +175,110 @@ def test_label_interpolation_keeps_labels(tmp_path, how, number):
         np.testing.assert_array_equal(np.asarray(found.dataobj), np.squeeze(labels))
 
 
+@pytest.mark.parametrize("how", ["nearest", "label"])
+@pytest.mark.parametrize("dtype", ["u4", "f8"])
+def test_labels_above_the_range_of_int32_are_kept(tmp_path, how, dtype):
+    labels = np.random.default_rng(0).choice([0, 7, 2**31 + 5, 2**32 - 1], SHAPE)
+    nib.Nifti1Image(labels.astype(dtype), AFFINE).to_filename(tmp_path / "l.nii")
+    words = ["-i", tmp_path / "l.nii", "-t", "identity", "-o", tmp_path / "o.nii", "-n", how]
+    assert apply(*words) == 0
+    found = nib.load(tmp_path / "o.nii")
+    assert found.get_data_dtype() == np.float64
+    np.testing.assert_array_equal(np.asarray(found.dataobj), labels)
+
+
 def test_labels_that_are_too_large_are_refused(tmp_path, capsys):
-    labels = np.full(SHAPE, 2**31 + 5, "u4")
-    nib.Nifti1Image(labels, AFFINE).to_filename(tmp_path / "l.nii")
+    nib.Nifti1Image(np.full(SHAPE, 2.0**60), AFFINE).to_filename(tmp_path / "l.nii")
     words = ["-i", tmp_path / "l.nii", "-r", tmp_path / "l.nii", "-t", "identity"]
     assert apply(*words, "-o", tmp_path / "o.nii", "-n", "label") == 2
-    assert "l.nii contains labels above 2147483647" in capsys.readouterr().err
+    assert "l.nii contains labels above 9007199254740992" in capsys.readouterr().err
+
+
+def test_nearest_keeps_double_precision(tmp_path):
+    values = np.random.default_rng(0).normal(0, 1, SHAPE) * 10.0 ** np.arange(-10, 10)
+    nib.Nifti1Image(values, AFFINE).to_filename(tmp_path / "i.nii")
+    move = sitk.TranslationTransform(3, (-4.0, 0.0, 0.0))
+    sitk.WriteTransform(move, str(tmp_path / "t.tfm"))
+    words = ["-i", tmp_path / "i.nii", "-t", tmp_path / "t.tfm", "-n", "nearest", "-f", 0.1]
+    assert apply(*words, "-o", tmp_path / "o.nii") == 0
+    found = nib.load(tmp_path / "o.nii").get_fdata()
+    np.testing.assert_array_equal(found[1:], values[:-1])
+    np.testing.assert_array_equal(found[0], 0.1)
+
+
+@pytest.mark.parametrize(
+    ("how", "theirs"), [("cubic", sitk.sitkBSpline), ("lanczos", sitk.sitkLanczosWindowedSinc)]
+)
+def test_interpolations_of_higher_order_are_those_of_itk(ants, tmp_path, how, theirs):
+    affine = sitk.ReadTransform(str(ants / "0GenericAffine.mat"))
+    image, grid = (sitk.ReadImage(str(ants / f"{name}.nii.gz")) for name in ("moving", "fixed"))
+    chain = sitk.CompositeTransform([affine, warp(ants, "1Warp")])
+    wanted = sitk.GetArrayFromImage(sitk.Resample(image, grid, chain, theirs)).T
+    words = ["-i", ants / "moving.nii.gz", "-r", ants / "fixed.nii.gz", "-o", tmp_path / "o.nii"]
+    words += ["-t", ants / "1Warp.nii.gz", ants / "0GenericAffine.mat"]
+    assert apply(*words, "-n", how) == 0
+    same(tmp_path / "o.nii", wanted)
+    assert apply(*words) == 0
+    linear = nib.load(tmp_path / "o.nii").get_fdata()
+    assert np.abs(linear - wanted)[wanted > 0].max() > 0.1  # they are not the same
+
+
+def test_a_series_is_interpolated_by_higher_orders(tmp_path):
+    data = np.stack([scan().get_fdata(), 2 * scan().get_fdata()], -1)
+    series = nib.Nifti1Image(data, AFFINE)
+    found = fr.apply(series, None, "identity", interpolation="cubic").get_fdata()
+    np.testing.assert_allclose(found, data, atol=0.01)
+
+
+def test_without_a_reference_the_grid_is_that_of_the_image(tmp_path):
+    scan().to_filename(tmp_path / "i.nii")
+    words = ["-i", tmp_path / "i.nii", "-t", "identity", "-o", tmp_path / "o.nii"]
+    assert apply(*words) == 0
+    found = nib.load(tmp_path / "o.nii")
+    np.testing.assert_allclose(found.affine, AFFINE)
+    np.testing.assert_allclose(found.get_fdata(), scan().get_fdata(), rtol=1e-5)
+    assert apply(*words, "--spacing", 2, 4, 2.5) == 0
+    found = nib.load(tmp_path / "o.nii")
+    assert found.shape == (48, 26, 40) and found.header.get_zooms() == (2, 4, 2.5)
+    image = sitk.ReadImage(str(tmp_path / "i.nii"))
+    grid = sitk.ReadImage(str(tmp_path / "o.nii"))
+    same(tmp_path / "o.nii", sitk.GetArrayFromImage(sitk.Resample(image, grid)).T)
+    ends = nib.affines.apply_affine(found.affine, [[-0.5] * 3, np.subtract(found.shape, 0.5)])
+    outer = nib.affines.apply_affine(AFFINE, [[-0.5] * 3, np.subtract(SHAPE, 0.5)])
+    np.testing.assert_allclose(ends, outer, atol=1e-5)
+
+
+@pytest.mark.parametrize("spacing", ["0", "-1", "1 2", "nan", "1e9"])
+def test_invalid_voxel_sizes_are_refused(tmp_path, spacing, capsys):
+    scan().to_filename(tmp_path / "i.nii")
+    words = ["-i", tmp_path / "i.nii", "-t", "identity", "-o", tmp_path / "o.nii"]
+    assert apply(*words, "--spacing", *spacing.split()) == 2
+    assert "The voxel size must be one number or three" in capsys.readouterr().err
+
+
+def test_jacobian_is_stored_as_integers(ants, tmp_path):
+    """With the sign of the determinant, and without the linear part on demand."""
+    files = [ants / "1Warp.nii.gz", ants / "0GenericAffine.mat"]
+    words = ["jacobian", "-r", ants / "fixed.nii.gz", "-t", *files, "-o", tmp_path / "j.nii"]
+    exact = fr.jacobian(files, ants / "fixed.nii.gz").get_fdata()
+    for log in (False, True):
+        assert main([*map(str, words), *["--log"] * log]) == 0
+        found = nib.load(tmp_path / "j.nii")
+        assert found.get_data_dtype() == np.int16
+        wanted = np.log(exact) if log else exact
+        assert np.abs(found.get_fdata() - wanted).max() <= 1.01 / 1024
+    assert main([*map(str, words), "--float32"]) == 0
+    np.testing.assert_array_equal(nib.load(tmp_path / "j.nii").get_fdata(), exact)
+    assert main([*map(str, words), "--nonlinear", "--float32"]) == 0
+    alone = fr.jacobian(files[0], ants / "fixed.nii.gz").get_fdata()
+    np.testing.assert_allclose(nib.load(tmp_path / "j.nii").get_fdata(), alone, atol=1e-4)
+
+
+def test_rounding_does_not_change_the_sign_of_a_determinant(tmp_path):
+    values = np.array([-1.0, -1e-5, 0.0, 1e-5, 1.0], "f4")
+    image = nib.Nifti1Image(np.tile(values, (4, 4, 1)), np.eye(4))
+    found = nib.load(write_jacobian(tmp_path / "j.nii.gz", image, log=False)).get_fdata()
+    np.testing.assert_array_equal(found[0, 0] > 0, values > 0)
 
 
 COLOURS = np.zeros(SHAPE, [("R", "u1"), ("G", "u1"), ("B", "u1")])
@@ -290,7 +389,7 @@ def test_tables_of_points(tmp_path, name):
         ("p.CSV", "x,y,z\n1,2,n/a\n", "o.csv", "z is not a number"),
         ("p.csv", "x;y;z\n1,5;2,5;3,5\n", "o.csv", "x is not a number"),
         ("p.tsv", "x\ty\tz\n1\t2\t3\n", "o.nii.gz", "must end in .csv, .tsv or .txt"),
-        ("p.fcsv", "x,y,z\n1,2,3\n", "o.fcsv", "(.csv, .tsv or .txt) as input"),
+        ("p.fcsv", "x,y,z\n1,2,3\n", "o.fcsv", "o.fcsv must end in .nii"),
     ],
 )
 def test_invalid_tables_are_refused(tmp_path, name, text, out, message, capsys):

@@ -240,11 +240,47 @@ def test_excluded_voxels_exert_no_force(fixed, moving):
     assert apart[0].mean() > 1.3 * apart[1].mean()
 
 
+def test_excluded_voxels_of_the_fixed_image_exert_no_force(fixed, moving):
+    lesion = torch.zeros_like(fixed.data)
+    lesion[..., 22:32, 40:50, 30:40] = 1
+    spoiled = Image(torch.where(lesion > 0, 400.0, fixed.data), fixed.grid)
+    exclude = Image(lesion, fixed.grid)
+    clean, compared, left_out = (
+        register(template, moving, fixed_exclude=without, device="cpu", threads=1).forward
+        for template, without in ((fixed, None), (spoiled, None), (spoiled, exclude))
+    )
+    points = fixed.grid.points()[(fixed.data[0, 0] > 10) & (lesion[0, 0] == 0)]
+    reference = clean.map(points)
+    apart = [(other.map(points) - reference).norm(dim=-1) for other in (compared, left_out)]
+    assert apart[0].mean() > 1.3 * apart[1].mean()
+
+
+@pytest.mark.parametrize("transform", ["rigid", "similarity", "affine"])
+def test_linear_transforms(fixed, moving, truth, transform):
+    found = register(fixed, moving, transform=transform, device="cpu", threads=1)
+    (step,) = found.forward.steps
+    stretch = np.linalg.svd(step.matrix[:3, :3], compute_uv=False)
+    if transform != "affine":
+        np.testing.assert_allclose(stretch, stretch.mean(), rtol=1e-6)
+    if transform == "rigid":
+        assert stretch.mean() == pytest.approx(1)
+    both = found.forward.then(found.inverse)
+    np.testing.assert_allclose(both.steps[1].matrix @ both.steps[0].matrix, np.eye(4), atol=1e-9)
+    assert errors(found.forward, truth, fixed).median() < 6  # the truth is deformed by up to 9 mm
+    quality = found.quality
+    assert quality.mode == transform and quality.similarity == quality.similarity_affine
+    assert quality.similarity > quality.similarity_initial and quality.sd_log_jacobian == 0
+
+
 def test_invalid_arguments_raise(fixed, moving):
     with pytest.raises(InputError, match="Unknown mode 'quick'"):
         register(fixed, moving, mode="quick")
     with pytest.raises(InputError, match="Unknown network 'unet'"):
         register(fixed, moving, network="unet")
+    with pytest.raises(InputError, match="Unknown transform 'syn'"):
+        register(fixed, moving, transform="syn")
+    with pytest.raises(InputError, match="A rigid transform needs no network"):
+        register(fixed, moving, transform="rigid", model=packaged_weights("diffeomorphic"))
     with pytest.raises(InputError, match="The package has no trained weights"):
         register(fixed, moving, mode="predict", network="2017")
     with pytest.raises(InputError, match="trains a network from scratch"):

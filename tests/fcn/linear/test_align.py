@@ -179,6 +179,9 @@ def test_excluded_voxels_exert_no_force() -> None:
     excluded = align(fixed, lesion, moving_exclude=Image(lump.float(), HEAD))
     assert error(excluded, truth) < 0.3
     assert error(align(fixed, lesion), truth) > 2 * error(excluded, truth)
+    back = np.linalg.inv(truth)
+    excluded = align(lesion, fixed, fixed_exclude=Image(lump.float(), HEAD))
+    assert error(excluded, back) < 0.3
 
 
 def test_a_mask_takes_a_skull_away() -> None:
@@ -230,3 +233,29 @@ def test_invalid_images_and_masks_raise_input_error() -> None:
     other = Grid(HEAD.shape, HEAD.affine @ np.diag([2, 2, 2, 1.0]))
     with pytest.raises(InputError, match=r"mask of the fixed image lie up to \d+ mm apart"):
         align(image, image, fixed_mask=Image(image.data, other))
+
+
+@pytest.mark.parametrize("dof", ["rigid", "similarity", "affine"])
+def test_an_initial_transform_is_optimized(dof) -> None:
+    """From 8 degrees and 6 mm away, of another kind: the nearest of the kind is the start."""
+    linear = {"rigid": np.eye(3), "similarity": 1.1 * np.eye(3), "affine": SKEW}[dof]
+    truth = moved_by((100, -30, 60), (20, -15, 10), linear)
+    start = truth @ moved_by((8, 0, 0), (6, 0, 0), np.diag([1.05, 0.97, 1.0]))
+    found = align(seen(brain, covering(truth), truth), seen(brain, HEAD), dof=dof, initial=start)
+    assert error(found, truth) < 0.3
+    stretch = np.linalg.svd(found[:3, :3], compute_uv=False)
+    if dof != "affine":
+        np.testing.assert_allclose(stretch, 1.1 if dof == "similarity" else 1, rtol=0.01)
+
+
+def test_an_initial_transform_replaces_the_search() -> None:
+    truth = moved_by((0, 0, 170), (0, 0, 0), np.eye(3))
+    pair = seen(brain, covering(truth), truth), seen(brain, HEAD)
+    assert error(align(*pair, dof="rigid"), truth) < 0.3
+    assert error(align(*pair, dof="rigid", initial=np.eye(4)), truth) > 20
+
+
+def test_an_initial_reflection_is_refused() -> None:
+    image = seen(brain, HEAD)
+    with pytest.raises(InputError, match="exchanges left and right"):
+        align(image, image, initial=np.diag([-1.0, 1.0, 1.0, 1.0]))
