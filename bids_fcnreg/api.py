@@ -33,8 +33,7 @@ import numpy as np
 import torch
 
 from bids_fcnreg.atomic import replacing_files
-from bids_fcnreg.bids.template_archive import BUILTIN
-from bids_fcnreg.bids.templates import nilearn_map
+from bids_fcnreg.bids.builtin_templates import BUILTIN_FILES
 from bids_fcnreg.config import INTERPOLATIONS
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.parallel import for_both
@@ -146,7 +145,8 @@ def register(
     ----------
     fixed, moving : path or nibabel image
         Skull-stripped T1w images, or heads or brains of other contrasts, of any orientation,
-        voxel size and intensity. ``MNI152NLin2009aSym`` is the name of the built-in template.
+        voxel size and intensity. ``MNI152NLin2009aSym`` and ``MNI152NLin2009cAsym`` are the names
+        of the built-in templates.
     mode : {"refine", "predict", "optimize"}
         ``refine``: prediction of a trained network, refined for this pair; ``predict``: one pass
         of the network; ``optimize``: a new network trained on this pair.
@@ -422,8 +422,9 @@ def convert(
 
 
 def image_path(given: str | os.PathLike[str]) -> Path:
-    """Return the file of an image, which may be the name of the built-in template."""
-    return nilearn_map("t1") if os.fspath(given) == BUILTIN else Path(given)
+    """Return the file of an image, which may be the name of a built-in template."""
+    files = BUILTIN_FILES.get(os.fspath(given))
+    return files.path("t1") if files else Path(given)
 
 
 def _image(given: ImageLike, role: str = "image") -> Image:

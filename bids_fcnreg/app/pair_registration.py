@@ -13,7 +13,7 @@ import numpy as np
 
 from bids_fcnreg import api
 from bids_fcnreg.atomic import replacing_files
-from bids_fcnreg.config import DEFAULT_TEMPLATE
+from bids_fcnreg.config import BUILTIN_TEMPLATES
 from bids_fcnreg.fcn.foreground import foreground
 from bids_fcnreg.io import image, nifti
 from bids_fcnreg.io.resampling import check_labels
@@ -30,7 +30,7 @@ def register_pair(options: argparse.Namespace, device: str, seed: int) -> int:
     int
         0, or 1 if --fail-on-qc is set and the verdict is failed or unknown.
     """
-    name = str(options.fixed) if str(options.fixed) == DEFAULT_TEMPLATE else None
+    name = str(options.fixed) if str(options.fixed) in BUILTIN_TEMPLATES else None
     options.fixed = api.image_path(options.fixed)
     if options.labels is not None:
         # Check labels before the registration, not after it.

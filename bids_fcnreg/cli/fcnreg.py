@@ -18,7 +18,7 @@ from bids_fcnreg.cli.fcnreg_apply import add_apply, add_jacobian
 from bids_fcnreg.cli.fcnreg_convert import add_convert
 from bids_fcnreg.cli.paths import check_inputs, check_replaceable
 from bids_fcnreg.cli.train import add_train
-from bids_fcnreg.config import CONTRASTS, DEFAULT_TEMPLATE, NETWORKS, Config
+from bids_fcnreg.config import BUILTIN_NAMES, CONTRASTS, NETWORKS, Config
 from bids_fcnreg.config_file import convert
 from bids_fcnreg.errors import FcnregError, InputError, describe_os_error
 from bids_fcnreg.fcn.memory import keep_freed_memory
@@ -98,7 +98,7 @@ def _add_register(commands: Any) -> None:
         allow_abbrev=False,
     )
     about = "NIfTI image: T1w, skull-stripped or with a brain mask, or of another contrast"
-    command.add_argument("fixed", type=Path, help=f"{about}; or {DEFAULT_TEMPLATE}")
+    command.add_argument("fixed", type=Path, help=f"{about}; or {BUILTIN_NAMES}")
     command.add_argument("moving", type=Path, help=about)
     command.add_argument(
         "-o",

@@ -8,7 +8,7 @@ from typing import Any
 
 from bids_fcnreg.cli import ants_syntax
 from bids_fcnreg.cli.paths import check_image_output, check_inputs, check_table_output, is_table
-from bids_fcnreg.config import DEFAULT_TEMPLATE, IDENTITY, INTERPOLATIONS
+from bids_fcnreg.config import BUILTIN_NAMES, IDENTITY, INTERPOLATIONS
 from bids_fcnreg.errors import InputError
 
 _STACK = """\
@@ -55,7 +55,7 @@ def add_apply(commands: Any) -> None:
         type=Path,
         metavar="REFERENCE",
         help="image or series that defines the output grid (its values are ignored), or "
-        f"{DEFAULT_TEMPLATE}; not needed for points",
+        f"{BUILTIN_NAMES}; not needed for points",
     )
     _add_transforms(command, "transforms; the last listed is applied to the image first")
     command.add_argument(
@@ -102,7 +102,7 @@ def add_jacobian(commands: Any) -> None:
         type=Path,
         metavar="REFERENCE",
         required=True,
-        help=f"image that defines the grid, or {DEFAULT_TEMPLATE}",
+        help=f"image that defines the grid, or {BUILTIN_NAMES}",
     )
     _add_transforms(command, "transforms, listed as for `fcnreg apply`")
     command.add_argument(

@@ -8,7 +8,7 @@ from typing import Any
 
 from bids_fcnreg.cli import ants_syntax
 from bids_fcnreg.cli.paths import check_inputs, check_replaceable
-from bids_fcnreg.config import DEFAULT_TEMPLATE, IDENTITY, TRANSFORM_FORMATS
+from bids_fcnreg.config import BUILTIN_NAMES, IDENTITY, TRANSFORM_FORMATS
 
 _FORMATS = """\
 format      linear               nonlinear
@@ -65,7 +65,7 @@ def add_convert(commands: Any) -> None:
         "--reference-image",
         type=Path,
         metavar="REFERENCE",
-        help=f"fixed image, onto which the transform resamples, or {DEFAULT_TEMPLATE}",
+        help=f"fixed image, onto which the transform resamples, or {BUILTIN_NAMES}",
     )
     command.add_argument(
         "-m", "--moving", type=Path, metavar="MOVING", help="image that the transform resamples"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bids_fcnreg.atomic import make_directory
-from bids_fcnreg.config import DEFAULT_TEMPLATE
+from bids_fcnreg.config import BUILTIN_TEMPLATES
 from bids_fcnreg.errors import InputError
 
 #: Extensions of tables of points.
@@ -13,7 +13,7 @@ TABLES = (".csv", ".tsv", ".txt")
 
 
 def check_inputs(*paths: Path | None) -> None:
-    """Refuse files that do not exist; None and the built-in template pass.
+    """Refuse files that do not exist; None and the built-in templates pass.
 
     Raises
     ------
@@ -21,11 +21,12 @@ def check_inputs(*paths: Path | None) -> None:
         If a file does not exist.
     """
     for path in paths:
-        if path is None or path.exists() or str(path) == DEFAULT_TEMPLATE:
+        if path is None or path.exists() or str(path) in BUILTIN_TEMPLATES:
             continue
         advice = "Check the path."
         if "." not in path.name:
-            advice += f" The only template that can be given by name is {DEFAULT_TEMPLATE}."
+            names = " and ".join(BUILTIN_TEMPLATES)
+            advice += f" The only templates that can be given by name are {names}."
         raise InputError(f"{path} does not exist. {advice}")
 
 
