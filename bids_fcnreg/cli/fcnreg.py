@@ -94,7 +94,7 @@ def _add_register(commands: Any) -> None:
         description="Writes PREFIXwarped.nii.gz (MOVING on the grid of FIXED), PREFIXxfm.h5 "
         "(resamples MOVING onto FIXED) and PREFIXinverse_xfm.h5 (resamples FIXED onto MOVING), "
         "and prints quality metrics, with a verdict by bounds fitted on T1w brains registered to "
-        "the built-in template.",
+        "MNI152NLin2009aSym.",
         allow_abbrev=False,
     )
     about = "NIfTI image: T1w, skull-stripped or with a brain mask, or of another contrast"
@@ -167,7 +167,7 @@ def _add_phantom(commands: Any) -> None:
     command = commands.add_parser(
         "phantom",
         help="simulate a BIDS dataset with known ground truth",
-        description="Simulates T1w images of heads from the built-in template. The true "
+        description="Simulates T1w images of heads from MNI152NLin2009aSym. The true "
         "transforms, labels and masks are in derivatives/truth.",
         allow_abbrev=False,
     )

@@ -213,7 +213,7 @@ class _TissueMapsOutputSpec(TraitedSpec):
 
 
 class TissueMaps(SimpleInterface):
-    """Resample the tissue maps of the built-in template to another one."""
+    """Resample the tissue maps of a built-in template to another one."""
 
     input_spec = _TissueMapsInputSpec
     output_spec = _TissueMapsOutputSpec

@@ -156,3 +156,19 @@ def test_tissue_labels_of_both_templates_have_the_same_shares(tmp_path):
         np.testing.assert_array_equal(labels > 0, values(template.brain_mask) > 0)
         shares.append(np.bincount(labels[labels > 0], minlength=4)[1:] / (labels > 0).sum())
     np.testing.assert_allclose(*shares, atol=0.02)
+
+
+def test_a_downloaded_head_gives_the_packaged_brain(offline, tmp_path):
+    """Registrations to both are then equal."""
+    packaged = resolve_template(ASYMMETRIC_TEMPLATE)
+    brain, mask = nib.load(packaged.t1w), nib.load(packaged.mask)
+    around = ndimage.binary_dilation(mask.get_fdata() > 0, iterations=8) & (mask.get_fdata() == 0)
+    head = np.where(around, 60, brain.get_fdata()).astype("float32")
+    for ending, data in (("T1w", head), ("desc-brain_mask", np.asarray(mask.dataobj))):
+        image = nib.Nifti1Image(data, brain.affine)
+        image.to_filename(offline / f"{STEM}01_{ending}.nii.gz")
+    made = prepare_template(resolve_template(ASYMMETRIC_TEMPLATE), tmp_path / "cache")
+    assert made.found[0].is_relative_to(offline)
+    for one, other in ((made.t1w, packaged.t1w), (made.mask, packaged.mask)):
+        np.testing.assert_array_equal(values(one), values(other))
+        np.testing.assert_array_equal(nib.load(one).affine, nib.load(other).affine)

@@ -264,8 +264,8 @@ def test_jacobian_measures_volume_changes(tmp_path):
     [
         ("register none.nii.gz none.nii.gz -o x_", "none.nii.gz does not exist"),
         (
-            "register MNI152NLin2009cAsym b.nii.gz -o x_",
-            "The only template that can be given by name is MNI152NLin2009aSym",
+            "register MNI152NLin6Asym b.nii.gz -o x_",
+            "can be given by name are MNI152NLin2009aSym and MNI152NLin2009cAsym",
         ),
         ("register a.nii.gz b.nii.gz -o x_ --device tpu", "--device must be one of"),
         ("register a.nii.gz b.nii.gz -o x_ --model no", "no does not exist"),
