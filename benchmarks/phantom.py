@@ -1,7 +1,7 @@
 """How well phantoms were registered: the derivatives of a run beside the truth.
 
     fcnreg phantom BIDS_DIR
-    bids_fcnreg BIDS_DIR OUT_DIR participant
+    bids_fcnreg BIDS_DIR OUT_DIR participant --template MNI152NLin2009aSym
     python benchmarks/phantom.py BIDS_DIR OUT_DIR
 
 Errors are distances in mm, in native space, between where the estimated and the true transform
