@@ -12,7 +12,8 @@ TEST_ENV := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 ITK_GLOBAL_DEFAULT_NUMBER_
 # By chance, the brains of this seed are asymmetric as most are; others may be called doubtful.
 demo: $(VENV)/.installed ## two synthetic participants with known truth, registered to the template
 	test -e $(DEMO)/bids || $(BIN)/fcnreg phantom $(DEMO)/bids --participants 2 --seed 3
-	$(BIN)/bids_fcnreg $(DEMO)/bids $(DEMO)/derivatives participant --work-dir $(DEMO)/work
+	$(BIN)/bids_fcnreg $(DEMO)/bids $(DEMO)/derivatives participant --work-dir $(DEMO)/work \
+		--template MNI152NLin2009aSym
 	$(BIN)/python benchmarks/phantom.py $(DEMO)/bids $(DEMO)/derivatives
 	@echo "The results are in $(DEMO)/derivatives: open sub-01.html first."
 

@@ -24,8 +24,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy.spatial.transform import Rotation
 
+from bids_fcnreg.bids.builtin_templates import nilearn_map
 from bids_fcnreg.bids.order import natural_key
-from bids_fcnreg.bids.templates import nilearn_map
 from bids_fcnreg.fcn.foreground import foreground
 from bids_fcnreg.fcn.linear.align import align
 from bids_fcnreg.fcn.modes import MODES

@@ -1,7 +1,7 @@
 """How well phantoms were registered: the derivatives of a run beside the truth.
 
     fcnreg phantom BIDS_DIR
-    bids_fcnreg BIDS_DIR OUT_DIR participant
+    bids_fcnreg BIDS_DIR OUT_DIR participant --template MNI152NLin2009aSym
     python benchmarks/phantom.py BIDS_DIR OUT_DIR
 
 Errors are distances in mm, in native space, between where the estimated and the true transform
@@ -21,14 +21,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bids_fcnreg.bids.template_archive import BUILTIN
 from bids_fcnreg.bids.templates import prepare_template, resolve_template
+from bids_fcnreg.config import SYMMETRIC_TEMPLATE
 from bids_fcnreg.errors import FcnregError, InputError
 from bids_fcnreg.io import image, nifti
 from bids_fcnreg.io.itk import read_transform
 from bids_fcnreg.phantom.dataset import mask_points, registration_error
 
-XFM = f"from-T1w_to-{BUILTIN}_mode-image_xfm.h5"
+XFM = f"from-T1w_to-{SYMMETRIC_TEMPLATE}_mode-image_xfm.h5"
 
 #: What is asked of the default mode: median and 95th percentile of the error, mm.
 MEDIAN, P95 = 1.0, 2.5
@@ -59,7 +59,7 @@ def main() -> int:
 def measure(bids_dir: Path, out_dir: Path) -> list[dict[str, str | float]]:
     """Measure one row of metrics per participant."""
     with tempfile.TemporaryDirectory() as folder:
-        mask = prepare_template(resolve_template(BUILTIN), Path(folder)).mask
+        mask = prepare_template(resolve_template(SYMMETRIC_TEMPLATE), Path(folder)).mask
         points = mask_points(image.read(mask))
     truths = sorted((bids_dir / "derivatives" / "truth").glob(f"sub-*/anat/*_{XFM}"))
     if not truths:
@@ -76,7 +76,7 @@ def measure(bids_dir: Path, out_dir: Path) -> list[dict[str, str | float]]:
             "error p95 mm": float(np.percentile(error, 95)),
         }
         row |= {"error max mm": float(error.max())}
-        tissues = _voxels(_the(ours, f"{name}_seg-tissue_desc-{BUILTIN}_dseg.nii.gz"))
+        tissues = _voxels(_the(ours, f"{name}_seg-tissue_desc-{SYMMETRIC_TEMPLATE}_dseg.nii.gz"))
         true_tissues = _voxels(truth / f"{name}_dseg.nii.gz")
         for index, tissue in enumerate(("CSF", "GM", "WM"), start=1):
             row[f"Dice {tissue}"] = dice(tissues == index, true_tissues == index)

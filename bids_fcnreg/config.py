@@ -29,7 +29,11 @@ TRANSFORM_FORMATS = ("itk", "ants", "fsl", "freesurfer", "afni", "x5")
 CONTRASTS = ("auto", "T1w", "other")
 #: Keyword of the identity transform, in place of a file.
 IDENTITY = "identity"
-DEFAULT_TEMPLATE = "MNI152NLin2009aSym"
+#: Templates that need no download: the same when left and right are swapped, and not.
+SYMMETRIC_TEMPLATE, ASYMMETRIC_TEMPLATE = "MNI152NLin2009aSym", "MNI152NLin2009cAsym"
+BUILTIN_TEMPLATES = (SYMMETRIC_TEMPLATE, ASYMMETRIC_TEMPLATE)
+BUILTIN_NAMES = " or ".join(BUILTIN_TEMPLATES)  # for messages
+DEFAULT_TEMPLATE = ASYMMETRIC_TEMPLATE
 MAX_OMP_NTHREADS = 8
 
 
@@ -147,7 +151,7 @@ class Config:
         default=(DEFAULT_TEMPLATE,),
         flags=("--template",),
         metavar="TEMPLATE",
-        shown=f"{DEFAULT_TEMPLATE}, which needs no download",
+        shown=f"{DEFAULT_TEMPLATE}; {BUILTIN_NAMES} need no download",
     )
     atlases: tuple[str, ...] = _setting(
         "atlas of the template to resample to the space of each subject: a TemplateFlow atlas or "
@@ -156,7 +160,7 @@ class Config:
         default=(),
         flags=("--atlas",),
         metavar="ATLAS",
-        shown="the tissue classes of the built-in template",
+        shown="the tissue classes of a built-in template",
     )
     mode: str = _setting(
         "; ".join(f"{mode.name}: {mode.summary}" for mode in MODES.values()),

@@ -68,7 +68,7 @@ show_error() { "$@" || echo "exit code $?"; }
 show_error in_container -v "$data:/data:ro" -v "$out:/out" -v "$work:/work" bids_fcnreg \
     /data /out participant -w /work --device cuda
 show_error in_container -v "$data:/data:ro" -v "$out:/out" -v "$work:/work" bids_fcnreg \
-    /data /out participant -w /work --template MNI152NLin2009cAsym
+    /data /out participant -w /work --template MNI152NLin6Asym
 show_error in_container -v "$data:/data:ro" -v "$out:/out:ro" -v "$work:/work" bids_fcnreg \
     /data /out participant -w /work
 mkdir -p --mode=755 "$folder/others"

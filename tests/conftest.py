@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bids_fcnreg.bids.templates import nilearn_map
+from bids_fcnreg.bids.builtin_templates import nilearn_map
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

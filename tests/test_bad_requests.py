@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bids_fcnreg.bids.templates import nilearn_map
+from bids_fcnreg.bids.builtin_templates import nilearn_map
 from bids_fcnreg.cli import bids_app
 from bids_fcnreg.fcn.nets import checkpoint
 from bids_fcnreg.fcn.nets.packaged_weights import packaged_weights

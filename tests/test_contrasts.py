@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import bids_fcnreg as fr
-from bids_fcnreg.bids.templates import nilearn_map
+from bids_fcnreg.bids.builtin_templates import nilearn_map
 from bids_fcnreg.cli.fcnreg import main
 from bids_fcnreg.fcn.spatial.displacement import exponentiate
 from bids_fcnreg.fcn.spatial.filters import gaussian

@@ -19,7 +19,6 @@ from bids_fcnreg.app.moving_images import MovingImage
 from bids_fcnreg.atomic import replacing_files
 from bids_fcnreg.bids.template_names import is_template
 from bids_fcnreg.bids.templates import resolve_template
-from bids_fcnreg.config import DEFAULT_TEMPLATE
 from bids_fcnreg.errors import FcnregError, describe_os_error
 from bids_fcnreg.fcn.foreground import foreground
 from bids_fcnreg.fcn.modes import LINEAR
@@ -76,22 +75,23 @@ class _Fixed:
     image : Path
     mask, exclude : Path or None
         Brain mask, which of a template is its own, and lesion mask.
-    builtin : bool
-        Whether it is the built-in template.
+    builtin : str or None
+        Name of a built-in template.
     """
 
     image: Path
     mask: Path | None
     exclude: Path | None
-    builtin: bool
+    builtin: str | None
 
     @classmethod
     def resolve(cls, options: argparse.Namespace) -> _Fixed:
         """Return the fixed image of the command line."""
-        image, mask, builtin = options.fixed, options.fixed_mask, False
+        image, mask, builtin = options.fixed, options.fixed_mask, None
         if is_template(image):
             template = resolve_template(str(image))
-            image, mask, builtin = template.t1w, mask or template.mask, template.builtin
+            image, mask = template.t1w, mask or template.mask
+            builtin = template.name if template.builtin else None
         return cls(image, mask, options.fixed_exclude, builtin)
 
 
@@ -121,8 +121,8 @@ def _register_pair(
         device=device,
         seed=seed,
     )
-    # Bounds of the verdict fit the built-in template, and deformations.
-    ranges = fixed.builtin and options.transform not in LINEAR
+    # Bounds of the verdict fit the built-in templates, and deformations.
+    name = None if options.transform in LINEAR else fixed.builtin
     directory, prefix = os.path.split(moving.prefix)
     with replacing_files(directory or ".") as new:
         written = result.save(new / prefix if prefix else f"{new}/")
@@ -131,10 +131,9 @@ def _register_pair(
             resampled = api.apply(moving.labels, fixed.image, [xfm], interpolation="label")
             written.append(nifti.write(new / f"{prefix}labels.nii.gz", resampled))
         if options.report:
-            page, name = new / f"{prefix}report.html", DEFAULT_TEMPLATE if ranges else None
-            pair = fixed.image, moving.image
+            page, pair = new / f"{prefix}report.html", (fixed.image, moving.image)
             written.append(_report(pair, page, warped, xfm, result, name))
-    _print_quality(result.quality, ranges)
+    _print_quality(result.quality, name is not None)
     print("written:", ", ".join(str(Path(directory) / path.name) for path in written), flush=True)
     return int(options.fail_on_qc and result.quality["verdict"] in UNUSABLE)
 

@@ -53,7 +53,7 @@ def make_pair_report(
     quality : dict
         Quality metrics and verdict.
     fixed_name : str, optional
-        Name of the fixed image, if it is the built-in template.
+        Name of the fixed image, if it is a built-in template.
     contours_of : Path, optional
         T1w-like image of the fixed image, for its white matter border.
 

@@ -16,7 +16,7 @@ from bids_fcnreg.bids.output_names import output_prefix
 from bids_fcnreg.bids.results import Result, find_results, read_quality
 from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.bids.templates import Template, templates_of
-from bids_fcnreg.config import Config
+from bids_fcnreg.config import DEFAULT_TEMPLATE, SYMMETRIC_TEMPLATE, Config
 from bids_fcnreg.fcn.modes import MODES
 from bids_fcnreg.fcn.nets.packaged_weights import packaged_checksum
 
@@ -58,12 +58,14 @@ def report_replaced(
     unreadable: Container[str],
     console: Console,
 ) -> None:
-    """Print whose results are replaced, because of another mode or a changed source."""
-    other_modes, other_files, outdated = [], [], []
+    """Print whose results are replaced, or are in the default template of earlier versions."""
+    other_modes, other_files, outdated, former = [], [], [], []
     for scan in scans:
         if not scan.images or scan.label in unreadable or not (modes := _modes(config, scan)):
             continue
         spaces = {template.space for template in templates_of(scan, templates)}
+        if config.templates == (DEFAULT_TEMPLATE,) and set(modes) == {SYMMETRIC_TEMPLATE}:
+            former.append(scan.label)
         others = {mode for space, mode in modes.items() if space in spaces} - {config.mode}
         if others:
             other_modes.append(f"{scan.label} ({', '.join(sorted(others))})")
@@ -72,6 +74,11 @@ def report_replaced(
         if (others or changed) and not config.makes_everything:
             outdated.append(scan.label)
     for why, labels in (
+        (
+            f"The default template is {DEFAULT_TEMPLATE} now. Results in {SYMMETRIC_TEMPLATE}, "
+            f"the earlier default, are kept; --template {SYMMETRIC_TEMPLATE} continues them",
+            former,
+        ),
         (f"Results of another mode are replaced by those of {config.mode}", other_modes),
         ("Results are replaced, because their sources have changed", other_files),
         (

@@ -18,9 +18,8 @@ from bids_fcnreg.atomic import publish
 from bids_fcnreg.bids.derivatives import write_json, write_tsv
 from bids_fcnreg.bids.results import find_preprocessed
 from bids_fcnreg.bids.scan import Scan
-from bids_fcnreg.bids.template_archive import BUILTIN
 from bids_fcnreg.bids.templates import Template, prepare_template, resolve_template
-from bids_fcnreg.config import Config
+from bids_fcnreg.config import BUILTIN_TEMPLATES, DEFAULT_TEMPLATE, Config
 from bids_fcnreg.errors import FcnregError, InputError
 from bids_fcnreg.execution.plugin import configure, run_workflow
 from bids_fcnreg.fcn.groupwise import mirror, sharpness
@@ -76,7 +75,7 @@ def make_template(config: Config, scans: Sequence[Scan], console: Console) -> in
             "participant` first."
         )
     anchor = resolve_template(config.templates[0])
-    _check_name(config, {anchor.name, BUILTIN})
+    _check_name(config, {anchor.name, *BUILTIN_TEMPLATES})
     preflight.check_device(config)
     config = config.with_threads(scans_at_once(config, len(members), [anchor]))
     run_dir = preflight.make_directories(config)
@@ -97,8 +96,9 @@ def _make(
     """Make the template of these members; return the labels of the scans left out."""
     cache = config.work_dir / preflight.TEMPLATES
     anchors = {anchor.name: prepare_template(anchor, cache)}
-    if BUILTIN not in anchors:
-        anchors[BUILTIN] = prepare_template(resolve_template(BUILTIN), cache)
+    if not anchor.builtin:
+        builtin = resolve_template(DEFAULT_TEMPLATE)
+        anchors[builtin.name] = prepare_template(builtin, cache)
     if config.template_symmetric:
         _check_midline(anchors[anchor.name])
     construction = TemplateConstruction(config, console, run_dir, log_file, list(members))

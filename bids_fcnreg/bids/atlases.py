@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bids_fcnreg.atomic import checksum
+from bids_fcnreg.bids.builtin_templates import BUILTIN_FILES
 from bids_fcnreg.bids.derivatives import write_tsv
 from bids_fcnreg.bids.lookup_tables import check_lookup, read_lookup
 from bids_fcnreg.bids.space_labels import make_label
@@ -21,10 +22,7 @@ from bids_fcnreg.bids.templates import (
     Template,
     cache_path,
     label_of_file,
-    nilearn_map,
-    nilearn_url,
     parse_modifiers,
-    prepare_template,
 )
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.io.labels import read_label_values
@@ -65,8 +63,8 @@ class Atlas:
         Value and name of each region, by value, without the background 0.
     table : Path or None
         Lookup table with the names.
-    builtin : bool
-        Whether it is the built-in atlas.
+    builtin : str or None
+        Name of the built-in template whose tissue maps it is made from.
     doubts : tuple of str
         Warnings about the lookup table.
     """
@@ -75,7 +73,7 @@ class Atlas:
     image: Path | None
     labels: tuple[tuple[int, str], ...]
     table: Path | None = None
-    builtin: bool = False
+    builtin: str | None = None
     doubts: tuple[str, ...] = ()
 
     @property
@@ -89,13 +87,14 @@ class Atlas:
     def sources(self) -> dict[str, str]:
         """SHA-256 of each source file, by path or URL."""
         if self.builtin:
-            return {nilearn_url(kind): checksum(nilearn_map(kind)) for kind in ("gm", "wm")}
+            files = BUILTIN_FILES[self.builtin]
+            return {files.uri(kind): checksum(files.path(kind)) for kind in ("gm", "wm")}
         return {str(path): checksum(path) for path in (self.image, self.table) if path}
 
 
 def default_atlases(template: Template) -> list[Atlas]:
-    """Return the tissue segmentation (CSF, GM, WM) for the built-in template, else nothing."""
-    return [Atlas(TISSUE, None, _TISSUE_LABELS, builtin=True)] if template.builtin else []
+    """Return the tissue segmentation (CSF, GM, WM) for a built-in template, else nothing."""
+    return [Atlas(TISSUE, None, _TISSUE_LABELS, builtin=template.name)] if template.builtin else []
 
 
 def resolve_atlas(spec: str, template: Template) -> Atlas:
@@ -104,7 +103,7 @@ def resolve_atlas(spec: str, template: Template) -> Atlas:
     Parameters
     ----------
     spec : str
-        ``tissue`` (for the built-in template); an atlas, segmentation or description of
+        ``tissue`` (for the built-in templates); an atlas, segmentation or description of
         TemplateFlow or of the user's directory of this template, with modifiers if there are
         several, such as ``Schaefer2018:desc-100Parcels7Networks``; a label image ``FILE.nii.gz``
         with its lookup table in ``FILE.tsv``; or ``FILE.nii.gz:TABLE.tsv``. A lookup table has the
@@ -121,7 +120,7 @@ def resolve_atlas(spec: str, template: Template) -> Atlas:
     if spec.lower() == TISSUE:
         if not template.builtin:
             raise InputError(
-                f"The atlas {TISSUE} belongs to the built-in template, not to {template.space}. "
+                f"The atlas {TISSUE} belongs to the built-in templates, not to {template.space}. "
                 "Choose an atlas of that template."
             )
         return default_atlases(template)[0]
@@ -138,11 +137,11 @@ def prepare_atlas(atlas: Atlas, template: Template, directory: Path) -> Atlas:
     """Create the built-in label image in a directory, unless it exists; keep other atlases."""
     if atlas.image is not None:
         return atlas
-    grey_path, white_path = nilearn_map("gm"), nilearn_map("wm")
-    path = cache_path(directory, template.t1w, f"seg-{TISSUE}_dseg", grey_path, white_path)
+    files = BUILTIN_FILES[template.name]
+    t1w, gray, white = map(files.path, ("t1", "gm", "wm"))
+    path = cache_path(directory, t1w, f"seg-{TISSUE}_dseg", gray, white)
     if not is_intact(path):
-        mask = prepare_template(template, directory).brain_mask
-        write_tissues(mask, grey_path, white_path, path)
+        write_tissues(t1w, gray, white, path, files.certain)
     return replace(atlas, image=path)
 
 

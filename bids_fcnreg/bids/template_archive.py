@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from platformdirs import user_cache_dir
 
+from bids_fcnreg.config import BUILTIN_NAMES, BUILTIN_TEMPLATES
 from bids_fcnreg.errors import InputError
 
 if TYPE_CHECKING:
     from templateflow.client import TemplateFlowClient
     from templateflow.conf.bids import Layout
 
-BUILTIN = "MNI152NLin2009aSym"
 _DOWNLOAD_SECONDS = 10
 _FILE = re.compile(
     r"(?:tpl-(?P<tpl>.+?)_)?(?P<entities>(?:[a-zA-Z]+-[^_]+_)*)"
@@ -110,6 +110,24 @@ def list_entries(directory: Path) -> list[Entry]:
     return found
 
 
+def is_downloaded(name: str, resolution: str) -> bool:
+    """Return whether TemplateFlow's directory holds image and brain mask of a template."""
+    found = {
+        entry.suffix
+        for entry in list_entries(templateflow_home() / f"tpl-{name}")
+        if entry.entities.get("res") == resolution
+        and (entry.suffix, entry.entities.get("desc")) in (("T1w", None), ("mask", "brain"))
+        and entry.only("desc")
+        and _has_content(entry.path)
+    }
+    return found == {"T1w", "mask"}
+
+
+def _has_content(path: Path) -> bool:
+    """Return whether a file exists and is not one of the empty files that wait for a download."""
+    return path.is_file() and path.stat().st_size > 0
+
+
 def list_templateflow_entries(name: str) -> list[Entry]:
     """List TemplateFlow's files of one template, including those not downloaded yet.
 
@@ -126,17 +144,17 @@ def list_templateflow_entries(name: str) -> list[Entry]:
             raise InputError(
                 f"The template {name} is not available: TEMPLATEFLOW_HOME ({home}) is empty and "
                 f"cannot be written ({why.strerror or why}). Set it to a directory with the "
-                f"template, or use the built-in {BUILTIN}, which needs no download."
+                f"template, or use the built-in {BUILTIN_NAMES}, which needs no download."
             ) from why
     found = list_entries(home / f"tpl-{name}")
     if not found:
         known = sorted(p.name[4:] for p in home.glob("tpl-*"))
-        similar = difflib.get_close_matches(name, [*known, BUILTIN], n=3, cutoff=0.8)
+        similar = difflib.get_close_matches(name, {*known, *BUILTIN_TEMPLATES}, n=3, cutoff=0.8)
         advice = (
             f"Did you mean {' or '.join(similar)}?"
             if similar
             else f"Check the name (known: {', '.join(known) or 'none'}), or use the built-in "
-            f"{BUILTIN}, which needs no download."
+            f"{BUILTIN_NAMES}, which needs no download."
         )
         raise InputError(
             f"The template {name} is neither a file nor a directory, and not in TEMPLATEFLOW_HOME "
@@ -154,7 +172,7 @@ def fetch(entry: Entry) -> Path:
         If it does not exist and cannot be downloaded, after about 10 s at most.
     """
     path = entry.path
-    if path.is_file() and path.stat().st_size:
+    if _has_content(path):
         return path
     home = templateflow_home()
     why = "it is not part of TemplateFlow"
@@ -174,11 +192,11 @@ def fetch(entry: Entry) -> Path:
             why = "the download failed; check the internet connection"
             if isinstance(error, PermissionError):
                 why = f"{home} cannot be written"
-    if path.is_file() and path.stat().st_size:
+    if _has_content(path):
         return path
     raise InputError(
         f"The template file {path.name} is not in {path.parent} ({why}). Copy it there, or use "
-        f"the built-in {BUILTIN}, which needs no download."
+        f"the built-in {BUILTIN_NAMES}, which needs no download."
     )
 
 

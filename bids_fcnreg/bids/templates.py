@@ -1,8 +1,4 @@
-"""Templates: the built-in one, those of TemplateFlow, NIfTI files, and directories.
-
-The built-in template is the symmetric MNI152 2009a average (Fonov et al., NeuroImage 2011) that
-is part of nilearn: 1 mm, skull-stripped, with maps of gray and white matter.
-"""
+"""Templates: the built-in ones, those of TemplateFlow, NIfTI files, and directories."""
 
 from __future__ import annotations
 
@@ -10,7 +6,6 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -18,10 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bids_fcnreg.atomic import checksum
+from bids_fcnreg.bids.builtin_templates import BUILTIN_FILES
 from bids_fcnreg.bids.space_labels import make_label
 from bids_fcnreg.bids.template_archive import (
-    BUILTIN,
     Entry,
+    is_downloaded,
     list_entries,
     list_templateflow_entries,
     parse_file_name,
@@ -35,8 +31,6 @@ from bids_fcnreg.preprocessing.template_images import write_brain, write_brain_m
 
 if TYPE_CHECKING:
     from bids_fcnreg.bids.scan import Scan
-
-_NILEARN_URL = "https://github.com/nilearn/nilearn/blob/main/nilearn/datasets/data"
 
 
 @dataclass(frozen=True)
@@ -55,7 +49,7 @@ class Template:
         Brain mask on the same grid; None until `prepare_template` estimates it from a
         skull-stripped image.
     builtin : bool
-        Whether it is the built-in template.
+        Whether it is a built-in template, also if its files are those of TemplateFlow.
     originals : tuple of Path
         Original files, image first, if `prepare_template` has replaced some of them.
     directory : Path or None
@@ -96,8 +90,8 @@ class Template:
     @property
     def reference(self) -> str:
         """URI of the original image, for ``SpatialReference`` and ``Sources``."""
-        if self.builtin:
-            return nilearn_url("t1")
+        if self._packaged:
+            return BUILTIN_FILES[self.name].reference
         path, home = self.found[0], templateflow_home()
         if path.is_relative_to(home):
             return f"bids:templateflow:{path.relative_to(home).as_posix()}"
@@ -111,9 +105,15 @@ class Template:
     @property
     def sources(self) -> dict[str, str]:
         """SHA-256 of each original file, by path or URL."""
-        if self.builtin:
-            return {nilearn_url("t1"): checksum(nilearn_map("t1"))}
+        if self._packaged:
+            files = BUILTIN_FILES[self.name]
+            return {files.uri("t1"): checksum(files.path("t1"))}
         return {str(path): checksum(path) for path in self.found}
+
+    @property
+    def _packaged(self) -> bool:
+        """Whether the image is part of an installed package."""
+        return self.builtin and self.found[0] == BUILTIN_FILES[self.name].path("t1")
 
 
 def resolve_templates(
@@ -157,7 +157,8 @@ def resolve_template(spec: str) -> Template:
     Parameters
     ----------
     spec : str
-        ``MNI152NLin2009aSym`` (built in); a TemplateFlow name with modifiers such as
+        ``MNI152NLin2009aSym`` or ``MNI152NLin2009cAsym`` (built in; the files of TemplateFlow,
+        if it has downloaded the latter); a TemplateFlow name with modifiers such as
         ``MNIPediatricAsym:cohort-3:res-1`` (by default, the finest resolution); a NIfTI file, with
         its brain mask beside it (``…_desc-brain_mask.nii.gz`` for ``…_T1w.nii.gz``) or
         skull-stripped; or a directory ``tpl-NAME`` with the layout of TemplateFlow, with the same
@@ -182,8 +183,11 @@ def resolve_template(spec: str) -> Template:
             "the path."
         )
     name, modifiers = parse_modifiers(spec, ("cohort", "res"))
-    if name == BUILTIN and modifiers in ({}, {"res": "1"}):
-        return Template(BUILTIN, None, modifiers.get("res"), nilearn_map("t1"), None, True)
+    if name in BUILTIN_FILES and modifiers in ({}, {"res": "1"}):
+        files = BUILTIN_FILES[name]
+        if not (files.downloaded_first and is_downloaded(name, "1")):
+            mask = files.path("mask") if "mask" in files.files else None
+            return Template(name, None, modifiers.get("res"), files.path("t1"), mask, True)
     return _from_entries(list_templateflow_entries(name), name, modifiers)
 
 
@@ -232,8 +236,9 @@ def _from_entries(
     found = select_template_files(files, name, modifiers, directory)
     if found.mask is None:
         _check_extracted(found.t1w)
+    builtin = directory is None and name in BUILTIN_FILES
     return Template(
-        label, found.cohort, modifiers.get("res"), found.t1w, found.mask, directory=directory
+        label, found.cohort, modifiers.get("res"), found.t1w, found.mask, builtin, (), directory
     )
 
 
@@ -263,26 +268,6 @@ def prepare_template(template: Template, directory: Path) -> Template:
     if nifti.is_intact(brain_path) or write_brain(template.t1w, mask, brain_path):
         return replace(template, t1w=brain_path)
     return template
-
-
-def nilearn_map(kind: str) -> Path:
-    """Return a file of the built-in template: ``t1``, ``gm`` or ``wm``, values from 0 to 255."""
-    package = find_spec("nilearn")
-    if package is None or package.origin is None:
-        raise InputError(f"nilearn, which contains {BUILTIN}, is not installed. Install it.")
-    path = Path(package.origin).parent / "datasets" / "data" / _nilearn_name(kind)
-    if not path.exists():
-        raise InputError(f"{path} is missing. Reinstall nilearn.")
-    return path
-
-
-def nilearn_url(kind: str) -> str:
-    """Return the public URL of the file of `nilearn_map`."""
-    return f"{_NILEARN_URL}/{_nilearn_name(kind)}"
-
-
-def _nilearn_name(kind: str) -> str:
-    return f"mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz"
 
 
 def parse_modifiers(spec: str, allowed: tuple[str, ...]) -> tuple[str, dict[str, str]]:

@@ -89,7 +89,7 @@ def _add_phantom(commands: Any) -> None:
     command = commands.add_parser(
         "phantom",
         help="simulate a BIDS dataset with known ground truth",
-        description="Simulates T1w images of heads from the built-in template. The true "
+        description="Simulates T1w images of heads from MNI152NLin2009aSym. The true "
         "transforms, labels and masks are in derivatives/truth.",
         allow_abbrev=False,
     )

@@ -11,6 +11,7 @@ from nipype.interfaces.base import (
     File,
     SimpleInterface,
     TraitedSpec,
+    isdefined,
     traits,
 )
 
@@ -35,9 +36,7 @@ class _JudgeInputSpec(BaseInterfaceInputSpec):
     quality = File(exists=True, mandatory=True, desc="JSON of the quality metrics")
     log_jacobian = File(exists=True, mandatory=True, desc="map on the template's grid")
     mask = File(exists=True, mandatory=True, desc="brain mask on the template's grid")
-    builtin = traits.Bool(
-        mandatory=True, desc="whether the template is the built-in, symmetric one"
-    )
+    template = traits.Str(desc="name of the built-in template, to compute the asymmetry")
     t1w_like = traits.Bool(False, usedefault=True, desc="whether a T1w-like image was registered")
 
 
@@ -53,10 +52,10 @@ class Judge(SimpleInterface):
 
     def _run_interface(self, runtime: Any) -> Any:
         quality = json.loads(Path(self.inputs.quality).read_text())
-        if self.inputs.builtin:
+        if isdefined(self.inputs.template):
             log_jacobian = open_image(self.inputs.log_jacobian).get_fdata(dtype="float32")
             mask = open_image(self.inputs.mask).get_fdata(dtype="float32")
-            quality["asymmetry"] = asymmetry(log_jacobian, mask)
+            quality["asymmetry"] = asymmetry(log_jacobian, mask, self.inputs.template)
         if self.inputs.t1w_like:
             quality["t1w_like"] = ["moving"]
         quality |= judge(quality).as_dict()

@@ -197,6 +197,7 @@ class CollapseTransforms(SimpleInterface):
 
 
 class _TissueMapsInputSpec(BaseInterfaceInputSpec):
+    builtin = traits.Str(mandatory=True, desc="name of the built-in template")
     mask = File(exists=True, mandatory=True, desc="brain mask of the template")
     transform = File(
         exists=True,
@@ -212,7 +213,7 @@ class _TissueMapsOutputSpec(TraitedSpec):
 
 
 class TissueMaps(SimpleInterface):
-    """Resample the tissue maps of the built-in template to another one."""
+    """Resample the tissue maps of a built-in template to another one."""
 
     input_spec = _TissueMapsInputSpec
     output_spec = _TissueMapsOutputSpec
@@ -222,7 +223,11 @@ class TissueMaps(SimpleInterface):
         from bids_fcnreg.io.itk import read_transform
         from bids_fcnreg.study.template import tissue_maps
 
-        maps = tissue_maps(read_transform(self.inputs.transform), image.read(self.inputs.mask))
+        maps = tissue_maps(
+            read_transform(self.inputs.transform),
+            image.read(self.inputs.mask),
+            self.inputs.builtin,
+        )
         for name, values in maps.items():
             path = Path(runtime.cwd) / f"{name}.nii.gz"
             self._results[name] = str(image.write(path, values, space=TEMPLATE))

@@ -1,8 +1,8 @@
 """Simulated BIDS dataset with known ground truth.
 
-Every participant is the built-in template after a random diffeomorphism and affine, with its own
-tissue contrast, scalp and skull, bias field, noise, voxel size and orientation. The ground truth
-is in ``derivatives/truth``: transforms, tissues and brain mask.
+Every participant is the symmetric built-in template after a random diffeomorphism and affine, with
+its own tissue contrast, scalp and skull, bias field, noise, voxel size and orientation. The ground
+truth is in ``derivatives/truth``: transforms, tissues and brain mask.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch import Tensor
 from bids_fcnreg import __version__
 from bids_fcnreg.bids.atlases import TISSUE, prepare_atlas, resolve_atlas, write_lookup
 from bids_fcnreg.bids.derivatives import BIDS_VERSION, NAME, write_json, write_tsv
-from bids_fcnreg.bids.template_archive import BUILTIN
 from bids_fcnreg.bids.templates import prepare_template, resolve_template
+from bids_fcnreg.config import SYMMETRIC_TEMPLATE as SPACE
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.spatial.grid import Image
 from bids_fcnreg.fcn.spatial.transform import Transform
@@ -104,9 +104,9 @@ def make_dataset(
 
 
 def build_template_head() -> Head:
-    """Build the head around the built-in template."""
+    """Build the head around the symmetric built-in template."""
     with tempfile.TemporaryDirectory() as directory:
-        template = prepare_template(resolve_template(BUILTIN), Path(directory))
+        template = prepare_template(resolve_template(SPACE), Path(directory))
         atlas = prepare_atlas(resolve_atlas(TISSUE, template), template, Path(directory))
         files = (template.t1w, template.brain_mask, atlas.label_image)
         return build_head(*(image.read(path) for path in files))
@@ -147,8 +147,8 @@ def _write_participant(
     image.write(truth / f"{name}_dseg.nii.gz", participant.dseg, "uint8")
     image.write(truth / f"{name}_desc-brain_mask.nii.gz", participant.mask, "uint8")
     for source, target, transform in (
-        ("T1w", BUILTIN, participant.forward),
-        (BUILTIN, "T1w", participant.inverse),
+        ("T1w", SPACE, participant.forward),
+        (SPACE, "T1w", participant.inverse),
     ):
         file = f"{name}_from-{source}_to-{target}_mode-image_xfm.h5"
         write_transform(truth / file, transform)
@@ -164,7 +164,7 @@ def _write_dataset(directory: Path, labels: list[str]) -> None:
     )
     (directory / "README.md").write_text(
         "# Phantom heads\n\n"
-        f"Simulated T1-weighted scans: each is the {BUILTIN} brain after a random diffeomorphism\n"
+        f"Simulated T1-weighted scans: each is the {SPACE} brain after a random diffeomorphism\n"
         "and affine, with skull and scalp, tissue contrast, bias field and noise of its own.\n"
         "The transforms, tissues and brain masks that they were made from are in\n"
         "`derivatives/truth`.\n"
@@ -177,8 +177,8 @@ def _write_dataset(directory: Path, labels: list[str]) -> None:
     )
     (truth / "README.md").write_text(
         "# Truth of the phantom heads\n\n"
-        f"`from-T1w_to-{BUILTIN}` takes points of the template to points of the scan, which is\n"
+        f"`from-T1w_to-{SPACE}` takes points of the template to points of the scan, which is\n"
         "what resamples the scan onto the template; its inverse takes them back.\n"
     )
     (truth / ".bidsignore").write_text("*_xfm.h5\n")
-    write_lookup(truth / "dseg.tsv", resolve_atlas(TISSUE, resolve_template(BUILTIN)).labels)
+    write_lookup(truth / "dseg.tsv", resolve_atlas(TISSUE, resolve_template(SPACE)).labels)

@@ -47,16 +47,24 @@ def write_brain(t1w: Path, mask: Path, path: Path) -> bool:
     return True
 
 
-def write_tissues(mask: Path, grey: Path, white: Path, path: Path) -> None:
-    """Write the most probable tissue of each voxel in a brain mask: 1 CSF, 2 GM, 3 WM.
+def write_tissues(t1w: Path, gray: Path, white: Path, path: Path, certain: float) -> None:
+    """Write the most probable tissue of each voxel of a brain: 1 CSF, 2 GM, 3 WM.
 
-    The maps of grey and white matter hold 0 to 255 for probabilities of 0 to 1; that of
-    cerebrospinal fluid is one minus both.
+    Parameters
+    ----------
+    t1w : Path
+        Skull-stripped image.
+    gray, white : Path
+        Probabilities of gray and white matter; that of cerebrospinal fluid is the remainder.
+    path : Path
+        File to write.
+    certain : float
+        Value of a probability of 1.
     """
-    brain = load(mask)
-    gm, wm = (load(one).get_fdata() for one in (grey, white))
-    tissue = np.stack([255 - gm - wm, gm, wm]).argmax(axis=0) + 1
-    write(path, like(brain, tissue * (brain.get_fdata() > 0), "uint8"))
+    brain = load(t1w)
+    gm, wm = (load(one).get_fdata() for one in (gray, white))
+    tissue = np.stack([certain - gm - wm, gm, wm]).argmax(axis=0) + 1
+    write(path, like(brain, tissue * foreground(brain.get_fdata()), "uint8"))
 
 
 def fraction_inside(labels: Path, t1w: Path, mask: Path | None) -> float:

@@ -130,7 +130,7 @@ _METRICS = (
         "asymmetry",
         "Similarity to the typical asymmetry of brains",
         concern="left and right appear swapped: check the header of the image",
-        optional=True,  # needs the built-in template
+        optional=True,  # needs a built-in template
     ),
     Metric("excluded_percent", "Excluded by lesion masks", decimals=1, unit="% of the brain"),
     Metric(

@@ -23,7 +23,7 @@ LEVELS = ("good", "unknown", "doubtful", "failed")
 UNUSABLE = ("failed", "unknown")
 
 #: Data of the ranges and bounds.
-MEASURED_ON = "T1w brains of adults registered to the built-in template"
+MEASURED_ON = "T1w brains of adults registered to MNI152NLin2009aSym"
 
 #: Explanation of the ranges in reports.
 EXPLANATION = (

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from bids_fcnreg import __version__
+from bids_fcnreg.bids.builtin_templates import BUILTIN_FILES
 from bids_fcnreg.bids.derivatives import BIDS_VERSION, NAME
-from bids_fcnreg.bids.templates import nilearn_map
 from bids_fcnreg.config import Config
 from bids_fcnreg.fcn.groupwise import mirror, robust_mean, sharpen
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
@@ -89,8 +89,8 @@ def _over_planes(
     return torch.from_numpy(np.concatenate(parts, axis=-1).astype(np.float32))[None, None]
 
 
-def tissue_maps(transform: Transform, mask: Image) -> dict[str, Image]:
-    """Resample the tissue maps of the built-in template to the grid of another one.
+def tissue_maps(transform: Transform, mask: Image, builtin: str) -> dict[str, Image]:
+    """Resample the tissue maps of a built-in template to the grid of another one.
 
     Parameters
     ----------
@@ -98,6 +98,8 @@ def tissue_maps(transform: Transform, mask: Image) -> dict[str, Image]:
         Maps points of the other template to points of the built-in one.
     mask : Image (1, 1, i, j, k)
         Brain mask of the other template.
+    builtin : str
+        Name of the built-in template.
 
     Returns
     -------
@@ -105,9 +107,9 @@ def tissue_maps(transform: Transform, mask: Image) -> dict[str, Image]:
         ``csf``, ``gm`` and ``wm``: probabilities that sum to 1 in the mask.
     """
     inside = (mask.data > 0.5).float()
-    # The maps scale probabilities to 0 to 255; CSF is the remainder.
+    files = BUILTIN_FILES[builtin]
     gm, wm = (
-        transform.resample(image.read(nilearn_map(kind)), mask.grid).data / 255 * inside
+        transform.resample(image.read(files.path(kind)), mask.grid).data / files.certain * inside
         for kind in ("gm", "wm")
     )
     both = (gm + wm).clamp(min=1.0)

@@ -118,10 +118,12 @@ def init_register_wf(
         ToTemplate(reference=reference, num_threads=threads), "to_template", RESAMPLE, voxels
     )
     judge = pe.Node(
-        Judge(builtin=template.builtin and scan.is_t1w, t1w_like=not scan.is_t1w),
+        Judge(t1w_like=not scan.is_t1w),
         name="judge",
         mem_gb=PLAIN_GB,
     )
+    if template.builtin and scan.is_t1w:
+        judge.inputs.template = template.name
     workflow.connect([
         (inputnode, estimate, [("brain", "moving"), ("mask", "moving_mask")]),
         (inputnode, to_template, [("preproc", "preproc"), ("mask", "mask")]),

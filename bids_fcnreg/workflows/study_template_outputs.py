@@ -100,7 +100,7 @@ def init_finish_wf(
     template : Template
         The finished template, skull-stripped.
     anchors : sequence of Template
-        The built-in template, and the one that defined the orientation if different.
+        A built-in template, and the one that defined the orientation if different.
     directory : Path
         Output directory ``tpl-NAME``.
     """
@@ -124,7 +124,9 @@ def init_finish_wf(
         ])  # fmt: skip
         if not anchor.builtin:
             continue
-        tissue = pe.Node(TissueMaps(mask=str(template.mask)), name="tissue", mem_gb=1.0)
+        tissue = pe.Node(
+            TissueMaps(mask=str(template.mask), builtin=anchor.name), name="tissue", mem_gb=1.0
+        )
         workflow.connect(register, "transform", tissue, "transform")
         for label in ("CSF", "GM", "WM"):
             put = publish_node(

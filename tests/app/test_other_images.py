@@ -16,7 +16,7 @@ import SimpleITK as sitk
 
 pytestmark = pytest.mark.slow
 
-SPACE = "MNI152NLin2009aSym"
+SPACE = "MNI152NLin2009cAsym"  # the default
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,7 @@ def messages(root: Path, scan: Scan, template: Template) -> list[str]:
         bids_dir=root / "in", output_dir=root / "out", analysis_level="participant", mode="predict"
     )
     written = io.StringIO()
-    console = Console(file=written, width=200)
+    console = Console(file=written, width=300)
     for report in (list_planned, report_replaced):
         report(config, [scan], [template], {}, {}, console)
     return written.getvalue().splitlines()
@@ -89,3 +89,15 @@ def test_results_of_a_changed_image_are_replaced(tmp_path, template):
     planned, replaced = messages(tmp_path, scan, template)
     assert "made from another sub-01_acq-A_T1w.nii; to register again" in planned
     assert replaced.endswith("their sources have changed: sub-01 (sub-01_acq-A_T1w.nii)")
+
+
+def test_results_in_the_former_default_template_are_mentioned(tmp_path):
+    scan = make_scan(tmp_path, "sub-01_T1w.nii")
+    former, new = resolve_template("MNI152NLin2009aSym"), resolve_template("MNI152NLin2009cAsym")
+    assert len(messages(tmp_path, scan, new)) == 1
+    write_results(tmp_path, scan, former)
+    note = messages(tmp_path, scan, new)[-1]
+    assert note.startswith("The default template is MNI152NLin2009cAsym now.")
+    assert note.endswith("--template MNI152NLin2009aSym continues them: sub-01")
+    write_results(tmp_path, scan, new)
+    assert len(messages(tmp_path, scan, new)) == 1

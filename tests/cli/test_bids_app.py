@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bids_fcnreg.bids.templates import nilearn_map
+from bids_fcnreg.bids.builtin_templates import nilearn_map
 from bids_fcnreg.config import Config
 from bids_fcnreg.config_file import read_settings
 

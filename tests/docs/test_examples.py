@@ -29,8 +29,8 @@ import numpy as np
 import pytest
 
 import bids_fcnreg as fr
+from bids_fcnreg.bids.builtin_templates import nilearn_map
 from bids_fcnreg.bids.filters import read_filter_file
-from bids_fcnreg.bids.templates import nilearn_map
 from bids_fcnreg.cli import fcnreg, options
 from bids_fcnreg.errors import FcnregError
 from bids_fcnreg.execution.cluster import read_plugin

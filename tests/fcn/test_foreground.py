@@ -10,7 +10,7 @@ import pytest
 from PIL import Image as Picture
 from scipy import ndimage
 
-from bids_fcnreg.bids.templates import nilearn_map
+from bids_fcnreg.bids.builtin_templates import nilearn_map
 from bids_fcnreg.fcn.foreground import background, foreground, non_background
 
 

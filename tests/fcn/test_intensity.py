@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from bids_fcnreg.bids.templates import nilearn_map
+from bids_fcnreg.bids.builtin_templates import nilearn_map
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.intensity import CLIP, intensity_range, intensity_scale, standardize
 from bids_fcnreg.fcn.spatial.grid import Grid, Image

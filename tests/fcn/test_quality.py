@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from bids_fcnreg.bids.templates import nilearn_map
+from bids_fcnreg.bids.builtin_templates import nilearn_map
 from bids_fcnreg.fcn.pair import Pair, make_pair
 from bids_fcnreg.fcn.quality import Quality, assess, lowest_similarity, similarity
 from bids_fcnreg.fcn.spatial.displacement import exponentiate

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from bids_fcnreg.bids.templates import nilearn_map
+from bids_fcnreg.bids.builtin_templates import nilearn_map
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.device import resolve_device
 from bids_fcnreg.fcn.nets.checkpoint import load, save

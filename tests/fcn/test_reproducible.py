@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bids_fcnreg.bids.templates import nilearn_map
+from bids_fcnreg.bids.builtin_templates import nilearn_map
 from bids_fcnreg.fcn.register import register
 from bids_fcnreg.fcn.reproducible import mean, one_thread, total, variance
 from bids_fcnreg.fcn.spatial.grid import Grid, Image

@@ -63,9 +63,9 @@ def judged(folder: Path, builtin: bool) -> dict:
     ones = np.ones((197, 233, 189), "float32")  # the built-in template's shape
     nib.Nifti1Image(ones, np.eye(4)).to_filename(folder / "ones.nii")
     map_, mask = (str(folder / "ones.nii"),) * 2
-    interface = Judge(
-        quality=str(folder / "quality.json"), log_jacobian=map_, mask=mask, builtin=builtin
-    )
+    interface = Judge(quality=str(folder / "quality.json"), log_jacobian=map_, mask=mask)
+    if builtin:
+        interface.inputs.template = "MNI152NLin2009aSym"
     node = pe.Node(interface, name=f"judge{builtin:d}", base_dir=str(folder))
     return json.loads(Path(node.run().outputs.quality).read_text())
 

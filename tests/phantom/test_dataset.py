@@ -14,8 +14,8 @@ import SimpleITK as sitk
 import torch
 
 from bids_fcnreg.bids.atlases import TISSUE, prepare_atlas, resolve_atlas
-from bids_fcnreg.bids.template_archive import BUILTIN
 from bids_fcnreg.bids.templates import prepare_template, resolve_template
+from bids_fcnreg.config import SYMMETRIC_TEMPLATE
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.spatial.grid import Image
 from bids_fcnreg.fcn.spatial.transform import Affine, Transform
@@ -32,7 +32,7 @@ LABELS = ("01", "02")
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("template")
-    found = prepare_template(resolve_template(BUILTIN), folder)
+    found = prepare_template(resolve_template(SYMMETRIC_TEMPLATE), folder)
     atlas = prepare_atlas(resolve_atlas(TISSUE, found), found, folder)
     return {"t1w": found.t1w, "mask": found.mask, "dseg": atlas.image}
 
@@ -48,11 +48,11 @@ def truth(dataset: Path, label: str, ending: str) -> Path:
 
 
 def forward(dataset: Path, label: str) -> Path:
-    return truth(dataset, label, f"from-T1w_to-{BUILTIN}_mode-image_xfm.h5")
+    return truth(dataset, label, f"from-T1w_to-{SYMMETRIC_TEMPLATE}_mode-image_xfm.h5")
 
 
 def inverse(dataset: Path, label: str) -> Path:
-    return truth(dataset, label, f"from-{BUILTIN}_to-T1w_mode-image_xfm.h5")
+    return truth(dataset, label, f"from-{SYMMETRIC_TEMPLATE}_to-T1w_mode-image_xfm.h5")
 
 
 def scan(dataset: Path, label: str) -> Path:

@@ -25,13 +25,13 @@ SPACE = "MNI152NLin2009aSym"
 def run_app(bids: Path, folder: Path) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "bids_fcnreg", str(bids), str(folder / "out"), "participant"]
     command += ["-w", str(folder / "work"), "--participant-label", "01", "--device", "cpu"]
-    command += ["--nprocs", "2", "--skip-bids-validation"]
+    command += ["--nprocs", "2", "--skip-bids-validation", "--template", SPACE]
     return subprocess.run(command, capture_output=True, text=True, timeout=1500)
 
 
 @pytest.fixture(scope="session")
 def derivatives(phantom_dataset, tmp_path_factory) -> SimpleNamespace:
-    """One participant registered to the built-in template in the default mode."""
+    """One participant registered to the template of the phantoms in the default mode."""
     folder = tmp_path_factory.mktemp("end_to_end")
     done = run_app(phantom_dataset, folder)
     assert done.returncode == 0, done.stdout + done.stderr
