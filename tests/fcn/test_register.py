@@ -249,10 +249,11 @@ def test_excluded_voxels_of_the_fixed_image_exert_no_force(fixed, moving):
         register(template, moving, fixed_exclude=without, device="cpu", threads=1).forward
         for template, without in ((fixed, None), (spoiled, None), (spoiled, exclude))
     )
-    points = fixed.grid.points()[(fixed.data[0, 0] > 10) & (lesion[0, 0] == 0)]
+    around = ndimage.distance_transform_edt(lesion[0, 0] == 0, fixed.grid.spacing) < 12
+    points = fixed.grid.points()[(fixed.data[0, 0] > 10) & torch.from_numpy(around)]
     reference = clean.map(points)
     apart = [(other.map(points) - reference).norm(dim=-1) for other in (compared, left_out)]
-    assert apart[0].mean() > 1.3 * apart[1].mean()
+    assert apart[0].mean() > 1.8 * apart[1].mean()
 
 
 @pytest.mark.parametrize("transform", ["rigid", "similarity", "affine"])
