@@ -36,7 +36,8 @@ from bids_fcnreg.fcn.register import Registration, register
 from bids_fcnreg.fcn.spatial.grid import Grid, Image, apply_affine
 from bids_fcnreg.interfaces.brain_extraction import BrainExtraction
 from bids_fcnreg.io import image
-from bids_fcnreg.preprocessing.contrast import contrast_of_name, t1w_like
+from bids_fcnreg.preprocessing.any_contrast import prepare_brain
+from bids_fcnreg.preprocessing.contrast import contrast_of_name
 from bids_fcnreg.qc.metrics import JUDGED
 from bids_fcnreg.qc.verdict import judge
 
@@ -107,7 +108,8 @@ def compare(folder: Path, settings: Settings) -> Iterator[list[str]]:
     reference = settings.to_template(head, mask)
     there = reference.forward.map(settings.points)
     yield [t1w[0].name, *"––––", *metrics(reference)]
-    like, like_mask = t1w_like(head, settings.network)
+    brain = prepare_brain(head, settings.network)
+    like, like_mask = brain.t1w_like, brain.mask
     found = settings.to_template(like, like_mask)
     yield [
         f"{t1w[0].name}, T1w-like",
@@ -116,7 +118,8 @@ def compare(folder: Path, settings: Settings) -> Iterator[list[str]]:
         *metrics(found),
     ]
     for path in others:
-        other, other_mask = t1w_like(image.read(path), settings.network)
+        brain = prepare_brain(image.read(path), settings.network)
+        other, other_mask = brain.t1w_like, brain.mask
         rigid = rigid_alignment(like, other, like_mask, other_mask)
         found = settings.to_template(other, other_mask)
         back = apply_affine(np.linalg.inv(rigid), found.forward.map(settings.points).numpy())

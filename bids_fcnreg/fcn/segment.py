@@ -92,6 +92,10 @@ def _posteriors(image: Tensor, network: AnatomyFCN) -> Tensor:
     """Compute posteriors (1, structures, i, j, k) of an image at the network's voxel size."""
     image = normalize_intensities(image)
     i, j, k = image.shape[2:]
+    if not image.any():  # there is nothing to see
+        background = torch.zeros(1, len(STRUCTURES), i, j, k)
+        background[:, 0] = 1
+        return background
     # Instance normalization needs two voxels at the coarsest resolution.
     image = nnf.pad(image, (0, max(0, 2 * network.multiple - k)))
     padded = pad_to_multiple(image, network.multiple)

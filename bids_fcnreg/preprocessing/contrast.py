@@ -13,12 +13,10 @@ from scipy import ndimage
 
 from bids_fcnreg.config import CONTRASTS
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.fcn.foreground import MIN_VOLUME_MM3, foreground, non_background
+from bids_fcnreg.fcn.foreground import foreground, non_background
 from bids_fcnreg.fcn.intensity import intensity_scale
-from bids_fcnreg.fcn.nets.anatomy import AnatomyFCN
-from bids_fcnreg.fcn.segment import segment
 from bids_fcnreg.fcn.spatial.grid import Image
-from bids_fcnreg.fcn.tissue import classify
+from bids_fcnreg.preprocessing.any_contrast import prepare_brain
 from bids_fcnreg.preprocessing.brain import may_be_brain_only
 
 Which = Literal["fixed", "moving"]
@@ -236,30 +234,13 @@ def _check_skull_stripped(which: Which, named: str, image: Image) -> None:
 
 def _replaced(named: str, image: Image, mask: Image | None) -> RegistrationInput:
     """Replace an image of any contrast by its T1w-like image."""
-    extent = np.multiply(image.grid.shape, image.grid.spacing).max()
-    like, brain = t1w_like(image) if extent > MIN_EXTENT_MM else (image, None)
-    if brain is None or float(brain.data.sum()) * np.prod(image.grid.spacing) < MIN_VOLUME_MM3:
+    try:
+        if np.multiply(image.grid.shape, image.grid.spacing).max() <= MIN_EXTENT_MM:
+            raise InputError("its field of view is too small")
+        brain = prepare_brain(image)
+    except InputError as error:
         raise InputError(
-            f"No brain was found in the {named}. Check the image, and the voxel size and the "
-            "orientation in its header."
-        )
-    return RegistrationInput(like, brain if mask is None else mask, replaced=True)
-
-
-def t1w_like(image: Image, network: AnatomyFCN | None = None) -> tuple[Image, Image]:
-    """Make a T1w-like image of the brain in an image of any contrast.
-
-    Parameters
-    ----------
-    image : Image (1, 1, i, j, k)
-        Head or brain.
-    network : AnatomyFCN, optional
-        Trained, in evaluation mode; by default the packaged one.
-
-    Returns
-    -------
-    image, mask : Image (1, 1, i, j, k)
-        Intensities that a T1w image of the brain would have, 0 outside; and the brain mask.
-    """
-    anatomy = segment(image, network)
-    return classify(image, anatomy).t1w_like, anatomy.brain_mask(image.grid)
+            f"No brain was found in the {named} ({error}). Check the image, and the voxel size "
+            "and the orientation in its header."
+        ) from error
+    return RegistrationInput(brain.t1w_like, brain.mask if mask is None else mask, replaced=True)

@@ -9,15 +9,12 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.linear.align import align
 from bids_fcnreg.fcn.losses.similarity import FixedWindows
-from bids_fcnreg.fcn.segment import segment
 from bids_fcnreg.fcn.spatial.filters import gaussian
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
 from bids_fcnreg.fcn.spatial.transform import Affine, Transform
-from bids_fcnreg.fcn.tissue import classify
-from bids_fcnreg.preprocessing.intensity import bias_field, make_positive, normalize
+from bids_fcnreg.preprocessing.any_contrast import Brain, prepare_brain
 
 #: Voxel size in mm at which alignments are compared, and radius in voxels of the local windows.
 SPACING_MM, RADIUS = 2.0, 2
@@ -32,28 +29,6 @@ DOUBTFUL, LEAST_SIMILARITY = 0.7, 0.5
 
 #: Rotations in degrees from which a scan is segmented again, upright.
 TILT = 10.0
-
-#: Smallest brain of a scan, in ml.
-LEAST_BRAIN_ML = 100.0
-
-
-@dataclass(frozen=True, eq=False)
-class Brain:
-    """A preprocessed scan of any contrast.
-
-    Attributes
-    ----------
-    image : Image (1, 1, i, j, k)
-        Bias-corrected, 100 at the brain's 98th percentile, with its skull.
-    mask : Image (1, 1, i, j, k)
-        Brain mask.
-    t1w_like : Image (1, 1, i, j, k)
-        Brain like that of a T1w image, 0 in the background.
-    """
-
-    image: Image
-    mask: Image
-    t1w_like: Image
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,32 +56,6 @@ class Alignment:
         if self.similarity < LEAST_SIMILARITY:
             return "failed"
         return "doubtful" if self.similarity < DOUBTFUL else "good"
-
-
-def prepare_brain(scan: Image) -> Brain:
-    """Find the brain of a scan of any contrast, correct its bias field and classify its tissue.
-
-    Parameters
-    ----------
-    scan : Image (1, 1, i, j, k)
-        Head or brain.
-
-    Raises
-    ------
-    InputError
-        If no brain is found.
-    """
-    anatomy = segment(scan)
-    mask = anatomy.brain_mask(scan.grid)
-    millilitres = float(mask.data.sum()) * abs(np.linalg.det(scan.grid.affine[:3, :3])) / 1000
-    if millilitres < LEAST_BRAIN_ML:
-        raise InputError(f"no brain was found in it ({millilitres:.0f} ml)")
-    inside = mask.data[0, 0].numpy() > 0.5
-    data = make_positive(scan.data[0, 0].numpy(), inside)
-    data = normalize(data / bias_field(data, inside, tuple(scan.grid.spacing)), inside)
-    image = Image(torch.from_numpy(np.ascontiguousarray(data))[None, None], scan.grid)
-    like = classify(image, anatomy).t1w_like
-    return Brain(image, mask, Image(like.data * mask.data, scan.grid))
 
 
 def align_scan(scan: Image, fixed: Image, fixed_mask: Image) -> tuple[Brain, Alignment]:

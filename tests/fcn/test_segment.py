@@ -110,3 +110,13 @@ def test_anatomy_weights_are_kept_and_refused_for_registration(network, tmp_path
     assert all(torch.equal(weights[name], value) for name, value in network.state_dict().items())
     with pytest.raises(InputError, match="was not written by `fcnreg train`"):
         checkpoint.load(path)
+
+
+@pytest.mark.parametrize("value", [0.0, -3.0, 1e6])
+def test_an_image_without_contrast_is_background(value: float):
+    scan = Image(
+        torch.full((1, 1, 40, 44, 42), value), Grid((40, 44, 42), np.diag([4, 4, 4, 1.0]))
+    )
+    anatomy = segment(scan)
+    assert (anatomy.posteriors[:, 0] == 1).all()
+    assert not anatomy.brain_mask(scan.grid).data.any()

@@ -11,13 +11,13 @@ from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
 from bids_fcnreg.fcn.spatial.transform import Affine, Transform
 from bids_fcnreg.io import image
+from bids_fcnreg.preprocessing.any_contrast import prepare_brain
 from bids_fcnreg.preprocessing.coregistration import (
     DOUBTFUL,
     LEAST_SIMILARITY,
     Alignment,
     align_scan,
     compare_brains,
-    prepare_brain,
 )
 
 #: Voxels of the displaced scan, in mm.

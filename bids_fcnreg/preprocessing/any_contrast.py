@@ -1,0 +1,65 @@
+"""The brain in a scan of any contrast, and what it would look like in a T1w image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from bids_fcnreg.errors import InputError
+from bids_fcnreg.fcn.nets.anatomy import AnatomyFCN
+from bids_fcnreg.fcn.segment import segment
+from bids_fcnreg.fcn.spatial.grid import Image
+from bids_fcnreg.fcn.tissue import classify
+from bids_fcnreg.preprocessing.intensity import bias_field, make_positive, normalize
+
+#: Smallest brain of a scan, in ml.
+LEAST_BRAIN_ML = 100.0
+
+
+@dataclass(frozen=True, eq=False)
+class Brain:
+    """A preprocessed scan of any contrast.
+
+    Attributes
+    ----------
+    image : Image (1, 1, i, j, k)
+        Bias-corrected, 100 at the brain's 98th percentile, with its skull.
+    mask : Image (1, 1, i, j, k)
+        Brain mask.
+    t1w_like : Image (1, 1, i, j, k)
+        Brain like that of a T1w image, 0 in the background.
+    """
+
+    image: Image
+    mask: Image
+    t1w_like: Image
+
+
+def prepare_brain(scan: Image, network: AnatomyFCN | None = None) -> Brain:
+    """Find the brain of a scan of any contrast, correct its bias field and classify its tissue.
+
+    Parameters
+    ----------
+    scan : Image (1, 1, i, j, k)
+        Head or brain.
+    network : AnatomyFCN, optional
+        Trained, in evaluation mode; by default the packaged one.
+
+    Raises
+    ------
+    InputError
+        If no brain is found.
+    """
+    anatomy = segment(scan, network)
+    mask = anatomy.brain_mask(scan.grid)
+    millilitres = float(mask.data.sum()) * abs(np.linalg.det(scan.grid.affine[:3, :3])) / 1000
+    if millilitres < LEAST_BRAIN_ML:
+        raise InputError(f"no brain was found in it ({millilitres:.0f} ml)")
+    inside = mask.data[0, 0].numpy() > 0.5
+    data = make_positive(scan.data[0, 0].numpy(), inside)
+    data = normalize(data / bias_field(data, inside, tuple(scan.grid.spacing)), inside)
+    image = Image(torch.from_numpy(np.ascontiguousarray(data))[None, None], scan.grid)
+    like = classify(image, anatomy).t1w_like
+    return Brain(image, mask, Image(like.data * mask.data, scan.grid))
