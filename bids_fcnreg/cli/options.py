@@ -54,10 +54,10 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Config:
     given = {key: convert(key, value, flags[key]) for key, value in arguments.items()}
     settings = {**_with_mode(from_file), **_with_mode(given)}
     config = Config(**settings)
-    if flags["mem_gb"] == "--mem" and config.mem_gb >= MANY_GB:
+    if parser.typed.get("mem_gb") == "--mem" and config.mem_gb >= MANY_GB:
         _warn(
-            f"--mem is in GB, and {config.mem_gb:g} GB is very much. For MB, type "
-            f"--mem-mb {config.mem_gb:g}."
+            f"--mem is in GB, and {config.mem_gb:.0f} GB is very much. For MB, type "
+            f"--mem-mb {config.mem_gb:.0f}."
         )
     check_settings(config, flags)
     return config
