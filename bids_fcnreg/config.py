@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from bids_fcnreg.fcn.modes import MODES
+from bids_fcnreg.option import Option, setting
 from bids_fcnreg.resources import available_cpus, available_memory_gb
 
 LEVELS = ("participant", "group")
@@ -34,50 +34,9 @@ SYMMETRIC_TEMPLATE, ASYMMETRIC_TEMPLATE = "MNI152NLin2009aSym", "MNI152NLin2009c
 BUILTIN_TEMPLATES = (SYMMETRIC_TEMPLATE, ASYMMETRIC_TEMPLATE)
 BUILTIN_NAMES = " or ".join(BUILTIN_TEMPLATES)  # for messages
 DEFAULT_TEMPLATE = ASYMMETRIC_TEMPLATE
+#: Mode of ``--sloppy``.
+SLOPPY_MODE = "predict"
 MAX_OMP_NTHREADS = 8
-
-
-@dataclass(frozen=True)
-class Option:
-    """Command-line option of a setting.
-
-    Attributes
-    ----------
-    help : str
-        Help text, without the default.
-    group : str
-        Heading in the help text; empty for positional arguments.
-    flags : tuple of str
-        Flags, of which messages use the first long one; by default the name of the setting.
-    default : str
-        Description of the default; by default its value.
-    metavar : str or None
-    choices : tuple of str
-        Allowed values; empty if not restricted.
-    least, most : float or None
-        Range of a number.
-    exclusive : bool
-        Whether the option is mutually exclusive with the other exclusive ones.
-    """
-
-    help: str
-    group: str = ""
-    flags: tuple[str, ...] = ()
-    default: str = ""
-    metavar: str | None = None
-    choices: tuple[str, ...] = ()
-    least: float | None = None
-    most: float | None = None
-    exclusive: bool = False
-
-
-def _setting(help: str, group: str = "", /, default: Any = MISSING, **option: Any) -> Any:
-    """Return a field of `Config`; a callable default is a default factory."""
-    described = {"default": option.pop("shown")} if "shown" in option else {}
-    metadata = {"option": Option(help, group, **option, **described)}
-    if callable(default):
-        return field(default_factory=default, metadata=metadata)
-    return field(default=default, metadata=metadata)
 
 
 _FILTERS = "Options for filtering BIDS queries"
@@ -97,44 +56,44 @@ class Config:
     group level only.
     """
 
-    bids_dir: Path = _setting("root directory of a BIDS dataset")
-    output_dir: Path = _setting("directory for the derivatives")
-    analysis_level: str = _setting(
+    bids_dir: Path = setting("root directory of a BIDS dataset")
+    output_dir: Path = setting("directory for the derivatives")
+    analysis_level: str = setting(
         "stage of the analysis: participant (register every subject) or group",
         default="participant",
         choices=LEVELS,
     )
 
-    skip_validation: bool = _setting(
+    skip_validation: bool = setting(
         "do not run the BIDS validator over the dataset",
         _FILTERS,
         default=False,
-        flags=("--skip-bids-validation", "--skip_bids_validation"),
+        flags=("--skip-bids-validation",),
     )
-    participants: tuple[str, ...] = _setting(
+    participants: tuple[str, ...] = setting(
         "participants to process, with or without 'sub-'",
         _FILTERS,
         default=(),
-        flags=("--participant-label", "--participant_label"),
+        flags=("--participant-label",),
         metavar="LABEL",
         shown="all",
     )
-    sessions: tuple[str, ...] = _setting(
+    sessions: tuple[str, ...] = setting(
         "sessions to process, with or without 'ses-'",
         _FILTERS,
         default=(),
-        flags=("--session-label", "--session_label"),
+        flags=("--session-label",),
         metavar="LABEL",
         shown="all",
     )
-    filter_file: Path | None = _setting(
+    filter_file: Path | None = setting(
         "JSON file with pybids filters that choose the input files, as in fMRIPrep",
         _FILTERS,
         default=None,
         flags=("--bids-filter-file",),
         metavar="FILE",
     )
-    database_dir: Path | None = _setting(
+    database_dir: Path | None = setting(
         "accepted for compatibility with fMRIPrep, without effect: the dataset itself is read, so "
         "that the input is never outdated",
         _FILTERS,
@@ -143,7 +102,7 @@ class Config:
         metavar="DIR",
     )
 
-    templates: tuple[str, ...] = _setting(
+    templates: tuple[str, ...] = setting(
         "template to register to: a TemplateFlow name with modifiers such as "
         "MNIPediatricAsym:cohort-3:res-1 (cohort-auto chooses by the age of each participant), a "
         "NIfTI file, or the directory tpl-NAME of a study template; one or several",
@@ -153,7 +112,7 @@ class Config:
         metavar="TEMPLATE",
         shown=f"{DEFAULT_TEMPLATE}; {BUILTIN_NAMES} need no download",
     )
-    atlases: tuple[str, ...] = _setting(
+    atlases: tuple[str, ...] = setting(
         "atlas of the template to resample to the space of each subject: a TemplateFlow atlas or "
         "desc name, or a NIfTI file, optionally with a lookup TSV beside it; one or several",
         _REGISTRATION,
@@ -162,38 +121,43 @@ class Config:
         metavar="ATLAS",
         shown="the tissue classes of a built-in template",
     )
-    mode: str = _setting(
+    mode: str = setting(
         "; ".join(f"{mode.name}: {mode.summary}" for mode in MODES.values()),
         _REGISTRATION,
         default=next(iter(MODES)),
         choices=tuple(MODES),
     )
-    network: str = _setting(
+    sloppy: bool = setting(
+        f"for testing only: fast and less accurate, the same as --mode {SLOPPY_MODE}",
+        _REGISTRATION,
+        default=False,
+    )
+    network: str = setting(
         "network: the multi-resolution diffeomorphic network, or that of Li & Fan 2017",
         _REGISTRATION,
         default=NETWORKS[0],
         choices=NETWORKS,
     )
-    model: Path | None = _setting(
+    model: Path | None = setting(
         "weights made by fcnreg train, in place of those of the package",
         _REGISTRATION,
         default=None,
         metavar="FILE",
     )
-    device: str = _setting(
+    device: str = setting(
         "device of the registration",
         _REGISTRATION,
         default="auto",
         metavar="{auto,cpu,cuda,cuda:N}",
         shown="auto, a GPU if there is one",
     )
-    longitudinal: bool = _setting(
+    longitudinal: bool = setting(
         "register the sessions of a participant to each other first, in an unbiased midpoint "
         "space, and to the template through their mean image",
         _REGISTRATION,
         default=False,
     )
-    reference_session: str | None = _setting(
+    reference_session: str | None = setting(
         "with --longitudinal, compute the changes relative to this session, with or without "
         "'ses-'",
         _REGISTRATION,
@@ -201,14 +165,14 @@ class Config:
         metavar="LABEL",
         shown="the first session, by acq_time or else by label",
     )
-    reference_suffix: str | None = _setting(
+    reference_suffix: str | None = setting(
         "suffix of the image of a session that is registered",
         _REGISTRATION,
         default=None,
         choices=(*T1W_CONTRASTS, *OTHER_CONTRASTS),
         shown="T1w, or the first that a session has of UNIT1, T2w, FLAIR, PDw",
     )
-    other_images: str = _setting(
+    other_images: str = setting(
         "align: align the other anatomical images of a session (T2w, FLAIR, PDw, T2starw, UNIT1, "
         "T1w with contrast agent) rigidly to the registered one, and resample them to its grid "
         "and to the templates; ignore: do not use them",
@@ -216,7 +180,7 @@ class Config:
         default=OTHER_IMAGES[0],
         choices=OTHER_IMAGES,
     )
-    lesion_masks: tuple[str, ...] = _setting(
+    lesion_masks: tuple[str, ...] = setting(
         "lesion masks outside of the anat directories, as glob patterns relative to the dataset, "
         "for example 'derivatives/*/sub-*/anat/*_space-FLAIR_*_mask.nii.gz', in quotes",
         _REGISTRATION,
@@ -225,7 +189,7 @@ class Config:
         metavar="PATTERN",
         shown="none",
     )
-    skull_strip: str = _setting(
+    skull_strip: str = setting(
         "auto: skull-strip the image unless it is skull-stripped; force: always skull-strip; "
         "skip: never skull-strip",
         _REGISTRATION,
@@ -233,7 +197,7 @@ class Config:
         flags=("--skull-strip-t1w",),
         choices=SKULL_STRIP,
     )
-    skull_strip_method: str = _setting(
+    skull_strip_method: str = setting(
         "program that skull-strips: deepbet, for T1w images; anatomy, our own network for any "
         "contrast; synthstrip, FreeSurfer's, which must be installed",
         _REGISTRATION,
@@ -241,7 +205,7 @@ class Config:
         choices=SKULL_STRIP_METHODS,
         shown="auto: deepbet for T1w images, anatomy for others",
     )
-    xfm_formats: tuple[str, ...] = _setting(
+    xfm_formats: tuple[str, ...] = setting(
         "further formats of the transforms, besides the ITK .h5 files that are always written; "
         "one or several",
         _REGISTRATION,
@@ -250,7 +214,7 @@ class Config:
         choices=TRANSFORM_FORMATS,
         shown="none",
     )
-    seed: int = _setting(
+    seed: int = setting(
         "seed of all random numbers",
         _REGISTRATION,
         default=0,
@@ -260,7 +224,7 @@ class Config:
         most=2**63 - 1,
     )
 
-    group_task: str = _setting(
+    group_task: str = setting(
         "report: tables, mean images and outliers of the study; template: an unbiased template "
         "of the study's own brains; train: a network trained on the study, with which every scan "
         "is registered",
@@ -268,56 +232,56 @@ class Config:
         default=GROUP_TASKS[0],
         choices=GROUP_TASKS,
     )
-    template_name: str | None = _setting(
+    template_name: str | None = setting(
         "name of the study template to make, letters and digits; it is written to "
         "OUTPUT_DIR/tpl-NAME, which can be given as --template",
         _GROUP,
         default=None,
         metavar="NAME",
     )
-    template_symmetric: bool = _setting(
+    template_symmetric: bool = setting(
         "make the study template left-right symmetric", _GROUP, default=False
     )
-    template_anchored: bool = _setting(
+    template_anchored: bool = setting(
         "keep the scale of --template, whose orientation is always kept; otherwise the study "
         "template has the mean size of the brains of the study",
         _GROUP,
         default=False,
     )
-    template_warm_start: bool = _setting(
+    template_warm_start: bool = setting(
         "start from --template, a study template of nearly the same scans, and skip the linear "
         "alignment and the first, rough iterations",
         _GROUP,
         default=False,
     )
-    template_iterations: int = _setting(
+    template_iterations: int = setting(
         "maximum number of iterations of the study template",
         _GROUP,
         default=5,
         metavar="N",
         least=1,
     )
-    train_steps: tuple[str, ...] = _setting(
+    train_steps: tuple[str, ...] = setting(
         "updates in each stage of the training, coarse to fine",
         _GROUP,
         default=(),
         metavar="N",
         shown="suited to some dozens of scans",
     )
-    train_from_scratch: bool = _setting(
+    train_from_scratch: bool = setting(
         "start from random weights instead of those of the package", _GROUP, default=False
     )
 
-    nprocs: int = _setting(
+    nprocs: int = setting(
         "total number of CPUs",
         _PERFORMANCE,
         default=available_cpus,
-        flags=("--nprocs", "--n-cpus", "--nthreads"),
+        flags=("--nprocs", "--nthreads", "--n-cpus"),
         metavar="N",
         least=1,
         shown="all available",
     )
-    omp_nthreads: int = _setting(
+    omp_nthreads: int = setting(
         "threads per process, 0 for the default",
         _PERFORMANCE,
         default=0,
@@ -326,8 +290,8 @@ class Config:
         shown="nprocs divided by the number of scans processed at once, at most "
         f"{MAX_OMP_NTHREADS}; 1 with --mode optimize, whose last digits depend on it",
     )
-    mem_gb: float = _setting(
-        "total memory in GB",
+    mem_gb: float = setting(
+        "total memory in GB, or with a unit, such as 16G or 16000M",
         _PERFORMANCE,
         default=available_memory_gb,
         flags=("--mem",),
@@ -335,44 +299,44 @@ class Config:
         least=0.1,
         shown="nine tenths of the available memory",
     )
-    low_mem: bool = _setting(
+    low_mem: bool = setting(
         "use less memory: one multi-threaded step at a time, whatever --nprocs",
         _PERFORMANCE,
         default=False,
     )
-    plugin_file: Path | None = _setting(
+    plugin_file: Path | None = setting(
         "YAML file with 'plugin' and 'plugin_args' of Nipype, for example for SLURM",
         _PERFORMANCE,
         default=None,
-        flags=("--use-plugin",),
+        flags=("--use-plugin", "--nipype-plugin-file"),
         metavar="FILE",
     )
-    resource_monitor: bool = _setting(
+    resource_monitor: bool = setting(
         "record memory and CPU usage of every node in the work directory",
         _PERFORMANCE,
         default=False,
     )
 
-    boilerplate_only: bool = _setting(
+    boilerplate_only: bool = setting(
         "only write the text for the methods section to logs/CITATION.md",
         _SUBSETS,
         default=False,
         exclusive=True,
     )
-    dry_run: bool = _setting(
+    dry_run: bool = setting(
         "only list which scans would be registered to which template, and which results exist",
         _SUBSETS,
         default=False,
         exclusive=True,
     )
-    reports_only: bool = _setting(
+    reports_only: bool = setting(
         "only make the visual reports, from existing results",
         _SUBSETS,
         default=False,
         exclusive=True,
     )
 
-    processing_level: str = _setting(
+    processing_level: str = setting(
         "full: all results; minimal: brain mask, preprocessed image, transforms and quality "
         "metrics only, without labels, resampled images and figures",
         _SUBSETS,
@@ -381,7 +345,7 @@ class Config:
         choices=PROCESSING_LEVELS,
     )
 
-    work_dir: Path = _setting(
+    work_dir: Path = setting(
         "directory for intermediate results, which are reused when a run is resumed",
         _OTHER,
         default=lambda: Path("work").absolute(),
@@ -389,21 +353,31 @@ class Config:
         metavar="DIR",
         shown="./work",
     )
-    clean_workdir: bool = _setting(
+    clean_workdir: bool = setting(
         "remove earlier intermediate results from the work directory first", _OTHER, default=False
     )
-    stop_on_first_crash: bool = _setting(
+    stop_on_first_crash: bool = setting(
         "stop all subjects as soon as one fails", _OTHER, default=False
     )
-    fail_on_qc: bool = _setting(
+    fail_on_qc: bool = setting(
         "exit with 1 also when the verdict on a registration is failed or unknown",
         _OTHER,
         default=False,
     )
-    write_graph: bool = _setting(
+    md_only_boilerplate: bool = setting(
+        "write the text for the methods section as Markdown only, without HTML and LaTeX",
+        _OTHER,
+        default=False,
+    )
+    notrack: bool = setting(
+        "accepted for compatibility with fMRIPrep, without effect: nothing is ever tracked",
+        _OTHER,
+        default=False,
+    )
+    write_graph: bool = setting(
         "write the graph of the workflow to the work directory", _OTHER, default=False
     )
-    verbose: int = _setting(
+    verbose: int = setting(
         "print Nipype's messages; twice for debugging",
         _OTHER,
         default=0,

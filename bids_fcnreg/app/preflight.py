@@ -262,7 +262,7 @@ def write_methods(config: Config, workflow: Workflow, scans: Iterable[Scan] = ()
     """Write the text for the methods section and its references.
 
     Writes ``CITATION.md`` and ``CITATION.bib``, and the text with formatted references as
-    ``CITATION.html`` and ``CITATION.tex``.
+    ``CITATION.html`` and ``CITATION.tex``, but with ``--md-only-boilerplate``.
 
     Parameters
     ----------
@@ -287,6 +287,8 @@ def write_methods(config: Config, workflow: Workflow, scans: Iterable[Scan] = ()
     stripped = [one for one in recorded if one is not None]
     text = describe_extraction(workflow.visit_desc().strip(), stripped)
     path = write_bytes(directory / "CITATION.md", f"{text}\n".encode())
+    if config.md_only_boilerplate:
+        return path
     # Names without directories: pandoc may fail on non-ASCII paths in some locales.
     arguments = ["--standalone", "--citeproc", "--bibliography", bibliography.name]
     arguments += ["--metadata", "pagetitle=Methods"]

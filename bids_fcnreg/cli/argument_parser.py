@@ -10,7 +10,7 @@ import sys
 from typing import Any, NoReturn
 
 #: Options of other BIDS Apps, and their equivalents here.
-_EQUIVALENTS = {"--output-spaces": "--template", "--work": "--work-dir", "--ncpus": "--nprocs"}
+_EQUIVALENTS = {"--work": "--work-dir", "--ncpus": "--nprocs"}
 
 
 _ORDER = "Put BIDS_DIR OUTPUT_DIR participant (or group) first, in this order"
@@ -33,6 +33,8 @@ class _Store(argparse.Action):
         assert isinstance(parser, ConciseArgumentParser)  # the only one with this action
         given = parser.given.setdefault(self.dest, [])
         given.append(values)
+        if option_string is not None:
+            parser.typed[self.dest] = option_string
         if isinstance(values, list):
             values = [value for each in given for value in each]
         elif option_string is not None and values != given[0]:
@@ -51,11 +53,13 @@ class ConciseArgumentParser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.given: dict[str, list[Any]] = {}  # values of one command line, by destination
+        self.typed: dict[str, str] = {}  # option of each destination, as it was typed
         for name in (None, "store"):
             self.register("action", name, _Store)
 
     def error(self, message: str) -> NoReturn:
         """Exit with status 2 and a message of one line, with a hint where there is one."""
+        message = re.sub(r"^\[Errno \d+\] ", "", message)  # of a file of arguments
         self.exit(2, f"{self.prog}: error: {message}{self._advice(message)}.\n")
 
     def _advice(self, message: str) -> str:
@@ -74,10 +78,31 @@ class ConciseArgumentParser(argparse.ArgumentParser):
                     return f" (did you mean {meant[0]}?)"
         return f". See `{self.prog} --help`"
 
-    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+    def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
+        """Return the argument in a line of a file of arguments; none if blank or a comment."""
+        line = arg_line.removeprefix("\ufeff").strip()
+        if not line or line.startswith("#"):
+            return []
+        if re.match(r"--?[a-zA-Z][\w-]*\s", line):
+            self.error(f"'{line}' is several arguments: write one per line")
+        return [self._hyphenate(line)]
+
+    def _hyphenate(self, argument: str) -> str:
+        """Replace underscores in the name of an option, such as ``--participant_label``."""
+        flag, equals, value = argument.partition("=")
+        hyphenated = f"--{flag[2:].replace('_', '-')}"
+        known = flag.startswith("--") and hyphenated in self._option_string_actions
+        return f"{hyphenated}{equals}{value}" if known else argument
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse as argparse does; a subcommand reports its own unrecognized arguments."""
         self.given.clear()
-        known, others = super().parse_known_args(*args, **kwargs)
+        self.typed.clear()
+        arguments = [self._hyphenate(one) for one in (sys.argv[1:] if args is None else args)]
+        try:
+            known, others = super().parse_known_args(arguments, namespace)
+        except RecursionError:
+            self.error("a file of arguments includes itself")
         if others and " " in self.prog:
             self.error(f"unrecognized arguments: {' '.join(others)}")
         return known, others

@@ -31,3 +31,10 @@ def test_methods_are_written_in_any_directory(tmp_path, name):
 def test_methods_of_another_directory_are_not_mistaken_for_these(tmp_path):
     write(tmp_path / "oat", "Other images were registered,")
     assert "Other" not in write(tmp_path / "o[ua]t", "Images were registered,")
+
+
+def test_methods_may_be_written_as_markdown_only(tmp_path):
+    config = Config(bids_dir=tmp_path, output_dir=tmp_path, md_only_boilerplate=True)
+    text = write_methods(config, SimpleNamespace(visit_desc=lambda: "Images were registered."))
+    assert "registered" in text.read_text()
+    assert {path.name for path in text.parent.iterdir()} == {"CITATION.md", "CITATION.bib"}

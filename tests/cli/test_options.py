@@ -22,7 +22,7 @@ NEEDED = {
 }
 
 #: Values that some options take, in place of numbers and names.
-VALUES = ("1", "2", "0", "3", "4", "linear", "nearest", "scalar", "time-series")
+VALUES = ("1", "2", "0", "3", "4", "200", "300", "linear", "nearest", "scalar", "time-series")
 
 
 def commands() -> Iterator[argparse.ArgumentParser]:

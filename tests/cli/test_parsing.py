@@ -85,7 +85,9 @@ def test_a_saved_run_can_be_repeated(words, tmp_path):
     ("options", "sentence"),
     [
         (["--model", "none.safetensors"], "none.safetensors does not exist"),
-        (["--use-plugin", "no.yaml"], "no.yaml does not exist"),
+        (["--use-plugin", "no.yaml"], "--use-plugin: "),
+        (["--nipype_plugin_file", "no.yaml"], "--nipype-plugin-file: "),
+        (["--output-spaces", "t.nii"], "--output-spaces: t.nii does not exist"),
         (["--bids-filter-file", "no.json"], "no.json does not exist"),
         (["--template", "t.nii"], "t.nii does not exist"),
         (["--atlas", "a.nii.gz:a.tsv"], "a.nii.gz does not exist"),
@@ -180,7 +182,7 @@ def test_shell_completion(tmp_path, module, typed, word):
     ("extra", "advice"),
     [
         (["--partcipant-label", "05"], "did you mean --participant-label?"),
-        (["--output-spaces", "T1w"], "did you mean --template?"),
+        (["--output-space", "T1w"], "did you mean --output-spaces?"),
         (["--zzz"], "See `bids_fcnreg --help`"),
     ],
 )

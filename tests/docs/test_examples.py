@@ -181,6 +181,7 @@ def originals(tmp_path_factory) -> Path:
     for name in ("bids", "derivatives", "out", "work", "bin"):
         (folder / name).mkdir()
     (folder / "bin/sbatch").touch(mode=0o755)
+    (folder / "subjects.txt").write_text("01\n")
     template = nib.load(nilearn_map("t1")).slicer[::3, ::3, ::3]
     data = np.asarray(template.dataobj)
     labels = (data > 0).astype(np.uint8) + (data > data.mean())
