@@ -9,7 +9,6 @@ from niworkflows.engine.workflows import LiterateWorkflow
 
 from bids_fcnreg.bids.output_names import CONVERTED
 from bids_fcnreg.interfaces.transform_formats import ConvertTransform
-from bids_fcnreg.io.formats.table import FORMATS
 from bids_fcnreg.workflows.outputs import sink, transform_entities
 from bids_fcnreg.workflows.resources import RESAMPLE, field_node, sized_node, voxels_of
 
@@ -70,6 +69,8 @@ def _store(
     maps: str,
 ) -> None:
     """Store the files of a converted transform, made of that in the derivatives."""
+    from bids_fcnreg.io.formats.table import FORMATS  # imports PyTorch
+
     name = convert.interface.inputs.to
     what = f"Transform of {FORMATS[name].title}"
     if name == "ants":

@@ -76,7 +76,7 @@ def blocks(page: str) -> list[Block]:
 def commands(text: str) -> Iterator[list[str]]:
     """Split a block of shell commands into the words of each command, for each choice."""
     for line in text.replace("\\\n", " ").splitlines():
-        line = re.sub(r"\[(-- OPTIONS|options of \w+)\]|\.\.\.", "", line)
+        line = re.sub(r"\[(-- OPTIONS|options of \w+|MOVING \.\.\.)\]|\.\.\.", "", line)
         parts = re.split(r"\{([\w,]+)\}", line.replace("[", " ").replace("]", " "))
         choices = (part.split(",") if n % 2 else [part] for n, part in enumerate(parts))
         for chosen in itertools.product(*choices):
