@@ -14,7 +14,10 @@ import numpy as np
 from bids_fcnreg.fcn.cpu.compiler import compiled, inlined
 
 #: Plain numbers would turn single into double precision.
-ZERO, ONE = np.float32(0), np.float32(1)
+ZERO, ONE, EIGHTH = np.float32(0), np.float32(1), np.float32(1 / 8)
+
+#: Weights of the nearer and the farther voxel of half the resolution in linear interpolation.
+NEAR, FAR = np.float32(0.75), np.float32(0.25)
 
 #: Unsigned integer of the size of a pointer.
 U = np.uint64
@@ -71,13 +74,12 @@ def blend(
     data: np.ndarray,
     weights: _Triple,
     scales: _Triple,
-    wide_weights: _Triple,
-    wide_scales: _Triple,
+    coarse: np.ndarray,
     share: np.ndarray,
     rows: np.ndarray,
     smooth: np.ndarray,
 ) -> None:
-    """Smooth planes of a volume with two filters, and blend the results.
+    """Smooth planes of a volume, and blend them with a volume of half the resolution.
 
     Parameters
     ----------
@@ -85,34 +87,84 @@ def blend(
         Planes i to compute.
     data : array (channels, i, j, k)
         Input.
-    weights, scales, wide_weights, wide_scales
-        The two filters; see `gaussian`.
+    weights, scales
+        The filter; see `gaussian`.
+    coarse : array (channels, i/2, j/2, k/2), sizes rounded up
+        Interpolated linearly.
     share : array (i, j, k)
-        Weight of the second filter's result at each voxel, 0 to 1.
+        Weight of `coarse` at each voxel, 0 to 1.
     rows, smooth
         See `gaussian`.
     """
     channels, _, size_j, size_k = data.shape
     near = np.empty((size_j, 2), np.int64)
     plane, padded = _buffers(size_j, size_k, weights)
-    wide_plane, wide_padded = _buffers(size_j, size_k, wide_weights)
-    other = np.empty(size_k, np.float32)
+    other = np.empty(coarse.shape[3], np.float32)
     for i in range(first, stop):
+        _find_neighbours(near, rows[i], weights, size_k)
         for channel in range(channels):
-            _find_neighbours(near, rows[i], weights, size_k)
             _smooth_along_i(plane, data[channel], i, near, weights)
-            _find_neighbours(near, rows[i], wide_weights, size_k)
-            _smooth_along_i(wide_plane, data[channel], i, near, wide_weights)
             for j in range(size_j):
                 low, high = rows[i, j, 0], rows[i, j, 1]
                 if low < high:
                     target, part = smooth[channel, i, j], share[i, j]
                     _smooth_row(target, padded, plane, i, j, low, high, weights, scales)
-                    _smooth_row(
-                        other, wide_padded, wide_plane, i, j, low, high, wide_weights, wide_scales
+                    _interpolate_row(other, coarse[channel], i, j, low, high)
+                    last = other.size - 1
+                    for k in range(low, high):
+                        near_k = k >> 1
+                        far_k = min(max(near_k + 2 * (k & 1) - 1, 0), last)
+                        value = NEAR * other[U(near_k)] + FAR * other[U(far_k)]
+                        target[U(k)] += part[U(k)] * (value - target[U(k)])
+
+
+@compiled
+def halve(first: int, stop: int, data: np.ndarray, coarse: np.ndarray) -> None:
+    """Average blocks of two voxels along each axis; the last voxel of an odd size is repeated.
+
+    Parameters
+    ----------
+    first, stop : int
+        Planes of `coarse` to compute.
+    data : array (channels, i, j, k)
+        Input.
+    coarse : array (channels, i/2, j/2, k/2), sizes rounded up
+        Output.
+    """
+    channels, size_i, size_j, size_k = data.shape
+    pairs = size_k // 2
+    for channel in range(channels):
+        for i in range(first, stop):
+            for j in range(coarse.shape[2]):
+                target, other_j = coarse[channel, i, j], min(2 * j + 1, size_j - 1)
+                a, b = data[channel, 2 * i, 2 * j], data[channel, 2 * i, other_j]
+                other_i = min(2 * i + 1, size_i - 1)
+                c, d = data[channel, other_i, 2 * j], data[channel, other_i, other_j]
+                for k in range(pairs):
+                    one, two = U(2 * k), U(2 * k + 1)
+                    target[k] = EIGHTH * (
+                        (a[one] + b[one])
+                        + (c[one] + d[one])
+                        + (a[two] + b[two])
+                        + (c[two] + d[two])
                     )
-                    for k in range(U(low), U(high)):
-                        target[k] += part[k] * (other[k] - target[k])
+                if size_k % 2:
+                    k = size_k - 1
+                    target[pairs] = 2 * EIGHTH * ((a[k] + b[k]) + (c[k] + d[k]))
+
+
+@inlined
+def _interpolate_row(
+    row: np.ndarray, coarse: np.ndarray, i: int, j: int, low: int, high: int
+) -> None:
+    """Interpolate a volume of half the resolution along i and j, for voxels of a row."""
+    near_i, near_j = i >> 1, j >> 1
+    far_i = min(max(near_i + 2 * (i & 1) - 1, 0), coarse.shape[0] - 1)
+    far_j = min(max(near_j + 2 * (j & 1) - 1, 0), coarse.shape[1] - 1)
+    a, b = coarse[near_i, near_j], coarse[near_i, far_j]
+    c, d = coarse[far_i, near_j], coarse[far_i, far_j]
+    for k in range(U(max((low >> 1) - 1, 0)), U(min((high >> 1) + 2, row.size))):
+        row[k] = NEAR * (NEAR * a[k] + FAR * b[k]) + FAR * (NEAR * c[k] + FAR * d[k])
 
 
 @inlined

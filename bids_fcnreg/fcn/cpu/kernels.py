@@ -93,7 +93,7 @@ def _has_numba() -> bool:
 def _kernels() -> dict[str, Callable[..., Any]]:
     """Import the kernels; numba takes half a second, so only where something is computed."""
     from bids_fcnreg.fcn.cpu.classify import classify
-    from bids_fcnreg.fcn.cpu.filter import blend, gaussian
+    from bids_fcnreg.fcn.cpu.filter import blend, gaussian, halve
     from bids_fcnreg.fcn.cpu.forces import local_ncc_forces
     from bids_fcnreg.fcn.cpu.jacobian import jacobian_determinant
     from bids_fcnreg.fcn.cpu.region import largest_square
@@ -104,6 +104,7 @@ def _kernels() -> dict[str, Callable[..., Any]]:
         classify,
         compose,
         gaussian,
+        halve,
         invert,
         jacobian_determinant,
         largest_square,
@@ -135,16 +136,23 @@ def gaussian(
 def blend(
     data: Tensor,
     sigma: Sequence[float],
-    wide_sigma: Sequence[float],
+    coarse: Tensor,
     share: Tensor,
     rows: np.ndarray,
     out: Tensor,
 ) -> Tensor:
-    """Compute `region.Region.smooth_adaptively`."""
-    filters = (*_gaussian_filters(data, sigma), *_gaussian_filters(data, wide_sigma))
-    arguments = _array(data), *filters, _array(share)[0], rows, _output(out)
+    """Compute `region.Region.smooth_adaptively`, with the wider smoothing in `coarse`."""
+    filters = _gaussian_filters(data, sigma)
+    arguments = _array(data), *filters, _array(coarse), _array(share)[0], rows, _output(out)
     _in_slabs("blend", data.shape[2], *arguments)
     return out
+
+
+def halve(data: Tensor) -> Tensor:
+    """Compute `filters.halve`."""
+    coarse = _empty(1, data.shape[1], *(-(-size // 2) for size in data.shape[2:]))
+    _in_slabs("halve", coarse.shape[2], _array(data), _output(coarse))
+    return coarse
 
 
 def _gaussian_filters(

@@ -280,7 +280,7 @@ def accumulate_forces(
     slopes = torch.stack([slope(images, axis) for axis in range(3)], dim=1)
     added = (on_centres[:, None] * slopes).sum(dim=2)
     forces.mul_(decay).add_(added, alpha=2)
-    return total(scale * value.clamp(-1, 1))
+    return total(scale * value)
 
 
 def flat_variances(images: Tensor) -> Tensor:

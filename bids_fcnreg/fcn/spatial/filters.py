@@ -13,6 +13,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as nnf
 
 from bids_fcnreg.fcn.cpu import kernels
 
@@ -84,6 +85,23 @@ def slope(data: Tensor, axis: int) -> Tensor:
     bands: list[_Banded | None] = [None, None, None]
     bands[axis] = _slope_bands(data.shape[axis + 2], data.dtype, data.device)
     return _separable(data, bands)
+
+
+def halve(data: Tensor) -> Tensor:
+    """Average blocks of two voxels along each axis; the last voxel of an odd size is repeated.
+
+    Parameters
+    ----------
+    data : Tensor (batch, channels, i, j, k)
+        What to average.
+
+    Returns
+    -------
+    Tensor (batch, channels, i/2, j/2, k/2), sizes rounded up
+    """
+    if kernels.usable(data):
+        return kernels.halve(data)
+    return nnf.avg_pool3d(data, 2, ceil_mode=True, count_include_pad=False)
 
 
 def dilate(mask: Tensor, radius: int) -> Tensor:

@@ -308,7 +308,8 @@ rows, flat = k._all_rows(*shape), torch.full((2, 3), 1e-4)
 forces = {radius: torch.zeros(2, 3, *shape) for radius in (2, 3)}
 results = {
     "gaussian": field,
-    "blend": k.blend(field, [1.0] * 3, [2.0] * 3, weight, rows, torch.zeros_like(field)),
+    "blend": k.blend(field, [1.0] * 3, k.halve(field), weight, rows, torch.zeros_like(field)),
+    "halve": k.halve(field),
     "warp": k.warp(images[0], field),
     "compose": k.compose(field, field, scale=0.3),
     "sample": k.sample(images[0], points, "zeros"),

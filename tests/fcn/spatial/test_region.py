@@ -7,7 +7,7 @@ import torch
 
 from bids_fcnreg.fcn.cpu import kernels
 from bids_fcnreg.fcn.spatial.displacement import compose, warp
-from bids_fcnreg.fcn.spatial.filters import dilate, gaussian
+from bids_fcnreg.fcn.spatial.filters import dilate, gaussian, halve
 from bids_fcnreg.fcn.spatial.region import Region
 
 SHAPE = (17, 22, 19)
@@ -73,7 +73,19 @@ def test_smooth_adaptively(region, wide):
     data, out = noise(3), torch.full((2, 3, *SHAPE), 7.0)
     share = noise(1, 2)[:1].sigmoid()
     region.smooth_adaptively(data, 0.55, wide, share, out)
-    check(region, torch.lerp(gaussian(data, 0.55), gaussian(data, wide), share), out)
+    coarse = gaussian(halve(data), ((wide**2 - 1) / 4) ** 0.5)
+    fine = torch.nn.functional.interpolate(coarse, scale_factor=2.0, mode="trilinear")
+    i, j, k = SHAPE
+    check(region, torch.lerp(gaussian(data, 0.55), fine[..., :i, :j, :k], share), out)
+
+
+def test_the_wider_smoothing_is_that_of_a_gaussian(region):
+    smooth = gaussian(noise(3), 1.5)  # as deformations are
+    out, share = torch.full((2, 3, *SHAPE), 7.0), torch.ones(1, 1, *SHAPE)
+    region.smooth_adaptively(smooth, 0.55, 2.1, share, out)
+    expected = gaussian(smooth, 2.1)
+    inside = region.mask.expand_as(out)
+    assert (out - expected)[inside].std() < 0.03 * smooth[inside].std()
 
 
 def test_compose_scales_each_step(region):
