@@ -295,6 +295,7 @@ def test_import_does_not_wait_for_numba():
 #: Prints the checksum of the results of each kernel.
 CHECKSUMS = """
 import hashlib, sys
+import numpy as np
 import torch
 from bids_fcnreg.fcn.cpu import kernels as k
 
@@ -323,6 +324,14 @@ for radius, both in forces.items():
         both, 0.5, torch.cat(images), radius, weight, (0.5, 0.3, 0.2), flat
     )
     results[f"forces {radius}"] = both
+prior = torch.rand(11, 17, 14, 5, generator=generator).softmax(dim=-1)
+numbers = torch.rand(5, 5, generator=generator)
+matrix = torch.eye(4).double()[:3] / 2
+results["classify"], results["sums of classify"] = map(torch.from_numpy, k.classify(
+    images[0][0, 0].numpy(), prior.numpy(), (prior[..., 0] < 0.9).numpy(), matrix.numpy(),
+    numbers[:3, :4].numpy(), torch.tensor([0, 0, 1, 2, 3]).numpy(),
+    np.float32(3), np.float32(0.02), numbers.numpy(), sums=5,
+))
 for name, result in results.items():
     print(name, hashlib.sha256(result.numpy().tobytes()).hexdigest())
 """
@@ -341,5 +350,5 @@ def test_cached_kernels_compute_the_same_bits_as_new_ones(tmp_path):
         ).stdout.splitlines()
         for folder in (tmp_path / "a", tmp_path / "a", tmp_path / "b")
     ]
-    assert any(tmp_path.rglob("*.nbc")) and len(outputs[0]) == 13
+    assert any(tmp_path.rglob("*.nbc")) and len(outputs[0]) == 16
     assert outputs[0] == outputs[1] == outputs[2]
