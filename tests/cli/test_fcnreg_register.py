@@ -122,7 +122,7 @@ def test_a_linear_registration_has_a_report(folder, tmp_path):
 
 
 def test_initial_transforms_of_any_format(folder, tmp_path):
-    """From a distance at which the search finds the same, all formats start alike."""
+    """Initial transforms of all formats lead to the same result, within 1 mm of the truth."""
     fixed, moving = folder / "fixed.nii.gz", folder / "affine.nii.gz"
     start, grid = truth("affine"), Grid(SHAPE, AFFINE)
     start[:3, 3] += 8

@@ -43,3 +43,10 @@ def test_learning_rate_warms_up_and_falls():
     assert rates[0] < 0.05
     assert max(rates) > 0.9
     assert rates[-1] < 0.05
+
+
+def test_learning_rate_falls_with_time_where_it_is_limited():
+    schedule = Schedule(steps=1_000_000, peak=1.0, seconds=60)
+    rates = [schedule.rate(500, elapsed) for elapsed in (0, 30, 60)]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[0] > 0.9 and rates[-1] < 0.05
