@@ -57,9 +57,14 @@ def disagreements(stated: Mapping[str, Iterable[str]]) -> list[str]:
     for name, texts in sorted(stated.items()):
         if name not in page:
             found.append(f"{name} is not listed: {', '.join(texts)}")
-        elif not families([page[name]]) or not families([page[name]]) <= families(texts):
+        elif not _agree(families([page[name]]), families(texts)):
             found.append(f"{name}: {page[name]} is listed, it states {', '.join(texts)}")
     return found
+
+
+def _agree(one: set[str], other: set[str]) -> bool:
+    """Return whether all families of one, of which there are some, are among those of the other."""
+    return bool(one and other) and (one <= other or other <= one)
 
 
 def stated_in(path: Path) -> dict[str, list[str]]:
