@@ -63,7 +63,7 @@ def disagreements(stated: Mapping[str, Iterable[str]]) -> list[str]:
 
 
 def _agree(one: set[str], other: set[str]) -> bool:
-    """Return whether all families of one, of which there are some, are among those of the other."""
+    """Return whether all families of one are among those of the other."""
     return bool(one and other) and (one <= other or other <= one)
 
 
