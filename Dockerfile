@@ -16,8 +16,8 @@ RUN pip install --no-cache-dir --constraint constraints.txt \
     ${TORCH_INDEX:+--extra-index-url ${TORCH_INDEX}} torch
 COPY setup.cfg pyproject.toml MANIFEST.in README.md LICENSE ./
 COPY bids_fcnreg bids_fcnreg
-# The list of all Python packages (software bill of materials), before pip is removed. Tests, headers
-# and debugging symbols of libraries are not needed to run.
+# A list of all Python packages (software bill of materials). Tests, headers and symbols of libraries
+# are not needed to run.
 RUN pip install --no-cache-dir --constraint constraints.txt . \
     && pip uninstall --yes pip \
     && python3 -m venv /tmp/sbom \
@@ -29,7 +29,9 @@ RUN pip install --no-cache-dir --constraint constraints.txt . \
     && cd /opt/bids_fcnreg/lib/python3*/site-packages \
     && find . -type d -name tests -prune -exec rm -rf {} + \
     && rm -rf torch/include torch/test torch/bin/test_* torch/bin/*Test torch/bin/protoc* \
-    && strip --strip-unneeded torch/lib/libtorch_*.so llvmlite/binding/*.so cc3d/*.so
+        bids_validator_deno/*.map \
+    && strip --strip-unneeded torch/lib/libtorch_cpu.so torch/lib/libtorch_python.so \
+        llvmlite/binding/*.so cc3d/*.so
 # Kernels for all x86-64 processors with AVX2 (see docker/entrypoint.sh), in a folder with a name of
 # their own. Other processors compile theirs when the container runs.
 COPY docker/compile_kernels.py docker/
