@@ -21,7 +21,7 @@ suits_this_processor() {
 # numba reads compiled kernels only from a directory that it can write: copy them once, as a whole.
 copy_kernels() {
     [ -d "$2" ] && return
-    mkdir -p "${2%/*}" && copy=$(mktemp -d "$2.XXXXXXXX") || return 1
+    mkdir -p "${2%/*}" 2>/dev/null && copy=$(mktemp -d "$2.XXXXXXXX") || return 1
     if cp -R "$1/." "$copy"; then mv -T "$copy" "$2"; fi 2>/dev/null
     rm -rf "$copy"
     [ -d "$2" ]
