@@ -80,7 +80,7 @@ if [ -x "$(command -v ch-run)" ]; then
     rm -rf "$folder/charliecloud" "$folder/charliecloud-out"
     mkdir "$folder/charliecloud-out"
     USER=${USER:-$(id -un)} ch-convert -i podman -o dir bids_fcnreg:latest "$folder/charliecloud"
-    USER=${USER:-$(id -un)} ch-run --unset-env='*' --set-env --bind "$data:/mnt/0" \
+    USER=${USER:-$(id -un)} ch-run --unset-env='*' --set-env --set-env=HOME=/mnt/1 --bind "$data:/mnt/0" \
         --bind "$folder/charliecloud-out:/mnt/1" "$folder/charliecloud" -- entrypoint.sh \
         /mnt/0 /mnt/1/derivatives "${arguments[@]}" -w /mnt/1/work --participant-label 01
     test -s "$folder"/charliecloud-out/derivatives/sub-01/anat/*_to-T1w_mode-image_xfm.h5
