@@ -11,6 +11,7 @@ from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.util.docutils import SphinxDirective
 
 import bids_fcnreg
+from bids_fcnreg import interfaces
 from bids_fcnreg.cli import fcnreg, options
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -47,6 +48,17 @@ class CommandHelp(SphinxDirective):
         return [nodes.literal_block(text=printed.getvalue(), language="none")]
 
 
+class InterfaceHelp(SphinxDirective):
+    """Show the inputs and outputs of a Nipype interface."""
+
+    required_arguments = 1
+
+    def run(self):
+        printed = getattr(interfaces, self.arguments[0]).help(returnhelp=True)
+        specified = printed[printed.index("Inputs::") :].replace("::\n", "\n").strip()
+        return [nodes.literal_block(text=specified, language="none")]
+
+
 def add_mathml(translator, node):
     """Write a formula as MathML."""
     translator.body.append(tex2mathml(node.astext(), isinstance(node, nodes.math_block)))
@@ -64,4 +76,5 @@ def setup(app):
     os.environ |= {"COLUMNS": "90", "NO_COLOR": "1"}  # for argparse
     app.connect("autodoc-process-docstring", escape_stars, priority=400)  # before numpydoc
     app.add_directive("command-help", CommandHelp)
+    app.add_directive("interface-help", InterfaceHelp)
     app.add_html_math_renderer("mathml", (add_mathml, None), (add_mathml, None))
