@@ -119,6 +119,7 @@ class Registered:
         chosen: dict[str, Any] = {
             "title": "before registration" if before else "after registration",
             "draw_cross": False,
+            "colorbar": False,
         }
         if options.get("display_mode", "ortho") in ("ortho", "tiled"):
             chosen["cut_coords"] = self._brain_center()  # the same before and after
