@@ -54,8 +54,9 @@ def build(bids: str, name: str, options: list[str]) -> dict[str, str]:
     config.load(settings)
     from fmriprep.workflows.base import init_fmriprep_wf
 
-    nodes = init_fmriprep_wf()._get_all_nodes()
-    return {node.fullname: getattr(node.interface, "_cmd", None) or "" for node in nodes}
+    workflow = init_fmriprep_wf()
+    nodes = {name: workflow.get_node(name) for name in workflow.list_node_names()}
+    return {name: getattr(node.interface, "_cmd", None) or "" for name, node in nodes.items()}
 
 
 if __name__ == "__main__":
