@@ -24,8 +24,10 @@ from bids_fcnreg.app.summary import (
     read_crash_files,
     read_quality_by_space,
 )
+from bids_fcnreg.bids.atlas_descriptions import write_atlas_descriptions
 from bids_fcnreg.bids.atlases import Atlas
 from bids_fcnreg.bids.derivatives import write_json
+from bids_fcnreg.bids.desc_labels import describe_labels, write_descriptions
 from bids_fcnreg.bids.output_names import check_output_names, output_names
 from bids_fcnreg.bids.results import FAILURES
 from bids_fcnreg.bids.scan import Scan
@@ -77,6 +79,7 @@ def run(config: Config, console: Console) -> int:
     report_replaced(config, scans, templates, atlases, unusable, console)
     config = config.with_threads(scans_at_once(config, len(scans) - len(unusable), templates))
     run_dir = preflight.make_directories(config)
+    _describe_names(config, templates, atlases)
     people = {f"sub-{scan.participant}" for scan in scans}
     preflight.remove_stale_files(config, *(config.output_dir / person for person in people))
 
@@ -84,6 +87,18 @@ def run(config: Config, console: Console) -> int:
     parts = () if config.boilerplate_only else people
     with preflight.locked_directories(config, parts, console):
         return _process(config, scans, unusable, templates, atlases, run_dir, log_file, console)
+
+
+def _describe_names(
+    config: Config, templates: Sequence[Template], atlases: Mapping[str, Sequence[Atlas]]
+) -> None:
+    """Describe labels in the names of the results: those of ``desc-`` and of atlases."""
+    spaces = [template.space for template in templates]
+    labels = describe_labels(spaces, config.xfm_formats, config.longitudinal)
+    write_descriptions(config.output_dir, labels)
+    write_atlas_descriptions(
+        config.output_dir, [one for space in spaces for one in atlases[space]]
+    )
 
 
 def _check_lesions(config: Config, scans: Sequence[Scan]) -> None:

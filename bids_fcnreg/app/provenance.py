@@ -133,7 +133,7 @@ def _changed(
 def _sidecar_of_labels(result: Result, atlas: Atlas) -> Path:
     """Return the sidecar of the labels of an atlas, which need not exist."""
     prefix = result.quality.name.partition("_from-")[0]
-    name = f"{prefix}_seg-{atlas.name}_desc-{result.space}_dseg.json"
+    name = f"{prefix}_{atlas.pairs}_desc-{result.space}_dseg.json"
     return result.quality.with_name(name)
 
 

@@ -188,7 +188,7 @@ def init_longitudinal_wf(
                 reference=reference,
                 template=template,
                 atlas=atlas,
-                name=f"changes_{node_name(template.space)}_{node_name(atlas.name)}_wf",
+                name=f"changes_{node_name(template.space)}_{node_name(atlas.label)}_wf",
             )
             workflow.connect([
                 (estimate, changes, [("inverse", "inputnode.inverse")]),
@@ -379,7 +379,7 @@ def _connect_atlas(
 ) -> None:
     """Add the propagation of an atlas, its results and its part of the report."""
     preprocess = anatomy.preprocess
-    name = f"{node_name(template.space)}_{node_name(atlas.name)}"
+    name = f"{node_name(template.space)}_{node_name(atlas.label)}"
     propagate = init_propagate_wf(
         template=template,
         atlas=atlas,

@@ -10,6 +10,7 @@ from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from bids_fcnreg.atomic import checksum
+from bids_fcnreg.bids.output_names import preprocessed_uri
 from bids_fcnreg.interfaces.outputs import DerivativesDataSink
 from bids_fcnreg.workflows.resources import field_node
 
@@ -94,7 +95,16 @@ def init_anat_outputs_wf(
         Description=f"{scan.suffix} image, averaged over runs, bias-corrected and "
         "intensity-normalized",
     )
-    mask = sink(config, scan, "ds_mask", desc="brain", suffix="mask", Type="Brain")
+    mask = sink(
+        config,
+        scan,
+        "ds_mask",
+        desc="brain",
+        suffix="mask",
+        Type="Brain",
+        Description=f"Brain mask of the {scan.suffix} image",
+        SpatialReference=preprocessed_uri(scan),
+    )
     workflow.connect([
         (inputnode, fields, [("skull_stripped", "skull_stripped"), ("runs", "runs")]),
         (inputnode, preproc, [("preproc", "in_file")]),
@@ -195,6 +205,7 @@ def _add_resampled(
             desc="brain",
             suffix="mask",
             Type="Brain",
+            Description=f"Brain mask of the {scan.suffix} image, resampled once from native space",
             **in_space,
         ),
         "log_jacobian": sink(
@@ -248,7 +259,8 @@ def init_atlas_outputs_wf(
     """
     workflow = LiterateWorkflow(name=name)
     inputnode = field_node("inputnode", "labels", "lookup", "volumes", "inverse", "preproc")
-    naming = {"segmentation": atlas.name, "suffix": "dseg"}
+    naming = {**atlas.entities, "suffix": "dseg"}
+    reference = preprocessed_uri(scan)
     labels = sink(
         config,
         scan,
@@ -256,11 +268,20 @@ def init_atlas_outputs_wf(
         atlas.sources,
         desc=template.space,
         Manual=False,
-        Description=f"Labels of the atlas {atlas.name} propagated from {template.space}",
+        Description=f"Labels of the atlas {atlas.label} propagated from {template.space}",
+        SpatialReference=reference,
         **naming,
     )
     lookup = sink(config, scan, "ds_lookup", desc=template.space, **naming)
-    volumes = sink(config, scan, "ds_volumes", desc=f"{template.space}Volumes", **naming)
+    volumes = sink(
+        config,
+        scan,
+        "ds_volumes",
+        desc=f"{template.space}Volumes",
+        Description=f"Volumes of the regions of the atlas {atlas.label}",
+        SpatialReference=reference,
+        **naming,
+    )
     volumes.inputs.meta_dict = {
         "volume_mm3": {
             "Description": f"Volume of the region in the {scan.suffix} image",

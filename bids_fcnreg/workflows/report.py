@@ -195,7 +195,7 @@ def init_atlas_report_wf(
     inputnode = field_node("inputnode", "preproc", "mask", "labels", "lookup")
     overlay = sized_node(Slices(), "overlay", DRAW, voxels_of(scan.images[0]))
     ds_overlay = _figure_sink(
-        config, scan, "ds_overlay", segmentation=atlas.name, desc=template.space, suffix="dseg"
+        config, scan, "ds_overlay", **atlas.entities, desc=template.space, suffix="dseg"
     )
     workflow.connect([
         (inputnode, overlay, [

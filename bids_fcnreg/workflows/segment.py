@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
+from bids_fcnreg.bids.output_names import preprocessed_uri
 from bids_fcnreg.fcn.structures import STRUCTURES
 from bids_fcnreg.interfaces.region_volumes import RegionVolumes
 from bids_fcnreg.interfaces.tissue import SegmentTissue
@@ -80,18 +81,25 @@ def _store(workflow: LiterateWorkflow, config: Config, scan: Scan) -> None:
     workflow.connect(segment, "structures", measure, "labels")
     anatomy = {"desc": "anatomy", "suffix": "dseg"}
     method = "segmented by intensity, with prior probabilities of the anatomy network"
+    image = {"Manual": False, "SpatialReference": preprocessed_uri(scan)}
     sinks: dict[tuple[pe.Node, str], dict[str, Any]] = {
         (segment, "dseg"): {
-            "suffix": "dseg", "Manual": False, "Description": f"Tissue, {method}"
+            "suffix": "dseg", "Description": f"Tissue, {method}", **image
         },
         (segment, "dseg_lookup"): {"suffix": "dseg"},
         (segment, "structures"): {
-            **anatomy, "Manual": False, "Description": f"Structures, {method}"
+            **anatomy, "Description": f"Structures, {method}", **image
         },
         (measure, "lookup"): anatomy,
-        (measure, "volumes"): {"desc": "anatomyVolumes", "suffix": "dseg"},
+        (measure, "volumes"): {
+            "desc": "anatomyVolumes", "suffix": "dseg", "Description": "Volumes of the structures",
+            "SpatialReference": preprocessed_uri(scan),
+        },
         **{
-            (segment, tissue.lower()): {"label": tissue, "suffix": "probseg"}
+            (segment, tissue.lower()): {
+                "label": tissue, "suffix": "probseg",
+                "Description": f"Probability of {tissue}, {method}", **image,
+            }
             for tissue in ("GM", "WM", "CSF")
         },
     }  # fmt: skip
