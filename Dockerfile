@@ -1,9 +1,10 @@
 # The app and all it needs, for processors. For NVIDIA GPUs (CUDA comes with PyTorch's wheels, the
 # driver from the host):
 #   docker build --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu126 .
-FROM debian:bookworm-slim AS build
+ARG DEBIAN=trixie
+FROM debian:${DEBIAN}-slim AS build
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends python3-venv \
+    && apt-get install --yes --no-install-recommends binutils libgomp1 python3-venv \
     && rm -rf /var/lib/apt/lists/*
 RUN python3 -m venv /opt/bids_fcnreg
 ENV PATH=/opt/bids_fcnreg/bin:$PATH
@@ -13,14 +14,33 @@ COPY constraints.txt ./
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN pip install --no-cache-dir --constraint constraints.txt \
     ${TORCH_INDEX:+--extra-index-url ${TORCH_INDEX}} torch
-COPY setup.cfg pyproject.toml README.md LICENSE ./
+COPY setup.cfg pyproject.toml MANIFEST.in README.md LICENSE ./
 COPY bids_fcnreg bids_fcnreg
-# Tests and headers of libraries are not needed to run.
+# A list of all Python packages (software bill of materials). Tests, headers and symbols of libraries
+# are not needed to run.
 RUN pip install --no-cache-dir --constraint constraints.txt . \
     && pip uninstall --yes pip \
+    && python3 -m venv /tmp/sbom \
+    && /tmp/sbom/bin/pip install --no-cache-dir cyclonedx-bom==7.5.0 \
+    && mkdir --parents /opt/bids_fcnreg/share/sbom \
+    && /tmp/sbom/bin/cyclonedx-py environment --output-reproducible \
+        --output-file /opt/bids_fcnreg/share/sbom/bids_fcnreg.cdx.json /opt/bids_fcnreg/bin/python \
+    && rm -rf /tmp/sbom \
     && cd /opt/bids_fcnreg/lib/python3*/site-packages \
     && find . -type d -name tests -prune -exec rm -rf {} + \
-    && rm -rf torch/include torch/test
+    && rm -rf torch/include torch/test torch/bin/test_* torch/bin/*Test torch/bin/protoc* \
+        bids_validator_deno/*.map \
+    && strip --strip-unneeded torch/lib/libtorch_cpu.so torch/lib/libtorch_python.so \
+        llvmlite/binding/*.so cc3d/*.so
+# Kernels for all x86-64 processors with AVX2 (see docker/entrypoint.sh), in a folder with a name of
+# their own. Other processors compile theirs when the container runs.
+COPY docker/compile_kernels.py docker/
+RUN mkdir /opt/kernels \
+    && if grep --quiet --word-regexp avx2 /proc/cpuinfo; then \
+        NUMBA_CPU_NAME=x86-64-v3 NUMBA_CPU_FEATURES= NUMBA_CACHE_DIR=/opt/kernels/new \
+            python docker/compile_kernels.py \
+        && mv /opt/kernels/new "/opt/kernels/$(date +%s)"; \
+    fi
 # Templates of TemplateFlow that are to be inside, such as "MNI152NLin2009cAsym MNIPediatricAsym".
 ARG TEMPLATES=""
 ENV TEMPLATEFLOW_HOME=/opt/templateflow
@@ -29,7 +49,7 @@ RUN mkdir ${TEMPLATEFLOW_HOME} \
         python -c "from templateflow.api import get; get('${name}')" || exit 1; \
     done
 
-FROM debian:bookworm-slim
+FROM debian:${DEBIAN}-slim
 # Nobody in the container becomes another user: no program needs the right to.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends libgomp1 python3 \

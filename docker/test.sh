@@ -3,7 +3,8 @@
 # those of the same run outside of the container.
 #   docker/test.sh [DIR]            default: build/docker
 # Requires podman, and debootstrap without access to a registry. VENV is the virtual environment
-# for the run outside. BUILD_OPTIONS and RUN_OPTIONS are additional options of podman.
+# for the run outside. DEBIAN is the release of the base image (default trixie). BUILD_OPTIONS and
+# RUN_OPTIONS are additional options of podman. With Charliecloud installed, the app runs in it, too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=$(realpath --canonicalize-missing "${1:-build/docker}")
@@ -12,12 +13,13 @@ mkdir -p "$folder"
 say() { printf '\n== %s\n' "$*"; }
 
 say "Image"
-base=docker.io/library/debian:bookworm-slim
+release=${DEBIAN:-trixie}
+base=docker.io/library/debian:$release-slim
 podman image exists "$base" || podman pull --quiet "$base" ||
-    docker/base.sh "$(mktemp -d "$folder/base.XXXX")/debian"
+    docker/base.sh "$(mktemp -d "$folder/base.XXXX")/debian" "$release"
 
 # The build uses pip's configuration of this machine.
-build=(--isolation chroot --network host)
+build=(--isolation chroot --network host --build-arg DEBIAN="$release")
 curl --silent --fail --max-time 20 --output /dev/null https://download.pytorch.org/whl/cpu/ ||
     build+=(--build-arg TORCH_INDEX=)
 {
@@ -33,6 +35,9 @@ done
 ENGINE=podman docker/build.sh "${build[@]}" ${BUILD_OPTIONS:-}
 podman history --format '{{.Size}}\t{{.CreatedBy}}' bids_fcnreg:latest
 podman image inspect --format '{{.Size}} bytes' bids_fcnreg:latest
+podman run --rm --entrypoint cat bids_fcnreg /opt/bids_fcnreg/share/sbom/bids_fcnreg.cdx.json \
+    > "$folder/bids_fcnreg.cdx.json"
+"$bin/python" docs/check_licences.py "$folder/bids_fcnreg.cdx.json"
 
 # Restrictions of Singularity and clusters: a read-only root, no network, a user id without name or
 # home directory; only the output directory, the work directory and /tmp are writable.
@@ -51,9 +56,11 @@ say "Simulate phantoms in the container"
 in_container -v "$folder:$folder" bids_fcnreg fcnreg phantom "$data" --participants 2 --seed 3
 arguments=(participant --skip-bids-validation --nprocs 2 --omp-nthreads 2)
 
-say "Run in the container"
-in_container -v "$data:/data:ro" -v "$out:/out" -v "$work:/work" bids_fcnreg \
-    /data /out "${arguments[@]}" -w /work
+say "Run in the container, where nothing is compiled"
+in_container -v "$data:/data:ro" -v "$out:/out" -v "$work:/work" --env NUMBA_DEBUG_CACHE=1 bids_fcnreg \
+    /data /out "${arguments[@]}" -w /work > "$folder/run.log" || { cat "$folder/run.log"; exit 1; }
+grep -v '^\[cache\]' "$folder/run.log"
+if grep -w avx2 --quiet /proc/cpuinfo && grep 'data saved' "$folder/run.log"; then exit 1; fi
 in_container -v "$data:/data:ro" -v "$out:/out" -v "$work:/work" bids_fcnreg /data /out group -w /work
 
 say "Run outside of the container"
@@ -62,6 +69,20 @@ say "Run outside of the container"
 
 say "Compare the results"
 "$bin/python" docker/compare.py "$out" "$folder/outside"
+
+say "Run in Charliecloud"
+if [ -x "$(command -v ch-run)" ]; then
+    rm -rf "$folder/charliecloud" "$folder/charliecloud-out"
+    mkdir "$folder/charliecloud-out"
+    USER=${USER:-$(id -un)} ch-convert -i podman -o dir bids_fcnreg:latest "$folder/charliecloud"
+    USER=${USER:-$(id -un)} ch-run --unset-env='*' --set-env --bind "$data:/mnt/0" \
+        --bind "$folder/charliecloud-out:/mnt/1" "$folder/charliecloud" -- entrypoint.sh \
+        /mnt/0 /mnt/1/derivatives "${arguments[@]}" -w /mnt/1/work --participant-label 01
+    test -s "$folder"/charliecloud-out/derivatives/sub-01/anat/*_to-T1w_mode-image_xfm.h5
+    rm -rf "$folder/charliecloud"
+else
+    echo "Skipped: Charliecloud is not installed."
+fi
 
 say "Error messages (each followed by the exit code)"
 show_error() { "$@" || echo "exit code $?"; }
