@@ -39,7 +39,7 @@ def full_config() -> Config:
         network="2017",
         model=Path("/m.safetensors"),
         device="cuda:1",
-        longitudinal=True,
+        subject_anatomical_reference="unbiased",
         reference_session="a",
         reference_suffix="UNIT1",
         other_images="ignore",

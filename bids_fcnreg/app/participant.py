@@ -11,6 +11,7 @@ from nipype import Workflow
 from rich.console import Console
 
 from bids_fcnreg.app import preflight
+from bids_fcnreg.app.anatomical_reference import report_mixed_references
 from bids_fcnreg.app.cohorts import choose_cohorts
 from bids_fcnreg.app.provenance import list_planned, report_replaced
 from bids_fcnreg.app.reference_sessions import report_reference_sessions
@@ -30,7 +31,7 @@ from bids_fcnreg.bids.output_names import check_output_names, output_names
 from bids_fcnreg.bids.results import FAILURES
 from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.bids.templates import Template, templates_of
-from bids_fcnreg.config import Config
+from bids_fcnreg.config import UNBIASED_OPTION, Config
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.execution.plugin import configure, run_workflow
 from bids_fcnreg.execution.progress import ProgressDisplay
@@ -71,6 +72,7 @@ def run(config: Config, console: Console) -> int:
         config, [scan for scan in scans if scan.label not in unusable], console
     )
     _warn_of_doubts(scans, templates, atlases, console)
+    report_mixed_references(config, scans, console)
     if config.dry_run:
         list_planned(config, scans, templates, atlases, unusable, console)
         return DONE
@@ -87,15 +89,15 @@ def run(config: Config, console: Console) -> int:
 
 
 def _check_lesions(config: Config, scans: Sequence[Scan]) -> None:
-    """Refuse lesion masks with --longitudinal, where they would be ignored."""
+    """Refuse lesion masks of sessions that are registered to each other: they would be ignored."""
     if not config.longitudinal:
         return
     several = [scan for theirs in group_scans(config, scans) if len(theirs) > 1 for scan in theirs]
     lesions = [scan.label for scan in several if scan.lesions]
     if lesions:
         raise InputError(
-            f"Lesion masks are not supported with --longitudinal ({', '.join(lesions)}). Run "
-            "without --longitudinal, or exclude these participants."
+            f"Lesion masks are not supported with {UNBIASED_OPTION} ({', '.join(lesions)}). Omit "
+            "that option, or exclude these participants."
         )
 
 

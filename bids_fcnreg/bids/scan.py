@@ -15,6 +15,11 @@ def scan_label(participant: str, session: str | None) -> str:
     return f"sub-{participant}" + (f"_ses-{session}" if session else "")
 
 
+def session_title(session: str | None) -> str:
+    """Return ``ses-x``, or what a session without a label is called in messages."""
+    return f"ses-{session}" if session else "the session without a label"
+
+
 def suffix_of(path: Path) -> str:
     """Return the BIDS suffix in the name of an image."""
     return path.name.partition(".")[0].rpartition("_")[2]
@@ -50,6 +55,8 @@ class OtherImage:
 class Scan:
     """Reference images of one participant in one session, whose runs are averaged.
 
+    With `sessions`, the images of several sessions; see `combine_sessions`.
+
     Attributes
     ----------
     participant : str
@@ -64,6 +71,8 @@ class Scan:
         Why no image is usable, if there are unusable ones.
     others : tuple of OtherImage
         Images of the session that are aligned to them.
+    sessions : tuple of (str or None)
+        Labels of the sessions whose images are averaged, if there are several.
     """
 
     participant: str
@@ -72,6 +81,12 @@ class Scan:
     lesions: tuple[Path, ...] = ()
     problem: str = ""
     others: tuple[OtherImage, ...] = ()
+    sessions: tuple[str | None, ...] = ()
+
+    @property
+    def first_session(self) -> str | None:
+        """Label of the session that defines the space."""
+        return self.sessions[0] if self.sessions else self.session
 
     @property
     def label(self) -> str:

@@ -12,6 +12,7 @@ from bids_fcnreg import __version__
 from bids_fcnreg.bids.order import choose_reference
 from bids_fcnreg.bids.output_names import CONVERTED
 from bids_fcnreg.bids.templates import templates_of
+from bids_fcnreg.config import FIRST_LEX, SESSIONWISE, UNBIASED
 from bids_fcnreg.workflows.coregister import (
     align_wf_name,
     init_align_wf,
@@ -240,6 +241,7 @@ def _add_anatomy(
     """Add everything that does not depend on a template."""
     preprocess = init_preprocess_wf(
         n_runs=len(scan.images),
+        n_sessions=max(1, len(scan.sessions)),
         skull_strip=config.skull_strip,
         method=extractor(config, scan),
         omp_nthreads=config.omp_nthreads,
@@ -339,8 +341,13 @@ def _connect_template(
         longitudinal=longitudinal,
         name=f"{prefix}register_{space}_wf",
     )
+    several_sessions = FIRST_LEX if scan.sessions else SESSIONWISE
     outputs = init_template_outputs_wf(
-        config=config, scan=scan, template=template, name=f"{prefix}outputs_{space}_wf"
+        config=config,
+        scan=scan,
+        template=template,
+        anatomical_reference=UNBIASED if longitudinal else several_sessions,
+        name=f"{prefix}outputs_{space}_wf",
     )
     report = init_template_report_wf(
         config=config, scan=scan, template=template, name=f"{prefix}report_{space}_wf"

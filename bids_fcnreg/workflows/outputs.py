@@ -10,6 +10,8 @@ from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from bids_fcnreg.atomic import checksum
+from bids_fcnreg.bids.scan import session_title
+from bids_fcnreg.config import SESSIONWISE
 from bids_fcnreg.interfaces.outputs import DerivativesDataSink
 from bids_fcnreg.workflows.resources import field_node
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from bids_fcnreg.config import Config
 
 
+#: Field of the sidecar of a transform: value of ``--subject-anatomical-reference``.
+REFERENCE_FIELD = "AnatomicalReference"
 #: Entities of an image that only results of other images keep; see `select_others`.
 _DISMISSED = ("run", "echo", "part")
 
@@ -52,10 +56,15 @@ def sink(
         bids_dir=str(config.bids_dir),
         source_file=[str(path) for path in scan.images],
         checksums={**scan.sources, **(sources or {})},
-        dismiss_entities=list(_DISMISSED),
+        dismiss_entities=[*_DISMISSED, *dismissed_session(scan)],
         **naming,
     )
     return pe.Node(interface, name=name, mem_gb=0.2, run_without_submitting=True)
+
+
+def dismissed_session(scan: Scan) -> list[str]:
+    """Return the entity that results of several sessions do not have, if a scan has several."""
+    return ["session"] if scan.sessions else []
 
 
 def init_anat_outputs_wf(
@@ -91,7 +100,7 @@ def init_anat_outputs_wf(
         "ds_preproc",
         desc="preproc",
         suffix=scan.suffix,
-        Description=f"{scan.suffix} image, averaged over runs, bias-corrected and "
+        Description=f"{scan.suffix} image, {_average(scan)}, bias-corrected and "
         "intensity-normalized",
     )
     mask = sink(config, scan, "ds_mask", desc="brain", suffix="mask", Type="Brain")
@@ -107,9 +116,27 @@ def init_anat_outputs_wf(
 
 
 def init_template_outputs_wf(
-    *, config: Config, scan: Scan, template: Template, name: str = "outputs_template_wf"
+    *,
+    config: Config,
+    scan: Scan,
+    template: Template,
+    anatomical_reference: str = SESSIONWISE,
+    name: str = "outputs_template_wf",
 ) -> LiterateWorkflow:
     """Store a registration: transforms, quality metrics, and resampled images.
+
+    Parameters
+    ----------
+    config : Config
+        Settings with the input and the output directory.
+    scan : Scan
+        The scan.
+    template : Template
+        The template that it is registered to.
+    anatomical_reference : {"sessionwise", "first-lex", "unbiased"}
+        How the sessions of the participant were treated.
+    name : str
+        Name of the workflow.
 
     Inputs
     ------
@@ -142,7 +169,7 @@ def init_template_outputs_wf(
             "ds_transform",
             found,
             **forward,
-            **_registration(config, f"{of_template} to {of_scan}"),
+            **_registration(config, f"{of_template} to {of_scan}", anatomical_reference),
         ),
         "inverse": sink(
             config,
@@ -150,7 +177,7 @@ def init_template_outputs_wf(
             "ds_inverse",
             found,
             **backward,
-            **_registration(config, f"{of_scan} to {of_template}"),
+            **_registration(config, f"{of_scan} to {of_template}", anatomical_reference),
         ),
         "quality": sink(config, scan, "ds_quality", found, desc="quality", **forward),
     }
@@ -290,10 +317,18 @@ def anatomy_metadata(skull_stripped: bool, runs: dict[str, object]) -> dict[str,
     return {"SkullStripped": bool(skull_stripped), **runs}
 
 
-def _registration(config: Config, maps: str) -> dict[str, Any]:
+def _average(scan: Scan) -> str:
+    """Describe the average of the images of a scan."""
+    if scan.sessions:
+        return f"averaged over sessions in the space of {session_title(scan.first_session)}"
+    return "averaged over runs"
+
+
+def _registration(config: Config, maps: str, anatomical_reference: str) -> dict[str, Any]:
     """Return the sidecar fields of a transform."""
     return {
         "Description": f"ITK transform, an affine and a displacement field, that maps {maps}",
         "RegistrationMode": config.mode,
         "RandomSeed": config.seed,
+        REFERENCE_FIELD: anatomical_reference,
     }

@@ -47,6 +47,7 @@ EXTRACTION = {
 def init_preprocess_wf(
     *,
     n_runs: int,
+    n_sessions: int = 1,
     skull_strip: str,
     method: str,
     omp_nthreads: int,
@@ -59,7 +60,9 @@ def init_preprocess_wf(
     Parameters
     ----------
     n_runs : int
-        Number of runs of the session, which differ only in their run entity.
+        Number of images to average, which differ only in their run and session entities.
+    n_sessions : int
+        Number of sessions they are of.
     skull_strip : {"auto", "force", "skip"}
         Extract the brain unless skull-stripped, always, or never.
     method : {"deepbet", "anatomy", "synthstrip"}
@@ -98,7 +101,7 @@ def init_preprocess_wf(
         `bids_fcnreg.preprocessing.runs.describe_average`.
     """
     workflow = LiterateWorkflow(name=name)
-    workflow.__desc__ = _description(n_runs, skull_strip, method, has_lesion)
+    workflow.__desc__ = _description(n_runs, n_sessions, skull_strip, method, has_lesion)
     inputnode = field_node("inputnode", "images", "lesions")
     results = ("preproc", "brain", "mask", "exclude", "skull_stripped", "runs")
     outputnode = field_node("outputnode", *results)
@@ -174,10 +177,17 @@ def describe_extraction(text: str, stripped: Sequence[bool]) -> str:
     return text.replace(described[name], done.strip())
 
 
-def _description(n_runs: int, skull_strip: str, method: str, has_lesion: bool) -> str:
+def _description(
+    n_runs: int, n_sessions: int, skull_strip: str, method: str, has_lesion: bool
+) -> str:
     """Describe the workflow for the methods section of a paper."""
     parts = []
-    if n_runs > 1:
+    if n_sessions > 1:
+        parts.append(
+            f"The images of {n_sessions} sessions were averaged in the space of the first one "
+            "after rigid alignment, excluding images that were not similar to the first. "
+        )
+    elif n_runs > 1:
         parts.append(
             f"The {n_runs} runs of the session were averaged after rigid alignment, excluding "
             "runs that were not similar to the first. "
