@@ -96,6 +96,16 @@ class Config:
         flags=("--bids-filter-file",),
         metavar="FILE",
     )
+    derivatives: tuple[str, ...] = setting(
+        "directories of derivatives, such as those of fMRIPrep, in which existing brain masks, "
+        "preprocessed images, tissue segmentations and affine transforms are found and used in "
+        "place of new ones; NAME=PATH or PATH, one or several",
+        _FILTERS,
+        default=(),
+        flags=("-d", "--derivatives"),
+        metavar="NAME=PATH",
+        shown="none",
+    )
     database_dir: Path | None = setting(
         "accepted for compatibility with fMRIPrep, without effect: the dataset itself is read, so "
         "that the input is never outdated",

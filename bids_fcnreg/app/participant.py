@@ -13,6 +13,7 @@ from rich.console import Console
 from bids_fcnreg.app import preflight
 from bids_fcnreg.app.anatomical_reference import report_mixed_references
 from bids_fcnreg.app.cohorts import choose_cohorts
+from bids_fcnreg.app.precomputed import add_precomputed
 from bids_fcnreg.app.provenance import list_planned, report_replaced
 from bids_fcnreg.app.reference_sessions import report_reference_sessions
 from bids_fcnreg.app.reports import make_reports
@@ -67,7 +68,12 @@ def run(config: Config, console: Console) -> int:
         return _report_existing(config, scans, console)
     choice = choose_cohorts(config, scans, console)
     templates, atlases = preflight.find_templates(config, choice)
-    unusable = {**_find_unusable(config, scans, templates, atlases), **choice.failures}
+    scans, unsuitable = add_precomputed(config, scans, templates, console)
+    unusable = {
+        **_find_unusable(config, scans, templates, atlases),
+        **choice.failures,
+        **unsuitable,
+    }
     report_reference_sessions(
         config, [scan for scan in scans if scan.label not in unusable], console
     )

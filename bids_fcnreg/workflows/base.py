@@ -239,19 +239,22 @@ def _add_anatomy(
     reference: ReferenceSession | None = None,
 ) -> _Anatomy:
     """Add everything that does not depend on a template."""
+    reused = scan.precomputed.preproc
+    images = (reused,) if reused else scan.images
     preprocess = init_preprocess_wf(
-        n_runs=len(scan.images),
-        n_sessions=max(1, len(scan.sessions)),
+        n_runs=len(images),
+        n_sessions=1 if reused else max(1, len(scan.sessions)),
         skull_strip=config.skull_strip,
         method=extractor(config, scan),
         omp_nthreads=config.omp_nthreads,
         has_lesion=bool(scan.lesions),
-        voxels=voxels_of(scan.images[0]),
+        precomputed=scan.precomputed,
+        voxels=voxels_of(images[0]),
         name=f"{prefix}preprocess_wf",
     )
-    preprocess.inputs.inputnode.images = [str(path) for path in scan.images]
-    preprocess.inputs.average.names = [path.name for path in scan.images]
-    preprocess.inputs.extract.source = str(scan.images[0])
+    preprocess.inputs.inputnode.images = [str(path) for path in images]
+    preprocess.inputs.average.names = [path.name for path in images]
+    preprocess.inputs.extract.source = str(images[0])
     if scan.lesions:
         preprocess.inputs.inputnode.lesions = [str(path) for path in scan.lesions]
     outputs = init_anat_outputs_wf(config=config, scan=scan, name=f"{prefix}outputs_wf")

@@ -11,7 +11,7 @@ from niworkflows.engine.workflows import LiterateWorkflow
 
 from bids_fcnreg.atomic import checksum
 from bids_fcnreg.bids.scan import session_title
-from bids_fcnreg.config import SESSIONWISE
+from bids_fcnreg.config import SESSIONWISE, UNBIASED
 from bids_fcnreg.interfaces.outputs import DerivativesDataSink
 from bids_fcnreg.workflows.resources import field_node
 
@@ -104,6 +104,10 @@ def init_anat_outputs_wf(
         "intensity-normalized",
     )
     mask = sink(config, scan, "ds_mask", desc="brain", suffix="mask", Type="Brain")
+    reused = scan.precomputed
+    if reused.images:  # the mask is a source of the image, too: of its scale
+        preproc.inputs.sources = [str(path) for path in (*scan.images, *reused.images)]
+        mask.inputs.sources = [str(path) for path in (*scan.images, reused.mask or reused.preproc)]
     workflow.connect([
         (inputnode, fields, [("skull_stripped", "skull_stripped"), ("runs", "runs")]),
         (inputnode, preproc, [("preproc", "in_file")]),
@@ -159,6 +163,9 @@ def init_template_outputs_wf(
     found = dict(template.sources)
     if config.model is not None:
         found[str(config.model)] = checksum(config.model)
+    affine = scan.precomputed.affines.get(template.space)
+    if affine and anatomical_reference != UNBIASED:
+        found[str(affine)] = checksum(affine)
     forward = transform_entities(scan, template)
     backward = forward | {"from": template.space, "to": scan.suffix}
     of_template, of_scan = f"points of {template.space}", f"points of the {scan.suffix} image"
@@ -318,7 +325,9 @@ def anatomy_metadata(skull_stripped: bool, runs: dict[str, object]) -> dict[str,
 
 
 def _average(scan: Scan) -> str:
-    """Describe the average of the images of a scan."""
+    """Describe where the image of a scan comes from."""
+    if reused := scan.precomputed.preproc:
+        return f"taken from {scan.precomputed.origins[reused]}"
     if scan.sessions:
         return f"averaged over sessions in the space of {session_title(scan.first_session)}"
     return "averaged over runs"

@@ -90,6 +90,7 @@ def init_anat_report_wf(
         summary.inputs.reference = reference.description
     if scan.all_lesions:
         summary.inputs.lesions = [path.name for path in scan.all_lesions]
+    summary.inputs.reused = scan.precomputed.descriptions
     if scan.others:
         summary.inputs.others = [other.path.name for other in scan.others]
     ds_summary = _figure_sink(config, scan, "ds_summary", desc="summary", suffix=scan.suffix)
