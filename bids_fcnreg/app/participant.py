@@ -29,6 +29,7 @@ from bids_fcnreg.app.summary import (
 from bids_fcnreg.bids.atlases import Atlas
 from bids_fcnreg.bids.derivatives import write_json
 from bids_fcnreg.bids.output_names import check_output_names, output_names
+from bids_fcnreg.bids.precomputed import parse_derivatives
 from bids_fcnreg.bids.results import FAILURES
 from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.bids.templates import Template, templates_of
@@ -60,6 +61,7 @@ def run(config: Config, console: Console) -> int:
         If nothing can be run.
     """
     if not config.reports_only:
+        parse_derivatives(config.derivatives)  # before the dataset is read
         preflight.check_weights(config)
         preflight.check_device(config)
     scans = preflight.read_input_dataset(config, console)
