@@ -152,7 +152,7 @@ def _tissue_labels(dseg: Path | None, directory: Path) -> tuple[int, ...]:
 def _by_kind(scan: Scan, directory: Path, alone: bool) -> dict[str, list[Path]]:
     """Return the results of a scan in one directory, by kind."""
     found: dict[str, list[Path]] = {}
-    for path in sorted(_files(scan, directory)):
+    for path in sorted(set(_files(scan, directory))):
         entities, suffix, extension = _parse(path.name)
         if not _is_of(scan, entities, alone):
             continue
@@ -236,8 +236,8 @@ def _check(scan: Scan, found: Precomputed) -> list[str]:
                 "--derivatives."
             )
     if found.dseg is not None:
-        labels = set(np.unique(np.asanyarray(load(found.dseg).dataobj)).tolist())
-        if not labels <= {0, *found.tissue_labels}:
+        values = np.asanyarray(load(found.dseg).dataobj)
+        if not np.logical_or.reduce([values == n for n in (0, *found.tissue_labels)]).all():
             known = zip(found.tissue_labels, TISSUES, strict=True)
             raise InputError(
                 f"{found.dseg} has other labels than "

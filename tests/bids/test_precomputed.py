@@ -73,6 +73,13 @@ def test_results_of_a_scan(tmp_path, files, scan, kinds):
     assert all("(other)" in names for names in found.descriptions.values())
 
 
+def test_directory_of_the_participant(tmp_path):
+    path = write(tmp_path / "deriv/sub-01/anat/sub-01_desc-brain_mask.nii.gz")
+    for directory in (path.parents[1], path.parent):
+        found, _ = find_precomputed(scan_of(tmp_path), {"x": directory})
+        assert found.mask == path
+
+
 def test_results_without_session_are_not_of_one_of_several(tmp_path):
     write(tmp_path / "deriv/sub-01/anat/sub-01_desc-brain_mask.nii.gz")
     scan = scan_of(tmp_path, session="a")
