@@ -46,10 +46,7 @@ def add_precomputed(
                 precomputed, doubts = find_precomputed(
                     scan,
                     derivatives,
-                    # With `unbiased`, the mean image of the sessions is registered.
-                    ()
-                    if config.longitudinal
-                    else [t.space for t in templates_of(scan, templates)],
+                    _spaces(config, scan, templates),
                     alone=_is_alone(config, scan),
                 )
             except InputError as why:
