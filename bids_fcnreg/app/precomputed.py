@@ -72,7 +72,7 @@ def _note(scan: Scan, derivatives: Mapping[str, object]) -> Note:
     """Return a note about what is used for a scan."""
     kinds = scan.precomputed.descriptions
     if not kinds:
-        return Note(f"--derivatives: {', '.join(derivatives)} has no results of it", scan.label)
+        return Note(f"no existing results in {', '.join(derivatives)} (--derivatives)", scan.label)
     origins = ", ".join(dict.fromkeys(scan.precomputed.origins.values()))
     return Note(f"existing {', '.join(kinds)} of {origins} is used", scan.label, warning=False)
 

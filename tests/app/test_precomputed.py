@@ -90,7 +90,7 @@ def test_terminal_report_methods_and_sidecars_name_them(study):
         "sub-01: existing image, brain mask, tissue segmentation, affine of fmriprep is used"
         in study.printed
     )
-    assert "warning: sub-03: --derivatives: fmriprep has no results of it" in study.printed
+    assert "warning: sub-03: no existing results in fmriprep (--derivatives)" in study.printed
     page = (study.out / "sub-01.html").read_text()
     assert "Existing brain mask" in page
     assert "sub-01_desc-brain_mask.nii.gz (fmriprep)" in page
