@@ -40,6 +40,7 @@ def full_config() -> Config:
         model=Path("/m.safetensors"),
         device="cuda:1",
         subject_anatomical_reference="unbiased",
+        derivatives=("fmriprep=/data/fmriprep",),
         reference_session="a",
         reference_suffix="UNIT1",
         other_images="ignore",
