@@ -11,7 +11,9 @@ from nipype import Workflow
 from rich.console import Console
 
 from bids_fcnreg.app import preflight
+from bids_fcnreg.app.anatomical_reference import report_mixed_references
 from bids_fcnreg.app.cohorts import choose_cohorts
+from bids_fcnreg.app.precomputed import add_precomputed
 from bids_fcnreg.app.provenance import list_planned, report_replaced
 from bids_fcnreg.app.reference_sessions import report_reference_sessions
 from bids_fcnreg.app.reports import make_reports
@@ -29,10 +31,11 @@ from bids_fcnreg.bids.atlases import Atlas
 from bids_fcnreg.bids.derivatives import write_json
 from bids_fcnreg.bids.desc_labels import describe_labels, write_descriptions
 from bids_fcnreg.bids.output_names import check_output_names, output_names
+from bids_fcnreg.bids.precomputed import parse_derivatives
 from bids_fcnreg.bids.results import FAILURES
 from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.bids.templates import Template, templates_of
-from bids_fcnreg.config import Config
+from bids_fcnreg.config import UNBIASED_OPTION, Config
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.execution.plugin import configure, run_workflow
 from bids_fcnreg.execution.progress import ProgressDisplay
@@ -60,6 +63,7 @@ def run(config: Config, console: Console) -> int:
         If nothing can be run.
     """
     if not config.reports_only:
+        parse_derivatives(config.derivatives)  # before the dataset is read
         preflight.check_weights(config)
         preflight.check_device(config)
     scans = preflight.read_input_dataset(config, console)
@@ -68,11 +72,17 @@ def run(config: Config, console: Console) -> int:
         return _report_existing(config, scans, console)
     choice = choose_cohorts(config, scans, console)
     templates, atlases = preflight.find_templates(config, choice)
-    unusable = {**_find_unusable(config, scans, templates, atlases), **choice.failures}
+    scans, unsuitable = add_precomputed(config, scans, templates, console)
+    unusable = {
+        **_find_unusable(config, scans, templates, atlases),
+        **choice.failures,
+        **unsuitable,
+    }
     report_reference_sessions(
         config, [scan for scan in scans if scan.label not in unusable], console
     )
     _warn_of_doubts(scans, templates, atlases, console)
+    report_mixed_references(config, scans, console)
     if config.dry_run:
         list_planned(config, scans, templates, atlases, unusable, console)
         return DONE
@@ -102,15 +112,15 @@ def _describe_names(
 
 
 def _check_lesions(config: Config, scans: Sequence[Scan]) -> None:
-    """Refuse lesion masks with --longitudinal, where they would be ignored."""
+    """Refuse lesion masks of sessions that are registered to each other: they would be ignored."""
     if not config.longitudinal:
         return
     several = [scan for theirs in group_scans(config, scans) if len(theirs) > 1 for scan in theirs]
     lesions = [scan.label for scan in several if scan.lesions]
     if lesions:
         raise InputError(
-            f"Lesion masks are not supported with --longitudinal ({', '.join(lesions)}). Run "
-            "without --longitudinal, or exclude these participants."
+            f"Lesion masks are not supported with {UNBIASED_OPTION} ({', '.join(lesions)}). Omit "
+            "that option, or exclude these participants."
         )
 
 

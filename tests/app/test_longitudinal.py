@@ -107,7 +107,7 @@ def test_unknown_reference_session_is_refused(study, tmp_path):
     assert "there is no session 'baseline'. Choose from post, pre." in done.stderr
     done = dry_run(tmp_path, "--reference-session", "pre")
     assert done.returncode == 2
-    assert "requires --longitudinal" in done.stderr
+    assert "requires --subject-anatomical-reference unbiased" in done.stderr
 
 
 def test_participant_without_the_reference_session_gets_a_warning(study, tmp_path):
