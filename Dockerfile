@@ -68,6 +68,8 @@ LABEL org.opencontainers.image.title="bids_fcnreg" \
     org.opencontainers.image.licenses="Apache-2.0" \
     org.opencontainers.image.version="${VERSION}" \
     org.opencontainers.image.revision="${REVISION}"
+# By the convention of BIDS Apps.
+RUN python -c "from importlib.metadata import version; print(version('bids_fcnreg'))" > /version
 USER user
 WORKDIR /tmp
 ENTRYPOINT ["entrypoint.sh"]

@@ -15,7 +15,17 @@ demo: $(VENV)/.installed ## two synthetic participants with known truth, registe
 	$(BIN)/bids_fcnreg $(DEMO)/bids $(DEMO)/derivatives participant --work-dir $(DEMO)/work \
 		--template MNI152NLin2009aSym
 	$(BIN)/python benchmarks/phantom.py $(DEMO)/bids $(DEMO)/derivatives
-	@echo "The results are in $(DEMO)/derivatives: open sub-01.html first."
+	@printf '%s\n' "" \
+		"What to look at:" \
+		"  $(DEMO)/derivatives/sub-01.html    the visual report: brain mask, comparison with the template, verdict" \
+		"  $(DEMO)/derivatives/sub-01/anat    transforms, images in template space, atlas labels and volumes" \
+		"Your own data:" \
+		"  source $(VENV)/bin/activate" \
+		"  bids_fcnreg BIDS_DIR OUTPUT_DIR participant --dry-run    lists what would be registered" \
+		"  bids_fcnreg BIDS_DIR OUTPUT_DIR participant -w WORK_DIR" \
+		"  bids_fcnreg BIDS_DIR OUTPUT_DIR group                    the report of the whole study" \
+		"  fcnreg register MNI152NLin2009cAsym BRAIN.nii.gz -o PREFIX --report    a single brain" \
+		"Next: docs/coming_from.md, docs/usage.md and docs/notebooks/pair.md."
 
 test: $(VENV)/.installed ## the whole suite
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile

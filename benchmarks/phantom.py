@@ -76,7 +76,7 @@ def measure(bids_dir: Path, out_dir: Path) -> list[dict[str, str | float]]:
             "error p95 mm": float(np.percentile(error, 95)),
         }
         row |= {"error max mm": float(error.max())}
-        tissues = _voxels(_the(ours, f"{name}_seg-tissue_desc-{SYMMETRIC_TEMPLATE}_dseg.nii.gz"))
+        tissues = _voxels(_the(ours, f"{name}_atlas-tissue_desc-{SYMMETRIC_TEMPLATE}_dseg.nii.gz"))
         true_tissues = _voxels(truth / f"{name}_dseg.nii.gz")
         for index, tissue in enumerate(("CSF", "GM", "WM"), start=1):
             row[f"Dice {tissue}"] = dice(tissues == index, true_tissues == index)

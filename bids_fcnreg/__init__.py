@@ -9,11 +9,31 @@ In Python, see `bids_fcnreg.api`:
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for type checkers and editors; see __getattr__
+    from bids_fcnreg.api import (
+        Registered,
+        apply,
+        convert,
+        jacobian,
+        map_points,
+        region_volumes,
+        register,
+    )
 
 __version__ = "0.1.0"
 
-__all__ = ["Registered", "__version__", "apply", "convert", "jacobian", "map_points", "register"]
+__all__ = [
+    "Registered",
+    "__version__",
+    "apply",
+    "convert",
+    "jacobian",
+    "map_points",
+    "region_volumes",
+    "register",
+]
 
 
 def __dir__() -> list[str]:

@@ -21,6 +21,9 @@ ALIGNED_SUFFIXES = (*T1W_CONTRASTS, *OTHER_CONTRASTS, "T2starw")
 OTHER_IMAGES = ("align", "ignore")
 SKULL_STRIP_METHODS = ("auto", "deepbet", "anatomy", "synthstrip")
 PROCESSING_LEVELS = ("full", "minimal")
+#: How the sessions of a participant are treated, as in fMRIPrep.
+SESSIONWISE, FIRST_LEX, UNBIASED = "sessionwise", "first-lex", "unbiased"
+UNBIASED_OPTION = f"--subject-anatomical-reference {UNBIASED}"  # for messages
 #: Interpolations that keep the values of an image, for labels; and all.
 LABEL_INTERPOLATIONS = ("nearest", "label")
 INTERPOLATIONS = ("linear", *LABEL_INTERPOLATIONS, "cubic", "lanczos")
@@ -93,6 +96,16 @@ class Config:
         flags=("--bids-filter-file",),
         metavar="FILE",
     )
+    derivatives: tuple[str, ...] = setting(
+        "directories of derivatives, such as those of fMRIPrep, in which existing brain masks, "
+        "preprocessed images, tissue segmentations and affine transforms are found and used in "
+        "place of new ones; NAME=PATH or PATH, one or several",
+        _FILTERS,
+        default=(),
+        flags=("-d", "--derivatives"),
+        metavar="NAME=PATH",
+        shown="none",
+    )
     database_dir: Path | None = setting(
         "accepted for compatibility with fMRIPrep, without effect: the dataset itself is read, so "
         "that the input is never outdated",
@@ -151,15 +164,18 @@ class Config:
         metavar="{auto,cpu,cuda,cuda:N}",
         shown="auto, a GPU if there is one",
     )
-    longitudinal: bool = setting(
-        "register the sessions of a participant to each other first, in an unbiased midpoint "
-        "space, and to the template through their mean image",
+    subject_anatomical_reference: str = setting(
+        "sessionwise: register each session of a participant on its own; first-lex: average the "
+        "images of all sessions in the space of the first one, and register this average; "
+        "unbiased: register the sessions to each other first, in an unbiased midpoint space, and "
+        "to the template through their mean image",
         _REGISTRATION,
-        default=False,
+        default=SESSIONWISE,
+        choices=(SESSIONWISE, FIRST_LEX, UNBIASED),
     )
     reference_session: str | None = setting(
-        "with --longitudinal, compute the changes relative to this session, with or without "
-        "'ses-'",
+        "with --subject-anatomical-reference unbiased, compute the changes relative to this "
+        "session, with or without 'ses-'",
         _REGISTRATION,
         default=None,
         metavar="LABEL",
@@ -399,6 +415,11 @@ class Config:
             return option.metavar or name
         long = (flag for flag in option.flags if flag.startswith("--"))
         return next(long, f"--{name.replace('_', '-')}")
+
+    @property
+    def longitudinal(self) -> bool:
+        """Whether the sessions of a participant are registered to each other first."""
+        return self.subject_anatomical_reference == UNBIASED
 
     @property
     def makes_everything(self) -> bool:

@@ -11,10 +11,12 @@ from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.util.docutils import SphinxDirective
 
 import bids_fcnreg
+from bids_fcnreg import interfaces
 from bids_fcnreg.cli import fcnreg, options
 
 sys.path.insert(0, str(Path(__file__).parent))
 from draw_pictures import draw_all
+from notebook_cells import write_jupyter
 
 project = "bids_fcnreg"
 author = copyright = "The bids_fcnreg developers"
@@ -47,6 +49,28 @@ class CommandHelp(SphinxDirective):
         return [nodes.literal_block(text=printed.getvalue(), language="none")]
 
 
+class CodeCell(SphinxDirective):
+    """Show a code cell of a notebook; tests/docs/test_notebooks.py runs it."""
+
+    has_content = True
+    optional_arguments = 1
+
+    def run(self):
+        # Lines with ! are of IPython.
+        return [nodes.literal_block(text="\n".join(self.content), language="python", force=True)]
+
+
+class InterfaceHelp(SphinxDirective):
+    """Show the inputs and outputs of a Nipype interface."""
+
+    required_arguments = 1
+
+    def run(self):
+        printed = getattr(interfaces, self.arguments[0]).help(returnhelp=True)
+        specified = printed[printed.index("Inputs::") :].replace("::\n", "\n").strip()
+        return [nodes.literal_block(text=specified, language="none")]
+
+
 def add_mathml(translator, node):
     """Write a formula as MathML."""
     translator.body.append(tex2mathml(node.astext(), isinstance(node, nodes.math_block)))
@@ -59,9 +83,13 @@ def escape_stars(app, what, name, obj, options, lines):
 
 
 def setup(app):
-    """Register the extensions above, and draw the pictures that are drawn from the code."""
+    """Register the extensions above; write the pictures and notebooks that are generated."""
     draw_all()
+    for page in (Path(__file__).parent / "notebooks").glob("*.md"):
+        write_jupyter(page)
     os.environ |= {"COLUMNS": "90", "NO_COLOR": "1"}  # for argparse
     app.connect("autodoc-process-docstring", escape_stars, priority=400)  # before numpydoc
     app.add_directive("command-help", CommandHelp)
+    app.add_directive("interface-help", InterfaceHelp)
+    app.add_directive("code-cell", CodeCell)
     app.add_html_math_renderer("mathml", (add_mathml, None), (add_mathml, None))

@@ -236,6 +236,6 @@ def test_transforms_in_all_spellings(xfm):
         ([("identity", True), xfm], 5),
     ):  # fmt: skip
         assert fr.map_points(start, given)[0, 0] == pytest.approx(wanted)
-    for given in ([3], [GOOD], [np.eye(4)], [None], [(xfm, True, 1)]):
+    for given in ([3], [GOOD], [np.eye(3)], [None], [(xfm, True, 1)]):
         with pytest.raises(InputError, match="is not a transform"):
             fr.map_points(start, given)

@@ -1,14 +1,18 @@
-"""Registration as Python functions: images are files or nibabel's, transforms are files.
+"""Registration as Python functions, with images of nibabel and tables of pandas.
+
+Images are files or images of nibabel. Transforms are files, or those of a registration.
 
 >>> import bids_fcnreg as fr
 >>> result = fr.register(template, scan, mode="predict")
 >>> result.warped.shape == template.shape
 True
+>>> float(result.metrics.value["similarity"]) > 0.5
+True
 >>> _ = result.save(directory / "scan_to_template_")
 >>> again = fr.apply(scan, template, [directory / "scan_to_template_xfm.h5"])
 >>> float(abs(again.get_fdata() - result.warped.get_fdata()).max()) < 0.5
 True
->>> growth = fr.jacobian([directory / "scan_to_template_xfm.h5"], template)
+>>> growth = fr.jacobian(result.forward, template)
 >>> growth.shape == template.shape
 True
 >>> there = fr.map_points([[0, 0, 0]], [directory / "scan_to_template_xfm.h5"])
@@ -20,7 +24,9 @@ True
 from __future__ import annotations
 
 from bids_fcnreg.api.images import ImageLike
-from bids_fcnreg.api.registration import Registered, register
+from bids_fcnreg.api.regions import region_volumes
+from bids_fcnreg.api.registered import Registered
+from bids_fcnreg.api.registration import register
 from bids_fcnreg.api.transforms import apply, convert, jacobian, map_points
 from bids_fcnreg.io.transform_chain import TransformLike
 
@@ -32,5 +38,6 @@ __all__ = [
     "convert",
     "jacobian",
     "map_points",
+    "region_volumes",
     "register",
 ]

@@ -6,11 +6,8 @@ import os
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
 
@@ -22,97 +19,19 @@ from bids_fcnreg.api.images import (
     space_codes,
     warn_of_orientation,
 )
-from bids_fcnreg.atomic import replacing_files
+from bids_fcnreg.api.registered import Registered
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.foreground import foreground
 from bids_fcnreg.fcn.parallel import for_both
 from bids_fcnreg.fcn.register import register as register_images
 from bids_fcnreg.fcn.spatial.grid import Image
-from bids_fcnreg.fcn.spatial.transform import Affine, Transform
-from bids_fcnreg.io import image, itk, nifti
 from bids_fcnreg.io.formats.image_grids import ImageGrids
-from bids_fcnreg.io.formats.itk import write_affine
 from bids_fcnreg.io.formats.sampled import linear_matrix
-from bids_fcnreg.io.orientation import SCANNER, Codes
 from bids_fcnreg.io.transform_chain import TransformLike, read_transforms
 from bids_fcnreg.preprocessing.brain import is_label_image
 from bids_fcnreg.preprocessing.contrast import WHICH, RegistrationInput, registration_input
 from bids_fcnreg.preprocessing.lesions import lesion_fraction, unite_lesions
 from bids_fcnreg.qc.verdict import judge
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Registered:
-    """A registered pair.
-
-    Attributes
-    ----------
-    fixed, moving : Image (1, 1, i, j, k)
-        Fixed and moving image.
-    forward, inverse : Transform
-        Maps of points of the fixed space to the moving space (which resamples the moving image
-        onto the fixed grid), and back. RAS+ mm.
-    quality : dict
-        Quality metrics by name, and the ``verdict`` (good, doubtful, failed or unknown), by
-        bounds fitted on T1w brains registered to ``MNI152NLin2009aSym``. ``t1w_like`` lists the
-        images ("fixed", "moving") that a T1w-like image replaced; metrics are those of the
-        T1w-like images.
-    codes : int or (int, int)
-        NIfTI space codes of the fixed image, which are also those of the warped image.
-    fixed_mask : Image or None
-        Brain mask of the fixed image; None if it was estimated from a skull-stripped image.
-    t1w_like : dict of str to Image
-        The T1w-like images that replaced images for the registration, by "fixed" and "moving".
-    """
-
-    fixed: Image
-    moving: Image
-    forward: Transform
-    inverse: Transform
-    quality: dict[str, Any]
-    codes: Codes = SCANNER
-    fixed_mask: Image | None = None
-    t1w_like: dict[str, Image] = field(default_factory=dict)
-
-    def __repr__(self) -> str:
-        shape, similarity = self.fixed.grid.shape, self.quality["similarity"]
-        verdict = self.quality["verdict"]
-        return f"Registered(onto {shape}, similarity={similarity:.3f}, verdict={verdict!r})"
-
-    @property
-    def affine(self) -> np.ndarray:
-        """Linear part (4, 4): fixed to moving points, RAS+ mm."""
-        linear = Transform(tuple(step for step in self.forward.steps if isinstance(step, Affine)))
-        matrix = linear_matrix(linear)
-        assert matrix is not None  # all steps are linear
-        return matrix
-
-    @property
-    def warped(self) -> nib.Nifti1Image:
-        """Moving image resampled onto the grid of the fixed image."""
-        resampled = self.forward.resample(self.moving, self.fixed.grid)
-        return image.to_nifti(resampled, space=self.codes)
-
-    def save(self, prefix: str | os.PathLike[str]) -> list[Path]:
-        """Write the warped image and the transforms.
-
-        Returns
-        -------
-        list of Path
-            ``PREFIXwarped.nii.gz``; ``PREFIXxfm.h5`` and ``PREFIXinverse_xfm.h5``, in ITK's
-            format; and ``PREFIXaffine.mat``, the linear part of the former, as ANTs' file
-            ``0GenericAffine.mat``. If one cannot be written, none is.
-        """
-        directory, start = os.path.split(os.fspath(prefix))
-        with replacing_files(directory or ".") as new:
-            grid = self.fixed.grid
-            made = [
-                nifti.write(new / f"{start}warped.nii.gz", self.warped),
-                itk.write_transform(new / f"{start}xfm.h5", self.forward, over=grid),
-                itk.write_transform(new / f"{start}inverse_xfm.h5", self.inverse, over=grid),
-                write_affine(new / f"{start}affine.mat", self.affine),
-            ]
-        return [Path(directory) / path.name for path in made]
 
 
 def register(
@@ -144,10 +63,9 @@ def register(
     transform : {"deformable", "affine", "similarity", "rigid"}
         Kind of transform: an affine followed by a deformation, or a linear one of 12, 7 or 6
         parameters, in which nothing is predicted: `mode` and `network` are ignored.
-    initial : sequence of path, or path, optional
-        Linear transform of any format of `convert`, or a stack of them as for `apply`, from which
-        the linear stage starts in place of its search over orientations. ``"identity"``: the
-        positions in the headers.
+    initial : transform, or sequence of them, optional
+        Linear transform as for `apply`, or a stack of them, from which the linear stage starts in
+        place of its search over orientations. ``"identity"``: the positions in the headers.
     mode : {"refine", "predict", "optimize"}
         ``refine``: prediction of a trained network, refined for this pair; ``predict``: one pass
         of the network; ``optimize``: a new network trained on this pair.

@@ -8,12 +8,15 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar, overload
 
 import nibabel as nib
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from bids_fcnreg.api.images import ImageLike, resolve_image, space_codes, warn_of_orientation
+from bids_fcnreg.api.tables import Table
 from bids_fcnreg.config import INTERPOLATIONS, LABEL_INTERPOLATIONS
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
@@ -22,10 +25,13 @@ from bids_fcnreg.io import image, nifti
 from bids_fcnreg.io.formats import table
 from bids_fcnreg.io.formats.image_grids import ImageGrids
 from bids_fcnreg.io.header import MAX_SPACING_MM, MIN_SPACING_MM, check_memory
+from bids_fcnreg.io.points import AXES
 from bids_fcnreg.io.resampling import resample_values
 from bids_fcnreg.io.series import few_volumes, open_series, series_like
 from bids_fcnreg.io.transform_chain import TransformLike, list_transforms, read_transforms
 from bids_fcnreg.preprocessing.brain import is_label_image
+
+_Table = TypeVar("_Table", bound=Table)
 
 
 def apply(
@@ -45,10 +51,11 @@ def apply(
         Image to resample.
     reference : path or nibabel image, or None
         Image or series that defines the grid; its values are ignored. None: the moving image.
-    transforms : sequence of path, or path
-        Transforms of any format of `convert` as a stack, as in antsApplyTransforms: the first
-        one maps points of the reference first, the last one maps them to the image.
-        ``(path, True)`` is the inverse, ``"identity"`` the identity transform.
+    transforms : transform, or sequence of them
+        Files of any format of `convert`, transforms in memory (``forward`` and ``inverse`` of
+        `Registered`), or matrices (4, 4) in RAS+ mm, as a stack, as in antsApplyTransforms: the
+        first one maps points of the reference first, the last one maps them to the image.
+        ``(transform, True)`` is the inverse, ``"identity"`` the identity transform.
     interpolation : {"linear", "nearest", "label", "cubic", "lanczos"}
         ``nearest`` and ``label`` are for label images. ``cubic`` (B-spline) and ``lanczos``
         (windowed sinc) keep more detail than ``linear``, and may overshoot at edges.
@@ -140,7 +147,7 @@ def jacobian(
 
     Parameters
     ----------
-    transforms : sequence of path
+    transforms : transform, or sequence of them
         As for `apply`.
     reference : path or nibabel image
         Image that defines the grid, in the space of the reference.
@@ -187,22 +194,49 @@ def jacobian(
     return image.to_nifti(Image(values, grid), space=space_codes(reference))
 
 
-def map_points(points: np.ndarray, transforms: Sequence[TransformLike]) -> np.ndarray:
+@overload
+def map_points(points: _Table, transforms: Sequence[TransformLike] | TransformLike) -> _Table: ...
+
+
+@overload
+def map_points(
+    points: npt.ArrayLike, transforms: Sequence[TransformLike] | TransformLike
+) -> np.ndarray: ...
+
+
+def map_points(
+    points: npt.ArrayLike | Table, transforms: Sequence[TransformLike] | TransformLike
+) -> np.ndarray | Table:
     """Map points through transforms.
 
     Parameters
     ----------
-    points : ndarray (n, 3)
-        Points in the space of the reference, RAS+ mm.
-    transforms : sequence of path
+    points : array_like (n, 3) or pandas.DataFrame
+        Points in the space of the reference, RAS+ mm; those of a table are in its columns x, y
+        and z.
+    transforms : transform, or sequence of them
         As for `apply`.
 
     Returns
     -------
-    ndarray (n, 3)
-        Points in the space of the image that `apply` would resample, RAS+ mm. As in
-        antsApplyTransformsToPoints, points are mapped in the direction opposite to images.
+    ndarray (n, 3) or pandas.DataFrame
+        Points in the space of the image that `apply` would resample, RAS+ mm; the table with
+        these in x, y and z, and its other columns. As in antsApplyTransformsToPoints, points are
+        mapped in the direction opposite to images.
+
+    Raises
+    ------
+    InputError
+        If the points are not finite numbers, a column is missing, or a file is not a transform.
     """
+    if isinstance(points, Table):
+        if missing := [axis for axis in AXES if axis not in points.columns]:
+            raise InputError(
+                f"The table of points has no column {missing[0]}. Name the columns of the "
+                "coordinates x, y and z (RAS+ mm)."
+            )
+        mapped = map_points(points[list(AXES)].to_numpy(), transforms)
+        return points.assign(**dict(zip(AXES, mapped.T, strict=True)))
     try:
         array = np.asarray(points)
         given = array.astype(np.float64) if array.dtype.kind in "iufO" else None
@@ -226,7 +260,7 @@ def convert(
 
     Parameters
     ----------
-    transforms : sequence of path, or path
+    transforms : transform, or sequence of them
         As for `apply`.
     output : path
         File to write; its ending decides between a linear transform and a displacement field. For

@@ -38,10 +38,10 @@ def choose_atlases(specs: Sequence[str], templates: Sequence[Template]) -> dict[
     chosen: dict[str, list[Atlas]] = {template.space: [] for template in templates}
     for spec in dict.fromkeys(specs):
         for template, atlas in _resolve(spec, templates):
-            names = {other.name.lower() for other in chosen[template.space]}
-            if atlas.name.lower() in names:
+            labels = {other.label.lower() for other in chosen[template.space]}
+            if atlas.label.lower() in labels:
                 raise InputError(
-                    f"Two of the atlases are called {atlas.name} ({spec} is one of them). Omit "
+                    f"Two of the atlases are called {atlas.label} ({spec} is one of them). Omit "
                     "one of them, or rename its file."
                 )
             chosen[template.space].append(atlas)

@@ -25,7 +25,7 @@ from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.bids.space_labels import make_label
 from bids_fcnreg.bids.template_files import AUTO
 from bids_fcnreg.bids.templates import is_automatic, template_directory
-from bids_fcnreg.config import Config
+from bids_fcnreg.config import UNBIASED_OPTION, Config
 from bids_fcnreg.errors import InputError
 
 #: Maximum number of scans in a message.
@@ -173,8 +173,9 @@ class _Selection:
                 del self.chosen[label]
                 self.failures[label] = Failure(
                     f"The sessions of sub-{person} are in different cohorts of {self.name} "
-                    f"({', '.join(sorted(cohorts, key=natural_key))}), but --longitudinal "
-                    "registers them to one. Omit --longitudinal, or name a cohort, such as "
+                    f"({', '.join(sorted(cohorts, key=natural_key))}), but "
+                    f"{UNBIASED_OPTION} registers them to one. Omit that option, or name a "
+                    "cohort, such as "
                     f"{self._with(self.cohorts[0])}."
                 )
 

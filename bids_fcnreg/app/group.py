@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bids_fcnreg.app import preflight
+from bids_fcnreg.app.anatomical_reference import report_unused_references
 from bids_fcnreg.app.cohorts import space_prefix
 from bids_fcnreg.app.summary import read_crash_files, read_quality_by_space
 from bids_fcnreg.bids.description import read_description
@@ -44,6 +45,7 @@ def run(config: Config, console: Console) -> int:
         If nothing can be run.
     """
     scans = preflight.read_input_dataset(config, console)
+    report_unused_references(config, scans, console)
     if config.group_task == "report":
         return report(config.with_threads(), scans, console)
     # These import PyTorch, which takes seconds.
@@ -241,7 +243,7 @@ def study_rows(
             scan.participant,
             scan.session,
             *status(scan),
-            facts=rename_clashing_columns(people.find(scan.participant, scan.session)),
+            facts=rename_clashing_columns(people.find(scan.participant, scan.first_session)),
         )
         for scan in scans
         if scan.label not in others or (scan.label, space) in damaged

@@ -11,7 +11,9 @@ from nipype import Workflow
 from rich.console import Console
 
 from bids_fcnreg.app import preflight
+from bids_fcnreg.app.anatomical_reference import report_mixed_references
 from bids_fcnreg.app.cohorts import choose_cohorts
+from bids_fcnreg.app.precomputed import add_precomputed
 from bids_fcnreg.app.provenance import list_planned, report_replaced
 from bids_fcnreg.app.reference_sessions import report_reference_sessions
 from bids_fcnreg.app.reports import make_reports
@@ -24,13 +26,16 @@ from bids_fcnreg.app.summary import (
     read_crash_files,
     read_quality_by_space,
 )
+from bids_fcnreg.bids.atlas_descriptions import write_atlas_descriptions
 from bids_fcnreg.bids.atlases import Atlas
 from bids_fcnreg.bids.derivatives import write_json
+from bids_fcnreg.bids.desc_labels import describe_labels, write_descriptions
 from bids_fcnreg.bids.output_names import check_output_names, output_names
+from bids_fcnreg.bids.precomputed import parse_derivatives
 from bids_fcnreg.bids.results import FAILURES
 from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.bids.templates import Template, templates_of
-from bids_fcnreg.config import Config
+from bids_fcnreg.config import UNBIASED_OPTION, Config
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.execution.plugin import configure, run_workflow
 from bids_fcnreg.execution.progress import ProgressDisplay
@@ -58,6 +63,7 @@ def run(config: Config, console: Console) -> int:
         If nothing can be run.
     """
     if not config.reports_only:
+        parse_derivatives(config.derivatives)  # before the dataset is read
         preflight.check_weights(config)
         preflight.check_device(config)
     scans = preflight.read_input_dataset(config, console)
@@ -66,17 +72,24 @@ def run(config: Config, console: Console) -> int:
         return _report_existing(config, scans, console)
     choice = choose_cohorts(config, scans, console)
     templates, atlases = preflight.find_templates(config, choice)
-    unusable = {**_find_unusable(config, scans, templates, atlases), **choice.failures}
+    scans, unsuitable = add_precomputed(config, scans, templates, console)
+    unusable = {
+        **_find_unusable(config, scans, templates, atlases),
+        **choice.failures,
+        **unsuitable,
+    }
     report_reference_sessions(
         config, [scan for scan in scans if scan.label not in unusable], console
     )
     _warn_of_doubts(scans, templates, atlases, console)
+    report_mixed_references(config, scans, console)
     if config.dry_run:
         list_planned(config, scans, templates, atlases, unusable, console)
         return DONE
     report_replaced(config, scans, templates, atlases, unusable, console)
     config = config.with_threads(scans_at_once(config, len(scans) - len(unusable), templates))
     run_dir = preflight.make_directories(config)
+    _describe_names(config, templates, atlases)
     people = {f"sub-{scan.participant}" for scan in scans}
     preflight.remove_stale_files(config, *(config.output_dir / person for person in people))
 
@@ -86,16 +99,28 @@ def run(config: Config, console: Console) -> int:
         return _process(config, scans, unusable, templates, atlases, run_dir, log_file, console)
 
 
+def _describe_names(
+    config: Config, templates: Sequence[Template], atlases: Mapping[str, Sequence[Atlas]]
+) -> None:
+    """Describe labels in the names of the results: those of ``desc-`` and of atlases."""
+    spaces = [template.space for template in templates]
+    labels = describe_labels(spaces, config.xfm_formats, config.longitudinal)
+    write_descriptions(config.output_dir, labels)
+    write_atlas_descriptions(
+        config.output_dir, [one for space in spaces for one in atlases[space]]
+    )
+
+
 def _check_lesions(config: Config, scans: Sequence[Scan]) -> None:
-    """Refuse lesion masks with --longitudinal, where they would be ignored."""
+    """Refuse lesion masks of sessions that are registered to each other: they would be ignored."""
     if not config.longitudinal:
         return
     several = [scan for theirs in group_scans(config, scans) if len(theirs) > 1 for scan in theirs]
     lesions = [scan.label for scan in several if scan.lesions]
     if lesions:
         raise InputError(
-            f"Lesion masks are not supported with --longitudinal ({', '.join(lesions)}). Run "
-            "without --longitudinal, or exclude these participants."
+            f"Lesion masks are not supported with {UNBIASED_OPTION} ({', '.join(lesions)}). Omit "
+            "that option, or exclude these participants."
         )
 
 

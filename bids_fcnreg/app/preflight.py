@@ -17,11 +17,13 @@ import pypandoc
 from nipype import Workflow
 from rich.console import Console
 
+from bids_fcnreg.app.anatomical_reference import people_to_combine
 from bids_fcnreg.app.atlases import choose_atlases
 from bids_fcnreg.app.cohorts import CohortChoice
 from bids_fcnreg.app.locks import lock_directory
 from bids_fcnreg.atomic import read_json, remove_stale_temporaries, write_bytes
 from bids_fcnreg.bids.atlases import Atlas, prepare_atlas
+from bids_fcnreg.bids.combined_sessions import combine_sessions
 from bids_fcnreg.bids.dataset import read_dataset
 from bids_fcnreg.bids.derivatives import prepare_output
 from bids_fcnreg.bids.filters import read_filter_file
@@ -30,7 +32,7 @@ from bids_fcnreg.bids.results import find_preprocessed
 from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.bids.templates import Template, prepare_template, resolve_templates
 from bids_fcnreg.bids.validation import validate
-from bids_fcnreg.config import Config
+from bids_fcnreg.config import UNBIASED_OPTION, Config
 from bids_fcnreg.config_file import write_settings
 from bids_fcnreg.errors import FcnregError, InputError, describe_os_error
 from bids_fcnreg.fcn.modes import MODES
@@ -71,13 +73,16 @@ def read_input_dataset(config: Config, console: Console) -> list[Scan]:
             "note: --bids-database-dir has no effect. The dataset itself is read, which is faster "
             "than a database"
         )
-    scans = dataset.scans
+    scans, notes = dataset.scans, dataset.notes
+    if several := people_to_combine(config, scans):
+        scans, about = combine_sessions(scans, several)
+        notes = [*notes, *about]
     people = len({scan.participant for scan in scans})
     console.print(
         f"{config.bids_dir}: {_count(people, 'participant')}, "
         f"{_count(sum(bool(scan.images) for scan in scans), 'anatomy', 'anatomies')}"
     )
-    for line in summarize(dataset.notes, sys.maxsize if config.verbose else MAX_NAMED):
+    for line in summarize(notes, sys.maxsize if config.verbose else MAX_NAMED):
         console.print(line, soft_wrap=True)
     return [_with_usable_others(config, scan, console) for scan in scans]
 
@@ -89,7 +94,7 @@ def _with_usable_others(config: Config, scan: Scan, console: Console) -> Scan:
         masks = " and their lesion masks" if any(one.lesions for one in scan.others) else ""
         console.print(
             f"note: {names}{masks} are not used: other images of a session are not aligned with "
-            "--longitudinal",
+            + UNBIASED_OPTION,
             soft_wrap=True,
         )
         return replace(scan, others=())

@@ -111,18 +111,23 @@ def _changed(
     atlases: Mapping[str, Sequence[Atlas]],
 ) -> list[str]:
     """Return the names of the sources that have changed since the results of a scan were made."""
-    scans_now = {str(path): checksum(path) for path in scan.images}
+    reused = scan.precomputed
+    scans_now = {str(path): checksum(path) for path in (*scan.images, *reused.images)}
     names: set[str] = set()
     directory = config.output_dir.joinpath(*scan.label.split("_"), "anat")
     sidecar = directory / f"{output_prefix(scan)}_desc-preproc_{scan.suffix}.json"
     names |= _differences(sidecar, scans_now)
+    tissue = {str(path): checksum(path) for path in reused.tissue}
+    names |= _differences(directory / f"{output_prefix(scan)}_dseg.json", tissue)
     others = {str(path): checksum(path) for path in scan.all_lesions}
     if config.model is not None:
         others[str(config.model)] = checksum(config.model)
     for template in templates_of(scan, templates):
         for result in _results(config, scan):
             if result.space == template.space:
-                names |= _differences(result.quality, {**template.sources, **others})
+                affine = reused.affines.get(result.space)
+                initial = {str(affine): checksum(affine)} if affine else {}
+                names |= _differences(result.quality, {**template.sources, **others, **initial})
                 if _other_weights(config, result):
                     names.add("network of the package")
                 for atlas in atlases.get(template.space, ()):
@@ -133,7 +138,7 @@ def _changed(
 def _sidecar_of_labels(result: Result, atlas: Atlas) -> Path:
     """Return the sidecar of the labels of an atlas, which need not exist."""
     prefix = result.quality.name.partition("_from-")[0]
-    name = f"{prefix}_seg-{atlas.name}_desc-{result.space}_dseg.json"
+    name = f"{prefix}_{atlas.pairs}_desc-{result.space}_dseg.json"
     return result.quality.with_name(name)
 
 

@@ -14,7 +14,7 @@ from bids_fcnreg.bids.order import (
     natural_key,
 )
 from bids_fcnreg.bids.scan import Scan
-from bids_fcnreg.config import Config
+from bids_fcnreg.config import UNBIASED_OPTION, Config
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.workflows.base import group_scans
 
@@ -28,11 +28,12 @@ def report_reference_sessions(config: Config, scans: Sequence[Scan], console: Co
     Raises
     ------
     InputError
-        If the chosen reference session does not exist, or ``--longitudinal`` is missing.
+        If the chosen reference session does not exist, or sessions are not registered to each
+        other.
     """
     if not config.longitudinal:
         if config.reference_session is not None:
-            raise InputError(f"{REFERENCE_OPTION} requires --longitudinal. Add that option.")
+            raise InputError(f"{REFERENCE_OPTION} requires {UNBIASED_OPTION}. Add that option.")
         return
     wanted = config.reference_session
     known = {scan.session for scan in scans if scan.session}

@@ -25,9 +25,10 @@ from bids_fcnreg.execution.plugin import configure, run_workflow
 from bids_fcnreg.fcn.groupwise import mirror, sharpness
 from bids_fcnreg.fcn.modes import MODES
 from bids_fcnreg.io import image
+from bids_fcnreg.io.spatial_image import open_image
 from bids_fcnreg.study.figures import draw_iterations
 from bids_fcnreg.study.statistics import overlap
-from bids_fcnreg.study.template import describe_template
+from bids_fcnreg.study.template import describe_files, describe_template
 from bids_fcnreg.workflows.group_report import DIRECTORY
 from bids_fcnreg.workflows.resources import scans_at_once
 from bids_fcnreg.workflows.study_template import (
@@ -321,6 +322,10 @@ class TemplateConstruction:
     def _write(self) -> None:
         """Write the template, and the table and figure of the iterations."""
         last = self.history[-1]
+        zooms = open_image(last.t1w).header.get_zooms()[:3]
+        scans = [(member.t1w, member.mask) for member in self.members]
+        for ending, content in describe_files(self.name, zooms, scans, self.config).items():
+            write_json(self._file(f"{ending}.json"), content)
         publish(last.t1w, self._file("T1w.nii.gz"))
         publish(last.mask, self._file("desc-brain_mask.nii.gz"))
         labels = [member.scan.label for member in self.members]

@@ -81,11 +81,11 @@ def find_age(bids_dir: Path, scan: Scan, participants: Participants) -> Age:
     text = _age_at_session(sessions, scan)
     if text not in _MISSING:
         return _parse(text, _unit_of_sessions(sessions, table), sessions, of_session=True)
-    text = participants.find(scan.participant, scan.session).get("age", "n/a")
+    text = participants.find(scan.participant, scan.first_session).get("age", "n/a")
     if text in _MISSING:
         both = f"Neither {sessions} nor {table} has an age"
         raise InputError(both if sessions.is_file() else f"{table} has no age")
-    of_session = (scan.participant, scan.session) in participants.rows
+    of_session = (scan.participant, scan.first_session) in participants.rows
     return _parse(text, _unit(table.with_suffix(".json")) or "year", table, of_session)
 
 
@@ -116,15 +116,15 @@ def _age_at_session(table: Path, scan: Scan) -> str:
     InputError
         If it has different ages for the session.
     """
-    if scan.session is None or not table.is_file():
+    if scan.first_session is None or not table.is_file():
         return "n/a"
     found = {
         row.get("age", "n/a")
         for row in read_tsv(table)
-        if row.get("session_id", "").removeprefix("ses-") == scan.session
+        if row.get("session_id", "").removeprefix("ses-") == scan.first_session
     } - set(_MISSING)
     if len(found) > 1:
-        raise InputError(f"{table} has different ages for ses-{scan.session}")
+        raise InputError(f"{table} has different ages for ses-{scan.first_session}")
     return next(iter(found), "n/a")
 
 

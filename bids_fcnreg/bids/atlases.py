@@ -55,7 +55,7 @@ class Atlas:
     Attributes
     ----------
     name : str
-        Alphanumeric label for the ``seg-`` entity.
+        Alphanumeric label for the ``atlas-`` entity.
     image : Path or None
         Label image on any grid of the space of the template; None until `prepare_atlas`
         creates it.
@@ -67,6 +67,8 @@ class Atlas:
         Name of the built-in template whose tissue maps it is made from.
     doubts : tuple of str
         Warnings about the lookup table.
+    segmentation : str or None
+        Alphanumeric label for the ``seg-`` entity, if the atlas has several segmentations.
     """
 
     name: str
@@ -75,6 +77,29 @@ class Atlas:
     table: Path | None = None
     builtin: str | None = None
     doubts: tuple[str, ...] = ()
+    segmentation: str | None = None
+
+    @property
+    def label(self) -> str:
+        """Label of atlas and segmentation, which is unique in a template."""
+        return self.name + (self.segmentation or "")
+
+    @property
+    def entities(self) -> dict[str, str]:
+        """Entities in the names of its files, by their names in pybids.
+
+        Examples
+        --------
+        >>> Atlas("Schaefer2018", None, (), segmentation="100Parcels").entities
+        {'atlas': 'Schaefer2018', 'segmentation': '100Parcels'}
+        """
+        segmentation = {"segmentation": self.segmentation} if self.segmentation else {}
+        return {"atlas": self.name, **segmentation}
+
+    @property
+    def pairs(self) -> str:
+        """Entities as in the names of its files: ``atlas-LABEL`` or ``atlas-LABEL_seg-LABEL``."""
+        return f"atlas-{self.name}" + (f"_seg-{self.segmentation}" if self.segmentation else "")
 
     @property
     def label_image(self) -> Path:
@@ -127,7 +152,7 @@ def resolve_atlas(spec: str, template: Template) -> Atlas:
     if match := _FILE.fullmatch(spec):
         path = Path(match["image"]).expanduser().absolute()
         table = Path(match["table"]).expanduser() if match["table"] else None
-        atlas = _from_file(path, table, _name_of(path))
+        atlas = _from_file(path, table, *_names_of(path))
         _check_overlap(path, template)
         return atlas
     return _from_archive(spec, template)
@@ -187,7 +212,7 @@ def _from_archive(spec: str, template: Template) -> Atlas:
     tables = _matching(tables, identity)
     table = fetch(tables[0]) if tables else None
     path = fetch(chosen)
-    return _from_file(path, table, make_label("".join(identity.values()), path))
+    return _from_file(path, table, *_split_labels(list(identity.values()), path))
 
 
 def _archive_of(template: Template, spec: str) -> list[Entry]:
@@ -219,15 +244,24 @@ def _spec_of(entry: Entry) -> str:
     return ":".join([first[1], *(f"{key}-{value}" for key, value in rest)])
 
 
-def _name_of(path: Path) -> str:
-    """Return the label of an atlas file from its entities, or else its name."""
+def _names_of(path: Path) -> tuple[str, str | None]:
+    """Return the labels of atlas and segmentation from the entities of a file, or its name."""
     entry = parse_file_name(path)
     entities = entry.entities if entry else {}
-    parts = [entities[key] for key in ("atlas", "seg", "desc") if key in entities]
-    return make_label("".join(parts), path) if parts else label_of_file(path)
+    keys = ("atlas", "seg", "scale", "desc")
+    labels = [entities[key] for key in keys if key in entities]
+    return _split_labels(labels, path) if labels else (label_of_file(path), None)
 
 
-def _from_file(path: Path, table: Path | None, name: str) -> Atlas:
+def _split_labels(labels: list[str], path: Path) -> tuple[str, str | None]:
+    """Return the label of the atlas, which is the first, and that of its segmentation."""
+    atlas, *rest = labels
+    return make_label(atlas, path), make_label("".join(rest), path) if rest else None
+
+
+def _from_file(
+    path: Path, table: Path | None, name: str, segmentation: str | None = None
+) -> Atlas:
     """Create an atlas from a label image and a lookup table (by default, the one beside it)."""
     values = read_label_values(path)
     if values is None or values[0] < 0:
@@ -257,7 +291,8 @@ def _from_file(path: Path, table: Path | None, name: str) -> Atlas:
             "differ. Provide a label image with one number per region",
         )
     labels.pop(0, None)
-    return Atlas(name, path, tuple(sorted(labels.items())), table, doubts=doubts)
+    table_of = tuple(sorted(labels.items()))
+    return Atlas(name, path, table_of, table, doubts=doubts, segmentation=segmentation)
 
 
 def _check_overlap(path: Path, template: Template) -> None:

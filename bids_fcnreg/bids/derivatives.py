@@ -17,15 +17,18 @@ from bids_fcnreg.bids.template_archive import templateflow_home
 from bids_fcnreg.errors import InputError, describe_os_error
 
 NAME = "bids_fcnreg"
-BIDS_VERSION = "1.10.0"
+BIDS_VERSION = "1.11.1"
 TEMPLATEFLOW_URL = "https://github.com/templateflow/templateflow"
 
 #: Fields of a sidecar with the SHA-256 of each of its ``Sources``, by URI, and of the
 #: decompressed content of those that end in ``.gz``.
 CHECKSUMS, UNCOMPRESSED = "SourcesSHA256", "SourcesUncompressedSHA256"
 
-#: Reports, figures, logs, and transforms, for which BIDS has no names yet.
-_IGNORED = ("*.html", "logs", "figures", "*_xfm.*", "group", "tpl-*")
+#: Reports, figures, logs, and what BIDS has no names for: transforms, and TemplateFlow's
+#: description of a template.
+_IGNORED = ("*.html", "logs", "figures", "*_xfm.*", "group", "template_description.json")
+#: Patterns of earlier versions, for what has a name in BIDS since.
+_NOT_IGNORED = ("tpl-*",)
 _README = """\
 # Derivatives of bids_fcnreg
 
@@ -45,16 +48,18 @@ the template (it maps points of the template to points of the T1w image) |
 image and mask in the template's space |
 | `*_space-T1w_desc-preproc_<suffix>.nii.gz`, `*_from-<suffix>_to-T1w_mode-image_xfm.txt` | \
 another image of the session (such as T2w) on the grid of the T1w image, and its rigid transform |
-| `*_seg-<atlas>_desc-<template>_dseg.nii.gz`, `.tsv` | labels of an atlas, resampled from the \
-template to the space of the T1w image, and their names |
-| `*_seg-<atlas>_desc-<template>Volumes_dseg.tsv` | volume of each region in mm³ |
+| `*_atlas-<atlas>_[seg-<label>_]desc-<template>_dseg.nii.gz`, `.tsv` | labels of an atlas, \
+resampled from the template to the space of the T1w image, and their names |
+| `*_atlas-<atlas>_[seg-<label>_]desc-<template>Volumes_dseg.tsv` | volume of each region in mm³ |
 | `sub-*/anat/*_desc-<template>Changes_dseg.tsv` | with several sessions registered to each other \
 first: volume of each region in each session |
 | `*_desc-logjacobian_xfm.nii.gz` | natural logarithm of the Jacobian determinant of the \
 transform, on the template's grid |
 | `*_desc-quality_xfm.json` | similarity before and after, folds, inverse consistency, seconds |
 
-`group.html` and `group/` are the results of the group level, `tpl-<label>/` is a study template.
+`descriptions.tsv` explains the labels of `desc-` in file names, `atlas-<atlas>_description.json`
+describes an atlas. `group.html` and `group/` are the results of the group level, `tpl-<label>/` is
+a study template.
 
 `sub-<label>.html` is the visual report; `logs/` holds the settings of each run, the text for the
 methods section, and error messages.
@@ -64,8 +69,8 @@ methods section, and error messages.
 def prepare_output(output_dir: Path, bids_dir: Path) -> None:
     """Create the directory of derivatives and the files that describe it.
 
-    It may be called repeatedly, and by several processes at once. An existing README.md and lines
-    added to .bidsignore are kept.
+    It may be called repeatedly, and by several processes at once. An existing README.md, and what
+    was added to .bidsignore and dataset_description.json (such as ``Authors``), are kept.
 
     Raises
     ------
@@ -76,7 +81,8 @@ def prepare_output(output_dir: Path, bids_dir: Path) -> None:
     check_output(output_dir, bids_dir)
     try:
         make_directory(output_dir / "logs")
-        write_json(output_dir / "dataset_description.json", _description(bids_dir))
+        description = output_dir / "dataset_description.json"
+        write_json(description, read_json(description) | _description(bids_dir))
         _write_bidsignore(output_dir / ".bidsignore")
         if not (output_dir / "README.md").exists():
             write_bytes(output_dir / "README.md", _README.encode())
@@ -224,17 +230,26 @@ def _description(bids_dir: Path) -> dict[str, Any]:
 def _generated_by() -> dict[str, Any]:
     """Return name and version of this software, and its container from the environment."""
     made: dict[str, Any] = {"Name": NAME, "Version": __version__}
-    try:
-        urls = metadata(NAME).get_all("Home-page")
-    except PackageNotFoundError:  # imported from a directory, not installed
-        urls = None
-    if urls:
-        made["CodeURL"] = urls[0]
+    if url := _code_url():
+        made["CodeURL"] = url
     if tag := os.environ.get("BIDS_FCNREG_DOCKER_TAG"):
         made["Container"] = {"Type": "docker", "Tag": f"{NAME}:{tag}"}
     elif uri := os.environ.get("BIDS_FCNREG_SINGULARITY_URL"):
         made["Container"] = {"Type": "singularity", "URI": uri}
     return made
+
+
+def _code_url() -> str | None:
+    """Return the URL of the source code, or else the home page, from the package's metadata."""
+    try:
+        known = metadata(NAME)
+    except PackageNotFoundError:  # imported from a directory, not installed
+        return None
+    pairs = [url.partition(",") for url in known.get_all("Project-URL") or []]
+    urls = {label.strip().lower(): url.strip() for label, _, url in pairs}
+    labels = ("source", "source code", "repository", "homepage")
+    named = next((urls[label] for label in labels if label in urls), None)
+    return named or next(iter(known.get_all("Home-page") or []), None)
 
 
 def _makers(output_dir: Path) -> list[str] | None:
@@ -261,7 +276,8 @@ def _makers(output_dir: Path) -> list[str] | None:
 
 def _write_bidsignore(path: Path) -> None:
     """Add the ignored patterns to an existing or new .bidsignore."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    missing = [line for line in _IGNORED if line not in lines]
-    if missing:
-        write_bytes(path, ("\n".join([*lines, *missing]) + "\n").encode())
+    before = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    lines = [line for line in before if line not in _NOT_IGNORED]
+    lines += [line for line in _IGNORED if line not in lines]
+    if lines != before:
+        write_bytes(path, ("\n".join(lines) + "\n").encode())

@@ -62,15 +62,15 @@ def summarize(notes: Iterable[Note], most: int = MAX_NAMED) -> list[str]:
     ]
 
 
+def image_kind(scan: Scan) -> str:
+    """Return what the images of a scan are, such as ``acq-A_T1w``."""
+    name = re.sub(r"_run-[0-9]+|\.nii(\.gz)?$", "", scan.images[0].name)
+    return name.removeprefix(scan.label).removeprefix("_")
+
+
 def notes_of_sessions(scans: Sequence[Scan]) -> list[Note]:
     """Return notes about sessions of one participant that were acquired differently."""
-    kinds = {
-        scan.session or "none": re.sub(r"_run-[0-9]+|\.nii(\.gz)?$", "", scan.images[0].name)
-        .removeprefix(scan.label)
-        .removeprefix("_")
-        for scan in scans
-        if scan.images
-    }
+    kinds = {scan.session or "none": image_kind(scan) for scan in scans if scan.images}
     if len(set(kinds.values())) < 2:
         return []
     listed = ", ".join(f"{session}: {kind}" for session, kind in kinds.items())

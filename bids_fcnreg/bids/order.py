@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bids_fcnreg.bids.derivatives import read_tsv
-from bids_fcnreg.bids.scan import Scan
+from bids_fcnreg.bids.scan import Scan, session_title
 from bids_fcnreg.bids.session_labels import label_time
 from bids_fcnreg.errors import InputError
 
@@ -57,8 +57,7 @@ class ReferenceSession:
         """Label of the session and the reason of the choice."""
         if self.missing:
             return f"none ({self.reason})"
-        session = f"ses-{self.session}" if self.session else "the session without a label"
-        return f"{session} ({self.reason})"
+        return f"{session_title(self.session)} ({self.reason})"
 
 
 def order_sessions(bids_dir: Path, scans: Iterable[Scan]) -> list[Scan]:

@@ -122,7 +122,7 @@ def output_names(
         endings += [f"space-{space}_desc-{what}_xfm.html" for what in ("quality", "verdict")]
         for atlas in atlases.get(space, ()):
             endings += [
-                f"seg-{atlas.name}_desc-{space}{what}"
+                f"{atlas.pairs}_desc-{space}{what}"
                 for what in ("_dseg.nii.gz", "_dseg.json", "_dseg.tsv", "_dseg.svg", "_dseg.png",
                              "Volumes_dseg.tsv", "Volumes_dseg.json")
             ]  # fmt: skip

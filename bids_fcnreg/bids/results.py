@@ -25,7 +25,11 @@ _QUALITY = re.compile(
     r"(?P<prefix>sub-(?P<participant>[^_]+)(_ses-(?P<session>[^_]+))?(_[^_]+)*?)"
     r"_from-(?P<suffix>[^_]+)_to-(?P<space>[^_]+)_mode-image_desc-quality_xfm\.json"
 )
-_VOLUMES = re.compile(r"_seg-(?P<atlas>[^_]+)_desc-(?P<space>[^_]+)Volumes_dseg\.tsv$")
+#: Entities of the atlas in the name of a table of volumes; earlier versions wrote ``seg-`` only.
+_VOLUMES = re.compile(
+    r"_(?:atlas-(?P<atlas>[^_]+)(?:_seg-(?P<segmentation>[^_]+))?|seg-(?P<before>[^_]+))"
+    r"_desc-(?P<space>[^_]+)Volumes_dseg\.tsv"
+)
 
 #: File with the messages of failed scans, in the directory of a run under ``logs/``.
 FAILURES = "failures.json"
@@ -52,7 +56,7 @@ class Result:
     native_mask : Path
         Brain mask in the native space of the scan.
     volumes : dict of str to Path
-        TSV files of regional volumes by the name of the atlas.
+        TSV files of regional volumes by the label of the atlas (with that of its segmentation).
     superseded : tuple of Path
         Quality metrics of older results of the same scan, from another acquisition.
     """
@@ -156,12 +160,23 @@ def _result(quality: Path, match: re.Match[str]) -> Result | None:
     files = (t1w, mask, log_jacobian, native_mask)
     if not all(path.exists() for path in files) or not read_quality(quality):
         return None
-    tables = (
-        (path, _VOLUMES.search(path.name)) for path in sorted(directory.glob(f"{prefix}_seg*"))
-    )
-    volumes = {found["atlas"]: path for path, found in tables if found and found["space"] == space}
     key = match["participant"], match["session"], space
+    volumes = _find_volumes(directory, prefix, space)
     return Result(*key, quality, t1w, mask, log_jacobian, native_mask, volumes)
+
+
+def _find_volumes(directory: Path, prefix: str, space: str) -> dict[str, Path]:
+    """Return the tables of regional volumes by the label of the atlas.
+
+    Of two tables of one atlas, that with the name of this version is returned.
+    """
+    volumes: dict[str, Path] = {}
+    for path in sorted(directory.glob(f"{prefix}_*Volumes_dseg.tsv"), reverse=True):
+        found = _VOLUMES.fullmatch(path.name.removeprefix(prefix))
+        if found and found["space"] == space:
+            labels = found.group("atlas", "segmentation", "before")
+            volumes["".join(filter(None, labels))] = path
+    return dict(sorted(volumes.items()))
 
 
 def find_damaged(results: Sequence[Result]) -> dict[tuple[str, str], tuple[Path, str]]:

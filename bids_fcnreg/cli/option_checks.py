@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from bids_fcnreg.config import OTHER_CONTRASTS, Config
+from bids_fcnreg.config import OTHER_CONTRASTS, UNBIASED_OPTION, Config
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.modes import MODES
 
@@ -46,8 +46,8 @@ def check_participant(config: Config) -> None:
     """
     if config.longitudinal and config.reference_suffix in OTHER_CONTRASTS:
         raise InputError(
-            f"--longitudinal cannot be used with --reference-suffix {config.reference_suffix}. "
-            "Omit one of them."
+            f"{UNBIASED_OPTION} cannot be used with --reference-suffix "
+            f"{config.reference_suffix}. Omit one of them."
         )
     for field in dataclasses.fields(config):
         of_group = field.name.startswith(("group_", "train_", "template_"))

@@ -17,7 +17,7 @@ from bids_fcnreg import __version__
 from bids_fcnreg.cli.argument_parser import ConciseArgumentParser
 from bids_fcnreg.cli.option_checks import check_group, check_participant
 from bids_fcnreg.cli.output_spaces import select_templates
-from bids_fcnreg.config import DEFAULT_TEMPLATE, SLOPPY_MODE, Config
+from bids_fcnreg.config import DEFAULT_TEMPLATE, SLOPPY_MODE, UNBIASED, Config
 from bids_fcnreg.config_file import convert, read_settings, settings_names
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.modes import MODES
@@ -279,6 +279,12 @@ def _add_option(group: Any, name: str, kind: Any) -> None:
         how["type"] = _number(name, kind)
     elif Path in (kind, *typing.get_args(kind)):
         how["type"] = Path
+    if name == "subject_anatomical_reference":
+        group = group.add_mutually_exclusive_group()
+        alias = f"the same as {Config.flag(name)} {UNBIASED}"
+        group.add_argument(
+            "--longitudinal", dest=name, action="store_const", const=UNBIASED, help=alias
+        )
     group.add_argument(*(option.flags or [Config.flag(name)]), dest=name, **how)
     # The same settings as fMRIPrep writes them, with values that are converted.
     if name == "mem_gb":

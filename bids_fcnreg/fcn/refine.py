@@ -61,10 +61,13 @@ class Refinement:
     flatness : float
         Structure (see `_flatness_map`), as a fraction of its median in the brain, at which half of
         the additional smoothing remains.
+    divergence_rate : sequence of float
+        Additional smoothing of the deformation's divergence, by level; see
+        `Region.damp_divergence`.
     momentum : float
         Fraction of the accumulated force kept at the next step, 0 to 1.
-    largest_step : float
-        Largest displacement of a voxel in one step, in voxels.
+    largest_step : sequence of float
+        Largest displacement of a voxel in one step, in voxels of the level.
     patience : int
         A level ends, at its best step, when this number of steps improved the similarity by less
         than `tolerance`.
@@ -73,14 +76,15 @@ class Refinement:
     """
 
     spacings: Sequence[float] = (4.0, 2.0, 1.0)
-    steps: Sequence[int] = (50, 50, 20)
+    steps: Sequence[int] = (50, 30, 15)
     radius: int = 3
     update_sigma: Sequence[float] = (1.7, 1.7, 1.4)
-    field_sigma: Sequence[float] = (1.0, 0.7, 0.55)
+    field_sigma: Sequence[float] = (1.0, 0.7, 0.4)
     flat_sigma: float = 2.0
     flatness: float = 0.13
+    divergence_rate: Sequence[float] = (0.0, 0.0, 0.2)
     momentum: float = 0.5
-    largest_step: float = 0.5
+    largest_step: Sequence[float] = (0.5, 0.7, 1.0)
     patience: int = 20
     tolerance: float = 5e-4
 
@@ -165,6 +169,8 @@ class _Ascent:
         self.level, self.settings = level, settings
         self.update_sigma = settings.update_sigma[number]
         self.field_sigma = settings.field_sigma[number]
+        self.divergence_rate = settings.divergence_rate[number]
+        self.largest_step = settings.largest_step[number]
         self.region = Region.around(level.weight, MARGIN)
         # The fixed and the moving image, and what belongs to each, are a batch of two.
         self.images = torch.cat([level.fixed, level.moving])
@@ -215,12 +221,14 @@ class _Ascent:
         """Move both displacements by a smooth step along the momenta, and smooth them."""
         assert self.flatness is not None  # forces come first
         wide_sigma = float(np.hypot(self.field_sigma, self.settings.flat_sigma))
-        largest = self.settings.largest_step
         self.region.smooth(self.momenta, self.update_sigma, self.directions)
-        self.region.compose(self.directions, largest, self.displacements, self.composed)
+        self.region.compose(self.directions, self.largest_step, self.displacements, self.composed)
         self.region.smooth_adaptively(
             self.composed, self.field_sigma, wide_sigma, self.flatness, self.displacements
         )
+        if self.divergence_rate:
+            self.region.damp_divergence(self.displacements, self.divergence_rate, self.composed)
+            self.displacements, self.composed = self.composed, self.displacements
 
 
 def _flatness_map(images: Tensor, weight: Tensor, flatness: float) -> Tensor:

@@ -39,7 +39,11 @@ from bids_fcnreg.fcn.spatial.transform import Affine, Transform
 #: Changes within a person are small and smooth. Small, smooth steps follow them and little of the
 #: noise; smoothing the field itself as strongly would suppress the changes, too.
 WITHIN_SUBJECT_REFINEMENT = Refinement(
-    update_sigma=(2.0, 4.0, 8.0), field_sigma=(1.0, 1.0, 1.0), largest_step=0.2
+    steps=(50, 50, 20),
+    update_sigma=(2.0, 4.0, 8.0),
+    field_sigma=(1.0, 1.0, 1.0),
+    divergence_rate=(0.0, 0.0, 0.0),
+    largest_step=(0.2, 0.2, 0.2),
 )
 
 #: Number of registrations of the images to their mean.

@@ -16,13 +16,16 @@ template's space (``MNIPediatricAsym+3`` is cohort 3) and ATLAS the atlas's name
                                                       the T1w image
 ``from-T2w_to-T1w_mode-image_xfm.txt``                its rigid transform, and the inverse
 ``from-T2w_to-T1w_mode-image_desc-alignment_xfm.json``  how good it is
-``seg-ATLAS_desc-TPL_dseg.nii.gz``, ``.tsv``          labels of the atlas, native, and their names
-``seg-ATLAS_desc-TPLVolumes_dseg.tsv``                volumes of its regions
-``seg-ATLAS_desc-TPLChanges_dseg.tsv``                the same in all sessions (without ``ses-``)
+``atlas-ATLAS_desc-TPL_dseg.nii.gz``, ``.tsv``        labels of the atlas, native, and their names
+``atlas-ATLAS_desc-TPLVolumes_dseg.tsv``              volumes of its regions
+``atlas-ATLAS_desc-TPLChanges_dseg.tsv``              the same in all sessions (without ``ses-``)
 ``figures/…_{T1w,mask,dseg,xfm}.*``                   pictures and tables for the report
 ====================================================  ==========================================
 
-Why these: the BIDS schema (1.10) has no suffix for transforms, Jacobian maps or quality metrics.
+``seg-`` follows the atlas where that has several segmentations. The labels of ``desc-`` are
+explained in ``descriptions.tsv``, atlases in ``atlas-ATLAS_description.json``.
+
+Why these: the BIDS schema (1.11) has no suffix for transforms, Jacobian maps or quality metrics.
 The latter two are properties of a transform and carry its name with a ``desc-``; ``.bidsignore``
 lists ``*_xfm.*`` as fMRIPrep does. A table of regions is a ``_dseg.tsv``, which may have more
 columns than ``index`` and ``name``. Label images say with ``desc-`` from which template they come:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from nipype.interfaces.base import (
     File,
     InputMultiObject,
@@ -14,6 +15,7 @@ from nipype.interfaces.base import (
     traits,
 )
 
+from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.modes import MODES
 from bids_fcnreg.interfaces.threads import ThreadsInputSpec, set_threads
 from bids_fcnreg.io.jacobian import JACOBIAN_STEP
@@ -31,6 +33,7 @@ class _RegisterInputSpec(ThreadsInputSpec):
     moving_exclude = File(
         exists=True, desc="lesion mask of the subject, excluded from the similarity"
     )
+    initial = File(exists=True, desc="linear ITK transform: maps points of fixed to moving")
     mode = traits.Enum(*MODES, usedefault=True, desc="registration mode")
     network = traits.Enum("diffeomorphic", "2017", usedefault=True, desc="network architecture")
     model = File(exists=True, desc="trained weights instead of those of the package")
@@ -70,6 +73,7 @@ class Register(SimpleInterface):
         result = register(
             fixed,
             image.read(self.inputs.moving),
+            initial=_linear(self.inputs.initial) if isdefined(self.inputs.initial) else None,
             mode=self.inputs.mode,
             network=self.inputs.network,
             model=Path(self.inputs.model) if isdefined(self.inputs.model) else None,
@@ -83,6 +87,17 @@ class Register(SimpleInterface):
         directory = Path(runtime.cwd)
         self._results |= write_registration(directory, result, over=fixed.grid, **metrics)
         return runtime
+
+
+def _linear(path: str) -> np.ndarray:
+    """Read the matrix (4, 4) of a linear ITK transform, RAS+ mm."""
+    from bids_fcnreg.io.formats.sampled import linear_matrix
+    from bids_fcnreg.io.itk import read_transform
+
+    matrix = linear_matrix(read_transform(path))
+    if matrix is None:
+        raise InputError(f"{path} is nonlinear. Remove it, or choose other --derivatives.")
+    return matrix
 
 
 class _ResampleInputSpec(ThreadsInputSpec):

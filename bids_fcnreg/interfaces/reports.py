@@ -35,6 +35,9 @@ class _SummaryInputSpec(BaseInterfaceInputSpec):
     method = traits.Str(mandatory=True, desc="program that extracts brains")
     lesions = InputMultiObject(traits.Str, desc="names of the lesion masks")
     others = InputMultiObject(traits.Str, desc="names of the other images of the session")
+    reused = traits.Dict(
+        traits.Str, traits.Str, usedefault=True, desc="existing results that are used, by kind"
+    )
     skull_stripped = traits.Bool(
         mandatory=True, desc="whether the image was skull-stripped in the input"
     )
@@ -58,7 +61,10 @@ class Summary(SimpleInterface):
         lesions = self.inputs.lesions if isdefined(self.inputs.lesions) else []
         others = self.inputs.others if isdefined(self.inputs.others) else []
         extraction = f"done, with {METHODS[self.inputs.method]}"
-        if self.inputs.skull_stripped:
+        reused = self.inputs.reused
+        if "brain mask" in reused:
+            extraction = "existing mask"
+        elif self.inputs.skull_stripped:
             extraction = "already skull-stripped"
         reasons = self.inputs.runs.get("RunsLeftOut", {})
         left_out = "; ".join(f"{name}: {why}" for name, why in reasons.items())
@@ -71,6 +77,7 @@ class Summary(SimpleInterface):
             **({"Other images": ", ".join(others)} if others else {}),
             "Lesion masks": ", ".join(lesions) or "none",
             "Brain extraction": extraction,
+            **{f"Existing {kind}": names for kind, names in reused.items()},
             "Templates": ", ".join(self.inputs.templates),
             "Mode": self.inputs.mode,
             "Network": self.inputs.weights,

@@ -1,4 +1,4 @@
-"""Read a chain of transforms from files, some of them inverted."""
+"""Read a chain of transforms from files or memory, some of them inverted."""
 
 from __future__ import annotations
 
@@ -17,9 +17,15 @@ from bids_fcnreg.fcn.spatial.displacement import identity, sample
 from bids_fcnreg.fcn.spatial.transform import Displacement, Transform
 from bids_fcnreg.io.formats import table
 from bids_fcnreg.io.formats.image_grids import ImageGrids
+from bids_fcnreg.io.formats.sampled import affine_transform
 
-#: A transform: a file, or a file and whether to invert it.
-TransformLike = str | os.PathLike[str] | tuple[str | os.PathLike[str], bool]
+#: A transform: a file, one in memory, or the matrix (4, 4) of a linear one, RAS+ mm.
+SingleTransform = str | os.PathLike[str] | Transform | np.ndarray
+
+#: A transform, or a transform and whether to invert it.
+TransformLike = SingleTransform | tuple[SingleTransform, bool]
+
+_SINGLE = (str, os.PathLike, Transform, np.ndarray)
 
 #: Errors of an inverse up to this (mm) are not reported.
 INVERSE_ERROR_MM = 0.5
@@ -34,8 +40,9 @@ def read_transforms(
 
     Parameters
     ----------
-    given : sequence of path or (path, bool), or one of them
-        The first one acts first on a point. True inverts the transform.
+    given : sequence of transform or (transform, bool), or one of them
+        Files, transforms in memory, or matrices (4, 4) in RAS+ mm. The first one acts first on a
+        point. True inverts the transform.
     grids : ImageGrids, optional
         Grids of the fixed and the moving image of the chain, on which some formats depend.
     name : str, optional
@@ -69,7 +76,7 @@ def list_transforms(given: Sequence[TransformLike] | TransformLike) -> list[Tran
     InputError
         If they are of another type, or there are none.
     """
-    if isinstance(given, str | os.PathLike) or (isinstance(given, tuple) and _is_pair(given)):
+    if isinstance(given, _SINGLE) or (isinstance(given, tuple) and _is_pair(given)):
         return [given]
     if not isinstance(given, Sequence):
         raise InputError(f"Transforms are of type {type(given).__name__}. Pass a list of files.")
@@ -104,8 +111,8 @@ def inverse_error(field: Displacement, inverse: Displacement) -> torch.Tensor:
 
 
 def _is_pair(given: Sequence[Any]) -> bool:
-    """Return whether this is a pair of a file and a flag for its inverse."""
-    return len(given) == 2 and isinstance(given[0], str | os.PathLike) and _is_flag(given[1])
+    """Return whether this is a pair of a transform and a flag for its inverse."""
+    return len(given) == 2 and isinstance(given[0], _SINGLE) and _is_flag(given[1])
 
 
 def _is_flag(given: Any) -> bool:
@@ -114,18 +121,38 @@ def _is_flag(given: Any) -> bool:
 
 
 def _read(given: Any, grids: ImageGrids, name: str | None) -> Transform:
-    """Read a transform from its file, or its inverse; `grids` are those of the result."""
+    """Read a transform from its source, or its inverse; `grids` are those of the result."""
     pair = isinstance(given, tuple | list) and _is_pair(given)
-    path, inverted = given if pair else (given, False)
-    if not isinstance(path, str | os.PathLike):
+    source, inverted = given if pair else (given, False)
+    if isinstance(source, Transform):
+        transform, described = source, "the transform"
+    elif isinstance(source, np.ndarray):
+        transform, described = _from_matrix(source), "the matrix"
+    elif not isinstance(source, str | os.PathLike):
         raise InputError(
             f"{_describe(given)} is not a transform. Pass a file, or (file, True) for its "
             "inverse, and several files as a list."
         )
-    if os.fspath(path) == IDENTITY:
+    elif os.fspath(source) == IDENTITY:
         return Transform(())
-    transform = table.read(path, grids.swapped() if inverted else grids, name)
-    return _inverted(transform, os.fspath(path)) if inverted else transform
+    else:
+        transform = table.read(source, grids.swapped() if inverted else grids, name)
+        described = os.fspath(source)
+    return _inverted(transform, described) if inverted else transform
+
+
+def _from_matrix(matrix: np.ndarray) -> Transform:
+    """Return the linear transform of a matrix (4, 4), RAS+ mm."""
+    if (
+        matrix.shape != (4, 4)
+        or matrix.dtype.kind not in "iuf"
+        or not np.allclose(matrix[3], (0, 0, 0, 1))
+    ):
+        raise InputError(
+            f"An array of shape {matrix.shape} is not a transform. Pass a matrix (4, 4) of real "
+            "numbers with the last row 0, 0, 0, 1."
+        )
+    return affine_transform(matrix.astype(np.float64), "The matrix")
 
 
 def _describe(given: Any) -> str:

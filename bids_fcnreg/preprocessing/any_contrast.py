@@ -8,14 +8,12 @@ import numpy as np
 import torch
 
 from bids_fcnreg.errors import InputError
+from bids_fcnreg.fcn.foreground import MIN_VOLUME_MM3
 from bids_fcnreg.fcn.nets.anatomy import AnatomyFCN
 from bids_fcnreg.fcn.segment import segment
 from bids_fcnreg.fcn.spatial.grid import Image
 from bids_fcnreg.fcn.tissue import classify
 from bids_fcnreg.preprocessing.intensity import bias_field, make_positive, normalize
-
-#: Smallest brain of a scan, in ml.
-LEAST_BRAIN_ML = 100.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,9 +52,9 @@ def prepare_brain(scan: Image, network: AnatomyFCN | None = None) -> Brain:
     """
     anatomy = segment(scan, network)
     mask = anatomy.brain_mask(scan.grid)
-    millilitres = float(mask.data.sum()) * abs(np.linalg.det(scan.grid.affine[:3, :3])) / 1000
-    if millilitres < LEAST_BRAIN_ML:
-        raise InputError(f"no brain was found in it ({millilitres:.0f} ml)")
+    volume = float(mask.data.sum()) * float(np.prod(scan.grid.spacing))
+    if volume < MIN_VOLUME_MM3:
+        raise InputError(f"no brain was found in it ({volume / 1000:.0f} ml)")
     inside = mask.data[0, 0].numpy() > 0.5
     data = make_positive(scan.data[0, 0].numpy(), inside)
     data = normalize(data / bias_field(data, inside, tuple(scan.grid.spacing)), inside)

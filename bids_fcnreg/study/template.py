@@ -10,14 +10,18 @@ import numpy as np
 import torch
 
 from bids_fcnreg import __version__
+from bids_fcnreg.atomic import read_json
 from bids_fcnreg.bids.builtin_templates import BUILTIN_FILES
-from bids_fcnreg.bids.derivatives import BIDS_VERSION, NAME
+from bids_fcnreg.bids.derivatives import BIDS_VERSION, NAME, bids_uri
 from bids_fcnreg.config import Config
 from bids_fcnreg.fcn.groupwise import mirror, robust_mean, sharpen
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
 from bids_fcnreg.fcn.spatial.transform import Transform
 from bids_fcnreg.io import image, nifti
 from bids_fcnreg.io.spatial_image import open_image
+
+#: Labels of the tissue maps of a template.
+TISSUES = ("CSF", "GM", "WM")
 
 #: Number of values in memory while images are averaged.
 VALUES_AT_A_TIME = 30_000_000
@@ -123,6 +127,62 @@ def relative_change(before: Image, after: Image, mask: Image) -> float:
     inside = mask.data > 0.5
     difference = (after.data - earlier)[inside].square().mean().sqrt()
     return float(difference / after.data[inside].mean())
+
+
+def describe_files(
+    name: str, zooms: Sequence[float], scans: Sequence[tuple[Path, Path]], config: Config
+) -> dict[str, dict[str, Any]]:
+    """Return the sidecars of the images of a template.
+
+    Parameters
+    ----------
+    name : str
+        Name of the template.
+    zooms : sequence of float
+        Size of its voxels in mm.
+    scans : sequence of (Path, Path)
+        Preprocessed image and brain mask of each averaged scan.
+    config : Config
+        Settings of the run.
+
+    Returns
+    -------
+    dict of str to dict
+        Content by the part of the file name after ``tpl-NAME_res-01_``, without extension.
+    """
+    reference = f"bids::tpl-{name}/tpl-{name}_res-01_T1w.nii.gz"
+    common = {
+        "SpatialReference": reference,
+        "Resolution": f"Voxels of {' × '.join(f'{zoom:g}' for zoom in zooms)} mm",
+        "GeneratedBy": [{"Name": NAME, "Version": __version__}],
+    }
+    images, masks = (
+        [bids_uri(path, config.bids_dir, config.output_dir) for path in paths]
+        for paths in zip(*scans, strict=True)
+    )
+    sidecars = [read_json(path.with_name(f"{path.name.split('.')[0]}.json")) for path, _ in scans]
+    maps = {
+        f"label-{label}_probseg": {
+            "Description": f"Probability of {label}, resampled from a built-in template",
+            "Sources": [reference],
+            "Manual": False,
+        }
+        for label in TISSUES
+    }
+    files: dict[str, dict[str, Any]] = {
+        "T1w": {
+            "Description": "Sharpened robust average of the registered scans",
+            "Sources": images,
+            "SkullStripped": all(one.get("SkullStripped") is True for one in sidecars),
+        },
+        "desc-brain_mask": {
+            "Description": "Majority of the brain masks of the registered scans",
+            "Sources": masks,
+            "Type": "Brain",
+        },
+        **maps,
+    }
+    return {ending: content | common for ending, content in files.items()}
 
 
 def describe_template(

@@ -12,6 +12,7 @@ from bids_fcnreg import __version__
 from bids_fcnreg.bids.order import choose_reference
 from bids_fcnreg.bids.output_names import CONVERTED
 from bids_fcnreg.bids.templates import templates_of
+from bids_fcnreg.config import FIRST_LEX, SESSIONWISE, UNBIASED
 from bids_fcnreg.workflows.coregister import (
     align_wf_name,
     init_align_wf,
@@ -188,7 +189,7 @@ def init_longitudinal_wf(
                 reference=reference,
                 template=template,
                 atlas=atlas,
-                name=f"changes_{node_name(template.space)}_{node_name(atlas.name)}_wf",
+                name=f"changes_{node_name(template.space)}_{node_name(atlas.label)}_wf",
             )
             workflow.connect([
                 (estimate, changes, [("inverse", "inputnode.inverse")]),
@@ -238,18 +239,22 @@ def _add_anatomy(
     reference: ReferenceSession | None = None,
 ) -> _Anatomy:
     """Add everything that does not depend on a template."""
+    reused = scan.precomputed.preproc
+    images = (reused,) if reused else scan.images
     preprocess = init_preprocess_wf(
-        n_runs=len(scan.images),
+        n_runs=len(images),
+        n_sessions=1 if reused else max(1, len(scan.sessions)),
         skull_strip=config.skull_strip,
         method=extractor(config, scan),
         omp_nthreads=config.omp_nthreads,
         has_lesion=bool(scan.lesions),
-        voxels=voxels_of(scan.images[0]),
+        precomputed=scan.precomputed,
+        voxels=voxels_of(images[0]),
         name=f"{prefix}preprocess_wf",
     )
-    preprocess.inputs.inputnode.images = [str(path) for path in scan.images]
-    preprocess.inputs.average.names = [path.name for path in scan.images]
-    preprocess.inputs.extract.source = str(scan.images[0])
+    preprocess.inputs.inputnode.images = [str(path) for path in images]
+    preprocess.inputs.average.names = [path.name for path in images]
+    preprocess.inputs.extract.source = str(images[0])
     if scan.lesions:
         preprocess.inputs.inputnode.lesions = [str(path) for path in scan.lesions]
     outputs = init_anat_outputs_wf(config=config, scan=scan, name=f"{prefix}outputs_wf")
@@ -339,8 +344,13 @@ def _connect_template(
         longitudinal=longitudinal,
         name=f"{prefix}register_{space}_wf",
     )
+    several_sessions = FIRST_LEX if scan.sessions else SESSIONWISE
     outputs = init_template_outputs_wf(
-        config=config, scan=scan, template=template, name=f"{prefix}outputs_{space}_wf"
+        config=config,
+        scan=scan,
+        template=template,
+        anatomical_reference=UNBIASED if longitudinal else several_sessions,
+        name=f"{prefix}outputs_{space}_wf",
     )
     report = init_template_report_wf(
         config=config, scan=scan, template=template, name=f"{prefix}report_{space}_wf"
@@ -379,7 +389,7 @@ def _connect_atlas(
 ) -> None:
     """Add the propagation of an atlas, its results and its part of the report."""
     preprocess = anatomy.preprocess
-    name = f"{node_name(template.space)}_{node_name(atlas.name)}"
+    name = f"{node_name(template.space)}_{node_name(atlas.label)}"
     propagate = init_propagate_wf(
         template=template,
         atlas=atlas,

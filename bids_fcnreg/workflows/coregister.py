@@ -18,7 +18,7 @@ from bids_fcnreg.interfaces.coregistration import (
     StoreAligned,
 )
 from bids_fcnreg.interfaces.preprocess import UniteLesions
-from bids_fcnreg.workflows.outputs import skull_metadata, space_entities
+from bids_fcnreg.workflows.outputs import dismissed_session, skull_metadata, space_entities
 from bids_fcnreg.workflows.resources import (
     ALIGN,
     DRAW,
@@ -145,7 +145,7 @@ def _store(workflow: LiterateWorkflow, config: Config, scan: Scan, other: OtherI
     both.inputs.in1 = str(other.path)
     workflow.connect(inputnode, "stored", both, "in2")
     for output, naming in sinks.items():
-        store = _sink(config, other, f"ds_{output}", **naming)
+        store = _sink(config, scan, other, f"ds_{output}", **naming)
         workflow.connect([
             (align, store, [(output, "in_file")]),
             (both, store, [("out", "sources")]),
@@ -167,8 +167,8 @@ def _add_report(workflow: LiterateWorkflow, config: Config, scan: Scan, other: O
         run_without_submitting=True,
     )
     naming = {"datatype": "figures", "space": scan.suffix, "suffix": other.suffix}
-    ds_figure = _sink(config, other, "ds_figure", desc="aligned", **naming)
-    ds_verdict = _sink(config, other, "ds_verdict", desc="alignment", **naming)
+    ds_figure = _sink(config, scan, other, "ds_figure", desc="aligned", **naming)
+    ds_verdict = _sink(config, scan, other, "ds_verdict", desc="alignment", **naming)
     workflow.connect([
         (inputnode, draw, [("mask", "mask"), ("t1w_like", "contours_of")]),
         (align, draw, [("aligned", "background")]),
@@ -207,6 +207,7 @@ def init_aligned_to_template_wf(
     sources.inputs.in1 = str(other.path)
     store = _sink(
         config,
+        scan,
         other,
         "ds_aligned_std",
         desc="preproc",
@@ -271,13 +272,14 @@ def init_unite_lesions_wf(
     return workflow
 
 
-def _sink(config: Config, other: OtherImage, name: str, **naming: Any) -> pe.Node:
+def _sink(config: Config, scan: Scan, other: OtherImage, name: str, **naming: Any) -> pe.Node:
     """Make a node that stores a result of an image, unless it was left out."""
     interface = StoreAligned(
         base_directory=str(config.output_dir),
         bids_dir=str(config.bids_dir),
         source_file=[str(other.path)],
         checksums=other.sources,
+        dismiss_entities=dismissed_session(scan),
         **naming,
     )
     return pe.Node(interface, name=name, mem_gb=0.2, run_without_submitting=True)

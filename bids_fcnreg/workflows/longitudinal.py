@@ -146,9 +146,10 @@ def init_changes_wf(
         config,
         replace(scans[0], session=None, images=files),
         "ds_changes",
-        segmentation=atlas.name,
+        **atlas.entities,
         suffix="dseg",
         desc=f"{template.space}Changes",
+        Description=f"Volumes of the regions of the atlas {atlas.label} in all sessions",
     )
     store.inputs.meta_dict = {
         "reference_session": {

@@ -10,6 +10,9 @@ from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from bids_fcnreg.atomic import checksum
+from bids_fcnreg.bids.output_names import preprocessed_uri
+from bids_fcnreg.bids.scan import session_title
+from bids_fcnreg.config import SESSIONWISE, UNBIASED
 from bids_fcnreg.interfaces.outputs import DerivativesDataSink
 from bids_fcnreg.workflows.resources import field_node
 
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from bids_fcnreg.config import Config
 
 
+#: Field of the sidecar of a transform: value of ``--subject-anatomical-reference``.
+REFERENCE_FIELD = "AnatomicalReference"
 #: Entities of an image that only results of other images keep; see `select_others`.
 _DISMISSED = ("run", "echo", "part")
 
@@ -52,10 +57,15 @@ def sink(
         bids_dir=str(config.bids_dir),
         source_file=[str(path) for path in scan.images],
         checksums={**scan.sources, **(sources or {})},
-        dismiss_entities=list(_DISMISSED),
+        dismiss_entities=[*_DISMISSED, *dismissed_session(scan)],
         **naming,
     )
     return pe.Node(interface, name=name, mem_gb=0.2, run_without_submitting=True)
+
+
+def dismissed_session(scan: Scan) -> list[str]:
+    """Return the entity that results of several sessions do not have, if a scan has several."""
+    return ["session"] if scan.sessions else []
 
 
 def init_anat_outputs_wf(
@@ -91,10 +101,23 @@ def init_anat_outputs_wf(
         "ds_preproc",
         desc="preproc",
         suffix=scan.suffix,
-        Description=f"{scan.suffix} image, averaged over runs, bias-corrected and "
+        Description=f"{scan.suffix} image, {_average(scan)}, bias-corrected and "
         "intensity-normalized",
     )
-    mask = sink(config, scan, "ds_mask", desc="brain", suffix="mask", Type="Brain")
+    mask = sink(
+        config,
+        scan,
+        "ds_mask",
+        desc="brain",
+        suffix="mask",
+        Type="Brain",
+        Description=f"Brain mask of the {scan.suffix} image",
+        SpatialReference=preprocessed_uri(scan),
+    )
+    reused = scan.precomputed
+    if reused.images:  # the mask is a source of the image, too: of its scale
+        preproc.inputs.sources = [str(path) for path in (*scan.images, *reused.images)]
+        mask.inputs.sources = [str(path) for path in (*scan.images, reused.mask or reused.preproc)]
     workflow.connect([
         (inputnode, fields, [("skull_stripped", "skull_stripped"), ("runs", "runs")]),
         (inputnode, preproc, [("preproc", "in_file")]),
@@ -107,9 +130,27 @@ def init_anat_outputs_wf(
 
 
 def init_template_outputs_wf(
-    *, config: Config, scan: Scan, template: Template, name: str = "outputs_template_wf"
+    *,
+    config: Config,
+    scan: Scan,
+    template: Template,
+    anatomical_reference: str = SESSIONWISE,
+    name: str = "outputs_template_wf",
 ) -> LiterateWorkflow:
     """Store a registration: transforms, quality metrics, and resampled images.
+
+    Parameters
+    ----------
+    config : Config
+        Settings with the input and the output directory.
+    scan : Scan
+        The scan.
+    template : Template
+        The template that it is registered to.
+    anatomical_reference : {"sessionwise", "first-lex", "unbiased"}
+        How the sessions of the participant were treated.
+    name : str
+        Name of the workflow.
 
     Inputs
     ------
@@ -132,6 +173,9 @@ def init_template_outputs_wf(
     found = dict(template.sources)
     if config.model is not None:
         found[str(config.model)] = checksum(config.model)
+    affine = scan.precomputed.affines.get(template.space)
+    if affine and anatomical_reference != UNBIASED:
+        found[str(affine)] = checksum(affine)
     forward = transform_entities(scan, template)
     backward = forward | {"from": template.space, "to": scan.suffix}
     of_template, of_scan = f"points of {template.space}", f"points of the {scan.suffix} image"
@@ -142,7 +186,7 @@ def init_template_outputs_wf(
             "ds_transform",
             found,
             **forward,
-            **_registration(config, f"{of_template} to {of_scan}"),
+            **_registration(config, f"{of_template} to {of_scan}", anatomical_reference),
         ),
         "inverse": sink(
             config,
@@ -150,7 +194,7 @@ def init_template_outputs_wf(
             "ds_inverse",
             found,
             **backward,
-            **_registration(config, f"{of_scan} to {of_template}"),
+            **_registration(config, f"{of_scan} to {of_template}", anatomical_reference),
         ),
         "quality": sink(config, scan, "ds_quality", found, desc="quality", **forward),
     }
@@ -195,6 +239,7 @@ def _add_resampled(
             desc="brain",
             suffix="mask",
             Type="Brain",
+            Description=f"Brain mask of the {scan.suffix} image, resampled once from native space",
             **in_space,
         ),
         "log_jacobian": sink(
@@ -248,7 +293,8 @@ def init_atlas_outputs_wf(
     """
     workflow = LiterateWorkflow(name=name)
     inputnode = field_node("inputnode", "labels", "lookup", "volumes", "inverse", "preproc")
-    naming = {"segmentation": atlas.name, "suffix": "dseg"}
+    naming = {**atlas.entities, "suffix": "dseg"}
+    reference = preprocessed_uri(scan)
     labels = sink(
         config,
         scan,
@@ -256,11 +302,20 @@ def init_atlas_outputs_wf(
         atlas.sources,
         desc=template.space,
         Manual=False,
-        Description=f"Labels of the atlas {atlas.name} propagated from {template.space}",
+        Description=f"Labels of the atlas {atlas.label} propagated from {template.space}",
+        SpatialReference=reference,
         **naming,
     )
     lookup = sink(config, scan, "ds_lookup", desc=template.space, **naming)
-    volumes = sink(config, scan, "ds_volumes", desc=f"{template.space}Volumes", **naming)
+    volumes = sink(
+        config,
+        scan,
+        "ds_volumes",
+        desc=f"{template.space}Volumes",
+        Description=f"Volumes of the regions of the atlas {atlas.label}",
+        SpatialReference=reference,
+        **naming,
+    )
     volumes.inputs.meta_dict = {
         "volume_mm3": {
             "Description": f"Volume of the region in the {scan.suffix} image",
@@ -290,10 +345,20 @@ def anatomy_metadata(skull_stripped: bool, runs: dict[str, object]) -> dict[str,
     return {"SkullStripped": bool(skull_stripped), **runs}
 
 
-def _registration(config: Config, maps: str) -> dict[str, Any]:
+def _average(scan: Scan) -> str:
+    """Describe where the image of a scan comes from."""
+    if reused := scan.precomputed.preproc:
+        return f"taken from {scan.precomputed.origins[reused]}"
+    if scan.sessions:
+        return f"averaged over sessions in the space of {session_title(scan.first_session)}"
+    return "averaged over runs"
+
+
+def _registration(config: Config, maps: str, anatomical_reference: str) -> dict[str, Any]:
     """Return the sidecar fields of a transform."""
     return {
         "Description": f"ITK transform, an affine and a displacement field, that maps {maps}",
         "RegistrationMode": config.mode,
         "RandomSeed": config.seed,
+        REFERENCE_FIELD: anatomical_reference,
     }

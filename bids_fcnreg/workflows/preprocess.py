@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from niworkflows.engine.workflows import LiterateWorkflow
 
+from bids_fcnreg.bids.scan import Precomputed
 from bids_fcnreg.interfaces.brain_extraction import BrainExtraction
+from bids_fcnreg.interfaces.precomputed import ReuseMask
 from bids_fcnreg.interfaces.preprocess import (
     AverageRuns,
     BiasCorrection,
@@ -47,10 +49,12 @@ EXTRACTION = {
 def init_preprocess_wf(
     *,
     n_runs: int,
+    n_sessions: int = 1,
     skull_strip: str,
     method: str,
     omp_nthreads: int,
     has_lesion: bool,
+    precomputed: Precomputed | None = None,
     voxels: int = DEFAULT_VOXELS,
     name: str = "preprocess_wf",
 ) -> LiterateWorkflow:
@@ -59,7 +63,9 @@ def init_preprocess_wf(
     Parameters
     ----------
     n_runs : int
-        Number of runs of the session, which differ only in their run entity.
+        Number of images to average, which differ only in their run and session entities.
+    n_sessions : int
+        Number of sessions they are of.
     skull_strip : {"auto", "force", "skip"}
         Extract the brain unless skull-stripped, always, or never.
     method : {"deepbet", "anatomy", "synthstrip"}
@@ -68,6 +74,8 @@ def init_preprocess_wf(
         Maximum number of threads per node.
     has_lesion : bool
         Whether there are lesion masks.
+    precomputed : Precomputed, optional
+        Existing results. The image is not corrected again; the mask replaces brain extraction.
     voxels : int
         Number of voxels of the first run.
     name : str
@@ -98,7 +106,8 @@ def init_preprocess_wf(
         `bids_fcnreg.preprocessing.runs.describe_average`.
     """
     workflow = LiterateWorkflow(name=name)
-    workflow.__desc__ = _description(n_runs, skull_strip, method, has_lesion)
+    reused = precomputed or Precomputed()
+    workflow.__desc__ = _description(n_runs, n_sessions, skull_strip, method, has_lesion, reused)
     inputnode = field_node("inputnode", "images", "lesions")
     results = ("preproc", "brain", "mask", "exclude", "skull_stripped", "runs")
     outputnode = field_node("outputnode", *results)
@@ -116,20 +125,28 @@ def init_preprocess_wf(
         EXTRACT,
         voxels,
     )
-    debias = sized_node(BiasCorrection(), "debias", PREPROCESS, voxels)
+    if reused.mask is not None:
+        extract = sized_node(ReuseMask(mask=str(reused.mask)), "extract", PREPROCESS, voxels)
+        by_content(extract)
     scale = sized_node(NormalizeIntensity(), "scale", PREPROCESS, voxels)
     workflow.connect([
         (inputnode, conform, [("images", "in_file")]),
         (conform, average, [("out_file", "in_files")]),
         (average, extract, [("out_file", "in_file")]),
-        (average, debias, [("out_file", "in_file")]),
         (average, outputnode, [("runs", "runs")]),
-        (extract, debias, [("mask", "mask")]),
-        (debias, scale, [("out_file", "in_file")]),
         (extract, scale, [("mask", "mask")]),
         (extract, outputnode, [("mask", "mask"), ("skull_stripped", "skull_stripped")]),
         (scale, outputnode, [("out_file", "preproc"), ("brain", "brain")]),
     ])  # fmt: skip
+    if reused.preproc is not None:
+        workflow.connect(average, "out_file", scale, "in_file")
+    else:
+        debias = sized_node(BiasCorrection(), "debias", PREPROCESS, voxels)
+        workflow.connect([
+            (average, debias, [("out_file", "in_file")]),
+            (extract, debias, [("mask", "mask")]),
+            (debias, scale, [("out_file", "in_file")]),
+        ])  # fmt: skip
     if has_lesion:
         unite = by_content(sized_node(UniteLesions(), "unite_lesions", PREPROCESS, voxels))
         workflow.connect([
@@ -174,19 +191,41 @@ def describe_extraction(text: str, stripped: Sequence[bool]) -> str:
     return text.replace(described[name], done.strip())
 
 
-def _description(n_runs: int, skull_strip: str, method: str, has_lesion: bool) -> str:
+def _description(
+    n_runs: int,
+    n_sessions: int,
+    skull_strip: str,
+    method: str,
+    has_lesion: bool,
+    reused: Precomputed,
+) -> str:
     """Describe the workflow for the methods section of a paper."""
     parts = []
-    if n_runs > 1:
+    if n_sessions > 1:
+        parts.append(
+            f"The images of {n_sessions} sessions were averaged in the space of the first one "
+            "after rigid alignment, excluding images that were not similar to the first. "
+        )
+    elif n_runs > 1:
         parts.append(
             f"The {n_runs} runs of the session were averaged after rigid alignment, excluding "
             "runs that were not similar to the first. "
         )
-    parts.append(EXTRACTION[skull_strip].format(method=METHODS[method]))
-    parts.append(
-        "Intensity non-uniformity inside the brain was corrected with N4 [@n4], and intensities "
-        "were scaled so that their 98th percentile inside the brain is 100. "
-    )
+    scaling = "scaled so that their 98th percentile inside the brain is 100. "
+    if reused.preproc:
+        parts.append(
+            f"The preprocessed image was taken from {reused.origins[reused.preproc]}; its "
+            f"intensities were {scaling}"
+        )
+    if reused.mask:
+        parts.append(f"The brain mask was taken from {reused.origins[reused.mask]}. ")
+    else:
+        parts.append(EXTRACTION[skull_strip].format(method=METHODS[method]))
+    if not reused.preproc:
+        parts.append(
+            "Intensity non-uniformity inside the brain was corrected with N4 [@n4], and "
+            f"intensities were {scaling}"
+        )
     if has_lesion:
         parts.append("Lesions were excluded from the similarity metric of the registration. ")
     return "".join(parts)

@@ -63,7 +63,7 @@ def init_propagate_wf(
     """
     workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = (
-        f"Labels of the {atlas.name} atlas were propagated from {template.title} to the space of "
+        f"Labels of the {atlas.label} atlas were propagated from {template.title} to the space of "
         "the T1w through the inverse transform, with the label of the largest trilinear weight in "
         "each voxel, and the volume of every region was computed there. "
     )

@@ -11,6 +11,7 @@ from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from bids_fcnreg import __version__
+from bids_fcnreg.bids.scan import session_title
 from bids_fcnreg.fcn.modes import MODES
 from bids_fcnreg.interfaces.figures import Deformation, Flicker, Slices
 from bids_fcnreg.interfaces.quality import QualityTable
@@ -80,12 +81,16 @@ def init_anat_report_wf(
         name="summary",
         run_without_submitting=True,
     )
-    if scan.session is not None:
+    if scan.sessions:
+        titles = ", ".join(map(session_title, scan.sessions))
+        summary.inputs.session = f"{titles}, averaged in the space of the first of them"
+    elif scan.session is not None:
         summary.inputs.session = scan.session
     if reference is not None:
         summary.inputs.reference = reference.description
     if scan.all_lesions:
         summary.inputs.lesions = [path.name for path in scan.all_lesions]
+    summary.inputs.reused = scan.precomputed.descriptions
     if scan.others:
         summary.inputs.others = [other.path.name for other in scan.others]
     ds_summary = _figure_sink(config, scan, "ds_summary", desc="summary", suffix=scan.suffix)
@@ -195,7 +200,7 @@ def init_atlas_report_wf(
     inputnode = field_node("inputnode", "preproc", "mask", "labels", "lookup")
     overlay = sized_node(Slices(), "overlay", DRAW, voxels_of(scan.images[0]))
     ds_overlay = _figure_sink(
-        config, scan, "ds_overlay", segmentation=atlas.name, desc=template.space, suffix="dseg"
+        config, scan, "ds_overlay", **atlas.entities, desc=template.space, suffix="dseg"
     )
     workflow.connect([
         (inputnode, overlay, [

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
+from bids_fcnreg.bids.output_names import preprocessed_uri
+from bids_fcnreg.bids.scan import TISSUES
 from bids_fcnreg.fcn.structures import STRUCTURES
+from bids_fcnreg.interfaces.precomputed import ReuseTissue
 from bids_fcnreg.interfaces.region_volumes import RegionVolumes
 from bids_fcnreg.interfaces.tissue import SegmentTissue
 from bids_fcnreg.workflows.outputs import sink
-from bids_fcnreg.workflows.resources import PLAIN_GB, SEGMENT, field_node, sized_node, voxels_of
+from bids_fcnreg.workflows.resources import (
+    PLAIN_GB,
+    SEGMENT,
+    by_content,
+    field_node,
+    sized_node,
+    voxels_of,
+)
 
 if TYPE_CHECKING:
-    from bids_fcnreg.bids.scan import Scan
+    from bids_fcnreg.bids.scan import Precomputed, Scan
     from bids_fcnreg.config import Config
 
 
@@ -65,40 +76,76 @@ def init_segment_wf(*, config: Config, scan: Scan, name: str = "segment_wf") -> 
     )
     workflow.connect([
         (inputnode, segment, [("preproc", "in_file"), ("mask", "mask")]),
-        (segment, outputnode, [(field, field) for field in ("t1w_like", "dseg", "dseg_lookup")]),
+        (segment, outputnode, [("t1w_like", "t1w_like")]),
+    ])  # fmt: skip
+    reused = scan.precomputed
+    tissue = _add_reused_tissue(workflow, reused) if reused.tissue else segment
+    workflow.connect([
+        (tissue, outputnode, [("dseg", "dseg"), ("dseg_lookup", "dseg_lookup")]),
     ])  # fmt: skip
     if config.makes_everything:
-        _store(workflow, config, scan)
+        _store(workflow, config, scan, tissue)
     return workflow
 
 
-def _store(workflow: LiterateWorkflow, config: Config, scan: Scan) -> None:
-    """Store the images and their tables."""
+def _add_reused_tissue(workflow: LiterateWorkflow, precomputed: Precomputed) -> pe.Node:
+    """Add the existing tissue segmentation."""
+    tissue = by_content(pe.Node(ReuseTissue(), name="reuse_tissue", mem_gb=PLAIN_GB))
+    if precomputed.dseg is not None:
+        tissue.inputs.dseg = str(precomputed.dseg)
+        tissue.inputs.labels = list(precomputed.tissue_labels)
+    if precomputed.probseg:
+        tissue.inputs.probseg = [str(path) for path in precomputed.probseg]
+    workflow.connect(workflow.get_node("inputnode"), "preproc", tissue, "in_file")
+    origin = precomputed.origins[precomputed.tissue[0]]
+    workflow.__desc__ += f"The segmentation of tissue was taken from {origin}. "
+    return tissue
+
+
+def _store(workflow: LiterateWorkflow, config: Config, scan: Scan, tissue: pe.Node) -> None:
+    """Store the images and their tables; `tissue` is the node with the segmentation of tissue."""
     inputnode, segment = workflow.get_node("inputnode"), workflow.get_node("segment")
     table = [(label, name) for label, name in STRUCTURES.items() if label]
     measure = pe.Node(RegionVolumes(table=table), name="measure", mem_gb=PLAIN_GB)
     workflow.connect(segment, "structures", measure, "labels")
     anatomy = {"desc": "anatomy", "suffix": "dseg"}
     method = "segmented by intensity, with prior probabilities of the anatomy network"
+    of_tissue, reused = f"Tissue, {method}", scan.precomputed
+    of_probability = method
+    if reused.tissue:
+        of_tissue = f"Tissue, taken from {reused.origins[reused.tissue[0]]}"
+        of_probability = f"taken from {reused.origins[reused.tissue[0]]}"
+    image = {"Manual": False, "SpatialReference": preprocessed_uri(scan)}
     sinks: dict[tuple[pe.Node, str], dict[str, Any]] = {
-        (segment, "dseg"): {
-            "suffix": "dseg", "Manual": False, "Description": f"Tissue, {method}"
+        (tissue, "dseg"): {
+            "suffix": "dseg", "Description": of_tissue, **image
         },
-        (segment, "dseg_lookup"): {"suffix": "dseg"},
+        (tissue, "dseg_lookup"): {"suffix": "dseg"},
         (segment, "structures"): {
-            **anatomy, "Manual": False, "Description": f"Structures, {method}"
+            **anatomy, "Description": f"Structures, {method}", **image
         },
         (measure, "lookup"): anatomy,
-        (measure, "volumes"): {"desc": "anatomyVolumes", "suffix": "dseg"},
+        (measure, "volumes"): {
+            "desc": "anatomyVolumes", "suffix": "dseg", "Description": "Volumes of the structures",
+            "SpatialReference": preprocessed_uri(scan),
+        },
         **{
-            (segment, tissue.lower()): {"label": tissue, "suffix": "probseg"}
-            for tissue in ("GM", "WM", "CSF")
+            (tissue, label.lower()): {
+                "label": label, "suffix": "probseg",
+                "Description": f"Probability of {label}, {of_probability}", **image,
+            }
+            for label in TISSUES
         },
     }  # fmt: skip
+    sources = pe.Node(niu.Merge(2), name="sources_tissue", run_without_submitting=True)
+    sources.inputs.in2 = [str(path) for path in reused.tissue]
+    workflow.connect(inputnode, "stored", sources, "in1")
     for (node, output), naming in sinks.items():
         store = sink(config, scan, f"ds_{output}", **naming)
         workflow.connect(node, output, store, "in_file")
-        if output in ("dseg", "structures", "gm", "wm", "csf", "volumes"):
+        if output in ("dseg", "gm", "wm", "csf"):
+            workflow.connect(sources, "out", store, "sources")
+        elif output in ("structures", "volumes"):
             workflow.connect(inputnode, "stored", store, "sources")
     workflow.get_node("ds_volumes").inputs.meta_dict = {
         "volume_mm3": {

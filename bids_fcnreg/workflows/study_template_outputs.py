@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from nipype.pipeline import engine as pe
 
 from bids_fcnreg.interfaces.study_template import CollapseTransforms, TissueMaps
+from bids_fcnreg.study.template import TISSUES
 from bids_fcnreg.workflows.group_report import publish_node
 from bids_fcnreg.workflows.outputs import sink
 from bids_fcnreg.workflows.register import init_estimate_node
@@ -128,7 +129,7 @@ def init_finish_wf(
             TissueMaps(mask=str(template.mask), builtin=anchor.name), name="tissue", mem_gb=1.0
         )
         workflow.connect(register, "transform", tissue, "transform")
-        for label in ("CSF", "GM", "WM"):
+        for label in TISSUES:
             put = publish_node(
                 directory / f"tpl-{name}_res-01_label-{label}_probseg.nii.gz", f"put_{label}"
             )

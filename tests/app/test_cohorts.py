@@ -143,7 +143,9 @@ def test_results_in_another_cohort_are_reported(study):
 
 def test_longitudinal_refuses_sessions_in_different_cohorts(study):
     study.ages({}, {"01": {"1": "0.25", "2": "3.5"}, "02": {"1": "2.5", "2": "3.5"}})
-    choice, _ = study.choose("01/1", "01/2", "02/1", "02/2", longitudinal=True)
+    choice, _ = study.choose(
+        "01/1", "01/2", "02/1", "02/2", subject_anatomical_reference="unbiased"
+    )
     assert choice.scans == {"Babies:cohort-3": {"sub-02_ses-1", "sub-02_ses-2"}}
     for label in ("sub-01_ses-1", "sub-01_ses-2"):
         assert "sub-01 are in different cohorts of Babies (1, 3)" in choice.failures[label].message

@@ -58,7 +58,7 @@ def test_progress_of_sessions_and_base_is_printed(study):
 def test_the_reference_session_is_reported_in_terminal_table_sidecar_and_report(study):
     reason = "ses-pre (first by session label)"
     assert f"sub-01: changes are relative to {reason}\n" in study.printed
-    table = study.out / "sub-01" / "anat" / f"sub-01_seg-atlas_desc-{SPACE}Changes_dseg.tsv"
+    table = study.out / "sub-01" / "anat" / f"sub-01_atlas-atlas_desc-{SPACE}Changes_dseg.tsv"
     assert {row["reference_session"] for row in read_table(table)} == {"ses-pre"}
     sidecar = json.loads(table.with_suffix(".json").read_text())
     assert "first by session label" in sidecar["reference_session"]["Description"]
@@ -107,7 +107,7 @@ def test_unknown_reference_session_is_refused(study, tmp_path):
     assert "there is no session 'baseline'. Choose from post, pre." in done.stderr
     done = dry_run(tmp_path, "--reference-session", "pre")
     assert done.returncode == 2
-    assert "requires --longitudinal" in done.stderr
+    assert "requires --subject-anatomical-reference unbiased" in done.stderr
 
 
 def test_participant_without_the_reference_session_gets_a_warning(study, tmp_path):
@@ -130,7 +130,7 @@ def dry_run(folder: Path, *words: object) -> subprocess.CompletedProcess:
 
 
 def test_volume_changes_are_in_the_table(study):
-    path = study.out / "sub-01" / "anat" / f"sub-01_seg-atlas_desc-{SPACE}Changes_dseg.tsv"
+    path = study.out / "sub-01" / "anat" / f"sub-01_atlas-atlas_desc-{SPACE}Changes_dseg.tsv"
     rows = {row["name"]: row for row in read_table(path)}
     assert float(rows["core"]["ses-pre_change_percent"]) == 0
     # It became 15 % wider.

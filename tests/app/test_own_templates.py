@@ -69,7 +69,7 @@ def test_results_have_legal_names_and_claim_no_more_than_the_scan(study):
     names = {
         "sub-01_desc-preproc_T1w.nii.gz": (0, 0),
         "sub-01_desc-brain_mask.nii.gz": (0, 0),
-        "sub-01_seg-Halves_desc-MyStudy_dseg.nii.gz": (0, 0),
+        "sub-01_atlas-Halves_desc-MyStudy_dseg.nii.gz": (0, 0),
         "sub-01_space-MyStudy_res-2_desc-preproc_T1w.nii.gz": (4, 4),
     }
     scan = nib.load(study.scan)
@@ -79,7 +79,7 @@ def test_results_have_legal_names_and_claim_no_more_than_the_scan(study):
         if codes == (0, 0):
             assert nib.load(anat / name).shape == scan.shape
             np.testing.assert_allclose(nib.load(anat / name).affine, scan.affine, atol=1e-4)
-    labels = nib.load(anat / "sub-01_seg-Halves_desc-MyStudy_dseg.nii.gz")
+    labels = nib.load(anat / "sub-01_atlas-Halves_desc-MyStudy_dseg.nii.gz")
     assert set(np.unique(labels.dataobj)) == {0, 1, 2}
     # The scan is LAS: its first half is on the right.
     right = np.argwhere(np.asarray(labels.dataobj) == 2)[:, 0].mean()

@@ -55,7 +55,7 @@ def test_figures_are_found_whatever_labels_and_directories_are(tmp_path, label, 
     prefix = f"sub-{label}{more}"
     (figures / f"{prefix}_desc-summary_T1w.html").write_text("<p>the summary</p>")
     (figures / f"{prefix}_space-There+3_desc-verdict_xfm.html").write_text("<p>the verdict</p>")
-    for name in ("space-There+3_desc-contours_T1w", "seg-A_desc-There+3_dseg"):
+    for name in ("space-There+3_desc-contours_T1w", "atlas-A_desc-There+3_dseg"):
         (figures / f"{prefix}_{name}.png").write_bytes(b"")
     config = Config(bids_dir=tmp_path, output_dir=root)
     session = more.split("_acq")[0].removeprefix("_ses-") or None

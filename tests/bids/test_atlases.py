@@ -72,7 +72,7 @@ def test_tissues_belong_to_the_builtin_template(template):
 
 def test_templateflow_atlas_with_its_table(template):
     atlas = resolve_atlas("Sch:desc-100P", template)
-    assert atlas.name == "Sch100P"
+    assert (atlas.label, atlas.pairs) == ("Sch100P", "atlas-Sch_seg-100P")
     assert atlas.image.name == "tpl-Kids_res-01_atlas-Sch_desc-100P_dseg.nii.gz"
     assert atlas.labels == tuple((v, f"region {v}") for v in (100, 101, 102, 400))
     other = resolve_atlas("Sch:desc-200P:res-02", template)
@@ -125,7 +125,7 @@ def test_file_with_table_beside_it_or_named(template, tmp_path):
 
 def test_file_named_like_an_atlas(template, tmp_path):
     path = save(tmp_path / "tpl-X_atlas-AAL3_desc-v1_dseg.nii")
-    assert resolve_atlas(str(path), template).name == "AAL3v1"
+    assert resolve_atlas(str(path), template).pairs == "atlas-AAL3_seg-v1"
 
 
 @pytest.mark.parametrize(

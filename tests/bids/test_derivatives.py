@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from bids_fcnreg import __version__
-from bids_fcnreg.bids.derivatives import bids_uri, prepare_output, unrelated_files
+from bids_fcnreg.bids.derivatives import BIDS_VERSION, bids_uri, prepare_output, unrelated_files
 from bids_fcnreg.errors import InputError
 
 
@@ -54,13 +54,18 @@ def test_rerun_keeps_changes_of_users(raw, tmp_path):
     out = tmp_path / "out"
     prepare_output(out, raw)
     (out / "README.md").write_text("Mine.")
-    (out / ".bidsignore").write_text("mine*\n")
+    (out / ".bidsignore").write_text("mine*\n*.html\ntpl-*\n")  # the last: of earlier versions
+    content = description(out) | {"Authors": ["A", "B"], "BIDSVersion": "1.10.0"}
+    (out / "dataset_description.json").write_text(json.dumps(content))
+    prepare_output(out, raw)
+    assert description(out) == content | {"BIDSVersion": BIDS_VERSION}
     before = (out / "dataset_description.json").stat().st_mtime_ns
     prepare_output(out, raw)
     assert (out / "README.md").read_text() == "Mine."
     lines = (out / ".bidsignore").read_text().splitlines()
     assert lines[0] == "mine*"
     assert {"*.html", "figures", "logs", "*_xfm.*"} <= set(lines)
+    assert "tpl-*" not in lines and len(lines) == len(set(lines))
     assert (out / "dataset_description.json").stat().st_mtime_ns == before
 
 

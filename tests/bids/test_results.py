@@ -68,3 +68,22 @@ def test_the_results_of_one_acquisition_are_found(tmp_path, prefix):
         write_result(tmp_path, one, "A", age)
     (found,) = find_results(tmp_path, "01", prefix)
     assert found.quality.name.startswith(f"{prefix}_from-") and not found.superseded
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["atlas-tissue_desc-A"], {"tissue": 0}),
+        (["atlas-Sch_seg-100P7N_desc-A"], {"Sch100P7N": 0}),
+        (["seg-Sch100P7N_desc-A"], {"Sch100P7N": 0}),  # name of earlier versions
+        (["seg-tissue_desc-A", "atlas-tissue_desc-A", "seg-x_desc-A"], {"tissue": 1, "x": 2}),
+        (["atlas-tissue_desc-B", "desc-anatomy", "desc-A", "acq-C_atlas-tissue_desc-A"], {}),
+    ],
+)
+def test_tables_of_volumes_are_found_by_their_names(tmp_path, names, expected):
+    write_result(tmp_path, "sub-01", "A", 0)
+    tables = [tmp_path / "sub-01" / "anat" / f"sub-01_{one}Volumes_dseg.tsv" for one in names]
+    for table in tables:
+        table.touch()
+    (found,) = find_results(tmp_path)
+    assert found.volumes == {label: tables[n] for label, n in expected.items()}

@@ -180,3 +180,23 @@ def test_wrong_file_of_arguments(needed, content, part, tmp_path, capsys):
     message = refusal([*needed, "@a.txt"], capsys)
     assert message.startswith("bids_fcnreg: error: ") and part in message
     assert "Errno" not in message
+
+
+@pytest.mark.parametrize(
+    ("options", "value", "longitudinal"),
+    [
+        ("", "sessionwise", False),
+        ("--subject-anatomical-reference first-lex", "first-lex", False),
+        ("--subject_anatomical_reference unbiased", "unbiased", True),
+        ("--longitudinal", "unbiased", True),
+    ],
+)
+def test_anatomical_reference(needed, options, value, longitudinal):
+    config = parse_arguments([*needed, *options.split()])
+    assert config.subject_anatomical_reference == value
+    assert config.longitudinal == longitudinal
+
+
+def test_anatomical_reference_and_its_alias_exclude_each_other(needed, capsys):
+    options = ["--longitudinal", "--subject-anatomical-reference", "first-lex"]
+    assert "not allowed with argument" in refusal([*needed, *options], capsys)

@@ -212,6 +212,20 @@ def example_files(originals, tmp_path, monkeypatch) -> Path:
     return folder
 
 
+#: Code in a line of text that is a command of ours, or of antsApplyTransforms, with arguments.
+INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
+COMMAND = re.compile(r"(bids_fcnreg|fcnreg|antsApplyTransforms) \S+ .+")
+
+
+def test_commands_side_by_side_are_those_of_the_parser(example_files):
+    page = (ROOT / "docs/coming_from.md").read_text(encoding="utf-8")
+    found = [code for code in INLINE.findall(page) if COMMAND.fullmatch(code)]
+    assert len(found) > 30
+    for command in found:
+        # Brackets are of ANTs' inverse transforms here, not of what is optional.
+        assert check_command([fill(word) for word in shlex.split(command)]), command
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_block_is_checked(page, example_files):
     for block in blocks(page.read_text(encoding="utf-8")):

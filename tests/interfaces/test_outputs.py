@@ -81,7 +81,7 @@ def store_everything(sink):
     described = {"volume_mm3": {"Description": "Volume", "Units": "mm^3"}}
     brain = {"desc": "brain", "suffix": "mask", "Type": "Brain"}
     preproc = {"desc": "preproc", "suffix": "T1w"}
-    seg = {"segmentation": "tissue", "suffix": "dseg"}
+    seg = {"atlas": "tissue", "suffix": "dseg"}
     origins = ["https://example.org/t.nii.gz", "/some where/t.nii.gz", "bids::sub-01/x.h5"]
     made = [
         sink(picture(), ".nii.gz", meta_dict={"SkullStripped": False}, **preproc),
@@ -96,6 +96,7 @@ def store_everything(sink):
         sink(picture("int32"), ".nii.gz", desc=f"{SPACE}+3", Manual=False, **seg),
         sink(lookup, ".tsv", desc=f"{SPACE}+3", **seg),
         sink(volumes, ".tsv", desc=f"{SPACE}Volumes", meta_dict=described, **seg),
+        sink(volumes, ".tsv", desc=SPACE, segmentation="7N", meta_dict=described, **seg),
         sink(b"<svg/>", ".svg", datatype="figures", suffix="T1w", desc="brain", space=SPACE),
     ]
     return [path.name for path in made]
@@ -128,9 +129,10 @@ def test_names(sink, study):
             f"from-{SPACE}_to-T1w_mode-image_xfm.h5",
             f"from-T1w_to-{SPACE}_mode-image_desc-logjacobian_xfm.nii.gz",
             f"from-T1w_to-{SPACE}_mode-image_desc-quality_xfm.json",
-            f"seg-tissue_desc-{SPACE}+3_dseg.nii.gz",
-            f"seg-tissue_desc-{SPACE}+3_dseg.tsv",
-            f"seg-tissue_desc-{SPACE}Volumes_dseg.tsv",
+            f"atlas-tissue_desc-{SPACE}+3_dseg.nii.gz",
+            f"atlas-tissue_desc-{SPACE}+3_dseg.tsv",
+            f"atlas-tissue_desc-{SPACE}Volumes_dseg.tsv",
+            f"atlas-tissue_seg-7N_desc-{SPACE}_dseg.tsv",
             f"space-{SPACE}_desc-brain_T1w.svg",
         )
     ]

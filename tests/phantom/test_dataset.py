@@ -241,10 +241,19 @@ def test_mask_points_are_world_positions(template: dict[str, Path]) -> None:
     assert np.allclose(points.numpy(), [(grid.affine @ [1, 2, 3, 1])[:3]])
 
 
+def test_voxel_size_can_be_chosen(tmp_path: Path) -> None:
+    made = phantom.make_dataset(tmp_path / "coarse", participants=1, spacing=4)
+    for path in (scan(made, "01"), truth(made, "01", "dseg.nii.gz")):
+        np.testing.assert_allclose(nib.load(path).header.get_zooms(), 4, rtol=1e-4)
+
+
 def test_nonempty_folder_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("precious")
     with pytest.raises(InputError, match="not an empty directory"):
         phantom.make_dataset(tmp_path)
     with pytest.raises(InputError, match="at least 1"):
         phantom.make_dataset(tmp_path / "new", participants=0)
+    for spacing in (0.1, 50, float("nan")):
+        with pytest.raises(InputError, match="cannot be simulated. Choose 0.7 to 5 mm"):
+            phantom.make_dataset(tmp_path / "new", spacing=spacing)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]

@@ -1,4 +1,7 @@
-"""Print the nodes of sMRIPrep's workflow as JSON: `smriprep_graph.py BIDS DERIVATIVES SPACE`.
+"""Print the nodes of sMRIPrep's workflow as JSON.
+
+Usage: `smriprep_graph.py BIDS DERIVATIVES SPACE [SESSION ...]`, with the sessions that fMRIPrep
+asks for.
 
 The workflow is built with and without the derivatives given to it, and not run. Its templates only
 have to be there: in the empty files of TemplateFlow's skeleton the built-in template is put.
@@ -19,12 +22,12 @@ from templateflow import api
 from bids_fcnreg.bids.templates import resolve_template
 
 
-def main(bids: Path, derivatives: Path, space: str) -> None:
+def main(bids: Path, derivatives: Path, space: str, sessions: list[str]) -> None:
     for template in (space, "OASIS30ANTs"):
         for path in Path(api.TF_LAYOUT.root).glob(f"tpl-{template}/*.nii.gz"):
             if path.stat().st_size == 0:
                 shutil.copyfile(resolve_template(space).t1w, path)
-    found = collect_derivatives(derivatives, "01", [space])
+    found = collect_derivatives(derivatives, "01", [space], session_id=sessions or None)
     nodes = {"with": _nodes(bids, space, found), "without": _nodes(bids, space, {})}
     print(json.dumps(nodes))
 
@@ -39,7 +42,7 @@ def _nodes(bids: Path, space: str, precomputed: dict) -> list[str]:
         hires=False,
         longitudinal=False,
         msm_sulc=False,
-        t1w=[str(path) for path in bids.glob("sub-01/anat/*_T1w.nii.gz")],
+        t1w=[str(path) for path in bids.glob("sub-01/**/anat/*_T1w.nii.gz")],
         t2w=[],
         skull_strip_mode="force",
         skull_strip_template=Reference("OASIS30ANTs"),
@@ -51,4 +54,4 @@ def _nodes(bids: Path, space: str, precomputed: dict) -> list[str]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4:])

@@ -68,7 +68,7 @@ def test_two_templates_and_an_atlas(config, builtin, tmp_path):
 
 
 def test_sessions_go_to_the_template_by_way_of_their_base(config, builtin, tmp_path):
-    config = replace(config, longitudinal=True)
+    config = replace(config, subject_anatomical_reference="unbiased")
     atlas = prepare_atlas(default_atlases(builtin)[0], builtin, tmp_path)
     scans = [make_scan(config, "a"), make_scan(config, "b"), Scan("02", None, ())]
     whole = init_fcnreg_wf(config, scans, [builtin], {builtin.space: [atlas]})
@@ -93,7 +93,7 @@ def test_sessions_go_to_the_template_by_way_of_their_base(config, builtin, tmp_p
 
 
 def test_a_single_session_needs_no_base(config, builtin):
-    config = replace(config, longitudinal=True)
+    config = replace(config, subject_anatomical_reference="unbiased")
     whole = init_fcnreg_wf(config, [make_scan(config, "a")], [builtin], {})
     assert {name.split(".")[0] for name in whole.list_node_names()} == {"sub_01_ses_a_wf"}
 

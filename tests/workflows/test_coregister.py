@@ -123,3 +123,25 @@ def test_methods_text_mentions_other_images_once(workflow, config, scan, builtin
     assert text.count("other anatomical images of each session were rigidly aligned") == 1
     without = init_single_subject_wf(config, replace(scan, others=()), [builtin], {})
     assert "rigidly aligned" not in without.visit_desc()
+
+
+def test_names_of_results_of_combined_sessions_have_no_session(config, scan, builtin, tmp_path):
+    other = scan.images[0].with_name("sub-01_ses-y_run-1_T1w.nii.gz")
+    other.write_bytes(scan.images[0].read_bytes())
+    combined = replace(
+        scan,
+        session=None,
+        images=(*scan.images, other),
+        sessions=("x", "y"),
+        others=scan.others[:1],
+    )
+    workflow = init_single_subject_wf(config, combined, [builtin], {})
+    names = output_names(combined, [builtin], {})
+    made = tmp_path / "made.nii.gz"
+    nib.save(nib.Nifti1Image(np.ones((4, 4, 4), "uint8"), np.eye(4)), made)
+    for name in ("align_T2w_wf.ds_aligned", "outputs_wf.ds_mask", "segment_wf.ds_dseg"):
+        sink = workflow.get_node(name).interface
+        sink.inputs.in_file = str(made)
+        path = sink.run().outputs.out_file
+        assert path.startswith(f"{config.output_dir}/sub-01/anat/sub-01_")
+        assert path.rpartition("/")[2] in names

@@ -93,6 +93,7 @@ def _has_numba() -> bool:
 def _kernels() -> dict[str, Callable[..., Any]]:
     """Import the kernels; numba takes half a second, so only where something is computed."""
     from bids_fcnreg.fcn.cpu.classify import classify
+    from bids_fcnreg.fcn.cpu.divergence import damp_divergence
     from bids_fcnreg.fcn.cpu.filter import blend, gaussian, halve
     from bids_fcnreg.fcn.cpu.forces import local_ncc_forces
     from bids_fcnreg.fcn.cpu.jacobian import jacobian_determinant
@@ -103,6 +104,7 @@ def _kernels() -> dict[str, Callable[..., Any]]:
         blend,
         classify,
         compose,
+        damp_divergence,
         gaussian,
         halve,
         invert,
@@ -238,6 +240,13 @@ def compose(
     arguments = _array(first), np.float32(scale), _array(second), rows, _output(both)
     _in_slabs("compose", first.shape[2], *arguments)
     return both
+
+
+def damp_divergence(displacement: Tensor, rate: float, rows: np.ndarray, out: Tensor) -> Tensor:
+    """Compute `region.Region.damp_divergence` of one displacement."""
+    arguments = _array(displacement), np.float32(rate), rows, _output(out)
+    _in_slabs("damp_divergence", displacement.shape[2], *arguments)
+    return out
 
 
 def largest_length(field: Tensor, rows: np.ndarray) -> float:

@@ -303,3 +303,47 @@ def jacobian_determinant(displacement: Tensor) -> Tensor:
         for channel in range(3)
     )
     return (a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)).unsqueeze(1)
+
+
+def gradient_of_divergence(displacement: Tensor) -> Tensor:
+    """Compute the gradient of the divergence of a displacement.
+
+    Second differences along an axis span three voxels; mixed ones are central.
+
+    Parameters
+    ----------
+    displacement : Tensor (batch, 3, i, j, k)
+        In voxels.
+
+    Returns
+    -------
+    Tensor (batch, 3, i - 2, j - 2, k - 2)
+        Without the grid's border, per voxel.
+
+    Examples
+    --------
+    >>> field = torch.zeros(1, 3, 5, 3, 3)
+    >>> field[:, 0] = (torch.arange(5.0) ** 2)[:, None, None]
+    >>> gradient_of_divergence(field)[0, 0].flatten().tolist()
+    [2.0, 2.0, 2.0]
+    """
+    weights = _second_differences(displacement.dtype, displacement.device)
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        return nnf.conv3d(displacement, weights)
+
+
+@lru_cache(maxsize=2)
+def _second_differences(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the filters (3, 3, 3, 3, 3) of all second differences of three components."""
+    weights = torch.zeros(3, 3, 3, 3, 3)
+    for row in range(3):
+        for column in range(3):
+            for step in (-1, 1):
+                for other in (-1, 1):
+                    index = [1, 1, 1]
+                    index[row] += step
+                    index[column] += other if row != column else 0
+                    part = step * other / 4 if row != column else 1 / 2
+                    weights[(row, column, *index)] += part
+        weights[row, row, 1, 1, 1] = -2
+    return weights.to(device, dtype)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from bids_fcnreg.fcn.cpu import kernels
-from bids_fcnreg.fcn.spatial.displacement import compose, warp
+from bids_fcnreg.fcn.spatial.displacement import compose, gradient_of_divergence, warp
 from bids_fcnreg.fcn.spatial.filters import dilate, gaussian, halve
 from bids_fcnreg.fcn.spatial.region import Region
 
@@ -94,3 +95,36 @@ def test_compose_scales_each_step(region):
     region.compose(directions, 0.5, fields, out)
     longest = directions.norm(dim=1).amax(dim=(1, 2, 3)).view(2, 1, 1, 1, 1)
     check(region, compose(0.5 * directions / longest, fields), out)
+
+
+@pytest.mark.parametrize("centre", [(8, 10, 9), (0, 21, 18)], ids=["inside", "at the border"])
+def test_damp_divergence(monkeypatch, centre):
+    fields = noise(3)
+    region = Region.around(ball(centre), 2)
+    inner = torch.zeros(1, 1, *SHAPE)
+    inner[..., 1:-1, 1:-1, 1:-1] = 1
+    change = torch.nn.functional.pad(gradient_of_divergence(fields), [1] * 6)
+    for switch in "10":
+        monkeypatch.setenv(kernels.SWITCH, switch)
+        out = torch.full((2, 3, *SHAPE), 7.0)
+        region.damp_divergence(fields, 0.2, out)
+        check(region, fields + 0.2 * change * inner, out)
+
+
+@pytest.mark.parametrize(
+    ("component", "axis", "kept"),
+    [
+        # A wave of k radians per voxel that compresses loses 4 sin²(k / 2) times the rate.
+        (0, 0, 1 - 0.2 * 4 * np.sin(np.pi / 8) ** 2),
+        (2, 2, 1 - 0.2 * 4 * np.sin(np.pi / 8) ** 2),
+        (0, 1, 1.0),  # a wave that shears does not change volumes
+        (1, 2, 1.0),
+    ],
+)
+def test_damping_resists_changes_of_volume_only(region, component, axis, kept):
+    index = torch.arange(float(SHAPE[axis])).reshape([-1 if a == axis else 1 for a in range(3)])
+    fields = torch.zeros(2, 3, *SHAPE)
+    fields[:, component] = torch.sin(index * np.pi / 4)
+    out = torch.full((2, 3, *SHAPE), 7.0)
+    region.damp_divergence(fields, 0.2, out)
+    check(region, kept * fields, out)
