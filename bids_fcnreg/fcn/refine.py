@@ -82,7 +82,7 @@ class Refinement:
     field_sigma: Sequence[float] = (1.0, 0.7, 0.4)
     flat_sigma: float = 2.0
     flatness: float = 0.13
-    divergence_rate: Sequence[float] = (0.0, 0.0, 0.2)
+    divergence_rate: Sequence[float] = (0.0, 0.0, 0.3)
     momentum: float = 0.5
     largest_step: Sequence[float] = (0.5, 0.7, 1.0)
     patience: int = 20

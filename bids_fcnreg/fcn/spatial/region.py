@@ -132,7 +132,7 @@ class Region:
         displacements : Tensor (batch, 3, i, j, k)
             In voxels.
         rate : float
-            Length of the step. At most 0.2, so that no wave of the displacement is overshot.
+            Length of the step; stable below 0.4.
         out : Tensor (batch, 3, i, j, k)
             Output; unchanged at the grid's border.
         """
