@@ -20,9 +20,15 @@ from bids_fcnreg.io import image
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
+import comparison
+import dataset
 import measures
 import pairwise
+import peer
 import peers
+import peers_ants
+import peers_torch
+import plots
 import summary
 
 pytestmark = pytest.mark.slow
@@ -34,7 +40,7 @@ SPACING = 5.0
 class Known:
     """A pair whose transform is known."""
 
-    task: peers.Task
+    task: peer.Task
     fixed: Image
     moving: Image
     truth: Transform
@@ -76,7 +82,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Known:
         )
         image.write(folder / f"{name}.nii", volume)
         pair.append(volume)
-    task = peers.Task(folder / "fixed.nii", folder / "moving.nii", folder)
+    task = peer.Task(folder / "fixed.nii", folder / "moving.nii", folder)
     return Known(task, *pair, truth)
 
 
@@ -87,7 +93,7 @@ def gap(ours: Image, theirs: np.ndarray) -> float:
 
 
 @pytest.fixture(scope="module")
-def ants_found(known: Known) -> tuple[dict, peers.Maps]:
+def ants_found(known: Known) -> tuple[dict, peer.Maps]:
     """What antspyx finds, as it gives it and as we read it."""
     ants = pytest.importorskip("ants", reason="antspyx is not installed")
     caught = {}
@@ -99,13 +105,11 @@ def ants_found(known: Known) -> tuple[dict, peers.Maps]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ants, "registration", catch)
-        maps = peers.ants(known.task, measures.Meter(), "SyN")
+        maps = peers_ants.ants(known.task, measures.Meter(), "SyN")
     return caught, maps
 
 
-def test_ants_maps_resample_as_ants_does(
-    known: Known, ants_found: tuple[dict, peers.Maps]
-) -> None:
+def test_ants_maps_resample_as_ants_does(known: Known, ants_found: tuple[dict, peer.Maps]) -> None:
     import ants
 
     found, maps = ants_found
@@ -119,7 +123,7 @@ def test_ants_maps_resample_as_ants_does(
     assert gap(maps.inverse.resample(known.fixed, known.moving.grid), back.numpy()) < 1e-4
 
 
-def test_ants_finds_the_truth(known: Known, ants_found: tuple[dict, peers.Maps]) -> None:
+def test_ants_finds_the_truth(known: Known, ants_found: tuple[dict, peer.Maps]) -> None:
     _, maps = ants_found
     assert known.error(maps.forward) < 0.5 * SPACING
     points = measures.PointMap.of(maps.forward, known.fixed.grid)
@@ -134,7 +138,7 @@ def test_greedy_maps_resample_as_greedy_does_and_find_the_truth(known: Known) ->
 
     caught = {}
 
-    def catch(warp: sitk.Image, affine: np.ndarray) -> peers.Maps:
+    def catch(warp: sitk.Image, affine: np.ndarray) -> peer.Maps:
         caught.update(warp=warp, affine=np.array(affine))
         return original(warp, affine)
 
@@ -172,7 +176,7 @@ def test_fireants_maps_resample_as_fireants_does(known: Known) -> None:
 
     stages = MomentsRegistration, AffineRegistration, deformable
     images = FireImage, BatchedImages
-    maps = peers.run_fireants(known.task, measures.Meter(), images, stages)
+    maps = peers_torch.run_fireants(known.task, measures.Meter(), images, stages)
     moved = caught["found"].evaluate(caught["fixed_images"], caught["moving_images"])
     points = measures.PointMap.of(maps.forward, known.fixed.grid)
     assert gap(points.resample(known.moving), moved[0, 0].detach().numpy().T) < 1e-4
@@ -238,11 +242,11 @@ def test_meter_measures_time_and_what_a_block_adds() -> None:
 
 
 def test_pairs_use_each_subject_once_before_any_twice() -> None:
-    chosen = pairwise.choose_pairs(6, 8)
+    chosen = dataset.choose_pairs(6, 8)
     assert chosen[:3] == [(0, 1), (2, 3), (4, 5)]
     assert sorted(chosen[3:6]) == [(1, 0), (3, 2), (5, 4)]
     assert len(set(chosen)) == 8
-    assert len(pairwise.choose_pairs(3, 100)) == 6
+    assert len(dataset.choose_pairs(3, 100)) == 6
 
 
 def fake_data(folder: Path, subjects: int) -> None:
@@ -270,7 +274,7 @@ class FakeTools:
         if method in self.broken:
             return {"error": "it is broken."}
         row = {name: 0.5 for name, _, _ in summary.COLUMNS} | {"gpu_memory_gb": None}
-        structures = [{"label": 7, "dice": 0.5, "fixed_voxels": 8}]
+        structures = [{"label": 7, "dice": 0.5, "hd95_mm": 2.0, "fixed_voxels": 8}]
         return {"row": row | {"version": "1"}, "structures": structures}
 
 
@@ -285,7 +289,7 @@ def test_failing_method_is_skipped_and_slow_method_runs_on_some_pairs(
 ) -> None:
     fake_data(tmp_path / "data", 6)
     tools = FakeTools(broken={"greedy"})
-    words = [tmp_path / "data", "-n", 3, "-o", tmp_path / "out", "--syns-pairs", 1, "--markdown"]
+    words = [tmp_path / "data", "-n", 3, "-o", tmp_path / "out", "--slow-pairs", 1, "--markdown"]
     assert start(monkeypatch, tools, *words, "--methods", "greedy", "syns", "syn") == 0
     assert [method for *_, method in tools.ran] == ["greedy", "syns", "syn", "syn", "syn"]
     shown = capsys.readouterr().out
@@ -295,7 +299,7 @@ def test_failing_method_is_skipped_and_slow_method_runs_on_some_pairs(
     assert "Means over 1 pair on which ANTs SyN[s] ran too" in shown
     assert (tmp_path / "out" / "dice_seconds.png").stat().st_size > 5000
     structures = (tmp_path / "out" / "structures.tsv").read_text().splitlines()
-    assert structures[1] == "sub-0\tsub-1\tsyns\t7\tPutamen\t0.5\t8"
+    assert structures[1] == "sub-0\tsub-1\tsyns\t7\tPutamen\t0.5\t2\t8"
 
 
 def test_killed_run_resumes(
@@ -307,7 +311,7 @@ def test_killed_run_resumes(
         start(monkeypatch, FakeTools(set(), killed_after=3), *words)
     # Killed between the structures and the row of the pair that was running.
     with (tmp_path / "out" / "structures.tsv").open("a") as file:
-        file.write("sub-2\tsub-3\tsyn\t7\tPutamen\t0.5\t8\n")
+        file.write("sub-2\tsub-3\tsyn\t7\tPutamen\t0.5\t2\t8\n")
     assert start(monkeypatch, FakeTools(set()), *words) == 2
     assert "--resume" in capsys.readouterr().out
     assert start(monkeypatch, FakeTools(set()), *words, "--resume", "--threads", 1) == 2
@@ -324,6 +328,6 @@ def test_means_are_over_pairs_that_all_methods_share() -> None:
         {"fixed": fixed, "moving": "b", "method": method, "dice": dice, "seconds": "1"}
         for fixed, method, dice in [("a", "x", "0.2"), ("c", "x", "0.8"), ("c", "y", "0.6")]
     ]
-    (block,) = summary.blocks(rows, {"x": "X", "y": "Y"})
+    (block,) = summary.blocks(rows, {"x": "X", "y": "Y"}, [])
     assert block.title == "Means over 1 pair (of 2: those on which every method ran)"
     assert [line[:2] for line in block.lines] == [["X", "0.8000"], ["Y", "0.6000"]]
