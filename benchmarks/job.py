@@ -13,8 +13,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from measures import Meter, PointMap, deformation, dice, inverse_consistency
-from peers import PEERS, Maps, Task
+from measures import (
+    Meter,
+    PointMap,
+    deformation,
+    dice,
+    harmonic_energy,
+    hd95,
+    inverse_consistency,
+)
+from peer import Maps, Task
+from peers import find
 
 from bids_fcnreg.errors import FcnregError
 from bids_fcnreg.fcn.spatial.filters import gaussian
@@ -33,7 +42,7 @@ class Job:
     Attributes
     ----------
     method : str
-        A key of `PEERS`.
+        See `peers.find`.
     fixed, moving, fixed_labels, moving_labels : str
         Files.
     scratch : str
@@ -85,11 +94,11 @@ def run(job: Job) -> dict[str, object]:
     Returns
     -------
     dict
-        ``row``: figures of the pair; ``structures``: for each label its Dice and its voxels in
-        the fixed image.
+        ``row``: figures of the pair; ``structures``: for each label its Dice,
+        its Hausdorff distance and its voxels in the fixed image.
     """
     job = prepared(job)
-    peer = PEERS[job.method]
+    peer = find(job.method)
     task = Task(
         *(Path(path) for path in (job.fixed, job.moving, job.scratch)),
         threads=job.threads,
@@ -128,13 +137,24 @@ def judge(job: Job, maps: Maps) -> tuple[dict[str, float | None], list[dict[str,
     overlaps = dice(labels[0].data, warped.data, present)
     # A label of the moving image alone overlaps with nothing, also where warping lost it.
     overlaps = {n: overlaps.get(n, 0.0) for n in present}
+    distances = hd95(labels[0].data, warped.data, present, fixed.grid.spacing)
     sizes = {n: int((labels[0].data == n).sum()) for n in present}
     figures = {
         "dice": sum(overlaps.values()) / len(overlaps),
+        "hd95_mm": sum(distances.values()) / len(distances) if distances else None,
         **deformation(points, brain),
+        "harmonic_energy": harmonic_energy(points, brain),
         **inverse_consistency(points, maps.inverse, brain),
     }
-    structures = [{"label": n, "dice": overlaps[n], "fixed_voxels": sizes[n]} for n in present]
+    structures = [
+        {
+            "label": n,
+            "dice": overlaps[n],
+            "hd95_mm": distances.get(n),
+            "fixed_voxels": sizes[n],
+        }
+        for n in present
+    ]
     return figures, structures
 
 

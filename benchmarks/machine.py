@@ -11,14 +11,14 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from peers import PEERS
+from peers import find
 
 HERE = Path(__file__).resolve().parent
 
 
 def describe(options: argparse.Namespace) -> dict[str, object]:
     """Describe software and hardware."""
-    packages = sorted({PEERS[name].package for name in options.methods} | {"torch"})
+    packages = sorted({find(name).package for name in options.methods} | {"torch"})
     return {
         "data": options.data.resolve().name,
         "spacing": options.spacing,

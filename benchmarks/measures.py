@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from bids_fcnreg.fcn.spatial.displacement import identity, jacobian_determinant
@@ -113,6 +114,77 @@ def deformation(points: PointMap, brain: Tensor) -> dict[str, float]:
         "folds_percent": 100 * float((determinant <= 0).double().mean()),
         "sd_log_jacobian": float(determinant.clamp(min=1e-3).log().std()),
     }
+
+
+def hd95(
+    fixed: Tensor, warped: Tensor, labels: list[int], spacing: np.ndarray
+) -> dict[int, float]:
+    """Compute the 95 % Hausdorff distance of each label, in mm.
+
+    Distances are from each boundary voxel of a structure (one that has a face in common with a
+    voxel of another label) to the nearest boundary voxel of the same structure in the other image.
+    Their 95th percentile is taken in each direction, and the larger of both is the result.
+
+    Parameters
+    ----------
+    fixed, warped : Tensor (..., i, j, k)
+        Label images on one grid.
+    labels : list of int
+        Which labels to compare; one that either image lacks gets no number.
+    spacing : ndarray (3,)
+        Voxel size, mm.
+    """
+    one, two = (
+        data.reshape(data.shape[-3:]).round().numpy().astype(np.int32) for data in (fixed, warped)
+    )
+    boxes = [ndimage.find_objects(data) for data in (one, two)]
+    found = {}
+    for label in labels:
+        pair = [box[label - 1] if label <= len(box) else None for box in boxes]
+        if None in pair:
+            continue
+        box = tuple(
+            slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(*pair, strict=True)
+        )
+        edges = [_boundary(data[box] == label) for data in (one, two)]
+        apart = [ndimage.distance_transform_edt(~edge, sampling=spacing) for edge in edges]
+        ways = (np.percentile(apart[1 - n][edges[n]], 95) for n in (0, 1))
+        found[label] = float(max(ways))
+    return found
+
+
+def _boundary(inside: np.ndarray) -> np.ndarray:
+    """Return the voxels of a mask with a face towards another voxel or the border of the array."""
+    return inside & ~ndimage.binary_erosion(inside)
+
+
+def harmonic_energy(points: PointMap, brain: Tensor) -> float:
+    """Compute the harmonic energy of a map without its affine part.
+
+    The affine part is the affine map that is nearest to the whole map in the brain (least squares
+    of the distance over its voxels). Its inverse is applied after the map, so that the remaining
+    displacement is in mm of the fixed space. The energy is the mean over the brain of the squared
+    Frobenius norm of that displacement's gradient, by central differences (mm per mm).
+
+    Parameters
+    ----------
+    points : PointMap
+        The whole map, affine part included.
+    brain : Tensor (i, j, k), bool
+        Where to look.
+    """
+    there = points.grid.points()[brain].double()
+    centre = there.mean(0)
+    design = torch.cat([there - centre, torch.ones_like(there[:, :1])], dim=1)
+    affine = torch.linalg.lstsq(design, points.places[brain].double()).solution[:3].T
+    inside = brain.nonzero()
+    ends = zip(inside.amin(0).tolist(), inside.amax(0).tolist(), strict=True)
+    box = tuple(slice(max(low - 1, 0), high + 2) for low, high in ends)
+    gradients = torch.gradient(points.places[box], dim=(0, 1, 2))
+    per_voxel = torch.stack([part[brain[box]] for part in gradients], dim=-1).double()
+    to_voxels = torch.from_numpy(np.linalg.inv(points.grid.affine[:3, :3]))
+    remaining = torch.linalg.inv(affine) @ per_voxel @ to_voxels - torch.eye(3).double()
+    return float(remaining.square().sum(dim=(-2, -1)).mean())
 
 
 def inverse_consistency(

@@ -1,6 +1,7 @@
 """Pairwise registration beside its peers: accuracy, regularity, seconds and memory.
 
-    python benchmarks/pairwise.py DATA [-n PAIRS] [--methods ...] [-o OUTDIR] [--resume]
+    python benchmarks/pairwise.py DATA [--participant-label ...] [-n PAIRS | --all-pairs]
+        [--methods ...] [--strengths ...] [-o OUTDIR] [--resume]
 
 DATA is a BIDS folder of brain-extracted T1w images with label images (`*_dseg.nii.gz`, beside them
 or under `derivatives/`). Brains are registered to each other; every method's transform carries
@@ -20,13 +21,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
+import plots
 import summary
+from comparison import differences
+from dataset import Subject, choose_pairs, find_subjects, group_means, label_names, select
 from job import WARM_UP_MM, Job
 from machine import describe
-from peers import PEERS
+from peers import PEERS, find
 from rich.console import Console
 
 HERE = Path(__file__).resolve().parent
@@ -34,29 +38,15 @@ PAIR_COLUMNS = (
     *("fixed", "moving", "method", "version"),
     *(name for name, _, _ in summary.COLUMNS),
 )
-STRUCTURE_COLUMNS = ("fixed", "moving", "method", "label", "name", "dice", "fixed_voxels")
+STRUCTURE_COLUMNS = (
+    *("fixed", "moving", "method", "label", "name", "dice", "hd95_mm", "fixed_voxels"),
+)
 
 #: What must be the same for rows to be comparable.
 SETTINGS = ("data", "spacing", "threads", "device", "model")
 
-DEFAULT_METHODS = [name for name in PEERS if name not in ("syns", "ours-optimize-2017")]
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A brain and its labels.
-
-    Attributes
-    ----------
-    name : str
-        Such as ``sub-01``.
-    brain, labels : Path
-        Files.
-    """
-
-    name: str
-    brain: Path
-    labels: Path
+ON_REQUEST = ("ours-optimize-2017", "elastix")
+DEFAULT_METHODS = [n for n, peer in PEERS.items() if not peer.slow and n not in ON_REQUEST]
 
 
 def main() -> int:
@@ -67,13 +57,20 @@ def main() -> int:
         console.print(f"{options.model} does not exist: check the path.")
         return 2
     subjects = find_subjects(options.data)
+    if options.participant_label:
+        try:
+            subjects = select(subjects, options.participant_label)
+        except KeyError as why:
+            console.print(f"{options.data} has no T1w and dseg image of {why.args[0]}.")
+            return 2
     if len(subjects) < 2:
         console.print(
             f"{options.data} has {len(subjects)} subjects with a T1w image and a dseg image: two "
             "are needed."
         )
         return 2
-    pairs = choose_pairs(len(subjects), options.n)
+    count = len(subjects) * (len(subjects) - 1) if options.all_pairs else options.n
+    pairs = [(subjects[i], subjects[j]) for i, j in choose_pairs(len(subjects), count)]
     machine = describe(options)
     try:
         results = Results(options.out, machine, resume=options.resume)
@@ -89,12 +86,18 @@ def main() -> int:
     if busy > 0.5:
         console.print(f"Other work keeps {busy:.1f} cores busy: seconds will be too long.")
     console.print("\nPairs, fixed <- moving:")
-    for one, two in pairs:
-        console.print(f"  {subjects[one].name} <- {subjects[two].name}")
-    run_all(options, [(subjects[i], subjects[j]) for i, j in pairs], results, console)
-    labels = {name: PEERS[name].label for name in options.methods}
-    shown = [row for row in results.pairs if row["method"] in labels]
-    for block in summary.blocks(shown, labels):
+    for fixed, moving in pairs:
+        console.print(f"  {fixed.name} <- {moving.name}")
+    run_all(options, pairs, results, console)
+    labels = {name: find(name).label for name in options.methods}
+    slow = [name for name in options.methods if find(name).slow]
+    chosen = {(fixed.name, moving.name) for fixed, moving in pairs}
+    shown = [
+        row
+        for row in results.pairs
+        if row["method"] in labels and (row["fixed"], row["moving"]) in chosen
+    ]
+    for block in [*summary.blocks(shown, labels, slow), *differences(shown, labels)]:
         console.print()
         if options.markdown:
             print(block.markdown())
@@ -103,18 +106,33 @@ def main() -> int:
     if not shown:
         console.print("Nothing ran.")
         return 1
-    summary.plot(options.out / "dice_seconds.png", shown, labels, options.threads)
-    console.print(f"\nRows, plot and logs are in {options.out}.")
+    plots.dice_seconds(options.out / "dice_seconds.png", shown, labels, options.threads)
+    plots.dice_sdlogj(options.out / "dice_sdlogj.png", shown, labels)
+    console.print(f"\nRows, plots and logs are in {options.out}.")
     return 0
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="BIDS folder with T1w and dseg images")
-    parser.add_argument("-n", type=int, default=10, help="number of pairs (default: 10)")
+    parser.add_argument(
+        "--participant-label", nargs="+", metavar="LABEL", help="use these brains only"
+    )
+    number = parser.add_mutually_exclusive_group()
+    number.add_argument("-n", type=int, default=10, help="number of pairs (default: 10)")
+    number.add_argument("--all-pairs", action="store_true", help="use all ordered pairs")
     parser.add_argument("--methods", nargs="+", choices=list(PEERS), default=DEFAULT_METHODS)
     parser.add_argument(
-        "--syns-pairs", type=int, default=4, help="pairs for `syns`, which is slow (default: 4)"
+        "--strengths",
+        nargs="+",
+        type=float,
+        default=[],
+        metavar="FACTOR",
+        help="also run methods with their regularization multiplied by each factor, if they can",
+    )
+    slow = ", ".join(name for name, peer in PEERS.items() if peer.slow)
+    parser.add_argument(
+        "--slow-pairs", type=int, default=4, help=f"pairs for {slow}, each (default: 4)"
     )
     parser.add_argument("-o", "--out", type=Path, default=Path("build/pairwise"))
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of each method")
@@ -128,41 +146,18 @@ def parse() -> argparse.Namespace:
         default=sys.executable,
         help="Python of an environment that has FireANTs, which pins an old SimpleITK",
     )
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.methods = with_strengths(options.methods, options.strengths)
+    return options
 
 
-def find_subjects(data: Path) -> list[Subject]:
-    """Find subjects with a T1w image and labels, by name; the first matching file of each."""
+def with_strengths(methods: list[str], factors: list[float]) -> list[str]:
+    """Add to each method that has variable regularization its variants; see `peers.find`."""
     found = []
-    for folder in sorted(path for path in data.glob("sub-*") if path.is_dir()):
-        brains = sorted(folder.rglob("*_T1w.nii.gz"))
-        labels = sorted(folder.rglob("*_dseg.nii.gz"))
-        labels += sorted(data.glob(f"derivatives/*/{folder.name}/**/*_dseg.nii.gz"))
-        if brains and labels:
-            found.append(Subject(folder.name, brains[0], labels[0]))
+    for name in methods:
+        scaled = [factor for factor in sorted(set(factors)) if PEERS[name].scalable]
+        found += [name, *(f"{name}@{factor:g}" for factor in scaled if factor != 1)]
     return found
-
-
-def choose_pairs(subjects: int, count: int) -> list[tuple[int, int]]:
-    """Choose ordered pairs (fixed, moving) in which subjects recur as little as possible.
-
-    First each subject once (0 and 1, 2 and 3, ...), then the other way round, then others.
-    """
-    free = [(i, j) for i in range(subjects) for j in range(subjects) if i != j]
-    fixed, moving = [0] * subjects, [0] * subjects
-    chosen: list[tuple[int, int]] = []
-
-    def recurrence(pair: tuple[int, int]) -> tuple[int, ...]:
-        i, j = pair
-        return fixed[i] + moving[i] + fixed[j] + moving[j], fixed[i] + moving[j], i, j
-
-    while free and len(chosen) < count:
-        best = min(free, key=recurrence)
-        free.remove(best)
-        chosen.append(best)
-        fixed[best[0]] += 1
-        moving[best[1]] += 1
-    return chosen
 
 
 class Results:
@@ -254,11 +249,11 @@ def run_all(
     """Run every method on every pair; skip a method that fails on its first pair."""
     names = label_names(options.data)
     left_out: set[str] = set()
-    width = max(len(PEERS[name].label) for name in options.methods)
+    width = max(len(find(name).label) for name in options.methods)
     warm: set[str] = set()
     for number, (fixed, moving) in enumerate(pairs):
         for method in options.methods:
-            if method in left_out or (method == "syns" and number >= options.syns_pairs):
+            if method in left_out or (find(method).slow and number >= options.slow_pairs):
                 continue
             if results.has(fixed.name, moving.name, method):
                 continue
@@ -267,7 +262,7 @@ def run_all(
                 run_job(options, fixed, moving, method, results.folder, spacing=WARM_UP_MM)
                 warm.add(method)
             found = run_job(options, fixed, moving, method, results.folder)
-            start = f"{fixed.name} <- {moving.name}  {PEERS[method].label:{width}}"
+            start = f"{fixed.name} <- {moving.name}  {find(method).label:{width}}"
             if "error" in found:
                 worked = any(row["method"] == method for row in results.pairs)
                 left_out |= set() if worked else {method}
@@ -277,8 +272,8 @@ def run_all(
                 )
                 continue
             key = {"fixed": fixed.name, "moving": moving.name, "method": method}
-            row = {**key, **found["row"]}
-            named = [{**s, "name": names.get(str(s["label"]))} for s in found["structures"]]
+            row = {**key, **found["row"], **group_means(found["structures"], names)}
+            named = [{**s, "name": names.get(s["label"])} for s in found["structures"]]
             results.add(row, named)
             console.print(
                 f"{start}  Dice {row['dice']:.4f}  folds {row['folds_percent']:.4f} %  "
@@ -307,7 +302,7 @@ def run_job(
             scratch=scratch,
             result=str(result),
             threads=options.threads,
-            device=options.device if PEERS[method].gpu else "cpu",
+            device=options.device if find(method).gpu else "cpu",
             spacing=spacing or options.spacing,
             model=str(options.model.resolve()) if options.model else None,
         )
@@ -340,13 +335,6 @@ def environment(threads: int) -> dict[str, str]:
     )
     fixed = {"OMP_WAIT_POLICY": "PASSIVE", "ANTS_RANDOM_SEED": "1"}
     return {**os.environ, **{name: str(threads) for name in counts}, **fixed}
-
-
-def label_names(data: Path) -> dict[str, str]:
-    """Read the names of labels from the first lookup table of the dataset, if any."""
-    for path in sorted([*data.glob("*dseg.tsv"), *data.glob("derivatives/*/*dseg.tsv")]):
-        return {row["index"]: row["name"] for row in _read(path)}
-    return {}
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""The closing tables and the plot of the pairwise benchmark, from its rows."""
+"""The closing tables of the pairwise benchmark, from its rows."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.table import Table
 
@@ -14,8 +13,12 @@ Row = dict[str, str]
 #: Column of pairs.tsv, title, digits.
 COLUMNS = (
     ("dice", "Dice", 4),
+    ("dice_cortical", "– cortical", 4),
+    ("dice_subcortical", "– subcortical", 4),
+    ("hd95_mm", "HD95 mm", 2),
     ("folds_percent", "folds %", 4),
     ("sd_log_jacobian", "sd log J", 3),
+    ("harmonic_energy", "energy", 3),
     ("inverse_mean_mm", "inverse mm, mean", 3),
     ("inverse_max_mm", "inverse mm, max", 2),
     ("seconds", "seconds", 1),
@@ -45,8 +48,8 @@ class Block:
     def rich(self) -> Table:
         """Format as a table for the terminal."""
         table = Table(title=self.title, title_justify="left")
-        for number, column in enumerate(self.header):
-            table.add_column(column, justify="right" if number else "left")
+        for place, column in enumerate(self.header):
+            table.add_column(column, justify="right" if place else "left")
         for line in self.lines:
             table.add_row(*line)
         return table
@@ -58,8 +61,8 @@ class Block:
         return "\n".join([self.title, "", *rows])
 
 
-def blocks(rows: Sequence[Row], labels: dict[str, str], partial: str = "syns") -> list[Block]:
-    """Group results: methods but `partial` on common pairs, then all on those of `partial`.
+def blocks(rows: Sequence[Row], labels: dict[str, str], slow: Sequence[str]) -> list[Block]:
+    """Group results: methods but the slow on common pairs, then all on those of the slow.
 
     Parameters
     ----------
@@ -67,40 +70,38 @@ def blocks(rows: Sequence[Row], labels: dict[str, str], partial: str = "syns") -
         Rows of pairs.tsv.
     labels : dict of str to str
         What to call each method, in the order of the lines.
-    partial : str
-        The method that ran on some of the pairs only.
+    slow : sequence of str
+        The methods that ran on some of the pairs only.
     """
     ran = {row["method"] for row in rows}
-    most = [name for name in labels if name in ran and name != partial]
+    late = [name for name in labels if name in ran and name in slow]
+    most = [name for name in labels if name in ran and name not in slow]
     found = []
     if most:
         found.append(_block(rows, most, labels))
-    if partial in ran:
-        found.append(_block(rows, [n for n in labels if n in ran], labels, partial))
+    if late:
+        found.append(_block(rows, [n for n in labels if n in ran], labels, late))
     return [block for block in found if block is not None]
 
 
 def _block(
-    rows: Sequence[Row], methods: list[str], labels: dict[str, str], of: str | None = None
+    rows: Sequence[Row], methods: list[str], labels: dict[str, str], of: Sequence[str] = ()
 ) -> Block | None:
-    by_method = {
-        name: {(r["fixed"], r["moving"]): r for r in rows if r["method"] == name}
-        for name in methods
-    }
+    by_method = {name: by_pair(rows, name) for name in methods}
     shared = set.intersection(*(set(pairs) for pairs in by_method.values()))
     if not shared:
         return None
     every = {key for pairs in by_method.values() for key in pairs}
-    title = f"Means over {_count(len(shared))}"
+    title = f"Means over {count(len(shared))}"
     if of:
-        title += f" on which {labels[of]} ran too"
+        title += f" on which {' and '.join(labels[name] for name in of)} ran too"
     elif len(shared) < len(every):
         title += f" (of {len(every)}: those on which every method ran)"
     lines = []
     for name in methods:
         line = [labels[name]]
         for column, _, digits in COLUMNS:
-            values = [_number(by_method[name][pair].get(column)) for pair in shared]
+            values = [number(by_method[name][pair].get(column)) for pair in shared]
             known = [value for value in values if value is not None]
             line.append(f"{statistics.fmean(known):.{digits}f}" if known else "–")
         lines.append(line)
@@ -109,58 +110,16 @@ def _block(
     return Block(title, [header[n] for n in used], [[line[n] for n in used] for line in lines])
 
 
-def plot(path: Path, rows: Sequence[Row], labels: dict[str, str], threads: int) -> None:
-    """Draw Dice against seconds: a marker at each method's means, whiskers over its pairs.
-
-    Parameters
-    ----------
-    path : Path
-        Image file to write.
-    rows, labels
-        See `blocks`.
-    threads : int
-        Named on the axis.
-    """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    markers = "osD^vP*Xh"
-    for number, name in enumerate(labels):
-        own = [row for row in rows if row["method"] == name]
-        if not own:
-            continue
-        seconds, scores = ([float(row[key]) for row in own] for key in ("seconds", "dice"))
-        x, y = statistics.fmean(seconds), statistics.fmean(scores)
-        axes.errorbar(
-            x,
-            y,
-            xerr=[[x - min(seconds)], [max(seconds) - x]],
-            yerr=[[y - min(scores)], [max(scores) - y]],
-            marker=markers[number % len(markers)],
-            markersize=8,
-            capsize=2,
-            elinewidth=0.8,
-            linestyle="none",
-            label=f"{labels[name]} ({_count(len(own))})",
-        )
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter("{x:g}")
-    axes.tick_params(axis="x", which="minor", labelsize="x-small")
-    axes.set_xlabel(f"seconds a pair, linear stage included ({threads} CPU threads)")
-    axes.set_ylabel("mean Dice of the labels")
-    axes.grid(True, which="both", linewidth=0.3)
-    axes.legend(fontsize="small", loc="best")
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+def by_pair(rows: Sequence[Row], method: str) -> dict[tuple[str, str], Row]:
+    """Return the rows of a method by fixed and moving brain."""
+    return {(row["fixed"], row["moving"]): row for row in rows if row["method"] == method}
 
 
-def _count(number: int) -> str:
-    return f"{number} pair" + ("" if number == 1 else "s")
+def count(pairs: int) -> str:
+    """Return a number of pairs in words."""
+    return f"{pairs} pair" + ("" if pairs == 1 else "s")
 
 
-def _number(text: str | None) -> float | None:
+def number(text: str | None) -> float | None:
+    """Read a cell of a table."""
     return None if text in (None, "", "n/a") else float(text)

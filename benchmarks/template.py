@@ -19,9 +19,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from dataset import Subject, find_subjects
 from measures import Meter, PointMap, dice
-from pairwise import Subject, find_subjects
-from peers import PEERS, Task
+from peer import Task
+from peers import PEERS
 from rich.console import Console
 from rich.table import Table
 
