@@ -24,7 +24,7 @@ from bids_fcnreg.fcn.spatial.transform import Affine, Transform
 from bids_fcnreg.io import image
 
 #: Largest rate at which the divergence may be smoothed; see `Region.damp_divergence`.
-LARGEST_RATE = 0.2
+LARGEST_RATE = 0.4
 
 
 def ours(task: Task, meter: Meter, mode: str, factor: float = 1.0, **settings: object) -> Maps:
