@@ -13,6 +13,7 @@ from bids_fcnreg.fcn.cpu.kernels import _kernels
 from bids_fcnreg.fcn.segment import Anatomy
 from bids_fcnreg.fcn.spatial.displacement import identity
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
+from bids_fcnreg.fcn.spatial.region import Region
 from bids_fcnreg.fcn.spatial.transform import vote
 from bids_fcnreg.fcn.structures import STRUCTURES
 from bids_fcnreg.fcn.tissue import classify
@@ -22,20 +23,24 @@ AFFINE = np.diag([3.0, 3.0, 3.0, 1.0])
 
 
 def brain(scale: float) -> nib.Nifti1Image:
-    """Simulate a brain: three nested shells."""
+    """Simulate a brain: three nested shells with texture."""
     places = np.stack(np.indices(SHAPE), axis=-1) - np.array(SHAPE) / 2
-    radius = np.linalg.norm(places / (scale, 1, 1), axis=-1) + np.sin(places).sum(axis=-1) / 3
-    data = sum(level * (radius < limit) for level, limit in ((30, 22), (30, 18), (30, 12)))
+    texture = np.sin(places).sum(axis=-1)
+    radius = np.linalg.norm(places / (scale, 1, 1), axis=-1) + texture / 3
+    data = sum((30 + texture) * (radius < limit) for limit in (22, 18, 12))
     return nib.Nifti1Image(data.astype(np.float32), AFFINE)
 
 
 def main() -> int:
-    """Register two brains, resample labels and classify tissue; each uses some of the kernels."""
+    """Register two brains, and call what uses the other kernels."""
     fixed, moving = brain(1.0), brain(0.95)
     bids_fcnreg.register(fixed, moving, mode="refine", device="cpu")
     grid = Grid(SHAPE, AFFINE)
     data = torch.from_numpy(fixed.get_fdata(dtype=np.float32))[None, None]
     vote(data, identity(SHAPE, data))
+    # Coarse images are not refined at the level that uses it.
+    displacements = torch.zeros(1, 3, *SHAPE)
+    Region.around(data, 1).damp_divergence(displacements, 0.1, torch.zeros_like(displacements))
     posteriors = torch.full((1, len(STRUCTURES), *SHAPE), 1 / len(STRUCTURES))
     classify(Image(data, grid), Anatomy(posteriors, grid))
     missing = [name for name, kernel in _kernels().items() if not kernel.signatures]
