@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import lock_descriptor
 
 from bids_fcnreg.bids.derivatives import read_tsv, write_json, write_tsv
 
@@ -74,8 +75,9 @@ def write_descriptions(output_dir: Path, labels: Mapping[str, str]) -> None:
         write_json(path.with_suffix(".json"), {"Description": "Labels of desc- in file names"})
     with ExitStack() as release:
         with suppress(OSError):  # the file system does not support locks
-            lock = FileLock(output_dir / "logs" / f".{_FILE}.lock", fallback_to_soft=False)
-            release.enter_context(lock)
+            directory = os.open(output_dir, os.O_RDONLY)
+            release.callback(os.close, directory)
+            lock_descriptor(directory)
         rows = read_tsv(path) if path.exists() else []
         header = tuple(rows[0]) if rows else _HEADER
         known = {row.get(_HEADER[0]) for row in rows}
