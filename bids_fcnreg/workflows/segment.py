@@ -110,16 +110,11 @@ def _store(workflow: LiterateWorkflow, config: Config, scan: Scan, tissue: pe.No
     workflow.connect(segment, "structures", measure, "labels")
     anatomy = {"desc": "anatomy", "suffix": "dseg"}
     method = "segmented by intensity, with prior probabilities of the anatomy network"
-    of_tissue, reused = f"Tissue, {method}", scan.precomputed
-    of_probability = method
-    if reused.tissue:
-        of_tissue = f"Tissue, taken from {reused.origins[reused.tissue[0]]}"
-        of_probability = f"taken from {reused.origins[reused.tissue[0]]}"
+    reused = scan.precomputed
+    tissue_method = f"taken from {reused.origins[reused.tissue[0]]}" if reused.tissue else method
     image = {"Manual": False, "SpatialReference": preprocessed_uri(scan)}
     sinks: dict[tuple[pe.Node, str], dict[str, Any]] = {
-        (tissue, "dseg"): {
-            "suffix": "dseg", "Description": of_tissue, **image
-        },
+        (tissue, "dseg"): {"suffix": "dseg", "Description": f"Tissue, {tissue_method}", **image},
         (tissue, "dseg_lookup"): {"suffix": "dseg"},
         (segment, "structures"): {
             **anatomy, "Description": f"Structures, {method}", **image
@@ -132,7 +127,7 @@ def _store(workflow: LiterateWorkflow, config: Config, scan: Scan, tissue: pe.No
         **{
             (tissue, label.lower()): {
                 "label": label, "suffix": "probseg",
-                "Description": f"Probability of {label}, {of_probability}", **image,
+                "Description": f"Probability of {label}, {tissue_method}", **image,
             }
             for label in TISSUES
         },
