@@ -19,6 +19,7 @@ from bids_fcnreg.fcn.register import register
 from bids_fcnreg.fcn.spatial.displacement import (
     compose,
     exponentiate,
+    gradient_of_divergence,
     invert,
     jacobian_determinant,
     sample,
@@ -58,6 +59,7 @@ OPERATIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "exponentiate": lambda first, second, shift: exponentiate(shift),
     "invert": lambda first, second, shift: invert(shift, 1e-4),
     "jacobian": lambda first, second, shift: jacobian_determinant(shift),
+    "divergence": lambda first, second, shift: gradient_of_divergence(shift),
     "limit": lambda first, second, shift: limit_compression(3 * shift),
     "gaussian": lambda first, second, shift: gaussian(shift, [1.0, 0.0, 2.5]),
     "box": lambda first, second, shift: box(shift, 2),

@@ -116,6 +116,20 @@ def test_everything_stays_on_the_device_without_waiting(function, shape):
     assert tuple(result.shape) == shape
 
 
+def test_convolution_of_displacements_is_exact_and_by_cudnn(monkeypatch):
+    used = []
+    convolve = torch.nn.functional.conv3d
+
+    def observed(*arguments):
+        cudnn = torch.backends.cudnn
+        used.append((cudnn.enabled, cudnn.deterministic, cudnn.allow_tf32))
+        return convolve(*arguments)
+
+    monkeypatch.setattr(torch.nn.functional, "conv3d", observed)
+    gradient_of_divergence(torch.zeros(1, 3, *SHAPE))
+    assert used == [(True, True, False)]
+
+
 def test_network_stays_on_the_device_without_waiting(monkeypatch):
     # `meta` has no autocast.
     monkeypatch.setattr(mdregnet, "convolution_dtype", lambda *_: torch.float32)

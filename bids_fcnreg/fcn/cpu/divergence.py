@@ -46,65 +46,61 @@ def damp_divergence(
             low, high = max(low, 1), min(high, size_k - 1)
             if not (0 < i < size_i - 1 and 0 < j < size_j - 1 and low < high):
                 continue
-            row = slice(low, high)
-            # The neighbourhood of the row, (3, 3, k): steps along i and j.
+            # The neighbourhood of the row in each component, (3, 3, k): steps along i and j.
             u = field[0, i - 1 : i + 2, j - 1 : j + 2]
             v = field[1, i - 1 : i + 2, j - 1 : j + 2]
             w = field[2, i - 1 : i + 2, j - 1 : j + 2]
-            _add_along_i(damped[0, i, j, row], u, v, w, low, rate, mixed_rate)
-            _add_along_j(damped[1, i, j, row], u, v, w, low, rate, mixed_rate)
-            _add_along_k(damped[2, i, j, row], u, v, w, low, rate, mixed_rate)
+            row = damped[:, i, j, low:high]
+            _damp_across(row[0], u[:, 1], v, w[:, 1], low, rate, mixed_rate)
+            _damp_across(row[1], v[1], u, w[1], low, rate, mixed_rate)
+            _damp_along(row[2], w[1, 1], u[:, 1], v[1], low, rate, mixed_rate)
 
 
 @inlined
-def _add_along_i(
+def _damp_across(
     target: np.ndarray,
-    u: np.ndarray,
-    v: np.ndarray,
-    w: np.ndarray,
+    own: np.ndarray,
+    other: np.ndarray,
+    along: np.ndarray,
     low: int,
     rate: np.float32,
     mixed_rate: np.float32,
 ) -> None:
+    """Damp a component across the row, i or j.
+
+    Parameters
+    ----------
+    target : array (n,)
+        Output, from voxel `low` of the row on.
+    own, along : array (3, k)
+        This component and that along the row, at three steps along this component's axis.
+    other : array (3, 3, k)
+        The other component across the row.
+    low, rate, mixed_rate
+        As in `damp_divergence`; a quarter of the rate.
+    """
     for n in range(target.size):
         k = low + n
-        second = u[2, 1, k] - TWO * u[1, 1, k] + u[0, 1, k]
-        mixed = v[2, 2, k] - v[2, 0, k] - v[0, 2, k] + v[0, 0, k]
-        mixed += w[2, 1, k + 1] - w[2, 1, k - 1] - w[0, 1, k + 1] + w[0, 1, k - 1]
-        target[n] = u[1, 1, k] + rate * second + mixed_rate * mixed
+        second = own[2, k] - TWO * own[1, k] + own[0, k]
+        mixed = other[2, 2, k] - other[2, 0, k] - other[0, 2, k] + other[0, 0, k]
+        mixed += along[2, k + 1] - along[2, k - 1] - along[0, k + 1] + along[0, k - 1]
+        target[n] = own[1, k] + rate * second + mixed_rate * mixed
 
 
 @inlined
-def _add_along_j(
+def _damp_along(
     target: np.ndarray,
+    own: np.ndarray,
     u: np.ndarray,
     v: np.ndarray,
-    w: np.ndarray,
     low: int,
     rate: np.float32,
     mixed_rate: np.float32,
 ) -> None:
+    """Damp the component along the row: own (k,), and u, v (3, k) at steps along i and j."""
     for n in range(target.size):
         k = low + n
-        second = v[1, 2, k] - TWO * v[1, 1, k] + v[1, 0, k]
-        mixed = u[2, 2, k] - u[2, 0, k] - u[0, 2, k] + u[0, 0, k]
-        mixed += w[1, 2, k + 1] - w[1, 2, k - 1] - w[1, 0, k + 1] + w[1, 0, k - 1]
-        target[n] = v[1, 1, k] + rate * second + mixed_rate * mixed
-
-
-@inlined
-def _add_along_k(
-    target: np.ndarray,
-    u: np.ndarray,
-    v: np.ndarray,
-    w: np.ndarray,
-    low: int,
-    rate: np.float32,
-    mixed_rate: np.float32,
-) -> None:
-    for n in range(target.size):
-        k = low + n
-        second = w[1, 1, k + 1] - TWO * w[1, 1, k] + w[1, 1, k - 1]
-        mixed = u[2, 1, k + 1] - u[2, 1, k - 1] - u[0, 1, k + 1] + u[0, 1, k - 1]
-        mixed += v[1, 2, k + 1] - v[1, 2, k - 1] - v[1, 0, k + 1] + v[1, 0, k - 1]
-        target[n] = w[1, 1, k] + rate * second + mixed_rate * mixed
+        second = own[k + 1] - TWO * own[k] + own[k - 1]
+        mixed = u[2, k + 1] - u[2, k - 1] - u[0, k + 1] + u[0, k - 1]
+        mixed += v[2, k + 1] - v[2, k - 1] - v[0, k + 1] + v[0, k - 1]
+        target[n] = own[k] + rate * second + mixed_rate * mixed

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as nnf
@@ -328,22 +329,18 @@ def gradient_of_divergence(displacement: Tensor) -> Tensor:
     [2.0, 2.0, 2.0]
     """
     weights = _second_differences(displacement.dtype, displacement.device)
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
         return nnf.conv3d(displacement, weights)
 
 
 @lru_cache(maxsize=2)
 def _second_differences(dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return the filters (3, 3, 3, 3, 3) of all second differences of three components."""
-    weights = torch.zeros(3, 3, 3, 3, 3)
-    for row in range(3):
-        for column in range(3):
-            for step in (-1, 1):
-                for other in (-1, 1):
-                    index = [1, 1, 1]
-                    index[row] += step
-                    index[column] += other if row != column else 0
-                    part = step * other / 4 if row != column else 1 / 2
-                    weights[(row, column, *index)] += part
-        weights[row, row, 1, 1, 1] = -2
+    """Return the filters of `gradient_of_divergence`: (component, of component, i, j, k)."""
+    unit, slope, curvature = ([0, 1, 0], [-0.5, 0, 0.5], [1, -2, 1])
+    weights = torch.empty(3, 3, 3, 3, 3)
+    for row, column in np.ndindex(3, 3):
+        along = [slope if axis in (row, column) else unit for axis in range(3)]
+        if row == column:
+            along[row] = curvature
+        weights[row, column] = torch.einsum("i,j,k->ijk", *map(torch.tensor, along))
     return weights.to(device, dtype)
