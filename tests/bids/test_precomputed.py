@@ -56,6 +56,8 @@ def scan_of(root: Path, name: str = "sub-01_T1w.nii.gz", session: str | None = N
         ([f"anat/sub-01_from-T1w_to-{TEMPLATE}_mode-image_xfm.h5"], {}, ""),
         (["anat/sub-01_acq-A_desc-brain_mask.nii.gz"], {}, ""),
         (["anat/sub-01_run-1_desc-brain_mask.nii.gz"], {"name": "sub-01_run-01_T1w.nii.gz"}, "brain mask"),
+        (["anat/sub-01_run-0_desc-brain_mask.nii.gz"], {}, ""),
+        (["anat/sub-01_acq-1_desc-brain_mask.nii.gz"], {"name": "sub-01_acq-01_T1w.nii.gz"}, ""),
         (["ses-a/anat/sub-01_ses-a_desc-brain_mask.nii.gz"], {}, ""),
         (["ses-a/anat/sub-01_ses-a_desc-brain_mask.nii.gz"], {"session": "a"}, "brain mask"),
         (["ses-b/anat/sub-01_ses-b_desc-brain_mask.nii.gz"], {"session": "a"}, ""),
@@ -147,7 +149,7 @@ def test_later_derivatives_precede_and_are_reported(tmp_path):
         scan_of(tmp_path), {"one": tmp_path / "one", "two": tmp_path / "two"}
     )
     assert found.mask == tmp_path / "two" / MASK and found.dseg == tmp_path / "one" / DSEG
-    assert doubt == "the brain mask of two is used in place of those before it"
+    assert doubt == "the brain mask of two is used in place of that of earlier --derivatives"
 
 
 @pytest.mark.parametrize("table", ["dseg.tsv", "sub-01_dseg.tsv"])
