@@ -100,6 +100,7 @@ def find_precomputed(
             ("image", found.preproc, one.preproc),
             ("brain mask", found.mask, one.mask),
             ("tissue segmentation", found.tissue, one.tissue),
+            ("affine", found.affines.keys() & one.affines.keys(), one.affines),
         ):
             if old and new:
                 doubts.append(
