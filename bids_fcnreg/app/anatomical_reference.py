@@ -77,8 +77,8 @@ def report_unused_references(config: Config, scans: Sequence[Scan], console: Con
     ]
     if unused:
         console.print(
-            f"warning: {', '.join(unused)}: these results have another "
-            "--subject-anatomical-reference than the used ones. Delete them, or set that option",
+            f"warning: {', '.join(unused)}: results with another --subject-anatomical-reference "
+            "are not used. Delete them, or set that option",
             soft_wrap=True,
             markup=False,
         )
@@ -107,8 +107,8 @@ def _conflict(left: Sequence[_Existing], planned: Mapping[str, str]) -> str:
         if not combined:
             before, now = now, before
         return (
-            f"{', '.join(others)}: results of {before} exist, beside which those of {now} will "
-            "be. fMRIPrep may find both. Delete the former, or choose another output directory."
+            f"{', '.join(others)}: results of {before} exist, and this run adds results of {now}. "
+            "fMRIPrep may find both. Delete the former, or choose another output directory."
         )
     biased = [one.label for one in left if one.reference and one.reference not in planned.values()]
     if biased:
