@@ -5,25 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from bids_fcnreg.api.images import ImageLike
-from bids_fcnreg.api.tables import Table
 from bids_fcnreg.bids import region_tables
 from bids_fcnreg.bids.lookup_tables import read_lookup
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.io import nifti
 from bids_fcnreg.io.labels import are_integers
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 def region_volumes(
     labels: ImageLike,
-    names: str | os.PathLike[str] | Table | Mapping[int, str] | None = None,
+    names: str | os.PathLike[str] | pd.DataFrame | Mapping[int, str] | None = None,
 ) -> pd.DataFrame:
     """Tabulate the volume of each region of a label image.
 
@@ -45,8 +41,6 @@ def region_volumes(
     InputError
         If a file cannot be read, or the image contains values that are not integers.
     """
-    import pandas as pd  # takes half a second
-
     image = nifti.load(labels, dtype="float64", role="label image")
     values = image.get_fdata()
     if not are_integers(values):
@@ -57,14 +51,14 @@ def region_volumes(
 
 
 def _names(
-    given: str | os.PathLike[str] | Table | Mapping[int, str] | None,
+    given: str | os.PathLike[str] | pd.DataFrame | Mapping[int, str] | None,
 ) -> dict[int, str]:
     """Return the names of regions by index."""
     if given is None:
         return {}
     if isinstance(given, str | os.PathLike):
         return read_lookup(Path(given)).names
-    if isinstance(given, Table):
+    if isinstance(given, pd.DataFrame):
         if missing := [name for name in ("index", "name") if name not in given.columns]:
             raise InputError(f"The table of names has no column {missing[0]}.")
         return dict(zip(given["index"].astype(int), given["name"].astype(str), strict=True))

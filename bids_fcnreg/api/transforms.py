@@ -8,15 +8,15 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar, overload
+from typing import overload
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 
 from bids_fcnreg.api.images import ImageLike, resolve_image, space_codes, warn_of_orientation
-from bids_fcnreg.api.tables import Table
 from bids_fcnreg.config import INTERPOLATIONS, LABEL_INTERPOLATIONS
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
@@ -30,8 +30,6 @@ from bids_fcnreg.io.resampling import resample_values
 from bids_fcnreg.io.series import few_volumes, open_series, series_like
 from bids_fcnreg.io.transform_chain import TransformLike, list_transforms, read_transforms
 from bids_fcnreg.preprocessing.brain import is_label_image
-
-_Table = TypeVar("_Table", bound=Table)
 
 
 def apply(
@@ -195,18 +193,20 @@ def jacobian(
 
 
 @overload
-def map_points(points: _Table, transforms: Sequence[TransformLike] | TransformLike) -> _Table: ...
+def map_points(
+    points: pd.DataFrame, transforms: Sequence[TransformLike] | TransformLike
+) -> pd.DataFrame: ...
 
 
 @overload
-def map_points(
+def map_points(  # type: ignore[overload-cannot-match]  # without stubs of pandas
     points: npt.ArrayLike, transforms: Sequence[TransformLike] | TransformLike
 ) -> np.ndarray: ...
 
 
 def map_points(
-    points: npt.ArrayLike | Table, transforms: Sequence[TransformLike] | TransformLike
-) -> np.ndarray | Table:
+    points: npt.ArrayLike | pd.DataFrame, transforms: Sequence[TransformLike] | TransformLike
+) -> np.ndarray | pd.DataFrame:
     """Map points through transforms.
 
     Parameters
@@ -229,7 +229,7 @@ def map_points(
     InputError
         If the points are not finite numbers, a column is missing, or a file is not a transform.
     """
-    if isinstance(points, Table):
+    if isinstance(points, pd.DataFrame):
         if missing := [axis for axis in AXES if axis not in points.columns]:
             raise InputError(
                 f"The table of points has no column {missing[0]}. Name the columns of the "

@@ -13,6 +13,7 @@ from bids_fcnreg.atomic import read_json
 from bids_fcnreg.bids.order import natural_key
 from bids_fcnreg.bids.scan import Scan, scan_label
 from bids_fcnreg.config import FIRST_LEX, SESSIONWISE, UNBIASED, Config
+from bids_fcnreg.workflows.base import group_scans
 from bids_fcnreg.workflows.outputs import REFERENCE_FIELD
 
 _TRANSFORM = re.compile(
@@ -32,12 +33,13 @@ class _Existing:
 def people_to_combine(config: Config, scans: Iterable[Scan]) -> set[str]:
     """Return the participants whose sessions are combined.
 
-    At the group level, these are also the participants with results of combined sessions only.
+    At the group level, and for reports only, these are also the participants with results of
+    combined sessions only.
     """
     people = {scan.participant for scan in scans}
     if config.subject_anatomical_reference == FIRST_LEX:
         return people
-    if config.analysis_level != "group":
+    if config.analysis_level != "group" and not config.reports_only:
         return set()
     return {
         person
@@ -47,7 +49,7 @@ def people_to_combine(config: Config, scans: Iterable[Scan]) -> set[str]:
 
 
 def report_mixed_references(config: Config, scans: Sequence[Scan], console: Console) -> None:
-    """Report results with another anatomical reference, which the run replaces or leaves.
+    """Warn of results with another anatomical reference that the run leaves.
 
     fMRIPrep finds both the results of single sessions and those of combined sessions; and changes
     between sessions are biased if only some of them were registered to each other.
@@ -56,20 +58,12 @@ def report_mixed_references(config: Config, scans: Sequence[Scan], console: Cons
     for scan in scans:
         if scan.images:
             people.setdefault(scan.participant, []).append(scan)
-    replaced: dict[str, list[str]] = {}
     for person, theirs in people.items():
-        existing = _find_existing(config.output_dir, person)
         planned = planned_references(config, theirs)
+        existing = _find_existing(config.output_dir, person)
         left = [one for one in existing if one.label not in planned]
-        for one in existing:
-            now = planned.get(one.label, one.reference)
-            if one.reference and one.reference != now:
-                replaced.setdefault(f"{one.reference} are replaced by {now}", []).append(one.label)
         if message := _conflict(left, planned):
             console.print(f"warning: {message}", soft_wrap=True, markup=False)
-    for what, labels in replaced.items():
-        names = ", ".join(labels)
-        console.print(f"Results of --subject-anatomical-reference {what}: {names}", soft_wrap=True)
 
 
 def report_unused_references(config: Config, scans: Sequence[Scan], console: Console) -> None:
@@ -83,17 +77,25 @@ def report_unused_references(config: Config, scans: Sequence[Scan], console: Con
     ]
     if unused:
         console.print(
-            f"warning: {', '.join(unused)}: these results have another "
-            "--subject-anatomical-reference than the used ones. Delete them, or set that option",
+            f"warning: {', '.join(unused)}: results with another --subject-anatomical-reference "
+            "are not used. Delete them, or set that option",
             soft_wrap=True,
             markup=False,
         )
 
 
 def planned_references(config: Config, scans: Sequence[Scan]) -> dict[str, str]:
-    """Return the anatomical reference of each scan of one participant, by its label."""
-    several = UNBIASED if config.longitudinal and len(scans) > 1 else SESSIONWISE
-    return {scan.label: FIRST_LEX if scan.sessions else several for scan in scans}
+    """Return the anatomical reference of each scan that is registered, by its label."""
+    planned: dict[str, str] = {}
+    for theirs in group_scans(config, scans):
+        several = UNBIASED if len(theirs) > 1 else SESSIONWISE
+        planned |= {scan.label: FIRST_LEX if scan.sessions else several for scan in theirs}
+    return planned
+
+
+def recorded_reference(sidecar: Path) -> str:
+    """Return the anatomical reference in the sidecar of a transform; empty if there is none."""
+    return str(read_json(sidecar).get(REFERENCE_FIELD, ""))
 
 
 def _conflict(left: Sequence[_Existing], planned: Mapping[str, str]) -> str:
@@ -105,8 +107,8 @@ def _conflict(left: Sequence[_Existing], planned: Mapping[str, str]) -> str:
         if not combined:
             before, now = now, before
         return (
-            f"{', '.join(others)}: results of {before} exist, beside which those of {now} will "
-            "be. fMRIPrep may find both. Delete the former, or choose another output directory."
+            f"{', '.join(others)}: results of {before} exist, and this run adds results of {now}. "
+            "fMRIPrep may find both. Delete the former, or choose another output directory."
         )
     biased = [one.label for one in left if one.reference and one.reference not in planned.values()]
     if biased:
@@ -125,5 +127,5 @@ def _find_existing(output_dir: Path, participant: str) -> list[_Existing]:
     for path in Path(output_dir).glob(f"sub-{participant}/**/anat/*_mode-image_xfm.json"):
         if match := _TRANSFORM.fullmatch(path.name):
             label = scan_label(match["participant"], match["session"])
-            found[label] = str(read_json(path).get(REFERENCE_FIELD, ""))
+            found[label] = recorded_reference(path)
     return [_Existing(label, found[label]) for label in sorted(found, key=natural_key)]

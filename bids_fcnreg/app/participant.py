@@ -78,16 +78,15 @@ def run(config: Config, console: Console) -> int:
         **choice.failures,
         **unsuitable,
     }
-    report_reference_sessions(
-        config, [scan for scan in scans if scan.label not in unusable], console
-    )
+    usable = [scan for scan in scans if scan.label not in unusable]
+    report_reference_sessions(config, usable, console)
     _warn_of_doubts(scans, templates, atlases, console)
-    report_mixed_references(config, scans, console)
+    report_mixed_references(config, usable, console)
     if config.dry_run:
         list_planned(config, scans, templates, atlases, unusable, console)
         return DONE
     report_replaced(config, scans, templates, atlases, unusable, console)
-    config = config.with_threads(scans_at_once(config, len(scans) - len(unusable), templates))
+    config = config.with_threads(scans_at_once(config, len(usable), templates))
     run_dir = preflight.make_directories(config)
     _describe_names(config, templates, atlases)
     people = {f"sub-{scan.participant}" for scan in scans}

@@ -73,16 +73,13 @@ def read_input_dataset(config: Config, console: Console) -> list[Scan]:
             "note: --bids-database-dir has no effect. The dataset itself is read, which is faster "
             "than a database"
         )
-    scans, notes = dataset.scans, dataset.notes
-    if several := people_to_combine(config, scans):
-        scans, about = combine_sessions(scans, several)
-        notes = [*notes, *about]
+    scans, notes = combine_sessions(dataset.scans, people_to_combine(config, dataset.scans))
     people = len({scan.participant for scan in scans})
     console.print(
         f"{config.bids_dir}: {_count(people, 'participant')}, "
         f"{_count(sum(bool(scan.images) for scan in scans), 'anatomy', 'anatomies')}"
     )
-    for line in summarize(notes, sys.maxsize if config.verbose else MAX_NAMED):
+    for line in summarize([*dataset.notes, *notes], sys.maxsize if config.verbose else MAX_NAMED):
         console.print(line, soft_wrap=True)
     return [_with_usable_others(config, scan, console) for scan in scans]
 

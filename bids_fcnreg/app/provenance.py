@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from bids_fcnreg.app.anatomical_reference import planned_references, recorded_reference
 from bids_fcnreg.app.summary import Failure
 from bids_fcnreg.atomic import checksum, read_json, uncompressed_checksum
 from bids_fcnreg.bids.atlases import Atlas
@@ -20,6 +21,8 @@ from bids_fcnreg.config import DEFAULT_TEMPLATE, SYMMETRIC_TEMPLATE, Config
 from bids_fcnreg.fcn.modes import MODES
 from bids_fcnreg.fcn.nets.packaged_weights import packaged_checksum
 
+REFERENCE_OPTION = Config.flag("subject_anatomical_reference")
+
 
 def list_planned(
     config: Config,
@@ -30,6 +33,7 @@ def list_planned(
     console: Console,
 ) -> None:
     """Print which scans would be registered to which template, and which results exist."""
+    references = _planned(config, scans, unreadable)
     for scan in scans:
         if not scan.images:
             console.print(f"{scan.label}: {scan.problem or 'no image'}", soft_wrap=True)
@@ -38,13 +42,16 @@ def list_planned(
         usable = scan.images and scan.label not in unreadable
         modes = _modes(config, scan)
         changed = _changed(config, scan, templates, atlases) if usable and modes else []
+        former = _other_references(config, scan, references.get(scan.label))
         for space in (template.space for template in templates_of(scan, templates)):
             done = modes.get(space)
             plan = f"results in {space} exist ({done})" if done else ""
             if usable and done is None:
                 plan = f"to register to {space} ({config.mode})"
-            elif usable and (changed or done != config.mode):
+            elif usable and (changed or space in former or done != config.mode):
                 because = f", made from another {' and '.join(changed)}" if changed else ""
+                if space in former:
+                    because += f", with {REFERENCE_OPTION} {former[space]}"
                 plan += f"{because}; to register again ({config.mode}), which replaces them"
             if plan:
                 console.print(f"{scan.label}: {plan}", soft_wrap=True)
@@ -59,7 +66,8 @@ def report_replaced(
     console: Console,
 ) -> None:
     """Print whose results are replaced, or are in the default template of earlier versions."""
-    other_modes, other_files, outdated, former = [], [], [], []
+    other_modes, other_files, other_references, outdated, former = [], [], [], [], []
+    references = _planned(config, scans, unreadable)
     for scan in scans:
         if not scan.images or scan.label in unreadable or not (modes := _modes(config, scan)):
             continue
@@ -71,7 +79,11 @@ def report_replaced(
             other_modes.append(f"{scan.label} ({', '.join(sorted(others))})")
         if changed := _changed(config, scan, templates, atlases):
             other_files.append(f"{scan.label} ({', '.join(changed)})")
-        if (others or changed) and not config.makes_everything:
+        now = references[scan.label]
+        found = _other_references(config, scan, now)
+        if before := {one for space, one in found.items() if space in spaces}:
+            other_references.append(f"{scan.label} ({', '.join(sorted(before))}, now {now})")
+        if (others or changed or before) and not config.makes_everything:
             outdated.append(scan.label)
     for why, labels in (
         (
@@ -80,6 +92,7 @@ def report_replaced(
             former,
         ),
         (f"Results of another mode are replaced by those of {config.mode}", other_modes),
+        (f"Results of another {REFERENCE_OPTION} are replaced", other_references),
         ("Results are replaced, because their sources have changed", other_files),
         (
             "warning: labels, resampled images and figures of an earlier run with --level full do "
@@ -94,6 +107,25 @@ def report_replaced(
 def _modes(config: Config, scan: Scan) -> dict[str, str]:
     """Return the modes in which a scan was registered, by the space of the template."""
     return {one.space: one.mode for one in _results(config, scan)}
+
+
+def _planned(config: Config, scans: Sequence[Scan], unreadable: Container[str]) -> dict[str, str]:
+    """Return the anatomical references of the readable scans, by their label."""
+    return planned_references(config, [one for one in scans if one.label not in unreadable])
+
+
+def _other_references(config: Config, scan: Scan, now: str | None) -> dict[str, str]:
+    """Return the anatomical references of existing results other than that of the run, by space.
+
+    Those of earlier versions, which did not record it, are not among them.
+    """
+    found = {
+        one.space: recorded_reference(
+            one.quality.with_name(one.quality.name.replace("_desc-quality", ""))
+        )
+        for one in _results(config, scan)
+    }
+    return {space: before for space, before in found.items() if before not in ("", now)}
 
 
 def _results(config: Config, scan: Scan) -> list[Result]:

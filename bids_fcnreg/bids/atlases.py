@@ -291,8 +291,8 @@ def _from_file(
             "differ. Provide a label image with one number per region",
         )
     labels.pop(0, None)
-    table_of = tuple(sorted(labels.items()))
-    return Atlas(name, path, table_of, table, doubts=doubts, segmentation=segmentation)
+    regions = tuple(sorted(labels.items()))
+    return Atlas(name, path, regions, table, doubts=doubts, segmentation=segmentation)
 
 
 def _check_overlap(path: Path, template: Template) -> None:

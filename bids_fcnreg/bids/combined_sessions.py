@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
 
-from bids_fcnreg.bids.notes import Note, image_kind
+from bids_fcnreg.bids.notes import Note, image_kind, notes_of_sessions
 from bids_fcnreg.bids.order import natural_key
 from bids_fcnreg.bids.scan import OtherImage, Scan, session_title, suffix_of
 from bids_fcnreg.config import OTHER_CONTRASTS, T1W_CONTRASTS
@@ -28,7 +28,8 @@ def combine_sessions(
     scans : list of Scan
         One for each of these participants, and those of the other participants.
     notes : list of Note
-        Which sessions are averaged and which are not.
+        Which sessions are averaged and which are not; and, of the other participants, which
+        sessions were acquired differently.
     """
     people: dict[str, list[Scan]] = {}
     for scan in scans:
@@ -38,6 +39,7 @@ def combine_sessions(
     for person, theirs in people.items():
         if person not in participants:
             combined += theirs
+            notes += notes_of_sessions(theirs)
             continue
         scan, texts = _combine(theirs)
         combined.append(scan)
@@ -87,7 +89,7 @@ def _difference(scan: Scan, first: Scan) -> str:
     if not scan.images:
         return scan.problem or "it has no usable image"
     if image_kind(scan) != image_kind(first):
-        return f"it has {image_kind(scan)} images, and that {image_kind(first)} images"
+        return f"it has {image_kind(scan)} images, the first one {image_kind(first)} images"
     if scan.all_lesions:
         return "it has lesion masks, and only those of the first session are used"
     return ""

@@ -32,7 +32,6 @@ from bids_fcnreg.bids.notes import (
     notes_of_filters,
     notes_of_lesions,
     notes_of_phases,
-    notes_of_sessions,
     notes_of_unused,
 )
 from bids_fcnreg.bids.order import natural_key, order_sessions
@@ -248,7 +247,6 @@ def _all_scans(
             scan = Scan(*key, (), problem=_problem(misplaced[key]))
         scans.setdefault(key[0], []).append(scan)
     notes += notes_of_lesions(references, images["roi"])
-    notes += [note for theirs in scans.values() for note in notes_of_sessions(theirs)]
     return scans, [*notes_of_phases(layout, queries["t1w"]), *notes]
 
 

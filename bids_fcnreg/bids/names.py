@@ -111,6 +111,17 @@ def split_extension(name: str) -> tuple[str | None, str]:
     return None, ""
 
 
+def normalize_label(key: str, label: str) -> str:
+    """Return the label of an entity, numbers without leading zeros.
+
+    Examples
+    --------
+    >>> [normalize_label(*pair) for pair in (("run", "01"), ("run", "0"), ("acq", "01"))]
+    ['1', '0', '01']
+    """
+    return str(int(label)) if key in FORMS and label.isdecimal() else label
+
+
 def read_entities(parts: Sequence[str], kind: Kind) -> dict[str, str]:
     """Read the entities of an image with a valid path and name.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from bids_fcnreg.bids.names import LABEL
 from bids_fcnreg.bids.selection import KEPT_OF_OTHERS
 from bids_fcnreg.errors import InputError
+from bids_fcnreg.fcn.structures import TISSUES
 
 if TYPE_CHECKING:
     from bids_fcnreg.bids.atlases import Atlas
@@ -91,8 +92,7 @@ def output_names(
         f"desc-summary_{suffix}.html",
         *(f"{one}dseg.{end}" for one in ("", "desc-anatomy_") for end in _TABLED),
         *(f"desc-anatomyVolumes_dseg.{end}" for end in ("tsv", "json")),
-        *(f"label-{one}_probseg.nii.gz" for one in ("GM", "WM", "CSF")),
-        *(f"label-{one}_probseg.json" for one in ("GM", "WM", "CSF")),
+        *(f"label-{one}_probseg.{end}" for one in TISSUES for end in ("nii.gz", "json")),
         *(f"desc-tissue_probseg.{end}" for end in ("svg", "png")),
     ]
     for template in templates:

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from bids_fcnreg.bids.derivatives import read_tsv
-from bids_fcnreg.bids.scan import TISSUES, Precomputed, Scan
+from bids_fcnreg.bids.names import normalize_label
+from bids_fcnreg.bids.scan import Precomputed, Scan
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.foreground import MIN_VOLUME_MM3
+from bids_fcnreg.fcn.structures import TISSUES
 from bids_fcnreg.io.header import check_file
 from bids_fcnreg.io.nifti import canonical_grid, load, read_grid
 
@@ -98,9 +100,12 @@ def find_precomputed(
             ("image", found.preproc, one.preproc),
             ("brain mask", found.mask, one.mask),
             ("tissue segmentation", found.tissue, one.tissue),
+            ("affine", found.affines.keys() & one.affines.keys(), one.affines),
         ):
             if old and new:
-                doubts.append(f"the {what} of {name} is used in place of those before it")
+                doubts.append(
+                    f"the {what} of {name} is used in place of that of earlier --derivatives"
+                )
         if one.tissue:
             labels = _tissue_labels(one.dseg, directory)
             found = replace(found, dseg=one.dseg, probseg=one.probseg, tissue_labels=labels)
@@ -186,7 +191,9 @@ def _is_of(scan: Scan, entities: Mapping[str, str], alone: bool) -> bool:
         return False
     image, _, _ = _parse(scan.images[0].name)
     return all(
-        _number(entities[key]) == _number(image.get(key, "")) for key in _COMMON if key in entities
+        normalize_label(key, entities[key]) == normalize_label(key, image.get(key, ""))
+        for key in _COMMON
+        if key in entities
     )
 
 
@@ -211,11 +218,6 @@ def _kind(scan: Scan, entities: Mapping[str, str], suffix: str, extension: str) 
     return kinds.get((pairs, suffix), "")
 
 
-def _number(label: str) -> str:
-    """Return a label without leading zeros."""
-    return label.lstrip("0") if label.isdecimal() else label
-
-
 def _check(scan: Scan, found: Precomputed) -> list[str]:
     """Refuse unusable results; return warnings."""
     for path in (*found.images, *found.tissue):
@@ -237,7 +239,7 @@ def _check(scan: Scan, found: Precomputed) -> list[str]:
             )
     if found.dseg is not None:
         values = np.asanyarray(load(found.dseg).dataobj)
-        if not np.logical_or.reduce([values == n for n in (0, *found.tissue_labels)]).all():
+        if not np.isin(values, (0, *found.tissue_labels)).all():
             known = zip(found.tissue_labels, TISSUES, strict=True)
             raise InputError(
                 f"{found.dseg} has other labels than "

@@ -19,7 +19,7 @@ def region_volumes(
     affine : ndarray (4, 4)
         Voxel indices to mm.
     table : list of (int, str)
-        Index and name of the regions. A region without voxels has the volume 0; a label that
+        Index and name of the regions. A region without voxels has the volume 0; a label
         without a name is named by its index.
 
     Returns

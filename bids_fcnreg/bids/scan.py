@@ -9,9 +9,6 @@ from pathlib import Path
 from bids_fcnreg.atomic import checksum
 from bids_fcnreg.config import OTHER_CONTRASTS
 
-#: Labels of the probability maps of tissue, in the order of the labels of a segmentation.
-TISSUES = ("GM", "WM", "CSF")
-
 
 def scan_label(participant: str, session: str | None) -> str:
     """Return ``sub-01`` or ``sub-01_ses-x``, from labels without prefixes."""
@@ -37,9 +34,9 @@ class Precomputed:
     preproc, mask, dseg : Path or None
         Preprocessed image, brain mask, and tissue segmentation.
     tissue_labels : tuple of int
-        Labels of `TISSUES` in the segmentation.
+        Labels of gray matter, white matter and CSF in the segmentation.
     probseg : tuple of Path
-        Probability maps of `TISSUES`; empty if not all exist.
+        Probability maps of the same tissues; empty if not all exist.
     affines : mapping of str to Path
         Linear ITK transforms that map points of a template to points of the image, by its space.
     origins : mapping of Path to str

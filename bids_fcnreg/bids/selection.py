@@ -10,7 +10,7 @@ from pathlib import Path
 from bids_fcnreg.atomic import uncompressed_checksum
 from bids_fcnreg.bids.filters import abbreviated_list
 from bids_fcnreg.bids.layout import RawImage
-from bids_fcnreg.bids.names import DRAWN_ON, FORMS, KEYS, RAW
+from bids_fcnreg.bids.names import DRAWN_ON, KEYS, RAW, normalize_label
 from bids_fcnreg.bids.order import natural_key
 from bids_fcnreg.config import T1W_CONTRASTS
 
@@ -199,17 +199,13 @@ def _kind(image: RawImage) -> tuple[object, ...]:
     return (
         natural_key(image.entities.get("suffix", "")),
         *(
-            natural_key(_label(image.entities, key)) if RAW[key] in image.entities else ((), "")
+            natural_key(normalize_label(key, image.entities[RAW[key]]))
+            if RAW[key] in image.entities
+            else ((), "")
             for key in PREFERENCE
             if key not in _NO_KIND
         ),
     )
-
-
-def _label(entities: Mapping[str, str], key: str) -> str:
-    """Return the label of an entity, numbers without leading zeros."""
-    label = entities[RAW[key]]
-    return str(int(label)) if key in FORMS and label.isdecimal() else label
 
 
 def _order(image: RawImage) -> tuple[object, ...]:

@@ -1,4 +1,4 @@
-"""Structures that the anatomy network segments."""
+"""Structures that the anatomy network segments, and the tissues they consist of."""
 
 #: Label values (FreeSurfer's) and names of the segmented structures, in channel order.
 STRUCTURES = {
@@ -34,3 +34,13 @@ STRUCTURES = {
     15: "4th-Ventricle",
     24: "CSF",
 }
+
+#: Tissues in the order of the labels of a segmentation (1, 2, 3), and their structures.
+TISSUES = {
+    "GM": (
+        "Cerebral-Cortex", "Cerebellum-Cortex", "Thalamus", "Caudate", "Putamen", "Pallidum",
+        "Hippocampus", "Amygdala", "Accumbens-area",
+    ),
+    "WM": ("Cerebral-White-Matter", "Cerebellum-White-Matter", "Brain-Stem", "VentralDC"),
+    "CSF": ("Lateral-Ventricle", "3rd-Ventricle", "4th-Ventricle", "CSF"),
+}  # fmt: skip

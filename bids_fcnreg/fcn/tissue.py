@@ -24,17 +24,7 @@ from bids_fcnreg.fcn.reproducible import one_thread
 from bids_fcnreg.fcn.segment import Anatomy, segment
 from bids_fcnreg.fcn.spatial.grid import Grid, Image, voxel_to_voxel
 from bids_fcnreg.fcn.spatial.transform import Transform
-from bids_fcnreg.fcn.structures import STRUCTURES
-
-#: Tissues in the order of `Classification.tissues`, and the structures that consist of them.
-TISSUES = {
-    "GM": (
-        "Cerebral-Cortex", "Cerebellum-Cortex", "Thalamus", "Caudate", "Putamen", "Pallidum",
-        "Hippocampus", "Amygdala", "Accumbens-area",
-    ),
-    "WM": ("Cerebral-White-Matter", "Cerebellum-White-Matter", "Brain-Stem", "VentralDC"),
-    "CSF": ("Lateral-Ventricle", "3rd-Ventricle", "4th-Ventricle", "CSF"),
-}  # fmt: skip
+from bids_fcnreg.fcn.structures import STRUCTURES, TISSUES
 
 #: Structures whose intensities follow one Gaussian, beside left and right ones.
 _SAME_GAUSSIAN = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from nipype.interfaces.base import (
     isdefined,
     traits,
 )
+from nipype.utils.filemanip import fname_presuffix
 
 from bids_fcnreg.config import CONTRASTS, INTERPOLATIONS, NETWORKS
 from bids_fcnreg.errors import InputError
@@ -82,8 +82,7 @@ class Registration(SimpleInterface):
         labels = given.pop("labels", None)
         fixed, moving = given.pop("fixed"), given.pop("moving")
         result = api.register(fixed, moving, **given)
-        stem = re.sub(r"(\.nii)?(\.gz)?$", "", Path(moving).name)
-        prefix = Path(runtime.cwd) / f"{stem}_"
+        prefix = fname_presuffix(moving, suffix="_", newpath=runtime.cwd, use_ext=False)
         files = result.save(prefix)
         names = ("warped", "xfm", "inverse_xfm", "affine")
         self._results |= {name: str(path) for name, path in zip(names, files, strict=True)}
@@ -153,7 +152,8 @@ class ApplyTransforms(SimpleInterface):
             default_value=inputs.default_value,
             spacing=inputs.spacing if isdefined(inputs.spacing) else None,
         )
-        stem = re.sub(r"(\.nii)?(\.gz)?$", "", Path(inputs.input_image).name)
-        output = Path(runtime.cwd) / f"{stem}_trans.nii.gz"
+        output = fname_presuffix(
+            inputs.input_image, suffix="_trans.nii.gz", newpath=runtime.cwd, use_ext=False
+        )
         self._results["output_image"] = str(nifti.write(output, resampled))
         return runtime

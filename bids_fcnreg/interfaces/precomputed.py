@@ -18,7 +18,7 @@ from nipype.interfaces.base import (
 )
 
 from bids_fcnreg.bids.derivatives import write_tsv
-from bids_fcnreg.bids.scan import TISSUES
+from bids_fcnreg.fcn.structures import TISSUES
 from bids_fcnreg.interfaces.tissue import PROBABILITY_STEP
 from bids_fcnreg.io.nifti import load, write
 from bids_fcnreg.io.orientation import codes_of, set_codes

@@ -8,6 +8,7 @@ from typing import Any
 from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, traits
 
 from bids_fcnreg.bids.derivatives import write_tsv
+from bids_fcnreg.fcn.structures import TISSUES
 from bids_fcnreg.interfaces.threads import ThreadsInputSpec, set_threads
 
 #: Probabilities are stored in multiples of this.
@@ -43,7 +44,7 @@ class SegmentTissue(SimpleInterface):
         import torch
 
         from bids_fcnreg.fcn.spatial.grid import Image
-        from bids_fcnreg.fcn.tissue import TISSUES, classify_brain
+        from bids_fcnreg.fcn.tissue import classify_brain
         from bids_fcnreg.io import image
         from bids_fcnreg.io.orientation import codes_of
         from bids_fcnreg.io.spatial_image import open_image

@@ -17,11 +17,9 @@ from bids_fcnreg.config import Config
 from bids_fcnreg.fcn.groupwise import mirror, robust_mean, sharpen
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
 from bids_fcnreg.fcn.spatial.transform import Transform
+from bids_fcnreg.fcn.structures import TISSUES
 from bids_fcnreg.io import image, nifti
 from bids_fcnreg.io.spatial_image import open_image
-
-#: Labels of the tissue maps of a template.
-TISSUES = ("CSF", "GM", "WM")
 
 #: Number of values in memory while images are averaged.
 VALUES_AT_A_TIME = 30_000_000

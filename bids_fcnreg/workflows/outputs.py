@@ -12,7 +12,7 @@ from niworkflows.engine.workflows import LiterateWorkflow
 from bids_fcnreg.atomic import checksum
 from bids_fcnreg.bids.output_names import preprocessed_uri
 from bids_fcnreg.bids.scan import session_title
-from bids_fcnreg.config import SESSIONWISE, UNBIASED
+from bids_fcnreg.config import SESSIONWISE
 from bids_fcnreg.interfaces.outputs import DerivativesDataSink
 from bids_fcnreg.workflows.resources import field_node
 
@@ -173,8 +173,7 @@ def init_template_outputs_wf(
     found = dict(template.sources)
     if config.model is not None:
         found[str(config.model)] = checksum(config.model)
-    affine = scan.precomputed.affines.get(template.space)
-    if affine and anatomical_reference != UNBIASED:
+    if affine := scan.precomputed.affines.get(template.space):
         found[str(affine)] = checksum(affine)
     forward = transform_entities(scan, template)
     backward = forward | {"from": template.space, "to": scan.suffix}

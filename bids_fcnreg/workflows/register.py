@@ -94,7 +94,8 @@ def init_register_wf(
         f"affine alignment was followed by a nonlinear one, {_description(config)}. "
         "Images were resampled once, through the composition of both. "
     )
-    if not longitudinal and (affine := scan.precomputed.affines.get(template.space)):
+    affine = scan.precomputed.affines.get(template.space)
+    if affine:
         origin = scan.precomputed.origins[affine]
         workflow.__desc__ += f"The affine alignment was initialized with that of {origin}. "
     through = ["base_transform", "base_inverse", "base_quality"]
@@ -117,7 +118,7 @@ def init_register_wf(
         workflow.connect([(inputnode, estimate, [(field, field) for field in through])])
     else:
         estimate = init_estimate_node(config, template)
-        if affine := scan.precomputed.affines.get(template.space):
+        if affine:
             estimate.inputs.initial = str(affine)
     to_template = sized_node(
         ToTemplate(reference=reference, num_threads=threads), "to_template", RESAMPLE, voxels

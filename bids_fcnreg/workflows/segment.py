@@ -9,8 +9,7 @@ from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from bids_fcnreg.bids.output_names import preprocessed_uri
-from bids_fcnreg.bids.scan import TISSUES
-from bids_fcnreg.fcn.structures import STRUCTURES
+from bids_fcnreg.fcn.structures import STRUCTURES, TISSUES
 from bids_fcnreg.interfaces.precomputed import ReuseTissue
 from bids_fcnreg.interfaces.region_volumes import RegionVolumes
 from bids_fcnreg.interfaces.tissue import SegmentTissue

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from nipype.pipeline import engine as pe
 
+from bids_fcnreg.fcn.structures import TISSUES
 from bids_fcnreg.interfaces.study_template import CollapseTransforms, TissueMaps
-from bids_fcnreg.study.template import TISSUES
 from bids_fcnreg.workflows.group_report import publish_node
 from bids_fcnreg.workflows.outputs import sink
 from bids_fcnreg.workflows.register import init_estimate_node

@@ -50,8 +50,8 @@ BIASED = "Changes since or to these sessions are biased"
         ({BOTH: "sessionwise"}, "sessionwise", "ab", ""),  # an image without a session
         ({A: "unbiased", B: "unbiased"}, "sessionwise", "b", f"{A}: registered with another"),
         ({A: "sessionwise", B: "sessionwise"}, "unbiased", "bc", BIASED),
-        ({A: "unbiased", B: "unbiased"}, "sessionwise", "ab", f"unbiased are replaced by sessionwise: {A}, {B}"),
-        ({A: "sessionwise"}, "unbiased", "ab", "sessionwise are replaced by unbiased"),
+        ({A: "unbiased", B: "unbiased"}, "sessionwise", "ab", ""),  # all are replaced
+        ({A: "sessionwise"}, "unbiased", "ab", ""),
         ({A: "sessionwise"}, "unbiased", "a", ""),  # nothing to register it to
     ],
 )  # fmt: skip
@@ -78,16 +78,27 @@ def test_results_with_another_reference_are_reported(tmp_path, existing, value, 
         ({A: "sessionwise"}, "first-lex", True),
     ],
 )
-def test_group_level_reads_the_results_that_exist(tmp_path, existing, value, combined):
+@pytest.mark.parametrize(
+    ("options", "reads"),
+    [
+        ({"analysis_level": "group"}, True),
+        ({"analysis_level": "participant", "reports_only": True}, True),
+        ({"analysis_level": "participant"}, False),
+    ],
+)
+def test_group_level_and_reports_only_read_the_results_that_exist(
+    tmp_path, existing, value, combined, options, reads
+):
     for label, reference in existing.items():
         write_transform(tmp_path, label, reference)
     config = Config(
         bids_dir=tmp_path,
         output_dir=tmp_path,
-        analysis_level="group",
+        **options,
         subject_anatomical_reference=value,
     )
-    assert bool(people_to_combine(config, [Scan("01", "a", (Path("x"),))])) == combined
+    wanted = combined if reads else value == "first-lex"
+    assert bool(people_to_combine(config, [Scan("01", "a", (Path("x"),))])) == wanted
 
 
 def call(study: SimpleNamespace, level: str, *words: object) -> str:

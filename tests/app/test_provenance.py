@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -38,7 +39,7 @@ def make_scan(root: Path, name: str) -> Scan:
 
 def write_results(root: Path, scan: Scan, template: Template, mode: str = "predict") -> None:
     """Write results of a scan, as far as they are read before a run."""
-    anat = root / "out/sub-01/anat"
+    anat = root.joinpath("out", *scan.label.split("_"), "anat")
     anat.mkdir(parents=True, exist_ok=True)
     now = {str(path): checksum(path) for path in scan.images}
     for name in output_names(scan, [template], {}):
@@ -52,15 +53,14 @@ def write_results(root: Path, scan: Scan, template: Template, mode: str = "predi
         (anat / name).write_text(json.dumps(content))
 
 
-def messages(root: Path, scan: Scan, template: Template) -> list[str]:
+def messages(root: Path, scan: Scan, template: Template, *others: Scan, **options) -> list[str]:
     """What is said with and without --dry-run."""
-    config = Config(
-        bids_dir=root / "in", output_dir=root / "out", analysis_level="participant", mode="predict"
-    )
+    folders = {"bids_dir": root / "in", "output_dir": root / "out"}
+    config = Config(**folders, analysis_level="participant", mode="predict", **options)
     written = io.StringIO()
     console = Console(file=written, width=300)
     for report in (list_planned, report_replaced):
-        report(config, [scan], [template], {}, {}, console)
+        report(config, [scan, *others], [template], {}, {}, console)
     return written.getvalue().splitlines()
 
 
@@ -89,6 +89,44 @@ def test_results_of_a_changed_image_are_replaced(tmp_path, template):
     planned, replaced = messages(tmp_path, scan, template)
     assert "made from another sub-01_acq-A_T1w.nii; to register again" in planned
     assert replaced.endswith("their sources have changed: sub-01 (sub-01_acq-A_T1w.nii)")
+
+
+@pytest.mark.parametrize(
+    ("before", "value", "sessions", "now"),
+    [
+        ("unbiased", "sessionwise", 2, "sessionwise"),
+        ("unbiased", "unbiased", 1, "sessionwise"),  # nothing to register it to
+        ("sessionwise", "unbiased", 2, "unbiased"),
+        ("sessionwise", "unbiased", 1, ""),
+        ("unbiased", "unbiased", 2, ""),
+        ("", "unbiased", 2, ""),  # of an earlier version
+    ],
+)
+def test_results_of_another_anatomical_reference_are_replaced(
+    tmp_path, template, before, value, sessions, now
+):
+    scan, *others = (
+        Scan("01", session, make_scan(tmp_path, f"sub-01_ses-{session}_T1w.nii").images)
+        for session in "ab"[:sessions]
+    )
+    write_results(tmp_path, scan, template)
+    path = tmp_path / "out/sub-01/ses-a/anat/sub-01_ses-a_from-T1w_to-Ball_mode-image_xfm.json"
+    path.write_text(json.dumps({"AnatomicalReference": before} if before else {}))
+    options = {"subject_anatomical_reference": value}
+    said = messages(tmp_path, scan, template, *others, **options)
+    planned, reported = said[0], said[sessions:]
+    option = "--subject-anatomical-reference"
+    assert planned.startswith("sub-01_ses-a: results in Ball exist (predict)")
+    assert ("to register again" in planned) == bool(now)
+    assert reported == [
+        f"Results of another {option} are replaced: sub-01_ses-a ({before}, now {now})"
+    ] * bool(now)
+    if now:
+        assert f", with {option} {before}; to register again" in planned
+        said = messages(tmp_path, scan, template, *others, **options, processing_level="minimal")
+        assert said[-1].startswith("warning: labels, resampled images and figures")
+        other_space = replace(template, name="Other")
+        assert option not in "".join(messages(tmp_path, scan, other_space, *others, **options))
 
 
 def test_results_in_the_former_default_template_are_mentioned(tmp_path):

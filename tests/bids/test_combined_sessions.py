@@ -33,7 +33,7 @@ def write(root: Path, *names: str) -> Path:
         (["T1w", "ses-a_T1w"], "sub-01", "T1w ses-a_T1w", f"the session without a label, ses-a {TOGETHER}"),
         (["ses-b_run-2_T1w", "ses-b_run-1_T1w", "ses-a_T1w"], "sub-01", "ses-a_T1w ses-b_run-1_T1w ses-b_run-2_T1w", TOGETHER),
         (["ses-a_T1w"], "sub-01_ses-a", "ses-a_T1w", ""),
-        (["ses-a_T2w", "ses-b_T1w", "ses-c_T1w"], "sub-01", "ses-b_T1w ses-c_T1w", "sub-01_ses-a: not averaged with the first session: it has T2w images, and that T1w images"),
+        (["ses-a_T2w", "ses-b_T1w", "ses-c_T1w"], "sub-01", "ses-b_T1w ses-c_T1w", "sub-01_ses-a: not averaged with the first session: it has T2w images, the first one T1w images"),
         (["ses-a_acq-A_T1w", "ses-b_acq-B_T1w"], "sub-01_ses-a", "ses-a_acq-A_T1w", "sub-01_ses-b: not averaged with the first session: it has acq-B_T1w images"),
         (["ses-a_T1w", "ses-b_T1w", f"ses-b_{LESION}"], "sub-01_ses-a", "ses-a_T1w", "sub-01_ses-b: not averaged with the first session: it has lesion masks"),
         (["ses-a_T1w", f"ses-a_{LESION}", "ses-b_T1w"], "sub-01", "ses-a_T1w ses-b_T1w", TOGETHER),
@@ -70,3 +70,22 @@ def test_other_participants_and_unusable_sessions(tmp_path):
     (scan,), notes = combine_sessions(found, {"01"})
     assert scan.sessions == ("a", "b")
     assert any(note.warning and note.about == "sub-01_ses-c" for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["ses-1_acq-A_T1w", "ses-2_acq-B_run-2_T1w"], "(1: acq-A_T1w, 2: acq-B_T1w)"),
+        (["T1w", "ses-2_acq-B_T1w"], "(none: T1w, 2: acq-B_T1w)"),
+        (["ses-1_acq-A_T1w", "ses-2_acq-A_run-1_T1w"], ""),
+    ],
+)
+def test_sessions_of_different_kinds_are_reported_unless_combined(tmp_path, names, said):
+    found = read_dataset(write(tmp_path, *names)).scans
+    different = "images of different kinds are used in its sessions"
+    _, notes = combine_sessions(found, set())
+    assert [f"sub-01: {different} {said}" in line for line in summarize(notes)] == [True] * bool(
+        said
+    )
+    _, notes = combine_sessions(found, {"01"})
+    assert different not in "\n".join(summarize(notes))

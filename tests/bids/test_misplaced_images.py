@@ -273,17 +273,6 @@ def test_names_that_cannot_be_printed_are_escaped(tmp_path):
     notes(root).encode()
 
 
-def test_sessions_of_different_kinds_are_reported(tmp_path):
-    anat = "sub-01/ses-{0}/anat/sub-01_ses-{0}_{1}T1w.nii.gz"
-    root = make(tmp_path, anat.format(1, "acq-A_"), anat.format(2, "acq-B_run-2_"))
-    assert (
-        "sub-01: images of different kinds are used in its sessions (1: acq-A_T1w, 2: "
-        in notes(root)
-    )
-    (root / anat.format(2, "acq-B_run-2_")).rename(root / anat.format(2, "acq-A_run-1_"))
-    assert notes(root) == ""
-
-
 def test_participant_filter_has_no_effect_and_is_reported(tmp_path):
     root = make(tmp_path, GOOD, "sub-02/anat/sub-02_T1w.nii.gz")
     filters = read_filter_file(write(tmp_path / "f.json", {"t1w": {"subject": "01"}}))

@@ -56,6 +56,8 @@ def scan_of(root: Path, name: str = "sub-01_T1w.nii.gz", session: str | None = N
         ([f"anat/sub-01_from-T1w_to-{TEMPLATE}_mode-image_xfm.h5"], {}, ""),
         (["anat/sub-01_acq-A_desc-brain_mask.nii.gz"], {}, ""),
         (["anat/sub-01_run-1_desc-brain_mask.nii.gz"], {"name": "sub-01_run-01_T1w.nii.gz"}, "brain mask"),
+        (["anat/sub-01_run-0_desc-brain_mask.nii.gz"], {}, ""),
+        (["anat/sub-01_acq-1_desc-brain_mask.nii.gz"], {"name": "sub-01_acq-01_T1w.nii.gz"}, ""),
         (["ses-a/anat/sub-01_ses-a_desc-brain_mask.nii.gz"], {}, ""),
         (["ses-a/anat/sub-01_ses-a_desc-brain_mask.nii.gz"], {"session": "a"}, "brain mask"),
         (["ses-b/anat/sub-01_ses-b_desc-brain_mask.nii.gz"], {"session": "a"}, ""),
@@ -140,14 +142,20 @@ def test_image_on_another_grid_is_reported_and_its_mask_is_used(tmp_path):
 
 
 def test_later_derivatives_precede_and_are_reported(tmp_path):
+    affine = f"sub-01_from-T1w_to-{TEMPLATE}_mode-image_xfm.txt"
     for name in ("one", "two"):
-        write(tmp_path / name / MASK)
+        for file in (MASK, affine, affine.replace(TEMPLATE, "Unused")):
+            write(tmp_path / name / file)
     write(tmp_path / "one" / DSEG)
-    found, (doubt,) = find_precomputed(
-        scan_of(tmp_path), {"one": tmp_path / "one", "two": tmp_path / "two"}
+    found, doubts = find_precomputed(
+        scan_of(tmp_path), {"one": tmp_path / "one", "two": tmp_path / "two"}, [TEMPLATE]
     )
     assert found.mask == tmp_path / "two" / MASK and found.dseg == tmp_path / "one" / DSEG
-    assert doubt == "the brain mask of two is used in place of those before it"
+    assert found.affines == {TEMPLATE: tmp_path / "two" / affine}
+    assert doubts == [
+        f"the {what} of two is used in place of that of earlier --derivatives"
+        for what in ("brain mask", "affine")
+    ]
 
 
 @pytest.mark.parametrize("table", ["dseg.tsv", "sub-01_dseg.tsv"])

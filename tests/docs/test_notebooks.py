@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import os
 import re
@@ -11,7 +12,6 @@ import subprocess
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +37,22 @@ def run_command(line: str) -> None:
     assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
 
 
-def run_notebook(page: Path, save: Callable[[int], None] | None = None) -> dict[str, Any]:
-    """Run the code cells of a notebook in the current directory, and return its variables.
+def run_notebook(name: str, directory: Path) -> dict[str, Any]:
+    """Run the code cells of a notebook in a directory, and return its variables.
 
-    The last expression of each cell is shown, as in Jupyter. `save` is called after each cell.
+    The last expression of each cell is shown, as in Jupyter.
     """
+    page = ROOT / f"docs/notebooks/{name}.md"
+    with contextlib.chdir(directory), warnings.catch_warnings():
+        warnings.simplefilter("default")  # those of nilearn are no concern of the reader
+        try:
+            return run_cells(page)
+        finally:
+            plt.close("all")
+
+
+def run_cells(page: Path) -> dict[str, Any]:
+    """Run the code cells of a page in the current directory, and return its variables."""
     names: dict[str, Any] = {"run_command": run_command}
     code = [text for kind, text in split_cells(page.read_text("utf-8")) if kind == "code"]
     for number, text in enumerate(code):
@@ -52,44 +63,36 @@ def run_notebook(page: Path, save: Callable[[int], None] | None = None) -> dict[
         if last is not None:
             shown = eval(compile(ast.Expression(last.value), page.name, "eval"), names)  # noqa: S307
             getattr(shown, "_repr_html_", shown.__repr__)()
-        if save is not None:
-            save(number)
     return names
 
 
-@pytest.fixture
-def directory(tmp_path, monkeypatch) -> Path:
-    """An empty current directory."""
-    monkeypatch.chdir(tmp_path)
-    yield tmp_path
-    plt.close("all")
-
-
-def run(name: str) -> dict[str, Any]:
-    with warnings.catch_warnings():  # those of nilearn are no concern of the reader
-        warnings.simplefilter("default")
-        return run_notebook(ROOT / f"docs/notebooks/{name}.md")
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> tuple[Path, dict[str, Any]]:
+    """Directory and variables of the notebook of a study, in which that of a template continues."""
+    directory = tmp_path_factory.mktemp("study")
+    return directory, run_notebook("study", directory)
 
 
 @pytest.mark.slow
-def test_pair(directory):
-    shown = run("pair")
+def test_pair(tmp_path):
+    shown = run_notebook("pair", tmp_path)
     assert shown["result"].quality["verdict"] == "good"
     assert shown["error"].max() < 3
-    assert (directory / "sub-01_to_template_xfm.h5").is_file()
+    assert (tmp_path / "sub-01_to_template_xfm.h5").is_file()
 
 
 @pytest.mark.slow
-def test_study(directory):
-    shown = run("study")
+def test_study(study):
+    directory, shown = study
     assert len(shown["volumes"]) == len(shown["usable"]) == 2
     assert shown["volumes"].GM_share.between(0.4, 0.7).all()
     assert (directory / "derivatives/group.html").is_file()
 
 
 @pytest.mark.slow
-def test_template(directory):
-    shown = run("template")
+def test_template(study):
+    directory, _ = study
+    shown = run_notebook("template", directory)
     assert shown["labels"].get_fdata().any()
     assert (directory / "derivatives/tpl-Mine").is_dir()
 

@@ -7,8 +7,8 @@ import torch
 from bids_fcnreg.fcn.segment import Anatomy
 from bids_fcnreg.fcn.spatial.filters import gaussian
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
-from bids_fcnreg.fcn.structures import STRUCTURES
-from bids_fcnreg.fcn.tissue import TISSUES, classify
+from bids_fcnreg.fcn.structures import STRUCTURES, TISSUES
+from bids_fcnreg.fcn.tissue import classify
 
 #: Intensities of background, CSF, left cortex, left white matter in four contrasts.
 CONTRASTS = {
