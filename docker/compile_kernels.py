@@ -11,10 +11,10 @@ import torch
 import bids_fcnreg
 from bids_fcnreg.fcn.cpu.kernels import _kernels
 from bids_fcnreg.fcn.segment import Anatomy
-from bids_fcnreg.fcn.spatial.displacement import identity
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
+from bids_fcnreg.fcn.spatial.normalization import normalize
 from bids_fcnreg.fcn.spatial.region import Region
-from bids_fcnreg.fcn.spatial.transform import vote
+from bids_fcnreg.fcn.spatial.transform import Transform
 from bids_fcnreg.fcn.structures import STRUCTURES
 from bids_fcnreg.fcn.tissue import classify
 
@@ -37,12 +37,13 @@ def main() -> None:
     bids_fcnreg.register(fixed, moving, mode="refine", device="cpu")
     grid = Grid(SHAPE, AFFINE)
     data = torch.from_numpy(fixed.get_fdata(dtype=np.float32))[None, None]
-    vote(data, identity(SHAPE, data))
+    image = Image(data, grid)
+    normalize(image, image, Transform(()), grid)
     # Coarse images are not refined at the level that uses it.
     displacements = torch.zeros(1, 3, *SHAPE)
     Region.around(data, 1).damp_divergence(displacements, 0.1, torch.zeros_like(displacements))
     posteriors = torch.full((1, len(STRUCTURES), *SHAPE), 1 / len(STRUCTURES))
-    classify(Image(data, grid), Anatomy(posteriors, grid))
+    classify(image, Anatomy(posteriors, grid))
     missing = [name for name, kernel in _kernels().items() if not kernel.signatures]
     if missing:
         sys.exit(f"Not compiled: {', '.join(missing)}. Call what uses them in {__file__}.")

@@ -162,6 +162,32 @@ def classify_brain(scan: Image, mask: Image) -> Classification:
     return Classification(*map(enlarged, (found.labels, found.tissues, found.t1w_like)))
 
 
+def most_probable(probabilities: Tensor) -> Tensor:
+    """Return the number of the most probable class at each voxel, the first of equal ones.
+
+    Like ``argmax``, which takes much longer along this axis.
+
+    Parameters
+    ----------
+    probabilities : Tensor (1, classes, i, j, k)
+
+    Returns
+    -------
+    Tensor (1, 1, i, j, k), uint8
+
+    Examples
+    --------
+    >>> most_probable(torch.tensor([0.2, 0.4, 0.4]).reshape(1, 3, 1, 1, 1)).flatten().tolist()
+    [1]
+    """
+    largest, *others = probabilities.split(1, dim=1)
+    winner = torch.zeros_like(largest, dtype=torch.uint8)
+    for number, other in enumerate(others, start=1):
+        winner.masked_fill_(other > largest, number)
+        largest = torch.maximum(largest, other)
+    return winner
+
+
 def _brain_box(grid: Grid, anatomy: Anatomy) -> tuple[list[int], list[int]]:
     """Return first voxel, and one past the last, of the box with all possible brain voxels."""
     brain = Image(1 - anatomy.posteriors[:, :1], anatomy.grid)

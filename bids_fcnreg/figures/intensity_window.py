@@ -27,10 +27,11 @@ def intensity_window(data: np.ndarray, inside: np.ndarray | None = None) -> tupl
     (float, float)
         In increasing order.
     """
-    finite = np.isfinite(data)
-    values = data[finite & inside] if inside is not None else data[:0]
+    # Selected along the order in memory of most images, several times faster.
+    values = data.T[inside.T] if inside is not None else data[:0]
+    values = values[np.isfinite(values)]
     if not values.size:
-        values = data[finite & (data != 0)]
+        values = data[np.isfinite(data) & (data != 0)]
         values = values[values >= np.median(values)] if values.size else np.zeros(1)
     lower, upper = np.percentile(values.astype("float64"), PERCENTILES)
     if upper == lower:

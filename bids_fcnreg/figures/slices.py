@@ -75,7 +75,7 @@ def _paint(
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Return colours (row, column, RGBA) of the labels, and a legend if there are few."""
     data = np.asanyarray(labels.dataobj)
-    indices = [int(index) for index in np.unique(data) if index]
+    indices = [int(index) for index in np.unique(data.ravel("K")) if index]
     # Consecutive indices, for evenly spread colours.
     slices = tile(mosaic.sample(data, labels.affine, order=0))
     indices_shown = np.where(slices == 0, 0, np.searchsorted(indices, slices) + 1)
@@ -92,7 +92,8 @@ def _paint(
 
 def white_matter_level(brain: np.ndarray, inside: np.ndarray) -> float:
     """Estimate the intensity at the border of grey and white matter in the brain of a T1w."""
-    found = brain[inside & np.isfinite(brain)]
+    found = brain.T[inside.T]  # along the order in memory
+    found = found[np.isfinite(found)]
     return float(np.percentile(found, WHITE_MATTER_PERCENTILE)) if found.size else 0.0
 
 

@@ -44,7 +44,7 @@ class SegmentTissue(SimpleInterface):
         import torch
 
         from bids_fcnreg.fcn.spatial.grid import Image
-        from bids_fcnreg.fcn.tissue import classify_brain
+        from bids_fcnreg.fcn.tissue import classify_brain, most_probable
         from bids_fcnreg.io import image
         from bids_fcnreg.io.orientation import codes_of
         from bids_fcnreg.io.spatial_image import open_image
@@ -56,7 +56,7 @@ class SegmentTissue(SimpleInterface):
         found, inside = classify_brain(scan, mask), mask.data > 0.5
         tissues = found.tissues.data * inside
         certain = tissues.sum(dim=1, keepdim=True) > LEAST_PROBABILITY
-        dseg = torch.where(certain, tissues.argmax(dim=1, keepdim=True) + 1, 0)
+        dseg = torch.where(certain, most_probable(tissues) + 1, 0)
         outputs: dict[str, tuple[torch.Tensor, str, float | None]] = {
             "dseg": (dseg, "uint8", None),
             "structures": (found.labels.data * inside, "uint8", None),

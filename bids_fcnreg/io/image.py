@@ -11,12 +11,13 @@ import torch
 
 from bids_fcnreg.fcn.spatial.grid import Image
 from bids_fcnreg.io import nifti
+from bids_fcnreg.io.memory_order import in_c_order, in_fortran_order
 from bids_fcnreg.io.orientation import SCANNER, Codes, set_codes
 
 
 def to_image(volume: nib.spatialimages.SpatialImage) -> Image:
     """Convert a 3D nibabel image to an `Image` (1, 1, i, j, k), float32."""
-    data = np.ascontiguousarray(volume.get_fdata(dtype=np.float32))
+    data = in_c_order(volume.get_fdata(dtype=np.float32))
     return Image(torch.from_numpy(data)[None, None], nifti.grid_of(volume))
 
 
@@ -40,7 +41,7 @@ def to_nifti(image: Image, dtype: str = "float32", space: Codes = SCANNER) -> ni
     data = image.data[0, 0].detach().cpu().numpy()
     if np.issubdtype(np.dtype(dtype), np.integer):
         data = np.rint(data)
-    made = nib.Nifti1Image(data.astype(dtype), image.grid.affine)
+    made = nib.Nifti1Image(in_fortran_order(data.astype(dtype)), image.grid.affine)
     return set_codes(made, space)
 
 

@@ -21,9 +21,11 @@ from scipy.io import whosmat
 from bids_fcnreg.atomic import write_bytes
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.parallel import parallel_map
+from bids_fcnreg.fcn.spatial.coordinates import map_points
 from bids_fcnreg.fcn.spatial.grid import Grid
 from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform, pad_to_cover
 from bids_fcnreg.io.itk_field import check_memory, is_field, read_field
+from bids_fcnreg.io.memory_order import in_c_order, in_fortran_order
 
 #: Largest error in mm of stored displacements, which are rounded for compression.
 ROUNDING_ERROR_MM = 0.008
@@ -160,8 +162,11 @@ def _write_displacement(part: h5py.Group, step: Displacement) -> None:
         compression="gzip",
     )
 
+    components = [in_fortran_order(component.numpy()).T for component in step.field[0]]
+
     def compressed(first: int) -> bytes:
-        slab = step.field[0, :, :, :, first : first + planes].permute(3, 2, 1, 0)
+        parts = [component[first : first + planes] for component in components]
+        slab = torch.from_numpy(np.stack(parts, axis=-1))
         values = np.zeros(length, "<f4")
         values[: slab.numel()] = _rounded(_mapped(slab, affine[:3, :3])).numpy().ravel()
         return _compressed(values)
@@ -175,9 +180,9 @@ def _rounded(field: torch.Tensor) -> torch.Tensor:
     """Round vectors (…, 3), so that they compress better."""
     coarse, fine = _MULTIPLES
     rounded = (field / coarse).round_().mul_(coarse)
-    inexact = (rounded - field).square_().sum(dim=-1) > ROUNDING_ERROR_MM**2
-    rounded[inexact] = (field[inexact] / fine).round_() * fine
-    return rounded.add_(0.0)  # turns negative zeros into zeros
+    finer = (field / fine).round_().mul_(fine)
+    inexact = (rounded - field).square_().sum(dim=-1, keepdim=True) > ROUNDING_ERROR_MM**2
+    return torch.where(inexact, finer, rounded).add_(0.0)  # turns negative zeros into zeros
 
 
 def _compressed(values: np.ndarray) -> bytes:
@@ -357,9 +362,10 @@ def _claimed_bytes(part: h5py.Group) -> float:
 
 
 def _check_values(values: np.ndarray, path: Path) -> None:
-    if not np.isfinite(values).all():
+    largest = max(values.max(initial=0), -values.min(initial=0))
+    if not np.isfinite(largest):
         raise InputError(f"{path} contains infinite values or NaN. Compute it again.")
-    if np.abs(values).max(initial=0) > MAX_DISPLACEMENT_MM:
+    if largest > MAX_DISPLACEMENT_MM:
         raise InputError(f"{path} moves points by more than a kilometre. Compute it again.")
 
 
@@ -421,6 +427,10 @@ def _displacement(
     affine[:3, :3], affine[:3, 3] = axes, origin
     for each in (affine, values):
         _check_values(each, path)
-    field = _mapped(torch.from_numpy(values), np.linalg.inv(axes)).permute(3, 2, 1, 0)
     k, j, i = values.shape[:3]
-    return Displacement(Grid((i, j, k), _FLIP @ affine), field[None].contiguous())
+    field = torch.empty((1, 3, i, j, k))
+    for component, moved in zip(field[0], values.transpose(3, 2, 1, 0), strict=True):
+        component.copy_(torch.from_numpy(in_c_order(moved)))
+    to_voxels = np.eye(4)
+    to_voxels[:3, :3] = np.linalg.inv(axes)
+    return Displacement(Grid((i, j, k), _FLIP @ affine), map_points(field, to_voxels))

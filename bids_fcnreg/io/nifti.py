@@ -238,8 +238,9 @@ def write(path: str | os.PathLike[str], image: nib.Nifti1Image, step: float | No
 
 def _in_steps(image: nib.Nifti1Image, step: float) -> nib.Nifti1Image:
     """Return an image of 16-bit integers with a slope of `step`; one beyond them is unchanged."""
-    steps = np.rint(np.asarray(image.dataobj) / step)
-    if np.abs(steps).max(initial=0) > np.iinfo(np.int16).max:
+    steps = np.asarray(image.dataobj) / step
+    np.rint(steps, out=steps)
+    if max(steps.max(initial=0), -steps.min(initial=0)) > np.iinfo(np.int16).max:
         return image
     header = image.header.copy()
     header.set_data_dtype(np.int16)

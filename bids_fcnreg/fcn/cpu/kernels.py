@@ -61,12 +61,12 @@ def usable(volume: Tensor, *others: Tensor) -> bool:
         True if all are single precision on the CPU, with five axes, a batch of one and no
         gradient required, and numba is installed and not disabled.
     """
-    return (
-        os.environ.get(SWITCH) != "0"
-        and all(map(_is_plain, (volume, *others)))
-        and min(volume.shape[2:]) > 1
-        and _has_numba()
-    )
+    return all(map(_is_plain, (volume, *others))) and min(volume.shape[2:]) > 1 and enabled()
+
+
+def enabled() -> bool:
+    """Return whether numba is installed and the kernels are not disabled."""
+    return os.environ.get(SWITCH) != "0" and _has_numba()
 
 
 def _is_plain(tensor: Tensor) -> bool:
@@ -97,6 +97,7 @@ def _kernels() -> dict[str, Callable[..., Any]]:
     from bids_fcnreg.fcn.cpu.filter import blend, gaussian, halve
     from bids_fcnreg.fcn.cpu.forces import local_ncc_forces
     from bids_fcnreg.fcn.cpu.jacobian import jacobian_determinant
+    from bids_fcnreg.fcn.cpu.points import map_points, map_voxels
     from bids_fcnreg.fcn.cpu.region import largest_square
     from bids_fcnreg.fcn.cpu.warp import compose, invert, sample, vote, warp
 
@@ -111,6 +112,8 @@ def _kernels() -> dict[str, Callable[..., Any]]:
         jacobian_determinant,
         largest_square,
         local_ncc_forces,
+        map_points,
+        map_voxels,
         sample,
         vote,
         warp,
@@ -182,8 +185,27 @@ def classify(values: np.ndarray, *arguments: Any, sums: int) -> tuple[np.ndarray
     return structures, weighted
 
 
-def sample(image: Tensor, coordinates: Tensor, padding: str) -> Tensor:
-    """Compute `displacement.sample` with linear interpolation, for coordinates (1, 3, *shape)."""
+def map_voxels(shape: Sequence[int], matrix: np.ndarray) -> Tensor:
+    """Compute `coordinates.map_voxels`."""
+    mapped = _empty(1, 3, *shape)
+    _in_slabs("map_voxels", shape[0], np.ascontiguousarray(matrix[:3]), _array(mapped))
+    return mapped
+
+
+def map_points(coordinates: Tensor, matrix: np.ndarray) -> Tensor:
+    """Compute `coordinates.map_points`."""
+    mapped = _empty(*coordinates.shape)
+    points, target = (_array(each).reshape(3, -1) for each in (coordinates, mapped))
+    linear = np.ascontiguousarray(matrix[:3], np.float32)
+    _in_slabs("map_points", points.shape[1], linear, points, target, size=POINTS)
+    return mapped
+
+
+def sample(image: Tensor, coordinates: Tensor, padding: str, fill: float | None = None) -> Tensor:
+    """Compute `displacement.sample` with linear interpolation, for coordinates (1, 3, *shape).
+
+    With a `fill`, it is the value farther than half a voxel beyond the outermost voxel centres.
+    """
     channels, shape = image.shape[1], coordinates.shape[2:]
     sampled = _empty(1, channels, *shape)
     _in_slabs(
@@ -192,14 +214,20 @@ def sample(image: Tensor, coordinates: Tensor, padding: str) -> Tensor:
         _array(image),
         _array(coordinates).reshape(3, -1),
         padding == "border",
+        *_limit(fill),
         _array(sampled).reshape(channels, -1),
         size=POINTS,
     )
     return sampled
 
 
-def vote(labels: Tensor, coordinates: Tensor) -> Tensor:
-    """Compute `transform.vote`."""
+def _limit(fill: float | None) -> tuple[bool, np.float32]:
+    """Return whether there is a value outside an image, and this value."""
+    return fill is not None, np.float32(fill or 0.0)
+
+
+def vote(labels: Tensor, coordinates: Tensor, fill: float | None = None) -> Tensor:
+    """Compute `transform.vote`; `fill` as in `sample`."""
     shape = coordinates.shape[2:]
     winners = _empty(1, 1, *shape)
     _in_slabs(
@@ -207,6 +235,7 @@ def vote(labels: Tensor, coordinates: Tensor) -> Tensor:
         shape.numel(),
         _array(labels)[0],
         _array(coordinates).reshape(3, -1),
+        *_limit(fill),
         _array(winners).reshape(-1),
         size=POINTS,
     )

@@ -30,6 +30,8 @@ def sample(
     image: np.ndarray,
     coordinates: np.ndarray,
     border: bool,
+    limited: bool,
+    fill: np.float32,
     sampled: np.ndarray,
 ) -> None:
     """Sample an image at arbitrary points.
@@ -44,6 +46,10 @@ def sample(
         In voxels of the image.
     border : bool
         Repeat the border outside, instead of zeros.
+    limited : bool
+        Use `fill` farther than half a voxel beyond the outermost voxel centres.
+    fill : float32
+        See `limited`.
     sampled : array (channels, points)
         Output.
     """
@@ -60,11 +66,21 @@ def sample(
             if not border:
                 for n in range(target.size):
                     target[n] *= fade[n]
+            if limited:
+                for n in range(target.size):
+                    if not _is_inside(points[0, n], points[1, n], points[2, n], image.shape[1:]):
+                        target[n] = fill
 
 
 @compiled
 def vote(
-    first: int, stop: int, labels: np.ndarray, coordinates: np.ndarray, winners: np.ndarray
+    first: int,
+    stop: int,
+    labels: np.ndarray,
+    coordinates: np.ndarray,
+    limited: bool,
+    fill: np.float32,
+    winners: np.ndarray,
 ) -> None:
     """Find the label with the largest sum of trilinear weights of eight neighbours; first of ties.
 
@@ -76,12 +92,19 @@ def vote(
         At least two voxels along each axis.
     coordinates : array (3, points)
         In voxels.
+    limited, fill
+        See `sample`.
     winners : array (points,)
         Output.
     """
     size_i, size_j, size_k = labels.shape
     candidates, weights = np.empty(8, np.float32), np.empty(8, np.float32)
     for n in range(first, stop):
+        if limited and not _is_inside(
+            coordinates[0, n], coordinates[1, n], coordinates[2, n], labels.shape
+        ):
+            winners[n] = fill
+            continue
         i, part_i, _ = _split(coordinates[0, n], size_i)
         j, part_j, _ = _split(coordinates[1, n], size_j)
         k, part_k, _ = _split(coordinates[2, n], size_k)
@@ -260,6 +283,19 @@ def _residual(
         guess[0] + _mix(values, shape, cell, part_i, part_j, part_k),
         guess[1] + _mix(values, shape, cell + count, part_i, part_j, part_k),
         guess[2] + _mix(values, shape, cell + 2 * count, part_i, part_j, part_k),
+    )
+
+
+@inlined
+def _is_inside(i: np.float32, j: np.float32, k: np.float32, shape: tuple[int, ...]) -> np.bool:
+    """Return whether a point is at most half a voxel beyond the outermost voxel centres."""
+    return (
+        i >= -HALF
+        and j >= -HALF
+        and k >= -HALF
+        and i <= np.float32(shape[0]) - HALF
+        and j <= np.float32(shape[1]) - HALF
+        and k <= np.float32(shape[2]) - HALF
     )
 
 

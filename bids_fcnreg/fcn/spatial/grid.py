@@ -161,35 +161,15 @@ class Grid:
         Tensor (i, j, k, 3), float64
             RAS+ mm.
         """
-        return self._coordinates("float64", dim=-1)
-
-    def sampling_coordinates(self, device: torch.device | str = "cpu") -> Tensor:
-        """Return the world coordinates as input of `displacement.sample`.
-
-        Parameters
-        ----------
-        device : torch.device or str
-            Where to compute them.
-
-        Returns
-        -------
-        Tensor (1, 3, i, j, k), float32
-        """
-        return self._coordinates("float32", dim=0, device=device)[None]
-
-    def _coordinates(self, dtype: str, dim: int, device: torch.device | str = "cpu") -> Tensor:
-        """Return the world coordinates of every voxel centre, stacked along a dimension."""
         import torch  # takes seconds: only where something is computed
 
-        coordinates = []
-        along_i, along_j, along_k = (
-            torch.arange(n, dtype=torch.float64, device=device) for n in self.shape
-        )
-        for to_i, to_j, to_k, shift in self.affine[:3].tolist():
+        along_i, along_j, along_k = (torch.arange(n, dtype=torch.float64) for n in self.shape)
+        coordinates = [
             # Sums of outer products: cheaper than a matrix product at every voxel.
-            plane = (to_i * along_i + shift)[:, None] + to_j * along_j
-            coordinates.append((plane[..., None] + to_k * along_k).to(getattr(torch, dtype)))
-        return torch.stack(coordinates, dim)
+            (to_i * along_i + shift)[:, None, None] + (to_j * along_j)[:, None] + to_k * along_k
+            for to_i, to_j, to_k, shift in self.affine[:3].tolist()
+        ]
+        return torch.stack(coordinates, dim=-1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from bids_fcnreg.fcn.spatial.displacement import jacobian_determinant
-from bids_fcnreg.fcn.spatial.grid import Grid, Image
-from bids_fcnreg.fcn.spatial.transform import MIN_JACOBIAN, Transform
+import torch
+
+from bids_fcnreg.fcn.spatial.coordinates import map_points
+from bids_fcnreg.fcn.spatial.displacement import identity, jacobian_determinant
+from bids_fcnreg.fcn.spatial.grid import Grid, Image, voxel_to_voxel
+from bids_fcnreg.fcn.spatial.transform import MIN_JACOBIAN, Transform, sample_as_itk, slabs
 
 
 def normalize(
@@ -12,10 +15,12 @@ def normalize(
 ) -> tuple[Image, Image, Image]:
     """Resample an image and its mask onto a template, and compute the log-Jacobian.
 
+    The transform is evaluated once for all three.
+
     Parameters
     ----------
     image, mask : Image (1, 1, i, j, k)
-        In the space of the subject.
+        In the space of the subject, on one grid.
     transform : Transform
         Maps points of the template to points of the subject.
     grid : Grid
@@ -26,11 +31,18 @@ def normalize(
     image, mask, log_jacobian : Image
         On the grid.
     """
-    displacement = transform.displacement(grid)
-    whole = Transform((displacement,))
-    log_jacobian = jacobian_determinant(displacement.field).clamp(min=MIN_JACOBIAN).log()
+    device, to_image = image.data.device, voxel_to_voxel(grid, image.grid)
+    moved, images, masks = [], [], []
+    for slab in slabs(grid):
+        moved.append(transform.coordinates_in(slab, grid, device))
+        coordinates = map_points(moved[-1], to_image)
+        images.append(sample_as_itk(image.data, coordinates, "linear"))
+        masks.append(sample_as_itk(mask.data, coordinates, "label"))
+    displaced = torch.cat(moved, dim=2)
+    displacement = displaced.sub_(identity(grid.shape, displaced))
+    log_jacobian = jacobian_determinant(displacement).clamp_(min=MIN_JACOBIAN).log_()
     return (
-        whole.resample(image, grid),
-        whole.resample(mask, grid, interpolation="label"),
+        Image(torch.cat(images, dim=2), grid),
+        Image(torch.cat(masks, dim=2), grid),
         Image(log_jacobian, grid),
     )

@@ -19,6 +19,7 @@ from torch.nn import functional as nnf
 
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.cpu import kernels
+from bids_fcnreg.fcn.spatial.coordinates import map_points, map_voxels
 from bids_fcnreg.fcn.spatial.displacement import identity, invert, jacobian_determinant, sample
 from bids_fcnreg.fcn.spatial.grid import Grid, Image, apply_affine, voxel_to_voxel
 
@@ -98,7 +99,7 @@ class Displacement:
 
     def at(self, coordinates: Tensor) -> Tensor:
         """Sample the displacement at coordinates (1, 3, *shape), both in voxels of its grid."""
-        return _sample_as_itk(self.field, coordinates, "linear")
+        return sample_as_itk(self.field, coordinates, "linear")
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,29 +180,42 @@ class Transform:
         Image (1, channels, *onto.shape)
         """
         parts = [
-            _sample_as_itk(
+            sample_as_itk(
                 image.data,
-                self._coordinates_in(slab, image.grid, image.data.device),
+                self.coordinates_in(slab, image.grid, image.data.device),
                 interpolation,
                 fill,
             )
-            for slab in _slabs(onto)
+            for slab in slabs(onto)
         ]
         return Image(torch.cat(parts, dim=2), onto)
 
-    def _coordinates_in(self, onto: Grid, grid: Grid, device: torch.device | str) -> Tensor:
-        """Map voxels of the fixed space to voxels of `grid`: (1, 3, i, j, k), float32."""
+    def coordinates_in(self, onto: Grid, grid: Grid, device: torch.device | str) -> Tensor:
+        """Map the voxels of a grid of the fixed space to those of a grid of the moving space.
+
+        Parameters
+        ----------
+        onto, grid : Grid
+            In the fixed and in the moving space.
+        device : torch.device or str
+            Where to compute.
+
+        Returns
+        -------
+        Tensor (1, 3, *onto.shape), float32
+            In voxels of `grid`.
+        """
         coordinates, world = None, onto.affine  # affine of the current coordinates
         for step in self.steps:
             if isinstance(step, Affine):
                 world = step.matrix @ world
             else:
                 to_voxels = np.linalg.inv(step.grid.affine) @ world
-                coordinates = _map_coordinates(coordinates, to_voxels, onto, device)
+                coordinates = _mapped(coordinates, to_voxels, onto, device)
                 coordinates = coordinates + step.at(coordinates)
                 world = step.grid.affine
         to_voxels = np.linalg.inv(grid.affine) @ world
-        return _map_coordinates(coordinates, to_voxels, onto, device)
+        return _mapped(coordinates, to_voxels, onto, device)
 
     def log_jacobian(self, grid: Grid) -> Tensor:
         """Compute the log Jacobian determinant, from the fixed to the moving space.
@@ -238,9 +252,7 @@ class Transform:
         """Evaluate the chain as one displacement field on a grid of the fixed space."""
         fields = [step.field.device for step in self.displacements]
         device = fields[0] if fields else torch.device("cpu")
-        moved = torch.cat(
-            [self._coordinates_in(slab, grid, device) for slab in _slabs(grid)], dim=2
-        )
+        moved = torch.cat([self.coordinates_in(slab, grid, device) for slab in slabs(grid)], dim=2)
         return Displacement(grid, moved - identity(grid.shape, moved))
 
 
@@ -253,7 +265,7 @@ def change_grid(displacement: Displacement, grid: Grid) -> Displacement:
         return displacement
     field = displacement.field
     to_old = voxel_to_voxel(grid, displacement.grid)
-    index = Grid(grid.shape, to_old).sampling_coordinates(field.device)
+    index = map_voxels(grid.shape, to_old, field.device)
     to_new = torch.from_numpy(np.linalg.inv(to_old)[:3, :3]).to(field)
     moved = sample(field, index, padding="border")
     return Displacement(grid, torch.einsum("cd,ndijk->ncijk", to_new, moved).contiguous())
@@ -287,23 +299,20 @@ def pad_to_cover(displacement: Displacement, grid: Grid) -> Displacement:
     return Displacement(displacement.grid.crop(lower, upper), field)
 
 
-def _slabs(grid: Grid) -> Iterator[Grid]:
+def slabs(grid: Grid) -> Iterator[Grid]:
     """Split a grid into slabs of whole planes, of at most `POINTS_AT_A_TIME` points."""
     planes = max(1, POINTS_AT_A_TIME // (grid.shape[1] * grid.shape[2]))
     for lower in range(0, grid.shape[0], planes):
         yield grid.crop((lower, 0, 0), (min(lower + planes, grid.shape[0]), *grid.shape[1:]))
 
 
-def _map_coordinates(
+def _mapped(
     coordinates: Tensor | None, matrix: np.ndarray, grid: Grid, device: torch.device | str
 ) -> Tensor:
     """Map coordinates (1, 3, i, j, k), by default the voxel indices of a grid, by a matrix."""
     if coordinates is None:
-        return Grid(grid.shape, matrix).sampling_coordinates(device)
-    linear, shift = (
-        torch.from_numpy(part).to(coordinates) for part in (matrix[:3, :3], matrix[:3, 3])
-    )
-    return torch.einsum("cd,ndijk->ncijk", linear, coordinates) + shift.reshape(1, 3, 1, 1, 1)
+        return map_voxels(grid.shape, matrix, device)
+    return map_points(coordinates, matrix)
 
 
 def _to_voxels(points: Tensor, grid: Grid) -> Tensor:
@@ -315,15 +324,32 @@ def _to_voxels(points: Tensor, grid: Grid) -> Tensor:
     return voxels.movedim(-1, 0).unsqueeze(0).float()
 
 
-def _sample_as_itk(
+def sample_as_itk(
     data: Tensor, coordinates: Tensor, interpolation: str, fill: float = 0.0
 ) -> Tensor:
-    """Sample data (1, C, i, j, k) at voxel coordinates (1, 3, ...) as ITK does.
+    """Sample an image at arbitrary coordinates as ITK does.
 
-    The border's value extends to half a voxel beyond the outermost voxel centres; farther out the
-    value is `fill`.
+    Parameters
+    ----------
+    data : Tensor (1, channels, i, j, k)
+        What to sample.
+    coordinates : Tensor (1, 3, *shape)
+        In its voxels.
+    interpolation : {"linear", "nearest", "label"}
+        See `Transform.resample`.
+    fill : float
+        Value farther than half a voxel beyond the outermost voxel centres; nearer, the border's
+        value is repeated.
+
+    Returns
+    -------
+    Tensor (1, channels, *shape)
     """
     coordinates = coordinates.to(data.device)
+    if interpolation == "label" and kernels.usable(data, coordinates):
+        return kernels.vote(data, coordinates, fill)
+    if interpolation == "linear" and kernels.usable(data.float(), coordinates):
+        return kernels.sample(data.float(), coordinates, "border", fill)
     parts = zip(coordinates.split(1, dim=1), data.shape[2:], strict=True)
     inside = reduce(operator.and_, ((part >= -0.5) & (part <= n - 0.5) for part, n in parts))
     if interpolation == "label":
@@ -355,7 +381,8 @@ def vote(labels: Tensor, coordinates: Tensor) -> Tensor:
     largest, smallest = (sign * nnf.max_pool3d(sign * labels, 2, stride=1) for sign in (1, -1))
     uniform = torch.zeros(labels.shape[2:], dtype=torch.bool)
     uniform[:-1, :-1, :-1] = (largest == smallest)[0, 0]
-    clamped = coordinates.reshape(3, -1).clamp(min=0).minimum((size - 1)[:, None])
+    places = coordinates.reshape(3, -1).nan_to_num(nan=0.0)
+    clamped = places.clamp(min=0).minimum((size - 1)[:, None])
     base = clamped.long().minimum((size - 2)[:, None])
     corner = (base * strides[:, None]).sum(dim=0)
     winners = flat[corner]

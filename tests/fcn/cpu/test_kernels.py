@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 from bids_fcnreg.fcn.cpu import kernels
 from bids_fcnreg.fcn.cpu.compiler import compiled
 from bids_fcnreg.fcn.losses.similarity import local_ncc_forces
+from bids_fcnreg.fcn.spatial.coordinates import map_points, map_voxels
 from bids_fcnreg.fcn.spatial.displacement import (
     compose,
     exponentiate,
@@ -22,7 +24,8 @@ from bids_fcnreg.fcn.spatial.displacement import (
     warp,
 )
 from bids_fcnreg.fcn.spatial.filters import gaussian
-from bids_fcnreg.fcn.spatial.transform import vote
+from bids_fcnreg.fcn.spatial.grid import apply_affine
+from bids_fcnreg.fcn.spatial.transform import sample_as_itk, vote
 
 pytest.importorskip("numba")
 
@@ -99,6 +102,32 @@ def test_nan_coordinates_are_safe(padding):
     coordinates[0, :, 0, 0] = torch.tensor([float("nan"), float("inf"), -1e30])
     sampled = sample(torch.ones(1, 1, 5, 6, 7), coordinates, padding=padding)
     assert (sampled[..., 1, :] == 1).all()
+
+
+@pytest.mark.parametrize("interpolation", ["linear", "nearest", "label"])
+def test_sample_fills_beyond_half_a_voxel(both_ways, interpolation):
+    image = torch.full((1, 1, 3, 4, 5), 2.0)
+    coordinates = torch.full((1, 3, 1, 1, 6), 1.0)
+    coordinates[0, 2] = torch.tensor([-0.51, -0.49, 4.49, 4.51, float("nan"), 1e30])
+    for values in both_ways(sample_as_itk, image, coordinates, interpolation, fill=-1.0):
+        assert values.flatten().tolist() == [-1, 2, 2, -1, -1, -1]
+    coordinates = 4 + 6 * noise((9, 10, 11), 3, seed=1)
+    image = smooth((9, 11, 13), seed=2)
+    fast, plain = both_ways(sample_as_itk, image, coordinates, interpolation, fill=-1.0)
+    assert ((fast - plain).abs() > 1e-4).double().mean() < 1e-3  # label: equal sums of weights
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (1, 1, 700)])
+def test_linear_maps(both_ways, shape):
+    matrix = np.eye(4)
+    matrix[:3] += np.random.default_rng(0).normal(size=(3, 4)) * (1, 1, 1, 30)
+    for mapped in both_ways(map_voxels, shape, matrix):
+        indices = np.stack(np.indices(shape), axis=-1)
+        expected = torch.from_numpy(np.moveaxis(apply_affine(matrix, indices), -1, 0)).float()
+        torch.testing.assert_close(mapped[0], expected, atol=1e-6, rtol=2e-7)
+    there, back = map_voxels(shape, matrix), np.linalg.inv(matrix)
+    for returned in both_ways(map_points, there, back):
+        torch.testing.assert_close(returned, identity(shape, returned), atol=2e-3, rtol=0)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -316,6 +345,9 @@ results = {
     "sample": k.sample(images[0], points, "zeros"),
     "invert": k.invert(field, 0.01, 50, -field),
     "vote": k.vote((5 * weight).round(), points),
+    "sample, filled": k.sample(images[0], points, "border", -1.0),
+    "map_voxels": k.map_voxels(shape, np.linspace(-1, 1, 16).reshape(4, 4)),
+    "map_points": k.map_points(points, np.linspace(-1, 1, 16).reshape(4, 4)),
     "jacobian_determinant": k.jacobian_determinant(field),
     "largest_length": torch.tensor(k.largest_length(field, rows)),
 }
@@ -350,5 +382,5 @@ def test_cached_kernels_compute_the_same_bits_as_new_ones(tmp_path):
         ).stdout.splitlines()
         for folder in (tmp_path / "a", tmp_path / "a", tmp_path / "b")
     ]
-    assert any(tmp_path.rglob("*.nbc")) and len(outputs[0]) == 16
+    assert any(tmp_path.rglob("*.nbc")) and len(outputs[0]) == 19
     assert outputs[0] == outputs[1] == outputs[2]
