@@ -13,6 +13,7 @@ from rich.console import Console
 from bids_fcnreg.app import preflight
 from bids_fcnreg.app.anatomical_reference import report_mixed_references
 from bids_fcnreg.app.cohorts import choose_cohorts
+from bids_fcnreg.app.methods_text import write_methods
 from bids_fcnreg.app.precomputed import add_precomputed
 from bids_fcnreg.app.provenance import list_planned, report_replaced
 from bids_fcnreg.app.reference_sessions import report_reference_sessions
@@ -134,13 +135,12 @@ def _process(
     console: Console,
 ) -> int:
     """Build the workflow, run it and report the outcome."""
-    if not (config.skip_validation or config.boilerplate_only):
-        preflight.validate_input(config, run_dir, console)
     usable = [scan for scan in scans if scan.label not in unusable]
     if not any(scan.images for scan in usable):
         raise InputError(next(iter(unusable.values())).message)
-    workflow = preflight.build_workflow(config, usable, templates, atlases)
-    methods = preflight.write_methods(config, workflow)
+    with preflight.validated_input(config, run_dir, console):
+        workflow = preflight.build_workflow(config, usable, templates, atlases)
+    methods = write_methods(config, workflow, formatted=config.boilerplate_only)
     if config.write_graph:
         _write_graph(workflow, console)
     if config.boilerplate_only:
@@ -149,7 +149,7 @@ def _process(
     labels = workflow_labels(config, usable, workflow)
     display, stopped = run_workflow(config, workflow, labels, log_file, console)
     failures = {**_collect_failures(config, scans, display, stopped, run_dir), **unusable}
-    preflight.write_methods(config, workflow, [one for one in scans if one.label not in failures])
+    write_methods(config, workflow, [one for one in scans if one.label not in failures])
     return _report_outcome(config, scans, templates, display, failures, run_dir, console)
 
 

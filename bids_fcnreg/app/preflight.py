@@ -7,13 +7,12 @@ import shutil
 import sys
 import time
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 
-import pypandoc
 from nipype import Workflow
 from rich.console import Console
 
@@ -21,14 +20,13 @@ from bids_fcnreg.app.anatomical_reference import people_to_combine
 from bids_fcnreg.app.atlases import choose_atlases
 from bids_fcnreg.app.cohorts import CohortChoice
 from bids_fcnreg.app.locks import lock_directory
-from bids_fcnreg.atomic import read_json, remove_stale_temporaries, write_bytes
+from bids_fcnreg.atomic import remove_stale_temporaries
 from bids_fcnreg.bids.atlases import Atlas, prepare_atlas
 from bids_fcnreg.bids.combined_sessions import combine_sessions
 from bids_fcnreg.bids.dataset import read_dataset
 from bids_fcnreg.bids.derivatives import prepare_output
 from bids_fcnreg.bids.filters import read_filter_file
 from bids_fcnreg.bids.notes import MAX_NAMED, summarize
-from bids_fcnreg.bids.results import find_preprocessed
 from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.bids.templates import Template, prepare_template, resolve_templates
 from bids_fcnreg.bids.validation import validate
@@ -39,7 +37,6 @@ from bids_fcnreg.fcn.modes import MODES
 from bids_fcnreg.fcn.nets.packaged_weights import packaged_weights
 from bids_fcnreg.io.header import check_file
 from bids_fcnreg.workflows.base import init_fcnreg_wf
-from bids_fcnreg.workflows.preprocess import describe_extraction
 
 #: Directory in the work directory for masks and images derived from templates.
 TEMPLATES = "templates"
@@ -228,10 +225,20 @@ def remove_stale_files(config: Config, *directories: Path) -> None:
         remove_stale_temporaries(directory.rglob(".*"))
 
 
-def validate_input(config: Config, run_dir: Path, console: Console) -> None:
-    """Run the BIDS validator and report its errors, which do not stop the run."""
+@contextmanager
+def validated_input(config: Config, run_dir: Path, console: Console) -> Iterator[None]:
+    """Run the BIDS validator beside what follows, then report its errors.
+
+    They do not stop the run.
+    """
+    if config.skip_validation or config.boilerplate_only:
+        yield
+        return
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        running = pool.submit(validate, config.bids_dir)
+        yield
     try:
-        problems = validate(config.bids_dir)
+        problems = running.result()
     except FcnregError as why:  # the registration does not depend on it
         console.print(f"BIDS validator: {why}")
         return
@@ -258,49 +265,6 @@ def build_workflow(
     }
     ready = [prepare_template(template, cache) for template in templates]
     return init_fcnreg_wf(config, scans, ready, ready_atlases)
-
-
-def write_methods(config: Config, workflow: Workflow, scans: Iterable[Scan] = ()) -> Path:
-    """Write the text for the methods section and its references.
-
-    Writes ``CITATION.md`` and ``CITATION.bib``, and the text with formatted references as
-    ``CITATION.html`` and ``CITATION.tex``, but with ``--md-only-boilerplate``.
-
-    Parameters
-    ----------
-    config : Config
-        Settings, with the path of the derivatives.
-    workflow : Workflow
-        Workflow whose nodes describe the methods.
-    scans : iterable of Scan
-        Processed scans: the text reports how many were skull-stripped.
-
-    Returns
-    -------
-    Path
-        ``CITATION.md``.
-    """
-    directory = config.output_dir / "logs"
-    references = files("bids_fcnreg").joinpath("data", "references.bib").read_bytes()
-    bibliography = write_bytes(directory / "CITATION.bib", references)
-    made = find_preprocessed(config.output_dir, scans)
-    sidecars = (preproc.with_name(f"{preproc.name[:-7]}.json") for _, preproc, _ in made)
-    recorded = [read_json(sidecar).get("SkullStripped") for sidecar in sidecars]
-    stripped = [one for one in recorded if one is not None]
-    text = describe_extraction(workflow.visit_desc().strip(), stripped)
-    path = write_bytes(directory / "CITATION.md", f"{text}\n".encode())
-    if config.md_only_boilerplate:
-        return path
-    # Names without directories: pandoc may fail on non-ASCII paths in some locales.
-    arguments = ["--standalone", "--citeproc", "--bibliography", bibliography.name]
-    arguments += ["--metadata", "pagetitle=Methods"]
-    for ending, kind in ((".html", "html"), (".tex", "latex")):
-        # Not the file: pypandoc takes its path for a pattern.
-        formatted = pypandoc.convert_text(
-            f"{text}\n", kind, format="markdown", extra_args=arguments, cworkdir=str(directory)
-        )
-        write_bytes(path.with_suffix(ending), formatted.encode())
-    return path
 
 
 def _count(number: int, singular: str, plural: str | None = None) -> str:

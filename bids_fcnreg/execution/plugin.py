@@ -9,13 +9,16 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from multiprocessing.connection import wait
 from pathlib import Path
 from traceback import format_exception
 from typing import Any
 
+import numpy as np
 from nipype import Workflow
 from nipype import config as nipype_config
 from nipype import logging as nipype_logging
@@ -32,6 +35,9 @@ from bids_fcnreg.execution.fork_server import start_server, stop_server
 from bids_fcnreg.execution.node_cache import discard_damaged, store_checksums
 from bids_fcnreg.execution.progress import ProgressDisplay
 from bids_fcnreg.fcn.memory import keep_freed_memory
+
+#: Seconds for which the plugin waits for a node before it looks at everything again.
+_PATIENCE = 0.1
 
 #: Constant of Linux' sys/prctl.h.
 _PR_SET_PDEATHSIG = 1
@@ -77,6 +83,18 @@ class IsolatedPlugin(MultiProcPlugin):
         sender.close()
         self._task_obj[self._taskid] = process, receiver
         return self._taskid
+
+    def _send_procs_to_workers(self, updatehash: bool = False, graph: Any = None) -> None:
+        """Submit all jobs that can start, then wait until one of the running ones ends."""
+        waiting = -1
+        # A job with a cached result is done at once: others may be ready then.
+        while waiting != (waiting := int(np.count_nonzero(~self.proc_done))):
+            super()._send_procs_to_workers(updatehash, graph)
+        receivers = [receiver for _, receiver in self._task_obj.values()]
+        if receivers:
+            wait(receivers, timeout=_PATIENCE)
+        elif waiting:  # for nothing that is known here
+            time.sleep(_PATIENCE)
 
     def _local_hash_check(self, jobid: int, graph: Any) -> bool:
         discard_damaged(self.procs[jobid])
@@ -202,7 +220,8 @@ def configure(config: Config, run_dir: Path) -> Path:
                 "create_report": "false",
                 "check_version": "false",
                 "stop_on_first_crash": str(config.stop_on_first_crash).lower(),
-                "poll_sleep_duration": "2" if config.plugin_file else "0.1",
+                # `IsolatedPlugin` waits by itself.
+                "poll_sleep_duration": "2" if config.plugin_file else "0",
             },
             "monitoring": {
                 "enabled": str(config.resource_monitor).lower(),

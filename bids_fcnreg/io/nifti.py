@@ -164,10 +164,14 @@ def finite_values(data: np.ndarray, dtype: str, name: str) -> np.ndarray:
     InputError
         If values exceed the range of the data type.
     """
-    data = np.where(np.isfinite(data), data, data.dtype.type(0))
     with np.errstate(over="ignore"):
         converted = data.astype(dtype)
+    if np.isfinite(converted).all():
+        return converted
+    finite = np.isfinite(data)
+    converted[~finite] = 0
     if not np.isfinite(converted).all():
+        data = np.where(finite, data, 0)
         raise InputError(
             f"{name} contains values up to {np.abs(data).max():.1e}, beyond the range of {dtype}. "
             "Rescale it."

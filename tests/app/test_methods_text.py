@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from bids_fcnreg.app.preflight import write_methods
+from bids_fcnreg.app.methods_text import write_methods
 from bids_fcnreg.config import Config
 
 
