@@ -11,6 +11,8 @@ import fill_voids
 import numpy as np
 from scipy import ndimage
 
+from bids_fcnreg.fcn.masks import bounding_box
+
 #: A value shared by this fraction of an image is its background.
 COMMON = 0.05
 
@@ -123,7 +125,7 @@ def foreground(data: np.ndarray) -> np.ndarray:
     mask = np.zeros(data.shape, bool)
     if not differs.any():
         return mask
-    box = ndimage.find_objects(differs.astype(np.uint8))[0]
+    box = bounding_box(differs)
     seen = differs[box]
     core = ndimage.binary_erosion(seen)
     if core.any():

@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.foreground import foreground
+from bids_fcnreg.fcn.masks import values_inside
 from bids_fcnreg.fcn.spatial.grid import Image
 
 #: Percentiles of the brain's intensities: dark and bright; and a pair robust to outliers.
@@ -74,10 +75,10 @@ def intensity_scale(data: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
     zero, one : float
         Equal if the brain has no contrast; `one` is the lower one if the contrast is inverted.
     """
-    dark, bright = intensity_range(data[mask])
+    dark, bright = intensity_range(values_inside(data, mask))
     if bright <= dark:
         return dark, dark
-    around = None if mask.all() else float(np.median(data[~mask][::8]))
+    around = None if mask.all() else float(np.median(values_inside(data, ~mask)[::8]))
     if around is not None and around >= bright and _is_inverted(data, mask):
         return max(around, bright), dark
     # Scanners write no negative values: with them, zero is a mean.

@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
+from bids_fcnreg.fcn.masks import values_inside
 from bids_fcnreg.figures.mosaic import Lines, Mosaic, overlay, tile
 from bids_fcnreg.html import render
 
@@ -92,7 +93,7 @@ def _paint(
 
 def white_matter_level(brain: np.ndarray, inside: np.ndarray) -> float:
     """Estimate the intensity at the border of grey and white matter in the brain of a T1w."""
-    found = brain.T[inside.T]  # along the order in memory
+    found = values_inside(brain, inside)
     found = found[np.isfinite(found)]
     return float(np.percentile(found, WHITE_MATTER_PERCENTILE)) if found.size else 0.0
 

@@ -11,7 +11,7 @@ import torch
 
 from bids_fcnreg.fcn.spatial.grid import Image
 from bids_fcnreg.io import nifti
-from bids_fcnreg.io.memory_order import in_c_order, in_fortran_order
+from bids_fcnreg.io.memory_order import in_c_order
 from bids_fcnreg.io.orientation import SCANNER, Codes, set_codes
 
 
@@ -41,7 +41,7 @@ def to_nifti(image: Image, dtype: str = "float32", space: Codes = SCANNER) -> ni
     data = image.data[0, 0].detach().cpu().numpy()
     if np.issubdtype(np.dtype(dtype), np.integer):
         data = np.rint(data)
-    made = nib.Nifti1Image(in_fortran_order(data.astype(dtype)), image.grid.affine)
+    made = nib.Nifti1Image(data.astype(dtype), image.grid.affine)
     return set_codes(made, space)
 
 

@@ -22,6 +22,7 @@ from bids_fcnreg.io.header import (
     check_size,
     check_volume,
 )
+from bids_fcnreg.io.memory_order import in_fortran_order
 from bids_fcnreg.io.orientation import (
     codes_of,
     describe_orientation_problem,
@@ -234,7 +235,11 @@ def write(path: str | os.PathLike[str], image: nib.Nifti1Image, step: float | No
     path = Path(path)
     if step is not None:
         image = _in_steps(image, step)
-    payload = image.to_bytes()
+    ordered = nib.Nifti1Image(
+        in_fortran_order(np.asarray(image.dataobj)), image.affine, image.header
+    )
+    ordered.header.set_slope_inter(*image.header.get_slope_inter())  # nibabel forgets it
+    payload = ordered.to_bytes()
     if path.name.endswith(".gz"):
         payload = igzip.compress(payload, compresslevel=2, mtime=0)
     return write_bytes(path, payload)

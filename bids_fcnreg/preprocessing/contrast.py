@@ -15,6 +15,7 @@ from bids_fcnreg.config import CONTRASTS
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.foreground import foreground, non_background
 from bids_fcnreg.fcn.intensity import intensity_scale
+from bids_fcnreg.fcn.masks import bounding_box
 from bids_fcnreg.fcn.spatial.grid import Image
 from bids_fcnreg.preprocessing.any_contrast import prepare_brain
 from bids_fcnreg.preprocessing.brain import may_be_brain_only
@@ -127,7 +128,7 @@ def looks_t2w(image: Image, mask: Image | None = None) -> bool:
     zero, one = intensity_scale(data, inside)
     if one <= zero:  # no contrast, or a bright background: `standardize` inverts it
         return False
-    box = ndimage.find_objects(inside.astype(np.uint8))[0]
+    box = bounding_box(inside)
     data, inside = data[box], inside[box]
     dark, middle, bright = np.percentile(data[inside], [2, 50, 98])
     if bright - middle < MIN_BRIGHT * (bright - dark):

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import SimpleITK as sitk
-from scipy import ndimage
 
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.foreground import non_background
 from bids_fcnreg.fcn.intensity import CLIP, intensity_range, intensity_scale
+from bids_fcnreg.fcn.masks import bounding_box, values_inside
 
 #: Spacing of the samples for the bias field, and N4's iterations per level.
 BIAS_SPACING_MM = 6.0
@@ -69,24 +69,23 @@ def bias_field(data: np.ndarray, mask: np.ndarray, spacing: Sequence[float]) -> 
     ndarray (i, j, k), float32
         Divide by it to correct. Values outside the brain are in the range of those inside.
     """
-    _, bright = intensity_range(data[mask])
+    _, bright = intensity_range(values_inside(data, mask))
     usable = mask & (data > 0.01 * bright)
-    data = np.minimum(data, CLIP * bright)  # N4's histogram reaches to the brightest voxel
     step = np.array([max(1, round(BIAS_SPACING_MM / size)) for size in spacing])
-    box = ndimage.find_objects(usable.astype(np.uint8))[0]
+    box = bounding_box(usable)
     size = np.array([edge.stop - edge.start for edge in box])
     # First and last samples lie on the box's faces, so that N4's splines span exactly the box.
-    excess = [(0, int(n)) for n in -(size - 1) % step]
+    excess = -(size - 1) % step
+    beyond = [(0, int(n > 0)) for n in excess]  # samples
     every = tuple(slice(None, None, n) for n in step)
 
     def sampled(array: np.ndarray, dtype: type) -> sitk.Image:
-        samples: np.ndarray = np.pad(array[box], excess)[every].astype(dtype)
+        samples: np.ndarray = np.pad(array[box][every].astype(dtype), beyond)
         image = sitk.GetImageFromArray(samples.T)
         image.SetSpacing(np.multiply(spacing, step).tolist())
         return image
 
-    covered = [int(n + extra) for n, (_, extra) in zip(size, excess, strict=True)]
-    whole = sitk.Image(covered, sitk.sitkFloat32)
+    whole = sitk.Image((size + excess).tolist(), sitk.sitkFloat32)
     whole.SetSpacing([float(n) for n in spacing])
     # The global number of threads: parts of the filter ignore its own.
     threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
@@ -94,15 +93,17 @@ def bias_field(data: np.ndarray, mask: np.ndarray, spacing: Sequence[float]) -> 
     try:
         n4 = sitk.N4BiasFieldCorrectionImageFilter()
         n4.SetMaximumNumberOfIterations(BIAS_ITERATIONS)
-        n4.Execute(sampled(data, np.float32), sampled(usable, np.uint8))
+        # N4's histogram reaches to the brightest voxel.
+        clipped = sitk.Minimum(sampled(data, np.float32), float(CLIP * bright))
+        n4.Execute(clipped, sampled(usable, np.uint8))
         log_field = sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(whole)).T
     finally:
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
     log_field = log_field[tuple(slice(0, n) for n in size)]
     inside = log_field[usable[box]]
-    log_field = np.clip(log_field, inside.min(), inside.max())
+    field = np.exp(np.clip(log_field, inside.min(), inside.max())).astype(np.float32)
     around = [(edge.start, n - edge.stop) for edge, n in zip(box, data.shape, strict=True)]
-    return np.exp(np.pad(log_field, around, mode="edge")).astype(np.float32)
+    return np.pad(field, around, mode="edge")
 
 
 def normalize(data: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -126,7 +127,7 @@ def normalize(data: np.ndarray, mask: np.ndarray) -> np.ndarray:
     InputError
         If the brain has no positive intensities.
     """
-    _, anchor = intensity_range(data[mask])
+    _, anchor = intensity_range(values_inside(data, mask))
     if anchor <= 0:
         raise InputError(
             "The brain has hardly any positive intensities. Check the image and its brain mask."
