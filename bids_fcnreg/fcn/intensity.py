@@ -137,6 +137,6 @@ def standardize(image: Image, mask: Image | None, which: str) -> tuple[Image, Im
             "mask."
         )
     # Double precision, for offsets much larger than the contrast.
-    scaled = ((image.data.double() - zero) / (one - zero)).clamp(0, CLIP).float()
-    scaled = torch.where(inside, scaled, 0.0)
+    scaled = image.data.double().sub_(zero).div_(one - zero).clamp_(0, CLIP).float()
+    scaled.masked_fill_(~inside, 0.0)
     return Image(scaled, image.grid), Image(inside[None, None].float(), image.grid)

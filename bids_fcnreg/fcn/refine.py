@@ -143,7 +143,7 @@ def _optimize_level(
             history.append(float(similarity))
             # The last steps may lower the similarity; a copy takes memory.
             if steps > settings.patience and history[-1] >= max(history):
-                best = ascent.deformation()
+                best = ascent.deformation().copy()
             if best is not None and _stalled(history, settings):
                 return best.tapered()
         ascent.update()
@@ -179,8 +179,10 @@ class _Ascent:
         self.weight = level.weight / total(level.weight).clamp(min=1e-6)
         self.displacements = torch.cat([start.to_fixed, start.to_moving])
         self.warped = torch.zeros_like(self.images)
+        # Forces come from the warped images, steps from the forces: one memory for both.
+        same = self.images.shape == self.displacements.shape
+        self.directions = self.warped if same else torch.zeros_like(self.displacements)
         self.momenta = torch.zeros_like(self.displacements)
-        self.directions = torch.zeros_like(self.displacements)
         self.composed = self.displacements.clone()
         # Voxels beside excluded ones are partly excluded, too.
         self.excluded = [
@@ -191,8 +193,8 @@ class _Ascent:
         self.flatness: Tensor | None = None
 
     def deformation(self) -> MidpointDeformation:
-        """Return a copy of the present deformation."""
-        return MidpointDeformation(self.level.grid, *self.displacements.clone().split(1))
+        """Return the present deformation, which the next step changes."""
+        return MidpointDeformation(self.level.grid, *self.displacements.split(1))
 
     def add_forces(self) -> Tensor:
         """Add the forces on both images at the midpoint to the momenta; return the similarity."""
