@@ -7,8 +7,10 @@ that map, by the same code for every tool.
 
 from __future__ import annotations
 
+import itertools
 import resource
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,6 +88,52 @@ def dice(fixed: Tensor, warped: Tensor, labels: list[int]) -> dict[int, float]:
     both = torch.bincount(one[one == two], minlength=count)
     sizes = torch.bincount(one, minlength=count) + torch.bincount(two, minlength=count)
     return {n: float(2 * both[n] / sizes[n]) for n in labels if sizes[n]}
+
+
+def mean_overlap(labels: Sequence[Tensor]) -> float:
+    """Compute the mean Dice over labels and pairs of label images on one grid."""
+    present = sorted({int(n) for one in labels for n in one.unique().round()} - {0})
+    pairs = [dice(one, other, present) for one, other in itertools.combinations(labels, 2)]
+    return float(np.mean([np.mean(list(overlaps.values())) for overlaps in pairs]))
+
+
+def label_entropy(labels: Sequence[Tensor]) -> float:
+    """Compute the entropy of the labels at a voxel, in bit.
+
+    Parameters
+    ----------
+    labels : sequence of Tensor, any one shape
+        Label images on one grid.
+
+    Returns
+    -------
+    float
+        Mean over the voxels where any image has a label other than 0; 0 if all images agree.
+    """
+    several = torch.stack([one.flatten() for one in labels])
+    several = several[:, (several != 0).any(dim=0)]
+    alike = torch.stack([(several == one).sum(dim=0) for one in several]) / len(several)
+    return float(-alike.double().log2().mean())
+
+
+def sharpness(mean: Tensor, grid: Grid) -> float:
+    """Compute the mean length of the gradient of a mean brain, per mm.
+
+    Parameters
+    ----------
+    mean : Tensor (i, j, k)
+        Mean of standardized brains: bright tissue has 1, the background 0.
+    grid : Grid
+        Its grid, with perpendicular axes.
+
+    Returns
+    -------
+    float
+        Over voxels of more than a quarter of bright tissue.
+    """
+    spacing = [float(size) for size in grid.spacing]
+    gradient = torch.stack(torch.gradient(mean, spacing=spacing))
+    return float(gradient.norm(dim=0)[mean > 0.25].mean())
 
 
 def deformation(points: PointMap, brain: Tensor) -> dict[str, float]:

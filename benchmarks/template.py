@@ -11,16 +11,14 @@ whatever it makes is kept in DIR and used again.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from dataset import Subject, find_subjects
-from measures import Meter, PointMap, dice
+from measures import Meter, PointMap, mean_overlap
 from peer import Task
 from peers import PEERS
 from rich.console import Console
@@ -46,22 +44,14 @@ def main() -> None:
     subjects = find_subjects(options.data)
     table = Table("template", "mean pairwise Dice", "seconds")
     for space in options.space:
-        overlap = mean_overlap(ours(options.out, space, subjects))
+        overlap = mean_overlap(list(ours(options.out, space, subjects)))
         table.add_row(space, f"{overlap:.4f}", "–")
     if options.ants:
         options.ants.mkdir(parents=True, exist_ok=True)
         seconds = build(subjects, options.ants)
-        overlap = mean_overlap(theirs(subjects, options.ants, options.threads))
+        overlap = mean_overlap(list(theirs(subjects, options.ants, options.threads)))
         table.add_row(f"antspyx build_template ({PEER})", f"{overlap:.4f}", f"{seconds:.0f}")
     Console().print(table)
-
-
-def mean_overlap(labels: Iterator[torch.Tensor]) -> float:
-    """Compute the mean Dice over labels and pairs of label images (1, 1, i, j, k) on one grid."""
-    images = list(labels)
-    present = sorted({int(n) for one in images for n in one.unique().round()} - {0})
-    pairs = [dice(one, other, present) for one, other in itertools.combinations(images, 2)]
-    return float(np.mean([np.mean(list(overlaps.values())) for overlaps in pairs]))
 
 
 def ours(out: Path, space: str, subjects: Sequence[Subject]) -> Iterator[torch.Tensor]:

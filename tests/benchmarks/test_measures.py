@@ -49,6 +49,25 @@ def test_deformation_of_affine_deformed_and_folded_maps(known: Known) -> None:
     assert folded["folds_percent"] == pytest.approx(50, abs=3)
 
 
+def test_labels_of_several_brains() -> None:
+    one, other = torch.zeros(2, 2, 2, 2).unbind()
+    one[0], other[0, 0] = 1, 1  # 4 and 2 voxels: Dice 2/3; 2 of 4 voxels have two labels
+    assert measures.mean_overlap([one, other]) == pytest.approx(2 / 3)
+    assert measures.label_entropy([one, other]) == pytest.approx(0.5)
+    other[0, 1] = 5  # of which one brain has nothing: Dice 2/3 and 0
+    assert measures.mean_overlap([one, other]) == pytest.approx(1 / 3)
+    assert measures.label_entropy([one, other]) == pytest.approx(0.5)
+    assert measures.mean_overlap([one, one]) == 1
+    assert measures.label_entropy([one, one]) == 0
+
+
+def test_sharpness_is_the_slope_per_mm() -> None:
+    ramp = 0.3 + 0.02 * torch.arange(20.0)[:, None, None].expand(20, 5, 6)
+    grid = Grid((20, 5, 6), np.diag([2.0, 3.0, 4.0, 1.0]))
+    assert measures.sharpness(ramp, grid) == pytest.approx(0.01)
+    assert measures.sharpness(torch.where(ramp > 0.5, ramp, 0.0), grid) > 0.01
+
+
 def test_inverse_consistency_in_mm(known: Known) -> None:
     points = measures.PointMap.of(Transform(known.truth.steps[1:]), known.fixed.grid)
     brain = known.fixed.data[0, 0] > 0
