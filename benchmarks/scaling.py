@@ -59,7 +59,8 @@ def find(bids_dir: Path, labels: Sequence[str], _: Path) -> int:
 def build(bids_dir: Path, labels: Sequence[str], folder: Path) -> int:
     """Find the scans and build their workflow; returns how many nodes it has."""
     (folder / "out").mkdir(exist_ok=True)
-    config = Config(bids_dir=bids_dir, output_dir=folder / "out", work_dir=folder / "work")
+    paths = {"output_dir": folder / "out", "work_dir": folder / "work"}
+    config = Config(bids_dir=bids_dir, **paths, nprocs=2, omp_nthreads=1)
     template = prepare_template(resolve_template(DEFAULT_TEMPLATE), folder)
     atlases = [prepare_atlas(atlas, template, folder) for atlas in default_atlases(template)]
     scans = read_dataset(bids_dir, labels).scans

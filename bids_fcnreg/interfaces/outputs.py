@@ -38,6 +38,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import tempfile
 from collections import defaultdict
@@ -49,6 +50,7 @@ from nipype.interfaces.base import (
     Directory,
     File,
     InputMultiObject,
+    SimpleInterface,
     Str,
     TraitedSpec,
     isdefined,
@@ -114,6 +116,13 @@ class _DerivativesDataSinkInputSpec(_niworkflows._PrepareDerivativeInputSpec):
     compress = traits.Enum(None, usedefault=True, desc="files are copied unchanged")
 
 
+#: Entities in the names of our files.
+_ENTITIES = frozenset(re.findall(r"{(\w+)", "".join(_SPEC["patterns"])))
+
+for _name in _ENTITIES:
+    _DerivativesDataSinkInputSpec.add_class_trait(_name, traits.Any(desc="BIDS entity"))
+
+
 class _DerivativesDataSinkOutputSpec(TraitedSpec):
     out_file = File(exists=True, desc="the file in the derivatives directory")
     out_meta = File(exists=True, desc="its sidecar")
@@ -152,6 +161,15 @@ class DerivativesDataSink(_niworkflows.PrepareDerivative):
     # No suffix changes the data type.
     _default_dtypes: ClassVar[Mapping[str, Any]] = defaultdict(type(None))
     _results: dict[str, Any]
+
+    def __init__(self, **inputs: Any) -> None:
+        # Not niworkflows' way: it adds a trait to each node for each entity that BIDS has, which
+        # took half of the time to build a workflow.
+        self._allowed_entities = set(_ENTITIES)
+        self._static_traits = self.input_spec.class_editable_traits()
+        others = set(inputs) - set(self._static_traits)
+        self._metadata = {name: inputs.pop(name) for name in others}
+        SimpleInterface.__init__(self, **inputs)
 
     def _run_interface(self, runtime: Any) -> Any:
         runtime = super()._run_interface(runtime)

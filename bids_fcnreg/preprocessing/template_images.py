@@ -63,7 +63,8 @@ def write_tissues(t1w: Path, gray: Path, white: Path, path: Path, certain: float
     """
     brain = load(t1w)
     gm, wm = (load(one).get_fdata() for one in (gray, white))
-    tissue = np.stack([certain - gm - wm, gm, wm]).argmax(axis=0) + 1
+    csf = certain - gm - wm
+    tissue = np.where(wm > np.maximum(csf, gm), 3, np.where(gm > csf, 2, 1))
     write(path, like(brain, tissue * foreground(brain.get_fdata()), "uint8"))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from nipype.pipeline import engine as pe
@@ -20,6 +19,7 @@ from bids_fcnreg.workflows.resources import (
     field_node,
     register_of,
     sized_node,
+    version_of,
     voxels_of,
 )
 
@@ -185,7 +185,7 @@ def uses_gpu(device: str) -> bool:
     """Return whether a registration on `device` uses a GPU."""
     if device != "auto":
         return device.startswith("cuda")
-    if version("torch").endswith("+cpu"):  # importing it takes seconds
+    if version_of("torch").endswith("+cpu"):  # importing it takes seconds
         return False
     import torch
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from nipype.pipeline import engine as pe
@@ -18,7 +17,14 @@ from bids_fcnreg.interfaces.quality import QualityTable
 from bids_fcnreg.interfaces.reports import Summary
 from bids_fcnreg.workflows.outputs import sink
 from bids_fcnreg.workflows.preprocess import extractor
-from bids_fcnreg.workflows.resources import DEFORMATION, DRAW, field_node, sized_node, voxels_of
+from bids_fcnreg.workflows.resources import (
+    DEFORMATION,
+    DRAW,
+    field_node,
+    sized_node,
+    version_of,
+    voxels_of,
+)
 
 if TYPE_CHECKING:
     from bids_fcnreg.bids.atlases import Atlas
@@ -76,7 +82,7 @@ def init_anat_report_wf(
             weights=_weights(config),
             device=config.device,
             versions={"bids_fcnreg": __version__, "Python": platform.python_version()}
-            | {name: version(name) for name in ("torch", "nipype")},
+            | {name: version_of(name) for name in ("torch", "nipype")},
         ),
         name="summary",
         run_without_submitting=True,

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,12 @@ def average_of(runs: int) -> Demand:
     if runs == 1:
         return Demand(0, 0, base_gb=0.1, base_seconds=1)
     return Demand(110 + 8 * runs, 1.0 * runs)
+
+
+@cache
+def version_of(package: str) -> str:
+    """Return the version of an installed package; to look it up takes milliseconds."""
+    return version(package)
 
 
 def sized_node(interface: Any, name: str, demand: Demand, voxels: int, **options: Any) -> pe.Node:

@@ -98,6 +98,7 @@ class Source:
     def __init__(self, texts: Iterable[str]) -> None:
         self._templates = [tokens(text) for text in texts]
         self._words = [_words(template) for template in self._templates]
+        self._distinct = [frozenset(words) for words in self._words]
         self._known: dict[tuple[Token, ...], int] = {}
 
     def prints(self, quote: str) -> bool:
@@ -110,15 +111,23 @@ class Source:
             self._known[quote] = 0  # while it is looked for inside of itself
             wanted = _words(quote)
             least = max(_LEAST_SHARE * len(wanted), 1)
-            fitting = [
-                (template, words)
-                for template, words in zip(self._templates, self._words, strict=True)
-                if _may_fit(quote, wanted, words)
-            ]
-            fitting.sort(key=lambda one: -len(set(one[1]) & set(wanted)))
-            counts = (self._aligned(quote, template) for template, _ in fitting)
+            counts = (self._aligned(quote, template) for template in self._fitting(quote, wanted))
             self._known[quote] = next((count for count in counts if count >= least), 0)
         return self._known[quote]
+
+    def _fitting(self, quote: tuple[Token, ...], wanted: list[str]) -> list[tuple[Token, ...]]:
+        """Templates that may be those of a quote, most common words first."""
+        cut, distinct = any(token.text == "…" for token in quote), frozenset(wanted)
+        found = []
+        for template, words, own in zip(self._templates, self._words, self._distinct, strict=True):
+            if cut:
+                fits = 4 * len(own & distinct) >= len(distinct) or own < distinct
+            else:
+                fits = own <= distinct and _in_order(words, wanted) and _same_ends(quote, template)
+            if fits:
+                found.append((len(own & distinct), template))
+        found.sort(key=lambda one: -one[0])
+        return [template for _, template in found]
 
     def _aligned(self, quote: tuple[Token, ...], template: tuple[Token, ...]) -> int:
         """Most words that a quote and a template have in common; -1 if it does not fit."""
@@ -159,13 +168,15 @@ def _may_be_inner(quote: tuple[Token, ...], start: int, end: int) -> bool:
     return (begins and ends) or not _words(quote[end:])
 
 
-def _may_fit(quote: tuple[Token, ...], wanted: list[str], words: list[str]) -> bool:
-    """Whether a template with these words may be one of a quote with those that are wanted."""
-    if any(token.text == "…" for token in quote):
-        shared, distinct = set(words) & set(wanted), set(wanted)
-        return 4 * len(shared) >= len(distinct) or set(words) < distinct
+def _in_order(words: list[str], wanted: list[str]) -> bool:
+    """Whether a template's words are among those that are wanted, in this order."""
     remaining = iter(wanted)
-    return bool(words) and all(word in remaining for word in words)  # in this order
+    return bool(words) and all(word in remaining for word in words)
+
+
+def _same_ends(quote: tuple[Token, ...], template: tuple[Token, ...]) -> bool:
+    """Whether a quote and a template begin and end alike, where the template has no hole."""
+    return all(template[place].text in (HOLE, quote[place].text) for place in (0, -1))
 
 
 def _words(text: tuple[Token, ...]) -> list[str]:
