@@ -14,7 +14,12 @@ COPY constraints.txt ./
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN pip install --no-cache-dir --constraint constraints.txt \
     ${TORCH_INDEX:+--extra-index-url ${TORCH_INDEX}} torch
-COPY setup.cfg pyproject.toml MANIFEST.in README.md LICENSE ./
+# The packages that it requires, in a layer that changes of its code leave alone.
+COPY setup.cfg ./
+RUN python -c "from configparser import ConfigParser as P; p = P(); p.read('setup.cfg'); \
+        print(p['options']['install_requires'])" > requirements.txt \
+    && pip install --no-cache-dir --constraint constraints.txt --requirement requirements.txt
+COPY pyproject.toml MANIFEST.in README.md LICENSE ./
 COPY bids_fcnreg bids_fcnreg
 # A list of all Python packages (software bill of materials). Tests, headers and symbols of libraries
 # are not needed to run.
