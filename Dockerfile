@@ -36,7 +36,7 @@ RUN pip install --no-cache-dir --constraint constraints.txt . \
     && rm -rf torch/include torch/test torch/bin/test_* torch/bin/*Test torch/bin/protoc* \
         bids_validator_deno/*.map \
     && strip --strip-unneeded torch/lib/libtorch_cpu.so torch/lib/libtorch_python.so \
-        llvmlite/binding/*.so cc3d/*.so
+        llvmlite/binding/*.so cc3d/*.so fastremap/*.so fill_voids/*.so h5py/*.so
 # Kernels for all x86-64 processors with AVX2 (see docker/entrypoint.sh), in a folder with a name of
 # their own. Other processors compile theirs when the container runs.
 COPY docker/compile_kernels.py docker/
