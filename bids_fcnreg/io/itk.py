@@ -163,12 +163,13 @@ def _write_displacement(part: h5py.Group, step: Displacement) -> None:
     )
 
     components = [in_fortran_order(component.numpy()).T for component in step.field[0]]
+    to_mm = torch.from_numpy(affine[:3, :3]).float()
 
     def compressed(first: int) -> bytes:
-        parts = [component[first : first + planes] for component in components]
-        slab = torch.from_numpy(np.stack(parts, axis=-1))
+        parts = [component[first : first + planes].ravel() for component in components]
+        moved = _rounded(to_mm @ torch.from_numpy(np.stack(parts)))
         values = np.zeros(length, "<f4")
-        values[: slab.numel()] = _rounded(_mapped(slab, affine[:3, :3])).numpy().ravel()
+        values[: moved.numel()] = moved.T.numpy().ravel()
         return _compressed(values)
 
     starts = range(0, k, planes)
@@ -177,11 +178,11 @@ def _write_displacement(part: h5py.Group, step: Displacement) -> None:
 
 
 def _rounded(field: torch.Tensor) -> torch.Tensor:
-    """Round vectors (…, 3), so that they compress better."""
+    """Round vectors (3, n), so that they compress better."""
     coarse, fine = _MULTIPLES
     rounded = (field / coarse).round_().mul_(coarse)
     finer = (field / fine).round_().mul_(fine)
-    inexact = (rounded - field).square_().sum(dim=-1, keepdim=True) > ROUNDING_ERROR_MM**2
+    inexact = (rounded - field).square_().sum(dim=0) > ROUNDING_ERROR_MM**2
     return torch.where(inexact, finer, rounded).add_(0.0)  # turns negative zeros into zeros
 
 
@@ -192,18 +193,10 @@ def _compressed(values: np.ndarray) -> bytes:
     """
     compressor = isal_zlib.compressobj(1)
     parts = []
-    for place in values.view(np.uint8).reshape(len(values), -1).T:
+    for shift in (0, 8, 16, 24):
+        place = (values.view("<u4") >> shift).astype(np.uint8)
         parts += [compressor.compress(place.tobytes()), compressor.flush(isal_zlib.Z_SYNC_FLUSH)]
     return b"".join([*parts, compressor.flush()])
-
-
-def _mapped(vectors: torch.Tensor, matrix: np.ndarray) -> torch.Tensor:
-    """Multiply vectors along the last axis by a matrix (3, 3)."""
-    return (
-        vectors.reshape(-1, 3)
-        .matmul(torch.as_tensor(matrix.T, dtype=vectors.dtype))
-        .view(vectors.shape)
-    )
 
 
 def read_transform(path: str | os.PathLike[str]) -> Transform:
