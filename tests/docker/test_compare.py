@@ -92,6 +92,13 @@ NEAR = {
     "a label at a border": (
         write_image, "a.nii.gz", (LABELS, EYE), (changed(LABELS, (3, 3, 3), 9), EYE)),
     "field": (write_transform, "a.h5", FIELD, {k: v + np.float32(1e-3) for k, v in FIELD.items()}),
+    "one of many displacements": (
+        write_transform, "a.h5", {"Parameters": np.zeros(3000)},
+        {"Parameters": changed(np.zeros(3000), 5, 0.7)}),
+    "one of many voxels": (
+        write_image, "a.nii.gz", (LABELS / 3, EYE), (changed(LABELS / 3, (3, 3, 3), 9), EYE)),
+    "checksum of a result": (
+        write_json, "a.json", {"SHA": {"bids::a": "1"}}, {"SHA": {"bids::a": "2"}}),
     "matrix": (write_transform, "a.h5", MATRIX, {k: v + 1e-9 for k, v in MATRIX.items()}),
     "number": (write_json, "a.json", {"a": {"b": [1, 0.5]}}, {"a": {"b": [1, 0.5000001]}}),
     "whole": (write_json, "a.json", {"a": 1.0}, {"a": 1.0000001}),
@@ -104,14 +111,18 @@ FAR = {
     "flip": (
         write_image, "a.nii.gz", (VOXELS, EYE), (VOXELS, np.diag([-1, 1, 1, 1.0])), "affine"),
     "voxel": (
-        write_image, "a.nii.gz", (VOXELS, EYE), (changed(VOXELS, (0, 0, 0), 0), EYE), "by up to"),
+        write_image, "a.nii.gz", (VOXELS, EYE), (changed(VOXELS, (0, 0), 0), EYE), "by up to"),
     "NaN": (write_image, "a.nii.gz", (VOXELS, EYE), (PARTIAL, EYE), "NaN"),
     "infinite": (
         write_image, "a.nii", (PARTIAL, EYE), (changed(PARTIAL, (0, 0, 0), np.inf), EYE), "NaN"),
     "shape": (write_image, "a.nii.gz", (VOXELS, EYE), (VOXELS[1:], EYE), "shape"),
     "type": (write_image, "a.nii.gz", (VOXELS, EYE), (VOXELS.astype("float64"), EYE), "type"),
     "labels": (write_image, "a.nii.gz", (LABELS, EYE), (LABELS[::-1], EYE), "labelled voxels"),
-    "field": (write_transform, "a.h5", FIELD, {k: v + 0.01 for k, v in FIELD.items()}, "Param"),
+    "field": (write_transform, "a.h5", FIELD, {k: v + 0.1 for k, v in FIELD.items()}, "Param"),
+    "displacement": (
+        write_transform, "a.h5", FIELD, {k: changed(v, slice(9), 3) for k, v in FIELD.items()}, "Param"),
+    "source": (
+        write_json, "a.json", {"SHA": {"bids:raw:a": "1"}}, {"SHA": {"bids:raw:a": "2"}}, "top.SHA"),
     "matrix": (write_transform, "a.h5", MATRIX, {k: v + 1e-3 for k, v in MATRIX.items()}, "Param"),
     "text": (write_transform, "a.h5", KIND, dict.fromkeys(KIND, "Euler3DTransform"), "Type"),
     "dataset": (write_transform, "a.h5", MATRIX, MATRIX | KIND, "only one has"),
