@@ -43,6 +43,9 @@ class Pair:
         Cube root of the voxel volume of the original fixed and moving image; 0 if unknown.
     fixed_exclude : Tensor (1, 1, i, j, k) or None
         Such voxels of the fixed image.
+    beyond : Tensor (1, 1, i, j, k) or None
+        1 beyond the field of view of the moving image, if that ends inside the brain; these voxels
+        are excluded, too.
     """
 
     fixed: Tensor
@@ -54,6 +57,7 @@ class Pair:
     moving_mask: Tensor | None = None
     voxels_mm: tuple[float, float] = (0.0, 0.0)
     fixed_exclude: Tensor | None = None
+    beyond: Tensor | None = None
 
     @property
     def effective_weight(self) -> Tensor:
@@ -139,7 +143,8 @@ def assemble_pair(
     # Dilated by two voxels, so that the outline of the brain counts.
     weight = dilate((inside > 0.5).float(), 2)
     sizes = _edge(fixed.grid), 0.0
-    exclude = _excluded(fixed_exclude, fixed_mask, np.eye(4), grid)
+    beyond = beyond_field_of_view(fixed_mask, np.eye(4), grid)
+    exclude = _excluded(fixed_exclude, beyond, np.eye(4), grid)
     pair = Pair(brain, brain, weight, None, grid, inside, inside, sizes, exclude)
     return replace_moving(pair, moving, affine, moving_mask, moving_exclude)
 
@@ -153,22 +158,28 @@ def replace_moving(
 ) -> Pair:
     """Return the pair with another moving image or affine; see `assemble_pair`."""
     linear = Transform((Affine(affine),))
+    beyond = beyond_field_of_view(moving_mask, affine, pair.grid)
     return replace(
         pair,
         moving=linear.resample(_smoothed(moving, pair.grid), pair.grid).data,
         moving_mask=linear.resample(moving_mask, pair.grid).data,
-        moving_exclude=_excluded(moving_exclude, moving_mask, affine, pair.grid),
+        moving_exclude=_excluded(moving_exclude, beyond, affine, pair.grid),
+        beyond=beyond,
         voxels_mm=(pair.voxels_mm[0], _edge(moving.grid)),
     )
 
 
-def _excluded(exclude: Image | None, mask: Image, affine: np.ndarray, grid: Grid) -> Tensor | None:
+def _excluded(
+    exclude: Image | None, beyond: Tensor | None, affine: np.ndarray, grid: Grid
+) -> Tensor | None:
     """Find voxels of a grid that are excluded, by a mask or as they are not in the image.
 
     Parameters
     ----------
-    exclude, mask : Image
-        Excluded voxels, if any, and the brain.
+    exclude : Image or None
+        Excluded voxels of the image.
+    beyond : Tensor (1, 1, *grid.shape) or None
+        1 beyond its field of view.
     affine : ndarray (4, 4)
         From points of the grid to those of the image.
     grid : Grid
@@ -179,7 +190,6 @@ def _excluded(exclude: Image | None, mask: Image, affine: np.ndarray, grid: Grid
     Tensor (1, 1, *grid.shape) or None
         1 where a voxel around is excluded, else 0.
     """
-    beyond = beyond_field_of_view(mask, affine, grid)
     if exclude is None:
         return beyond
     excluded = (Transform((Affine(affine),)).resample(exclude, grid).data > 0).float()

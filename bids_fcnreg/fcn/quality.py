@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import torch
@@ -33,6 +33,9 @@ RESOLUTION_MM = 2.0
 #: Standard deviation of the smoothing by a voxel and by linear interpolation, in voxels.
 VOXEL_SIGMA = 0.4
 
+#: Half-width of the windows of local NCC, in voxels of `SPACING_MM`.
+RADIUS = 2
+
 #: Edge in mm of the cubes of `lowest_similarity`, about the width of a lobe.
 REGION_MM = 40.0
 
@@ -52,6 +55,9 @@ class Quality:
         headers alone, after the linear stage, and after the registration.
     similarity_lowest : float
         The same in the cube of `REGION_MM` where it is lowest.
+    outside_percent : float
+        Percentage of fixed brain voxels beyond the field of view of the moving image, if that ends
+        inside the brain. The other metrics are of the voxels within.
     brain_overlap : float
         Dice of the warped moving brain mask and the fixed one.
     folds_percent : float
@@ -73,6 +79,7 @@ class Quality:
     similarity_affine: float = float("nan")
     similarity: float = float("nan")
     similarity_lowest: float = float("nan")
+    outside_percent: float = float("nan")
     brain_overlap: float = float("nan")
     folds_percent: float = float("nan")
     sd_log_jacobian: float = float("nan")
@@ -93,10 +100,10 @@ class Quality:
         self.seconds[stage] = round(self.seconds.get(stage, 0.0) + elapsed, 3)
 
 
-def similarity(pair: Pair, warped: Tensor | None = None) -> float:
-    """Compute the local NCC of a pair, optionally with a warped moving image."""
-    fixed, moving, weight = _at_metric_resolution(pair, pair.moving if warped is None else warped)
-    return float(local_ncc(fixed, moving, 2, weight))
+def similarity(pair: Pair) -> float:
+    """Compute the local NCC of a pair."""
+    fixed, moving, weight = _at_metric_resolution(pair)
+    return float(local_ncc(fixed, moving, RADIUS, weight))
 
 
 def assess(quality: Quality, pair: Pair, forward: Displacement, inverse: Displacement) -> None:
@@ -112,14 +119,22 @@ def assess(quality: Quality, pair: Pair, forward: Displacement, inverse: Displac
         On the pair's grid.
     """
     quality.similarity_affine = similarity(pair)
-    warped = warp(pair.moving, forward.field)
-    quality.similarity = similarity(pair, warped)
-    quality.similarity_lowest = lowest_similarity(pair, warped)
     fixed_mask, moving_mask = _masks(pair)
+    registered = replace(
+        pair,
+        moving=warp(pair.moving, forward.field),
+        beyond=None if pair.beyond is None else warp(pair.beyond, forward.field),
+    )
+    quality.similarity = similarity(registered)
+    quality.similarity_lowest = lowest_similarity(registered)
     brain = fixed_mask[0, 0] > 0.5
-    warped_brain = warp(moving_mask, forward.field)[0, 0] > 0.5
-    both = int(brain.sum()) + int(warped_brain.sum())
-    quality.brain_overlap = 2 * int((brain & warped_brain).sum()) / both if both else 0.0
+    seen, warped_brain = brain, warp(moving_mask, forward.field)[0, 0] > 0.5
+    if registered.beyond is not None:
+        within = registered.beyond[0, 0] < 0.5
+        seen, warped_brain = brain & within, warped_brain & within
+    quality.outside_percent = 100 * (1 - int(seen.sum()) / max(int(brain.sum()), 1))
+    both = int(seen.sum()) + int(warped_brain.sum())
+    quality.brain_overlap = 2 * int((seen & warped_brain).sum()) / both if both else 0.0
     determinant = jacobian_determinant(forward.field)[0, 0][brain]
     quality.folds_percent = 100 * float((determinant <= 0).double().mean())
     quality.sd_log_jacobian = sd_log_jacobian(forward, fixed_mask)
@@ -130,7 +145,7 @@ def assess(quality: Quality, pair: Pair, forward: Displacement, inverse: Displac
     quality.inverse_consistency_p95_mm = float(np.percentile(distance.numpy(), 95))
 
 
-def lowest_similarity(pair: Pair, warped: Tensor) -> float:
+def lowest_similarity(pair: Pair) -> float:
     """Compute the local NCC in the cube of the fixed brain where it is lowest.
 
     A low value reveals a registration that failed in one lobe only.
@@ -138,17 +153,15 @@ def lowest_similarity(pair: Pair, warped: Tensor) -> float:
     Parameters
     ----------
     pair : Pair
-        Its fixed image and mask are used.
-    warped : Tensor (1, 1, i, j, k)
-        The moving image after the registration.
+        With the moving image after the registration.
 
     Returns
     -------
     float
         Minimum over cubes at least half filled by brain or, if there are none, over the fullest.
     """
-    fixed, warped, weight = _at_metric_resolution(pair, warped)
-    correlation = FixedWindows(fixed, radius=2).compare(warped).value
+    fixed, moving, weight = _at_metric_resolution(pair)
+    correlation = FixedWindows(fixed, radius=RADIUS).compare(moving).value
     edge = min(round(REGION_MM / SPACING_MM), *weight.shape[2:])
     step = max(edge // 4, 1)
     filled = avg_pool3d(weight, edge, step)
@@ -175,14 +188,19 @@ def sd_log_jacobian(displacement: Displacement, mask: Tensor) -> float:
     return float(variance(determinant.clamp(min=1e-3).log()).sqrt())
 
 
-def _at_metric_resolution(pair: Pair, moving: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return fixed image, moving image and weight at the resolution of the metrics."""
+def _at_metric_resolution(pair: Pair) -> tuple[Tensor, Tensor, Tensor]:
+    """Return fixed image, moving image and weight at the resolution of the metrics.
+
+    The weight is 0 where a window reaches beyond the field of view of the moving image.
+    """
     fixed, moving = (
         _resampled(gaussian(image, _sigma(pair.grid, voxel_mm)), pair.grid)
-        for image, voxel_mm in zip((pair.fixed, moving), pair.voxels_mm, strict=True)
+        for image, voxel_mm in zip((pair.fixed, pair.moving), pair.voxels_mm, strict=True)
     )
-    inside = (_resampled(_masks(pair)[0], pair.grid) > 0.5).float()
-    return fixed, moving, dilate(inside, 1)
+    weight = dilate((_resampled(_masks(pair)[0], pair.grid) > 0.5).float(), 1)
+    if pair.beyond is not None:
+        weight = weight * (1 - dilate((_resampled(pair.beyond, pair.grid) > 0).float(), RADIUS))
+    return fixed, moving, weight
 
 
 def _sigma(grid: Grid, voxel_mm: float = 0.0) -> np.ndarray:

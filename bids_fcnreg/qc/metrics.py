@@ -88,6 +88,15 @@ _METRICS = (
         "off, changed, or misplaced",
     ),
     Metric(
+        "outside_percent",
+        "Outside the field of view of the registered image",
+        decimals=1,
+        unit="% of the brain",
+        concern="a part of the brain of {fixed} is outside the field of view of the image: there, "
+        "the transform is extrapolated",
+        optional=True,  # not in older results
+    ),
+    Metric(
         "brain_overlap",
         "Overlap of the brain masks (Dice)",
         worse="lower",

@@ -90,12 +90,17 @@ class Verdict:
         return f"{self.level}: {'; '.join(self.reasons)}" if self.reasons else self.level
 
 
+#: Percentage of the brain outside the field of view: by judgement, not fitted.
+_OUTSIDE = Bounds(0.0, 0.0, doubtful=0.5, failed=25.0)
+
+
 @cache
 def reference_bounds(mode: str) -> dict[str, Bounds]:
     """Return the bounds of the quality metrics, by key, for a registration mode."""
     source = files("bids_fcnreg").joinpath("data", "quality_reference.json")
     bounds = json.loads(source.read_text(encoding="utf-8"))["bounds"]
-    return {key: Bounds(**values) for key, values in bounds[mode].items()}
+    fitted = {key: Bounds(**values) for key, values in bounds[mode].items()}
+    return fitted | {"outside_percent": _OUTSIDE}
 
 
 def judge(quality: Mapping[str, Any], fixed: str = "the template") -> Verdict:
@@ -137,7 +142,7 @@ inverse_consistency_p95_mm'
             continue
         level = bounds.judge(value)
         if level != "good":
-            usual = f"{bounds.low:.3g} to {bounds.high:.3g}"
+            usual = " to ".join(dict.fromkeys(f"{end:.3g}" for end in (bounds.low, bounds.high)))
             meaning = METRICS[key].concern.format(fixed=fixed)
             found.append((level, f"{meaning} ({key} {value:.3g}, usually {usual})"))
     if missing:

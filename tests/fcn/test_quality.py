@@ -44,7 +44,9 @@ def spoiled(pair: Pair, part: float) -> torch.Tensor:
 
 
 def test_lowest_similarity_reveals_a_misaligned_part(pair):
-    right, wrong = (lowest_similarity(pair, spoiled(pair, part)) for part in (0, 0.4))
+    right, wrong = (
+        lowest_similarity(replace(pair, moving=spoiled(pair, part))) for part in (0, 0.4)
+    )
     assert right == pytest.approx(1, abs=0.01)
     assert wrong < 0.2
     assert similarity(replace(pair, moving=spoiled(pair, 0.4))) > 0.5  # most of it is right
@@ -65,12 +67,32 @@ def test_perfect_and_cut_off_brains(pair):
     assert half.similarity_lowest < 0.1
 
 
+def test_what_is_outside_the_field_of_view_is_not_judged(pair):
+    """A quarter of the brain is missing, as the field of view ends there; the rest is perfect."""
+    still = Displacement(pair.grid, torch.zeros(1, 3, *pair.grid.shape))
+    size = pair.grid.shape[2]
+    below = torch.arange(size) < size // 2 - 16  # 32 mm below the centre of the ball of 130 mm
+    beyond = below.float().expand(1, 1, *pair.grid.shape)
+    cut = replace(
+        pair, moving=pair.moving * (1 - beyond), moving_mask=pair.moving_mask * (1 - beyond)
+    )
+    known, unknown = Quality("refine", "cpu"), Quality("refine", "cpu")
+    assess(unknown, cut, still, still)
+    assess(known, replace(cut, beyond=beyond), still, still)
+    assert unknown.outside_percent == 0 and unknown.similarity_lowest < 0.5
+    share = pair.fixed_mask[..., below].sum() / pair.fixed_mask.sum()
+    assert known.outside_percent == pytest.approx(100 * float(share), abs=1)
+    assert known.similarity_lowest > 0.95  # images are smoothed across the cut
+    assert known.brain_overlap == pytest.approx(1, abs=1e-3)
+    assert known.similarity == pytest.approx(1, abs=0.01)
+
+
 def test_brains_smaller_than_the_cubes_are_judged_too():
     grid = Grid((14, 14, 14), np.diag([2.0, 2.0, 2.0, 1.0]))
     data = torch.rand(1, 1, 14, 14, 14, generator=torch.Generator().manual_seed(1))
     brain, mask = Image(data, grid), Image(torch.ones_like(data), grid)
     pair = make_pair(brain, brain, np.eye(4), mask, mask)
-    assert 0.5 < lowest_similarity(pair, pair.moving) <= 1.0001
+    assert 0.5 < lowest_similarity(pair) <= 1.0001
 
 
 @pytest.fixture(scope="module")
