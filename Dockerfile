@@ -14,7 +14,7 @@ COPY constraints.txt ./
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN pip install --no-cache-dir --constraint constraints.txt \
     ${TORCH_INDEX:+--extra-index-url ${TORCH_INDEX}} torch
-# The packages that it requires, in a layer that changes of its code leave alone.
+# The required packages are a layer of their own, which is kept when the code changes.
 COPY setup.cfg ./
 RUN python -c "from configparser import ConfigParser as P; p = P(); p.read('setup.cfg'); \
         print(p['options']['install_requires'])" > requirements.txt \

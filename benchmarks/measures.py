@@ -112,8 +112,8 @@ def label_entropy(labels: Sequence[Tensor]) -> float:
     """
     several = torch.stack([one.flatten() for one in labels])
     several = several[:, (several != 0).any(dim=0)]
-    alike = torch.stack([(several == one).sum(dim=0) for one in several]) / len(several)
-    return float(-alike.double().log2().mean())
+    frequency = torch.stack([(several == one).sum(dim=0) for one in several]) / len(several)
+    return float(-frequency.double().log2().mean())
 
 
 def sharpness(mean: Tensor, grid: Grid) -> float:

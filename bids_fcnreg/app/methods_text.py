@@ -18,12 +18,11 @@ from bids_fcnreg.config import Config
 from bids_fcnreg.workflows.preprocess import describe_extraction
 
 
-def write_methods(
-    config: Config, workflow: Workflow, scans: Iterable[Scan] = (), formatted: bool = True
-) -> Path:
+def write_methods(config: Config, workflow: Workflow, scans: Iterable[Scan] = ()) -> Path:
     """Write the text for the methods section and its references.
 
-    Writes ``CITATION.md`` and ``CITATION.bib``.
+    Writes ``CITATION.md`` and ``CITATION.bib``, and the text with formatted references as
+    ``CITATION.html`` and ``CITATION.tex``, but with ``--md-only-boilerplate``.
 
     Parameters
     ----------
@@ -33,9 +32,6 @@ def write_methods(
         Workflow whose nodes describe the methods.
     scans : iterable of Scan
         Processed scans: the text reports how many were skull-stripped.
-    formatted : bool
-        Whether to write the text with formatted references, too, as ``CITATION.html`` and
-        ``CITATION.tex``; not with ``--md-only-boilerplate``.
 
     Returns
     -------
@@ -51,7 +47,7 @@ def write_methods(
     stripped = [one for one in recorded if one is not None]
     text = describe_extraction(workflow.visit_desc().strip(), stripped)
     path = write_bytes(directory / "CITATION.md", f"{text}\n".encode())
-    if formatted and not config.md_only_boilerplate:
+    if not config.md_only_boilerplate:
         _format_references(path, bibliography)
     return path
 
@@ -63,9 +59,9 @@ def _format_references(path: Path, bibliography: Path) -> None:
     command += ["--bibliography", bibliography.name, "--metadata", "pagetitle=Methods"]
 
     def convert(kind: str) -> bytes:
-        done = subprocess.run(
-            [*command, "--to", kind], cwd=path.parent, capture_output=True, check=True
-        )
+        done = subprocess.run([*command, "--to", kind], cwd=path.parent, capture_output=True)
+        if done.returncode:
+            raise RuntimeError(f"pandoc failed: {done.stderr.decode(errors='replace').strip()}")
         return done.stdout
 
     endings = {"html": ".html", "latex": ".tex"}

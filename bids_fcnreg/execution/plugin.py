@@ -36,8 +36,8 @@ from bids_fcnreg.execution.node_cache import discard_damaged, store_checksums
 from bids_fcnreg.execution.progress import ProgressDisplay
 from bids_fcnreg.fcn.memory import keep_freed_memory
 
-#: Seconds for which the plugin waits for a node before it looks at everything again.
-_PATIENCE = 0.1
+#: Longest time in seconds for which the plugin waits for a node to end.
+_LONGEST_WAIT = 0.1
 
 #: Constant of Linux' sys/prctl.h.
 _PR_SET_PDEATHSIG = 1
@@ -87,14 +87,14 @@ class IsolatedPlugin(MultiProcPlugin):
     def _send_procs_to_workers(self, updatehash: bool = False, graph: Any = None) -> None:
         """Submit all jobs that can start, then wait until one of the running ones ends."""
         waiting = -1
-        # A job with a cached result is done at once: others may be ready then.
+        # A job with a cached result is finished immediately, and others may then be ready.
         while waiting != (waiting := int(np.count_nonzero(~self.proc_done))):
             super()._send_procs_to_workers(updatehash, graph)
         receivers = [receiver for _, receiver in self._task_obj.values()]
         if receivers:
-            wait(receivers, timeout=_PATIENCE)
-        elif waiting:  # for nothing that is known here
-            time.sleep(_PATIENCE)
+            wait(receivers, timeout=_LONGEST_WAIT)
+        elif waiting:  # nothing is running, and no job can start
+            time.sleep(_LONGEST_WAIT)
 
     def _local_hash_check(self, jobid: int, graph: Any) -> bool:
         discard_damaged(self.procs[jobid])
@@ -220,7 +220,7 @@ def configure(config: Config, run_dir: Path) -> Path:
                 "create_report": "false",
                 "check_version": "false",
                 "stop_on_first_crash": str(config.stop_on_first_crash).lower(),
-                # `IsolatedPlugin` waits by itself.
+                # `IsolatedPlugin` waits for the end of a node instead.
                 "poll_sleep_duration": "2" if config.plugin_file else "0",
             },
             "monitoring": {

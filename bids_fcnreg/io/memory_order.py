@@ -26,9 +26,7 @@ def in_c_order(array: np.ndarray) -> np.ndarray:
 
 
 def in_fortran_order(array: np.ndarray) -> np.ndarray:
-    """Return an array (i, j, k, …) with i counted fastest: itself if it is, else a copy."""
-    if array.ndim != 3:
-        return np.asfortranarray(array)
+    """Return a volume (i, j, k) with i counted fastest: itself if it is, else a copy."""
     return array if array.flags.f_contiguous else _copy(array.T).T
 
 

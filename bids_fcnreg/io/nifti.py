@@ -235,11 +235,12 @@ def write(path: str | os.PathLike[str], image: nib.Nifti1Image, step: float | No
     path = Path(path)
     if step is not None:
         image = _in_steps(image, step)
-    ordered = nib.Nifti1Image(
-        in_fortran_order(np.asarray(image.dataobj)), image.affine, image.header
-    )
-    ordered.header.set_slope_inter(*image.header.get_slope_inter())  # nibabel forgets it
-    payload = ordered.to_bytes()
+    data = np.asarray(image.dataobj)
+    if data.ndim == 3:  # a copy of a series may need too much memory
+        ordered = nib.Nifti1Image(in_fortran_order(data), image.affine, image.header)
+        ordered.header.set_slope_inter(*image.header.get_slope_inter())  # nibabel forgets it
+        image = ordered
+    payload = image.to_bytes()
     if path.name.endswith(".gz"):
         payload = igzip.compress(payload, compresslevel=2, mtime=0)
     return write_bytes(path, payload)

@@ -175,7 +175,7 @@ def _in_order(words: list[str], wanted: list[str]) -> bool:
 
 
 def _same_ends(quote: tuple[Token, ...], template: tuple[Token, ...]) -> bool:
-    """Whether a quote and a template begin and end alike, where the template has no hole."""
+    """Whether a quote and a template have the same first and last token, unless it is a hole."""
     return all(template[place].text in (HOLE, quote[place].text) for place in (0, -1))
 
 

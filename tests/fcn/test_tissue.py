@@ -8,7 +8,7 @@ from bids_fcnreg.fcn.segment import Anatomy
 from bids_fcnreg.fcn.spatial.filters import gaussian
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
 from bids_fcnreg.fcn.structures import STRUCTURES, TISSUES
-from bids_fcnreg.fcn.tissue import classify
+from bids_fcnreg.fcn.tissue import classify, most_probable
 
 #: Intensities of background, CSF, left cortex, left white matter in four contrasts.
 CONTRASTS = {
@@ -85,3 +85,9 @@ def test_a_scan_without_brain_is_background(head):
     posteriors[:, 0] = 1
     found = classify(Image(torch.rand(1, 1, *grid.shape), grid), Anatomy(posteriors, anatomy.grid))
     assert not found.labels.data.any() and not found.tissues.data.any()
+
+
+def test_most_probable_is_the_first_of_the_largest():
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randint(0, 4, (1, 3, 8, 9, 10), generator=generator).float()  # many are equal
+    assert torch.equal(most_probable(maps).long(), maps.argmax(dim=1, keepdim=True))

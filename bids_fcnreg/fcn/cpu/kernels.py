@@ -214,15 +214,15 @@ def sample(image: Tensor, coordinates: Tensor, padding: str, fill: float | None 
         _array(image),
         _array(coordinates).reshape(3, -1),
         padding == "border",
-        *_limit(fill),
+        *_fill_arguments(fill),
         _array(sampled).reshape(channels, -1),
         size=POINTS,
     )
     return sampled
 
 
-def _limit(fill: float | None) -> tuple[bool, np.float32]:
-    """Return whether there is a value outside an image, and this value."""
+def _fill_arguments(fill: float | None) -> tuple[bool, np.float32]:
+    """Return the arguments `limited` and `fill` of a kernel."""
     return fill is not None, np.float32(fill or 0.0)
 
 
@@ -235,7 +235,7 @@ def vote(labels: Tensor, coordinates: Tensor, fill: float | None = None) -> Tens
         shape.numel(),
         _array(labels)[0],
         _array(coordinates).reshape(3, -1),
-        *_limit(fill),
+        *_fill_arguments(fill),
         _array(winners).reshape(-1),
         size=POINTS,
     )

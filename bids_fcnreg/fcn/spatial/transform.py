@@ -348,14 +348,16 @@ def sample_as_itk(
     coordinates = coordinates.to(data.device)
     if interpolation == "label" and kernels.usable(data, coordinates):
         return kernels.vote(data, coordinates, fill)
-    if interpolation == "linear" and kernels.usable(data.float(), coordinates):
-        return kernels.sample(data.float(), coordinates, "border", fill)
+    if interpolation != "label":
+        data = data.float()
+    if interpolation == "linear" and kernels.usable(data, coordinates):
+        return kernels.sample(data, coordinates, "border", fill)
     parts = zip(coordinates.split(1, dim=1), data.shape[2:], strict=True)
     inside = reduce(operator.and_, ((part >= -0.5) & (part <= n - 0.5) for part, n in parts))
     if interpolation == "label":
         values = vote(data, coordinates)
     else:
-        values = sample(data.float(), coordinates, interpolation, padding="border")
+        values = sample(data, coordinates, interpolation, padding="border")
     return torch.where(inside, values, fill)
 
 
