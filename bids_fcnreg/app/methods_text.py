@@ -17,12 +17,16 @@ from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.config import Config
 from bids_fcnreg.workflows.preprocess import describe_extraction
 
+#: Formats of the text with formatted references: the ending, and pandoc's name.
+_FORMATS = {".html": "html", ".tex": "latex"}
+
 
 def write_methods(config: Config, workflow: Workflow, scans: Iterable[Scan] = ()) -> Path:
     """Write the text for the methods section and its references.
 
     Writes ``CITATION.md`` and ``CITATION.bib``, and the text with formatted references as
-    ``CITATION.html`` and ``CITATION.tex``, but with ``--md-only-boilerplate``.
+    ``CITATION.html`` and ``CITATION.tex``. With ``--md-only-boilerplate``, the latter two are
+    removed. Files of the same text are kept.
 
     Parameters
     ----------
@@ -31,7 +35,7 @@ def write_methods(config: Config, workflow: Workflow, scans: Iterable[Scan] = ()
     workflow : Workflow
         Workflow whose nodes describe the methods.
     scans : iterable of Scan
-        Processed scans: the text reports how many were skull-stripped.
+        Scans: the text reports how many of those that were processed were skull-stripped.
 
     Returns
     -------
@@ -40,31 +44,40 @@ def write_methods(config: Config, workflow: Workflow, scans: Iterable[Scan] = ()
     """
     directory = config.output_dir / "logs"
     references = files("bids_fcnreg").joinpath("data", "references.bib").read_bytes()
-    bibliography = write_bytes(directory / "CITATION.bib", references)
     made = find_preprocessed(config.output_dir, scans)
     sidecars = (preproc.with_name(f"{preproc.name[:-7]}.json") for _, preproc, _ in made)
     recorded = [read_json(sidecar).get("SkullStripped") for sidecar in sidecars]
     stripped = [one for one in recorded if one is not None]
-    text = describe_extraction(workflow.visit_desc().strip(), stripped)
-    path = write_bytes(directory / "CITATION.md", f"{text}\n".encode())
-    if not config.md_only_boilerplate:
-        _format_references(path, bibliography)
-    return path
+    text = f"{describe_extraction(workflow.visit_desc().strip(), stripped)}\n".encode()
+    path, bibliography = directory / "CITATION.md", directory / "CITATION.bib"
+    formatted = [] if config.md_only_boilerplate else [path.with_suffix(one) for one in _FORMATS]
+    complete = all(file.exists() for file in (path, bibliography, *formatted))
+    if complete and (path.read_bytes(), bibliography.read_bytes()) == (text, references):
+        return path
+    write_bytes(bibliography, references)
+    if config.md_only_boilerplate:
+        for ending in _FORMATS:
+            path.with_suffix(ending).unlink(missing_ok=True)
+    else:
+        _format_references(text, path)
+    return write_bytes(path, text)  # last: it says that the others are of the same text
 
 
-def _format_references(path: Path, bibliography: Path) -> None:
-    """Convert ``CITATION.md`` to HTML and LaTeX, with formatted references."""
+def _format_references(text: bytes, path: Path) -> None:
+    """Write a Markdown text as HTML and LaTeX, with formatted references, beside `path`."""
     # Names without directories: pandoc may fail on non-ASCII paths in some locales.
-    command = [pypandoc.get_pandoc_path(), path.name, "--standalone", "--citeproc"]
-    command += ["--bibliography", bibliography.name, "--metadata", "pagetitle=Methods"]
+    command = [pypandoc.get_pandoc_path(), "--from", "markdown", "--standalone", "--citeproc"]
+    command += ["--bibliography", f"{path.stem}.bib", "--metadata", "pagetitle=Methods"]
 
     def convert(kind: str) -> bytes:
-        done = subprocess.run([*command, "--to", kind], cwd=path.parent, capture_output=True)
+        done = subprocess.run(
+            [*command, "--to", kind], input=text, cwd=path.parent, capture_output=True
+        )
         if done.returncode:
             raise RuntimeError(f"pandoc failed: {done.stderr.decode(errors='replace').strip()}")
         return done.stdout
 
-    endings = {"html": ".html", "latex": ".tex"}
-    with ThreadPoolExecutor(max_workers=len(endings)) as pool:
-        for ending, text in zip(endings.values(), pool.map(convert, endings), strict=True):
-            write_bytes(path.with_suffix(ending), text)
+    with ThreadPoolExecutor(max_workers=len(_FORMATS)) as pool:
+        converted = pool.map(convert, _FORMATS.values())
+        for ending, content in zip(_FORMATS, converted, strict=True):
+            write_bytes(path.with_suffix(ending), content)

@@ -140,7 +140,7 @@ def _process(
         raise InputError(next(iter(unusable.values())).message)
     with preflight.validated_input(config, run_dir, console):
         workflow = preflight.build_workflow(config, usable, templates, atlases)
-    methods = write_methods(config, workflow)
+    methods = write_methods(config, workflow, usable)
     if config.write_graph:
         _write_graph(workflow, console)
     if config.boilerplate_only:

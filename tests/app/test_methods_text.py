@@ -38,3 +38,18 @@ def test_methods_may_be_written_as_markdown_only(tmp_path):
     text = write_methods(config, SimpleNamespace(visit_desc=lambda: "Images were registered."))
     assert "registered" in text.read_text()
     assert {path.name for path in text.parent.iterdir()} == {"CITATION.md", "CITATION.bib"}
+
+
+def test_formatted_texts_are_those_of_the_last_run(tmp_path):
+    """They are kept while the text is the same, and never those of another text."""
+    page = tmp_path / "logs/CITATION.html"
+    write(tmp_path, "Images were registered,")
+    before = page.stat().st_mtime_ns
+    write(tmp_path, "Images were registered,")
+    assert page.stat().st_mtime_ns == before
+    assert "Other" in write(tmp_path, "Other images were registered,")
+    page.unlink()
+    assert "Other" in write(tmp_path, "Other images were registered,")
+    config = Config(bids_dir=tmp_path, output_dir=tmp_path, md_only_boilerplate=True)
+    write_methods(config, SimpleNamespace(visit_desc=lambda: "Nothing was done."))
+    assert not page.exists() and not page.with_suffix(".tex").exists()
