@@ -83,9 +83,13 @@ class Displacement:
                 f"{self.grid.shape}."
             )
 
+    def to(self, device: torch.device | str) -> Displacement:
+        """Return the displacement on a device."""
+        return Displacement(self.grid, self.field.to(device))
+
     def cpu(self) -> Displacement:
         """Return the displacement on the CPU."""
-        return Displacement(self.grid, self.field.cpu())
+        return self.to("cpu")
 
     def inverse(self) -> Displacement:
         """Return the inverse on the same grid; the field must vanish at its border."""
@@ -153,6 +157,13 @@ class Transform:
     def displacements(self) -> tuple[Displacement, ...]:
         """The displacement fields among its steps."""
         return tuple(step for step in self.steps if isinstance(step, Displacement))
+
+    def to(self, device: torch.device | str) -> Transform:
+        """Return the transform on a device."""
+        steps = (
+            step.to(device) if isinstance(step, Displacement) else step for step in self.steps
+        )
+        return Transform(tuple(steps))
 
     def then(self, other: Transform) -> Transform:
         """Compose with another transform, which acts on a point after this one."""
