@@ -66,8 +66,9 @@ def apply(
     Returns
     -------
     nibabel.Nifti1Image
-        float32; with ``nearest`` and ``label``, int32 for integers, and float64 for larger ones
-        and for values that float32 does not represent.
+        float32; with ``nearest`` and ``label``, integers have the data type of the image if it is
+        an integer type, else int32, or float64 for larger ones and for values that float32 does
+        not represent.
 
     Raises
     ------
@@ -103,7 +104,16 @@ def apply(
             stacklevel=2,
         )
     found = [
-        resample_values(part, source.affine, grid, chain, interpolation, default_value, name)
+        resample_values(
+            part,
+            source.affine,
+            grid,
+            chain,
+            interpolation,
+            default_value,
+            name,
+            source.get_data_dtype(),
+        )
         for part in itertools.chain([first], parts)
     ]
     values = np.concatenate(found, axis=3)

@@ -100,8 +100,9 @@ def compose_with_initial(
     mapped = voxels + chain.displacement(grid).field
     linear = _fit_at_border(mapped)
     rest = Displacement(grid, map_points(mapped, np.linalg.inv(linear)) - voxels)
-    reach = TAPER * _at_border(rest) * float(grid.spacing.max())
-    padded = _padded(rest, float(np.clip(reach, MARGIN_MM, LARGEST_MARGIN_MM)))
+    spacing = float(grid.spacing.max())
+    reach = TAPER * _at_border(rest) * spacing
+    padded = _padded(rest, float(np.clip(reach, spacing, LARGEST_MARGIN_MM)))
     width = (padded.grid.shape[0] - grid.shape[0]) // 2
     field = limit_compression(padded.field * border_taper(padded.field, width))
     fields = make_inverse_consistent(field, -field)
