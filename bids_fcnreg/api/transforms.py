@@ -150,6 +150,7 @@ def jacobian(
     *,
     log: bool = False,
     nonlinear: bool = False,
+    geometric: bool = False,
 ) -> nib.Nifti1Image:
     """Compute the Jacobian determinant of transforms in each voxel.
 
@@ -165,6 +166,9 @@ def jacobian(
     nonlinear : bool
         Leave out the volume change of linear transforms, which is the same everywhere: it remains
         that of displacement fields. Rotations and translations change no volume.
+    geometric : bool
+        Compute the volume of each deformed voxel instead of central differences. The sum over a
+        region is its volume in the image, also where the deformation is rough.
 
     Returns
     -------
@@ -187,7 +191,7 @@ def jacobian(
     grid = nifti.read_grid(reference, "reference image")
     chain = read_transforms(given, ImageGrids(fixed=grid))
     warn_of_orientation(reference)
-    values = chain.jacobian(grid)
+    values = chain.jacobian(grid, geometric)
     if nonlinear:
         linear = [np.linalg.det(one.matrix) for one in chain.steps if isinstance(one, Affine)]
         values = values / math.prod(linear)

@@ -301,6 +301,9 @@ def test_jacobian_is_stored_as_integers(ants, tmp_path):
     assert main([*map(str, words), "--nonlinear", "--float32"]) == 0
     alone = fr.jacobian(files[0], ants / "fixed.nii.gz").get_fdata()
     np.testing.assert_allclose(nib.load(tmp_path / "j.nii").get_fdata(), alone, atol=1e-4)
+    assert main([*map(str, words), "--geometric", "--float32"]) == 0
+    volumes = nib.load(tmp_path / "j.nii").get_fdata()
+    assert 0 < np.abs(volumes - exact).max() < 0.1
 
 
 def test_rounding_does_not_change_the_sign_of_a_determinant(tmp_path):
