@@ -85,11 +85,15 @@ class Pair:
         return self._changed(lambda data: data.to(device), self.grid)
 
     def _changed(self, change: Callable[[Tensor], Tensor], grid: Grid) -> Pair:
-        """Return the pair with a function applied to each volume."""
-        volumes = {one.name: getattr(self, one.name) for one in fields(self)}
-        changed: dict[str, Any] = {
-            name: change(volume) for name, volume in volumes.items() if isinstance(volume, Tensor)
-        }
+        """Return the pair with a function applied to each volume, once to one of two names."""
+        done: dict[int, Tensor] = {}
+        changed: dict[str, Any] = {}
+        for one in fields(self):
+            volume = getattr(self, one.name)
+            if isinstance(volume, Tensor):
+                if id(volume) not in done:
+                    done[id(volume)] = change(volume)
+                changed[one.name] = done[id(volume)]
         return replace(self, grid=grid, **changed)
 
 

@@ -74,6 +74,25 @@ def test_a_complete_brain_has_nothing_beyond():
     assert beyond_field_of_view(mask, Transform(()), mask.grid) is None
 
 
+def test_what_is_beyond_is_excluded_at_coarser_resolutions():
+    """It is resampled once, though the pair has it under two names; a lesion adds to one of them."""
+    whole = Grid(SHAPE, np.diag([3.0, 3.0, 3.0, 1.0]))
+    ball = _ball()[None, None].float()
+    textured = ball * torch.rand(ball.shape, generator=torch.Generator().manual_seed(0))
+    part = whole.crop((0, 0, 14), SHAPE)
+    moving, mask = (Image(one[..., 14:].contiguous(), part) for one in (textured, ball))
+    lesion = torch.zeros_like(mask.data)
+    lesion[..., 20:23, 20:23, 10:13] = 1
+    fixed, inside = Image(textured, whole), Image(ball, whole)
+    for exclude in (None, Image(lesion, part)):
+        pair = make_pair(fixed, moving, np.eye(4), inside, mask, exclude)
+        coarse = pair.coarser(6.0)
+        alone = replace(pair, beyond=None).coarser(6.0)
+        assert torch.equal(coarse.moving_exclude, alone.moving_exclude)
+        assert torch.equal(coarse.beyond, replace(pair, moving_exclude=None).coarser(6.0).beyond)
+        assert (coarse.moving_exclude is coarse.beyond) == (exclude is None)
+
+
 def test_tissue_is_not_dragged_across_the_cut():
     generator = torch.Generator().manual_seed(2)
     noise = gaussian(torch.randn(1, 1, *SHAPE, generator=generator), 1.5)
