@@ -159,29 +159,16 @@ def noisy(data: torch.Tensor) -> torch.Tensor:
     return data + 0.02 * data.max() * noise
 
 
+#: Some of those of test_intensity.py, whose images are equal after standardization.
 INTENSITIES = {
-    "standardized in the brain": lambda d: torch.where(
-        d > 0, (d - d[d > 0].mean()) / d[d > 0].std(), 0.0
-    ),
     "standardized over the volume": lambda d: (d - d.mean()) / d.std(),
-    "from -1 to 1": lambda d: 2 * d / d.max() - 1,
-    "background of -1000": lambda d: torch.where(d > 0, d, -1000.0),
-    "white background": lambda d: torch.where(d > 0, d, 1.1 * d.max()),
-    "offset of 1000": lambda d: d + 1000,
     "offset of 1000 in the brain": lambda d: torch.where(d > 0, d + 1000, 0.0),
     "negative": lambda d: -d,
     "gamma of 0.5": lambda d: d.clamp(min=0) ** 0.5,
     "gamma of 2": lambda d: d.clamp(min=0) ** 2,
-    "int16": lambda d: d.round().short().float(),
-    "uint8": lambda d: (d * (255 / d.max())).byte().float(),
-    "tiny": lambda d: 1e-20 * d,
-    "huge": lambda d: 1e25 * d,
     "spline-resampled": rung,
     "noisy": noisy,
-    "a bright voxel": lambda d: spoilt(d, 1, 1e6),
-    "18 bright voxels": lambda d: spoilt(d, 18, 1e6),
     "200 bright voxels": lambda d: spoilt(d, 200, 1e5),
-    "200 negative spikes": lambda d: spoilt(d, 200, -1e5),
 }
 
 
@@ -196,7 +183,7 @@ def test_intensities_need_no_scale(predicted, fixed, moving, truth, kind):
     assert result.quality.brain_overlap > predicted.quality.brain_overlap - 0.02
 
 
-@pytest.mark.parametrize("kind", ["standardized in the brain", "offset of 1000", "noisy"])
+@pytest.mark.parametrize("kind", ["standardized over the volume", "noisy"])
 def test_intensities_of_the_fixed_image_need_no_scale(predicted, fixed, moving, truth, kind):
     changed = Image(INTENSITIES[kind](fixed.data), fixed.grid)
     result = register(changed, moving, mode="predict", device="cpu", threads=1)
