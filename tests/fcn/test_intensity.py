@@ -47,6 +47,7 @@ LINEAR = {
     "from -1 to 1": lambda b: 2 * b / b.max() - 1,
     "standardized over the volume": lambda b: (b - b.mean()) / b.std(),
     "int16": lambda b: np.rint(b).astype(np.int16),
+    "background of -1000": lambda b: np.where(b > 0, b, -1000),
 }
 
 
@@ -59,7 +60,6 @@ RESCALED = {
     "offset of 1000 in the brain": inside(lambda b: b + 1000),
     "standardized in the brain": inside(lambda b: (b - b[b > 0].mean()) / b[b > 0].std()),
     "background far below": lambda b: np.where(b > 0, b, -5000),
-    "white background": lambda b: np.where(b > 0, b, 1200),
     "uint8": lambda b: (b / 4.5).astype(np.uint8),
 }
 

@@ -163,6 +163,7 @@ def noisy(data: torch.Tensor) -> torch.Tensor:
 INTENSITIES = {
     "standardized over the volume": lambda d: (d - d.mean()) / d.std(),
     "offset of 1000 in the brain": lambda d: torch.where(d > 0, d + 1000, 0.0),
+    "white background": lambda d: torch.where(d > 0, d, 1.1 * d.max()),
     "negative": lambda d: -d,
     "gamma of 0.5": lambda d: d.clamp(min=0) ** 0.5,
     "gamma of 2": lambda d: d.clamp(min=0) ** 2,
