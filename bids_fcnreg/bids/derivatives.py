@@ -247,7 +247,7 @@ def _code_url() -> str | None:
         return None
     pairs = [url.partition(",") for url in known.get_all("Project-URL") or []]
     urls = {re.sub("[^a-z]", "", label.lower()): url.strip() for label, _, url in pairs}
-    urls.setdefault("homepage", (known.get("Home-page") or "").strip())
+    urls.setdefault("homepage", next(iter(known.get_all("Home-page") or []), "").strip())
     labels = ("source", "sourcecode", "repository", "github", "homepage")
     # Old versions of setuptools write UNKNOWN.
     return next((urls[label] for label in labels if "://" in urls.get(label, "")), None)
