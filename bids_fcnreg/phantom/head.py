@@ -85,6 +85,8 @@ class Head:
         Distance to the closed hull of the brain in mm, negative inside.
     depth : ndarray (i, j, k), float32
         Depth below the skin in mm, negative in air.
+    template_mask : Image
+        Brain mask of the template on its own grid.
     """
 
     grid: Grid
@@ -96,6 +98,7 @@ class Head:
     gap: np.ndarray
     hull: np.ndarray
     depth: np.ndarray
+    template_mask: Image
 
 
 def build_head(t1w: Image, mask: Image, dseg: Image) -> Head:
@@ -139,6 +142,7 @@ def build_head(t1w: Image, mask: Image, dseg: Image) -> Head:
         (csf, grey, white),
         organs,
         *(_refine(field, grid.shape) for field in (gap, hull, depth)),
+        mask,
     )
 
 

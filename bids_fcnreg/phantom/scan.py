@@ -219,9 +219,12 @@ def random_diffeomorphism(
     # The inverse up to the error of interpolation (0.1 mm), which this removes.
     for _ in range(3):
         back = back - displacement.compose(back, there)
-    if asymmetry(displacement.jacobian_determinant(there)[0, 0].log().numpy(), within) < 0:
-        there, back = _mirror(there), _mirror(back)
-    return Displacement(grid, there), Displacement(grid, back)
+    found = Displacement(grid, there), Displacement(grid, back)
+    template = head.template_mask
+    log_jacobian = Transform(found[:1]).log_jacobian(template.grid)[0, 0].numpy()
+    if asymmetry(log_jacobian, template.data[0, 0].numpy()) < 0:
+        return Displacement(grid, _mirror(there)), Displacement(grid, _mirror(back))
+    return found
 
 
 def _mirror(field: torch.Tensor) -> torch.Tensor:
