@@ -11,6 +11,9 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
+#: Libraries of PyTorch's build for GPUs.
+CUDA = ("nvidia-", "cuda-", "triton")
+
 check = runpy.run_path(str(ROOT / "docs/check_licences.py"))
 
 
@@ -40,7 +43,7 @@ def stated_licences() -> dict[str, list[str]]:
             dependency = Requirement(line)
             if dependency.marker is None or dependency.marker.evaluate({"extra": ""}):
                 waiting.append(dependency)
-    return {name: texts for name, texts in found.items() if not name.startswith("nvidia-")}
+    return {name: texts for name, texts in found.items() if not name.startswith(CUDA)}
 
 
 def test_all_libraries_are_listed_with_a_licence_that_they_state():

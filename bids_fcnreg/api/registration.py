@@ -20,13 +20,12 @@ from bids_fcnreg.api.images import (
     warn_of_orientation,
 )
 from bids_fcnreg.api.registered import Registered
-from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.foreground import foreground
+from bids_fcnreg.fcn.initial import check_initial
 from bids_fcnreg.fcn.parallel import for_both
 from bids_fcnreg.fcn.register import register as register_images
 from bids_fcnreg.fcn.spatial.grid import Image
 from bids_fcnreg.io.formats.image_grids import ImageGrids
-from bids_fcnreg.io.formats.sampled import linear_matrix
 from bids_fcnreg.io.transform_chain import TransformLike, read_transforms
 from bids_fcnreg.preprocessing.brain import is_label_image
 from bids_fcnreg.preprocessing.contrast import WHICH, RegistrationInput, registration_input
@@ -64,8 +63,10 @@ def register(
         Kind of transform: an affine followed by a deformation, or a linear one of 12, 7 or 6
         parameters, in which nothing is predicted: `mode` and `network` are ignored.
     initial : transform, or sequence of them, optional
-        Linear transform as for `apply`, or a stack of them, from which the linear stage starts in
-        place of its search over orientations. ``"identity"``: the positions in the headers.
+        Transform as for `apply`, or a stack of them, from which the registration starts in place
+        of the search over orientations. A linear one is optimized. With a nonlinear one, the
+        remaining difference is registered, and the result contains both. ``"identity"``: the
+        positions in the headers.
     mode : {"refine", "predict", "optimize"}
         ``refine``: prediction of a trained network, refined for this pair; ``predict``: one pass
         of the network; ``optimize``: a new network trained on this pair.
@@ -106,7 +107,10 @@ def register(
         for which, mask in zip(WHICH, (fixed_mask, moving_mask), strict=True)
     ]
     warn_of_orientation(*given, fixed_mask, moving_mask, fixed_exclude, moving_exclude)
-    start = None if initial is None else _initial_matrix(initial, images)
+    start = None
+    if initial is not None:
+        start = read_transforms(initial, ImageGrids(*(one.grid for one in images)))
+        check_initial(start, transform)  # before anything that takes long
     began = time.perf_counter()
     inputs = {
         which: registration_input(which, one, mask, contrast, file_name(source))
@@ -145,20 +149,6 @@ def register(
     forward, inverse = found.forward, found.inverse
     mask, codes = inputs["fixed"].mask, space_codes(fixed)
     return Registered(images[0], images[1], forward, inverse, quality, codes, mask, replaced)
-
-
-def _initial_matrix(
-    initial: Sequence[TransformLike] | TransformLike, images: Sequence[Image]
-) -> np.ndarray:
-    """Read an initial transform (4, 4), fixed to moving points, RAS+ mm."""
-    chain = read_transforms(initial, ImageGrids(*(one.grid for one in images)))
-    matrix = linear_matrix(chain)
-    if matrix is None:
-        raise InputError(
-            "The initial transform is nonlinear. Provide a linear one, such as 0GenericAffine.mat "
-            "of ANTs or PREFIXaffine.mat of fcnreg."
-        )
-    return matrix
 
 
 def _warn_of_labels(images: Sequence[Image]) -> None:

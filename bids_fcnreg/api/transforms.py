@@ -66,8 +66,9 @@ def apply(
     Returns
     -------
     nibabel.Nifti1Image
-        float32; with ``nearest`` and ``label``, int32 for integers, and float64 for larger ones
-        and for values that float32 does not represent.
+        float32; with ``nearest`` and ``label``, integers have the data type of the image if it is
+        an integer type, else int32, or float64 for larger ones and for values that float32 does
+        not represent.
 
     Raises
     ------
@@ -103,7 +104,16 @@ def apply(
             stacklevel=2,
         )
     found = [
-        resample_values(part, source.affine, grid, chain, interpolation, default_value, name)
+        resample_values(
+            part,
+            source.affine,
+            grid,
+            chain,
+            interpolation,
+            default_value,
+            name,
+            source.get_data_dtype(),
+        )
         for part in itertools.chain([first], parts)
     ]
     values = np.concatenate(found, axis=3)
@@ -140,6 +150,7 @@ def jacobian(
     *,
     log: bool = False,
     nonlinear: bool = False,
+    geometric: bool = False,
 ) -> nib.Nifti1Image:
     """Compute the Jacobian determinant of transforms in each voxel.
 
@@ -155,6 +166,9 @@ def jacobian(
     nonlinear : bool
         Leave out the volume change of linear transforms, which is the same everywhere: it remains
         that of displacement fields. Rotations and translations change no volume.
+    geometric : bool
+        Compute the volume of each deformed voxel instead of central differences. The sum over a
+        region is its volume in the image, also where the deformation is rough.
 
     Returns
     -------
@@ -177,7 +191,7 @@ def jacobian(
     grid = nifti.read_grid(reference, "reference image")
     chain = read_transforms(given, ImageGrids(fixed=grid))
     warn_of_orientation(reference)
-    values = chain.jacobian(grid)
+    values = chain.jacobian(grid, geometric)
     if nonlinear:
         linear = [np.linalg.det(one.matrix) for one in chain.steps if isinstance(one, Affine)]
         values = values / math.prod(linear)

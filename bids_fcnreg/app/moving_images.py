@@ -22,8 +22,8 @@ class MovingImage:
         Prefix of its output files.
     mask, exclude, labels : Path or None
         Brain mask, lesion mask and label image.
-    initial : (Path, bool) or None
-        Initial transform, and whether to invert it.
+    initial : list of (Path, bool) or None
+        Initial transforms, the first of which acts first, and whether to invert them.
     """
 
     image: Path
@@ -31,7 +31,7 @@ class MovingImage:
     mask: Path | None
     exclude: Path | None
     labels: Path | None
-    initial: tuple[Path, bool] | None
+    initial: list[tuple[Path, bool]] | None
 
     @property
     def files(self) -> list[Path | None]:
@@ -42,6 +42,8 @@ class MovingImage:
 def list_moving_images(options: argparse.Namespace) -> list[MovingImage]:
     """Return each moving image of the command line with what belongs to it.
 
+    Several moving images have one initial transform each; of a single one, several are a chain.
+
     Raises
     ------
     InputError
@@ -50,6 +52,8 @@ def list_moving_images(options: argparse.Namespace) -> list[MovingImage]:
     images, columns = options.moving, []
     for name in ("moving_mask", "moving_exclude", "labels", "initial"):
         values = getattr(options, name)
+        if name == "initial" and values is not None:
+            values = [values] if len(images) == 1 else [[one] for one in values]
         if values is not None and len(values) != len(images):
             raise InputError(
                 f"--{name.replace('_', '-')} has {len(values)} values for {len(images)} moving "

@@ -125,6 +125,12 @@ def add_jacobian(commands: Any) -> None:
         help="leave out the volume change of linear transforms, which is the same everywhere",
     )
     command.add_argument(
+        "--geometric",
+        action="store_true",
+        help="compute the volume of each deformed voxel, the sum of which over a region is its "
+        "volume in the image, in place of central differences",
+    )
+    command.add_argument(
         "--float32",
         action="store_true",
         help="write in single precision; otherwise values are rounded to multiples of 1/512 and "
@@ -198,7 +204,11 @@ def _jacobian(options: argparse.Namespace) -> None:
     from bids_fcnreg.io.jacobian import write_jacobian
 
     determinant = api.jacobian(
-        options.transforms, options.reference, log=options.log, nonlinear=options.nonlinear
+        options.transforms,
+        options.reference,
+        log=options.log,
+        nonlinear=options.nonlinear,
+        geometric=options.geometric,
     )
     if options.float32:
         nifti.write(options.output, determinant)

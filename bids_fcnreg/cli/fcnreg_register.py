@@ -81,9 +81,11 @@ def _add_transform_options(command: argparse.ArgumentParser) -> None:
         action=ants_syntax.TransformList,
         nargs="+",
         metavar="XFM",
-        help="linear transform of any format of `fcnreg convert` from which the linear stage "
-        "starts, in place of its search over all orientations; it is then optimized. [XFM,1] is "
-        f"the inverse of a transform; {IDENTITY} starts from the positions in the headers",
+        help="transform of any format of `fcnreg convert` from which the registration starts, in "
+        "place of the search over all orientations. A linear one is optimized; with a nonlinear "
+        "one, such as *_xfm.h5 of fMRIPrep, the remaining difference is registered, and the "
+        "output contains both. Several are a chain in the order of antsApplyTransforms. [XFM,1] "
+        f"is the inverse of a transform; {IDENTITY} starts from the positions in the headers",
     )
     command.add_argument(
         "--mode",
@@ -157,7 +159,7 @@ def _register(options: argparse.Namespace) -> int:
     check_inputs(*fixed, *(file for one in images for file in one.files))
     inputs = [*fixed, options.model]
     for one in images:
-        inputs += [*one.files, one.initial[0] if one.initial else None]
+        inputs += [*one.files, *(path for path, _ in one.initial or ())]
     for one in images:
         results = [*OUTPUTS, *["labels.nii.gz"] * (one.labels is not None)]
         for ending in results + ["report.html"] * options.report:

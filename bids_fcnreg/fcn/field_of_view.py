@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
+from bids_fcnreg.fcn.spatial.transform import Transform
 
 #: An end of an axis is open if the brain has more voxels there than this fraction of its own
 #: number to the power of two thirds.
@@ -34,15 +33,15 @@ def open_sides(inside: Tensor) -> OpenSides:
     )
 
 
-def beyond_field_of_view(mask: Image, matrix: np.ndarray, grid: Grid) -> Tensor | None:
+def beyond_field_of_view(mask: Image, transform: Transform, grid: Grid) -> Tensor | None:
     """Find the voxels that lie beyond the open ends of an image.
 
     Parameters
     ----------
     mask : Image (1, 1, i, j, k)
         The brain in the image, above 0.5.
-    matrix : ndarray (4, 4)
-        From points of `grid` to those of the image, RAS+ mm.
+    transform : Transform
+        From points of `grid` to those of the image.
     grid : Grid
         Where to look.
 
@@ -54,17 +53,12 @@ def beyond_field_of_view(mask: Image, matrix: np.ndarray, grid: Grid) -> Tensor 
     sides = open_sides(mask.data[0, 0] > 0.5)
     if not any(map(any, sides)):
         return None
-    to_voxels = np.linalg.inv(mask.grid.affine) @ matrix @ grid.affine
-    device = mask.data.device
-    beyond = torch.zeros(grid.shape, dtype=torch.bool, device=device)
-    for (low, high), row, size in zip(sides, to_voxels[:3], mask.grid.shape, strict=True):
-        i, j, k = (
-            step * torch.arange(n, dtype=torch.float32, device=device)
-            for step, n in zip(row[:3].tolist(), grid.shape, strict=True)
-        )
-        place = i[:, None, None] + j[:, None] + k + float(row[3])
+    voxels = transform.coordinates_in(grid, mask.grid, mask.data.device)
+    beyond = voxels.new_zeros(1, 1, *grid.shape)
+    for axis, ((low, high), size) in enumerate(zip(sides, mask.grid.shape, strict=True)):
+        place = voxels[:, axis : axis + 1]
         if low:
-            beyond |= place < RIM
+            beyond[place < RIM] = 1
         if high:
-            beyond |= place > size - 1 - RIM
-    return beyond[None, None].float()
+            beyond[place > size - 1 - RIM] = 1
+    return beyond

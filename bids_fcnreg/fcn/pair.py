@@ -85,11 +85,15 @@ class Pair:
         return self._changed(lambda data: data.to(device), self.grid)
 
     def _changed(self, change: Callable[[Tensor], Tensor], grid: Grid) -> Pair:
-        """Return the pair with a function applied to each volume."""
-        volumes = {one.name: getattr(self, one.name) for one in fields(self)}
-        changed: dict[str, Any] = {
-            name: change(volume) for name, volume in volumes.items() if isinstance(volume, Tensor)
-        }
+        """Return the pair with a function applied to each volume, once to one of two names."""
+        done: dict[int, Tensor] = {}
+        changed: dict[str, Any] = {}
+        for one in fields(self):
+            volume = getattr(self, one.name)
+            if isinstance(volume, Tensor):
+                if id(volume) not in done:
+                    done[id(volume)] = change(volume)
+                changed[one.name] = done[id(volume)]
         return replace(self, grid=grid, **changed)
 
 
@@ -134,43 +138,46 @@ def assemble_pair(
     moving_mask: Image,
     moving_exclude: Image | None = None,
     fixed_exclude: Image | None = None,
+    grid: Grid | None = None,
 ) -> Pair:
-    """Make a pair of images that are standardized, with their masks; see `make_pair`."""
-    grid = _working_grid(fixed.grid, fixed_mask)
+    """Make a pair of images that are standardized, with their masks; see `make_pair`.
+
+    `grid` is another common grid than that around the fixed brain.
+    """
+    grid = _working_grid(fixed.grid, fixed_mask) if grid is None else grid
     identity = Transform(())
     inside = identity.resample(fixed_mask, grid).data
     brain = identity.resample(_smoothed(fixed, grid), grid).data
     # Dilated by two voxels, so that the outline of the brain counts.
     weight = dilate((inside > 0.5).float(), 2)
     sizes = _edge(fixed.grid), 0.0
-    beyond = beyond_field_of_view(fixed_mask, np.eye(4), grid)
-    exclude = _excluded(fixed_exclude, beyond, np.eye(4), grid)
+    beyond = beyond_field_of_view(fixed_mask, identity, grid)
+    exclude = _excluded(fixed_exclude, beyond, identity, grid)
     pair = Pair(brain, brain, weight, None, grid, inside, inside, sizes, exclude)
-    return replace_moving(pair, moving, affine, moving_mask, moving_exclude)
+    return replace_moving(pair, moving, Transform((Affine(affine),)), moving_mask, moving_exclude)
 
 
 def replace_moving(
     pair: Pair,
     moving: Image,
-    affine: np.ndarray,
+    transform: Transform,
     moving_mask: Image,
     moving_exclude: Image | None = None,
 ) -> Pair:
-    """Return the pair with another moving image or affine; see `assemble_pair`."""
-    linear = Transform((Affine(affine),))
-    beyond = beyond_field_of_view(moving_mask, affine, pair.grid)
+    """Return the pair with another moving image or transform to it; see `assemble_pair`."""
+    beyond = beyond_field_of_view(moving_mask, transform, pair.grid)
     return replace(
         pair,
-        moving=linear.resample(_smoothed(moving, pair.grid), pair.grid).data,
-        moving_mask=linear.resample(moving_mask, pair.grid).data,
-        moving_exclude=_excluded(moving_exclude, beyond, affine, pair.grid),
+        moving=transform.resample(_smoothed(moving, pair.grid), pair.grid).data,
+        moving_mask=transform.resample(moving_mask, pair.grid).data,
+        moving_exclude=_excluded(moving_exclude, beyond, transform, pair.grid),
         beyond=beyond,
         voxels_mm=(pair.voxels_mm[0], _edge(moving.grid)),
     )
 
 
 def _excluded(
-    exclude: Image | None, beyond: Tensor | None, affine: np.ndarray, grid: Grid
+    exclude: Image | None, beyond: Tensor | None, transform: Transform, grid: Grid
 ) -> Tensor | None:
     """Find voxels of a grid that are excluded, by a mask or as they are not in the image.
 
@@ -180,7 +187,7 @@ def _excluded(
         Excluded voxels of the image.
     beyond : Tensor (1, 1, *grid.shape) or None
         1 beyond its field of view.
-    affine : ndarray (4, 4)
+    transform : Transform
         From points of the grid to those of the image.
     grid : Grid
         Where to look.
@@ -192,7 +199,7 @@ def _excluded(
     """
     if exclude is None:
         return beyond
-    excluded = (Transform((Affine(affine),)).resample(exclude, grid).data > 0).float()
+    excluded = (transform.resample(exclude, grid).data > 0).float()
     return excluded if beyond is None else torch.maximum(excluded, beyond)
 
 

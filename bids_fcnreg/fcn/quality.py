@@ -52,7 +52,8 @@ class Quality:
         SHA-256 of the trained weights, if any.
     similarity_initial, similarity_affine, similarity : float
         Local NCC (signed square, window of 10 mm) in and just around the fixed brain: by the
-        headers alone, after the linear stage, and after the registration.
+        headers alone, after the linear stage (and a nonlinear initial transform before it), and
+        after the registration.
     similarity_lowest : float
         The same in the cube of `REGION_MM` where it is lowest.
     outside_percent : float

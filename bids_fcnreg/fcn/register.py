@@ -8,9 +8,12 @@ from typing import cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.device import resolve_device
+from bids_fcnreg.fcn.groupwise import linear_part
+from bids_fcnreg.fcn.initial import check_initial, compose_with_initial, continued
 from bids_fcnreg.fcn.intensity import standardize
 from bids_fcnreg.fcn.linear.align import Dof, align
 from bids_fcnreg.fcn.memory import keep_freed_memory
@@ -52,7 +55,7 @@ def register(
     moving: Image,
     *,
     transform: str = "deformable",
-    initial: np.ndarray | None = None,
+    initial: Transform | None = None,
     mode: str = "refine",
     network: str = "diffeomorphic",
     fixed_mask: Image | None = None,
@@ -72,8 +75,10 @@ def register(
         Brain images with their geometry; any orientation, voxel size and intensity.
     transform : {"rigid", "similarity", "affine", "deformable"}
         Kind of transform: of 6, 7 or 12 parameters, or an affine followed by a deformation.
-    initial : ndarray (4, 4), optional
-        Initial linear transform, which replaces the search over orientations; see `align`.
+    initial : Transform, optional
+        Initial transform, which replaces the search over orientations: fixed to moving points. A
+        linear one is optimized; see `align`. A nonlinear one becomes a part of the result; see
+        `initial`.
     mode : {"refine", "predict", "optimize"}
         How the deformation is computed. ``refine``: forward pass of a trained network, then
         instance optimization. ``predict``: forward pass only. ``optimize``: train a new network on
@@ -102,8 +107,8 @@ def register(
     Raises
     ------
     InputError
-        If the transform, mode, network, model, device or a mask is invalid, or an image has no
-        contrast.
+        If the transform, its initial one, the mode, network, model, device or a mask is invalid,
+        or an image has no contrast.
     """
     if transform not in TRANSFORMS:
         raise InputError(
@@ -117,6 +122,8 @@ def register(
         raise InputError(f"The mode {mode} trains a network from scratch. Omit the model.")
     if model is not None and transform in LINEAR:
         raise InputError(f"A {transform} transform needs no network. Omit the model.")
+    if initial is not None:
+        check_initial(initial, transform)
     torch_device = resolve_device(device)
     keep_freed_memory()
     if threads is not None:
@@ -158,7 +165,7 @@ class _Options:
     """Arguments of `register` that determine how a transform is computed."""
 
     transform: str
-    initial: np.ndarray | None
+    initial: Transform | None
     mode: Mode
     network: str
     model: Path | None
@@ -167,37 +174,54 @@ class _Options:
 
 def _register(images: _Images, options: _Options, quality: Quality) -> Registration:
     """Register two standardized images on their device; fill in `quality`."""
-    deformable = options.transform not in LINEAR
-    with quality.timed("affine" if deformable else options.transform):
-        matrix = align(
-            images.fixed,
-            images.moving,
-            dof=cast(Dof, "affine" if deformable else options.transform),
-            fixed_mask=images.fixed_mask,
-            moving_mask=images.moving_mask,
-            moving_exclude=images.moving_exclude,
-            fixed_exclude=images.fixed_exclude,
-            initial=options.initial,
-        )
     with quality.timed("prepare"):
-        moving, moving_mask = images.moving, images.moving_mask
         before = assemble_pair(
             images.fixed,
-            moving,
+            images.moving,
             np.eye(4),
             images.fixed_mask,
-            moving_mask,
+            images.moving_mask,
             fixed_exclude=images.fixed_exclude,
         )
         quality.similarity_initial = similarity(before)
-        pair = replace_moving(before, moving, matrix, moving_mask, images.moving_exclude)
+    deformable = options.transform not in LINEAR
+    nonlinear = None
+    if options.initial is not None and options.initial.displacements:
+        nonlinear = continued(options.initial.to(before.fixed.device))
+    with quality.timed("affine" if deformable else options.transform):
+        matrix = _align(images, options, before, nonlinear)
+    chain = Transform((Affine(matrix), *(nonlinear.steps if nonlinear else ())))
+    with quality.timed("prepare"):
+        pair = replace_moving(
+            before, images.moving, chain, images.moving_mask, images.moving_exclude
+        )
     if not deformable:
         with quality.timed("quality"):
             still = Displacement(pair.grid, pair.fixed.new_zeros(1, 3, *pair.grid.shape))
             assess(quality, pair, still, still)
-        forward = Transform((Affine(matrix),))
-        return Registration(forward, forward.inverse(), quality)
+        return Registration(chain, chain.inverse(), quality)
     there, back = _deform(pair, options, quality)
+    aligned = None
+    if nonlinear:
+        aligned = similarity(pair)
+        with quality.timed("inverse"):
+            whole = Transform((there, *chain.steps))
+            there, back, matrix = compose_with_initial(whole, images.fixed.grid)
+        with quality.timed("prepare"):
+            pair = assemble_pair(
+                images.fixed,
+                images.moving,
+                matrix,
+                images.fixed_mask,
+                images.moving_mask,
+                images.moving_exclude,
+                images.fixed_exclude,
+                grid=there.grid,
+            )
+    with quality.timed("quality"):
+        assess(quality, pair, there, back)
+        if aligned is not None:
+            quality.similarity_affine = aligned
     return Registration(
         Transform((there.cpu(), Affine(matrix))),
         Transform((Affine(np.linalg.inv(matrix)), back.cpu())),
@@ -205,8 +229,41 @@ def _register(images: _Images, options: _Options, quality: Quality) -> Registrat
     )
 
 
+def _align(
+    images: _Images, options: _Options, before: Pair, nonlinear: Transform | None
+) -> np.ndarray:
+    """Find the linear transform, before a nonlinear initial one, of two standardized images.
+
+    `before` is the pair before registration.
+    """
+    moving, mask, exclude = images.moving, images.moving_mask, images.moving_exclude
+    initial = None if options.initial is None else linear_part(options.initial)
+    if nonlinear is not None:
+        seen = replace_moving(before, moving, nonlinear, mask, exclude)
+        inside = cast(Tensor, seen.moving_mask)
+        if not bool((inside > 0.5).any()):
+            raise InputError(
+                "After the initial transform the moving brain is far from the fixed one. Check "
+                "that the transform belongs to these images. To invert it, write [XFM,1], or "
+                "(XFM, True) in Python."
+            )
+        moving, mask = (Image(one, seen.grid) for one in (seen.moving, inside))
+        exclude = None if seen.moving_exclude is None else Image(seen.moving_exclude, seen.grid)
+        initial = np.eye(4)
+    return align(
+        images.fixed,
+        moving,
+        dof=cast(Dof, options.transform if options.transform in LINEAR else "affine"),
+        fixed_mask=images.fixed_mask,
+        moving_mask=mask,
+        moving_exclude=exclude,
+        fixed_exclude=images.fixed_exclude,
+        initial=initial,
+    )
+
+
 def _deform(pair: Pair, options: _Options, quality: Quality) -> tuple[Displacement, Displacement]:
-    """Compute the deformation of a pair and its inverse on its device; fill in `quality`."""
+    """Compute the deformation of a pair and its inverse on its device; time the stages."""
     device = pair.fixed.device
 
     def run_network(device: torch.device) -> MidpointDeformation:
@@ -225,7 +282,4 @@ def _deform(pair: Pair, options: _Options, quality: Quality) -> tuple[Displaceme
         with quality.timed("refine"):
             deformation = refine(pair, deformation)
     with quality.timed("inverse"):
-        forward, inverse = deformation.on_grid(pair.grid).tapered().compose()
-    with quality.timed("quality"):
-        assess(quality, pair, forward, inverse)
-    return forward, inverse
+        return deformation.on_grid(pair.grid).tapered().compose()

@@ -33,7 +33,8 @@ class _RegistrationInputSpec(ThreadsInputSpec):
     )
     mode = traits.Enum(*MODES, usedefault=True, desc="how the deformation is found")
     initial = InputMultiObject(
-        File(exists=True), desc="linear transforms from which the linear stage starts"
+        File(exists=True),
+        desc="transforms from which the registration starts; the first acts first",
     )
     fixed_mask = File(exists=True, desc="brain mask of the fixed image; templates have their own")
     moving_mask = File(exists=True, desc="brain mask of the moving image")

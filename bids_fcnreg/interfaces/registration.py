@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from nipype.interfaces.base import (
     File,
     InputMultiObject,
@@ -23,6 +22,9 @@ from bids_fcnreg.io.nifti import grid_of, write
 from bids_fcnreg.io.orientation import codes_of, template_code
 from bids_fcnreg.io.spatial_image import open_image
 from bids_fcnreg.preprocessing.lesions import excluded_percent, is_empty
+
+if TYPE_CHECKING:
+    from bids_fcnreg.fcn.spatial.transform import Transform
 
 
 class _RegisterInputSpec(ThreadsInputSpec):
@@ -89,15 +91,14 @@ class Register(SimpleInterface):
         return runtime
 
 
-def _linear(path: str) -> np.ndarray:
-    """Read the matrix (4, 4) of a linear ITK transform, RAS+ mm."""
-    from bids_fcnreg.io.formats.sampled import linear_matrix
+def _linear(path: str) -> Transform:
+    """Read a linear ITK transform."""
     from bids_fcnreg.io.itk import read_transform
 
-    matrix = linear_matrix(read_transform(path))
-    if matrix is None:
+    transform = read_transform(path)
+    if transform.displacements:
         raise InputError(f"{path} is nonlinear. Remove it, or choose other --derivatives.")
-    return matrix
+    return transform
 
 
 class _ResampleInputSpec(ThreadsInputSpec):

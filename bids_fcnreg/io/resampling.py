@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -33,6 +34,7 @@ def resample_values(
     interpolation: str,
     fill: float = 0.0,
     name: str = "The image",
+    stored: np.dtype[Any] | None = None,
 ) -> np.ndarray:
     """Resample values through transforms.
 
@@ -52,12 +54,14 @@ def resample_values(
         Value outside.
     name : str
         Name of the image in messages.
+    stored : dtype, optional
+        Data type of the image's file.
 
     Returns
     -------
     ndarray (*grid.shape, n)
-        With ``nearest`` and ``label``, int32 for integers, float64 for larger ones and for values
-        that float32 does not represent exactly; else float32.
+        With ``nearest`` and ``label``, `label_dtype` for integers, and float64 for values that
+        float32 does not represent exactly; else float32.
 
     Raises
     ------
@@ -69,7 +73,7 @@ def resample_values(
         return resample_by_itk(values, affine, grid, chain, interpolation, fill)
     whole = interpolation in LABEL_INTERPOLATIONS and are_integers(values)
     if whole or interpolation == "label":
-        check_labels(values, name, _MAX_EXACT)
+        check_labels(values, name)
     if not whole:
         single = finite_values(values, "float32", name)
         if interpolation == "nearest" and not (single == values).all():
@@ -80,8 +84,32 @@ def resample_values(
     indexed, labels = index_label_values(values)
     labels = np.append(labels, fill)
     indices = _resampled(indexed, affine, grid, chain, interpolation, len(labels) - 1)
-    dtype = np.int32 if np.abs(labels).max() <= _MAX_LABEL else np.float64
-    return labels.astype(dtype)[indices.astype(np.int32)]
+    return labels.astype(label_dtype(stored, labels))[indices.astype(np.int32)]
+
+
+def label_dtype(stored: np.dtype[Any] | None, labels: np.ndarray) -> np.dtype[Any]:
+    """Return the data type of resampled labels.
+
+    Parameters
+    ----------
+    stored : dtype or None
+        That of the label image, if known.
+    labels : ndarray
+        Integers.
+
+    Returns
+    -------
+    dtype
+        That of the label image if it is an integer type that holds all labels; else int32, or
+        float64 for labels beyond it.
+    """
+    least, most = labels.min(initial=0), labels.max(initial=0)
+    for dtype in (stored, np.dtype(np.int32)):
+        if dtype is None or dtype.kind not in "iu":
+            continue
+        if np.iinfo(dtype).min <= least and most <= np.iinfo(dtype).max:
+            return dtype.newbyteorder("=")
+    return np.dtype(np.float64)
 
 
 def resample_labels(
@@ -114,19 +142,15 @@ def resample_labels(
     """
     volume = load(path, dtype="float64")
     indices, labels = index_label_values(volume.get_fdata())
-    check_labels(labels, os.fspath(path))
+    check_labels(labels, os.fspath(path), _MAX_LABEL)
     source = to_image(nib.Nifti1Image(indices, volume.affine))
     resampled = to_nifti(chain.resample(source, grid, interpolation=interpolation), "int32", space)
-    stored = open_image(path).get_data_dtype()
-    dtype = "int32"
-    if stored.kind in "iu":
-        least, most = np.iinfo(stored).min, np.iinfo(stored).max
-        dtype = stored.name if least <= labels.min() and labels.max() <= most else dtype
+    dtype = label_dtype(open_image(path).get_data_dtype(), labels)
     values = labels[np.asanyarray(resampled.dataobj)].astype(np.int32).astype(dtype)
     return nib.Nifti1Image(values, resampled.affine, resampled.header, dtype=dtype)
 
 
-def check_labels(values: np.ndarray, name: str, largest: int = _MAX_LABEL) -> None:
+def check_labels(values: np.ndarray, name: str, largest: int = _MAX_EXACT) -> None:
     """Reject values that are not labels, up to a largest one.
 
     Raises

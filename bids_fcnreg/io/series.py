@@ -135,7 +135,8 @@ def series_like(
     series: nib.spatialimages.SpatialImage | None, values: np.ndarray, grid: Grid, codes: Codes
 ) -> nib.Nifti1Image:
     """Return values (i, j, k, n) as an image, with the time unit and step of a series."""
-    made = nib.Nifti1Image(values[..., 0] if series is None else values, grid.affine)
+    data = values[..., 0] if series is None else values
+    made = nib.Nifti1Image(data, grid.affine, dtype=data.dtype)
     set_codes(made, codes)
     if isinstance(series, nib.Nifti1Pair):
         made.header.set_xyzt_units("mm", series.header.get_xyzt_units()[1])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bids_fcnreg import __version__
 from bids_fcnreg.html import render
-from bids_fcnreg.qc.metrics import COMPARED_METRICS
+from bids_fcnreg.qc.metrics import METRICS
 from bids_fcnreg.study.tables import (
     MIN_SCANS,
     OUTLIER_THRESHOLD,
@@ -57,7 +57,7 @@ def make_page(dataset: str, spaces: Sequence[SpacePart]) -> str:
         version=__version__,
         done=sum(row.status == "done" for row in rows),
         total=len(rows),
-        metrics=COMPARED_METRICS,
+        metrics=tuple(METRICS.values()),
         threshold=OUTLIER_THRESHOLD,
         min_scans=MIN_SCANS,
         spaces=[_template_variables(space) for space in spaces],

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bids_fcnreg.bids.scan import scan_label
-from bids_fcnreg.qc.metrics import COMPARED_METRICS
+from bids_fcnreg.qc.metrics import COMPARED_METRICS, METRICS, as_number
 from bids_fcnreg.study.statistics import robust_distances
 
 #: Robust z-score beyond which a metric is an outlier (Iglewicz & Hoaglin 1993).
@@ -22,7 +22,7 @@ MIN_SCANS = 5
 #: Columns of the tables besides those of participants.tsv and of regions.
 _OWN_COLUMNS = {
     "participant_id", "session_id", "status", "reason", "mode", "verdict", "verdict_reason",
-    "outlier", "outlier_reason", "brain_mask", *(metric.key for metric in COMPARED_METRICS),
+    "outlier", "outlier_reason", "brain_mask", *METRICS,
 }  # fmt: skip
 
 #: Data dictionary of the column of verdicts.
@@ -149,7 +149,8 @@ def add_metrics(
     for (label, known), (correlation, overlap) in zip(quality.items(), similarity, strict=True):
         metrics = {**known, "mean_correlation": correlation, "mask_overlap": overlap}
         row = by_label[label]
-        row.metrics = {one.key: metrics[one.key] for one in COMPARED_METRICS if one.key in metrics}
+        numbers = {key: as_number(metrics.get(key)) for key in METRICS}
+        row.metrics = {key: value for key, value in numbers.items() if value is not None}
         row.mode, row.verdict = metrics.get("mode"), metrics.get("verdict")
         row.verdict_reason = metrics.get("verdict_reason")
 
@@ -186,8 +187,7 @@ def flag_outliers(rows: Sequence[Row]) -> None:
 def quality_table(rows: Sequence[Row]) -> tuple[list[str], list[list[object]]]:
     """Return header and rows of the table of registration quality."""
     facts = _fact_columns(rows)
-    keys = [metric.key for metric in COMPARED_METRICS]
-    header = ["participant_id", "session_id", *facts, "status", "reason", "mode", *keys]
+    header = ["participant_id", "session_id", *facts, "status", "reason", "mode", *METRICS]
     lines: list[list[object]] = [
         [
             *_identity(row),
@@ -195,7 +195,7 @@ def quality_table(rows: Sequence[Row]) -> tuple[list[str], list[list[object]]]:
             row.status,
             row.reason,
             row.mode,
-            *(row.metrics.get(key) for key in keys),
+            *(row.metrics.get(key) for key in METRICS),
             row.verdict,
             row.verdict_reason,
             *_outlier(row),
@@ -226,7 +226,7 @@ def quality_dictionary(rows: Sequence[Row], space: str) -> dict[str, Any]:
         },
         "reason": {"Description": "Why there are no results"},
         "mode": {"Description": "Registration mode: predict, refine or optimize"},
-        **{metric.key: {"Description": metric.title} for metric in COMPARED_METRICS},
+        **{metric.key: {"Description": metric.title} for metric in METRICS.values()},
         "verdict": _VERDICT,
         "verdict_reason": {"Description": "Reasons of the verdict"},
         "outlier": {

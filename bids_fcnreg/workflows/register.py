@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import TYPE_CHECKING
 
 from nipype.pipeline import engine as pe
@@ -185,12 +186,25 @@ def uses_gpu(device: str) -> bool:
     """Return whether a registration on `device` uses a GPU."""
     if device != "auto":
         return device.startswith("cuda")
-    if version_of("torch").endswith("+cpu"):  # importing it takes seconds
+    if not _may_use_gpu(version_of("torch")):  # importing it takes seconds
         return False
     import torch
 
     # Counts without initializing CUDA, which must not happen before a fork.
     return torch.cuda.device_count() > 0
+
+
+def _may_use_gpu(version: str) -> bool:
+    """Return whether this build of PyTorch may find a GPU: it needs the driver's library."""
+    if version.endswith("+cpu"):
+        return False
+    if "+rocm" in version:
+        return True
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def _description(config: Config) -> str:

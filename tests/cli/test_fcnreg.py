@@ -68,7 +68,9 @@ def test_register_aligns_and_prints_quality(pair):
     warped = nib.load(pair / "out" / "r_warped.nii.gz")
     assert np.allclose(warped.affine, fixed.affine)
     assert correlation(fixed, warped) > 0.98 > correlation(fixed, moving)
-    labels = nib.load(pair / "out" / "r_labels.nii.gz").get_fdata()
+    labels = nib.load(pair / "out" / "r_labels.nii.gz")
+    assert labels.get_data_dtype() == np.int16  # as the input
+    labels = labels.get_fdata()
     assert set(np.unique(labels)) == {0, 7}
     truth = fixed.get_fdata() > 20
     assert 2 * (truth & (labels == 7)).sum() / (truth.sum() + (labels == 7).sum()) > 0.95

@@ -183,8 +183,37 @@ def test_labels_above_the_range_of_int32_are_kept(tmp_path, how, dtype):
     words = ["-i", tmp_path / "l.nii", "-t", "identity", "-o", tmp_path / "o.nii", "-n", how]
     assert apply(*words) == 0
     found = nib.load(tmp_path / "o.nii")
-    assert found.get_data_dtype() == np.float64
+    assert found.get_data_dtype() == dtype
     np.testing.assert_array_equal(np.asarray(found.dataobj), labels)
+
+
+@pytest.mark.parametrize("how", ["nearest", "label"])
+@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize(
+    ("stored", "outside", "kept"),
+    [
+        ("u1", 0, "u1"),
+        ("u1", -1, "i4"),
+        ("u1", 300, "i4"),
+        ("i1", -1, "i1"),
+        (">i2", 0, "i2"),
+        ("u2", 7, "u2"),
+        ("i4", 0, "i4"),
+        ("i8", 0, "i8"),
+        ("f4", 0, "i4"),
+        ("f8", 2**40, "f8"),
+    ],
+)
+def test_labels_keep_their_data_type(tmp_path, how, number, stored, outside, kept):
+    labels = np.random.default_rng(0).choice([0, 1, 100], (*SHAPE, number))
+    image = nib.Nifti1Image(np.squeeze(labels).astype(stored), AFFINE, dtype=np.dtype(stored))
+    image.to_filename(tmp_path / "l.nii")
+    sitk.WriteTransform(sitk.TranslationTransform(3, (-4.0, 0.0, 0.0)), str(tmp_path / "t.tfm"))
+    words = ["-i", tmp_path / "l.nii", "-t", tmp_path / "t.tfm", "-n", how, "-f", outside]
+    assert apply(*words, "-o", tmp_path / "o.nii") == 0
+    found = nib.load(tmp_path / "o.nii")
+    assert found.get_data_dtype() == kept and found.dataobj.slope == 1
+    assert set(np.unique(found.dataobj)) == {0, 1, 100, outside}
 
 
 def test_labels_that_are_too_large_are_refused(tmp_path, capsys):
@@ -272,6 +301,9 @@ def test_jacobian_is_stored_as_integers(ants, tmp_path):
     assert main([*map(str, words), "--nonlinear", "--float32"]) == 0
     alone = fr.jacobian(files[0], ants / "fixed.nii.gz").get_fdata()
     np.testing.assert_allclose(nib.load(tmp_path / "j.nii").get_fdata(), alone, atol=1e-4)
+    assert main([*map(str, words), "--geometric", "--float32"]) == 0
+    volumes = nib.load(tmp_path / "j.nii").get_fdata()
+    assert 0 < np.abs(volumes - exact).max() < 0.1
 
 
 def test_rounding_does_not_change_the_sign_of_a_determinant(tmp_path):

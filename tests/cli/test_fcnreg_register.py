@@ -142,13 +142,24 @@ def test_initial_transforms_of_any_format(folder, tmp_path):
     np.testing.assert_allclose(inverted, found[0], atol=1e-4)
 
 
-def test_a_nonlinear_initial_transform_is_refused(folder, tmp_path):
+def test_an_initial_chain_of_a_displacement_field_and_an_affine(folder, tmp_path):
+    points = nib.affines.apply_affine(AFFINE, np.moveaxis(np.indices(SHAPE), 0, -1))
     field = np.zeros((*SHAPE, 1, 3), "f4")
+    field[..., 0, 1] = 6 * np.exp(-(points**2).sum(axis=-1) / 40**2)  # LPS+ mm
     warp = nib.Nifti1Image(field, AFFINE)
     warp.header.set_intent("vector")
     warp.to_filename(tmp_path / "w.nii.gz")
-    with pytest.raises(InputError, match="The initial transform is nonlinear"):
-        fr.register(brain(), brain(), initial=tmp_path / "w.nii.gz")
+    start = truth("affine")
+    start[:3, 3] += 3
+    table.write(tmp_path / "a.mat", Transform((Affine(start),)), "itk")
+    fixed, moving = folder / "fixed.nii.gz", folder / "affine.nii.gz"
+    words = ["-o", tmp_path / "r_", "--initial", tmp_path / "w.nii.gz", tmp_path / "a.mat"]
+    assert register(fixed, moving, *words, "--mode", "predict", "--report") == 0
+    ends = fr.map_points(inside(), tmp_path / "r_xfm.h5")
+    expected = nib.affines.apply_affine(truth("affine"), inside())
+    assert np.median(np.linalg.norm(ends - expected, axis=1)) < 2
+    with pytest.raises(InputError, match="would make the rigid transform nonlinear"):
+        fr.register(fixed, moving, transform="rigid", initial=tmp_path / "w.nii.gz")
 
 
 def test_lesion_masks_of_both_images(folder, tmp_path, capsys):
@@ -200,7 +211,7 @@ def test_several_moving_images(folder, tmp_path, capsys):
     [
         ("a.nii b.nii --labels l.nii", "--labels has 1 values for 2 moving images"),
         ("a.nii b.nii --moving-mask l.nii l.nii l.nii", "--moving-mask has 3 values for 2"),
-        ("a.nii --initial a.mat b.mat", "--initial has 2 values for 1 moving"),
+        ("a.nii b.nii --initial a.mat b.mat c.mat", "--initial has 3 values for 2"),
         ("a.nii other/a.nii.gz", "Two moving images are called a, by which"),
         ("a.nii --transform rigid --fail-on-qc", "--fail-on-qc cannot be used with --transform"),
         ("a.nii --transform rigid --model l.nii", "--model cannot be used with --transform rigid"),

@@ -12,7 +12,7 @@ from bids_fcnreg.fcn.refine import Refinement, refine
 from bids_fcnreg.fcn.spatial.displacement import exponentiate
 from bids_fcnreg.fcn.spatial.filters import gaussian
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
-from bids_fcnreg.fcn.spatial.transform import Displacement, Transform
+from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform
 
 SHAPE = (40, 44, 42)
 
@@ -51,7 +51,7 @@ def test_voxels_beyond_the_end(turned: bool):
     shift = np.eye(4)
     shift[:3, 3] = 3, -4, 5
     grid = Grid((30, 32, 28), np.diag([3.0, 3.0, 3.0, 1.0]))
-    beyond = beyond_field_of_view(mask, shift, grid)
+    beyond = beyond_field_of_view(mask, Transform((Affine(shift),)), grid)
     points = grid.points().numpy() + shift[:3, 3]
     matrix = np.linalg.inv(mask.grid.affine)
     expected = points @ matrix[2, :3] + matrix[2, 3] < 0.5
@@ -59,9 +59,38 @@ def test_voxels_beyond_the_end(turned: bool):
     assert 0 < expected.mean() < 1
 
 
+def test_voxels_beyond_the_end_after_a_displacement():
+    whole = Grid(SHAPE, np.eye(4))
+    mask = Image(_ball()[None, None, 14:].float().contiguous(), whole.crop((14, 0, 0), SHAPE))
+    field = torch.zeros(1, 3, *SHAPE)
+    field[:, 0] = torch.linspace(-3, 4, SHAPE[1])[:, None]  # along i, increasing with j
+    beyond = beyond_field_of_view(mask, Transform((Displacement(whole, field),)), whole)
+    expected = torch.arange(SHAPE[0])[:, None, None] + field[0, 0] < 14.5
+    assert torch.equal(beyond[0, 0] > 0, expected)
+
+
 def test_a_complete_brain_has_nothing_beyond():
     mask = Image(_ball()[None, None].float(), Grid(SHAPE, np.eye(4)))
-    assert beyond_field_of_view(mask, np.eye(4), mask.grid) is None
+    assert beyond_field_of_view(mask, Transform(()), mask.grid) is None
+
+
+def test_what_is_beyond_is_excluded_at_coarser_resolutions():
+    """It is resampled once, though the pair has it under two names; a lesion adds to one of them."""
+    whole = Grid(SHAPE, np.diag([3.0, 3.0, 3.0, 1.0]))
+    ball = _ball()[None, None].float()
+    textured = ball * torch.rand(ball.shape, generator=torch.Generator().manual_seed(0))
+    part = whole.crop((0, 0, 14), SHAPE)
+    moving, mask = (Image(one[..., 14:].contiguous(), part) for one in (textured, ball))
+    lesion = torch.zeros_like(mask.data)
+    lesion[..., 20:23, 20:23, 10:13] = 1
+    fixed, inside = Image(textured, whole), Image(ball, whole)
+    for exclude in (None, Image(lesion, part)):
+        pair = make_pair(fixed, moving, np.eye(4), inside, mask, exclude)
+        coarse = pair.coarser(6.0)
+        alone = replace(pair, beyond=None).coarser(6.0)
+        assert torch.equal(coarse.moving_exclude, alone.moving_exclude)
+        assert torch.equal(coarse.beyond, replace(pair, moving_exclude=None).coarser(6.0).beyond)
+        assert (coarse.moving_exclude is coarse.beyond) == (exclude is None)
 
 
 def test_tissue_is_not_dragged_across_the_cut():

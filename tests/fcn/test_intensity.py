@@ -9,7 +9,13 @@ import torch
 
 from bids_fcnreg.bids.builtin_templates import nilearn_map
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.fcn.intensity import CLIP, intensity_range, intensity_scale, standardize
+from bids_fcnreg.fcn.intensity import (
+    CLIP,
+    MIDDLE,
+    intensity_range,
+    intensity_scale,
+    standardize,
+)
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
 
 
@@ -102,6 +108,16 @@ def test_images_of_scanners_keep_their_zero(brain):
 def test_the_same_again_changes_nothing(brain):
     once = standard(brain - 300)
     assert np.abs(standard(once) - once).max() < 1e-5
+
+
+@pytest.mark.parametrize("exponent", [0.5, 0.8, 1.5, 2.5])
+def test_contrast_of_tissues_is_that_of_scans(brain, exponent):
+    mask = brain > 0
+    once = standard(brain, mask)
+    assert np.median(once[mask]) == pytest.approx(MIDDLE, abs=0.01)
+    found = standard(brain.max() * (brain / brain.max()) ** exponent, mask)
+    assert np.abs(found - once).max() < 0.01
+    assert np.abs(standard(found, mask) - found).max() < 0.01
 
 
 def test_a_mask_counts_whatever_lies_outside(brain):

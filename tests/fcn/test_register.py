@@ -170,6 +170,8 @@ INTENSITIES = {
     "offset of 1000": lambda d: d + 1000,
     "offset of 1000 in the brain": lambda d: torch.where(d > 0, d + 1000, 0.0),
     "negative": lambda d: -d,
+    "gamma of 0.5": lambda d: d.clamp(min=0) ** 0.5,
+    "gamma of 2": lambda d: d.clamp(min=0) ** 2,
     "int16": lambda d: d.round().short().float(),
     "uint8": lambda d: (d * (255 / d.max())).byte().float(),
     "tiny": lambda d: 1e-20 * d,

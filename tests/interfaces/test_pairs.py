@@ -52,6 +52,7 @@ def test_registration_gives_what_register_gives(folder, tmp_path):
         folder / "labels.nii.gz", files["fixed"], result.forward, interpolation="label"
     )
     np.testing.assert_array_equal(voxels(outputs.warped_labels), labels.dataobj)
+    assert nib.load(outputs.warped_labels).get_data_dtype() == np.uint8
     points = np.random.default_rng(0).uniform(-50, 50, (20, 3))
     for output, transform in (
         (outputs.xfm, result.forward),

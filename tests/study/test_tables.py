@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 
 from bids_fcnreg.bids.results import read_volumes
-from bids_fcnreg.qc.metrics import COMPARED_METRICS
+from bids_fcnreg.fcn.quality import Quality
+from bids_fcnreg.qc.metrics import COMPARED_METRICS, METRICS
 from bids_fcnreg.study.tables import (
     Row,
+    add_metrics,
     describe_verdicts,
     flag_outliers,
     group_missing,
@@ -75,6 +79,25 @@ def test_the_quality_table_has_a_line_for_everybody():
     assert last["similarity"] is None
     assert last["outlier"] is None
     assert dict(zip(header, lines[0], strict=True))["age"] == "21"
+
+
+def test_all_metrics_of_registrations_are_columns_with_a_description():
+    """Whatever the engine computes: a metric that is added later is not forgotten."""
+    computed = {one.name for one in fields(Quality) if one.type == "float"}
+    assert {"similarity_initial", "outside_percent"} < computed <= set(METRICS)
+    metrics = {key: 0.1 * n for n, key in enumerate(METRICS)}
+    rows = [Row("01"), Row("02")]
+    quality = {"sub-01": metrics, "sub-02": metrics | {"outside_percent": None}}
+    add_metrics(rows, quality, [(0.5, 0.6), (float("nan"), 0.7)])
+    header, lines = quality_table(rows)
+    first, second = (dict(zip(header, line, strict=True)) for line in lines)
+    expected = metrics | {"mean_correlation": 0.5, "mask_overlap": 0.6}
+    assert {key: first[key] for key in METRICS} == expected
+    assert second["outside_percent"] is second["mean_correlation"] is None
+    descriptions = quality_dictionary(rows, "MNI")
+    assert {key: descriptions[key]["Description"] for key in METRICS} == {
+        key: metric.title for key, metric in METRICS.items()
+    }
 
 
 def test_every_column_is_in_the_dictionary():

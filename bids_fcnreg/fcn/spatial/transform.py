@@ -20,7 +20,13 @@ from torch.nn import functional as nnf
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.cpu import kernels
 from bids_fcnreg.fcn.spatial.coordinates import map_points, map_voxels
-from bids_fcnreg.fcn.spatial.displacement import identity, invert, jacobian_determinant, sample
+from bids_fcnreg.fcn.spatial.displacement import (
+    geometric_determinant,
+    identity,
+    invert,
+    jacobian_determinant,
+    sample,
+)
 from bids_fcnreg.fcn.spatial.grid import Grid, Image, apply_affine, voxel_to_voxel
 
 #: Points mapped at a time: limits memory, and is large enough to keep every core busy.
@@ -83,9 +89,13 @@ class Displacement:
                 f"{self.grid.shape}."
             )
 
+    def to(self, device: torch.device | str) -> Displacement:
+        """Return the displacement on a device."""
+        return Displacement(self.grid, self.field.to(device))
+
     def cpu(self) -> Displacement:
         """Return the displacement on the CPU."""
-        return Displacement(self.grid, self.field.cpu())
+        return self.to("cpu")
 
     def inverse(self) -> Displacement:
         """Return the inverse on the same grid; the field must vanish at its border."""
@@ -153,6 +163,13 @@ class Transform:
     def displacements(self) -> tuple[Displacement, ...]:
         """The displacement fields among its steps."""
         return tuple(step for step in self.steps if isinstance(step, Displacement))
+
+    def to(self, device: torch.device | str) -> Transform:
+        """Return the transform on a device."""
+        steps = (
+            step.to(device) if isinstance(step, Displacement) else step for step in self.steps
+        )
+        return Transform(tuple(steps))
 
     def then(self, other: Transform) -> Transform:
         """Compose with another transform, which acts on a point after this one."""
@@ -232,13 +249,15 @@ class Transform:
         """
         return self.jacobian(grid).clamp(min=MIN_JACOBIAN).log()
 
-    def jacobian(self, grid: Grid) -> Tensor:
+    def jacobian(self, grid: Grid, geometric: bool = False) -> Tensor:
         """Compute the Jacobian determinant, from the fixed to the moving space.
 
         Parameters
         ----------
         grid : Grid
             In the fixed space.
+        geometric : bool
+            Compute the volume of each deformed voxel instead of central differences.
 
         Returns
         -------
@@ -246,7 +265,8 @@ class Transform:
             Above 1 where the moving image is larger than the fixed one; at most 0 at folds.
         """
         # In voxels of the grid, on both sides, the determinant is the same as in millimetres.
-        return jacobian_determinant(self.displacement(grid).field)
+        determinant = geometric_determinant if geometric else jacobian_determinant
+        return determinant(self.displacement(grid).field)
 
     def displacement(self, grid: Grid) -> Displacement:
         """Evaluate the chain as one displacement field on a grid of the fixed space."""
