@@ -134,6 +134,7 @@ def build_head(t1w: Image, mask: Image, dseg: Image) -> Head:
     for centre, radii in SOLIDS:
         surface = np.minimum(surface, _ellipsoid(grid.shape, 2, centre, radii))
     depth = -ndimage.gaussian_filter(surface, 3)
+    gap, hull, depth = (_refine(field, grid.shape) for field in (gap, hull, depth))
     return Head(
         grid,
         brain,
@@ -141,7 +142,9 @@ def build_head(t1w: Image, mask: Image, dseg: Image) -> Head:
         labels,
         (csf, grey, white),
         organs,
-        *(_refine(field, grid.shape) for field in (gap, hull, depth)),
+        gap,
+        hull,
+        depth,
         mask,
     )
 
