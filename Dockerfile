@@ -70,7 +70,7 @@ ARG REVISION=unknown
 ENV BIDS_FCNREG_DOCKER_TAG=${VERSION}
 LABEL org.opencontainers.image.title="bids_fcnreg" \
     org.opencontainers.image.description="Brain image registration with fully convolutional networks, as a BIDS App" \
-    org.opencontainers.image.licenses="Apache-2.0" \
+    org.opencontainers.image.licenses="Apache-2.0 AND LicenseRef-McGill" \
     org.opencontainers.image.version="${VERSION}" \
     org.opencontainers.image.revision="${REVISION}"
 # By the convention of BIDS Apps.

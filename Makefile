@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
+# Where PyTorch's build comes from; empty: the usual index, which has the one for NVIDIA GPUs (CUDA).
+TORCH_INDEX ?=
 TESTS ?=
 # One thread for each of the two test processes.
 TEST_ENV := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=1
 
 .PHONY: demo test test-fast coverage lint docs audit clean
 
-# By chance, the brains of this seed are asymmetric as most are; others may be called doubtful.
 demo: $(VENV)/.installed ## two synthetic participants with known truth, registered to the template
 	test -e $(DEMO)/bids || $(BIN)/fcnreg phantom $(DEMO)/bids --participants 2 --seed 3
 	$(BIN)/bids_fcnreg $(DEMO)/bids $(DEMO)/derivatives participant --work-dir $(DEMO)/work \
@@ -60,7 +61,7 @@ $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	# compat: else a clone in the current folder hides the package from Python.
 	$(BIN)/pip install --quiet --constraint constraints.txt --config-settings editable_mode=compat \
-		--editable ".[test,docs]"
+		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --editable ".[test,docs]"
 	touch $@
 
 clean:

@@ -38,6 +38,8 @@ podman image inspect --format '{{.Size}} bytes' bids_fcnreg:latest
 podman run --rm --entrypoint cat bids_fcnreg /opt/bids_fcnreg/share/sbom/bids_fcnreg.cdx.json \
     > "$folder/bids_fcnreg.cdx.json"
 "$bin/python" docs/check_licences.py "$folder/bids_fcnreg.cdx.json"
+test "bids_fcnreg $(podman run --rm --entrypoint cat bids_fcnreg /version)" = \
+    "$(podman run --rm bids_fcnreg --version)"
 
 # Restrictions of Singularity and clusters: a read-only root, no network, a user id without name or
 # home directory; only the output directory, the work directory and /tmp are writable.

@@ -21,12 +21,12 @@ from niworkflows.engine.workflows import LiterateWorkflow
 from bids_fcnreg.bids.atlases import Atlas
 from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.bids.templates import Template
-from bids_fcnreg.config import Config
+from bids_fcnreg.config import DEFAULT_TEMPLATE, Config
 from bids_fcnreg.workflows.base import init_longitudinal_wf, init_single_subject_wf
 
 DOCS = Path(__file__).parent
 PICTURES = DOCS / "pictures"
-SPACE = "MNI152NLin2009aSym"
+SPACE = DEFAULT_TEMPLATE
 
 #: Width and height of a box, and the distance between boxes.
 BOX, GAP = (150, 40), (20, 34)

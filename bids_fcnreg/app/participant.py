@@ -15,7 +15,7 @@ from bids_fcnreg.app.anatomical_reference import report_mixed_references
 from bids_fcnreg.app.cohorts import choose_cohorts
 from bids_fcnreg.app.methods_text import write_methods
 from bids_fcnreg.app.precomputed import add_precomputed
-from bids_fcnreg.app.provenance import list_planned, report_replaced
+from bids_fcnreg.app.provenance import list_planned, report_outdated, report_replaced
 from bids_fcnreg.app.reference_sessions import report_reference_sessions
 from bids_fcnreg.app.reports import make_reports
 from bids_fcnreg.app.summary import (
@@ -83,6 +83,7 @@ def run(config: Config, console: Console) -> int:
     report_reference_sessions(config, usable, console)
     _warn_of_doubts(scans, templates, atlases, console)
     report_mixed_references(config, usable, console)
+    report_outdated(config, scans, console)
     if config.dry_run:
         list_planned(config, scans, templates, atlases, unusable, console)
         return DONE

@@ -12,7 +12,8 @@ from bids_fcnreg.app.anatomical_reference import planned_references, recorded_re
 from bids_fcnreg.app.summary import Failure
 from bids_fcnreg.atomic import checksum, read_json, uncompressed_checksum
 from bids_fcnreg.bids.atlases import Atlas
-from bids_fcnreg.bids.derivatives import CHECKSUMS, UNCOMPRESSED
+from bids_fcnreg.bids.derivatives import CHECKSUMS, NAME, UNCOMPRESSED
+from bids_fcnreg.bids.outdated_outputs import outdated_outputs
 from bids_fcnreg.bids.output_names import output_prefix
 from bids_fcnreg.bids.results import Result, find_results, read_quality
 from bids_fcnreg.bids.scan import Scan
@@ -102,6 +103,21 @@ def report_replaced(
     ):
         if labels:
             console.print(f"{why}: {', '.join(labels)}", soft_wrap=True)
+
+
+def report_outdated(config: Config, scans: Sequence[Scan], console: Console) -> None:
+    """Print which results have names of an earlier version, and are no longer updated."""
+    labels: dict[str, list[str]] = {}
+    for scan in scans:
+        for name in outdated_outputs(config.output_dir, scan):
+            labels.setdefault(name.removeprefix(scan.label), []).append(scan.label)
+    if labels:
+        names = "; ".join(f"*{name}.* of {', '.join(them)}" for name, them in labels.items())
+        console.print(
+            f"warning: these results of an earlier version of {NAME} have names that are no "
+            f"longer in use, and are not updated. Delete them: {names}",
+            soft_wrap=True,
+        )
 
 
 def _modes(config: Config, scan: Scan) -> dict[str, str]:

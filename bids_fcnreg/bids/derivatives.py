@@ -246,10 +246,11 @@ def _code_url() -> str | None:
     except PackageNotFoundError:  # imported from a directory, not installed
         return None
     pairs = [url.partition(",") for url in known.get_all("Project-URL") or []]
-    urls = {label.strip().lower(): url.strip() for label, _, url in pairs}
-    labels = ("source", "source code", "repository", "homepage")
-    named = next((urls[label] for label in labels if label in urls), None)
-    return named or next(iter(known.get_all("Home-page") or []), None)
+    urls = {re.sub("[^a-z]", "", label.lower()): url.strip() for label, _, url in pairs}
+    urls.setdefault("homepage", next(iter(known.get_all("Home-page") or []), "").strip())
+    labels = ("source", "sourcecode", "repository", "github", "homepage")
+    # Old versions of setuptools write UNKNOWN.
+    return next((urls[label] for label in labels if "://" in urls.get(label, "")), None)
 
 
 def _makers(output_dir: Path) -> list[str] | None:

@@ -44,7 +44,7 @@ def make_descriptor() -> dict[str, Any]:
             }
         ],
         "output-files": [
-            {"id": "derivatives", "name": "Derivatives", "path-template": "[OUTPUT_DIR]"}
+            {"id": "results", "name": "Derivatives", "path-template": "[OUTPUT_DIR]"}
         ],
         "tags": {"domain": ["neuroinformatics", "mri", "bids-app"]},
         "error-codes": [

@@ -1,8 +1,9 @@
 """Simulated BIDS dataset with known ground truth.
 
 Every participant is the symmetric built-in template after a random diffeomorphism and affine, with
-its own tissue contrast, scalp and skull, bias field, noise, voxel size and orientation. The ground
-truth is in ``derivatives/truth``: transforms, tissues and brain mask.
+its own tissue contrast, scalp and skull, bias field, noise, voxel size and orientation. Its left
+and right sides differ as those of most brains do. The ground truth is in ``derivatives/truth``:
+transforms, tissues and brain mask.
 """
 
 from __future__ import annotations

@@ -85,6 +85,8 @@ class Head:
         Distance to the closed hull of the brain in mm, negative inside.
     depth : ndarray (i, j, k), float32
         Depth below the skin in mm, negative in air.
+    template_mask : Image
+        Brain mask of the template on its own grid.
     """
 
     grid: Grid
@@ -96,6 +98,7 @@ class Head:
     gap: np.ndarray
     hull: np.ndarray
     depth: np.ndarray
+    template_mask: Image
 
 
 def build_head(t1w: Image, mask: Image, dseg: Image) -> Head:
@@ -131,6 +134,7 @@ def build_head(t1w: Image, mask: Image, dseg: Image) -> Head:
     for centre, radii in SOLIDS:
         surface = np.minimum(surface, _ellipsoid(grid.shape, 2, centre, radii))
     depth = -ndimage.gaussian_filter(surface, 3)
+    gap, hull, depth = (_refine(field, grid.shape) for field in (gap, hull, depth))
     return Head(
         grid,
         brain,
@@ -138,7 +142,10 @@ def build_head(t1w: Image, mask: Image, dseg: Image) -> Head:
         labels,
         (csf, grey, white),
         organs,
-        *(_refine(field, grid.shape) for field in (gap, hull, depth)),
+        gap,
+        hull,
+        depth,
+        mask,
     )
 
 

@@ -15,6 +15,7 @@ from bids_fcnreg.fcn.spatial import displacement
 from bids_fcnreg.fcn.spatial.grid import Grid, Image, apply_affine
 from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform
 from bids_fcnreg.phantom.head import Head, paint_head
+from bids_fcnreg.qc.asymmetry import asymmetry
 
 #: Scan parameters of successive participants: axis codes, voxel size in mm, obliqueness in
 #: degrees.
@@ -184,6 +185,9 @@ def random_diffeomorphism(
 ) -> tuple[Displacement, Displacement]:
     """Integrate a random smooth stationary velocity in template space; also its inverse.
 
+    Of the deformation and its mirror image, equally likely, the one with the typical asymmetry of
+    brains is taken: in the symmetric template, the other one would be a flipped brain.
+
     Parameters
     ----------
     head : Head
@@ -215,7 +219,17 @@ def random_diffeomorphism(
     # The inverse up to the error of interpolation (0.1 mm), which this removes.
     for _ in range(3):
         back = back - displacement.compose(back, there)
-    return Displacement(grid, there), Displacement(grid, back)
+    found = Displacement(grid, there), Displacement(grid, back)
+    template = head.template_mask
+    log_jacobian = Transform(found[:1]).log_jacobian(template.grid)[0, 0].numpy()
+    if asymmetry(log_jacobian, template.data[0, 0].numpy()) < 0:
+        return Displacement(grid, _mirror(there)), Displacement(grid, _mirror(back))
+    return found
+
+
+def _mirror(field: torch.Tensor) -> torch.Tensor:
+    """Mirror a displacement field (1, 3, i, j, k) along its first axis."""
+    return field.flip(2) * torch.tensor([-1.0, 1.0, 1.0]).reshape(1, 3, 1, 1, 1)
 
 
 def random_affine(rng: np.random.Generator) -> np.ndarray:

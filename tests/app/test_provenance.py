@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bids_fcnreg.app.provenance import list_planned, report_replaced
+from bids_fcnreg.app.provenance import list_planned, report_outdated, report_replaced
 from bids_fcnreg.atomic import checksum
 from bids_fcnreg.bids.output_names import output_names
 from bids_fcnreg.bids.scan import Scan
@@ -139,3 +139,38 @@ def test_results_in_the_former_default_template_are_mentioned(tmp_path):
     assert note.endswith("--template MNI152NLin2009aSym continues them: sub-01")
     write_results(tmp_path, scan, new)
     assert len(messages(tmp_path, scan, new)) == 1
+
+
+@pytest.mark.parametrize(
+    ("folder", "names", "content", "expected"),
+    [
+        ("anat", ["seg-A_desc-Ball_dseg.json", "seg-A_desc-Ball_dseg.nii.gz"], "bids_fcnreg",
+         "*_seg-A_desc-Ball_dseg.* of sub-01"),
+        ("figures", ["seg-A_desc-Ball_dseg.svg"], None, "*_seg-A_desc-Ball_dseg.* of sub-01"),
+        ("anat", ["seg-A_desc-Ball_dseg.json"], "fMRIPrep", ""),
+        ("anat", ["desc-mine_mask.nii.gz"], None, ""),
+        ("anat", ["desc-mine_mask.json"], "", ""),
+        ("anat", ["atlas-B_desc-Box_dseg.json"], "bids_fcnreg", ""),  # of another run
+        ("anat", ["space-Box_res-1_desc-preproc_T1w.json"], "bids_fcnreg", ""),
+        ("anat", ["desc-BallChanges_dseg.json"], "bids_fcnreg", "*_desc-BallChanges_dseg.* of sub-01"),
+        ("anat", ["atlas-A_desc-BallChanges_dseg.json"], "bids_fcnreg", ""),
+        ("anat", ["run-1_from-T2w_to-T1w_mode-image_xfm.json"], "bids_fcnreg", ""),
+    ],
+)  # fmt: skip
+def test_results_with_names_of_earlier_versions_are_listed(
+    tmp_path, template, folder, names, content, expected
+):
+    scan = make_scan(tmp_path, "sub-01_T1w.nii")
+    write_results(tmp_path, scan, template)
+    for name in names:
+        path = tmp_path / "out/sub-01" / folder / f"sub-01_{name}"
+        path.parent.mkdir(exist_ok=True)
+        made_by = {"GeneratedBy": [{"Name": content}]} if content else {}
+        path.write_text(json.dumps(made_by))
+    written = io.StringIO()
+    config = Config(
+        bids_dir=tmp_path / "in", output_dir=tmp_path / "out", analysis_level="participant"
+    )
+    report_outdated(config, [scan], Console(file=written, width=300))
+    assert written.getvalue().strip().endswith(expected)
+    assert bool(written.getvalue()) == bool(expected)

@@ -42,6 +42,32 @@ def test_description(raw, monkeypatch):
     assert (out / "README.md").stat().st_size > 150
 
 
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ([], None),
+        (["Home-page: UNKNOWN"], None),
+        (["Project-URL: Documentation, https://x.org/docs"], None),
+        (["Home-page: https://x.org"], "https://x.org"),
+        (["Project-URL: Homepage, https://x.org"], "https://x.org"),
+        (["Home-page: https://x.org", "Project-URL: Source, https://x.org/code"],
+         "https://x.org/code"),
+        (["Project-URL: Source Code, https://x.org/code"], "https://x.org/code"),
+        (["Project-URL: Repository, https://x.org/code"], "https://x.org/code"),
+    ],
+)  # fmt: skip
+def test_url_of_the_code_is_that_of_the_installed_package(
+    raw, tmp_path, monkeypatch, fields, expected
+):
+    installed = tmp_path / "site-packages" / "bids_fcnreg-9.9.dist-info" / "METADATA"
+    installed.parent.mkdir(parents=True)
+    header = ["Metadata-Version: 2.1", "Name: bids_fcnreg", "Version: 9.9", *fields]
+    installed.write_text("\n".join(header) + "\n")
+    monkeypatch.syspath_prepend(installed.parents[1])
+    prepare_output(tmp_path / "out", raw)
+    assert description(tmp_path / "out")["GeneratedBy"][0].get("CodeURL") == expected
+
+
 @pytest.mark.parametrize("doi", ["10.1/x", "doi:10.1/x", "https://doi.org/10.1/x"])
 def test_published_source_has_its_doi(raw, tmp_path, doi):
     (raw / "dataset_description.json").write_text(json.dumps({"Name": "x", "DatasetDOI": doi}))

@@ -18,6 +18,13 @@ def test_descriptor_in_the_package_is_current():
     assert json.loads(text) == make_descriptor()
 
 
+def test_identifiers_are_unique():
+    described = make_descriptor()
+    kinds = ("inputs", "output-files", "groups")
+    identifiers = [one["id"] for kind in kinds for one in described[kind]]
+    assert len(set(identifiers)) == len(identifiers)
+
+
 def test_every_option_is_described_and_is_accepted_as_described(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     described = make_descriptor()

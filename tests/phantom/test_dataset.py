@@ -23,6 +23,8 @@ from bids_fcnreg.io import image
 from bids_fcnreg.io.itk import read_transform
 from bids_fcnreg.phantom import dataset as phantom
 from bids_fcnreg.phantom import scan as phantom_scan
+from bids_fcnreg.phantom.head import Head
+from bids_fcnreg.qc.asymmetry import asymmetry
 
 pytestmark = pytest.mark.slow
 
@@ -217,6 +219,25 @@ def test_a_dataset_with_sessions(phantom_dataset: Path, tmp_path: Path) -> None:
     truth = folder / "derivatives/truth/sub-01/ses-2/anat"
     name = "sub-01_ses-2_from-T1w_to-MNI152NLin2009aSym_mode-image_xfm.h5"
     assert len(read_transform(truth / name).steps) == 3
+
+
+@pytest.fixture(scope="module")
+def head() -> Head:
+    return phantom.build_template_head()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_phantom_is_a_flipped_brain(head: Head, seed: int) -> None:
+    """Half of the random deformations are closer to the asymmetry of a flipped brain."""
+    deformation, inverse = phantom_scan.random_diffeomorphism(
+        head, 8.0, np.random.default_rng(seed)
+    )
+    grid, mask = head.template_mask.grid, head.template_mask.data[0, 0].numpy()
+    log_jacobian = Transform((deformation,)).log_jacobian(grid)[0, 0].numpy()
+    assert asymmetry(log_jacobian, mask) > 0
+    assert asymmetry(log_jacobian[::-1], mask[::-1]) < 0
+    points = phantom.mask_points(head.template_mask)[::101]
+    assert (inverse.map(deformation.map(points)) - points).abs().max() < 0.1
 
 
 def test_another_seed_gives_another_head() -> None:

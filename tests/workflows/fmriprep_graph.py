@@ -1,7 +1,8 @@
-"""Print the nodes of fMRIPrep's workflow as JSON: `fmriprep_graph.py BIDS DERIVATIVES TEMPLATE`.
+"""Print the nodes of fMRIPrep's workflow: `fmriprep_graph.py BIDS DERIVATIVES TEMPLATE [OPTION …]`.
 
-The workflow is built with and without the derivatives given to it, and not run. TEMPLATE is an
-image that stands in for the files of TemplateFlow, of which only the skeleton is there.
+The workflow is built with and without the derivatives given to it, and not run. Options are those
+of fMRIPrep. TEMPLATE is an image that stands in for the files of TemplateFlow, of which only the
+skeleton is there. The output is JSON.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from templateflow import api
 TEMPLATES = ("MNI152NLin2009cAsym", "MNI152NLin6Asym", "OASIS30ANTs", "fsaverage")
 
 
-def main(bids: str, derivatives: str, template: str) -> None:
+def main(bids: str, derivatives: str, template: str, *options: str) -> None:
     root = Path(api.TF_LAYOUT.root)
     for directory in root.glob("tpl-*"):
         if directory.name.removeprefix("tpl-") not in TEMPLATES:
@@ -30,11 +31,11 @@ def main(bids: str, derivatives: str, template: str) -> None:
             path.unlink()
             path.symlink_to(template)
     given = {"with": ["--derivatives", f"bids_fcnreg={derivatives}"], "without": []}
-    for name, options in given.items():
+    for name, added in given.items():
         result = Path(f"{name}.json").absolute()
         child = os.fork()  # its configuration is global
         if child == 0:
-            result.write_text(json.dumps(build(bids, name, options)))
+            result.write_text(json.dumps(build(bids, name, [*options, *added])))
             os._exit(0)
         if os.waitpid(child, 0)[1]:
             sys.exit(f"The workflow {name} derivatives was not built.")
