@@ -62,11 +62,12 @@ class CohortChoice:
     @property
     def incomplete(self) -> dict[str, Failure]:
         """Scans that are registered to other templates only, by their label."""
-        return {
-            label: Failure(f"Not registered to {', '.join(theirs)}: {_joined(theirs.values()).message}")
-            for label, theirs in self.missing.items()
-            if self._has_template(label)
-        }
+        found = {}
+        for label, theirs in self.missing.items():
+            if self._has_template(label):
+                why = _joined(theirs.values()).message
+                found[label] = Failure(f"Not registered to {', '.join(theirs)}: {why}")
+        return found
 
     def _has_template(self, label: str) -> bool:
         return any(label in self.scans.get(spec, (label,)) for spec in self.specs)
