@@ -20,7 +20,7 @@ from bids_fcnreg.fcn.nets.packaged_weights import packaged_weights
 from bids_fcnreg.fcn.out_of_memory import with_fallback
 from bids_fcnreg.fcn.pair import Pair, assemble_pair, replace_moving
 from bids_fcnreg.fcn.parallel import for_both
-from bids_fcnreg.fcn.quality import Quality, assess, similarity
+from bids_fcnreg.fcn.quality import Quality, assess, rotation_degrees, similarity
 from bids_fcnreg.fcn.refine import refine
 from bids_fcnreg.fcn.spatial.grid import Image
 from bids_fcnreg.fcn.spatial.midpoint import MidpointDeformation
@@ -190,6 +190,7 @@ def _register(images: _Images, options: _Options, quality: Quality) -> Registrat
             fixed_exclude=images.fixed_exclude,
         )
         quality.similarity_initial = similarity(before)
+        quality.rotation_degrees = rotation_degrees(matrix)
         pair = replace_moving(before, moving, matrix, moving_mask, images.moving_exclude)
     if not deformable:
         with quality.timed("quality"):
