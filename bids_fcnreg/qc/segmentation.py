@@ -19,6 +19,7 @@ from bids_fcnreg.fcn.segment import Anatomy
 from bids_fcnreg.fcn.spatial.grid import Image
 from bids_fcnreg.fcn.spatial.transform import Transform
 from bids_fcnreg.fcn.structures import STRUCTURES
+from bids_fcnreg.fcn.tissue import most_probable
 
 #: A share of the brain's volume is implausible if it is this factor below or above the range of
 #: the label maps: atrophy, large ventricles and lesions are plausible.
@@ -121,8 +122,8 @@ def _labels(anatomy: Anatomy) -> np.ndarray:
     posteriors = anatomy.posteriors[0]
     labels = np.zeros(posteriors.shape[1:], np.uint8)
     candidates = posteriors[0] < 0.5
-    chosen = posteriors[:, candidates].argmax(dim=0)
-    labels[candidates.numpy()] = chosen.numpy()
+    chosen = most_probable(posteriors[None, :, candidates, None, None])
+    labels[candidates.numpy()] = chosen.numpy().ravel()
     largest = cc3d.largest_k(labels > 0, k=1, connectivity=6) > 0
     labels[~largest] = 0
     return labels
