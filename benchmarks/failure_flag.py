@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 import bids_fcnreg
+from bids_fcnreg.atomic import read_json
 from bids_fcnreg.bids.derivatives import write_json
 from bids_fcnreg.bids.results import Result, find_results
 from bids_fcnreg.bids.templates import prepare_template, resolve_template
@@ -309,7 +310,9 @@ def fit(options: argparse.Namespace) -> None:
     # The modes refine and optimize are at least as accurate as predict.
     for mode in ("refine", "optimize"):
         bounds.setdefault(mode, bounds["predict"])
-    write_json(DATA / "quality_reference.json", {"bounds": bounds})
+    path = DATA / "quality_reference.json"
+    stored = read_json(path)
+    write_json(path, stored | {"bounds": stored["bounds"] | bounds})
 
 
 def _bounds(key: str, right: list[dict], wrong: list[dict]) -> dict[str, float]:

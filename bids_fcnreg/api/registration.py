@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ from bids_fcnreg.io.transform_chain import TransformLike, read_transforms
 from bids_fcnreg.preprocessing.brain import is_label_image
 from bids_fcnreg.preprocessing.contrast import WHICH, RegistrationInput, registration_input
 from bids_fcnreg.preprocessing.lesions import lesion_fraction, unite_lesions
+from bids_fcnreg.qc.segmentation import assess_segmentation
 from bids_fcnreg.qc.verdict import judge
 
 
@@ -143,12 +144,19 @@ def register(
     quality = found.quality.as_dict() | {"t1w_like": list(replaced)}
     if replaced:
         quality["seconds"] = {"segment": seconds, **found.quality.seconds}
+    quality |= _segmentation_quality(inputs.values())
     if moving_exclude is not None:
         quality["excluded_percent"] = _excluded_percent(lesions["moving"], inputs["moving"])
     quality |= judge(quality, "the fixed image").as_dict()
     forward, inverse = found.forward, found.inverse
     mask, codes = inputs["fixed"].mask, space_codes(fixed)
     return Registered(images[0], images[1], forward, inverse, quality, codes, mask, replaced)
+
+
+def _segmentation_quality(inputs: Iterable[RegistrationInput]) -> dict[str, float]:
+    """Compute the quality metrics of the segmentations, the worse of both images."""
+    found = [assess_segmentation(one.anatomy) for one in inputs if one.anatomy]
+    return {key: max(one[key] for one in found) for key in found[0]} if found else {}
 
 
 def _warn_of_labels(images: Sequence[Image]) -> None:

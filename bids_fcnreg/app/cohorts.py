@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Console
@@ -42,13 +42,40 @@ class CohortChoice:
         Values of ``--template``, with the chosen cohorts in place of ``cohort-auto``.
     scans : dict of str to frozenset of str
         Labels of the scans of each chosen cohort, by its value in `specs`.
-    failures : dict of str to Failure
-        Why no cohort could be chosen, by the label of the scan.
+    missing : dict of str to dict of str to Failure
+        Why no cohort of a template could be chosen, by the label of the scan and the template.
     """
 
     specs: list[str] = field(default_factory=list)
     scans: dict[str, frozenset[str]] = field(default_factory=dict)
-    failures: dict[str, Failure] = field(default_factory=dict)
+    missing: dict[str, dict[str, Failure]] = field(default_factory=dict)
+
+    @property
+    def failures(self) -> dict[str, Failure]:
+        """Scans that have no template at all, by their label."""
+        return {
+            label: _joined(theirs.values())
+            for label, theirs in self.missing.items()
+            if not self._has_template(label)
+        }
+
+    @property
+    def incomplete(self) -> dict[str, Failure]:
+        """Scans that are registered to other templates only, by their label."""
+        found = {}
+        for label, theirs in self.missing.items():
+            if self._has_template(label):
+                why = _joined(theirs.values()).message
+                found[label] = Failure(f"Not registered to {', '.join(theirs)}: {why}")
+        return found
+
+    def _has_template(self, label: str) -> bool:
+        return any(label in self.scans.get(spec, (label,)) for spec in self.specs)
+
+
+def _joined(failures: Iterable[Failure]) -> Failure:
+    """Join the messages of the failures of one scan."""
+    return Failure(" ".join(dict.fromkeys(failure.message for failure in failures)))
 
 
 def choose_cohorts(config: Config, scans: Iterable[Scan], console: Console) -> CohortChoice:
@@ -73,19 +100,34 @@ def choose_cohorts(config: Config, scans: Iterable[Scan], console: Console) -> C
     scans = [scan for scan in scans if scan.images]
     participants = read_participants(config.bids_dir)
     choice = CohortChoice()
+    selections = {
+        spec: _Selection(config, spec, scans, participants, console)
+        for spec in config.templates
+        if is_automatic(spec)
+    }
+    if config.longitudinal:
+        registered = {scan.label for scan in scans}
+        if all(map(is_automatic, config.templates)):
+            registered = {label for one in selections.values() for label in one.chosen}
+        for selection in selections.values():
+            selection.refuse_partial_participants(registered)
     for spec in dict.fromkeys(config.templates):
-        if is_automatic(spec):
-            _Selection(config, spec, scans, participants, console).add_to(choice)
+        if spec in selections:
+            selections[spec].add_to(choice)
         else:
             choice.specs.append(spec)
             choice.scans.pop(spec, None)
+    failures = choice.failures
     for line in summarize(
-        (Note(failure.message, label) for label, failure in choice.failures.items()),
+        (
+            Note(failure.message, label)
+            for label, failure in (failures | choice.incomplete).items()
+        ),
         sys.maxsize if config.verbose else _MAX_NAMED,
     ):
         console.print(line, soft_wrap=True, markup=False)
-    if scans and all(scan.label in choice.failures for scan in scans):
-        label, failure = next(iter(choice.failures.items()))
+    if scans and all(scan.label in failures for scan in scans):
+        label, failure = next(iter(failures.items()))
         raise InputError(f"{label}: {failure.message}")
     return choice
 
@@ -124,9 +166,29 @@ class _Selection:
         if config.longitudinal:
             self._refuse_several_cohorts()
 
+    def refuse_partial_participants(self, registered: Container[str]) -> None:
+        """Refuse the sessions of participants of whom a session has no cohort.
+
+        All sessions of a participant must be registered to the same templates. `registered` are
+        the labels of the scans with at least one template; others do not matter.
+        """
+        without = {
+            scan.participant: scan.label
+            for scan in self.scans
+            if scan.label in self.failures and scan.label in registered
+        }
+        for scan in self.scans:
+            other = without.get(scan.participant)
+            if other and self.chosen.pop(scan.label, None):
+                self.failures[scan.label] = Failure(
+                    f"{other} has no cohort of {self.name}, but {UNBIASED_OPTION} registers all "
+                    f"sessions to one. {self.failures[other].message}"
+                )
+
     def add_to(self, choice: CohortChoice) -> None:
         """Add the cohorts and the failures, and report cohorts and doubts."""
-        choice.failures |= self.failures
+        for label, failure in self.failures.items():
+            choice.missing.setdefault(label, {})[self.spec] = failure
         for cohort in self.cohorts:
             labels = [label for label, (one, _) in self.chosen.items() if one == cohort]
             if not labels:

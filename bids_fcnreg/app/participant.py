@@ -56,7 +56,7 @@ def run(config: Config, console: Console) -> int:
     Returns
     -------
     int
-        0, or 1 if a subject failed.
+        0, or 1 if a subject failed or was registered to some of its templates only.
 
     Raises
     ------
@@ -97,7 +97,17 @@ def run(config: Config, console: Console) -> int:
     log_file = configure(config, run_dir)
     parts = () if config.boilerplate_only else people
     with preflight.locked_directories(config, parts, console):
-        return _process(config, scans, unusable, templates, atlases, run_dir, log_file, console)
+        return _process(
+            config,
+            scans,
+            unusable,
+            choice.incomplete,
+            templates,
+            atlases,
+            run_dir,
+            log_file,
+            console,
+        )
 
 
 def _describe_names(
@@ -129,13 +139,17 @@ def _process(
     config: Config,
     scans: Sequence[Scan],
     unusable: Mapping[str, Failure],
+    incomplete: Mapping[str, Failure],
     templates: Sequence[Template],
     atlases: Mapping[str, Sequence[Atlas]],
     run_dir: Path,
     log_file: Path,
     console: Console,
 ) -> int:
-    """Build the workflow, run it and report the outcome."""
+    """Build the workflow, run it and report the outcome.
+
+    `unusable` scans are not processed; `incomplete` ones lack some of the templates.
+    """
     usable = [scan for scan in scans if scan.label not in unusable]
     if not any(scan.images for scan in usable):
         raise InputError(next(iter(unusable.values())).message)
@@ -151,7 +165,9 @@ def _process(
     display, stopped = run_workflow(config, workflow, labels, log_file, console)
     failures = {**_collect_failures(config, scans, display, stopped, run_dir), **unusable}
     write_methods(config, workflow, [one for one in scans if one.label not in failures])
-    return _report_outcome(config, scans, templates, display, failures, run_dir, console)
+    return _report_outcome(
+        config, scans, templates, display, failures, incomplete, run_dir, console
+    )
 
 
 def _find_unusable(
@@ -287,11 +303,13 @@ def _report_outcome(
     templates: Sequence[Template],
     display: ProgressDisplay,
     failures: Mapping[str, Failure],
+    incomplete: Mapping[str, Failure],
     run_dir: Path,
     console: Console,
 ) -> int:
     """Write the reports and print how each subject ended."""
-    messages = {label: failure.message for label, failure in failures.items()}
+    incomplete = {label: one for label, one in incomplete.items() if label not in failures}
+    messages = {label: one.message for label, one in {**failures, **incomplete}.items()}
     if messages:
         write_json(run_dir / FAILURES, messages)
     crash_files = {label: f.crash_file for label, f in failures.items() if f.crash_file}
@@ -309,8 +327,9 @@ def _report_outcome(
         for scan in done
         for text in (*lesion_warnings(out, scan, names), *alignment_warnings(out, scan))
     ]
+    warnings += [f"{label}: {one.message}" for label, one in incomplete.items()]
     print_summary(console, labels, seconds, failures, out, run_dir, warnings, names)
     bad = config.fail_on_qc and any(
         quality_warnings(out, scan.label, UNUSABLE, names) for scan in done
     )
-    return SUBJECT_FAILED if failures or bad else DONE
+    return SUBJECT_FAILED if failures or incomplete or bad else DONE

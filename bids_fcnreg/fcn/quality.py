@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import torch
+from scipy.linalg import polar
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 from torch.nn.functional import avg_pool3d
 
@@ -69,6 +71,8 @@ class Quality:
     inverse_consistency_mm, inverse_consistency_p95_mm : float
         Mean and 95th percentile in the fixed brain of the distance between a point and its image
         under the transform and its inverse.
+    rotation_degrees : float
+        Angle of the rotation in the linear part of the transform.
     seconds : dict of str to float
         Wall time of each stage.
     """
@@ -86,6 +90,7 @@ class Quality:
     sd_log_jacobian: float = float("nan")
     inverse_consistency_mm: float = float("nan")
     inverse_consistency_p95_mm: float = float("nan")
+    rotation_degrees: float = float("nan")
     seconds: dict[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, object]:
@@ -144,6 +149,18 @@ def assess(quality: Quality, pair: Pair, forward: Displacement, inverse: Displac
     distance = (there_and_back * spacing[:, None]).square().sum(dim=0).sqrt().cpu()
     quality.inverse_consistency_mm = float(mean(distance))
     quality.inverse_consistency_p95_mm = float(np.percentile(distance.numpy(), 95))
+
+
+def rotation_degrees(matrix: np.ndarray) -> float:
+    """Compute the angle of the rotation that is nearest to an affine matrix (4, 4).
+
+    Examples
+    --------
+    >>> rotation_degrees(np.diag([-1.1, -0.9, 1.0, 1.0]))
+    180.0
+    """
+    rotation, _ = polar(matrix[:3, :3])
+    return float(np.degrees(Rotation.from_matrix(rotation).magnitude()))
 
 
 def lowest_similarity(pair: Pair) -> float:

@@ -23,7 +23,7 @@ from bids_fcnreg.fcn.nets.packaged_weights import packaged_weights
 from bids_fcnreg.fcn.out_of_memory import with_fallback
 from bids_fcnreg.fcn.pair import Pair, assemble_pair, replace_moving
 from bids_fcnreg.fcn.parallel import for_both
-from bids_fcnreg.fcn.quality import Quality, assess, similarity
+from bids_fcnreg.fcn.quality import Quality, assess, rotation_degrees, similarity
 from bids_fcnreg.fcn.refine import refine
 from bids_fcnreg.fcn.spatial.grid import Image
 from bids_fcnreg.fcn.spatial.midpoint import MidpointDeformation
@@ -191,6 +191,7 @@ def _register(images: _Images, options: _Options, quality: Quality) -> Registrat
     with quality.timed("affine" if deformable else options.transform):
         matrix = _align(images, options, before, nonlinear)
     chain = Transform((Affine(matrix), *(nonlinear.steps if nonlinear else ())))
+    quality.rotation_degrees = rotation_degrees(linear_part(chain))
     with quality.timed("prepare"):
         pair = replace_moving(
             before, images.moving, chain, images.moving_mask, images.moving_exclude

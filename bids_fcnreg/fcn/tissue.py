@@ -75,11 +75,14 @@ class Classification:
         Probabilities of grey matter, white matter and cerebrospinal fluid.
     t1w_like : Image (1, 1, i, j, k)
         Intensity that a T1w image of the brain would have, 1 in white matter, 0 in the background.
+    anatomy : Anatomy
+        Posteriors of the network.
     """
 
     labels: Image
     tissues: Image
     t1w_like: Image
+    anatomy: Anatomy
 
 
 def classify(scan: Image, anatomy: Anatomy) -> Classification:
@@ -126,6 +129,7 @@ def classify(scan: Image, anatomy: Anatomy) -> Classification:
         Image(labels, scan.grid),
         Image(sums[:, : len(TISSUES)].contiguous(), scan.grid),
         Image(sums[:, len(TISSUES) :].contiguous(), scan.grid),
+        anatomy,
     )
 
 
@@ -159,7 +163,9 @@ def classify_brain(scan: Image, mask: Image) -> Classification:
         data[..., i, j, k] = image.data
         return Image(data, scan.grid)
 
-    return Classification(*map(enlarged, (found.labels, found.tissues, found.t1w_like)))
+    return Classification(
+        enlarged(found.labels), enlarged(found.tissues), enlarged(found.t1w_like), found.anatomy
+    )
 
 
 def most_probable(probabilities: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ from bids_fcnreg.fcn.groupwise import (
 )
 from bids_fcnreg.fcn.linear.align import align
 from bids_fcnreg.fcn.pair import MARGIN_MM, make_pair
-from bids_fcnreg.fcn.quality import Quality, assess
+from bids_fcnreg.fcn.quality import Quality, assess, rotation_degrees
 from bids_fcnreg.fcn.refine import Refinement, refine
 from bids_fcnreg.fcn.register import Registration
 from bids_fcnreg.fcn.spatial.grid import Grid, Image, apply_affine
@@ -233,6 +233,7 @@ def register_through_base(
         inverse = collapse_inverse(back, matrix, pair.grid)
     with quality.timed("quality"):
         quality.similarity_initial = base.quality.similarity_initial
+        quality.rotation_degrees = rotation_degrees(matrix)
         assess(quality, pair, forward.displacements[0], inverse.displacements[0])
     return Registration(forward, inverse, quality)
 

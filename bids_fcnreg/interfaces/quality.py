@@ -37,6 +37,7 @@ class _JudgeInputSpec(BaseInterfaceInputSpec):
     log_jacobian = File(exists=True, mandatory=True, desc="map on the template's grid")
     mask = File(exists=True, mandatory=True, desc="brain mask on the template's grid")
     template = traits.Str(desc="name of the built-in template, to compute the asymmetry")
+    segmentation = File(exists=True, desc="JSON of the quality metrics of the segmentation")
     t1w_like = traits.Bool(False, usedefault=True, desc="whether a T1w-like image was registered")
 
 
@@ -45,7 +46,7 @@ class _JudgeOutputSpec(TraitedSpec):
 
 
 class Judge(SimpleInterface):
-    """Judge whether a registration is good, doubtful, failed or unknown."""
+    """Judge whether a registration, and the segmentation, is good, doubtful, failed or unknown."""
 
     input_spec = _JudgeInputSpec
     output_spec = _JudgeOutputSpec
@@ -56,6 +57,8 @@ class Judge(SimpleInterface):
             log_jacobian = open_image(self.inputs.log_jacobian).get_fdata(dtype="float32")
             mask = open_image(self.inputs.mask).get_fdata(dtype="float32")
             quality["asymmetry"] = asymmetry(log_jacobian, mask, self.inputs.template)
+        if isdefined(self.inputs.segmentation):
+            quality |= json.loads(Path(self.inputs.segmentation).read_text())
         if self.inputs.t1w_like:
             quality["t1w_like"] = ["moving"]
         quality |= judge(quality).as_dict()

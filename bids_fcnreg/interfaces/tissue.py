@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ class _SegmentTissueOutputSpec(TraitedSpec):
     csf = File(exists=True, desc="probability of cerebrospinal fluid")
     structures = File(exists=True, desc="structure of each voxel, labels of FreeSurfer")
     t1w_like = File(exists=True, desc="brain like that of a T1w image, 100 in white matter")
+    quality = File(exists=True, desc="JSON of the quality metrics of the segmentation")
 
 
 class SegmentTissue(SimpleInterface):
@@ -49,6 +51,7 @@ class SegmentTissue(SimpleInterface):
         from bids_fcnreg.io.orientation import codes_of
         from bids_fcnreg.io.spatial_image import open_image
         from bids_fcnreg.preprocessing.intensity import ANCHOR_INTENSITY, INTENSITY_STEP
+        from bids_fcnreg.qc.segmentation import assess_segmentation
 
         set_threads(self.inputs.num_threads)
         scan = image.read(self.inputs.in_file)
@@ -71,6 +74,9 @@ class SegmentTissue(SimpleInterface):
             path = directory / f"{name}.nii.gz"
             written = Image(data.float(), scan.grid)
             self._results[name] = str(image.write(path, written, dtype, codes, step))
+        quality = directory / "quality.json"
+        quality.write_text(json.dumps(assess_segmentation(found.anatomy, mask)) + "\n")
+        self._results["quality"] = str(quality)
         self._results["dseg_lookup"] = str(
             write_tsv(directory / "dseg.tsv", ("index", "name"), list(enumerate(TISSUES, start=1)))
         )

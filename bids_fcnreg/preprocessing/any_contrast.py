@@ -10,7 +10,7 @@ import torch
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.foreground import MIN_VOLUME_MM3
 from bids_fcnreg.fcn.nets.anatomy import AnatomyFCN
-from bids_fcnreg.fcn.segment import segment
+from bids_fcnreg.fcn.segment import Anatomy, segment
 from bids_fcnreg.fcn.spatial.grid import Image
 from bids_fcnreg.fcn.tissue import classify
 from bids_fcnreg.preprocessing.intensity import bias_field, make_positive, normalize
@@ -28,11 +28,14 @@ class Brain:
         Brain mask.
     t1w_like : Image (1, 1, i, j, k)
         Brain like that of a T1w image, 0 in the background.
+    anatomy : Anatomy
+        Posteriors of the network.
     """
 
     image: Image
     mask: Image
     t1w_like: Image
+    anatomy: Anatomy
 
 
 def prepare_brain(scan: Image, network: AnatomyFCN | None = None) -> Brain:
@@ -60,4 +63,4 @@ def prepare_brain(scan: Image, network: AnatomyFCN | None = None) -> Brain:
     data = normalize(data / bias_field(data, inside, tuple(scan.grid.spacing)), inside)
     image = Image(torch.from_numpy(np.ascontiguousarray(data))[None, None], scan.grid)
     like = classify(image, anatomy).t1w_like
-    return Brain(image, mask, Image(like.data * mask.data, scan.grid))
+    return Brain(image, mask, Image(like.data * mask.data, scan.grid), anatomy)

@@ -77,6 +77,12 @@ def is_label_image(data: np.ndarray) -> bool:
     return bool((values == np.round(values)).all() and values.min() != values.max())
 
 
+def is_mask(data: np.ndarray) -> bool:
+    """Return whether an image has one value only, beside 0."""
+    values = data[data != 0]
+    return values.size > 0 and bool(values.min() == values.max())
+
+
 def equal_neighbours(data: np.ndarray) -> float:
     """Return the fraction of nonzero neighbours along i with equal values; NaN without any."""
     here, following = data[:-1], data[1:]

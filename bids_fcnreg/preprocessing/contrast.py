@@ -16,6 +16,7 @@ from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.foreground import foreground, non_background
 from bids_fcnreg.fcn.intensity import intensity_scale
 from bids_fcnreg.fcn.masks import bounding_box
+from bids_fcnreg.fcn.segment import Anatomy
 from bids_fcnreg.fcn.spatial.grid import Image
 from bids_fcnreg.preprocessing.any_contrast import prepare_brain
 from bids_fcnreg.preprocessing.brain import may_be_brain_only
@@ -63,11 +64,14 @@ class RegistrationInput:
         Its brain mask, if one is given or segmented.
     replaced : bool
         Whether `image` is a T1w-like image.
+    anatomy : Anatomy or None
+        Posteriors of the network, if the image was segmented.
     """
 
     image: Image
     mask: Image | None
     replaced: bool = False
+    anatomy: Anatomy | None = None
 
 
 def describe_replaced(which: Sequence[str]) -> str:
@@ -244,4 +248,5 @@ def _replaced(named: str, image: Image, mask: Image | None) -> RegistrationInput
             f"No brain was found in the {named} ({error}). Check the image, and the voxel size "
             "and the orientation in its header."
         ) from error
-    return RegistrationInput(brain.t1w_like, brain.mask if mask is None else mask, replaced=True)
+    used = brain.mask if mask is None else mask
+    return RegistrationInput(brain.t1w_like, used, True, brain.anatomy)

@@ -1,6 +1,6 @@
 """Quality metrics of registrations: key, label, unit, direction and meaning of each.
 
-`bids_fcnreg.fcn.quality` computes them.
+`bids_fcnreg.fcn.quality` computes them, and `bids_fcnreg.qc.segmentation` those of segmentations.
 """
 
 from __future__ import annotations
@@ -140,6 +140,40 @@ _METRICS = (
         "Similarity to the typical asymmetry of brains",
         concern="left and right appear swapped: check the header of the image",
         optional=True,  # needs a built-in template
+    ),
+    Metric(
+        "rotation_degrees",
+        "Rotation between the headers and the registration",
+        decimals=0,
+        unit="°",
+        concern="the head is turned in its header, by more than heads are tilted, relative to "
+        "{fixed}. Check the orientation in the header, and whether left and right are swapped",
+        optional=True,  # not in older results
+    ),
+    Metric(
+        "structures_misplaced_mm",
+        "Distance of structures from their typical arrangement",
+        decimals=1,
+        unit="mm",
+        concern="the segmented structures are not arranged as in a brain: the image does not show "
+        "a whole head, or its header has a wrong orientation (upside down, flipped axes) or voxel "
+        "size. View the image with its header",
+        optional=True,  # needs a segmentation
+    ),
+    Metric(
+        "structures_implausible",
+        "Structures that are missing or have an implausible volume, of 30",
+        decimals=0,
+        concern="structures of the brain are missing or have an implausible volume: a part of the "
+        "brain is missing, or the image does not show a head. View the image",
+        optional=True,
+    ),
+    Metric(
+        "mask_agreement",
+        "Overlap of the brain mask with the segmented brain (Dice)",
+        concern="the brain mask differs from the segmented brain: one of them is wrong. View the "
+        "mask in the report and try another --skull-strip-method",
+        optional=True,
     ),
     Metric("excluded_percent", "Excluded by lesion masks", decimals=1, unit="% of the brain"),
     Metric(

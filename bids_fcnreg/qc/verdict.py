@@ -1,7 +1,7 @@
 """Verdict on a registration from its quality metrics: good, doubtful, failed or unknown.
 
-Each metric has two bounds, fitted on successful and on deliberately failed registrations, and the
-range of most successful ones. They come with the package.
+Each metric has two bounds, fitted on successful and on deliberately failed registrations and
+segmentations, and the range of most successful ones. They come with the package.
 """
 
 from __future__ import annotations
@@ -90,8 +90,11 @@ class Verdict:
         return f"{self.level}: {'; '.join(self.reasons)}" if self.reasons else self.level
 
 
-#: Percentage of the brain outside the field of view: by judgement, not fitted.
-_OUTSIDE = Bounds(0.0, 0.0, doubtful=0.5, failed=25.0)
+#: By judgement, not fitted: percentage of the brain outside the field of view, and rotation.
+_BY_JUDGEMENT = {
+    "outside_percent": Bounds(0.0, 0.0, doubtful=0.5, failed=25.0),
+    "rotation_degrees": Bounds(0.0, 30.0, doubtful=60.0),
+}
 
 
 @cache
@@ -99,8 +102,8 @@ def reference_bounds(mode: str) -> dict[str, Bounds]:
     """Return the bounds of the quality metrics, by key, for a registration mode."""
     source = files("bids_fcnreg").joinpath("data", "quality_reference.json")
     bounds = json.loads(source.read_text(encoding="utf-8"))["bounds"]
-    fitted = {key: Bounds(**values) for key, values in bounds[mode].items()}
-    return fitted | {"outside_percent": _OUTSIDE}
+    fitted = bounds[mode] | bounds["segmentation"]
+    return {key: Bounds(**values) for key, values in fitted.items()} | _BY_JUDGEMENT
 
 
 def judge(quality: Mapping[str, Any], fixed: str = "the template") -> Verdict:

@@ -361,6 +361,8 @@ def _connect_template(
     else:
         assert anatomy.segment is not None
         workflow.connect(anatomy.segment, "outputnode.t1w_like", register, "inputnode.brain")
+    if anatomy.segment is not None:
+        workflow.connect(anatomy.segment, "outputnode.quality", register, "inputnode.segmentation")
     if anatomy.lesions is not None and not longitudinal:
         _connect_fields(workflow, anatomy.lesions, register, "exclude")
     _connect_fields(workflow, preprocess, outputs, "skull_stripped")

@@ -69,6 +69,8 @@ def init_register_wf(
         Brain mask on its grid.
     exclude
         Lesion mask on its grid.
+    segmentation
+        JSON of the quality metrics of its segmentation, if it is segmented.
     base_transform, base_inverse, base_quality
         If longitudinal, outputs of the base's ``estimate``.
     within_transform, within_inverse
@@ -101,7 +103,14 @@ def init_register_wf(
         workflow.__desc__ += f"The affine alignment was initialized with that of {origin}. "
     through = ["base_transform", "base_inverse", "base_quality"]
     through += ["within_transform", "within_inverse"]
-    given = ["preproc", "brain", "mask", "exclude", *(through if longitudinal else [])]
+    given = [
+        "preproc",
+        "brain",
+        "mask",
+        "exclude",
+        "segmentation",
+        *(through if longitudinal else []),
+    ]
     inputnode = field_node("inputnode", *given)
     results = ("transform", "inverse", "quality", "preproc_std", "mask_std", "log_jacobian")
     outputnode = field_node("outputnode", *results)
@@ -137,6 +146,7 @@ def init_register_wf(
         (estimate, to_template, [("transform", "transform")]),
         (estimate, outputnode, [("transform", "transform"), ("inverse", "inverse")]),
         (estimate, judge, [("quality", "quality")]),
+        (inputnode, judge, [("segmentation", "segmentation")]),
         (to_template, judge, [("log_jacobian", "log_jacobian"), ("mask_std", "mask")]),
         (judge, outputnode, [("quality", "quality")]),
         (to_template, outputnode, [

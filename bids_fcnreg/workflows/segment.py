@@ -53,6 +53,8 @@ def init_segment_wf(*, config: Config, scan: Scan, name: str = "segment_wf") -> 
     -------
     t1w_like
         Brain like that of a T1w image.
+    quality
+        JSON of the quality metrics of the segmentation.
     dseg, dseg_lookup
         Tissue of each voxel, and the names of the tissues.
     """
@@ -63,7 +65,7 @@ def init_segment_wf(*, config: Config, scan: Scan, name: str = "segment_wf") -> 
         "was trained on simulated images [@synthseg]. "
     )
     inputnode = field_node("inputnode", "preproc", "mask", "stored")
-    outputnode = field_node("outputnode", "t1w_like", "dseg", "dseg_lookup")
+    outputnode = field_node("outputnode", "t1w_like", "quality", "dseg", "dseg_lookup")
     segment = sized_node(
         SegmentTissue(
             num_threads=config.omp_nthreads,
@@ -75,7 +77,7 @@ def init_segment_wf(*, config: Config, scan: Scan, name: str = "segment_wf") -> 
     )
     workflow.connect([
         (inputnode, segment, [("preproc", "in_file"), ("mask", "mask")]),
-        (segment, outputnode, [("t1w_like", "t1w_like")]),
+        (segment, outputnode, [("t1w_like", "t1w_like"), ("quality", "quality")]),
     ])  # fmt: skip
     reused = scan.precomputed
     tissue = _add_reused_tissue(workflow, reused) if reused.tissue else segment

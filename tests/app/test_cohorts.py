@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -115,6 +116,57 @@ def test_scans_without_cohort_are_reported_and_do_not_stop_the_others(study):
     assert "89+ years, is outside the cohorts of Babies (0 to 60 months)" in text
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_scan_without_cohort_is_registered_to_the_other_templates(study, first):
+    study.ages({"01": "0.25", "02": "n/a"})
+    both = ("Babies:cohort-auto", "MNI152NLin2009aSym")
+    choice, text = study.choose("01", "02", templates=both if first else both[::-1])
+    assert not choice.failures
+    assert list(choice.incomplete) == ["sub-02"]
+    message = choice.incomplete["sub-02"].message
+    assert message.startswith(f"Not registered to Babies:cohort-auto: {study.bids}/participants")
+    assert message in text
+    templates, _ = find_templates(study.config(), choice)
+    spaces = {
+        label: {one.space for one in templates_of(Scan(label, None, ()), templates)}
+        for label in ("01", "02")
+    }
+    assert spaces == {
+        "01": {"Babies+1", "MNI152NLin2009aSym"}, "02": {"MNI152NLin2009aSym"}
+    }  # fmt: skip
+
+
+def test_scan_without_cohort_of_one_of_two_templates_is_registered_to_the_other(study):
+    folder = study.root / "flow/tpl-Infants"
+    for path in (study.root / "flow/tpl-Babies").rglob("*"):
+        if path.is_file():
+            name = str(path.relative_to(study.root / "flow")).replace("Babies", "Infants")
+            (study.root / "flow" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, study.root / "flow" / name)
+    described = json.loads((folder / "template_description.json").read_text())
+    del described["cohort"]["3"]
+    (folder / "template_description.json").write_text(json.dumps(described))
+    study.ages({"01": "0.25", "02": "3.5", "03": "n/a"})
+    both = ("Babies:cohort-auto", "Infants:cohort-auto")
+    choice, _ = study.choose("01", "02", "03", templates=both)
+    assert list(choice.incomplete) == ["sub-02"]
+    assert "outside the cohorts of Infants" in choice.incomplete["sub-02"].message
+    assert list(choice.failures) == ["sub-03"]
+
+
+def test_longitudinal_registers_all_sessions_to_the_same_templates(study):
+    study.ages({}, {"01": {"1": "0.25", "2": "n/a"}, "02": {"1": "2.5", "2": "3.5"}})
+    settings = {"subject_anatomical_reference": "unbiased"}
+    both = ("Babies:cohort-auto", "MNI152NLin2009aSym")
+    choice, _ = study.choose("01/1", "01/2", "02/1", "02/2", templates=both, **settings)
+    assert choice.scans == {"Babies:cohort-3": {"sub-02_ses-1", "sub-02_ses-2"}}
+    assert not choice.failures and list(choice.incomplete) == ["sub-01_ses-2", "sub-01_ses-1"]
+    assert "sub-01_ses-2 has no cohort" in choice.incomplete["sub-01_ses-1"].message
+    # A session that is not registered at all does not affect the others.
+    choice, _ = study.choose("01/1", "01/2", "02/1", "02/2", **settings)
+    assert list(choice.failures) == ["sub-01_ses-2"] and not choice.incomplete
+
+
 def test_no_cohort_for_any_scan_is_an_error(study):
     study.ages({"01": "n/a"})
     with pytest.raises(InputError, match=r"sub-01: .*participants.tsv has no age"):
@@ -221,6 +273,18 @@ def test_each_participant_is_registered_to_its_cohort(run):
     assert "2 of 3 done" in run.done.stdout
     methods = (run.out / "logs/CITATION.md").read_text()
     assert methods.count("the cohort of Babies for the age of the participant") == 1
+
+
+@pytest.mark.slow
+def test_participant_without_age_is_registered_to_the_plain_template(run, tmp_path):
+    body(6.0).to_filename(tmp_path / "plain.nii.gz")
+    words = ["--template", tmp_path / "plain.nii.gz", "--participant-label", "03"]
+    study = SimpleNamespace(**{**vars(run), "out": tmp_path / "out", "folder": tmp_path})
+    done = call(study, "participant", *words, "--level", "minimal")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert list(study.out.glob("sub-03/anat/*_from-T1w_to-plain_mode-image_xfm.h5"))
+    assert "sub-03: Not registered to " in done.stdout and "1 of 1 done" in done.stdout
+    assert "Not registered to " in (study.out / "sub-03.html").read_text()
 
 
 @pytest.mark.slow
