@@ -229,6 +229,7 @@ def test_rounded_labels_are_carried_as_whole_numbers(tmp_path):
     assert set(np.unique(carried.dataobj)) == {0, 1, 2, 300}
 
 
+@pytest.mark.filterwarnings("ignore:TemplateFlow. repository not found:ResourceWarning")
 def test_atlases_of_an_own_folder_are_those_in_it(tmp_path, monkeypatch):
     monkeypatch.setenv("TEMPLATEFLOW_HOME", str(tmp_path / "flow"))
     folder = tmp_path / "tpl-My_Study"
