@@ -22,7 +22,7 @@ from bids_fcnreg.fcn.foreground import MIN_VOLUME_MM3, foreground
 from bids_fcnreg.interfaces.threads import ThreadsInputSpec, set_threads
 from bids_fcnreg.io.nifti import load, write
 from bids_fcnreg.io.spatial_image import open_image
-from bids_fcnreg.preprocessing.brain import is_extracted, is_label_image, is_mask
+from bids_fcnreg.preprocessing.brain import is_extracted, is_mask
 
 
 class _BrainExtractionInputSpec(ThreadsInputSpec):
@@ -65,10 +65,10 @@ class BrainExtraction(SimpleInterface):
         path, mode = Path(self.inputs.in_file), self.inputs.mode
         nifti = load(path)
         data = np.asanyarray(nifti.dataobj)
-        if is_mask(data) or is_label_image(data):
+        if is_mask(data):
             raise InputError(
-                f"{self._named(path)} is a mask or a label image, not a scan. Replace it by the "
-                "scan, or exclude it with --bids-filter-file."
+                f"{self._named(path)} has one value only, like a mask. Replace it by the scan, or "
+                "exclude it with --bids-filter-file."
             )
         stripped = True
         if mode != "skip":
