@@ -13,6 +13,7 @@ from scipy import ndimage
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.foreground import foreground
 from bids_fcnreg.fcn.masks import values_inside
+from bids_fcnreg.fcn.reproducible import one_thread
 from bids_fcnreg.fcn.spatial.grid import Image
 
 #: Percentiles of the brain's intensities: dark and bright; and a pair robust to outliers.
@@ -150,6 +151,8 @@ def standardize(image: Image, mask: Image | None, which: str) -> tuple[Image, Im
     middle = float(np.median(values_inside(scaled[0, 0].numpy(), inside.numpy())))
     if 0 < middle < 1:
         exponent = float(np.log(MIDDLE) / np.log(middle))
-        scaled.pow_(min(max(exponent, 1 / MAX_EXPONENT), MAX_EXPONENT)).clamp_(max=CLIP)
+        exponent = min(max(exponent, 1 / MAX_EXPONENT), MAX_EXPONENT)
+        with one_thread():
+            scaled.pow_(exponent).clamp_(max=CLIP)
     scaled.masked_fill_(~inside, 0.0)
     return Image(scaled, image.grid), Image(inside[None, None].float(), image.grid)

@@ -194,9 +194,12 @@ def test_conflicting_orientations_are_reported(tmp_path, capsys):
 
 #: Seen only when the brain is looked for: made from a good scan.
 LATER: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
-    "constant": (lambda scan: np.full_like(scan, 100), "No brain was found in"),
-    "two values": (lambda scan: (scan > 0).astype(np.uint8), "No brain was found in"),
-    "one voxel": (lambda scan: np.eye(1, scan.size).reshape(scan.shape) * 9, "No brain was found"),
+    "constant": (lambda scan: np.full_like(scan, 100), "has one value only, like a mask"),
+    "two values": (lambda scan: (scan > 0).astype(np.uint8), "has one value only, like a mask"),
+    "one voxel": (
+        lambda scan: np.eye(1, scan.size).reshape(scan.shape) * 9,
+        "has one value only, like a mask",
+    ),
     "tiny": (lambda scan: scan[40:48, 50:58, 40:48], "ml, too little"),
 }
 
