@@ -56,9 +56,9 @@ def beyond_field_of_view(mask: Image, transform: Transform, grid: Grid) -> Tenso
     voxels = transform.coordinates_in(grid, mask.grid, mask.data.device)
     beyond = voxels.new_zeros(1, 1, *grid.shape)
     for axis, ((low, high), size) in enumerate(zip(sides, mask.grid.shape, strict=True)):
-        place = voxels[:, axis : axis + 1]
+        position = voxels[:, axis : axis + 1]
         if low:
-            beyond[place < RIM] = 1
+            beyond[position < RIM] = 1
         if high:
-            beyond[place > size - 1 - RIM] = 1
+            beyond[position > size - 1 - RIM] = 1
     return beyond
