@@ -1,7 +1,7 @@
 """Train the anatomy network on simulated images.
 
     python -m bids_fcnreg.training.anatomy LABEL_MAPS OUTPUT [--steps N] [--minutes M]
-        [--weights FILE] [--device cuda --workers 14]
+        [--weights FILE] [--device cuda]
 
 LABEL_MAPS is a directory of label maps (`bids_fcnreg.training.simulation`). OUTPUT receives
 checkpoint.pt, from which the same command resumes, anatomy.safetensors (the moving average of the
@@ -21,10 +21,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import threadpoolctl
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from bids_fcnreg.atomic import replacing, write_bytes
 from bids_fcnreg.fcn.device import resolve_device
@@ -88,32 +86,22 @@ class Example(NamedTuple):
     target: Tensor
     weight: Tensor
 
-    def to(self, device: torch.device) -> Example:
-        """Return the example on a device."""
-        return Example(*(part.to(device, non_blocking=True) for part in self))
 
-
-class Examples(Dataset[Example]):
-    """Simulated images by number: each is the same in every run with the same seed."""
-
-    def __init__(self, anatomies: Sequence[LabelMap], seed: int) -> None:
-        self.anatomies, self.seed = anatomies, seed
-
-    def __getitem__(self, number: int) -> Example:
-        rng = np.random.default_rng((self.seed, number))
-        anatomy = self.anatomies[int(rng.integers(len(self.anatomies)))]
-        image, channels = simulate(anatomy, rng)
-        labels = torch.from_numpy(channels).flatten().long()
-        voxels = torch.cat(
-            [
-                part.nonzero()[int(rng.integers(stride)) :: stride, 0]
-                for part, stride in ((labels > 0, STRIDE), (labels == 0, BACKGROUND_STRIDE))
-            ]
-        )
-        target = labels[voxels]
-        weight = torch.where(target > 0, float(STRIDE), float(BACKGROUND_STRIDE))
-        normalized = normalize_intensities(torch.from_numpy(image)[None, None])
-        return Example(normalized, voxels, target, weight)
+def draw_example(anatomies: Sequence[LabelMap], seed: int, number: int) -> Example:
+    """Draw an example by its number; on one device it is the same in every run with this seed."""
+    rng = np.random.default_rng((seed, number))
+    anatomy = anatomies[int(rng.integers(len(anatomies)))]
+    image, channels = simulate(anatomy, rng)
+    channels = channels.flatten()
+    voxels = torch.cat(
+        [
+            part.nonzero()[int(rng.integers(stride)) :: stride, 0]
+            for part, stride in ((channels > 0, STRIDE), (channels == 0, BACKGROUND_STRIDE))
+        ]
+    )
+    target = channels[voxels]
+    weight = torch.where(target > 0, float(STRIDE), float(BACKGROUND_STRIDE))
+    return Example(normalize_intensities(image), voxels, target, weight)
 
 
 def train(
@@ -126,7 +114,6 @@ def train(
     seconds: float = math.inf,
     save_every: float = 600.0,
     device: torch.device | None = None,
-    workers: int = 0,
 ) -> None:
     """Train until `steps`, resuming from OUTPUT/checkpoint.pt if it exists.
 
@@ -150,13 +137,13 @@ def train(
     save_every : float
         Seconds between two checkpoints.
     device : torch.device, optional
-        Where the network is trained; by default the CPU.
-    workers : int
-        Processes that simulate images; with none, images are simulated between the steps.
+        Where images are simulated and the network is trained; by default the CPU.
     """
     device = device or torch.device("cpu")
     output.mkdir(parents=True, exist_ok=True)
-    anatomies = parallel_map(LabelMap.read, sorted(maps.glob("*.nii*")))
+    anatomies = [
+        anatomy.to(device) for anatomy in parallel_map(LabelMap.read, sorted(maps.glob("*.nii*")))
+    ]
     torch.manual_seed(seed)
     done = json.loads(weights.with_suffix(".json").read_text())["steps"] if weights else 0
     network = load(weights, ["anatomy"])[0].train() if weights else AnatomyFCN()
@@ -195,22 +182,14 @@ def train(
         }
         write_bytes(output / "anatomy.json", f"{json.dumps(card, indent=2)}\n".encode())
 
-    examples = DataLoader(
-        Examples(anatomies, seed),
-        batch_size=None,
-        sampler=range(done, steps),
-        num_workers=workers,
-        pin_memory=device.type == "cuda",
-        worker_init_fn=_use_one_core,
-    )
     torch.backends.cudnn.benchmark = True
     saved = began = time.monotonic()
     losses: list[Tensor] = []
-    for step, example in enumerate(examples, start=done):
+    for step in range(done, steps):
         elapsed = time.monotonic() - began
         if elapsed > seconds:
             break
-        example = example.to(device)
+        example = draw_example(anatomies, seed, step)
         loss = segmentation_loss(
             network(example.image, example.voxels), example.target, example.weight
         )
@@ -235,11 +214,6 @@ def train(
     save_all(done)
 
 
-def _use_one_core(worker: int) -> None:
-    """Limit the matrix products of NumPy in a worker, which else take all cores, to one."""
-    threadpoolctl.threadpool_limits(1)
-
-
 @torch.no_grad()
 def _update_average(average: AnatomyFCN, network: AnatomyFCN, step: int) -> None:
     """Move the average of the weights towards the current ones, faster at the start."""
@@ -259,9 +233,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda (default: %(default)s)")
-    parser.add_argument(
-        "--workers", type=int, default=0, help="processes that simulate images (default: 0)"
-    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     train(
@@ -272,7 +243,6 @@ def main() -> None:
         seed=options.seed,
         seconds=60 * options.minutes,
         device=resolve_device(options.device),
-        workers=options.workers,
     )
 
 

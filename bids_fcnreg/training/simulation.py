@@ -4,6 +4,8 @@ One label map gives any number of training images: its anatomy is moved, deforme
 label gets an intensity, and the image is degraded as scanners and preprocessing degrade images
 (partial volume, thick slices, bias field, noise, lesions, cut field of view, removed skull, ...).
 
+All volumes are on the device of the label map: on a GPU, an image takes a few milliseconds.
+
 References
 ----------
 Billot et al., SynthSeg: Segmentation of brain MRI scans of any contrast and resolution without
@@ -13,16 +15,18 @@ retraining, Medical Image Analysis 86:102789, 2023.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from numba import njit
-from scipy import ndimage
+import torch
 from scipy.spatial.transform import Rotation
+from torch import Tensor
 
 from bids_fcnreg.fcn.nets.anatomy import SPACING
+from bids_fcnreg.fcn.spatial.displacement import exponentiate, identity, sample
+from bids_fcnreg.fcn.spatial.filters import box, dilate, gaussian
 from bids_fcnreg.fcn.structures import STRUCTURES
 from bids_fcnreg.io.spatial_image import open_image
 
@@ -41,6 +45,9 @@ PAIRS = (
     (2, 41), (3, 42), (4, 43), (5, 44), (7, 46), (8, 47), (10, 49), (11, 50), (12, 51),
     (13, 52), (17, 53), (18, 54), (26, 58), (28, 60), (25, 57), (30, 62), (136, 163), (137, 164),
 )  # fmt: skip
+
+#: Label of the cerebrospinal fluid around the brain.
+CSF = 24
 
 #: Labels from this value up are outside of the brain (skull, scalp, eyes, ...).
 FIRST_EXTRACEREBRAL = 500
@@ -76,15 +83,16 @@ class LabelMap:
 
     Attributes
     ----------
-    indices : ndarray (i, j, k), uint8
-        Position in `labels` of each voxel's label, RAS+ orientation, 1 mm voxels.
+    indices : Tensor (1, 1, i, j, k), uint8
+        Position in `labels` of each voxel's label, RAS+ orientation, 1 mm voxels, cropped to the
+        head; 0 is air.
     labels : ndarray (n,), int64
         Label values, ascending.
     centre : ndarray (3,)
         Centre of the brain in voxels.
     """
 
-    indices: np.ndarray
+    indices: Tensor
     labels: np.ndarray
     centre: np.ndarray
 
@@ -93,18 +101,21 @@ class LabelMap:
         """Read a label map of 1 mm voxels and bring it to RAS+ orientation."""
         image = nib.as_closest_canonical(open_image(path))
         values = np.asarray(image.dataobj).astype(np.int32)
-        labels = np.flatnonzero(np.bincount(values.ravel()))
+        occupied = np.argwhere(values)
+        values = values[tuple(map(slice, occupied.min(axis=0), occupied.max(axis=0) + 1))]
+        labels = np.union1d(0, np.flatnonzero(np.bincount(values.ravel())))
         position = np.zeros(labels.max() + 1, dtype=np.uint8)
         position[labels] = np.arange(len(labels))
-        indices = position[values]
-        brain = ((labels > 0) & (labels < FIRST_EXTRACEREBRAL))[indices]
-        centre = np.array(
-            [
-                np.average(np.arange(size), weights=brain.sum(axis=tuple({0, 1, 2} - {axis})))
-                for axis, size in enumerate(brain.shape)
-            ]
-        )
-        return cls(np.ascontiguousarray(indices), labels, centre)
+        centre = np.argwhere((values > 0) & (values < FIRST_EXTRACEREBRAL)).mean(axis=0)
+        return cls(torch.from_numpy(position[values])[None, None], labels, centre)
+
+    def to(self, device: torch.device) -> LabelMap:
+        """Return the label map on a device."""
+        return replace(self, indices=self.indices.to(device))
+
+    def where(self, of: np.ndarray, indices: Tensor) -> Tensor:
+        """Look a value of each label (n,) up at `indices`, a volume of positions in `labels`."""
+        return torch.from_numpy(of).to(indices.device)[indices]
 
     def channels(self, flipped: bool) -> np.ndarray:
         """Return the network channel of each of `labels`, left and right exchanged if flipped."""
@@ -115,10 +126,28 @@ class LabelMap:
             label = opposite.get(label, label) if flipped else label
             label = MERGED.get(label, label)
             found.append(order.index(label) if label in order else 0)
-        return np.array(found, dtype=np.uint8)
+        return np.array(found, dtype=np.int64)
 
 
-def simulate(anatomy: LabelMap, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+class _Random:
+    """Random numbers from NumPy, and volumes of normal ones from a generator on a device."""
+
+    def __init__(self, rng: np.random.Generator, device: torch.device) -> None:
+        self.rng, self.device = rng, device
+        self._volumes = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
+
+    def noise(self, *shape: int) -> Tensor:
+        """Sample white noise of unit variance."""
+        return torch.randn(shape, generator=self._volumes, device=self.device)
+
+    def smooth_noise(self, shape: Sequence[int], size: float) -> Tensor:
+        """Sample noise (1, 1, i, j, k) of unit variance whose features are of `size` voxels."""
+        knots = [max(2, int(np.ceil(length / size)) + 1) for length in shape]
+        matrices = [_linear(length, n) for length, n in zip(shape, knots, strict=True)]
+        return _resample(self.noise(1, 1, *knots), matrices)
+
+
+def simulate(anatomy: LabelMap, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Simulate an image of random contrast, pose, shape and quality.
 
     Parameters
@@ -126,37 +155,48 @@ def simulate(anatomy: LabelMap, rng: np.random.Generator) -> tuple[np.ndarray, n
     anatomy : LabelMap
         Anatomy to simulate.
     rng : Generator
-        Random generator: equal states give equal images.
+        Random generator: on one device, equal states give equal images.
 
     Returns
     -------
-    image : ndarray (i, j, k), float32
+    image : Tensor (1, 1, i, j, k), float32
         RAS+ orientation, 2 mm voxels; any scale and offset.
-    channels : ndarray (i, j, k), uint8
+    channels : Tensor (1, 1, i, j, k), int64
         Channel in `STRUCTURES` of each voxel.
     """
+    random = _Random(rng, anatomy.indices.device)
     shape = SHAPES[rng.integers(len(SHAPES))]
     flipped = bool(rng.integers(2))
-    matrix = _random_affine(anatomy.centre, shape, flipped, rng)
-    displacement = _random_displacement(shape, rng)
+    points = _random_points(anatomy.centre, shape, flipped, random)
     means, spreads = _random_contrast(anatomy.labels, rng)
-    image, indices = _render(
-        anatomy.indices,
-        matrix.astype(np.float32),
-        displacement,
-        means,
-        spreads,
-        shape,
-        int(rng.integers(2**31)),
-    )
-    labels = anatomy.labels[indices]
-    channels = anatomy.channels(flipped)[indices]
+    # A linear mean of intensities around a point is partial volume.
+    tissue = anatomy.where(means - means[0], anatomy.indices.int())
+    image = sample(tissue, points) + float(means[0])
+    indices = sample(anatomy.indices.float(), points, "nearest").int()
+    image += anatomy.where(spreads, indices) * random.noise(*image.shape)
+    inside = (anatomy.labels > 0) & (anatomy.labels < FIRST_EXTRACEREBRAL)
+    brain = anatomy.where(inside, indices)
+    tissues = anatomy.where(inside & (anatomy.labels != CSF), indices)
     if rng.random() < 0.25:
-        image = _with_lesion(image, labels, means, rng)
-    image = image * _random_bias(shape, rng)
-    image = np.sign(image) * np.abs(image) ** np.float32(np.exp(rng.normal(0, 0.25)))
-    image = _acquire(image, rng)
-    return _preprocess(image, labels, channels, rng)
+        image = _with_lesion(image, tissues, random)
+    image *= _random_bias(shape, random)
+    image = image.sign() * image.abs() ** float(np.exp(rng.normal(0, 0.25)))
+    image = _acquire(image, random)
+    channels = anatomy.where(anatomy.channels(flipped), indices)
+    return _preprocess(image, channels, brain, tissues, random)
+
+
+def _random_points(
+    centre: np.ndarray, shape: Sequence[int], flipped: bool, random: _Random
+) -> Tensor:
+    """Return where in a label map the voxels of an image are, (1, 3, *shape)."""
+    matrix = _random_affine(centre, shape, flipped, random.rng)
+    displacement = _random_displacement(shape, random)
+    points = identity(shape, displacement) + displacement
+    linear, offset = (
+        torch.from_numpy(part).to(points) for part in (matrix[:3, :3], matrix[:3, 3])
+    )
+    return torch.einsum("cd,ndijk->ncijk", linear, points) + offset.view(1, 3, 1, 1, 1)
 
 
 def _random_affine(
@@ -176,25 +216,19 @@ def _random_affine(
     return matrix
 
 
-def _random_displacement(shape: Sequence[int], rng: np.random.Generator) -> np.ndarray:
-    """Sample a diffeomorphic displacement (3, i, j, k), in image voxels, every `_COARSE` mm."""
+def _random_displacement(shape: Sequence[int], random: _Random) -> Tensor:
+    """Sample a diffeomorphic displacement (1, 3, *shape) in voxels of 2 mm."""
     factor = _COARSE / SPACING
     coarse = [int(np.ceil(size / factor)) + 1 for size in shape]
-    velocity = np.zeros((3, *coarse), dtype=np.float32)
-    for sigma, strength in ((3.5, 2.0), (1.6, 1.0)):  # of 28 and 13 mm; in image voxels
-        noise = rng.standard_normal((3, *coarse)).astype(np.float32)
-        smooth = ndimage.gaussian_filter(noise, (0, sigma, sigma, sigma))
-        velocity += smooth / smooth.std() * rng.uniform(0, strength)
-    displacement = velocity / factor / 2**4
-    points = np.indices(coarse).astype(np.float32)
-    for _ in range(4):  # scaling and squaring
-        displacement += np.stack(
-            [
-                ndimage.map_coordinates(part, points + displacement, order=1, mode="nearest")
-                for part in displacement
-            ]
-        )
-    return displacement * np.float32(factor)
+    velocity = torch.zeros(1, 3, *coarse, device=random.device)
+    for sigma, strength in ((3.5, 2.0), (1.6, 1.0)):  # of 28 and 13 mm; in voxels of the image
+        smooth = gaussian(random.noise(1, 3, *coarse), sigma)
+        velocity += smooth / smooth.std() * random.rng.uniform(0, strength)
+    displacement = exponentiate(velocity / factor, steps=4) * factor
+    knots = [
+        _linear(1 + factor * (n - 1), n)[:size] for n, size in zip(coarse, shape, strict=True)
+    ]
+    return _resample(displacement, knots)
 
 
 def _random_contrast(
@@ -235,109 +269,37 @@ def _contrast_like(
     return means
 
 
-@njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz", "arcp"})
-def _render(
-    labels: np.ndarray,
-    matrix: np.ndarray,
-    displacement: np.ndarray,
-    means: np.ndarray,
-    spreads: np.ndarray,
-    shape: tuple[int, int, int],
-    seed: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return intensities and nearest label indices (i, j, k) at the deformed image voxels.
-
-    An intensity is the trilinear average of those of the eight labels around: partial volume.
-    """
-    np.random.seed(seed)
-    image = np.empty(shape, dtype=np.float32)
-    indices = np.empty(shape, dtype=np.uint8)
-    m_i, m_j, m_k = labels.shape
-    background = labels[0, 0, 0]
-    inverse = np.float32(SPACING / _COARSE)
-    moved = np.empty(3, dtype=np.float32)
-    for i in range(shape[0]):
-        for j in range(shape[1]):
-            for k in range(shape[2]):
-                x, y, z = i * inverse, j * inverse, k * inverse
-                a, b, c = int(x), int(y), int(z)
-                fx, fy, fz = x - a, y - b, z - c
-                for axis in range(3):
-                    part = displacement[axis]
-                    low = (part[a, b, c] * (1 - fz) + part[a, b, c + 1] * fz) * (1 - fy) + (
-                        part[a, b + 1, c] * (1 - fz) + part[a, b + 1, c + 1] * fz
-                    ) * fy
-                    high = (part[a + 1, b, c] * (1 - fz) + part[a + 1, b, c + 1] * fz) * (
-                        1 - fy
-                    ) + (part[a + 1, b + 1, c] * (1 - fz) + part[a + 1, b + 1, c + 1] * fz) * fy
-                    moved[axis] = low * (1 - fx) + high * fx
-                u, v, w = i + moved[0], j + moved[1], k + moved[2]
-                x = matrix[0, 0] * u + matrix[0, 1] * v + matrix[0, 2] * w + matrix[0, 3]
-                y = matrix[1, 0] * u + matrix[1, 1] * v + matrix[1, 2] * w + matrix[1, 3]
-                z = matrix[2, 0] * u + matrix[2, 1] * v + matrix[2, 2] * w + matrix[2, 3]
-                if not (0 <= x < m_i - 1 and 0 <= y < m_j - 1 and 0 <= z < m_k - 1):
-                    index = background
-                    value = means[background]
-                else:
-                    a, b, c = int(x), int(y), int(z)
-                    fx, fy, fz = x - a, y - b, z - c
-                    value = np.float32(0)
-                    for da in range(2):
-                        wa = fx if da else 1 - fx
-                        for db in range(2):
-                            wb = wa * (fy if db else 1 - fy)
-                            for dc in range(2):
-                                weight = wb * (fz if dc else 1 - fz)
-                                value += weight * means[labels[a + da, b + db, c + dc]]
-                    index = labels[int(x + 0.5), int(y + 0.5), int(z + 0.5)]
-                indices[i, j, k] = index
-                image[i, j, k] = value + spreads[index] * np.random.standard_normal()
-    return image, indices
-
-
-def _smooth_noise(shape: Sequence[int], size: float, rng: np.random.Generator) -> np.ndarray:
-    """Sample a field (i, j, k) of standard deviation 1 whose features are of `size` voxels."""
-    knots = [max(2, int(np.ceil(length / size)) + 1) for length in shape]
-    field = rng.standard_normal(knots).astype(np.float32)
-    return _resample(field, [_linear(length, n) for length, n in zip(shape, knots, strict=True)])
-
-
-def _linear(length: int, knots: int) -> np.ndarray:
+def _linear(length: float, knots: int) -> np.ndarray:
     """Return the matrix (length, knots) of linear interpolation between equidistant knots."""
-    place = np.linspace(0, knots - 1, length)
-    return np.maximum(0, 1 - np.abs(place[:, None] - np.arange(knots))).astype(np.float32)
+    place = np.linspace(0, knots - 1, int(length))
+    return np.maximum(0, 1 - np.abs(place[:, None] - np.arange(knots)))
 
 
-def _resample(volume: np.ndarray, matrices: Sequence[np.ndarray]) -> np.ndarray:
-    """Apply a matrix along each axis of a volume."""
-    along_i, along_j, along_k = matrices
-    volume = np.matmul(volume, along_k.T)
-    volume = np.matmul(along_j, volume)
-    return np.tensordot(along_i, volume, axes=1)
+def _resample(volume: Tensor, matrices: Sequence[np.ndarray]) -> Tensor:
+    """Apply a matrix along each axis of a volume (1, channels, i, j, k)."""
+    along_i, along_j, along_k = (torch.from_numpy(each).to(volume) for each in matrices)
+    volume = along_j @ (volume @ along_k.T)
+    return (along_i @ volume.flatten(3)).unflatten(3, volume.shape[3:])
 
 
-def _random_bias(shape: Sequence[int], rng: np.random.Generator) -> np.ndarray:
-    """Sample a multiplicative bias field (i, j, k)."""
-    size = rng.uniform(20, 60)
-    return np.exp(rng.uniform(0, 0.35) * _smooth_noise(shape, size, rng))
+def _random_bias(shape: Sequence[int], random: _Random) -> Tensor:
+    """Sample a multiplicative bias field (1, 1, i, j, k)."""
+    size = random.rng.uniform(20, 60)
+    return (random.rng.uniform(0, 0.35) * random.smooth_noise(shape, size)).exp()
 
 
-def _with_lesion(
-    image: np.ndarray, labels: np.ndarray, means: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
+def _with_lesion(image: Tensor, tissues: Tensor, random: _Random) -> Tensor:
     """Add cavities or lesions to the brain: blobs of another intensity."""
-    brain = (labels > 0) & (labels < FIRST_EXTRACEREBRAL) & (labels != 24)
-    size = rng.uniform(4, 22)
-    field = _smooth_noise(image.shape, size, rng)
-    threshold = rng.uniform(1.3, 2.5)
-    where = brain & (field > threshold)
-    image = image.copy()
-    image[where] = rng.uniform(0, 1.3) + rng.uniform(0, 0.15) * rng.standard_normal(where.sum())
-    return image
+    rng = random.rng
+    field = random.smooth_noise(image.shape[2:], rng.uniform(4, 22))
+    lesion = tissues & (field > rng.uniform(1.3, 2.5))
+    intensity = rng.uniform(0, 1.3) + rng.uniform(0, 0.15) * random.noise(*image.shape)
+    return torch.where(lesion, intensity, image)
 
 
-def _acquire(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _acquire(image: Tensor, random: _Random) -> Tensor:
     """Acquire an image as a scanner does: blurred, in slices of some thickness, noisy."""
+    rng = random.rng
     voxels = np.ones(3)  # size of acquired voxels, in those of the image
     drawn = rng.random()
     if drawn < 0.35:
@@ -345,19 +307,19 @@ def _acquire(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     elif drawn < 0.45:
         voxels[:] = rng.uniform(1.0, 2.0)
     down, up = [], []
-    for length, voxel in zip(image.shape, voxels, strict=True):
+    for length, voxel in zip(image.shape[2:], voxels, strict=True):
         blur = rng.uniform(0, 0.5) if voxel == 1 else voxel * rng.uniform(0.3, 0.45)
         acquired = max(8, round(length / voxel))
         down.append(_slice_profiles(length, acquired, blur))
         up.append(_linear(length, acquired))
     acquired = _resample(image, down)
     noise = rng.uniform(0, 0.08) if rng.random() < 0.8 else rng.uniform(0, 0.2)
-    acquired = acquired + np.float32(noise) * rng.standard_normal(acquired.shape, dtype=np.float32)
+    acquired += noise * random.noise(*acquired.shape)
     if rng.random() < 0.5:  # magnitude images have no negative values
-        acquired = np.abs(acquired)
+        acquired.abs_()
     if rng.random() < 0.1:  # spikes
-        where = rng.integers(0, acquired.size, rng.integers(1, 20))
-        acquired.flat[where] = rng.uniform(1.5, 8)
+        where = rng.integers(0, acquired.numel(), rng.integers(1, 20))
+        acquired.view(-1)[torch.from_numpy(where).to(acquired.device)] = rng.uniform(1.5, 8)
     return acquired if acquired.shape == image.shape else _resample(acquired, up)
 
 
@@ -366,58 +328,59 @@ def _slice_profiles(length: int, acquired: int, blur: float) -> np.ndarray:
     place = np.linspace(0, length - 1, acquired)
     distance = place[:, None] - np.arange(length)
     profile = np.exp(-0.5 * (distance / max(blur, 0.2)) ** 2)
-    return (profile / profile.sum(axis=1, keepdims=True)).astype(np.float32)
+    return profile / profile.sum(axis=1, keepdims=True)
 
 
 def _preprocess(
-    image: np.ndarray, labels: np.ndarray, channels: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+    image: Tensor, channels: Tensor, brain: Tensor, tissues: Tensor, random: _Random
+) -> tuple[Tensor, Tensor]:
     """Preprocess image and channels as others may have: remove skull, face or other parts."""
+    rng = random.rng
     fill = 0.0 if rng.random() < 0.8 else rng.uniform(-1, 1)
-    brain = (labels > 0) & (labels < FIRST_EXTRACEREBRAL)
     drawn = rng.random()
     if drawn < 0.3:
-        image = np.where(_random_mask(brain, labels, rng), image, np.float32(fill))
+        image = torch.where(_random_mask(brain, tissues, random), image, fill)
     elif drawn < 0.4:
-        image = np.where(_face(image.shape, brain, rng), np.float32(fill), image)
+        image = torch.where(_face(brain, rng), fill, image)
     if rng.random() < 0.3:
-        outside = _outside_random_box(image.shape, rng)
-        image = np.where(outside, np.float32(fill), image)
-        channels = np.where(outside, np.uint8(0), channels)
-    return image.astype(np.float32, copy=False), channels
+        outside = _outside_random_box(image.shape[2:], rng).to(image.device)
+        image = torch.where(outside, fill, image)
+        channels = torch.where(outside, 0, channels)
+    return image, channels
 
 
-def _random_mask(brain: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _random_mask(brain: Tensor, tissues: Tensor, random: _Random) -> Tensor:
     """Simulate a brain mask that is exact or rough, with or without the CSF around."""
-    mask = brain & (labels != 24) if rng.random() < 0.4 else brain
-    if mask is not brain:
-        mask = ndimage.binary_closing(mask, iterations=2)
+    rng = random.rng
+    mask = brain.float()
+    if rng.random() < 0.4:
+        mask = 1 - dilate(1 - dilate(tissues.float(), 2), 2)
     if rng.random() < 0.6:
-        smooth = ndimage.uniform_filter(mask.astype(np.float32), 5)
-        rough = rng.uniform(0, 0.15) * _smooth_noise(mask.shape, rng.uniform(4, 12), rng)
-        mask = smooth + rough > rng.uniform(0.15, 0.6)
-    return mask
+        size = rng.uniform(4, 12)
+        rough = rng.uniform(0, 0.15) * random.smooth_noise(mask.shape[2:], size)
+        return box(mask, 2) + rough > rng.uniform(0.15, 0.6)
+    return mask > 0.5
 
 
-def _face(shape: Sequence[int], brain: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _face(brain: Tensor, rng: np.random.Generator) -> Tensor:
     """Return the part in front of and below an oblique plane that just misses the brain."""
-    normal = np.array([rng.normal(0, 0.05), 1.0, -rng.uniform(0.3, 1.2)], dtype=np.float32)
-    along = [
-        weight * np.arange(n, dtype=np.float32) for weight, n in zip(normal, shape, strict=True)
-    ]
-    height = along[0][:, None, None] + along[1][:, None] + along[2]
-    if not brain.any():
-        return np.zeros(shape, dtype=bool)
-    return height > height[brain].max() + rng.uniform(-4, 6)
+    normal = (rng.normal(0, 0.05), 1.0, -rng.uniform(0.3, 1.2))
+    i, j, k = (
+        weight * torch.arange(n, device=brain.device)
+        for weight, n in zip(normal, brain.shape[2:], strict=True)
+    )
+    height = i[:, None, None] + j[:, None] + k
+    highest = torch.where(brain, height, -torch.inf).amax()
+    highest = torch.where(highest.isfinite(), highest, torch.inf)  # there may be no brain
+    return (height > highest + rng.uniform(-4, 6))[None, None]
 
 
-def _outside_random_box(shape: Sequence[int], rng: np.random.Generator) -> np.ndarray:
+def _outside_random_box(shape: Sequence[int], rng: np.random.Generator) -> Tensor:
     """Return the part outside a field of view that is cut at one or two of its six faces."""
-    outside = np.zeros(shape, dtype=bool)
+    outside = torch.zeros(1, 1, *shape, dtype=torch.bool)
     for _ in range(rng.integers(1, 3)):
         axis = int(rng.integers(3))
         cut = round(shape[axis] * rng.uniform(0.05, 0.4))
-        part = [slice(None)] * 3
-        part[axis] = slice(cut) if rng.random() < 0.5 else slice(shape[axis] - cut, None)
-        outside[tuple(part)] = True
+        start = 0 if rng.random() < 0.5 else shape[axis] - cut
+        outside.narrow(2 + axis, start, cut).fill_(True)
     return outside

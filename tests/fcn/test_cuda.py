@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from bids_fcnreg.fcn.losses.similarity import local_ncc, local_ncc_forces, ncc
-from bids_fcnreg.fcn.nets.anatomy import AnatomyFCN, segmentation_loss
 from bids_fcnreg.fcn.nets.checkpoint import load
 from bids_fcnreg.fcn.nets.packaged_weights import packaged_weights
 from bids_fcnreg.fcn.pair import Pair
@@ -30,6 +30,7 @@ from bids_fcnreg.fcn.spatial.grid import Grid, Image
 from bids_fcnreg.fcn.spatial.midpoint import limit_compression
 from bids_fcnreg.fcn.spatial.transform import Transform
 from bids_fcnreg.fcn.train import Trainer, Training
+from bids_fcnreg.training.anatomy import train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no CUDA GPU")
 
@@ -129,20 +130,15 @@ def test_training_of_the_registration_network(pair) -> None:
     assert float(network.cost(images, settings.objective, 2).detach()) < before
 
 
-def test_training_of_the_anatomy_network(volumes) -> None:
-    network = AnatomyFCN((8, 16, 32)).to(GPU)
-    image = volumes[0][..., :40, :48, :48].to(GPU)
-    target = (image > 0.5).flatten().long()
-    weight = torch.ones(target.shape, device=GPU)
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
-    losses = []
-    for _ in range(15):
-        loss = segmentation_loss(network(image), target, weight)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
-    assert losses[-1] < 0.7 * losses[0]
+def test_training_of_the_anatomy_network(tmp_path) -> None:
+    """Images are simulated on the GPU, too."""
+    i, j, k = np.indices((96, 112, 96)) - np.array([48, 56, 48])[:, None, None, None]
+    radius = np.sqrt(i**2 + j**2 + k**2)
+    labels = np.select([radius < 20, radius < 36, radius < 40], [np.where(i < 0, 2, 41), 3, 24])
+    nib.save(nib.Nifti1Image(labels.astype(np.int16), np.eye(4)), tmp_path / "map.nii.gz")
+    train(tmp_path, tmp_path / "out", steps=100, device=GPU)
+    _, losses, _ = np.loadtxt(tmp_path / "out" / "learning_curve.tsv").T
+    assert losses[-1] < 0.9 * losses[0]
 
 
 def test_resampling_stays_on_the_device(pair) -> None:

@@ -1,6 +1,7 @@
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from bids_fcnreg.fcn.structures import STRUCTURES
 from bids_fcnreg.training.simulation import CONTRASTS, MERGED, PAIRS, LabelMap, simulate
@@ -40,22 +41,23 @@ def anatomy(tmp_path_factory):
 def test_label_map_is_read_in_ras_orientation(anatomy, tmp_path):
     nib.save(ellipsoid_head("LIA"), tmp_path / "map.nii.gz")
     other = LabelMap.read(tmp_path / "map.nii.gz")
-    assert np.array_equal(other.indices, anatomy.indices)
+    assert torch.equal(other.indices, anatomy.indices)
     assert np.allclose(other.centre, anatomy.centre)
 
 
 def test_equal_seeds_give_equal_images_and_others_differ(anatomy):
     first, second, other = (simulate(anatomy, np.random.default_rng(s)) for s in (1, 1, 2))
-    assert np.array_equal(first[0], second[0])
-    assert np.array_equal(first[1], second[1])
-    assert first[0].shape != other[0].shape or not np.array_equal(first[0], other[0])
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(first[1], second[1])
+    assert first[0].shape != other[0].shape or not torch.equal(first[0], other[0])
 
 
 def test_left_stays_left_in_flipped_anatomies(anatomy):
     for seed in range(8):
         _, channels = simulate(anatomy, np.random.default_rng(seed))
         left, right = (
-            np.argwhere(channels == CHANNEL[label]).mean(axis=0)[0] for label in (3, 42)
+            (channels[0, 0] == CHANNEL[label]).nonzero().double().mean(dim=0)[0]
+            for label in (3, 42)
         )
         assert left < right
 
@@ -65,16 +67,22 @@ def test_image_is_finite_and_shows_the_anatomy_of_its_channels(anatomy):
     for seed in range(12):
         image, channels = simulate(anatomy, np.random.default_rng(seed))
         assert image.shape == channels.shape
-        assert image.dtype == np.float32
-        assert np.isfinite(image).all()
-        total = image.var()
+        assert image.dtype == torch.float32
+        assert image.isfinite().all()
         within = sum(
-            image[channels == channel].var() * (channels == channel).mean()
-            for channel in np.unique(channels)
+            image[channels == channel].var(correction=0) * (channels == channel).float().mean()
+            for channel in channels.unique()
         )
-        explained.append(1 - within / total)
+        explained.append(1 - float(within / image.var(correction=0)))
     # Lesions, bias, noise and the background's own structures explain the rest.
     assert np.median(explained) > 0.15
+
+
+def test_labels_are_where_the_label_map_has_them(anatomy):
+    """Structures of an image lie at the points of the label map that it was rendered from."""
+    centres = anatomy.centre + np.array([[-30, 0, 0], [30, 0, 0]])  # left and right white matter
+    found = [int(anatomy.indices[0, 0, *np.round(point).astype(int)]) for point in centres]
+    assert anatomy.labels[found].tolist() == [2, 41]
 
 
 def test_every_label_of_a_pair_and_of_a_merge_has_a_channel():

@@ -147,7 +147,7 @@ def normalize_intensities(image: Tensor) -> Tensor:
     foreground = sample[sample != background]
     if foreground.numel() < 100:
         return torch.zeros_like(image)
-    low, high = torch.quantile(foreground, _PERCENTILES)
+    low, high = torch.quantile(foreground, foreground.new_tensor(PERCENTILES))
     low = torch.minimum(low, high - 1e-6 * high.abs().clamp(min=1e-6))
     scaled = ((image - low) / (high - low)).clamp(-0.2, 1.5)
     return torch.where(image == background, torch.zeros_like(scaled), scaled)
@@ -156,7 +156,8 @@ def normalize_intensities(image: Tensor) -> Tensor:
 #: Intensities are normalized by about this number of voxels.
 SAMPLE = 100_000
 
-_PERCENTILES = torch.tensor([0.01, 0.99])
+#: Quantiles of the intensities that become 0 and 1.
+PERCENTILES = (0.01, 0.99)
 
 
 def segmentation_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
