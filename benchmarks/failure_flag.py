@@ -375,7 +375,14 @@ def _read(paths: Sequence[Path]) -> list[dict[str, Any]]:
         with open(path, encoding="utf-8", newline="") as stream:
             rows += csv.DictReader(stream, delimiter="\t")
     text_columns = ("scan", "mode", "kind", "device", "weights")
-    return [{k: v if k in text_columns else float(v) for k, v in row.items() if v} for row in rows]
+    return [
+        {
+            key: value if key in text_columns else float(value)
+            for key, value in row.items()
+            if value not in ("", "nan")  # not measured
+        }
+        for row in rows
+    ]
 
 
 def main() -> None:

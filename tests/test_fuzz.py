@@ -124,7 +124,7 @@ def test_bytes_of_weights(network, tmp_path, changes, cut):
 
 NUMBERS = st.integers(-3, 2**40) | st.floats()
 ARGUMENTS = st.dictionaries(
-    st.sampled_from(["widths", "spacing", "spacings", "passes"]),
+    st.sampled_from(["widths", "spacing", "spacings", "passes", "divergence_rate"]),
     NUMBERS | st.lists(NUMBERS, max_size=3) | st.text(max_size=3),
 )
 
@@ -139,6 +139,7 @@ def test_what_weights_say_of_themselves(network, tmp_path, kind, arguments):
         facts = json.loads(stream.metadata()["fcnreg"])
         tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
     facts |= {"network": kind, "arguments": arguments}
+    facts["sha256"] = checkpoint._checksum(tensors, facts)
     path = tmp_path / "y.safetensors"
     save_file(tensors, path, metadata={"fcnreg": json.dumps(facts)})
     check_weights(path)

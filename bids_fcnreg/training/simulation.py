@@ -309,9 +309,9 @@ def _acquire(image: Tensor, random: _Random) -> Tensor:
     down, up = [], []
     for length, voxel in zip(image.shape[2:], voxels, strict=True):
         blur = rng.uniform(0, 0.5) if voxel == 1 else voxel * rng.uniform(0.3, 0.45)
-        acquired = max(8, round(length / voxel))
-        down.append(_slice_profiles(length, acquired, blur))
-        up.append(_linear(length, acquired))
+        slices = max(8, round(length / voxel))
+        down.append(_slice_profiles(length, slices, blur))
+        up.append(_linear(length, slices))
     acquired = _resample(image, down)
     noise = rng.uniform(0, 0.08) if rng.random() < 0.8 else rng.uniform(0, 0.2)
     acquired += noise * random.noise(*acquired.shape)

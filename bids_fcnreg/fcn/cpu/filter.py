@@ -153,6 +153,37 @@ def halve(first: int, stop: int, data: np.ndarray, coarse: np.ndarray) -> None:
                     target[pairs] = 2 * EIGHTH * ((a[k] + b[k]) + (c[k] + d[k]))
 
 
+@compiled
+def double(first: int, stop: int, data: np.ndarray, fine: np.ndarray) -> None:
+    """Interpolate a volume linearly at twice its resolution.
+
+    Parameters
+    ----------
+    first, stop : int
+        Planes of `fine` to compute.
+    data : array (channels, i/2, j/2, k/2), or larger
+        Input.
+    fine : array (channels, i, j, k)
+        Output.
+    """
+    channels, _, size_j, size_k = fine.shape
+    row = np.empty(data.shape[3], np.float32)
+    last = data.shape[3] - 1
+    pairs = U(min(size_k // 2, last))
+    for channel in range(channels):
+        for i in range(first, stop):
+            for j in range(size_j):
+                target = fine[channel, i, j]
+                _interpolate_row(row, data[channel], i, j, 0, size_k)
+                target[0] = row[0]
+                for k in range(U(0), pairs):
+                    target[2 * k + U(1)] = NEAR * row[k] + FAR * row[k + U(1)]
+                    if 2 * k + U(2) < size_k:
+                        target[2 * k + U(2)] = FAR * row[k] + NEAR * row[k + U(1)]
+                if size_k > 2 * last + 1:
+                    target[2 * last + 1] = row[last]
+
+
 @inlined
 def _interpolate_row(
     row: np.ndarray, coarse: np.ndarray, i: int, j: int, low: int, high: int

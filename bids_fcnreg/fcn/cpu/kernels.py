@@ -94,7 +94,7 @@ def _kernels() -> dict[str, Callable[..., Any]]:
     """Import the kernels; numba takes half a second, so only where something is computed."""
     from bids_fcnreg.fcn.cpu.classify import classify
     from bids_fcnreg.fcn.cpu.divergence import damp_divergence
-    from bids_fcnreg.fcn.cpu.filter import blend, gaussian, halve
+    from bids_fcnreg.fcn.cpu.filter import blend, double, gaussian, halve
     from bids_fcnreg.fcn.cpu.forces import local_ncc_forces
     from bids_fcnreg.fcn.cpu.jacobian import jacobian_determinant
     from bids_fcnreg.fcn.cpu.points import map_points, map_voxels
@@ -106,6 +106,7 @@ def _kernels() -> dict[str, Callable[..., Any]]:
         classify,
         compose,
         damp_divergence,
+        double,
         gaussian,
         halve,
         invert,
@@ -158,6 +159,13 @@ def halve(data: Tensor) -> Tensor:
     coarse = _empty(1, data.shape[1], *(-(-size // 2) for size in data.shape[2:]))
     _in_slabs("halve", coarse.shape[2], _array(data), _output(coarse))
     return coarse
+
+
+def double(data: Tensor, shape: Sequence[int]) -> Tensor:
+    """Compute `filters.double`."""
+    fine = _empty(1, data.shape[1], *shape)
+    _in_slabs("double", shape[0], _array(data), _output(fine))
+    return fine
 
 
 def _gaussian_filters(
@@ -271,11 +279,18 @@ def compose(
     return both
 
 
-def damp_divergence(displacement: Tensor, rate: float, rows: np.ndarray, out: Tensor) -> Tensor:
-    """Compute `region.Region.damp_divergence` of one displacement."""
-    arguments = _array(displacement), np.float32(rate), rows, _output(out)
+def damp_divergence(
+    displacement: Tensor,
+    rate: float,
+    rows: np.ndarray | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Compute `displacement.damp_divergence`; `rows` and `out` as in `gaussian`."""
+    damped = _empty(*displacement.shape) if out is None else out
+    rows = _all_rows(*displacement.shape[2:]) if rows is None else rows
+    arguments = _array(displacement), np.float32(rate), rows, _output(damped)
     _in_slabs("damp_divergence", displacement.shape[2], *arguments)
-    return out
+    return damped
 
 
 def largest_length(field: Tensor, rows: np.ndarray) -> float:

@@ -52,11 +52,8 @@ def save(network: RegistrationNetwork | AnatomyFCN, path: Path) -> None:
         Ends in .safetensors.
     """
     tensors = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
-    facts = {
-        "network": architecture_of(network),
-        "arguments": network.arguments,
-        "sha256": _checksum(tensors),
-    }
+    facts = {"network": architecture_of(network), "arguments": network.arguments}
+    facts["sha256"] = _checksum(tensors, facts)
     with replacing(path) as temporary:
         # One entry: several have no fixed order, and equal weights must give equal files.
         save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(facts)})
@@ -87,7 +84,7 @@ def load(
     network : nn.Module
         On the CPU, ready to use.
     sha256 : str
-        Checksum of its weights.
+        Checksum of its arguments and weights.
 
     Raises
     ------
@@ -107,7 +104,7 @@ def load(
         raise InputError(
             f"The model {path} was not written by `fcnreg train`. Train one with `fcnreg train`."
         )
-    if facts["sha256"] != _checksum(tensors):
+    if facts["sha256"] != _checksum(tensors, facts):
         raise InputError(
             f"The model {path} is damaged: its checksum does not match. Copy or download it again."
         )
@@ -159,9 +156,10 @@ def _assembled(
     return network
 
 
-def _checksum(tensors: dict[str, Tensor]) -> str:
-    """Compute the SHA-256 of names, shapes and values."""
-    digest = hashlib.sha256()
+def _checksum(tensors: dict[str, Tensor], facts: dict[str, Any]) -> str:
+    """Compute the SHA-256 of the network, its arguments, and the weights with their names."""
+    description = [facts["network"], facts["arguments"]]
+    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
     for name in sorted(tensors):
         digest.update(f"{name} {tuple(tensors[name].shape)}".encode())
         digest.update(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

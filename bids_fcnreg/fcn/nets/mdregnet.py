@@ -16,6 +16,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator, Sequence
 from functools import reduce
+from itertools import islice
 from typing import cast
 
 import torch
@@ -28,7 +29,7 @@ from bids_fcnreg.fcn.nets.li_fan_2017 import convolution_dtype, pad_to_multiple
 from bids_fcnreg.fcn.pair import Pair
 from bids_fcnreg.fcn.reproducible import total
 from bids_fcnreg.fcn.spatial.displacement import exponentiate, warp
-from bids_fcnreg.fcn.spatial.filters import gaussian
+from bids_fcnreg.fcn.spatial.filters import double, gaussian
 from bids_fcnreg.fcn.spatial.midpoint import MidpointDeformation
 
 #: Smoothing of a velocity, in its own voxels, which are twice those of the images.
@@ -36,6 +37,9 @@ VELOCITY_SIGMA = 0.7
 
 #: Ratio of velocity and force in an untrained network, in voxels of the velocity.
 INITIAL_GAIN = 0.25
+
+#: A level is trained on its first passes; the others continue in the same way.
+TRAINED_PASSES = 3
 
 #: Number of squarings in the integration of a velocity.
 SQUARINGS = 5
@@ -143,24 +147,41 @@ class DiffeomorphicFCN(nn.Module):
         Number of successive passes through each level's network.
     widths : sequence of int
         See `VelocityFCN`.
+    divergence_rate : float
+        After each pass, the divergence of the deformation is smoothed by this rate; see
+        `displacement.damp_divergence`.
+
+    Raises
+    ------
+    ValueError
+        If the rate is outside 0 to below 0.4.
     """
 
     def __init__(
         self,
         spacings: Sequence[float] = (4.0, 2.0, 1.0),
-        passes: Sequence[int] = (4, 3, 2),
+        passes: Sequence[int] = (6, 6, 3),
         widths: Sequence[int] = (16, 32, 64),
+        divergence_rate: float = 0.2,
     ) -> None:
         super().__init__()
         self.spacings = tuple(spacings)
         self.passes = tuple(passes)
         self.widths = tuple(widths)
+        if not 0 <= divergence_rate < 0.4:
+            raise ValueError("The smoothing of the divergence is stable from 0 to below 0.4.")
+        self.divergence_rate = divergence_rate
         self.levels = nn.ModuleList(VelocityFCN(widths) for _ in self.spacings)
 
     @property
     def arguments(self) -> dict[str, object]:
         """Arguments that recreate this architecture."""
-        return {"spacings": self.spacings, "passes": self.passes, "widths": self.widths}
+        return {
+            "spacings": self.spacings,
+            "passes": self.passes,
+            "widths": self.widths,
+            "divergence_rate": self.divergence_rate,
+        }
 
     def initialize_stage(self, stage: int) -> None:
         """Initialize a level with the weights of the next coarser one.
@@ -178,12 +199,12 @@ class DiffeomorphicFCN(nn.Module):
         return all(torch.equal(value, coarser[name]) for name, value in own.items())
 
     def cost(self, pair: Pair, objective: Objective, stage: int) -> Tensor:
-        """Compute the cost of a pair's deformation, summed over the passes of one level.
+        """Compute the cost of a pair's deformation, summed over the first passes of one level.
 
         Parameters
         ----------
         pair : Pair
-                        At the level's voxel size or finer.
+            At the level's voxel size or finer.
         objective : Objective
             Evaluated at the level's resolution.
         stage : int
@@ -197,7 +218,7 @@ class DiffeomorphicFCN(nn.Module):
         start = self.deform(pair, stage) if stage > 0 else None
         costs = (
             objective.midpoint_cost(level, deformation)
-            for deformation in self.descend(stage, level, start)
+            for deformation in islice(self.descend(stage, level, start), TRAINED_PASSES)
         )
         return reduce(operator.add, costs)
 
@@ -262,14 +283,13 @@ class DiffeomorphicFCN(nn.Module):
             deformation = deformation.updated(
                 *(self._step(part, pair) for part in (-velocity, velocity))
             )
+            if self.divergence_rate:
+                deformation = deformation.damped(self.divergence_rate)
             yield deformation
 
     def _step(self, velocity: Tensor, pair: Pair) -> Tensor:
         """Integrate a velocity of half a pair's resolution to a displacement (1, 3, i, j, k)."""
-        step = exponentiate(velocity, SQUARINGS)
-        step = 2 * nnf.interpolate(step, scale_factor=2, mode="trilinear")
-        i, j, k = pair.grid.shape
-        return step[..., :i, :j, :k].contiguous()
+        return double(2 * exponentiate(velocity, SQUARINGS), pair.grid.shape)
 
     def _velocity(
         self, network: VelocityFCN, pair: Pair, deformation: MidpointDeformation

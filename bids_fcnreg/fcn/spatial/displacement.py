@@ -404,6 +404,30 @@ def gradient_of_divergence(displacement: Tensor) -> Tensor:
         return nnf.conv3d(displacement, weights)
 
 
+def damp_divergence(displacement: Tensor, rate: float) -> Tensor:
+    """Smooth the divergence of a displacement: take a step along its gradient.
+
+    This is the volumetric term of linear elasticity (Navier–Cauchy equation): changes of volume
+    are resisted, shear and rotation are not.
+
+    Parameters
+    ----------
+    displacement : Tensor (batch, 3, i, j, k)
+        In voxels.
+    rate : float
+        Length of the step; stable below 0.4.
+
+    Returns
+    -------
+    Tensor (batch, 3, i, j, k)
+        Unchanged at the grid's border.
+    """
+    if kernels.usable(displacement):
+        return kernels.damp_divergence(displacement, rate)
+    change = nnf.pad(gradient_of_divergence(displacement), [1] * 6)
+    return torch.add(displacement, change, alpha=rate)
+
+
 @lru_cache(maxsize=2)
 def _second_differences(dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return the filters of `gradient_of_divergence`: (component, of component, i, j, k)."""

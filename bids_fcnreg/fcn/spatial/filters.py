@@ -104,6 +104,27 @@ def halve(data: Tensor) -> Tensor:
     return nnf.avg_pool3d(data, 2, ceil_mode=True, count_include_pad=False)
 
 
+def double(data: Tensor, shape: Sequence[int]) -> Tensor:
+    """Interpolate linearly at twice the resolution; the first voxel is split in two.
+
+    Parameters
+    ----------
+    data : Tensor (batch, channels, i/2, j/2, k/2), or larger
+        What to interpolate.
+    shape : 3 int
+        (i, j, k), at most twice the sizes of `data`.
+
+    Returns
+    -------
+    Tensor (batch, channels, i, j, k)
+    """
+    if kernels.usable(data):
+        return kernels.double(data, shape)
+    i, j, k = shape
+    fine = nnf.interpolate(data, scale_factor=2, mode="trilinear", align_corners=False)
+    return fine[..., :i, :j, :k].contiguous()
+
+
 def dilate(mask: Tensor, radius: int) -> Tensor:
     """Compute the maximum in a cube of ``2 * radius + 1`` voxels around each voxel.
 

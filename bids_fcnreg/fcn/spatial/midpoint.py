@@ -19,7 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bids_fcnreg.fcn.spatial.displacement import compose, invert, jacobian_determinant, warp
+from bids_fcnreg.fcn.spatial.displacement import (
+    compose,
+    damp_divergence,
+    invert,
+    jacobian_determinant,
+    warp,
+)
 from bids_fcnreg.fcn.spatial.filters import dilate, gaussian
 from bids_fcnreg.fcn.spatial.grid import Grid
 from bids_fcnreg.fcn.spatial.transform import Displacement, change_grid
@@ -103,6 +109,12 @@ class MidpointDeformation:
             self.grid,
             compose(step_to_fixed, self.to_fixed),
             compose(step_to_moving, self.to_moving),
+        )
+
+    def damped(self, rate: float) -> MidpointDeformation:
+        """Return the deformation with a smoother divergence; see `damp_divergence`."""
+        return MidpointDeformation(
+            self.grid, damp_divergence(self.to_fixed, rate), damp_divergence(self.to_moving, rate)
         )
 
     def warp_to_midpoint(self, fixed: Tensor, moving: Tensor) -> tuple[Tensor, Tensor]:

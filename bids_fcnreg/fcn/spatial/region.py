@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as nnf
 
 from bids_fcnreg.fcn.cpu import kernels
-from bids_fcnreg.fcn.spatial.displacement import compose, gradient_of_divergence, warp
+from bids_fcnreg.fcn.spatial.displacement import compose, damp_divergence, warp
 from bids_fcnreg.fcn.spatial.filters import gaussian, halve
 
 
@@ -122,17 +122,14 @@ class Region:
         self._write(compiled, plain, (directions, displacements), out)
 
     def damp_divergence(self, displacements: Tensor, rate: float, out: Tensor) -> None:
-        """Smooth the divergence of displacements: take a step along its gradient.
-
-        This is the volumetric term of linear elasticity (Navier–Cauchy equation): changes of
-        volume are resisted, shear and rotation are not.
+        """Smooth the divergence of displacements; see `displacement.damp_divergence`.
 
         Parameters
         ----------
         displacements : Tensor (batch, 3, i, j, k)
             In voxels.
         rate : float
-            Length of the step; stable below 0.4.
+            Length of the step.
         out : Tensor (batch, 3, i, j, k)
             Output; unchanged at the grid's border.
         """
@@ -141,8 +138,7 @@ class Region:
             kernels.damp_divergence(displacement, rate, self.rows, out)
 
         def plain(displacements: Tensor) -> Tensor:
-            change = nnf.pad(gradient_of_divergence(displacements), [1] * 6)
-            return torch.add(displacements, change, alpha=rate)
+            return damp_divergence(displacements, rate)
 
         self._write(compiled, plain, (displacements,), out)
 

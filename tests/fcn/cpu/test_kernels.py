@@ -340,6 +340,8 @@ results = {
     "gaussian": field,
     "blend": k.blend(field, [1.0] * 3, k.halve(field), weight, rows, torch.zeros_like(field)),
     "halve": k.halve(field),
+    "double": k.double(field, [2 * size - 1 for size in shape]),
+    "damp_divergence": k.damp_divergence(field, 0.2),
     "warp": k.warp(images[0], field),
     "compose": k.compose(field, field, scale=0.3),
     "sample": k.sample(images[0], points, "zeros"),
@@ -382,5 +384,5 @@ def test_cached_kernels_compute_the_same_bits_as_new_ones(tmp_path):
         ).stdout.splitlines()
         for folder in (tmp_path / "a", tmp_path / "a", tmp_path / "b")
     ]
-    assert any(tmp_path.rglob("*.nbc")) and len(outputs[0]) == 19
+    assert any(tmp_path.rglob("*.nbc")) and len(outputs[0]) == 21
     assert outputs[0] == outputs[1] == outputs[2]

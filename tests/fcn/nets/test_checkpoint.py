@@ -38,6 +38,18 @@ def test_saved_network_is_restored(network, make_random_pair, tmp_path):
     assert checkpoint.load(tmp_path / "again.safetensors")[1] == checksum
 
 
+def test_checksum_depends_on_arguments(tmp_path):
+    """Equal weights that are used in another way give other results."""
+    path = tmp_path / "m.safetensors"
+    network = DiffeomorphicFCN(spacings=(2.0, 1.0), passes=(1, 2), widths=(8, 16))
+    found = set()
+    for passes, rate in (((1, 2), 0.2), ((2, 2), 0.2), ((2, 2), 0.1)):
+        network.passes, network.divergence_rate = passes, rate
+        checkpoint.save(network, path)
+        found.add(checkpoint.load(path)[1])
+    assert len(found) == 3
+
+
 def test_changed_byte_fails_the_checksum(network, tmp_path):
     path = tmp_path / "m.safetensors"
     checkpoint.save(network, path)
@@ -64,10 +76,10 @@ def test_other_files_are_rejected(tmp_path):
 def _changed(path: Path, facts: str) -> Path:
     """A whole file, its checksum right, that says something else of its weights."""
     with safe_open(path, framework="pt") as stream:
-        said = json.loads(stream.metadata()["fcnreg"])
         tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-    text = facts.replace("SHA", said["sha256"])
-    save_file(tensors, path, metadata={"fcnreg": text})
+    if "SHA" in facts:
+        facts = facts.replace("SHA", checkpoint._checksum(tensors, json.loads(facts)))
+    save_file(tensors, path, metadata={"fcnreg": facts})
     return path
 
 
@@ -98,6 +110,10 @@ def _changed(path: Path, facts: str) -> Path:
         ),
         (
             '{"network": "2017", "arguments": {"widths": "x", "y": 1}, "sha256": "SHA"}',
+            "does not match the network",
+        ),
+        (
+            '{"network": "2017", "arguments": {"widths": [4, 8], "z": 1}, "sha256": "SHA"}',
             "does not match the network",
         ),
         (

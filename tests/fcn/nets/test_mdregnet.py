@@ -90,6 +90,29 @@ def test_the_force_helps_before_any_training(pair):
     assert after < before - 0.2
 
 
+def test_smoothing_the_divergence_resists_changes_of_volume(pair):
+    """With as many passes it changes volumes less, and the similarity hardly."""
+    torch.manual_seed(0)
+    network = small(passes=(4, 4))
+    nothing = replace(OBJECTIVE, strength=0.0)
+    found = {}
+    for rate in (0.0, 0.2):
+        network.divergence_rate = rate
+        deformation = network.deform(pair)
+        forward, _ = deformation.compose()
+        volumes = jacobian_determinant(forward.field)[0, 0][pair.weight[0, 0] > 0]
+        similarity = -float(nothing.midpoint_cost(pair, deformation))
+        found[rate] = float(volumes.log().std()), similarity
+    assert found[0.2][0] < 0.9 * found[0.0][0]
+    assert found[0.2][1] > 0.95 * found[0.0][1]
+
+
+@pytest.mark.parametrize("rate", [-0.1, 0.4, float("nan")])
+def test_a_rate_that_is_unstable_is_refused(rate):
+    with pytest.raises(ValueError, match="stable"):
+        small(divergence_rate=rate)
+
+
 def test_every_level_is_trained_in_its_own_stage(pair):
     network = small()
     for stage in range(2):

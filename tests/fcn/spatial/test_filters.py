@@ -5,8 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 from scipy import ndimage
+from torch.nn import functional as nnf
 
-from bids_fcnreg.fcn.spatial.filters import box, box_transposed, dilate, gaussian
+from bids_fcnreg.fcn.cpu import kernels
+from bids_fcnreg.fcn.spatial.filters import (
+    box,
+    box_transposed,
+    dilate,
+    double,
+    gaussian,
+)
 
 SHAPE = (70, 33, 141)  # fewer and more voxels than a block of rows
 
@@ -53,3 +61,15 @@ def test_dilate_is_the_largest_in_the_window(volume, radius):
     assert torch.equal(dilate(volume, radius)[0, 1], torch.from_numpy(expected))
     thin = volume[..., :1]
     assert torch.equal(dilate(thin, 2)[..., 0], dilate(thin, 2).amax(-1))
+
+
+@pytest.mark.parametrize("shape", [(8, 9, 12), (7, 4, 13), (15, 3, 2)])
+@pytest.mark.parametrize("spare", [0, 2], ids=["as small as can be", "larger"])
+def test_double_is_linear_interpolation(monkeypatch, shape, spare):
+    sizes = [-(-size // 2) + spare for size in shape]
+    coarse = torch.rand(1, 3, *sizes, generator=torch.Generator().manual_seed(0))
+    i, j, k = shape
+    expected = nnf.interpolate(coarse, scale_factor=2, mode="trilinear")[..., :i, :j, :k]
+    for switch in "10":
+        monkeypatch.setenv(kernels.SWITCH, switch)
+        torch.testing.assert_close(double(coarse, shape), expected)
