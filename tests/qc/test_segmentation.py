@@ -150,7 +150,7 @@ WRONG = {
     "upside down": (lambda data: data[::-1, :, ::-1], "failed"),
     "flipped along z": (lambda data: data[..., ::-1], "failed"),
     "back to front": (lambda data: data[::-1, ::-1], "failed"),
-    "turned about x": (lambda data: np.rot90(data, axes=(1, 2)), "failed"),
+    "turned about x": (lambda data: np.rot90(data, axes=(1, 2)), "doubtful"),
     "turned about y": (lambda data: np.rot90(data, axes=(0, 2)), "failed"),
     "turned about z": (lambda data: np.rot90(data, axes=(0, 1)), "failed"),
     "slices in random order": (
