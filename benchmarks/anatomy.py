@@ -104,10 +104,10 @@ def main() -> None:
         truth = image.read(path)
         began = time.perf_counter()
         seen = degraded(scan, options.slices, options.inverted)
-        found_labels = classify(seen, segment(seen, network, options.flip)).labels
-        found_labels = Transform(()).resample(found_labels, truth.grid, interpolation="nearest")
-        labels = found_labels.data[0, 0].numpy().astype(int)
+        labels = classify(seen, segment(seen, network, options.flip)).labels
+        labels = labels.data[0, 0].numpy().astype(int)
         seconds = time.perf_counter() - began
+        truth = Transform(()).resample(truth, seen.grid, interpolation="nearest")
         names = np.array([unsided(STRUCTURES.get(n, "")) for n in range(max(STRUCTURES) + 1)])
         reference = truth.data[0, 0].numpy().astype(int)
         lookup = np.array([classes.get(n, "") for n in range(reference.max() + 1)])

@@ -32,7 +32,7 @@ from bids_fcnreg.fcn.spatial.transform import Transform
 from bids_fcnreg.io import image
 
 #: Voxel size in mm of the registration that warms a GPU up before the clock starts.
-WARM_UP_MM = 6.0
+WARM_UP_MM = 4.0
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,9 @@ from peers_elastix import elastix
 from peers_torch import fireants, syntx
 
 from bids_fcnreg.fcn import register as registration
+from bids_fcnreg.fcn.pair import Pair
 from bids_fcnreg.fcn.refine import Refinement
+from bids_fcnreg.fcn.spatial.midpoint import MidpointDeformation
 from bids_fcnreg.fcn.spatial.transform import Affine, Transform
 from bids_fcnreg.io import image
 
@@ -45,18 +47,17 @@ def ours(task: Task, meter: Meter, mode: str, factor: float = 1.0, **settings: o
     settings |= {"mode": mode, "device": task.device, "threads": task.threads}
     if mode != "optimize" and task.model is not None:
         settings["model"] = task.model
-    with refinement(regularization(factor)), meter:
+    with scaled_regularization(factor), meter:
         found = registration.register(fixed, moving, **settings)
     return Maps(found.forward, found.inverse)
 
 
-def regularization(factor: float) -> Refinement:
-    """Return the default refinement with its elastic regularization multiplied by a factor.
+def regularization(usual: Refinement, factor: float) -> Refinement:
+    """Return a refinement with its elastic regularization multiplied by a factor.
 
     Multiplied are the standard deviation of the smoothing of the deformation, and the rate at
     which its divergence is smoothed as far as the rate may grow.
     """
-    usual = Refinement()
     return replace(
         usual,
         field_sigma=[factor * sigma for sigma in usual.field_sigma],
@@ -65,10 +66,16 @@ def regularization(factor: float) -> Refinement:
 
 
 @contextmanager
-def refinement(settings: Refinement) -> Iterator[None]:
-    """Make `register`, whose signature does not offer it, refine with other settings."""
+def scaled_regularization(factor: float) -> Iterator[None]:
+    """Make `register`, whose signature does not offer it, scale the regularization."""
     usual = registration.refine
-    registration.refine = partial(usual, settings=settings)
+
+    def scaled(
+        pair: Pair, start: MidpointDeformation, settings: Refinement
+    ) -> MidpointDeformation:
+        return usual(pair, start, regularization(settings, factor))
+
+    registration.refine = scaled
     try:
         yield
     finally:

@@ -69,8 +69,8 @@ def register(
         remaining difference is registered, and the result contains both. ``"identity"``: the
         positions in the headers.
     mode : {"refine", "predict", "optimize"}
-        ``refine``: prediction of a trained network, refined for this pair; ``predict``: one pass
-        of the network; ``optimize``: a new network trained on this pair.
+        ``refine``: prediction of a trained network, then optimization for this pair; ``predict``:
+        the same with a few steps only; ``optimize``: a new network trained on this pair.
     network : {"diffeomorphic", "2017"}
         Network; ignored if `model` is given.
     model : path, optional

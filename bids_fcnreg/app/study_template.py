@@ -23,7 +23,6 @@ from bids_fcnreg.config import BUILTIN_TEMPLATES, DEFAULT_TEMPLATE, Config
 from bids_fcnreg.errors import FcnregError, InputError
 from bids_fcnreg.execution.plugin import configure, run_workflow
 from bids_fcnreg.fcn.groupwise import mirror, sharpness
-from bids_fcnreg.fcn.modes import MODES
 from bids_fcnreg.io import image
 from bids_fcnreg.io.spatial_image import open_image
 from bids_fcnreg.study.figures import draw_iterations
@@ -245,7 +244,7 @@ class TemplateConstruction:
         """Register all scans to the latest estimate and average them; return if converged."""
         early = number <= min(ROUGH_ITERATIONS, self.config.template_iterations - 1)
         rough = early and not self.config.template_warm_start
-        mode = "predict" if rough and MODES[self.config.mode].refines else self.config.mode
+        mode = "predict" if rough and self.config.mode == "refine" else self.config.mode
         self.console.print(f"Iteration {number}: {mode}")
         before = self._as_template(self.history[-1].t1w, self.history[-1].mask)
         estimate = self._run_estimate(

@@ -18,8 +18,9 @@ class Mode:
         For the methods section of a paper, after "was"; ``{network}`` is cited.
     trained : bool
         Whether it uses trained weights; otherwise the network is trained on the pair.
-    refines : bool
-        Whether instance optimization follows the network.
+    steps : tuple of int
+        Largest number of steps of instance optimization after the network, at 4, 2 and 1 mm; empty
+        where none follows.
     seconds_per_million : float
         Processor seconds of a registration on a CPU, per million voxels of the fixed image.
     """
@@ -28,7 +29,7 @@ class Mode:
     summary: str
     methods: str
     trained: bool
-    refines: bool
+    steps: tuple[int, ...]
     seconds_per_million: float
 
 
@@ -39,15 +40,16 @@ _MODES = (
         "predicted by a trained fully convolutional network {network} and then improved by "
         "symmetric optimization of local cross-correlation at increasing resolution [@syn]",
         trained=True,
-        refines=True,
-        seconds_per_million=12,
+        steps=(50, 20, 10),
+        seconds_per_million=9,
     ),
     Mode(
         "predict",
-        "one forward pass of a trained network",
-        "predicted by one forward pass of a trained fully convolutional network {network}",
+        "a trained network, finished by a few steps of optimization",
+        "predicted by a trained fully convolutional network {network} and then improved by a few "
+        "steps of symmetric optimization of local cross-correlation [@syn]",
         trained=True,
-        refines=False,
+        steps=(0, 0, 5),
         seconds_per_million=2.5,
     ),
     Mode(
@@ -56,7 +58,7 @@ _MODES = (
         "found by a fully convolutional network {network} that was optimized on the pair of "
         "images",
         trained=False,
-        refines=False,
+        steps=(),
         seconds_per_million=45,
     ),
 )

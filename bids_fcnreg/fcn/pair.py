@@ -67,12 +67,17 @@ class Pair:
             weight = weight if exclude is None else weight * (1 - exclude)
         return weight
 
+    def coarser_grid(self, spacing: float) -> Grid:
+        """Return the grid of `coarser`: of `spacing` mm, or that of the pair if it is no finer."""
+        grid = self.grid.with_spacing(spacing)
+        return self.grid if np.all(grid.spacing / self.grid.spacing < 1.01) else grid
+
     def coarser(self, spacing: float) -> Pair:
         """Return the pair downsampled to voxels of `spacing` mm, with anti-alias smoothing."""
-        grid = self.grid.with_spacing(spacing)
-        factor = grid.spacing / self.grid.spacing
-        if np.all(factor < 1.01):
+        grid = self.coarser_grid(spacing)
+        if grid is self.grid:
             return self
+        factor = grid.spacing / self.grid.spacing
 
         def shrink(data: Tensor) -> Tensor:
             blurred = gaussian(data, np.where(factor > 1.01, 0.5 * factor, 0))

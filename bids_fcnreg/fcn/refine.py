@@ -27,6 +27,7 @@ from torch import Tensor
 
 from bids_fcnreg.fcn.losses.similarity import accumulate_forces, flat_variances
 from bids_fcnreg.fcn.losses.tissue_channels import SHARES, add_border_channels
+from bids_fcnreg.fcn.modes import MODES
 from bids_fcnreg.fcn.out_of_memory import with_fallback
 from bids_fcnreg.fcn.pair import Pair
 from bids_fcnreg.fcn.reproducible import total
@@ -51,7 +52,7 @@ class Refinement:
     spacings : sequence of float
         Voxel size of each level in mm, coarse to fine.
     steps : sequence of int
-        Maximum number of steps at each level.
+        Maximum number of steps at each level; images no finer than a level's end with that level.
     radius : int
         Half-width of local NCC's window, in voxels of the level.
     update_sigma, field_sigma : sequence of float
@@ -77,7 +78,7 @@ class Refinement:
     """
 
     spacings: Sequence[float] = (4.0, 2.0, 1.0)
-    steps: Sequence[int] = (50, 30, 15)
+    steps: Sequence[int] = MODES["refine"].steps
     radius: int = 3
     update_sigma: Sequence[float] = (1.7, 1.7, 1.4)
     field_sigma: Sequence[float] = (1.0, 0.7, 0.4)
@@ -113,13 +114,15 @@ def refine(
     deformation, done = start or MidpointDeformation.identity(pair.grid, pair.fixed), None
     pair = add_border_channels(pair, deformation.on_grid(pair.grid))
     for number, spacing in enumerate(settings.spacings):
-        level = pair.coarser(spacing)
-        if done is not None and done.matches(level.grid):
+        grid = pair.coarser_grid(spacing)
+        if done is not None and done.matches(grid):
             continue  # the images are no finer than the previous level
-        optimize_level = partial(_optimize_level, level, deformation, number, settings)
-        part = f"the refinement at {spacing:g} mm"
-        deformation = with_fallback(optimize_level, device, part).to(device)
-        done = level.grid
+        done = grid
+        if settings.steps[number]:
+            level = pair.coarser(spacing)
+            optimize_level = partial(_optimize_level, level, deformation, number, settings)
+            part = f"the refinement at {spacing:g} mm"
+            deformation = with_fallback(optimize_level, device, part).to(device)
     return deformation.on_grid(pair.grid)
 
 

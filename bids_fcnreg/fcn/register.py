@@ -24,7 +24,7 @@ from bids_fcnreg.fcn.out_of_memory import with_fallback
 from bids_fcnreg.fcn.pair import Pair, assemble_pair, replace_moving
 from bids_fcnreg.fcn.parallel import for_both
 from bids_fcnreg.fcn.quality import Quality, assess, rotation_degrees, similarity
-from bids_fcnreg.fcn.refine import refine
+from bids_fcnreg.fcn.refine import Refinement, refine
 from bids_fcnreg.fcn.spatial.grid import Image
 from bids_fcnreg.fcn.spatial.midpoint import MidpointDeformation
 from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform
@@ -81,8 +81,8 @@ def register(
         `initial`.
     mode : {"refine", "predict", "optimize"}
         How the deformation is computed. ``refine``: forward pass of a trained network, then
-        instance optimization. ``predict``: forward pass only. ``optimize``: train a new network on
-        this pair alone.
+        instance optimization. ``predict``: the same with few steps. ``optimize``: train a new
+        network on this pair alone.
     network : {"diffeomorphic", "2017"}
         Network architecture; ignored if `model` is given.
     fixed_mask, moving_mask : Image, optional
@@ -274,13 +274,12 @@ def _deform(pair: Pair, options: _Options, quality: Quality) -> tuple[Displaceme
             return optimize(network, pair.to(device), RECIPES[options.network])
         trained, quality.weights = load(options.model or packaged_weights(options.network))
         trained = trained.to(device)
-        predict = trained.start if options.mode.refines else trained.deform
-        return predict(pair.to(device))
+        return trained.start(pair.to(device))
 
     with quality.timed("network"):
         deformation = with_fallback(run_network, device, "the network").to(device)
-    if options.mode.refines:
+    if options.mode.steps:
         with quality.timed("refine"):
-            deformation = refine(pair, deformation)
+            deformation = refine(pair, deformation, Refinement(steps=options.mode.steps))
     with quality.timed("inverse"):
         return deformation.on_grid(pair.grid).tapered().compose()

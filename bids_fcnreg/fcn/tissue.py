@@ -43,9 +43,6 @@ T1W_INTENSITIES = {
     "4th-Ventricle": 0.36, "CSF": 0.32,
 }  # fmt: skip
 
-#: Exponent of the posteriors as prior probabilities; below 1, intensities count more.
-TRUST = 0.7
-
 #: Voxels that are less probably in the brain are background.
 LEAST_BRAIN = 0.02
 
@@ -103,7 +100,7 @@ def classify(scan: Image, anatomy: Anatomy) -> Classification:
     lower, upper = _brain_box(scan.grid, anatomy)
     box = tuple(slice(*ends) for ends in zip(lower, upper, strict=True))
     values, grid = scan.data[0, 0][box].contiguous(), scan.grid.crop(lower, upper)
-    prior = Image(anatomy.posteriors.pow(TRUST), anatomy.grid)
+    prior = Image(anatomy.posteriors, anatomy.grid)
     with one_thread():
         means, variances = _fit_gaussians(values, prior, grid)
     channels_last = prior.data[0].permute(1, 2, 3, 0).contiguous()

@@ -302,9 +302,9 @@ def _acquire(image: Tensor, random: _Random) -> Tensor:
     rng = random.rng
     voxels = np.ones(3)  # size of acquired voxels, in those of the image
     drawn = rng.random()
-    if drawn < 0.35:
+    if drawn < 0.5:
         voxels[rng.integers(3)] = rng.uniform(1.0, 3.5)
-    elif drawn < 0.45:
+    elif drawn < 0.6:
         voxels[:] = rng.uniform(1.0, 2.0)
     down, up = [], []
     for length, voxel in zip(image.shape[2:], voxels, strict=True):

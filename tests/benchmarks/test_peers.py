@@ -184,7 +184,8 @@ def test_stronger_regularization_lowers_the_spread_of_the_jacobian(known: Known)
 
 
 def test_factor_of_one_is_the_default_refinement() -> None:
-    scaled, usual = peers.regularization(1.0), Refinement()
+    usual = Refinement()
+    scaled = peers.regularization(usual, 1.0)
     for name, value in vars(usual).items():
         assert np.array_equal(getattr(scaled, name), value), name
 
