@@ -52,7 +52,8 @@ class Refinement:
     spacings : sequence of float
         Voxel size of each level in mm, coarse to fine.
     steps : sequence of int
-        Maximum number of steps at each level; images no finer than a level's end with that level.
+        Maximum number of steps at each level. Images that are no finer than a level end with it;
+        its number is then the largest of its own and those that follow.
     radius : int
         Half-width of local NCC's window, in voxels of the level.
     update_sigma, field_sigma : sequence of float
@@ -111,16 +112,17 @@ def refine(
     """
     settings = settings or Refinement()
     device = pair.fixed.device
-    deformation, done = start or MidpointDeformation.identity(pair.grid, pair.fixed), None
+    deformation = start or MidpointDeformation.identity(pair.grid, pair.fixed)
     pair = add_border_channels(pair, deformation.on_grid(pair.grid))
+    grids = [pair.coarser_grid(spacing) for spacing in settings.spacings]
     for number, spacing in enumerate(settings.spacings):
-        grid = pair.coarser_grid(spacing)
-        if done is not None and done.matches(grid):
+        if number and grids[number - 1].matches(grids[number]):
             continue  # the images are no finer than the previous level
-        done = grid
-        if settings.steps[number]:
+        same = (grid.matches(grids[number]) for grid in grids)
+        steps = max(most for most, here in zip(settings.steps, same, strict=True) if here)
+        if steps:
             level = pair.coarser(spacing)
-            optimize_level = partial(_optimize_level, level, deformation, number, settings)
+            optimize_level = partial(_optimize_level, level, deformation, number, steps, settings)
             part = f"the refinement at {spacing:g} mm"
             deformation = with_fallback(optimize_level, device, part).to(device)
     return deformation.on_grid(pair.grid)
@@ -130,6 +132,7 @@ def _optimize_level(
     level: Pair,
     deformation: MidpointDeformation,
     number: int,
+    steps: int,
     settings: Refinement,
     device: torch.device,
 ) -> MidpointDeformation:
@@ -137,7 +140,6 @@ def _optimize_level(
     level, deformation = level.to(device), deformation.to(device).on_grid(level.grid)
     ascent = _Ascent(level, deformation, number, settings)
     del deformation  # its memory: the ascent has a copy
-    steps = settings.steps[number]
     history: list[float] = []
     best: MidpointDeformation | None = None
     for step in range(steps):

@@ -1,12 +1,16 @@
-"""Refinement where a part of it does not fit into the memory of a GPU."""
+"""Levels of the refinement: where they are computed, and which there are."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
 from bids_fcnreg.fcn import refine as module
 from bids_fcnreg.fcn.refine import Refinement, refine
+from bids_fcnreg.fcn.spatial.grid import Grid
 
 pytestmark = pytest.mark.slow
 
@@ -28,3 +32,19 @@ def test_one_level_falls_back_to_the_cpu(make_random_pair, monkeypatch):
     assert parts == [f"the refinement at {spacing} mm" for spacing in (4, 2, 1)]
     assert torch.equal(piecewise.to_moving, whole.to_moving)
     assert float(whole.to_moving.abs().max()) > 0.1
+
+
+@pytest.mark.parametrize(("voxel_mm", "level"), [(6.0, 0), (3.0, 1), (2.0, 1), (1.5, 2)])
+def test_steps_at_the_finest_level_are_made_at_the_resolution_of_coarse_images(
+    voxel_mm, level, make_random_pair
+):
+    pair = make_random_pair((20, 20, 20))
+    pair = replace(pair, grid=Grid(pair.grid.shape, np.diag([voxel_mm] * 3 + [1.0])))
+    steps = [0, 0, 0]
+    steps[level] = 3
+    at_the_level, finest = (
+        refine(pair, settings=replace(SETTINGS, steps=each)) for each in (steps, (0, 0, 3))
+    )
+    assert finest.grid.matches(pair.grid)
+    assert float(finest.to_moving.abs().max()) > 0.1
+    assert torch.equal(finest.to_moving, at_the_level.to_moving)

@@ -200,13 +200,17 @@ def make_inverse_consistent(
 
 
 def _smooth_at(voxels: Tensor, displacement: Tensor, sigma: float = 1.0) -> Tensor:
-    """Smooth a displacement by `sigma` voxels at and near voxels (1, 1, i, j, k), bool."""
+    """Smooth a displacement by `sigma` voxels at and near voxels (1, 1, i, j, k), bool.
+
+    The border of the grid, beyond which there is no displacement, stays as it is.
+    """
     index = voxels[0, 0].nonzero()
     reach = 5 + int(np.ceil(3 * sigma))  # of the share below, and of the smoothing
     low = (index.amin(dim=0) - reach).clamp(min=0).tolist()
     high = (index.amax(dim=0) + reach + 1).tolist()
     i, j, k = map(slice, low, high)
     share = gaussian(dilate(voxels[..., i, j, k].float(), 2), 1.0)
+    share *= border_taper(displacement, 1)[..., i, j, k]
     smoothed = displacement.clone()
     smoothed[..., i, j, k] = torch.lerp(
         displacement[..., i, j, k], gaussian(displacement[..., i, j, k], sigma), share

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from bids_fcnreg.fcn.spatial.displacement import (
@@ -15,6 +16,7 @@ from bids_fcnreg.fcn.spatial.filters import dilate, gaussian
 from bids_fcnreg.fcn.spatial.grid import Grid
 from bids_fcnreg.fcn.spatial.midpoint import (
     MAX_INCONSISTENCY,
+    MIN_DETERMINANT,
     MidpointDeformation,
     limit_compression,
     make_inverse_consistent,
@@ -107,3 +109,15 @@ def test_there_and_back_is_consistent_between_voxels():
 def test_consistent_displacement_is_unchanged():
     field = exponentiate(smooth(12, 1.0))
     assert torch.equal(make_inverse_consistent(field, -field)[0], field)
+
+
+@pytest.mark.parametrize("at", [(2, 16, 13), (16, 31, 13), (16, 16, 1)])
+def test_smoothing_beside_the_border_leaves_it_at_zero(at):
+    field = torch.zeros(1, 3, *SHAPE)
+    field[0, :, *at] = 2.5
+    mended = limit_compression(field)
+    assert jacobian_determinant(mended).min() >= MIN_DETERMINANT
+    for displacement in (mended, *make_inverse_consistent(mended, -mended)):
+        border = displacement.clone()
+        border[..., 1:-1, 1:-1, 1:-1] = 0
+        assert displacement.any() and not border.any()
