@@ -4,6 +4,7 @@
 
 BIDS_DIR has T1w brains and derivatives/manual/sub-*/anat/*_dseg.nii.gz with a lookup table
 dseg.tsv, as OASIS-30 of the MICCAI 2012 challenge has (`ctx-` regions are merged to cortex).
+Labels are compared on the grid of the scan, with --slices on that of the slices.
 """
 
 from __future__ import annotations

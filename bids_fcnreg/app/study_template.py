@@ -42,7 +42,7 @@ from bids_fcnreg.workflows.study_template_outputs import init_finish_wf, init_tr
 #: Change of a converged template (RMS difference over mean intensity) in an iteration.
 CONVERGED_CHANGE = 0.02
 
-#: First iterations that only predict: the average is still too blurred for refinement.
+#: First iterations with `predict`: the average is still too blurred for more optimization.
 ROUGH_ITERATIONS = 2
 
 #: Minimum number of scans for a template.

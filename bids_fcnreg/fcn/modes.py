@@ -36,7 +36,7 @@ class Mode:
 _MODES = (
     Mode(
         "refine",
-        "predict, then optimize the deformation of each pair",
+        "a trained network, then optimization of the deformation of each pair",
         "predicted by a trained fully convolutional network {network} and then improved by "
         "symmetric optimization of local cross-correlation at increasing resolution [@syn]",
         trained=True,
@@ -45,7 +45,7 @@ _MODES = (
     ),
     Mode(
         "predict",
-        "a trained network, finished by a few steps of optimization",
+        "a trained network, followed by a few steps of optimization",
         "predicted by a trained fully convolutional network {network} and then improved by a few "
         "steps of symmetric optimization of local cross-correlation [@syn]",
         trained=True,

@@ -52,8 +52,8 @@ class Refinement:
     spacings : sequence of float
         Voxel size of each level in mm, coarse to fine.
     steps : sequence of int
-        Maximum number of steps at each level. Images that are no finer than a level end with it;
-        its number is then the largest of its own and those that follow.
+        Maximum number of steps at each level. If the images are no finer than a level, it is the
+        last one, and its maximum is the largest of its own and the finer levels'.
     radius : int
         Half-width of local NCC's window, in voxels of the level.
     update_sigma, field_sigma : sequence of float
@@ -72,8 +72,8 @@ class Refinement:
     largest_step : sequence of float
         Largest displacement of a voxel in one step, in voxels of the level.
     patience : int
-        A level ends, at its best step, when this number of steps improved the similarity by less
-        than `tolerance`.
+        A level of more steps ends, at its best one, when this number of them improved the
+        similarity by less than `tolerance`.
     tolerance : float
         See `patience`.
     """
@@ -118,8 +118,8 @@ def refine(
     for number, spacing in enumerate(settings.spacings):
         if number and grids[number - 1].matches(grids[number]):
             continue  # the images are no finer than the previous level
-        same = (grid.matches(grids[number]) for grid in grids)
-        steps = max(most for most, here in zip(settings.steps, same, strict=True) if here)
+        same = [other for other, grid in enumerate(grids) if grid.matches(grids[number])]
+        steps = max(settings.steps[other] for other in same)
         if steps:
             level = pair.coarser(spacing)
             optimize_level = partial(_optimize_level, level, deformation, number, steps, settings)

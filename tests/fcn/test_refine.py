@@ -1,4 +1,4 @@
-"""Levels of the refinement: where they are computed, and which there are."""
+"""Levels of the refinement: without enough memory, and for coarse images."""
 
 from __future__ import annotations
 
