@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bids_fcnreg import __version__
 from bids_fcnreg.fcn.modes import MODES
 from bids_fcnreg.option import Option, setting
 from bids_fcnreg.resources import available_cpus, available_memory_gb
@@ -40,6 +41,8 @@ DEFAULT_TEMPLATE = ASYMMETRIC_TEMPLATE
 #: Mode of ``--sloppy``.
 SLOPPY_MODE = "predict"
 MAX_OMP_NTHREADS = 8
+#: Begin of the name of a directory of intermediate results, before the version that made them.
+CACHE_PREFIX = "bids_fcnreg-"
 
 
 _FILTERS = "Options for filtering BIDS queries"
@@ -415,6 +418,11 @@ class Config:
             return option.metavar or name
         long = (flag for flag in option.flags if flag.startswith("--"))
         return next(long, f"--{name.replace('_', '-')}")
+
+    @property
+    def cache_dir(self) -> Path:
+        """Directory of intermediate results in `work_dir`; another version has another one."""
+        return self.work_dir / f"{CACHE_PREFIX}{__version__}"
 
     @property
     def longitudinal(self) -> bool:

@@ -30,7 +30,7 @@ from bids_fcnreg.bids.notes import MAX_NAMED, summarize
 from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.bids.templates import Template, prepare_template, resolve_templates
 from bids_fcnreg.bids.validation import validate
-from bids_fcnreg.config import UNBIASED_OPTION, Config
+from bids_fcnreg.config import CACHE_PREFIX, UNBIASED_OPTION, Config
 from bids_fcnreg.config_file import write_settings
 from bids_fcnreg.errors import FcnregError, InputError, describe_os_error
 from bids_fcnreg.fcn.modes import MODES
@@ -38,11 +38,8 @@ from bids_fcnreg.fcn.nets.packaged_weights import packaged_weights
 from bids_fcnreg.io.header import check_file
 from bids_fcnreg.workflows.base import init_fcnreg_wf
 
-#: Directory in the work directory for masks and images derived from templates.
+#: Directory of `Config.cache_dir` for masks and images derived from templates.
 TEMPLATES = "templates"
-
-#: Directories that runs create in the work directory.
-_WORK_DIRECTORIES = (TEMPLATES, "fcnreg_wf", "group_wf", "template_wf", "train_wf")
 
 
 def read_input_dataset(config: Config, console: Console) -> list[Scan]:
@@ -174,7 +171,7 @@ def make_directories(config: Config) -> Path:
     """
     prepare_output(config.output_dir, config.bids_dir)
     try:
-        (config.work_dir / TEMPLATES).mkdir(parents=True, exist_ok=True)
+        (config.cache_dir / TEMPLATES).mkdir(parents=True, exist_ok=True)
         reason = None if os.access(config.work_dir, os.W_OK) else "no permission to write"
     except OSError as error:
         reason = describe_os_error(error)
@@ -204,8 +201,8 @@ def locked_directories(config: Config, parts: Collection[str], console: Console)
                 lock_directory(config.output_dir, parts, console, lock_dir=logs / "locks")
             )
         if config.clean_workdir:
-            for name in _WORK_DIRECTORIES:
-                shutil.rmtree(config.work_dir / name, ignore_errors=True)
+            for directory in config.work_dir.glob(f"{CACHE_PREFIX}*"):
+                shutil.rmtree(directory, ignore_errors=True)
         yield
 
 
@@ -256,7 +253,7 @@ def build_workflow(
     atlases: Mapping[str, Sequence[Atlas]],
 ) -> Workflow:
     """Create missing files of templates and atlases, and build the workflow."""
-    cache = config.work_dir / TEMPLATES
+    cache = config.cache_dir / TEMPLATES
     ready_atlases = {
         template.space: [
             prepare_atlas(atlas, template, cache) for atlas in atlases[template.space]

@@ -8,11 +8,12 @@ from typing import Any
 
 from rich.console import Console
 
+from bids_fcnreg import __version__
 from bids_fcnreg.app.anatomical_reference import planned_references, recorded_reference
 from bids_fcnreg.app.summary import Failure
 from bids_fcnreg.atomic import checksum, read_json, uncompressed_checksum
 from bids_fcnreg.bids.atlases import Atlas
-from bids_fcnreg.bids.derivatives import CHECKSUMS, NAME, UNCOMPRESSED
+from bids_fcnreg.bids.derivatives import CHECKSUMS, NAME, UNCOMPRESSED, version_that_wrote
 from bids_fcnreg.bids.outdated_outputs import outdated_outputs
 from bids_fcnreg.bids.output_names import output_prefix
 from bids_fcnreg.bids.results import Result, find_results, read_quality
@@ -176,6 +177,8 @@ def _changed(
                 affine = reused.affines.get(result.space)
                 initial = {str(affine): checksum(affine)} if affine else {}
                 names |= _differences(result.quality, {**template.sources, **others, **initial})
+                if version_that_wrote(result.quality) not in (__version__, None):
+                    names.add(f"version of {NAME}")
                 if _other_weights(config, result):
                     names.add("network of the package")
                 for atlas in atlases.get(template.space, ()):

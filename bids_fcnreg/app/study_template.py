@@ -94,7 +94,7 @@ def _make(
     console: Console,
 ) -> list[str]:
     """Make the template of these members; return the labels of the scans left out."""
-    cache = config.work_dir / preflight.TEMPLATES
+    cache = config.cache_dir / preflight.TEMPLATES
     anchors = {anchor.name: prepare_template(anchor, cache)}
     if not anchor.builtin:
         builtin = resolve_template(DEFAULT_TEMPLATE)
@@ -195,7 +195,7 @@ class TemplateConstruction:
     @property
     def base_dir(self) -> Path:
         """Directory of the intermediate results."""
-        return self.config.work_dir / "template_wf" / self.name
+        return self.config.cache_dir / "template_wf" / self.name
 
     @property
     def directory(self) -> Path:
@@ -311,7 +311,7 @@ class TemplateConstruction:
 
     def _as_template(self, t1w: Path, mask: Path) -> Template:
         """Return an image and its mask as a skull-stripped template."""
-        cache = self.config.work_dir / preflight.TEMPLATES
+        cache = self.config.cache_dir / preflight.TEMPLATES
         return prepare_template(Template(self.name, None, None, t1w, mask), cache)
 
     def _file(self, ending: str) -> Path:

@@ -82,7 +82,7 @@ def _trained(
     brains = preprocessed_brains(config, scans)
     template = resolve_template(config.templates[0])
     network, start = _network(config)
-    work = config.work_dir / "train_wf"
+    work = config.cache_dir / "train_wf"
     directory = work / _digest(config, [*brains, Brain(template.t1w, template.mask)], start)
     files = replace(
         TrainingFiles.of(directory / f"{NETWORK}.safetensors", directory), aligned=work / "aligned"

@@ -239,6 +239,15 @@ def _generated_by() -> dict[str, Any]:
     return made
 
 
+def version_that_wrote(sidecar: Path) -> str | None:
+    """Return which version of this software wrote a sidecar; None if it is not known to have."""
+    makers = read_json(sidecar).get("GeneratedBy")
+    for maker in makers if isinstance(makers, list) else []:
+        if isinstance(maker, dict) and maker.get("Name") == NAME:
+            return str(maker.get("Version", ""))
+    return None
+
+
 def _code_url() -> str | None:
     """Return the URL of the source code, or else the home page, from the package's metadata."""
     try:

@@ -6,9 +6,8 @@ import re
 from functools import cache
 from pathlib import Path
 
-from bids_fcnreg.atomic import read_json
 from bids_fcnreg.bids.atlases import Atlas
-from bids_fcnreg.bids.derivatives import NAME
+from bids_fcnreg.bids.derivatives import version_that_wrote
 from bids_fcnreg.bids.names import LABEL
 from bids_fcnreg.bids.output_names import output_names
 from bids_fcnreg.bids.scan import OtherImage, Scan
@@ -36,7 +35,7 @@ def outdated_outputs(output_dir: Path, scan: Scan) -> list[str]:
     found = {
         path.name
         for path in directory.glob(f"{scan.label}_*.json")
-        if not _written(path.name) and _is_ours(path)
+        if not _written(path.name) and version_that_wrote(path) is not None
     }
     found |= {
         path.name
@@ -44,14 +43,6 @@ def outdated_outputs(output_dir: Path, scan: Scan) -> list[str]:
         if path.name.endswith(_FIGURES) and not _written(path.name)
     }
     return sorted({name.partition(".")[0] for name in found})
-
-
-def _is_ours(sidecar: Path) -> bool:
-    """Return whether a sidecar states that this software wrote it."""
-    makers = read_json(sidecar).get("GeneratedBy")
-    return isinstance(makers, list) and any(
-        isinstance(one, dict) and one.get("Name") == NAME for one in makers
-    )
 
 
 def _written(name: str) -> bool:

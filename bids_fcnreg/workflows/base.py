@@ -58,7 +58,7 @@ def init_fcnreg_wf(
     Parameters
     ----------
     config : Config
-        Settings of the run; intermediate results are in ``work_dir``.
+        Settings of the run; intermediate results are in `Config.cache_dir`.
     scans : iterable of Scan
         Scans to register; those without an image are skipped.
     templates : sequence of Template
@@ -72,7 +72,7 @@ def init_fcnreg_wf(
         Contains a workflow `subject_wf_name` for each scan, or, in a longitudinal run, one
         `longitudinal_wf_name` for each participant with several sessions.
     """
-    workflow = LiterateWorkflow(name="fcnreg_wf", base_dir=str(config.work_dir))
+    workflow = LiterateWorkflow(name="fcnreg_wf", base_dir=str(config.cache_dir))
     workflow.__desc__ = (
         f"Anatomical images were registered with *bids_fcnreg* {__version__}, "
         "which is built on *Nipype* [@nipype1]. "

@@ -51,7 +51,7 @@ def init_group_report_wf(
         Contains a workflow for each space. Writes ``group.html``, and to ``group/`` the tables
         with their data dictionaries and the mean images.
     """
-    workflow = pe.Workflow(name="group_wf", base_dir=str(config.work_dir))
+    workflow = pe.Workflow(name="group_wf", base_dir=str(config.cache_dir))
     page = pe.Node(StudyPage(dataset=dataset, spaces=list(rows)), name="page")
     gathered = {}
     for field in ("rows", "means", "distributions"):

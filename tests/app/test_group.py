@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from bids_fcnreg import __version__
 from bids_fcnreg.app.group import _of_one_suffix
 from bids_fcnreg.bids.results import Result
 from bids_fcnreg.bids.templates import resolve_template
@@ -45,6 +46,10 @@ def command(study: SimpleNamespace, level: str, *words: object) -> list[str]:
     given += ["--omp-nthreads", 1, "--device", "cpu", "--skip-bids-validation"]
     given += ["--template", study.template, "--mode", "predict"]
     return [sys.executable, "-m", "bids_fcnreg", *map(str, given)]
+
+
+def cache_of(study: SimpleNamespace) -> Path:
+    return study.folder / "work" / f"bids_fcnreg-{__version__}"
 
 
 @pytest.fixture(scope="module")
@@ -232,7 +237,7 @@ def template(study) -> Path:
     started = subprocess.Popen(
         command(study, "group", *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    begun = study.folder / "work" / "template_wf" / "Bodies" / "iteration_1" / "shape"
+    begun = cache_of(study) / "template_wf/Bodies/iteration_1/shape"
     while not begun.exists():
         assert started.poll() is None, started.communicate()
         time.sleep(0.05)
@@ -337,7 +342,7 @@ def test_warm_start_continues_from_a_study_template(study, template):
     given[given.index(str(study.template))] = str(template)
     done = subprocess.run(given, capture_output=True, text=True)
     assert done.returncode == 1, done.stdout + done.stderr  # two scans are not there
-    assert not (study.folder / "work" / "template_wf" / "More" / "start").exists()
+    assert not (cache_of(study) / "template_wf/More/start").exists()
     start, end = read_table(study.out / "group" / "tpl-More_iterations.tsv")
     assert start["bias_mm"] == start["change"] == "n/a"
     # It was near the mean of these scans already.

@@ -15,6 +15,8 @@ from rich.console import Console
 
 from bids_fcnreg.app import locks
 from bids_fcnreg.app.locks import lock_directory
+from bids_fcnreg.app.preflight import locked_directories
+from bids_fcnreg.config import Config
 
 HOLD = """
 import sys
@@ -107,3 +109,17 @@ def test_without_locks_of_the_file_system_the_run_continues(tmp_path, monkeypatc
 
     monkeypatch.setattr("fcntl.flock", refuse)
     assert lock(tmp_path, "sub-01") == ""
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_only_intermediate_results_are_cleaned(tmp_path, clean):
+    """Those of all versions, but nothing else in the work directory."""
+    folders = {"bids_dir": tmp_path, "output_dir": tmp_path / "out", "work_dir": tmp_path / "work"}
+    config = Config(**folders, analysis_level="participant", clean_workdir=clean)
+    earlier = config.work_dir / "bids_fcnreg-0.0.9"
+    other = config.work_dir / "mine"
+    for path in (config.output_dir, config.cache_dir, earlier, other):
+        path.mkdir(parents=True)
+    with locked_directories(config, ["sub-01"], Console(file=io.StringIO())):
+        assert other.exists()
+        assert [path.exists() for path in (config.cache_dir, earlier)] == [not clean] * 2

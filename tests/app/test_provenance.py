@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from bids_fcnreg import __version__
 from bids_fcnreg.app.provenance import list_planned, report_outdated, report_replaced
 from bids_fcnreg.atomic import checksum
 from bids_fcnreg.bids.output_names import output_names
@@ -89,6 +90,17 @@ def test_results_of_a_changed_image_are_replaced(tmp_path, template):
     planned, replaced = messages(tmp_path, scan, template)
     assert "made from another sub-01_acq-A_T1w.nii; to register again" in planned
     assert replaced.endswith("their sources have changed: sub-01 (sub-01_acq-A_T1w.nii)")
+
+
+@pytest.mark.parametrize(("version", "replaced"), [("0.0.9", True), (__version__, False)])
+def test_results_of_another_version_are_replaced(tmp_path, template, version, replaced):
+    scan = make_scan(tmp_path, "sub-01_T1w.nii")
+    write_results(tmp_path, scan, template)
+    (quality,) = tmp_path.glob("out/sub-01/anat/*_desc-quality_xfm.json")
+    made_by = {"GeneratedBy": [{"Name": "bids_fcnreg", "Version": version}]}
+    quality.write_text(json.dumps(json.loads(quality.read_text()) | made_by))
+    said = " ".join(messages(tmp_path, scan, template))
+    assert ("made from another version of bids_fcnreg; to register again" in said) == replaced
 
 
 @pytest.mark.parametrize(

@@ -208,7 +208,7 @@ def test_damaged_intermediate_results_are_recomputed(study):
              "estimate/forward.h5", "estimate/quality.json", "to_template/mask_std.nii.gz",
              "to_template")  # fmt: skip
     for number, pick in enumerate(picks):
-        (path,) = study.folder.glob(f"work/fcnreg_wf/sub_01_wf/*/{pick}")
+        (path,) = study.folder.glob(f"work/bids_fcnreg-*/fcnreg_wf/sub_01_wf/*/{pick}")
         if path.is_dir():
             shutil.rmtree(path)
             path.touch()
@@ -226,7 +226,7 @@ def test_bit_flip_is_detected(study):
     files = study.out.glob("sub-01/anat/*")
     whole = {path: digest(path) for path in files if path.suffix != ".json"}
     for pick in ("debias/corrected.nii", "estimate/inverse.h5", "extract/mask.nii.gz"):
-        (path,) = study.folder.glob(f"work/fcnreg_wf/sub_01_wf/*/{pick}")
+        (path,) = study.folder.glob(f"work/bids_fcnreg-*/fcnreg_wf/sub_01_wf/*/{pick}")
         times, content = path.stat(), bytearray(path.read_bytes())
         content[len(content) // 2] ^= 0x41
         path.write_bytes(content)
@@ -240,6 +240,6 @@ def test_changed_template_is_detected(study):
     change(study.template)
     assert f"{CHANGED}: sub-01 (tpl-Small_T1w.nii.gz)\n" in run(study)
     again = made(study)
-    renewed = {name.split("/")[3] for name in before if again.get(name) != before[name]}
+    renewed = {name.split("/")[4] for name in before if again.get(name) != before[name]}
     assert any("register" in name for name in renewed), renewed
     assert not any("preprocess" in name for name in renewed), renewed

@@ -35,8 +35,13 @@ def derivatives(phantom_dataset, tmp_path_factory) -> SimpleNamespace:
     folder = tmp_path_factory.mktemp("end_to_end")
     done = run_app(phantom_dataset, folder)
     assert done.returncode == 0, done.stdout + done.stderr
+    (cache,) = (folder / "work").glob("bids_fcnreg-*")
     return SimpleNamespace(
-        bids=phantom_dataset, folder=folder, out=folder / "out", anat=folder / "out/sub-01/anat"
+        bids=phantom_dataset,
+        folder=folder,
+        cache=cache,
+        out=folder / "out",
+        anat=folder / "out/sub-01/anat",
     )
 
 
@@ -125,7 +130,7 @@ def test_itk_reproduces_our_resampling(derivatives, direction):
         assert difference.max() < 0.05 * contrast
     else:
         transform = anat / f"sub-01_from-{SPACE}_to-T1w_mode-image_xfm.h5"
-        labels = derivatives.folder / "work/templates"
+        labels = derivatives.cache / "templates"
         (atlas,) = labels.glob("*_seg-tissue_dseg.nii.gz")
         resampled = sitk.Resample(
             sitk.ReadImage(str(atlas)),
@@ -251,7 +256,7 @@ def test_tissue_is_that_of_the_intensities(derivatives):
 
 
 def test_rerun_resumes_and_restores_lost_results(derivatives):
-    work = derivatives.folder / "work/fcnreg_wf"
+    work = derivatives.cache / "fcnreg_wf"
     results = {path: path.stat().st_mtime_ns for path in work.rglob("result_*.pklz")}
     # What stores results, and what lists the names of what is stored, looks at the files again.
     looking = ("ds_", "registered", "sources_")
