@@ -224,6 +224,7 @@ def run(small_study, tmp_path_factory) -> SimpleNamespace:
         make(path)
         sentences[f"sub-{number}"] = sentence
     words = [folder / "in", folder / "out", "participant", "-w", folder / "work"]
+    words += ["--level", "minimal"]
     done = subprocess.run(
         [sys.executable, "-m", "bids_fcnreg", *map(str, [*words, *small_study.words])],
         capture_output=True,

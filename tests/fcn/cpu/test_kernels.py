@@ -377,12 +377,12 @@ def test_cached_kernels_compute_the_same_bits_as_new_ones(tmp_path):
     outputs = [
         subprocess.run(
             [sys.executable, "-c", CHECKSUMS],
-            env={**os.environ, "NUMBA_CACHE_DIR": str(folder), kernels.SWITCH: "1"},
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), kernels.SWITCH: "1"},
             capture_output=True,
             text=True,
             check=True,
         ).stdout.splitlines()
-        for folder in (tmp_path / "a", tmp_path / "a", tmp_path / "b")
+        for _ in range(2)
     ]
     assert any(tmp_path.rglob("*.nbc")) and len(outputs[0]) == 21
-    assert outputs[0] == outputs[1] == outputs[2]
+    assert outputs[0] == outputs[1]
