@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from bids_fcnreg.api.images import ImageLike
 from bids_fcnreg.bids import region_tables
@@ -15,6 +15,9 @@ from bids_fcnreg.bids.lookup_tables import read_lookup
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.io import nifti
 from bids_fcnreg.io.labels import are_integers
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def region_volumes(
@@ -41,6 +44,8 @@ def region_volumes(
     InputError
         If a file cannot be read, or the image contains values that are not integers.
     """
+    import pandas as pd  # takes a quarter of a second
+
     image = nifti.load(labels, dtype="float64", role="label image")
     values = image.get_fdata()
     if not are_integers(values):
@@ -54,6 +59,8 @@ def _names(
     given: str | os.PathLike[str] | pd.DataFrame | Mapping[int, str] | None,
 ) -> dict[int, str]:
     """Return the names of regions by index."""
+    import pandas as pd
+
     if given is None:
         return {}
     if isinstance(given, str | os.PathLike):

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
-import pandas as pd
 
 from bids_fcnreg.atomic import replacing_files
 from bids_fcnreg.fcn.foreground import foreground
@@ -23,6 +22,7 @@ from bids_fcnreg.io.orientation import SCANNER, Codes
 from bids_fcnreg.qc.metrics import REGISTRATION_METRICS, as_number
 
 if TYPE_CHECKING:
+    import pandas as pd
     from nilearn.plotting.displays import BaseSlicer
 
 
@@ -81,6 +81,8 @@ class Registered:
     @property
     def metrics(self) -> pd.DataFrame:
         """Quality metrics, one per row: ``value``, ``unit`` and ``meaning``, by name."""
+        import pandas as pd  # takes a quarter of a second
+
         known = {one: as_number(self.quality.get(one.key)) for one in REGISTRATION_METRICS}
         rows = {
             one.key: (value, one.unit, one.label)

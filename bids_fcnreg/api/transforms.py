@@ -8,12 +8,11 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import torch
 
 from bids_fcnreg.api.images import ImageLike, resolve_image, space_codes, warn_of_orientation
@@ -30,6 +29,9 @@ from bids_fcnreg.io.resampling import resample_values
 from bids_fcnreg.io.series import few_volumes, open_series, series_like
 from bids_fcnreg.io.transform_chain import TransformLike, list_transforms, read_transforms
 from bids_fcnreg.preprocessing.brain import is_label_image
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def apply(
@@ -243,6 +245,8 @@ def map_points(
     InputError
         If the points are not finite numbers, a column is missing, or a file is not a transform.
     """
+    import pandas as pd  # takes a quarter of a second
+
     if isinstance(points, pd.DataFrame):
         if missing := [axis for axis in AXES if axis not in points.columns]:
             raise InputError(

@@ -19,8 +19,8 @@ class Mode:
     trained : bool
         Whether it uses trained weights; otherwise the network is trained on the pair.
     steps : tuple of int
-        Largest number of steps of instance optimization after the network, at 4, 2 and 1 mm; empty
-        where none follows.
+        Steps of instance optimization after the network, at 4, 2 and 1 mm; empty where none
+        follows.
     seconds_per_million : float
         Processor seconds of a registration on a CPU, per million voxels of the fixed image.
     """

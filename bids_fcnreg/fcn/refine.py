@@ -39,9 +39,6 @@ from bids_fcnreg.fcn.spatial.region import Region
 #: Voxels around the brain, in each level's own, in which the deformation is optimized.
 MARGIN = 6
 
-#: Steps between two looks at the similarity, for which a GPU must be waited for.
-INTERVAL = 10
-
 
 @dataclass(frozen=True)
 class Refinement:
@@ -52,8 +49,8 @@ class Refinement:
     spacings : sequence of float
         Voxel size of each level in mm, coarse to fine.
     steps : sequence of int
-        Maximum number of steps at each level. If the images are no finer than a level, it is the
-        last one, and its maximum is the largest of its own and the finer levels'.
+        Number of steps at each level. If the images are no finer than a level, it is the last one,
+        and its number is the largest of its own and the finer levels'.
     radius : int
         Half-width of local NCC's window, in voxels of the level.
     update_sigma, field_sigma : sequence of float
@@ -71,11 +68,6 @@ class Refinement:
         Fraction of the accumulated force kept at the next step, 0 to 1.
     largest_step : sequence of float
         Largest displacement of a voxel in one step, in voxels of the level.
-    patience : int
-        A level of more steps ends, at its best one, when this number of them improved the
-        similarity by less than `tolerance`.
-    tolerance : float
-        See `patience`.
     """
 
     spacings: Sequence[float] = (4.0, 2.0, 1.0)
@@ -88,8 +80,6 @@ class Refinement:
     divergence_rate: Sequence[float] = (0.0, 0.0, 0.3)
     momentum: float = 0.5
     largest_step: Sequence[float] = (0.5, 0.7, 1.0)
-    patience: int = 20
-    tolerance: float = 5e-4
 
 
 def refine(
@@ -140,17 +130,8 @@ def _optimize_level(
     level, deformation = level.to(device), deformation.to(device).on_grid(level.grid)
     ascent = _Ascent(level, deformation, number, settings)
     del deformation  # its memory: the ascent has a copy
-    history: list[float] = []
-    best: MidpointDeformation | None = None
-    for step in range(steps):
-        similarity = ascent.add_forces()
-        if step % INTERVAL == 0:
-            history.append(float(similarity))
-            # The last steps may lower the similarity; a copy takes memory.
-            if steps > settings.patience and history[-1] >= max(history):
-                best = ascent.deformation().copy()
-            if best is not None and _stalled(history, settings):
-                return best.tapered()
+    for _ in range(steps):
+        ascent.add_forces()
         ascent.update()
     return ascent.deformation().tapered()
 
@@ -201,8 +182,8 @@ class _Ascent:
         """Return the present deformation, which the next step changes."""
         return MidpointDeformation(self.level.grid, *self.displacements.split(1))
 
-    def add_forces(self) -> Tensor:
-        """Add the forces on both images at the midpoint to the momenta; return the similarity."""
+    def add_forces(self) -> None:
+        """Add the forces on both images at the midpoint to the momenta."""
         weight = self.weight
         self.region.warp(self.images, self.displacements, self.warped)
         for excluded, number in self.excluded:
@@ -215,7 +196,7 @@ class _Ascent:
             self.momenta.mul_(weight > 0)
         if self.flatness is None:
             self.flatness = _flatness_map(self.warped, weight, self.settings.flatness)
-        return accumulate_forces(
+        accumulate_forces(
             self.momenta,
             self.warped,
             self.settings.radius,
@@ -270,11 +251,3 @@ def _flatness_map(images: Tensor, weight: Tensor, flatness: float) -> Tensor:
     inside = torch.where(brain, structure, torch.nan)[..., ::2, ::2, ::2]
     half = flatness * inside.nanmedian().nan_to_num().clamp(min=1e-12)
     return half / structure.add_(half)
-
-
-def _stalled(history: list[float], settings: Refinement) -> bool:
-    """Return whether the last steps improved the similarity by less than the tolerance."""
-    checks = max(settings.patience // INTERVAL, 1)
-    if len(history) <= checks:
-        return False
-    return history[-1] - history[-1 - checks] < settings.tolerance

@@ -67,10 +67,6 @@ class MidpointDeformation:
         """Return a deformation of the moving image only: its midpoint is the fixed space."""
         return cls(displacement.grid, torch.zeros_like(displacement.field), displacement.field)
 
-    def copy(self) -> MidpointDeformation:
-        """Return a copy in other memory."""
-        return MidpointDeformation(self.grid, self.to_fixed.clone(), self.to_moving.clone())
-
     def to(self, device: torch.device) -> MidpointDeformation:
         """Return the deformation on a device."""
         return MidpointDeformation(self.grid, self.to_fixed.to(device), self.to_moving.to(device))
