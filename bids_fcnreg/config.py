@@ -41,7 +41,7 @@ DEFAULT_TEMPLATE = ASYMMETRIC_TEMPLATE
 #: Mode of ``--sloppy``.
 SLOPPY_MODE = "predict"
 MAX_OMP_NTHREADS = 8
-#: Begin of the name of a directory of intermediate results, before the version that made them.
+#: Prefix of the names of node caches, followed by the version.
 CACHE_PREFIX = "bids_fcnreg-"
 
 
@@ -421,7 +421,7 @@ class Config:
 
     @property
     def cache_dir(self) -> Path:
-        """Directory of intermediate results in `work_dir`; another version has another one."""
+        """Node cache in `work_dir`; each version has its own."""
         return self.work_dir / f"{CACHE_PREFIX}{__version__}"
 
     @property

@@ -41,7 +41,8 @@ class Tolerance:
     absolute : float
         Additional absolute tolerance of any number.
     field_mm : float
-        Tolerance of a displacement in mm: the larger of its rounding steps.
+        Tolerance of a displacement in mm: the larger of its rounding steps. It is also that of a
+        log-Jacobian, which is the derivative of a displacement between voxels of 1 mm.
     share : float
         Share of the voxels that may differ more: labels at borders, and displacements that are
         smoothed because they are near a limit of compression.
@@ -79,6 +80,8 @@ def compare_images(one: Path, other: Path, tolerance: Tolerance) -> Difference:
         return compare_labels(*voxels, tolerance.share)
     largest = max((float(np.abs(v[np.isfinite(v)]).max(initial=0)) for v in voxels), default=0)
     allowed = tolerance.absolute + tolerance.relative * largest
+    if "logjacobian" in one.name:
+        allowed = max(allowed, tolerance.field_mm)
     return compare_arrays(*voxels, allowed, tolerance.share)
 
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from bids_fcnreg import __version__
 from bids_fcnreg.bids.builtin_templates import nilearn_map
 from bids_fcnreg.cli import bids_app
 from bids_fcnreg.fcn.nets import checkpoint
@@ -246,7 +247,10 @@ CASES: dict[str, tuple[Case, str]] = {
         "needs the command oarsub",
     ),
     "templates in the work directory are a file": (
-        lambda folder: [*written("w/templates", "x")(folder), "-w", folder / "w"],
+        lambda folder: [
+            *written(f"w/bids_fcnreg-{__version__}/templates", "x")(folder),
+            *("-w", folder / "w"),
+        ],
         "File exists",
     ),
     "no processor": (said("--nprocs", "0"), "at least 1"),

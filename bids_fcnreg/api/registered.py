@@ -81,7 +81,7 @@ class Registered:
     @property
     def metrics(self) -> pd.DataFrame:
         """Quality metrics, one per row: ``value``, ``unit`` and ``meaning``, by name."""
-        import pandas as pd  # takes a quarter of a second
+        import pandas as pd
 
         known = {one: as_number(self.quality.get(one.key)) for one in REGISTRATION_METRICS}
         rows = {

@@ -245,7 +245,7 @@ def map_points(
     InputError
         If the points are not finite numbers, a column is missing, or a file is not a transform.
     """
-    import pandas as pd  # takes a quarter of a second
+    import pandas as pd
 
     if isinstance(points, pd.DataFrame):
         if missing := [axis for axis in AXES if axis not in points.columns]:

@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,6 +40,9 @@ from bids_fcnreg.workflows.base import init_fcnreg_wf
 
 #: Directory of `Config.cache_dir` for masks and images derived from templates.
 TEMPLATES = "templates"
+
+#: Directories that runs create in `Config.cache_dir`.
+_CACHED = (TEMPLATES, "fcnreg_wf", "group_wf", "template_wf", "train_wf")
 
 
 def read_input_dataset(config: Config, console: Console) -> list[Scan]:
@@ -172,7 +175,7 @@ def make_directories(config: Config) -> Path:
     prepare_output(config.output_dir, config.bids_dir)
     try:
         (config.cache_dir / TEMPLATES).mkdir(parents=True, exist_ok=True)
-        reason = None if os.access(config.work_dir, os.W_OK) else "no permission to write"
+        reason = None if os.access(config.cache_dir, os.W_OK) else "no permission to write"
     except OSError as error:
         reason = describe_os_error(error)
     if reason is not None:
@@ -202,7 +205,10 @@ def locked_directories(config: Config, parts: Collection[str], console: Console)
             )
         if config.clean_workdir:
             for directory in config.work_dir.glob(f"{CACHE_PREFIX}*"):
-                shutil.rmtree(directory, ignore_errors=True)
+                for name in _CACHED:
+                    shutil.rmtree(directory / name, ignore_errors=True)
+                with suppress(OSError):  # there is something else in it
+                    directory.rmdir()
         yield
 
 

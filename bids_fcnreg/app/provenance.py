@@ -14,6 +14,7 @@ from bids_fcnreg.app.summary import Failure
 from bids_fcnreg.atomic import checksum, read_json, uncompressed_checksum
 from bids_fcnreg.bids.atlases import Atlas
 from bids_fcnreg.bids.derivatives import CHECKSUMS, NAME, UNCOMPRESSED, version_that_wrote
+from bids_fcnreg.bids.filters import abbreviated_list
 from bids_fcnreg.bids.outdated_outputs import outdated_outputs
 from bids_fcnreg.bids.output_names import output_prefix
 from bids_fcnreg.bids.results import Result, find_results, read_quality
@@ -45,13 +46,18 @@ def list_planned(
         modes = _modes(config, scan)
         changed = _changed(config, scan, templates, atlases) if usable and modes else []
         former = _other_references(config, scan, references.get(scan.label))
+        versions = _other_versions(config, scan)
         for space in (template.space for template in templates_of(scan, templates)):
             done = modes.get(space)
             plan = f"results in {space} exist ({done})" if done else ""
             if usable and done is None:
                 plan = f"to register to {space} ({config.mode})"
-            elif usable and (changed or space in former or done != config.mode):
+            elif usable and (
+                changed or space in former or space in versions or done != config.mode
+            ):
                 because = f", made from another {' and '.join(changed)}" if changed else ""
+                if space in versions:
+                    because += f", made by version {versions[space]}"
                 if space in former:
                     because += f", with {REFERENCE_OPTION} {former[space]}"
                 plan += f"{because}; to register again ({config.mode}), which replaces them"
@@ -68,7 +74,8 @@ def report_replaced(
     console: Console,
 ) -> None:
     """Print whose results are replaced, or are in the default template of earlier versions."""
-    other_modes, other_files, other_references, outdated, former = [], [], [], [], []
+    other_modes, other_files, other_references, other_versions = [], [], [], []
+    outdated, former = [], []
     references = _planned(config, scans, unreadable)
     for scan in scans:
         if not scan.images or scan.label in unreadable or not (modes := _modes(config, scan)):
@@ -81,11 +88,13 @@ def report_replaced(
             other_modes.append(f"{scan.label} ({', '.join(sorted(others))})")
         if changed := _changed(config, scan, templates, atlases):
             other_files.append(f"{scan.label} ({', '.join(changed)})")
+        if version := spaces & set(_other_versions(config, scan)):
+            other_versions.append(scan.label)
         now = references[scan.label]
         found = _other_references(config, scan, now)
         if before := {one for space, one in found.items() if space in spaces}:
             other_references.append(f"{scan.label} ({', '.join(sorted(before))}, now {now})")
-        if (others or changed or before) and not config.makes_everything:
+        if (others or changed or version or before) and not config.makes_everything:
             outdated.append(scan.label)
     for why, labels in (
         (
@@ -95,6 +104,7 @@ def report_replaced(
         ),
         (f"Results of another mode are replaced by those of {config.mode}", other_modes),
         (f"Results of another {REFERENCE_OPTION} are replaced", other_references),
+        (f"Results of another version of {NAME} are replaced", other_versions),
         ("Results are replaced, because their sources have changed", other_files),
         (
             "warning: labels, resampled images and figures of an earlier run with --level full do "
@@ -103,7 +113,7 @@ def report_replaced(
         ),
     ):
         if labels:
-            console.print(f"{why}: {', '.join(labels)}", soft_wrap=True)
+            console.print(f"{why}: {abbreviated_list(labels)}", soft_wrap=True)
 
 
 def report_outdated(config: Config, scans: Sequence[Scan], console: Console) -> None:
@@ -145,6 +155,12 @@ def _other_references(config: Config, scan: Scan, now: str | None) -> dict[str, 
     return {space: before for space, before in found.items() if before not in ("", now)}
 
 
+def _other_versions(config: Config, scan: Scan) -> dict[str, str]:
+    """Return the other versions of this software that made existing results, by space."""
+    made = {one.space: version_that_wrote(one.quality) for one in _results(config, scan)}
+    return {space: one for space, one in made.items() if one not in (None, __version__)}
+
+
 def _results(config: Config, scan: Scan) -> list[Result]:
     """Return the results of a scan, not those of another acquisition in the same session."""
     if not scan.images:
@@ -177,8 +193,6 @@ def _changed(
                 affine = reused.affines.get(result.space)
                 initial = {str(affine): checksum(affine)} if affine else {}
                 names |= _differences(result.quality, {**template.sources, **others, **initial})
-                if version_that_wrote(result.quality) not in (__version__, None):
-                    names.add(f"version of {NAME}")
                 if _other_weights(config, result):
                     names.add("network of the package")
                 for atlas in atlases.get(template.space, ()):

@@ -240,7 +240,7 @@ def _generated_by() -> dict[str, Any]:
 
 
 def version_that_wrote(sidecar: Path) -> str | None:
-    """Return which version of this software wrote a sidecar; None if it is not known to have."""
+    """Return which version of this software wrote a sidecar; None if it does not state one."""
     makers = read_json(sidecar).get("GeneratedBy")
     for maker in makers if isinstance(makers, list) else []:
         if isinstance(maker, dict) and maker.get("Name") == NAME:

@@ -72,13 +72,14 @@ def start(
     level: str = "participant",
     work: str = "work",
     more: str = "",
+    stdout: int = subprocess.DEVNULL,
 ) -> subprocess.Popen:
     folder = study.folder
     words = [folder / "in", folder / name, level, "-w", folder / f"{name}_{work}", *more.split()]
     words += study.words if level == "participant" else ["--skip-bids-validation"]
     return subprocess.Popen(
         [sys.executable, "-m", "bids_fcnreg", *map(str, words)],
-        stdout=subprocess.DEVNULL,
+        stdout=stdout,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
         # As from a terminal, also where these tests run in the background of a shell.
@@ -201,9 +202,14 @@ def test_concurrent_runs_write_one_dataset(study):
 
 
 def test_run_waits_for_another_run_in_the_same_work_directory(study):
-    words = "--participant-label 01 --level minimal"
-    apps = [start(study, "both", more=f"{words} --nprocs {number}") for number in (1, 2)]
-    assert [app.wait() for app in apps] == [0, 0]
+    options = "--participant-label 01 --level minimal"
+    apps = [
+        start(study, "both", more=f"{options} --nprocs {number}", stdout=subprocess.PIPE)
+        for number in (1, 2)
+    ]
+    printed = [app.communicate()[0].decode() for app in apps]
+    assert [app.returncode for app in apps] == [0, 0]
+    assert sum("Another run is working on sub-01" in text for text in printed) == 1, printed
     anat = study.folder / "both/sub-01/anat"
     made = [path for path in anat.iterdir() if path.name.endswith((".nii.gz", ".h5"))]
     assert len(made) == 4

@@ -117,9 +117,9 @@ def test_only_intermediate_results_are_cleaned(tmp_path, clean):
     folders = {"bids_dir": tmp_path, "output_dir": tmp_path / "out", "work_dir": tmp_path / "work"}
     config = Config(**folders, analysis_level="participant", clean_workdir=clean)
     earlier = config.work_dir / "bids_fcnreg-0.0.9"
-    other = config.work_dir / "mine"
-    for path in (config.output_dir, config.cache_dir, earlier, other):
+    others = [config.work_dir / name for name in ("mine", "bids_fcnreg-data/sub-01")]
+    for path in (config.output_dir, config.cache_dir, earlier / "fcnreg_wf", *others):
         path.mkdir(parents=True)
     with locked_directories(config, ["sub-01"], Console(file=io.StringIO())):
-        assert other.exists()
+        assert all(path.exists() for path in others)
         assert [path.exists() for path in (config.cache_dir, earlier)] == [not clean] * 2

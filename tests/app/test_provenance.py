@@ -92,15 +92,26 @@ def test_results_of_a_changed_image_are_replaced(tmp_path, template):
     assert replaced.endswith("their sources have changed: sub-01 (sub-01_acq-A_T1w.nii)")
 
 
-@pytest.mark.parametrize(("version", "replaced"), [("0.0.9", True), (__version__, False)])
-def test_results_of_another_version_are_replaced(tmp_path, template, version, replaced):
+@pytest.mark.parametrize(
+    ("makers", "replaced"),
+    [
+        ([{"Name": "bids_fcnreg", "Version": "0.0.9"}], True),
+        ([{"Name": "bids_fcnreg", "Version": __version__}], False),
+        ([{"Name": "other", "Version": "0.0.9"}], False),
+        ("0.0.9", False),
+        (None, False),
+    ],
+)
+def test_results_of_another_version_are_replaced(tmp_path, template, makers, replaced):
     scan = make_scan(tmp_path, "sub-01_T1w.nii")
     write_results(tmp_path, scan, template)
     (quality,) = tmp_path.glob("out/sub-01/anat/*_desc-quality_xfm.json")
-    made_by = {"GeneratedBy": [{"Name": "bids_fcnreg", "Version": version}]}
-    quality.write_text(json.dumps(json.loads(quality.read_text()) | made_by))
-    said = " ".join(messages(tmp_path, scan, template))
-    assert ("made from another version of bids_fcnreg; to register again" in said) == replaced
+    quality.write_text(json.dumps(json.loads(quality.read_text()) | {"GeneratedBy": makers}))
+    planned, *reported = messages(tmp_path, scan, template)
+    assert (", made by version 0.0.9; to register again" in planned) == replaced
+    assert (
+        reported == ["Results of another version of bids_fcnreg are replaced: sub-01"] * replaced
+    )
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,9 @@ def run(study: SimpleNamespace, *more: str) -> str:
     words = [folder / "in", study.out, "participant", "-w", folder / "work", *study.words, *more]
     words += ["--participant-label", "01"]
     words = [*map(str, words)]
-    if "--dry-run" in words:  # in this process, which has imported what takes seconds
+    # In this process, which has imported what takes seconds, and remembers checksums by the name,
+    # size and time of a file: `change` changes the size of a compressed one.
+    if "--dry-run" in words:
         with contextlib.redirect_stdout(io.StringIO()) as told:
             assert bids_app.main(words) == 0, told.getvalue()
         return told.getvalue()

@@ -97,6 +97,8 @@ NEAR = {
         {"Parameters": changed(np.zeros(3000), 5, 0.7)}),
     "one of many voxels": (
         write_image, "a.nii.gz", (LABELS / 3, EYE), (changed(LABELS / 3, (3, 3, 3), 9), EYE)),
+    "log-Jacobian": (
+        write_image, "a_desc-logjacobian_xfm.nii.gz", (LABELS / 9, EYE), (LABELS / 9 + 0.015, EYE)),
     "checksum of a result": (
         write_json, "a.json", {"SHA": {"bids::a": "1"}}, {"SHA": {"bids::a": "2"}}),
     "matrix": (write_transform, "a.h5", MATRIX, {k: v + 1e-9 for k, v in MATRIX.items()}),
@@ -115,6 +117,9 @@ FAR = {
     "NaN": (write_image, "a.nii.gz", (VOXELS, EYE), (PARTIAL, EYE), "NaN"),
     "infinite": (
         write_image, "a.nii", (PARTIAL, EYE), (changed(PARTIAL, (0, 0, 0), np.inf), EYE), "NaN"),
+    "log-Jacobian": (
+        write_image, "a_desc-logjacobian_xfm.nii.gz", (LABELS / 9, EYE), (LABELS / 9 + 0.025, EYE),
+        "by up to"),
     "shape": (write_image, "a.nii.gz", (VOXELS, EYE), (VOXELS[1:], EYE), "shape"),
     "type": (write_image, "a.nii.gz", (VOXELS, EYE), (VOXELS.astype("float64"), EYE), "type"),
     "labels": (write_image, "a.nii.gz", (LABELS, EYE), (LABELS[::-1], EYE), "labelled voxels"),

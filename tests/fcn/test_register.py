@@ -204,7 +204,7 @@ def test_another_model_is_used_and_named(fixed, moving, tmp_path):
 
 @pytest.mark.parametrize(("network", "left"), [("diffeomorphic", 0.7), ("2017", 0.8)])
 def test_optimize_recovers_a_part_of_the_truth(fixed, moving, truth, network, left):
-    """With voxels of 4.5 mm the affine's error is half a voxel already."""
+    """The affine's error is half a voxel of 4.5 mm already."""
     coarse = Transform(()).resample(fixed, fixed.grid.with_spacing(4.5))
     result = register(coarse, moving, mode="optimize", network=network, device="cpu", threads=1)
     linear = Transform(tuple(s for s in result.forward.steps if isinstance(s, Affine)))

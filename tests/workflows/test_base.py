@@ -48,7 +48,7 @@ def test_one_workflow_for_each_subject_and_session(config, builtin, tmp_path):
     names = {name.split(".")[0] for name in workflow.list_node_names()}
     assert names == {"sub_01_wf", "sub_01_ses_x_wf"}
     assert names == {subject_wf_name(scan) for scan in scans if scan.images}
-    assert workflow.base_dir == str(config.work_dir)
+    assert workflow.base_dir == str(config.cache_dir)
 
 
 def test_two_templates_and_an_atlas(config, builtin, tmp_path):
