@@ -154,7 +154,7 @@ def test_rounding_is_tolerated_unless_bits_are_asked_for(compare, case):
     assert (code, "1 compared, 0 differ" in printed) == (0, True), printed
     assert "numbers within 0.001 (relative)" in printed
     code, printed = compare(*NEAR[case], "--exact")
-    assert code == 1 and "differs: a." in printed
+    assert code == 1 and "differs: a" in printed
 
 
 @pytest.mark.parametrize("case", FAR)
@@ -163,7 +163,7 @@ def test_differences_are_reported(compare, case):
     for words in ((), ("--exact",)):
         code, printed = compare(*pair, *words)
         assert code == 1
-        assert "differs: a." in printed
+        assert "differs: a" in printed
     assert word in compare(*pair)[1]
 
 
