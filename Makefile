@@ -6,7 +6,7 @@ DEMO ?= demo
 # Where PyTorch's build comes from; empty: the usual index, which has the one for NVIDIA GPUs (CUDA).
 TORCH_INDEX ?=
 TESTS ?=
-# Three test processes of one thread: two CPU cores stay busy while a test waits.
+# One thread for each of the two test processes.
 TEST_ENV := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=1
 
 .PHONY: demo test test-fast coverage lint docs audit clean
@@ -29,14 +29,14 @@ demo: $(VENV)/.installed ## two synthetic participants with known truth, registe
 		"Next: docs/coming_from.md, docs/usage.md and docs/notebooks/pair.md."
 
 test: $(VENV)/.installed ## the whole suite
-	$(TEST_ENV) $(BIN)/python -m pytest -n 3 --dist loadfile
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: $(VENV)/.installed ## what takes seconds
-	$(TEST_ENV) $(BIN)/python -m pytest -n 3 --dist loadfile -m "not slow"
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 coverage: $(VENV)/.installed ## lines and branches that TESTS (default: the whole suite) reach
 	rm -rf build/coverage
-	$(TEST_ENV) $(BIN)/python -m coverage run -m pytest -n 3 --dist loadfile $(TESTS)
+	$(TEST_ENV) $(BIN)/python -m coverage run -m pytest -n 2 --dist loadfile $(TESTS)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage html --quiet
 	$(BIN)/python -m coverage report
