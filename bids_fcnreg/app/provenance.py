@@ -43,10 +43,11 @@ def list_planned(
         if scan.label in unreadable:
             console.print(f"{scan.label}: {unreadable[scan.label].message}")
         usable = scan.images and scan.label not in unreadable
-        modes = _modes(config, scan)
-        changed = _changed(config, scan, templates, atlases) if usable and modes else []
-        former = _other_references(config, scan, references.get(scan.label))
-        versions = _other_versions(config, scan)
+        results = _results(config, scan)
+        modes = {one.space: one.mode for one in results}
+        changed = _changed(config, scan, results, templates, atlases) if usable and modes else []
+        former = _other_references(results, references.get(scan.label))
+        versions = _other_versions(results)
         for space in (template.space for template in templates_of(scan, templates)):
             done = modes.get(space)
             plan = f"results in {space} exist ({done})" if done else ""
@@ -78,23 +79,25 @@ def report_replaced(
     outdated, former = [], []
     references = _planned(config, scans, unreadable)
     for scan in scans:
-        if not scan.images or scan.label in unreadable or not (modes := _modes(config, scan)):
+        results = [] if scan.label in unreadable else _results(config, scan)
+        if not results:
             continue
+        modes = {one.space: one.mode for one in results}
         spaces = {template.space for template in templates_of(scan, templates)}
         if config.templates == (DEFAULT_TEMPLATE,) and set(modes) == {SYMMETRIC_TEMPLATE}:
             former.append(scan.label)
         others = {mode for space, mode in modes.items() if space in spaces} - {config.mode}
         if others:
             other_modes.append(f"{scan.label} ({', '.join(sorted(others))})")
-        if changed := _changed(config, scan, templates, atlases):
+        if changed := _changed(config, scan, results, templates, atlases):
             other_files.append(f"{scan.label} ({', '.join(changed)})")
-        if version := spaces & set(_other_versions(config, scan)):
+        if remade := spaces & set(_other_versions(results)):
             other_versions.append(scan.label)
         now = references[scan.label]
-        found = _other_references(config, scan, now)
+        found = _other_references(results, now)
         if before := {one for space, one in found.items() if space in spaces}:
             other_references.append(f"{scan.label} ({', '.join(sorted(before))}, now {now})")
-        if (others or changed or version or before) and not config.makes_everything:
+        if (others or changed or remade or before) and not config.makes_everything:
             outdated.append(scan.label)
     for why, labels in (
         (
@@ -131,17 +134,12 @@ def report_outdated(config: Config, scans: Sequence[Scan], console: Console) -> 
         )
 
 
-def _modes(config: Config, scan: Scan) -> dict[str, str]:
-    """Return the modes in which a scan was registered, by the space of the template."""
-    return {one.space: one.mode for one in _results(config, scan)}
-
-
 def _planned(config: Config, scans: Sequence[Scan], unreadable: Container[str]) -> dict[str, str]:
     """Return the anatomical references of the readable scans, by their label."""
     return planned_references(config, [one for one in scans if one.label not in unreadable])
 
 
-def _other_references(config: Config, scan: Scan, now: str | None) -> dict[str, str]:
+def _other_references(results: Sequence[Result], now: str | None) -> dict[str, str]:
     """Return the anatomical references of existing results other than that of the run, by space.
 
     Those of earlier versions, which did not record it, are not among them.
@@ -150,14 +148,14 @@ def _other_references(config: Config, scan: Scan, now: str | None) -> dict[str, 
         one.space: recorded_reference(
             one.quality.with_name(one.quality.name.replace("_desc-quality", ""))
         )
-        for one in _results(config, scan)
+        for one in results
     }
     return {space: before for space, before in found.items() if before not in ("", now)}
 
 
-def _other_versions(config: Config, scan: Scan) -> dict[str, str]:
+def _other_versions(results: Sequence[Result]) -> dict[str, str]:
     """Return the other versions of this software that made existing results, by space."""
-    made = {one.space: version_that_wrote(one.quality) for one in _results(config, scan)}
+    made = {one.space: version_that_wrote(one.quality) for one in results}
     return {space: one for space, one in made.items() if one not in (None, __version__)}
 
 
@@ -172,6 +170,7 @@ def _results(config: Config, scan: Scan) -> list[Result]:
 def _changed(
     config: Config,
     scan: Scan,
+    results: Sequence[Result],
     templates: Sequence[Template],
     atlases: Mapping[str, Sequence[Atlas]],
 ) -> list[str]:
@@ -188,7 +187,7 @@ def _changed(
     if config.model is not None:
         others[str(config.model)] = checksum(config.model)
     for template in templates_of(scan, templates):
-        for result in _results(config, scan):
+        for result in results:
             if result.space == template.space:
                 affine = reused.affines.get(result.space)
                 initial = {str(affine): checksum(affine)} if affine else {}
