@@ -11,6 +11,7 @@ from bids_fcnreg.cli.options import parse_arguments
 from bids_fcnreg.config import Config
 from bids_fcnreg.errors import FcnregError, InputError, describe_os_error
 from bids_fcnreg.execution.fork_server import start_server, stop_server
+from bids_fcnreg.garbage_collection import collect_rarely
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 _RESUME = "Run the same command again to resume"
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
     """
     signals.install_handlers()
+    collect_rarely()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # the encoding may lack some characters
             stream.reconfigure(errors="replace")

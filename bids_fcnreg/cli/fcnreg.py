@@ -21,6 +21,7 @@ from bids_fcnreg.cli.train import add_train
 from bids_fcnreg.config_file import convert
 from bids_fcnreg.errors import FcnregError, describe_os_error
 from bids_fcnreg.fcn.memory import keep_freed_memory
+from bids_fcnreg.garbage_collection import collect_rarely
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         input or arguments; 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
     """
     signals.install_handlers()
+    collect_rarely()
     parser = build_parser()
     options = parser.parse_args(argv)
     # Before PyTorch is loaded: its threads must not keep the cores that other processes need.

@@ -10,22 +10,15 @@ from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
 from typing import Any
 
-#: Modules imported once, in the fork server of the node processes.
-_PRELOADED = [
-    "bids_fcnreg.execution.plugin",
-    "bids_fcnreg.workflows.base",
-    "bids_fcnreg.figures.deformation",
-    "bids_fcnreg.io.itk",
-    "bids_fcnreg.fcn.cpu.preload",
-]
-
 
 def start_server() -> None:
     """Start the fork server of the node processes, unless it is running.
 
     It imports their libraries while this process continues.
     """
-    multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOADED)
+    multiprocessing.get_context("forkserver").set_forkserver_preload(
+        ["bids_fcnreg.execution.preload"]
+    )
     # Only this process handles Ctrl-C; the others inherit to ignore it.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     # A directory named like the package in the current one must not shadow it.

@@ -1,0 +1,21 @@
+"""Import this module where the processes of nodes are forked: it imports their libraries."""
+
+from __future__ import annotations
+
+import gc
+from importlib import import_module
+
+_MODULES = (
+    "bids_fcnreg.execution.plugin",
+    "bids_fcnreg.workflows.base",
+    "bids_fcnreg.figures.deformation",
+    "bids_fcnreg.io.itk",
+    "bids_fcnreg.fcn.cpu.preload",
+)
+
+gc.disable()
+for _name in _MODULES:
+    import_module(_name)
+# In a forked process, looking at these objects for garbage would copy the memory that they are in.
+gc.freeze()
+gc.enable()
