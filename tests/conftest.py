@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import nibabel as nib
 import numpy as np
 import pytest
+from nilearn.image import math_img
 
 from bids_fcnreg.bids.builtin_templates import nilearn_map
 
@@ -68,22 +69,24 @@ def running_in() -> Callable[[Path], list[int]]:
 
 @pytest.fixture(scope="session")
 def small_study(phantom_dataset, tmp_path_factory) -> SimpleNamespace:
-    """Dataset ``bids`` of two small phantoms, a small template, ``words`` to register them."""
+    """Dataset ``bids`` of two small brains, a small template, ``words`` to register them."""
     folder = tmp_path_factory.mktemp("small")
     for label in ("01", "02"):
         name = f"sub-{label}/anat/sub-{label}_T1w.nii.gz"
-        _thin_out(phantom_dataset / name, folder / "bids" / name, 2)
+        mask = f"derivatives/truth/sub-{label}/anat/sub-{label}_desc-brain_mask.nii.gz"
+        brain = math_img("a * b", a=phantom_dataset / name, b=phantom_dataset / mask)
+        _thin_out(brain, folder / "bids" / name, 2)
     description = json.dumps({"Name": "Small", "BIDSVersion": "1.10.0"})
     (folder / "bids/dataset_description.json").write_text(description)
-    template = _thin_out(nilearn_map("t1"), folder / "tpl-Small_T1w.nii.gz", 3)
+    template = _thin_out(nib.load(nilearn_map("t1")), folder / "tpl-Small_T1w.nii.gz", 3)
     words = ["--template", str(template), "--mode", "predict", "--device", "cpu"]
-    words.append("--skip-bids-validation")
+    # Without the skull: finding the brain takes as long as registering it.
+    words += ["--skip-bids-validation", "--skull-strip-t1w", "skip"]
     return SimpleNamespace(bids=folder / "bids", template=template, words=words)
 
 
-def _thin_out(source: Path, target: Path, step: int) -> Path:
-    """Copy some of the voxels of an image."""
-    image = nib.load(source)
+def _thin_out(image: nib.Nifti1Image, target: Path, step: int) -> Path:
+    """Write some of the voxels of an image."""
     target.parent.mkdir(parents=True, exist_ok=True)
     data = np.asarray(image.dataobj)[::step, ::step, ::step]
     affine = image.affine @ np.diag([step, step, step, 1.0])

@@ -14,6 +14,12 @@ import numpy as np
 #: Space of the template of `write_study`.
 SPACE = "body"
 
+#: Options to register them in little time; they have no skull.
+QUICK = (
+    *("--device", "cpu", "--nprocs", 2, "--omp-nthreads", 1, "--mode", "predict"),
+    *("--skip-bids-validation", "--skull-strip-t1w", "skip"),
+)
+
 #: Centre of the core, and its radius, in mm.
 CORE, CORE_RADIUS = (10.0, 0.0, 0.0), 20.0
 

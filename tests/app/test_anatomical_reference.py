@@ -18,7 +18,7 @@ from bids_fcnreg.app.anatomical_reference import people_to_combine, report_mixed
 from bids_fcnreg.bids.combined_sessions import combine_sessions
 from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.config import Config
-from tests.app.bodies import SPACE, body, read_table, write_study
+from tests.app.bodies import QUICK, SPACE, body, read_table, write_study
 
 SPACING = 6.0
 
@@ -103,9 +103,8 @@ def test_group_level_and_reports_only_read_the_results_that_exist(
 
 def call(study: SimpleNamespace, level: str, *words: object) -> str:
     """Run the app; return what it prints."""
-    given = [study.bids, study.out, level, "-w", study.folder / "work", *words]
-    given += ["--template", study.template, "--device", "cpu", "--nprocs", 2]
-    given += ["--omp-nthreads", 1, "--skip-bids-validation", "--mode", "predict"]
+    given = [study.bids, study.out, level, "-w", study.folder / "work", *QUICK, *words]
+    given += ["--template", study.template]
     command = [sys.executable, "-m", "bids_fcnreg", *map(str, given)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

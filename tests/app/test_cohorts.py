@@ -21,7 +21,7 @@ from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.bids.templates import resolve_template, templates_of
 from bids_fcnreg.config import Config
 from bids_fcnreg.errors import InputError
-from tests.app.bodies import body, write_study
+from tests.app.bodies import QUICK, body, write_study
 
 #: Ages in months of the cohorts of the template of these tests.
 RANGES = {"1": (0, 6), "2": (6, 24), "3": (24, 60)}
@@ -254,9 +254,8 @@ def run(tmp_path_factory) -> SimpleNamespace:
 
 
 def call(study: SimpleNamespace, level: str, *words: str) -> subprocess.CompletedProcess[str]:
-    given = [study.bids, study.out, level, "-w", study.folder / "work", "--device", "cpu",
-             "--skip-bids-validation", "--mode", "predict", "--nprocs", 2,
-             "--template", f"{study.template}:cohort-auto", *words]  # fmt: skip
+    given = [study.bids, study.out, level, "-w", study.folder / "work", *QUICK]
+    given += ["--template", f"{study.template}:cohort-auto", *words]
     command = [sys.executable, "-m", "bids_fcnreg", *map(str, given)]
     return subprocess.run(command, capture_output=True, text=True)
 

@@ -23,7 +23,7 @@ from bids_fcnreg.app.group import _of_one_suffix
 from bids_fcnreg.bids.results import Result
 from bids_fcnreg.bids.templates import resolve_template
 from bids_fcnreg.io.itk import read_transform
-from tests.app.bodies import SPACE, body, read_table, scan_path, write_study
+from tests.app.bodies import QUICK, SPACE, body, read_table, scan_path, write_study
 
 pytestmark = pytest.mark.slow
 
@@ -42,9 +42,8 @@ def call(study: SimpleNamespace, level: str, *words: object) -> subprocess.Compl
 
 
 def command(study: SimpleNamespace, level: str, *words: object) -> list[str]:
-    given = [study.bids, study.out, level, "-w", study.folder / "work", "--nprocs", 2, *words]
-    given += ["--omp-nthreads", 1, "--device", "cpu", "--skip-bids-validation"]
-    given += ["--template", study.template, "--mode", "predict"]
+    given = [study.bids, study.out, level, "-w", study.folder / "work", *QUICK, *words]
+    given += ["--template", study.template]
     return [sys.executable, "-m", "bids_fcnreg", *map(str, given)]
 
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.app.bodies import SPACE, body, read_table, scan_path, write_study
+from tests.app.bodies import QUICK, SPACE, body, read_table, scan_path, write_study
 
 pytestmark = pytest.mark.slow
 
@@ -29,8 +29,7 @@ def study(tmp_path_factory) -> SimpleNamespace:
     }
     study = write_study(folder, "Bodies", SPACING, scans)
     words = [study.bids, study.out, "participant", "-w", folder / "work", "--longitudinal"]
-    words += ["--template", study.template, "--atlas", study.atlas, "--device", "cpu"]
-    words += ["--nprocs", 2, "--omp-nthreads", 1, "--skip-bids-validation", "--mode", "predict"]
+    words += ["--template", study.template, "--atlas", study.atlas, *QUICK]
     command = [sys.executable, "-m", "bids_fcnreg", *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

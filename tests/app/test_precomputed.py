@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from tests.app.bodies import SPACE, body, write_study
+from tests.app.bodies import QUICK, SPACE, body, write_study
 
 pytestmark = pytest.mark.slow
 
@@ -22,9 +22,8 @@ SIZES = {"01": 1.05, "02": 1.1, "03": 0.95}
 
 
 def call(study: SimpleNamespace, *words: object) -> subprocess.CompletedProcess[str]:
-    given = [study.bids, study.out, "participant", "-w", study.folder / "work", *words]
-    given += ["--template", study.template, "--device", "cpu", "--nprocs", 2]
-    given += ["--omp-nthreads", 1, "--skip-bids-validation", "--mode", "predict"]
+    given = [study.bids, study.out, "participant", "-w", study.folder / "work", *QUICK, *words]
+    given += ["--template", study.template]
     given += ["-d", f"fmriprep={study.other}"]
     command = [sys.executable, "-m", "bids_fcnreg", *map(str, given)]
     return subprocess.run(command, capture_output=True, text=True)
