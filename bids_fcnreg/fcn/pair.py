@@ -29,8 +29,9 @@ class Pair:
 
     Attributes
     ----------
-    fixed, moving : Tensor (1, 1, i, j, k)
-        Intensities scaled to about 0 to 1, `moving` after the linear stage.
+    images : Tensor (2, channels, i, j, k)
+        The fixed image and the moving one after the linear stage. The first channel has
+        intensities, scaled to about 0 to 1.
     weight : Tensor (1, 1, i, j, k)
         How much each voxel of the fixed image counts, 0 to 1.
     moving_exclude : Tensor (1, 1, i, j, k) or None
@@ -48,8 +49,7 @@ class Pair:
         are excluded, too.
     """
 
-    fixed: Tensor
-    moving: Tensor
+    images: Tensor
     weight: Tensor
     moving_exclude: Tensor | None
     grid: Grid
@@ -58,6 +58,16 @@ class Pair:
     voxels_mm: tuple[float, float] = (0.0, 0.0)
     fixed_exclude: Tensor | None = None
     beyond: Tensor | None = None
+
+    @property
+    def fixed(self) -> Tensor:
+        """Fixed image (1, channels, i, j, k), without a copy."""
+        return self.images[:1]
+
+    @property
+    def moving(self) -> Tensor:
+        """Moving image (1, channels, i, j, k), without a copy."""
+        return self.images[1:]
 
     @property
     def effective_weight(self) -> Tensor:
@@ -83,7 +93,10 @@ class Pair:
             blurred = gaussian(data, np.where(factor > 1.01, 0.5 * factor, 0))
             return Transform(()).resample(Image(blurred, self.grid), grid).data
 
-        return self._changed(shrink, grid)
+        def shrink_each(batch: Tensor) -> Tensor:
+            return torch.cat([shrink(data) for data in batch.split(1)])
+
+        return self._changed(shrink_each, grid)
 
     def to(self, device: torch.device) -> Pair:
         """Return the pair on a device."""
@@ -158,7 +171,8 @@ def assemble_pair(
     sizes = _edge(fixed.grid), 0.0
     beyond = beyond_field_of_view(fixed_mask, identity, grid)
     exclude = _excluded(fixed_exclude, beyond, identity, grid)
-    pair = Pair(brain, brain, weight, None, grid, inside, inside, sizes, exclude)
+    images = brain.expand(2, -1, -1, -1, -1)  # the moving image follows
+    pair = Pair(images, weight, None, grid, inside, inside, sizes, exclude)
     return replace_moving(pair, moving, Transform((Affine(affine),)), moving_mask, moving_exclude)
 
 
@@ -171,9 +185,10 @@ def replace_moving(
 ) -> Pair:
     """Return the pair with another moving image or transform to it; see `assemble_pair`."""
     beyond = beyond_field_of_view(moving_mask, transform, pair.grid)
+    moved = transform.resample(_smoothed(moving, pair.grid), pair.grid).data
     return replace(
         pair,
-        moving=transform.resample(_smoothed(moving, pair.grid), pair.grid).data,
+        images=torch.cat([pair.fixed, moved]),
         moving_mask=transform.resample(moving_mask, pair.grid).data,
         moving_exclude=_excluded(moving_exclude, beyond, transform, pair.grid),
         beyond=beyond,

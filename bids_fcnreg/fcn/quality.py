@@ -128,7 +128,7 @@ def assess(quality: Quality, pair: Pair, forward: Displacement, inverse: Displac
     fixed_mask, moving_mask = _masks(pair)
     registered = replace(
         pair,
-        moving=warp(pair.moving, forward.field),
+        images=torch.cat([pair.fixed, warp(pair.moving, forward.field)]),
         beyond=None if pair.beyond is None else warp(pair.beyond, forward.field),
     )
     quality.similarity = similarity(registered)

@@ -159,14 +159,13 @@ class _Ascent:
         self.divergence_rate = settings.divergence_rate[number]
         self.largest_step = settings.largest_step[number]
         self.region = Region.around(level.weight, MARGIN)
-        # The fixed and the moving image, and what belongs to each, are a batch of two.
-        self.images = torch.cat([level.fixed, level.moving])
-        self.flat_variances = flat_variances(self.images)
+        # As the fixed and the moving image, what belongs to each is a batch of two.
+        self.flat_variances = flat_variances(level.images)
         self.weight = level.weight / total(level.weight).clamp(min=1e-6)
         self.displacements = torch.cat([start.to_fixed, start.to_moving])
-        self.warped = torch.zeros_like(self.images)
+        self.warped = torch.zeros_like(level.images)
         # Forces come from the warped images, steps from the forces: one memory for both.
-        same = self.images.shape == self.displacements.shape
+        same = self.warped.shape == self.displacements.shape
         self.directions = self.warped if same else torch.zeros_like(self.displacements)
         self.momenta = torch.zeros_like(self.displacements)
         self.composed = self.displacements.clone()
@@ -185,7 +184,7 @@ class _Ascent:
     def add_forces(self) -> None:
         """Add the forces on both images at the midpoint to the momenta."""
         weight = self.weight
-        self.region.warp(self.images, self.displacements, self.warped)
+        self.region.warp(self.level.images, self.displacements, self.warped)
         for excluded, number in self.excluded:
             share = warp(excluded, self.displacements[number : number + 1])
             # In windows around, excluded voxels are like the other image, which exerts no force.

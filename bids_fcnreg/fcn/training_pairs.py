@@ -84,7 +84,7 @@ def _pair_of_aligned(fixed: Tensor, moving: Tensor, grid: Grid) -> Pair:
     """Return a pair of brains (1, 1, i, j, k), weighted within two voxels of either brain."""
     fixed, moving = fixed.float(), moving.float()
     brain = ((fixed > 0) | (moving > 0)).float()
-    return Pair(fixed, moving, dilate(brain, 2), None, grid)
+    return Pair(torch.cat([fixed, moving]), dilate(brain, 2), None, grid)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ def make_random_pair() -> Callable[..., Pair]:
         fixed = (fixed - fixed.min()) / (fixed.max() - fixed.min())
         weight = torch.zeros_like(fixed)
         weight[..., 4:-4, 4:-4, 4:-4] = 1
-        return Pair(fixed, fixed.roll(shift, dims=2), weight, None, Grid(shape, np.eye(4)))
+        return Pair(
+            torch.cat([fixed, fixed.roll(shift, dims=2)]), weight, None, Grid(shape, np.eye(4))
+        )
 
     return make

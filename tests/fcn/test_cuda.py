@@ -115,14 +115,18 @@ def test_a_registration(mode: str, pair) -> None:
 
 def test_a_refinement_is_the_same_each_time(pair) -> None:
     fixed, moving, brain = pair
-    images = Pair(fixed.data, moving.data, brain[None, None].float(), None, fixed.grid).to(GPU)
+    images = Pair(
+        torch.cat([fixed.data, moving.data]), brain[None, None].float(), None, fixed.grid
+    ).to(GPU)
     first, second = (refine(images) for _ in range(2))
     assert torch.equal(first.to_moving, second.to_moving)
 
 
 def test_training_of_the_registration_network(pair) -> None:
     fixed, moving, brain = pair
-    images = Pair(fixed.data, moving.data, brain[None, None].float(), None, fixed.grid).to(GPU)
+    images = Pair(
+        torch.cat([fixed.data, moving.data]), brain[None, None].float(), None, fixed.grid
+    ).to(GPU)
     network = load(packaged_weights("diffeomorphic"))[0].to(GPU)
     settings = Training(steps=(0, 0, 12), learning_rate=1e-3, check_every=12)
     before = float(network.cost(images, settings.objective, 2).detach())

@@ -59,13 +59,13 @@ class Launches(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def volume(channels: int = 1) -> Tensor:
-    return torch.empty(1, channels, *SHAPE, device="meta")
+def volume(channels: int = 1, batch: int = 1) -> Tensor:
+    return torch.empty(batch, channels, *SHAPE, device="meta")
 
 
 def meta_pair(channels: int = 1) -> Pair:
     grid = Grid(SHAPE, np.diag([1.0, 1, 1, 1]))
-    return Pair(volume(channels), volume(channels), volume(), volume(), grid, volume(), volume())
+    return Pair(volume(channels, 2), volume(), volume(), grid, volume(), volume())
 
 
 def meta_deformation() -> MidpointDeformation:
@@ -144,7 +144,7 @@ def test_network_stays_on_the_device_without_waiting(monkeypatch):
 def test_step_of_refinement_launches_few_kernels(excluded, most):
     pair = meta_pair(3)
     if not excluded:
-        pair = Pair(pair.fixed, pair.moving, pair.weight, None, pair.grid)
+        pair = Pair(pair.images, pair.weight, None, pair.grid)
     ascent = refinement._Ascent(pair, meta_deformation(), 2, Refinement())
     ascent.add_forces()
     ascent.update()

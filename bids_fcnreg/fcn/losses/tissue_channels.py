@@ -67,19 +67,14 @@ def add_border_channels(pair: Pair, deformation: MidpointDeformation) -> Pair:
         _matched_borders([other + part * (white - other) for other, white in classes], overlapping)
         for part in BORDERS
     ]
-    of_fixed, of_moving = zip(*borders, strict=True)
     widths = [SOFTNESS * max(white - other, 1e-3) for other, white in classes]
-    return replace(
-        pair,
-        fixed=_with_border_channels(pair.fixed, of_fixed, widths[0]),
-        moving=_with_border_channels(pair.moving, of_moving, widths[1]),
-    )
-
-
-def _with_border_channels(image: Tensor, borders: Sequence[float], width: float) -> Tensor:
-    """Append a soft threshold at each border to an image (1, 1, i, j, k)."""
+    channels = pair.images.new_empty(2, 1 + len(borders), *pair.images.shape[2:])
     with one_thread():
-        return torch.cat([image, *(torch.sigmoid((image - b) / width) for b in borders)], dim=1)
+        for number, (image, width) in enumerate(zip(pair.images, widths, strict=True)):
+            channels[number, :1] = image
+            for border, out in zip(borders, channels[number, 1:], strict=True):
+                torch.sub(image[0], border[number], out=out).div_(width).sigmoid_()
+    return replace(pair, images=channels)
 
 
 def _matched_borders(borders: Sequence[float], overlapping: Sequence[Tensor]) -> list[float]:

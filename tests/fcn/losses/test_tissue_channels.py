@@ -26,7 +26,7 @@ def brain() -> torch.Tensor:
 
 def contrasts(fixed: torch.Tensor, moving: torch.Tensor) -> Pair:
     grid = Grid(fixed.shape[2:], np.eye(4))
-    pair = Pair(fixed, moving, torch.ones_like(fixed), None, grid)
+    pair = Pair(torch.cat([fixed, moving]), torch.ones_like(fixed), None, grid)
     return add_border_channels(pair, MidpointDeformation.identity(grid, fixed))
 
 
