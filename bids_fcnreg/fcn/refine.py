@@ -68,6 +68,9 @@ class Refinement:
         Fraction of the accumulated force kept at the next step, 0 to 1.
     largest_step : sequence of float
         Largest displacement of a voxel in one step, in voxels of the level.
+    last_step : float
+        What is left of it at the last step of a level, as a fraction; it falls linearly. With
+        constant steps, a deformation that has converged keeps moving at random.
     """
 
     spacings: Sequence[float] = (4.0, 2.0, 1.0)
@@ -80,6 +83,7 @@ class Refinement:
     divergence_rate: Sequence[float] = (0.0, 0.0, 0.3)
     momentum: float = 0.5
     largest_step: Sequence[float] = (0.5, 0.7, 1.0)
+    last_step: float = 1.0
 
 
 def refine(
@@ -130,9 +134,9 @@ def _optimize_level(
     level, deformation = level.to(device), deformation.to(device).on_grid(level.grid)
     ascent = _Ascent(level, deformation, number, settings)
     del deformation  # its memory: the ascent has a copy
-    for _ in range(steps):
+    for share in np.linspace(1.0, settings.last_step, steps):
         ascent.add_forces()
-        ascent.update()
+        ascent.update(float(share))
     return ascent.deformation().tapered()
 
 
@@ -205,12 +209,16 @@ class _Ascent:
             self.flat_variances,
         )
 
-    def update(self) -> None:
-        """Move both displacements by a smooth step along the momenta, and smooth them."""
+    def update(self, share: float = 1.0) -> None:
+        """Move both displacements by a smooth step along the momenta, and smooth them.
+
+        `share` is the fraction of the largest step.
+        """
         assert self.flatness is not None  # forces come first
         wide_sigma = float(np.hypot(self.field_sigma, self.settings.flat_sigma))
         self.region.smooth(self.momenta, self.update_sigma, self.directions)
-        self.region.compose(self.directions, self.largest_step, self.displacements, self.composed)
+        length = share * self.largest_step
+        self.region.compose(self.directions, length, self.displacements, self.composed)
         self.region.smooth_adaptively(
             self.composed, self.field_sigma, wide_sigma, self.flatness, self.displacements
         )

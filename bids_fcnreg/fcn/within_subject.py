@@ -44,6 +44,7 @@ WITHIN_SUBJECT_REFINEMENT = Refinement(
     field_sigma=(1.0, 1.0, 1.0),
     divergence_rate=(0.0, 0.0, 0.0),
     largest_step=(0.2, 0.2, 0.2),
+    last_step=0.05,
 )
 
 #: Number of registrations of the images to their mean.

@@ -43,13 +43,15 @@ def spoiled(pair: Pair, part: float) -> torch.Tensor:
     return warped
 
 
+def with_moving(pair: Pair, moving: torch.Tensor, **changes: torch.Tensor) -> Pair:
+    return replace(pair, images=torch.cat([pair.fixed, moving]), **changes)
+
+
 def test_lowest_similarity_reveals_a_misaligned_part(pair):
-    right, wrong = (
-        lowest_similarity(replace(pair, moving=spoiled(pair, part))) for part in (0, 0.4)
-    )
+    right, wrong = (lowest_similarity(with_moving(pair, spoiled(pair, part))) for part in (0, 0.4))
     assert right == pytest.approx(1, abs=0.01)
     assert wrong < 0.2
-    assert similarity(replace(pair, moving=spoiled(pair, 0.4))) > 0.5  # most of it is right
+    assert similarity(with_moving(pair, spoiled(pair, 0.4))) > 0.5  # most of it is right
 
 
 def test_perfect_and_cut_off_brains(pair):
@@ -62,7 +64,7 @@ def test_perfect_and_cut_off_brains(pair):
     cut = pair.moving.clone()
     cut[..., : cut.shape[-1] // 2] = 0
     half, left = Quality("refine", "cpu"), (cut > 0).float()
-    assess(half, replace(pair, moving=cut, moving_mask=left), still, still)
+    assess(half, with_moving(pair, cut, moving_mask=left), still, still)
     assert half.brain_overlap == pytest.approx(2 / 3, abs=0.05)  # half of one, all of the other
     assert half.similarity_lowest < 0.1
 
@@ -73,9 +75,8 @@ def test_what_is_outside_the_field_of_view_is_not_judged(pair):
     size = pair.grid.shape[2]
     below = torch.arange(size) < size // 2 - 16  # 32 mm below the centre of the ball of 130 mm
     beyond = below.float().expand(1, 1, *pair.grid.shape)
-    cut = replace(
-        pair, moving=pair.moving * (1 - beyond), moving_mask=pair.moving_mask * (1 - beyond)
-    )
+    inside = 1 - beyond
+    cut = with_moving(pair, pair.moving * inside, moving_mask=pair.moving_mask * inside)
     known, unknown = Quality("refine", "cpu"), Quality("refine", "cpu")
     assess(unknown, cut, still, still)
     assess(known, replace(cut, beyond=beyond), still, still)

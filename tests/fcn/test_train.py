@@ -136,7 +136,7 @@ def test_going_on_ends_with_the_same_weights(pairs, tmp_path, after):
 
 
 def test_a_pair_without_a_usable_gradient_changes_nothing(pairs):
-    broken = replace(pairs[1][0], fixed=torch.full_like(pairs[1][0].fixed, math.nan))
+    broken = replace(pairs[1][0], images=torch.full_like(pairs[1][0].images, math.nan))
     torch.manual_seed(0)
     network = FCN2017((4, 8), spacing=1.0)
     before = {name: value.clone() for name, value in network.state_dict().items()}

@@ -97,8 +97,8 @@ def test_the_way_from_session_to_session_is_the_true_one(sessions, within):
         expected = truths[other].map(backs[one].map(start))
         found = within.forward[other].map(within.inverse[one].map(start))
         error = (found - expected).norm(dim=-1)
-        assert error.median() < 0.25 * SPACING
-        assert error.quantile(0.95) < 0.6 * SPACING
+        assert error.median() < 0.06 * SPACING
+        assert error.quantile(0.95) < 0.15 * SPACING
 
 
 def test_the_order_of_sessions_does_not_matter(sessions, within):
@@ -107,7 +107,7 @@ def test_the_order_of_sessions_does_not_matter(sessions, within):
     start = truths[0].map(middle())
     found = within.forward[2].map(within.inverse[0].map(start))
     other = turned.forward[0].map(turned.inverse[2].map(start))
-    assert (found - other).norm(dim=-1).median() < 0.15 * SPACING
+    assert (found - other).norm(dim=-1).median() < 0.01 * SPACING
 
 
 def test_volumes_between_sessions(sessions, within):
