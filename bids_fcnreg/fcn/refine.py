@@ -132,12 +132,15 @@ def _optimize_level(
 ) -> MidpointDeformation:
     """Optimize a deformation at one resolution."""
     level, deformation = level.to(device), deformation.to(device).on_grid(level.grid)
-    ascent = _Ascent(level, deformation, number, settings)
-    del deformation  # its memory: the ascent has a copy
+    displacements = torch.cat([deformation.to_fixed, deformation.to_moving])
+    del deformation  # what is not needed any more need not be kept in memory
+    ascent = _Ascent(level, displacements, number, settings)
     for share in np.linspace(1.0, settings.last_step, steps):
         ascent.add_forces()
         ascent.update(float(share))
-    return ascent.deformation().tapered()
+    deformation = ascent.deformation()
+    del ascent
+    return deformation.tapered()
 
 
 class _Ascent:
@@ -147,15 +150,15 @@ class _Ascent:
     ----------
     level : Pair
         The images.
-    start : MidpointDeformation
-        On the grid of `level`.
+    displacements : Tensor (2, 3, i, j, k)
+        At the start: of the fixed and of the moving image, in voxels of `level`; changed in place.
     number : int
         Number of the level.
     settings : Refinement
     """
 
     def __init__(
-        self, level: Pair, start: MidpointDeformation, number: int, settings: Refinement
+        self, level: Pair, displacements: Tensor, number: int, settings: Refinement
     ) -> None:
         self.level, self.settings = level, settings
         self.update_sigma = settings.update_sigma[number]
@@ -166,7 +169,7 @@ class _Ascent:
         # As the fixed and the moving image, what belongs to each is a batch of two.
         self.flat_variances = flat_variances(level.images)
         self.weight = level.weight / total(level.weight).clamp(min=1e-6)
-        self.displacements = torch.cat([start.to_fixed, start.to_moving])
+        self.displacements = displacements
         self.warped = torch.zeros_like(level.images)
         # Forces come from the warped images, steps from the forces: one memory for both.
         same = self.warped.shape == self.displacements.shape

@@ -145,7 +145,7 @@ def test_step_of_refinement_launches_few_kernels(excluded, most):
     pair = meta_pair(3)
     if not excluded:
         pair = Pair(pair.images, pair.weight, None, pair.grid)
-    ascent = refinement._Ascent(pair, meta_deformation(), 2, Refinement())
+    ascent = refinement._Ascent(pair, volume(3, 2), 2, Refinement())
     ascent.add_forces()
     ascent.update()
     with Launches() as launches:
