@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from contextlib import suppress
 from importlib import import_module
 
 _MODULES = (
@@ -15,7 +16,8 @@ _MODULES = (
 
 gc.disable()
 for _name in _MODULES:
-    import_module(_name)
+    with suppress(Exception):  # the node that needs it fails, and says why
+        import_module(_name)
 # In a forked process, looking at these objects for garbage would copy the memory that they are in.
 gc.freeze()
 gc.enable()

@@ -171,7 +171,7 @@ def assemble_pair(
     sizes = _edge(fixed.grid), 0.0
     beyond = beyond_field_of_view(fixed_mask, identity, grid)
     exclude = _excluded(fixed_exclude, beyond, identity, grid)
-    images = brain.expand(2, -1, -1, -1, -1)  # the moving image follows
+    images = brain.expand(2, -1, -1, -1, -1)  # in place of the moving one, which follows
     pair = Pair(images, weight, None, grid, inside, inside, sizes, exclude)
     return replace_moving(pair, moving, Transform((Affine(affine),)), moving_mask, moving_exclude)
 

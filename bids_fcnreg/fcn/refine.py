@@ -69,8 +69,8 @@ class Refinement:
     largest_step : sequence of float
         Largest displacement of a voxel in one step, in voxels of the level.
     last_step : float
-        What is left of it at the last step of a level, as a fraction; it falls linearly. With
-        constant steps, a deformation that has converged keeps moving at random.
+        Fraction of `largest_step` that remains at the last step of a level; steps become shorter
+        linearly. With constant ones (1), a deformation that has converged keeps moving at random.
     """
 
     spacings: Sequence[float] = (4.0, 2.0, 1.0)
@@ -135,9 +135,9 @@ def _optimize_level(
     displacements = torch.cat([deformation.to_fixed, deformation.to_moving])
     del deformation  # what is not needed any more need not be kept in memory
     ascent = _Ascent(level, displacements, number, settings)
-    for share in np.linspace(1.0, settings.last_step, steps):
+    for fraction in np.linspace(1.0, settings.last_step, steps):
         ascent.add_forces()
-        ascent.update(float(share))
+        ascent.update(float(fraction))
     deformation = ascent.deformation()
     del ascent
     return deformation.tapered()
@@ -212,15 +212,15 @@ class _Ascent:
             self.flat_variances,
         )
 
-    def update(self, share: float = 1.0) -> None:
+    def update(self, fraction: float = 1.0) -> None:
         """Move both displacements by a smooth step along the momenta, and smooth them.
 
-        `share` is the fraction of the largest step.
+        `fraction` is what remains of the largest step.
         """
         assert self.flatness is not None  # forces come first
         wide_sigma = float(np.hypot(self.field_sigma, self.settings.flat_sigma))
         self.region.smooth(self.momenta, self.update_sigma, self.directions)
-        length = share * self.largest_step
+        length = fraction * self.largest_step
         self.region.compose(self.directions, length, self.displacements, self.composed)
         self.region.smooth_adaptively(
             self.composed, self.field_sigma, wide_sigma, self.flatness, self.displacements

@@ -14,7 +14,7 @@ import numpy as np
 #: Space of the template of `write_study`.
 SPACE = "body"
 
-#: Options to register them in little time; they have no skull.
+#: Options to register bodies, which have no skull, in little time.
 QUICK = (
     *("--device", "cpu", "--nprocs", 2, "--omp-nthreads", 1, "--mode", "predict"),
     *("--skip-bids-validation", "--skull-strip-t1w", "skip"),

@@ -44,7 +44,7 @@ def add_border_channels(pair: Pair, deformation: MidpointDeformation) -> Pair:
     Parameters
     ----------
     pair : Pair
-        With images (1, 1, i, j, k), T1w: white matter is the bright class of their intensities.
+        With images (2, 1, i, j, k), T1w: white matter is the bright class of their intensities.
     deformation : MidpointDeformation
         Current deformation, on the grid of the pair. Where the images overlap, equal fractions of
         their voxels are brighter than a border.
@@ -52,7 +52,7 @@ def add_border_channels(pair: Pair, deformation: MidpointDeformation) -> Pair:
     Returns
     -------
     Pair
-        With images (1, 3, i, j, k): intensities, and for each border a soft threshold, 0 to 1.
+        With images (2, 3, i, j, k): intensities, and for each border a soft threshold, 0 to 1.
     """
     excluded = pair.fixed_exclude, pair.moving_exclude
     images = [
