@@ -185,7 +185,7 @@ def test_training_resumes_to_the_same_weights_after_sigkill_at_any_time(folder):
     while kills < int(os.environ.get("BIDS_FCNREG_KILLS", "1")):
         process = start(words(folder, "kills/killed.safetensors"))
         try:
-            process.communicate(timeout=chance.uniform(2.0, 9.0))
+            process.communicate(timeout=chance.uniform(1.0, 5.0))
         except subprocess.TimeoutExpired:
             process.send_signal(chance.choice((signal.SIGKILL, signal.SIGTERM, signal.SIGINT)))
             process.communicate(timeout=60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import subprocess
 import sys
@@ -15,6 +16,14 @@ from bids_fcnreg.config import Config
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.execution.cluster import read_plugin
 from bids_fcnreg.execution.plugin import IsolatedPlugin, make_plugin, visible_gpus
+
+
+@pytest.fixture(autouse=True)
+def _frozen():
+    """Nipype collects garbage twice per node; what other tests left takes a second each time."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def _add_one(value):
@@ -81,7 +90,9 @@ def test_results_are_passed_between_nodes_and_output_is_logged(tmp_path):
 def test_subjects_are_finished_one_after_another(tmp_path):
     whole = Workflow("all", base_dir=str(tmp_path))
     for name in "abc":
-        whole.add_nodes([chain(tmp_path, name, _add_one, _add_one)])
+        part = chain(tmp_path, name, _add_one, _add_one)
+        whole.add_nodes([part])
+    whole.config["execution"] = part.config["execution"]
     seen: list[str] = []
     one_at_a_time = IsolatedPlugin({"n_procs": 1, "memory_gb": 2}, log_file=tmp_path / "log")
     one_at_a_time._status_callback = lambda node, status: seen.append(node.fullname + status)
