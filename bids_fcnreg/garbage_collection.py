@@ -13,7 +13,7 @@ def collect_rarely() -> None:
     """Collect garbage of this process less often, and none when it ends.
 
     The libraries of a participant's nodes create some 400,000 objects that last. Of 3.6 s for
-    importing them and ending, 1.6 s were spent on looking at these for garbage.
+    importing them and exiting, the search for garbage among these took 1.6 s.
     """
     gc.set_threshold(*_THRESHOLDS)
     atexit.register(gc.freeze)

@@ -80,7 +80,7 @@ def small_study(phantom_dataset, tmp_path_factory) -> SimpleNamespace:
     (folder / "bids/dataset_description.json").write_text(description)
     template = _thin_out(nib.load(nilearn_map("t1")), folder / "tpl-Small_T1w.nii.gz", 3)
     words = ["--template", str(template), "--mode", "predict", "--device", "cpu"]
-    # Without the skull: finding the brain takes as long as registering it.
+    # The images are skull-stripped; to detect it, brain extraction would run.
     words += ["--skip-bids-validation", "--skull-strip-t1w", "skip"]
     return SimpleNamespace(bids=folder / "bids", template=template, words=words)
 

@@ -24,6 +24,6 @@ assert left() is None
 """
 
 
-def test_circles_of_references_are_collected():
+def test_reference_cycles_are_collected():
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -18,6 +18,6 @@ gc.disable()
 for _name in _MODULES:
     with suppress(Exception):  # the node that needs it fails, and says why
         import_module(_name)
-# In a forked process, looking at these objects for garbage would copy the memory that they are in.
+# A garbage collection in a forked process would visit these objects, and so copy their memory.
 gc.freeze()
 gc.enable()

@@ -43,7 +43,7 @@ def study(small_study, tmp_path_factory) -> SimpleNamespace:
     halves[halves.shape[0] // 2 :] *= 2
     atlas = nib.Nifti1Image(halves[..., None] * np.float32(65536 / 65535), affine)
     atlas.to_filename(template / "tpl-My_Study_atlas-Halves_dseg.nii.gz")
-    # Whether it has a skull is not said: it is found out.
+    # Without --skull-strip-t1w: that the image is skull-stripped is detected automatically.
     words = [folder / "in", folder / "out", "participant", "-w", folder / "work", "--mode",
              "predict", "--device", "cpu", "--skip-bids-validation", "--template",
              f"{template}:res-2", "--atlas", "Halves"]  # fmt: skip
