@@ -1,4 +1,4 @@
-"""What a benchmark ran on: processor, threads, versions, commit."""
+"""What a benchmark runs on: processor, threads, versions, commit."""
 
 from __future__ import annotations
 
@@ -33,6 +33,19 @@ def describe(options: argparse.Namespace) -> dict[str, object]:
         "versions": {name: package_version(name) for name in packages},
         "commit": commit(),
     }
+
+
+def environment(threads: int) -> dict[str, str]:
+    """Return the environment of a process in which all libraries have this number of threads."""
+    counts = (
+        "OMP_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "NUMBA_NUM_THREADS",
+        "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
+    )
+    fixed = {"OMP_WAIT_POLICY": "PASSIVE", "ANTS_RANDOM_SEED": "1"}
+    return {**os.environ, **{name: str(threads) for name in counts}, **fixed}
 
 
 def digest(path: Path) -> str:

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
 from pathlib import Path
 from statistics import median
 
 import torch
 from dataset import Subject, find_subjects, select
+from machine import environment
 from measures import Meter, PointMap, label_entropy, mean_overlap, sharpness
 from peer import Task
 from peers import PEERS, find
@@ -43,6 +45,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    os.environ.update(environment(options.threads))  # ITK reads it when it is first used
     subjects = find_subjects(options.data)
     if options.participant_label:
         subjects = select(subjects, options.participant_label)

@@ -29,7 +29,7 @@ import summary
 from comparison import differences
 from dataset import Subject, choose_pairs, find_subjects, group_means, label_names, select
 from job import WARM_UP_MM, Job
-from machine import describe
+from machine import describe, environment
 from peers import PEERS, find
 from rich.console import Console
 
@@ -322,19 +322,6 @@ def run_job(
         if result.exists():
             return json.loads(result.read_text())
     return {"error": f"its process ended with code {code}; {log} has its output."}
-
-
-def environment(threads: int) -> dict[str, str]:
-    """Return the environment of a job, with the number of threads for all libraries."""
-    counts = (
-        "OMP_NUM_THREADS",
-        "MKL_NUM_THREADS",
-        "OPENBLAS_NUM_THREADS",
-        "NUMBA_NUM_THREADS",
-        "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
-    )
-    fixed = {"OMP_WAIT_POLICY": "PASSIVE", "ANTS_RANDOM_SEED": "1"}
-    return {**os.environ, **{name: str(threads) for name in counts}, **fixed}
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Instance optimization of the deformation of one pair, by gradient ascent on local NCC.
 
 Both images are warped to the midpoint, in three channels (see `losses.tissue_channels`). At each
-resolution, from coarse to fine, the force of local NCC on each image (its gradient, each window
-acting on its centre) is accumulated with momentum, smoothed (fluid regularization), scaled to a
-largest step, and composed with that image's displacement. The displacement is then smoothed
+resolution, from coarse to fine, the force of local NCC on each image (its gradient) is accumulated
+with momentum, smoothed (fluid regularization), scaled to a largest step, and composed with that
+image's displacement. The displacement is then smoothed
 (elastic regularization): slightly where the images have structure, more where they are flat; its
 divergence is smoothed more, so that changes of volume are resisted. As every step is small and
 smooth, the displacements stay invertible.

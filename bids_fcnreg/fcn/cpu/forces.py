@@ -38,7 +38,7 @@ def local_ncc_forces(
     on_one: np.ndarray,
     on_other: np.ndarray,
 ) -> float:
-    """Compute the local correlation of two images, and the force of each window on its centre.
+    """Compute the local correlation of two images, and the forces on their voxels.
 
     Parameters
     ----------
@@ -66,14 +66,23 @@ def local_ncc_forces(
         These planes' part of the weighted sum of the windows' values, times `shares`.
     """
     channels, size_i, size_j, size_k = one.shape
-    rows, near = _ranges(weight, first, stop, radius)
+    width, reach = 2 * radius + 1, radius if on_one.size else 0
+    begin, end = max(first - reach, 0), min(stop + reach, size_i)
+    rows, spans, near = _ranges(weight, begin, end, radius)
     # Sums over planes of: one, other, their squares, their product; zeros beyond the rows' ends.
     sums = np.zeros((channels, size_j + 2 * radius, 5, size_k), np.float32)
-    for i in range(max(first - radius, 0), min(first + radius, size_i)):
+    for i in range(max(begin - radius, 0), min(begin + radius, size_i)):
         for j in range(size_j):
             for channel in range(channels):
                 plane = sums[channel, j + radius]
                 _add(plane, one[channel, i, j], other[channel, i, j], near[j], ONE)
+    # Terms of the derivatives of the windows around the voxels of the last planes, and their sums.
+    terms = np.empty((width if reach else 0, channels, size_j, 5, size_k), np.float32)
+    term_sums = np.zeros((channels, size_j + 2 * radius, 5, size_k), np.float32)
+    to_other = np.empty(size_k, np.float32)
+    to_a, to_b = np.empty(size_k, np.float32), np.empty(size_k, np.float32)
+    rest_a, rest_b = np.empty(size_k, np.float32), np.empty(size_k, np.float32)
+    row_terms = (to_other, to_a, to_b, rest_a, rest_b)
     window = np.zeros((5, size_k + 2 * radius), np.float32)
     per_k = np.empty(size_k, np.float32)
     for k in range(size_k):
@@ -82,56 +91,80 @@ def local_ncc_forces(
     values = np.empty(size_k, np.float32)
     row_one, row_other = np.empty((3, size_k), np.float32), np.empty((3, size_k), np.float32)
     value = 0.0
-    for i in range(first, stop):
-        _move_window(sums, one, other, i, i > first, radius, near)
-        size = min(i + radius + 1, size_i) - max(i - radius, 0)
+    for i in range(begin, stop + reach):
+        if i < end:
+            _move_window(sums, one, other, i, i > begin, radius, near)
+        size, leaves = min(i + radius + 1, size_i) - max(i - radius, 0), i >= begin + width
         for j in range(size_j):
-            row = rows[i - first, j]
-            if row[0] >= row[1]:
+            if spans[j, 0] >= spans[j, 1]:
                 continue
             area = size * (min(j + radius + 1, size_j) - max(j - radius, 0))
+            for channel in range(channels):
+                for new in row_terms:
+                    new[spans[j, 0] : spans[j, 1]] = ZERO
+                if i < end and rows[i - begin, j, 0] < rows[i - begin, j, 1]:
+                    row = rows[i - begin, j]
+                    _sum_along_j(window, sums[channel], j, row, radius)
+                    _compute_terms(
+                        values,
+                        *row_terms,
+                        window,
+                        weight[i, j],
+                        ONE / np.float32(area),
+                        per_k,
+                        row,
+                        radius,
+                        flat_one[channel],
+                        flat_other[channel],
+                        shares[channel],
+                    )
+                    if first <= i < stop:
+                        value += _total(values, row)
+                if reach:
+                    old, total = terms[i % width, channel, j], term_sums[channel, j + radius]
+                    for q in range(5):
+                        _replace(total[q], old[q], row_terms[q], spans[j], leaves)
+        i_force = i - reach
+        if not reach or i_force < first:
+            continue
+        for j in range(size_j):
+            row = rows[i_force - begin, j]
+            if row[0] >= row[1]:
+                continue
             _clear(row_one, row)
             _clear(row_other, row)
             for channel in range(channels):
-                _sum_along_j(window, sums[channel], j, row, radius)
-                _compute_at_centres(
-                    values,
+                _sum_along_j(window, term_sums[channel], j, row, radius)
+                _compute_forces(
                     force_one,
                     force_other,
                     window,
-                    one[channel, i, j],
-                    other[channel, i, j],
-                    weight[i, j],
-                    ONE / np.float32(area),
-                    per_k,
+                    one[channel, i_force, j],
+                    other[channel, i_force, j],
+                    weight[i_force, j],
                     row,
                     radius,
-                    flat_one[channel],
-                    flat_other[channel],
-                    shares[channel],
                 )
-                value += _total(values, row)
-                if on_one.size:
-                    _add_along_gradient(row_one, force_one, one[channel], i, j, row)
-                    _add_along_gradient(row_other, force_other, other[channel], i, j, row)
-            if on_one.size:
-                _accumulate(on_one, row_one, i, j, row, decay)
-                _accumulate(on_other, row_other, i, j, row, decay)
+                _add_along_gradient(row_one, force_one, one[channel], i_force, j, row)
+                _add_along_gradient(row_other, force_other, other[channel], i_force, j, row)
+            _accumulate(on_one, row_one, i_force, j, row, decay)
+            _accumulate(on_other, row_other, i_force, j, row, decay)
     return value
 
 
 @inlined
 def _ranges(
     weight: np.ndarray, first: int, stop: int, radius: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Find first and one past the last voxel: with weight (planes, j, 2), in their windows (j, 2).
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Find first and one past the last voxel of rows.
 
-    The windows are those of all planes together.
+    They are those with weight (planes, j, 2), the same of all planes together (j, 2), and those
+    in the windows around these (j, 2).
     """
     _, size_j, size_k = weight.shape
     rows = np.zeros((stop - first, size_j, 2), np.int64)
-    near = np.zeros((size_j, 2), np.int64)
-    near[:, 0] = size_k
+    spans, near = np.zeros((size_j, 2), np.int64), np.zeros((size_j, 2), np.int64)
+    spans[:, 0] = near[:, 0] = size_k
     for i in range(first, stop):
         for j in range(size_j):
             low, high, row = 0, size_k, weight[i, j]
@@ -141,12 +174,15 @@ def _ranges(
                 high -= 1
             rows[i - first, j, 0], rows[i - first, j, 1] = low, high
             if low < high:
-                for other in range(max(j - radius, 0), min(j + radius + 1, size_j)):
-                    near[other, 0] = min(near[other, 0], max(low - radius, 0))
-                    near[other, 1] = max(near[other, 1], min(high + radius, size_k))
+                spans[j, 0], spans[j, 1] = min(spans[j, 0], low), max(spans[j, 1], high)
+    for j in range(size_j):
+        if spans[j, 0] < spans[j, 1]:
+            for other in range(max(j - radius, 0), min(j + radius + 1, size_j)):
+                near[other, 0] = min(near[other, 0], max(spans[j, 0] - radius, 0))
+                near[other, 1] = max(near[other, 1], min(spans[j, 1] + radius, size_k))
     for j in range(size_j):
         near[j, 1] = max(near[j, 0], near[j, 1])
-    return rows, near
+    return rows, spans, near
 
 
 @inlined
@@ -187,9 +223,17 @@ def _add(
 
 @inlined
 def _clear(rows: np.ndarray, row: np.ndarray) -> None:
-    for axis in range(3):
+    for part in range(len(rows)):
         for k in range(U(row[0]), U(row[1])):
-            rows[axis, k] = ZERO
+            rows[part, k] = ZERO
+
+
+@inlined
+def _replace(sums: np.ndarray, old: np.ndarray, new: np.ndarray, row: np.ndarray, leaves: bool) -> None:
+    """Replace terms (5, k) in sums; `old` becomes equal to `new`."""
+    for k in range(U(row[0]), U(row[1])):
+        sums[k] += new[k] - old[k] if leaves else new[k]
+        old[k] = new[k]
 
 
 @inlined
@@ -213,13 +257,14 @@ def _sum_along_j(
 
 
 @inlined_in_order
-def _compute_at_centres(
+def _compute_terms(
     values: np.ndarray,
-    force_one: np.ndarray,
-    force_other: np.ndarray,
+    to_other: np.ndarray,
+    to_a: np.ndarray,
+    to_b: np.ndarray,
+    rest_a: np.ndarray,
+    rest_b: np.ndarray,
     window: np.ndarray,
-    one: np.ndarray,
-    other: np.ndarray,
     weight: np.ndarray,
     per_area: np.float32,
     per_k: np.ndarray,
@@ -229,10 +274,11 @@ def _compute_at_centres(
     flat_other: np.float32,
     share: np.float32,
 ) -> None:
-    """Compute the windows' weighted values, and their derivatives by the voxels at their centres.
+    """Compute the weighted values of a row of windows, and the terms (5, k) of their derivatives.
 
-    For a row; see `losses.similarity.Comparison` for the formula. Exchanging the images exchanges
-    the forces to the last bit.
+    The terms are the factors of the other image and, for either image, of its own intensities and
+    the rest; see `losses.similarity.Comparison` for the formula. Exchanging the images exchanges
+    the terms to the last bit.
     """
     for k in range(U(row[0]), U(row[1])):
         part = per_area * per_k[k]
@@ -251,12 +297,38 @@ def _compute_at_centres(
         per_b = ONE / variance_b if counts else ZERO
         slope = abs(covariance) * (per_a * per_b)
         correlation = slope * covariance
-        a, b = one[k] - mean_a, other[k] - mean_b
         scale = weight[k] * share
         values[k] = scale * min(max(correlation, -ONE), ONE)
-        scale += scale
-        force_one[k] = scale * (slope * b - (correlation * per_a) * a)
-        force_other[k] = scale * (slope * a - (correlation * per_b) * b)
+        scale *= part + part
+        other = scale * slope
+        own_a, own_b = scale * (correlation * per_a), scale * (correlation * per_b)
+        to_other[k], to_a[k], to_b[k] = other, own_a, own_b
+        rest_a[k] = own_a * mean_a - other * mean_b
+        rest_b[k] = own_b * mean_b - other * mean_a
+
+
+@inlined_in_order
+def _compute_forces(
+    force_one: np.ndarray,
+    force_other: np.ndarray,
+    window: np.ndarray,
+    one: np.ndarray,
+    other: np.ndarray,
+    weight: np.ndarray,
+    row: np.ndarray,
+    radius: int,
+) -> None:
+    """Compute the derivative of all windows by the voxels of a row, from sums of their terms."""
+    for k in range(U(row[0]), U(row[1])):
+        if radius == 2:
+            to_other, to_a, to_b = _five(window[0], k), _five(window[1], k), _five(window[2], k)
+            rest_a, rest_b = _five(window[3], k), _five(window[4], k)
+        else:
+            to_other, to_a, to_b = _seven(window[0], k), _seven(window[1], k), _seven(window[2], k)
+            rest_a, rest_b = _seven(window[3], k), _seven(window[4], k)
+        a, b, counts = one[k], other[k], weight[k] > ZERO
+        force_one[k] = (to_other * b - to_a * a) + rest_a if counts else ZERO
+        force_other[k] = (to_other * a - to_b * b) + rest_b if counts else ZERO
 
 
 @inlined

@@ -36,7 +36,7 @@ SWITCH = "BIDS_FCNREG_COMPILED"
 PLANES = 4
 
 #: The same for the forces of local NCC, which begin a slab with the windows' sums.
-FORCE_PLANES = 8
+FORCE_PLANES = 16
 
 #: Half-widths of windows for which local NCC is compiled.
 RADII = (2, 3)

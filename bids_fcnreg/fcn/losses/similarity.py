@@ -147,16 +147,6 @@ class Comparison:
     to_warped: Tensor
     mean: Tensor
 
-    def centre_force(self, windows: FixedWindows, warped: Tensor) -> Tensor:
-        """Compute the derivative of each window's value by the warped voxel at its centre.
-
-        The number of voxels in a window is omitted. No further filter is needed; ANTs uses the
-        same approximation (Avants et al. 2008).
-        """
-        return self.to_fixed * (windows.fixed - windows.mean) - self.to_warped * (
-            warped - self.mean
-        )
-
     def gradient(self, windows: FixedWindows, warped: Tensor, share: Tensor) -> Tensor:
         """Compute the derivative by each voxel of the sum of all windows' values times `share`."""
         to_fixed, to_warped = share * self.to_fixed, share * self.to_warped
@@ -176,8 +166,8 @@ class Forces:
         Weighted mean of the windows' values.
     on_first, on_second : Tensor (1, 3, i, j, k)
         Derivative of `value` by a displacement (in voxels) of each voxel of the first and of the
-        second image: each window acts on its centre only (`Comparison.centre_force`), times the
-        gradient of the image.
+        second image: that by the voxel's intensity (`Comparison.gradient`), times the gradient of
+        the image.
     """
 
     value: Tensor
@@ -271,14 +261,19 @@ def accumulate_forces(
     covariance = torch.addcmul(product[None], mean[:1], mean[1:], value=-1)
     counts = (variances > flat[:, :, None, None, None]).all(dim=0, keepdim=True)
     inverse = torch.where(counts, variances.reciprocal(), 0.0)
-    per_other = covariance.abs() * (inverse[:1] * inverse[1:])
-    value = per_other * covariance
-    centred = images - mean
-    on_centres = torch.addcmul(per_other * centred.flip(0), value * inverse, centred, value=-1)
+    to_other = covariance.abs() * (inverse[:1] * inverse[1:])
+    value = to_other * covariance
+    to_own = value * inverse
+    rest = torch.addcmul(to_own * mean, to_other, mean.flip(0), value=-1)
     scale = _per_channel(tuple(shares), images.dtype, images.device) * weight
-    on_centres = on_centres * scale
+    terms = (scale * torch.cat([to_other, to_own, rest])).flatten(0, 1)
+    to_other, to_own, rest = (
+        box_transposed(terms[None], radius)[0].view(5, *images.shape[1:]).split([1, 2, 2])
+    )
+    on_voxels = torch.addcmul(rest, to_other, images.flip(0)).addcmul_(to_own, images, value=-1)
+    on_voxels *= weight > 0
     slopes = torch.stack([slope(images, axis) for axis in range(3)], dim=1)
-    added = (on_centres[:, None] * slopes).sum(dim=2)
+    added = (on_voxels[:, None] * slopes).sum(dim=2)
     forces.mul_(decay).add_(added, alpha=2)
     return total(scale * value)
 
