@@ -3,10 +3,10 @@
 Both images are warped to the midpoint, in three channels (see `losses.tissue_channels`). At each
 resolution, from coarse to fine, the force of local NCC on each image (its gradient) is accumulated
 with momentum, smoothed (fluid regularization), scaled to a largest step, and composed with that
-image's displacement. The displacement is then smoothed
-(elastic regularization): slightly where the images have structure, more where they are flat; its
-divergence is smoothed more, so that changes of volume are resisted. As every step is small and
-smooth, the displacements stay invertible.
+image's displacement. The displacement is then smoothed (elastic regularization): slightly where
+the images have structure, more where they are flat; its divergence is smoothed more, so that
+changes of volume are resisted. As every step is small and smooth, the displacements stay
+invertible.
 
 References
 ----------
@@ -82,7 +82,7 @@ class Refinement:
     flatness: float = 0.13
     divergence_rate: Sequence[float] = (0.0, 0.0, 0.3)
     momentum: float = 0.5
-    largest_step: Sequence[float] = (0.5, 0.7, 1.0)
+    largest_step: Sequence[float] = (0.5, 0.7, 1.3)
     last_step: float = 1.0
 
 

@@ -1,14 +1,18 @@
 """Kernel of local NCC and its forces; see `kernels`.
 
 Sums over windows are kept along i for a slab of planes, and computed from there along j and k for
-one row at a time: no volume is written but the forces. Voxels without weight cost nothing. Indices
-of inner loops are unsigned: numba would check signed ones for negative values.
+one row at a time: first the windows' moments, then the terms of their derivatives. No volume is
+written but the forces. Rows without weight in a slab cost nothing. Indices of inner loops are
+unsigned: numba would check signed ones for negative values. Rows that one loop writes are separate
+arrays: if they were rows of one array, the compiler would not vectorize the loop, as they could
+overlap.
 
 Kernels call only functions of their own file: numba's cache notices changes in that file alone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -38,7 +42,7 @@ def local_ncc_forces(
     on_one: np.ndarray,
     on_other: np.ndarray,
 ) -> float:
-    """Compute the local correlation of two images, and the forces on their voxels.
+    """Compute the local correlation of two images, and the forces that increase it.
 
     Parameters
     ----------
@@ -57,8 +61,8 @@ def local_ncc_forces(
     decay : float32
         Factor of the forces of before.
     on_one, on_other : array (3, i, j, k)
-        Forces, multiplied by `decay` and added to where a row has weight; empty if only the value
-        is wanted.
+        Forces, multiplied by `decay` where a row has weight, and added to where a voxel has; empty
+        if only the value is wanted.
 
     Returns
     -------
@@ -76,9 +80,10 @@ def local_ncc_forces(
             for channel in range(channels):
                 plane = sums[channel, j + radius]
                 _add(plane, one[channel, i, j], other[channel, i, j], near[j], ONE)
-    # Terms of the derivatives of the windows around the voxels of the last planes, and their sums.
+    # Terms of the derivatives of the windows around voxels: of the last planes, of plane i in
+    # `i % width` (not read before it is written), and their sums over planes.
     terms = np.empty((width if reach else 0, channels, size_j, 5, size_k), np.float32)
-    term_sums = np.zeros((channels, size_j + 2 * radius, 5, size_k), np.float32)
+    term_sums = np.zeros(sums.shape if reach else (0, 0, 0, 0), np.float32)
     to_other = np.empty(size_k, np.float32)
     to_a, to_b = np.empty(size_k, np.float32), np.empty(size_k, np.float32)
     rest_a, rest_b = np.empty(size_k, np.float32), np.empty(size_k, np.float32)
@@ -100,8 +105,8 @@ def local_ncc_forces(
                 continue
             area = size * (min(j + radius + 1, size_j) - max(j - radius, 0))
             for channel in range(channels):
-                for new in row_terms:
-                    new[spans[j, 0] : spans[j, 1]] = ZERO
+                if reach:
+                    _clear(row_terms, spans[j])
                 if i < end and rows[i - begin, j, 0] < rows[i - begin, j, 1]:
                     row = rows[i - begin, j]
                     _sum_along_j(window, sums[channel], j, row, radius)
@@ -124,7 +129,7 @@ def local_ncc_forces(
                     old, total = terms[i % width, channel, j], term_sums[channel, j + radius]
                     for q in range(5):
                         _replace(total[q], old[q], row_terms[q], spans[j], leaves)
-        i_force = i - reach
+        i_force = i - reach  # all windows that contain voxels of this plane are in the sums
         if not reach or i_force < first:
             continue
         for j in range(size_j):
@@ -158,8 +163,14 @@ def _ranges(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Find first and one past the last voxel of rows.
 
-    They are those with weight (planes, j, 2), the same of all planes together (j, 2), and those
-    in the windows around these (j, 2).
+    Returns
+    -------
+    rows : array (planes, j, 2)
+        Voxels with weight; the second is not above the first where there are none.
+    spans : array (j, 2)
+        The same of all planes together.
+    near : array (j, 2)
+        Voxels of the windows around `spans`.
     """
     _, size_j, size_k = weight.shape
     rows = np.zeros((stop - first, size_j, 2), np.int64)
@@ -222,16 +233,18 @@ def _add(
 
 
 @inlined
-def _clear(rows: np.ndarray, row: np.ndarray) -> None:
-    for part in range(len(rows)):
+def _clear(rows: Sequence[np.ndarray], row: np.ndarray) -> None:
+    for one in rows:
         for k in range(U(row[0]), U(row[1])):
-            rows[part, k] = ZERO
+            one[k] = ZERO
 
 
 @inlined
-def _replace(sums: np.ndarray, old: np.ndarray, new: np.ndarray, row: np.ndarray, leaves: bool) -> None:
-    """Replace terms (5, k) in sums; `old` becomes equal to `new`."""
-    for k in range(U(row[0]), U(row[1])):
+def _replace(
+    sums: np.ndarray, old: np.ndarray, new: np.ndarray, span: np.ndarray, leaves: bool
+) -> None:
+    """Add new terms (k) to sums, subtract old ones if they leave, and store the new in `old`."""
+    for k in range(U(span[0]), U(span[1])):
         sums[k] += new[k] - old[k] if leaves else new[k]
         old[k] = new[k]
 
@@ -274,11 +287,12 @@ def _compute_terms(
     flat_other: np.float32,
     share: np.float32,
 ) -> None:
-    """Compute the weighted values of a row of windows, and the terms (5, k) of their derivatives.
+    """Compute the weighted values of a row of windows, and the terms of their derivatives.
 
-    The terms are the factors of the other image and, for either image, of its own intensities and
-    the rest; see `losses.similarity.Comparison` for the formula. Exchanging the images exchanges
-    the terms to the last bit.
+    The derivative by a voxel of the image a is ``to_other * b - to_a * a + rest_a``, with the
+    terms of all windows that contain it, by one of b ``to_other * a - to_b * b + rest_b``; see
+    `losses.similarity.Comparison` for the formula. Exchanging the images exchanges the terms to
+    the last bit.
     """
     for k in range(U(row[0]), U(row[1])):
         part = per_area * per_k[k]
@@ -300,11 +314,11 @@ def _compute_terms(
         scale = weight[k] * share
         values[k] = scale * min(max(correlation, -ONE), ONE)
         scale *= part + part
-        other = scale * slope
-        own_a, own_b = scale * (correlation * per_a), scale * (correlation * per_b)
-        to_other[k], to_a[k], to_b[k] = other, own_a, own_b
-        rest_a[k] = own_a * mean_a - other * mean_b
-        rest_b[k] = own_b * mean_b - other * mean_a
+        factor = scale * slope
+        factor_a, factor_b = scale * (correlation * per_a), scale * (correlation * per_b)
+        to_other[k], to_a[k], to_b[k] = factor, factor_a, factor_b
+        rest_a[k] = factor_a * mean_a - factor * mean_b
+        rest_b[k] = factor_b * mean_b - factor * mean_a
 
 
 @inlined_in_order

@@ -35,7 +35,8 @@ SWITCH = "BIDS_FCNREG_COMPILED"
 #: Planes in a slab: many more slabs than threads, each large enough to outweigh the overhead.
 PLANES = 4
 
-#: The same for the forces of local NCC, which begin a slab with the windows' sums.
+#: The same for local NCC: a slab begins with the windows' sums and, for forces, includes the
+#: windows around the planes on either side.
 FORCE_PLANES = 16
 
 #: Half-widths of windows for which local NCC is compiled.

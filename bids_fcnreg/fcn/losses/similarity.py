@@ -167,7 +167,7 @@ class Forces:
     on_first, on_second : Tensor (1, 3, i, j, k)
         Derivative of `value` by a displacement (in voxels) of each voxel of the first and of the
         second image: that by the voxel's intensity (`Comparison.gradient`), times the gradient of
-        the image.
+        the image; zero where the weight is.
     """
 
     value: Tensor

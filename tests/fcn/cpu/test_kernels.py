@@ -187,7 +187,7 @@ def test_jacobian(both_ways, shape, make):
     torch.testing.assert_close(fast, plain, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("radius", [1, 2, 5])
+@pytest.mark.parametrize("radius", [2, 3])
 @pytest.mark.parametrize("make", [noise, smooth])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_local_ncc_forces(both_ways, shape, make, radius):
@@ -205,10 +205,11 @@ def test_local_ncc_forces(both_ways, shape, make, radius):
         assert not getattr(fast, name)[(weight == 0).expand_as(expected)].any()
 
 
-def test_local_ncc_forces_of_channels(both_ways):
+@pytest.mark.parametrize("radius", [2, 3])
+def test_local_ncc_forces_of_channels(both_ways, radius):
     images = smooth((20, 21, 22), 3), smooth((20, 21, 22), 3, seed=1)
     weight = torch.ones(1, 1, 20, 21, 22)
-    fast, plain = both_ways(local_ncc_forces, *images, 2, weight, (0.5, 0.3, 0.2))
+    fast, plain = both_ways(local_ncc_forces, *images, radius, weight, (0.5, 0.3, 0.2))
     assert float(fast.value) == pytest.approx(float(plain.value), abs=1e-4)
     error = (fast.on_first - plain.on_first).abs().max()
     assert error <= 1e-3 * plain.on_first.abs().max()

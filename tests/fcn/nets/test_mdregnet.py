@@ -91,7 +91,7 @@ def test_the_force_helps_before_any_training(pair):
 
 
 def test_smoothing_the_divergence_resists_changes_of_volume(pair):
-    """In noisy images, it changes volumes less, and aligns what is below the noise no worse."""
+    """In noisy images, it changes volumes less; without the noise, they are aligned no worse."""
     torch.manual_seed(0)
     network = small(passes=(4, 4))
     noisy = replace(pair, images=pair.images + 0.1 * torch.randn_like(pair.images))
@@ -105,7 +105,7 @@ def test_smoothing_the_divergence_resists_changes_of_volume(pair):
         similarity = -float(nothing.midpoint_cost(pair, deformation))
         found[rate] = float(volumes.log().std()), similarity
     assert found[0.2][0] < 0.9 * found[0.0][0]
-    assert found[0.2][1] > 0.999 * found[0.0][1]
+    assert found[0.2][1] >= found[0.0][1]
 
 
 @pytest.mark.parametrize("rate", [-0.1, 0.4, float("nan")])
