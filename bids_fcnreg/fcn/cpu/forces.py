@@ -12,7 +12,7 @@ Kernels call only functions of their own file: numba's cache notices changes in 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -233,7 +233,7 @@ def _add(
 
 
 @inlined
-def _clear(rows: Sequence[np.ndarray], row: np.ndarray) -> None:
+def _clear(rows: Iterable[np.ndarray], row: np.ndarray) -> None:
     for one in rows:
         for k in range(U(row[0]), U(row[1])):
             one[k] = ZERO
