@@ -70,7 +70,8 @@ def local_ncc_forces(
         These planes' part of the weighted sum of the windows' values, times `shares`.
     """
     channels, size_i, size_j, size_k = one.shape
-    width, reach = 2 * radius + 1, radius if on_one.size else 0
+    width = 2 * radius + 1
+    reach = radius if on_one.size else 0  # of windows that contain the slab's voxels
     begin, end = max(first - reach, 0), min(stop + reach, size_i)
     rows, spans, near = _ranges(weight, begin, end, radius)
     # Sums over planes of: one, other, their squares, their product; zeros beyond the rows' ends.
@@ -99,7 +100,8 @@ def local_ncc_forces(
     for i in range(begin, stop + reach):
         if i < end:
             _move_window(sums, one, other, i, i > begin, radius, near)
-        size, leaves = min(i + radius + 1, size_i) - max(i - radius, 0), i >= begin + width
+        size = min(i + radius + 1, size_i) - max(i - radius, 0)
+        leaves = i >= begin + width
         for j in range(size_j):
             if spans[j, 0] >= spans[j, 1]:
                 continue
