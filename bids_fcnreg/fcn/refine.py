@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bids_fcnreg.fcn.losses.similarity import accumulate_forces, flat_variances
+from bids_fcnreg.fcn.losses.similarity import accumulate_forces, window_damping
 from bids_fcnreg.fcn.losses.tissue_channels import SHARES, add_border_channels
 from bids_fcnreg.fcn.modes import MODES
 from bids_fcnreg.fcn.out_of_memory import with_fallback
@@ -167,7 +167,7 @@ class _Ascent:
         self.largest_step = settings.largest_step[number]
         self.region = Region.around(level.weight, MARGIN)
         # As the fixed and the moving image, what belongs to each is a batch of two.
-        self.flat_variances = flat_variances(level.images)
+        self.damping = window_damping(level.images)
         self.weight = level.weight / total(level.weight).clamp(min=1e-6)
         self.displacements = displacements
         self.warped = torch.zeros_like(level.images)
@@ -209,7 +209,7 @@ class _Ascent:
             weight,
             SHARES,
             self.settings.momentum,
-            self.flat_variances,
+            self.damping,
         )
 
     def update(self, fraction: float = 1.0) -> None:

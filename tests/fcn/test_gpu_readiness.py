@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import bids_fcnreg.fcn.refine as refinement
-from bids_fcnreg.fcn.losses.similarity import flat_variances, local_ncc_forces
+from bids_fcnreg.fcn.losses.similarity import local_ncc_forces, window_damping
 from bids_fcnreg.fcn.nets import mdregnet
 from bids_fcnreg.fcn.nets.mdregnet import DiffeomorphicFCN
 from bids_fcnreg.fcn.pair import Pair
@@ -94,7 +94,7 @@ def oblique() -> Transform:
         (lambda: jacobian_determinant(volume(3)), (1, 1, *SHAPE)),
         (lambda: gradient_of_divergence(volume(3)), (1, 3, *(n - 2 for n in SHAPE))),
         (lambda: border_taper(volume(), 3), (1, 1, *SHAPE)),
-        (lambda: flat_variances(volume(3)), (1, 3)),
+        (lambda: window_damping(volume(3)), (1, 3)),
         (lambda: local_ncc_forces(volume(3), volume(3), 3, volume()).on_first, (1, 3, *SHAPE)),
         (lambda: meta_pair().coarser(2.0).fixed, (1, 1, *coarse().shape)),
         (lambda: meta_deformation().on_grid(coarse()).to_fixed, (1, 3, *coarse().shape)),

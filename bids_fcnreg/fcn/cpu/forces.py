@@ -35,8 +35,8 @@ def local_ncc_forces(
     other: np.ndarray,
     weight: np.ndarray,
     radius: int,
-    flat_one: np.ndarray,
-    flat_other: np.ndarray,
+    damping_one: np.ndarray,
+    damping_other: np.ndarray,
     shares: np.ndarray,
     decay: np.float32,
     on_one: np.ndarray,
@@ -54,8 +54,8 @@ def local_ncc_forces(
         Weight of the window around each voxel, at least 0.
     radius : int
         The window has ``2 * radius + 1`` voxels along each axis, cut at the border: 2 or 3.
-    flat_one, flat_other : array (channels,)
-        Variance above which a window counts.
+    damping_one, damping_other : array (channels,)
+        Added to the variances of windows, above 0.
     shares : array (channels,)
         Factor of the value and of the forces of each channel.
     decay : float32
@@ -69,22 +69,66 @@ def local_ncc_forces(
     float
         These planes' part of the weighted sum of the windows' values, times `shares`.
     """
-    channels, size_i, size_j, size_k = one.shape
-    width = 2 * radius + 1
     reach = radius if on_one.size else 0  # of windows that contain the slab's voxels
-    begin, end = max(first - reach, 0), min(stop + reach, size_i)
+    begin, end = max(first - reach, 0), min(stop + reach, weight.shape[0])
     rows, spans, near = _ranges(weight, begin, end, radius)
+    value = 0.0
+    for channel in range(one.shape[0]):
+        value += _add_channel(
+            first,
+            stop,
+            one[channel],
+            other[channel],
+            weight,
+            radius,
+            damping_one[channel],
+            damping_other[channel],
+            shares[channel],
+            decay if channel == 0 else ONE,
+            on_one,
+            on_other,
+            rows,
+            spans,
+            near,
+        )
+    return value
+
+
+@inlined
+def _add_channel(
+    first: int,
+    stop: int,
+    one: np.ndarray,
+    other: np.ndarray,
+    weight: np.ndarray,
+    radius: int,
+    damping_one: np.float32,
+    damping_other: np.float32,
+    share: np.float32,
+    decay: np.float32,
+    on_one: np.ndarray,
+    on_other: np.ndarray,
+    rows: np.ndarray,
+    spans: np.ndarray,
+    near: np.ndarray,
+) -> float:
+    """Compute the value of one channel (i, j, k), and add its forces.
+
+    `rows`, `spans` and `near` are those of `_ranges`, the other parameters those of the kernel.
+    """
+    size_i, size_j, size_k = one.shape
+    width = 2 * radius + 1
+    reach = radius if on_one.size else 0
+    begin, end = max(first - reach, 0), min(stop + reach, size_i)
     # Sums over planes of: one, other, their squares, their product; zeros beyond the rows' ends.
-    sums = np.zeros((channels, size_j + 2 * radius, 5, size_k), np.float32)
+    sums = np.zeros((size_j + 2 * radius, 5, size_k), np.float32)
     for i in range(max(begin - radius, 0), min(begin + radius, size_i)):
         for j in range(size_j):
-            for channel in range(channels):
-                plane = sums[channel, j + radius]
-                _add(plane, one[channel, i, j], other[channel, i, j], near[j], ONE)
+            _add(sums[j + radius], one[i, j], other[i, j], near[j], ONE)
     # Terms of the derivatives of the windows around voxels: of the last planes, of plane i in
     # `i % width` (not read before it is written), and their sums over planes.
-    terms = np.empty((width if reach else 0, channels, size_j, 5, size_k), np.float32)
-    term_sums = np.zeros(sums.shape if reach else (0, 0, 0, 0), np.float32)
+    terms = np.empty((width if reach else 0, size_j, 5, size_k), np.float32)
+    term_sums = np.zeros(sums.shape if reach else (0, 0, 0), np.float32)
     to_other = np.empty(size_k, np.float32)
     to_a, to_b = np.empty(size_k, np.float32), np.empty(size_k, np.float32)
     rest_a, rest_b = np.empty(size_k, np.float32), np.empty(size_k, np.float32)
@@ -95,7 +139,6 @@ def local_ncc_forces(
         per_k[k] = ONE / np.float32(min(k + radius, size_k - 1) - max(k - radius, 0) + 1)
     force_one, force_other = np.empty(size_k, np.float32), np.empty(size_k, np.float32)
     values = np.empty(size_k, np.float32)
-    row_one, row_other = np.empty((3, size_k), np.float32), np.empty((3, size_k), np.float32)
     value = 0.0
     for i in range(begin, stop + reach):
         if i < end:
@@ -106,31 +149,30 @@ def local_ncc_forces(
             if spans[j, 0] >= spans[j, 1]:
                 continue
             area = size * (min(j + radius + 1, size_j) - max(j - radius, 0))
-            for channel in range(channels):
-                if reach:
-                    _clear(row_terms, spans[j])
-                if i < end and rows[i - begin, j, 0] < rows[i - begin, j, 1]:
-                    row = rows[i - begin, j]
-                    _sum_along_j(window, sums[channel], j, row, radius)
-                    _compute_terms(
-                        values,
-                        *row_terms,
-                        window,
-                        weight[i, j],
-                        ONE / np.float32(area),
-                        per_k,
-                        row,
-                        radius,
-                        flat_one[channel],
-                        flat_other[channel],
-                        shares[channel],
-                    )
-                    if first <= i < stop:
-                        value += _total(values, row)
-                if reach:
-                    old, total = terms[i % width, channel, j], term_sums[channel, j + radius]
-                    for q in range(5):
-                        _replace(total[q], old[q], row_terms[q], spans[j], leaves)
+            if reach:
+                _clear(row_terms, spans[j])
+            if i < end and rows[i - begin, j, 0] < rows[i - begin, j, 1]:
+                row = rows[i - begin, j]
+                _sum_along_j(window, sums, j, row, radius)
+                _compute_terms(
+                    values,
+                    *row_terms,
+                    window,
+                    weight[i, j],
+                    ONE / np.float32(area),
+                    per_k,
+                    row,
+                    radius,
+                    damping_one,
+                    damping_other,
+                    share,
+                )
+                if first <= i < stop:
+                    value += _total(values, row)
+            if reach:
+                old, total = terms[i % width, j], term_sums[j + radius]
+                for q in range(5):
+                    _replace(total[q], old[q], row_terms[q], spans[j], leaves)
         i_force = i - reach  # all windows that contain voxels of this plane are in the sums
         if not reach or i_force < first:
             continue
@@ -138,24 +180,19 @@ def local_ncc_forces(
             row = rows[i_force - begin, j]
             if row[0] >= row[1]:
                 continue
-            _clear(row_one, row)
-            _clear(row_other, row)
-            for channel in range(channels):
-                _sum_along_j(window, term_sums[channel], j, row, radius)
-                _compute_forces(
-                    force_one,
-                    force_other,
-                    window,
-                    one[channel, i_force, j],
-                    other[channel, i_force, j],
-                    weight[i_force, j],
-                    row,
-                    radius,
-                )
-                _add_along_gradient(row_one, force_one, one[channel], i_force, j, row)
-                _add_along_gradient(row_other, force_other, other[channel], i_force, j, row)
-            _accumulate(on_one, row_one, i_force, j, row, decay)
-            _accumulate(on_other, row_other, i_force, j, row, decay)
+            _sum_along_j(window, term_sums, j, row, radius)
+            _compute_forces(
+                force_one,
+                force_other,
+                window,
+                one[i_force, j],
+                other[i_force, j],
+                weight[i_force, j],
+                row,
+                radius,
+            )
+            _add_along_gradient(on_one, force_one, one, i_force, j, row, decay)
+            _add_along_gradient(on_other, force_other, other, i_force, j, row, decay)
     return value
 
 
@@ -210,14 +247,12 @@ def _move_window(
 ) -> None:
     """Add the plane that enters the windows of plane i to the sums, and subtract the last one."""
     new, old = i + radius, i - radius - 1
-    enters, leaves = new < one.shape[1], leaves and old >= 0
-    for channel in range(one.shape[0]):
-        for j in range(near.shape[0]):
-            plane = sums[channel, j + radius]
-            if enters:
-                _add(plane, one[channel, new, j], other[channel, new, j], near[j], ONE)
-            if leaves:
-                _add(plane, one[channel, old, j], other[channel, old, j], near[j], -ONE)
+    enters, leaves = new < one.shape[0], leaves and old >= 0
+    for j in range(near.shape[0]):
+        if enters:
+            _add(sums[j + radius], one[new, j], other[new, j], near[j], ONE)
+        if leaves:
+            _add(sums[j + radius], one[old, j], other[old, j], near[j], -ONE)
 
 
 @inlined
@@ -285,8 +320,8 @@ def _compute_terms(
     per_k: np.ndarray,
     row: np.ndarray,
     radius: int,
-    flat_one: np.float32,
-    flat_other: np.float32,
+    damping_one: np.float32,
+    damping_other: np.float32,
     share: np.float32,
 ) -> None:
     """Compute the weighted values of a row of windows, and the terms of their derivatives.
@@ -308,9 +343,8 @@ def _compute_terms(
             product = part * _seven(window[4], k)
         variance_a, variance_b = square_a - mean_a * mean_a, square_b - mean_b * mean_b
         covariance = product - mean_a * mean_b
-        counts = (variance_a > flat_one) & (variance_b > flat_other)
-        per_a = ONE / variance_a if counts else ZERO
-        per_b = ONE / variance_b if counts else ZERO
+        per_a = ONE / (max(variance_a, ZERO) + damping_one)
+        per_b = ONE / (max(variance_b, ZERO) + damping_other)
         slope = abs(covariance) * (per_a * per_b)
         correlation = slope * covariance
         scale = weight[k] * share
@@ -368,32 +402,29 @@ def _seven(row: np.ndarray, k: Any) -> np.float32:
 
 @inlined
 def _add_along_gradient(
-    rows: np.ndarray, force: np.ndarray, image: np.ndarray, i: int, j: int, row: np.ndarray
+    forces: np.ndarray,
+    force: np.ndarray,
+    image: np.ndarray,
+    i: int,
+    j: int,
+    row: np.ndarray,
+    decay: np.float32,
 ) -> None:
-    """Add a force times the gradient of the image, by central differences, to rows (3, k)."""
+    """Add a force times the gradient of the image, by central differences, to a row of forces."""
     size_i, size_j, size_k = image.shape
     low_i, high_i = max(i - 1, 0), min(i + 1, size_i - 1)
     low_j, high_j = max(j - 1, 0), min(j + 1, size_j - 1)
     per_i, per_j = ONE / np.float32(high_i - low_i), ONE / np.float32(high_j - low_j)
     before_i, after_i = image[low_i, j], image[high_i, j]
     before_j, after_j = image[i, low_j], image[i, high_j]
+    on_i, on_j, on_k = forces[0, i, j], forces[1, i, j], forces[2, i, j]
     for k in range(U(row[0]), U(row[1])):
-        rows[0, k] += per_i * force[k] * (after_i[k] - before_i[k])
-        rows[1, k] += per_j * force[k] * (after_j[k] - before_j[k])
+        on_i[k] = decay * on_i[k] + per_i * force[k] * (after_i[k] - before_i[k])
+        on_j[k] = decay * on_j[k] + per_j * force[k] * (after_j[k] - before_j[k])
     here, last = image[i, j], size_k - 1
     for k in range(U(max(row[0], 1)), U(max(min(row[1], last), 1))):
-        rows[2, k] += HALF * force[k] * (here[k + U1] - here[k - U1])
+        on_k[k] = decay * on_k[k] + HALF * force[k] * (here[k + U1] - here[k - U1])
     if row[0] == 0:
-        rows[2, 0] += force[0] * (here[1] - here[0])
+        on_k[0] = decay * on_k[0] + force[0] * (here[1] - here[0])
     if row[1] == size_k:
-        rows[2, last] += force[last] * (here[last] - here[last - 1])
-
-
-@inlined
-def _accumulate(
-    forces: np.ndarray, rows: np.ndarray, i: int, j: int, row: np.ndarray, decay: np.float32
-) -> None:
-    for axis in range(3):
-        target, added = forces[axis, i, j], rows[axis]
-        for k in range(U(row[0]), U(row[1])):
-            target[k] = decay * target[k] + added[k]
+        on_k[last] = decay * on_k[last] + force[last] * (here[last] - here[last - 1])

@@ -323,17 +323,17 @@ def local_ncc_forces(
     radius: int,
     weight: Tensor,
     shares: Sequence[float],
-    flat: Tensor,
+    damping: Tensor,
 ) -> Tensor:
     """Compute `similarity.accumulate_forces`."""
     arrays = [_output(force) for force in forces.split(1)]
-    return _local_ncc(arrays, decay, images, radius, weight, shares, flat)
+    return _local_ncc(arrays, decay, images, radius, weight, shares, damping)
 
 
-def local_ncc(images: Tensor, radius: int, weight: Tensor, flat: Tensor) -> Tensor:
+def local_ncc(images: Tensor, radius: int, weight: Tensor, damping: Tensor) -> Tensor:
     """Compute `similarity.local_ncc` for one channel of two images, (2, 1, i, j, k)."""
     nothing = np.empty((3, 0, 0, 0), np.float32)
-    return _local_ncc([nothing, nothing], 0.0, images, radius, weight, (1.0,), flat)
+    return _local_ncc([nothing, nothing], 0.0, images, radius, weight, (1.0,), damping)
 
 
 def _local_ncc(
@@ -343,7 +343,7 @@ def _local_ncc(
     radius: int,
     weight: Tensor,
     shares: Sequence[float],
-    flat: Tensor,
+    damping: Tensor,
 ) -> Tensor:
     """Return the weighted mean of the windows' values; add to the forces unless empty."""
     parts = _in_slabs(
@@ -352,7 +352,7 @@ def _local_ncc(
         *map(_array, images.split(1)),
         _array(weight)[0],
         radius,
-        *flat.numpy(),
+        *damping.numpy(),
         np.array(shares, np.float32),
         np.float32(decay),
         *forces,

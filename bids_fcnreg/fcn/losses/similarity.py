@@ -1,7 +1,9 @@
 """Similarity of two images: global and local normalized cross-correlation.
 
-Both are 1 for images equal up to a positive linear change of intensities. Gradients are in closed
-form: cheaper than automatic differentiation, in time and in memory. On a CPU, `cpu.forces`
+Positive linear changes of intensities do not matter. The variances of local NCC's windows are
+damped: flat windows, where noise prevails, count little. Without damping, all of them would count;
+with a least variance, forces would jump where the last digits let a window pass. Gradients are in
+closed form: cheaper than automatic differentiation, in time and in memory. On a CPU, `cpu.forces`
 computes local NCC where it can. The linear stage has a similarity of its own
 (`linear.gauss_newton`).
 """
@@ -20,8 +22,11 @@ from bids_fcnreg.fcn.cpu import kernels
 from bids_fcnreg.fcn.reproducible import total, variance
 from bids_fcnreg.fcn.spatial.filters import box, box_transposed, slope
 
-#: Windows whose variance is below this fraction of the image's variance are ignored.
-FLAT = 1e-4
+#: Added to the variances of windows, as a fraction of the image's variance.
+DAMPING = 2e-4
+
+#: Least damping, for empty images.
+_LEAST_DAMPING = 1e-12
 
 
 def ncc(fixed: Tensor, warped: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -76,7 +81,7 @@ def local_ncc(
     Returns
     -------
     Tensor ()
-        Between -1 and 1; differentiable with respect to `warped` only.
+        Between -1 and 1; differentiable with respect to `warped` only, with constant damping.
 
     References
     ----------
@@ -86,7 +91,7 @@ def local_ncc(
     if radius in kernels.RADII and warped.shape[1] == 1 and kernels.usable(fixed, warped):
         images = torch.cat([fixed, warped]).detach()
         share = _normalised(weight, fixed)
-        return kernels.local_ncc(images, radius, share, flat_variances(images))
+        return kernels.local_ncc(images, radius, share, window_damping(images))
     return _LocalNCC.apply(warped, fixed, radius, weight)
 
 
@@ -105,21 +110,19 @@ class FixedWindows:
         self.fixed = fixed
         self.radius = radius
         self.mean, square = box(torch.cat([fixed, fixed**2], dim=1), radius).chunk(2, dim=1)
-        self.variance = square - self.mean**2
-        self.usable = self.variance > FLAT * variance(fixed)
+        self.variance = _damped(square - self.mean**2, fixed)
 
     def compare(self, warped: Tensor) -> Comparison:
         """Compute the local correlation with a warped image of the same shape."""
         means = box(torch.cat([warped, warped**2, self.fixed * warped], dim=1), self.radius)
         mean, square, product = means.chunk(3, dim=1)
-        spread = square - mean**2
+        spread = _damped(square - mean**2, warped)
         covariance = product - self.mean * mean
-        usable = self.usable & (spread > FLAT * variance(warped))
-        slope = torch.where(usable, covariance.abs() / (self.variance * spread), 0.0)
+        slope = covariance.abs() / (self.variance * spread)
         return Comparison(
             value=(slope * covariance).clamp(-1, 1),
             to_fixed=2 * slope,
-            to_warped=torch.where(usable, 2 * slope * covariance / spread, 0.0),
+            to_warped=2 * slope * covariance / spread,
             mean=mean,
         )
 
@@ -128,14 +131,14 @@ class FixedWindows:
 class Comparison:
     """Local correlation of two images, and the terms of its gradient.
 
-    With the means m, variances s and covariance c of a window and its value
+    With the means m, damped variances s and covariance c of a window and its value
     ``v = |c| c / (s_F s_W)``, the derivative of v by a voxel W(x) of the window is
     ``2 |c| / (s_F s_W) (F(x) - m_F) - 2 v / s_W (W(x) - m_W)``, divided by the number of voxels.
 
     Attributes
     ----------
     value : Tensor (batch, 1, i, j, k)
-        v of the window around each voxel; 0 where a window is flat.
+        v of the window around each voxel.
     to_fixed, to_warped : Tensor (batch, 1, i, j, k)
         The factors of the fixed and of the warped intensities in the derivative.
     mean : Tensor (batch, 1, i, j, k)
@@ -211,7 +214,7 @@ def local_ncc_forces(
         _normalised(weight, first[:, :1]),
         shares or [1 / channels] * channels,
         0.0,
-        flat_variances(images),
+        window_damping(images),
     )
     return Forces(value, *forces.split(1))
 
@@ -223,7 +226,7 @@ def accumulate_forces(
     weight: Tensor,
     shares: Sequence[float],
     decay: float,
-    flat: Tensor,
+    damping: Tensor,
 ) -> Tensor:
     """Multiply forces by a factor and add those of local NCC, in place.
 
@@ -241,8 +244,8 @@ def accumulate_forces(
         Weight of each channel.
     decay : float
         Factor of the forces of before.
-    flat : Tensor (2, channels)
-        Variance of each channel above which a window counts; see `flat_variances`.
+    damping : Tensor (2, channels)
+        Added to the variances of windows of each channel; see `window_damping`.
 
     Returns
     -------
@@ -251,7 +254,7 @@ def accumulate_forces(
     """
     first, second = images.split(1)
     if radius in kernels.RADII and kernels.usable(first, second, weight, *forces.split(1)):
-        return kernels.local_ncc_forces(forces, decay, images, radius, weight, shares, flat)
+        return kernels.local_ncc_forces(forces, decay, images, radius, weight, shares, damping)
     channels, volumes = images.shape[1], images.flatten(0, 1)
     products = torch.cat([volumes, volumes.square(), (first * second)[0]])
     means = box(products[None], radius)[0]
@@ -259,8 +262,7 @@ def accumulate_forces(
     mean = mean.view(images.shape)
     variances = torch.addcmul(square.view(images.shape), mean, mean, value=-1)
     covariance = torch.addcmul(product[None], mean[:1], mean[1:], value=-1)
-    counts = (variances > flat[:, :, None, None, None]).all(dim=0, keepdim=True)
-    inverse = torch.where(counts, variances.reciprocal(), 0.0)
+    inverse = variances.clamp_(min=0).add_(damping[:, :, None, None, None]).reciprocal_()
     to_other = covariance.abs() * (inverse[:1] * inverse[1:])
     value = to_other * covariance
     to_own = value * inverse
@@ -278,10 +280,15 @@ def accumulate_forces(
     return total(scale * value)
 
 
-def flat_variances(images: Tensor) -> Tensor:
-    """Compute the variances (batch, channels) of images below which windows are flat."""
-    volumes = images.detach().flatten(0, 1)
-    return FLAT * torch.stack([variance(one) for one in volumes]).view(images.shape[:2])
+def window_damping(images: Tensor) -> Tensor:
+    """Compute what is added to the variances of windows, (batch, channels), of images."""
+    variances = torch.stack([variance(volume) for volume in images.detach().flatten(0, 1)])
+    return (DAMPING * variances).clamp(min=_LEAST_DAMPING).view(images.shape[:2])
+
+
+def _damped(variances: Tensor, image: Tensor) -> Tensor:
+    """Add the damping of an image (batch, 1, i, j, k) to variances of its windows."""
+    return variances.clamp(min=0) + window_damping(image)[:, :, None, None, None]
 
 
 @lru_cache(maxsize=16)

@@ -8,7 +8,13 @@ import torch
 
 from bids_fcnreg.fcn.losses.objective import Objective
 from bids_fcnreg.fcn.losses.regularization import diffusion, total_variation
-from bids_fcnreg.fcn.losses.similarity import FixedWindows, local_ncc, local_ncc_forces, ncc
+from bids_fcnreg.fcn.losses.similarity import (
+    DAMPING,
+    FixedWindows,
+    local_ncc,
+    local_ncc_forces,
+    ncc,
+)
 from bids_fcnreg.fcn.spatial.displacement import identity
 from bids_fcnreg.fcn.spatial.filters import gaussian
 
@@ -22,9 +28,11 @@ def images() -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("measure", [ncc, local_ncc])
 def test_linear_changes_of_intensity_do_not_count(images, measure):
-    fixed, _ = images
-    assert measure(fixed, 3 * fixed + 5) == pytest.approx(1, abs=1e-6)
-    assert measure(fixed, -2 * fixed + 1) == pytest.approx(-1, abs=1e-6)
+    fixed, warped = images
+    expected = float(measure(fixed, warped))
+    assert measure(fixed, 3 * warped + 5) == pytest.approx(expected, abs=1e-6)
+    assert measure(fixed, -2 * warped + 1) == pytest.approx(-expected, abs=1e-6)
+    assert measure(fixed, fixed) == pytest.approx(1, abs=1e-3)
 
 
 def test_ncc_is_the_correlation(images):
@@ -42,19 +50,45 @@ def test_ncc_ignores_voxels_without_weight(images):
     )
 
 
-def test_local_ncc_is_the_signed_squared_correlation_of_windows(images):
+def test_local_ncc_is_the_signed_squared_correlation_of_windows_with_damping(images):
     fixed, warped = images
     value = FixedWindows(fixed, 2).compare(warped).value
+    damping = DAMPING * np.array([float(image.var(correction=0)) for image in images])
     for i, j, k in [(2, 2, 2), (6, 7, 5), (9, 10, 8)]:
         window = (0, 0, slice(i - 2, i + 3), slice(j - 2, j + 3), slice(k - 2, k + 3))
-        r = np.corrcoef(fixed[window].ravel(), warped[window].ravel())[0, 1]
-        assert float(value[0, 0, i, j, k]) == pytest.approx(r * abs(r), abs=1e-6)
+        covariances = np.cov(fixed[window].ravel(), warped[window].ravel(), bias=True)
+        c = covariances[0, 1]
+        expected = c * abs(c) / np.prod(np.diag(covariances) + damping)
+        assert float(value[0, 0, i, j, k]) == pytest.approx(expected, rel=1e-6)
 
 
-def test_local_ncc_of_flat_windows_is_zero():
-    flat = torch.zeros(1, 1, 12, 12, 12)
-    flat[..., 0] = torch.rand(12, 12)
-    assert FixedWindows(flat, 1).compare(flat).value[..., 4:].abs().max() == 0
+def test_flat_windows_count_little():
+    noise = torch.randn(1, 1, 12, 12, 12, generator=torch.Generator().manual_seed(0)).double()
+    strengths = (0, 1e-4, 1e-3, 1e-2, 1e-1, 1)
+    values = []
+    for strength in strengths:
+        image = noise.clone()
+        image[..., 4:] *= strength
+        values.append(float(FixedWindows(image, 1).compare(image).value[..., 6:].mean()))
+    assert values[0] == 0 and values == sorted(values)
+    assert values[2] < 1e-3 and values[-1] > 0.99
+
+
+def test_forces_appear_gradually_where_windows_become_less_flat(images):
+    # With a least variance, all of a window's force appears where that is reached.
+    forces = []
+    for strength in np.geomspace(1e-4, 1e-1, 61):  # each 12 % stronger
+        pair = [image.clone() for image in images]
+        for image in pair:
+            image[..., 4:] *= strength
+        forces.append(local_ncc_forces(*pair, 2).on_first[..., 8:])
+    changes = torch.stack(forces).diff(dim=0).abs().max()
+    assert changes < 0.15 * max(one.abs().max() for one in forces)
+
+
+def test_empty_images_exert_no_forces():
+    forces = local_ncc_forces(*torch.zeros(2, 1, 1, 8, 9, 10), 2)
+    assert forces.value == 0 and not forces.on_first.any() and not forces.on_second.any()
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -63,8 +97,9 @@ def test_gradients_are_those_of_differences(images, weighted):
     weight = torch.rand_like(fixed) if weighted else None
     warped.requires_grad_()
     for measure in (ncc, lambda a, b, w: local_ncc(a, b, 2, w)):
+        # Gradients do not include that of the damping.
         assert torch.autograd.gradcheck(
-            lambda w, m=measure: m(fixed, w, weight), warped, atol=1e-6
+            lambda w, m=measure: m(fixed, w, weight), warped, atol=1e-5
         )
 
 
