@@ -31,8 +31,7 @@ from bids_fcnreg.fcn.modes import MODES
 from bids_fcnreg.fcn.out_of_memory import with_fallback
 from bids_fcnreg.fcn.pair import Pair
 from bids_fcnreg.fcn.reproducible import total
-from bids_fcnreg.fcn.spatial.displacement import warp
-from bids_fcnreg.fcn.spatial.filters import dilate, gaussian
+from bids_fcnreg.fcn.spatial.filters import dilate, fill, gaussian
 from bids_fcnreg.fcn.spatial.midpoint import MidpointDeformation
 from bids_fcnreg.fcn.spatial.region import Region
 
@@ -177,10 +176,9 @@ class _Ascent:
         self.momenta = torch.zeros_like(self.displacements)
         self.composed = self.displacements.clone()
         # Voxels beside excluded ones are partly excluded, too.
-        self.excluded = [
-            (dilate(exclude, 1), number)
-            for number, exclude in enumerate((level.fixed_exclude, level.moving_exclude))
-            if exclude is not None
+        self.excludes = [
+            None if exclude is None else dilate(exclude, 1)
+            for exclude in (level.fixed_exclude, level.moving_exclude)
         ]
         self.flatness: Tensor | None = None
 
@@ -192,12 +190,10 @@ class _Ascent:
         """Add the forces on both images at the midpoint to the momenta."""
         weight = self.weight
         self.region.warp(self.level.images, self.displacements, self.warped)
-        for excluded, number in self.excluded:
-            share = warp(excluded, self.displacements[number : number + 1])
-            # In windows around, excluded voxels are like the other image, which exerts no force.
-            self.warped[number].lerp_(self.warped[1 - number], share[0])
-            weight = weight * (1 - share)
-        if self.excluded:
+        known = self.deformation().known(*self.excludes)
+        if known is not None:
+            self.warped.copy_(fill(self.warped, known, self.settings.radius))
+            weight = weight * known
             weight = weight / total(weight).clamp(min=1e-6)
             self.momenta.mul_(weight > 0)
         if self.flatness is None:

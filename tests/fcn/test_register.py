@@ -230,7 +230,7 @@ def test_excluded_voxels_exert_no_force(fixed, moving):
     points = fixed.grid.points()[(fixed.data[0, 0] > 10) & around]
     reference = clean.map(points)
     apart = [(other.map(points) - reference).norm(dim=-1) for other in (compared, left_out)]
-    assert apart[0].mean() > 1.8 * apart[1].mean()
+    assert apart[0].mean() > 3 * apart[1].mean()
 
 
 def test_excluded_voxels_of_the_fixed_image_exert_no_force(fixed, moving):
@@ -246,7 +246,7 @@ def test_excluded_voxels_of_the_fixed_image_exert_no_force(fixed, moving):
     points = fixed.grid.points()[(fixed.data[0, 0] > 10) & torch.from_numpy(around)]
     reference = clean.map(points)
     apart = [(other.map(points) - reference).norm(dim=-1) for other in (compared, left_out)]
-    assert apart[0].mean() > 1.8 * apart[1].mean()
+    assert apart[0].mean() > 3 * apart[1].mean()
 
 
 @pytest.mark.parametrize("transform", ["rigid", "similarity", "affine"])

@@ -28,12 +28,15 @@ from bids_fcnreg.fcn.losses.similarity import local_ncc_forces
 from bids_fcnreg.fcn.nets.li_fan_2017 import convolution_dtype, pad_to_multiple
 from bids_fcnreg.fcn.pair import Pair
 from bids_fcnreg.fcn.reproducible import total
-from bids_fcnreg.fcn.spatial.displacement import exponentiate, warp
-from bids_fcnreg.fcn.spatial.filters import double, gaussian
+from bids_fcnreg.fcn.spatial.displacement import exponentiate
+from bids_fcnreg.fcn.spatial.filters import double, fill, gaussian
 from bids_fcnreg.fcn.spatial.midpoint import MidpointDeformation
 
 #: Smoothing of a velocity, in its own voxels, which are twice those of the images.
 VELOCITY_SIGMA = 0.7
+
+#: Half-width of the windows of the force, in voxels of the images.
+FORCE_RADIUS = 2
 
 #: Ratio of velocity and force in an untrained network, in voxels of the velocity.
 INITIAL_GAIN = 0.25
@@ -297,19 +300,18 @@ class DiffeomorphicFCN(nn.Module):
         """Compute half the antisymmetric velocity (1, 3, i/2, j/2, k/2) between the images."""
         with torch.no_grad():
             fixed, moving = deformation.warp_to_midpoint(pair.fixed, pair.moving)
-            # Equal intensities exert no force.
-            if pair.moving_exclude is not None:
-                excluded = warp(pair.moving_exclude, deformation.to_moving)
-                moving = torch.lerp(moving, fixed, excluded)
-            if pair.fixed_exclude is not None:
-                fixed = torch.lerp(fixed, moving, warp(pair.fixed_exclude, deformation.to_fixed))
-            force = _force_direction(fixed, moving, pair.weight)
+            known = deformation.known(pair.fixed_exclude, pair.moving_exclude)
+            weight = pair.weight
+            if known is not None:
+                weight = weight * known
+                fixed, moving = (fill(image, known, FORCE_RADIUS) for image in (fixed, moving))
+            force = _force_direction(fixed, moving, weight)
         return gaussian(network(fixed, moving, force), VELOCITY_SIGMA)
 
 
 def _force_direction(fixed: Tensor, moving: Tensor, weight: Tensor) -> Tensor:
     """Compute the force of local NCC (1, 3, i, j, k), antisymmetric and of bounded length."""
-    forces = local_ncc_forces(fixed, moving, radius=2, weight=weight)
+    forces = local_ncc_forces(fixed, moving, FORCE_RADIUS, weight)
     force = gaussian(forces.on_second - forces.on_first, 1.0)
     length = force.square().sum(dim=1, keepdim=True).sqrt()
     typical = total(length * weight) / total(weight).clamp(min=1)

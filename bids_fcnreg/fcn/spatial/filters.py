@@ -77,6 +77,36 @@ def box_transposed(data: Tensor, radius: int) -> Tensor:
     )
 
 
+def fill(data: Tensor, known: Tensor, radius: int) -> Tensor:
+    """Replace unknown voxels by the mean of known ones near by.
+
+    The mean is that of a Gaussian with the standard deviation of a cube of ``2 * radius + 1``
+    voxels: in such cubes, the replaced voxels add nearly nothing to variances and covariances.
+    Correlations are about those of the known voxels alone.
+
+    Parameters
+    ----------
+    data : Tensor (batch, channels, i, j, k)
+        What to fill.
+    known : Tensor (1, 1, i, j, k)
+        How much of each voxel is known, 0 to 1.
+    radius : int
+        In voxels.
+
+    Returns
+    -------
+    Tensor, shape of `data`
+        Zero far from all known voxels.
+
+    References
+    ----------
+    Knutsson & Westin, Normalized and differential convolution, CVPR 1993.
+    """
+    sigma = (radius * (radius + 1) / 3) ** 0.5
+    means = gaussian(known * data, sigma) / gaussian(known, sigma).clamp(min=1e-3)
+    return torch.lerp(means, data, known)
+
+
 def slope(data: Tensor, axis: int) -> Tensor:
     """Compute the derivative along an axis of (batch, channels, i, j, k), per voxel.
 

@@ -117,6 +117,28 @@ class MidpointDeformation:
         """Warp both images (1, channels, i, j, k) to the midpoint."""
         return warp(fixed, self.to_fixed), warp(moving, self.to_moving)
 
+    def known(self, fixed_exclude: Tensor | None, moving_exclude: Tensor | None) -> Tensor | None:
+        """Return how much of each voxel at the midpoint neither image excludes.
+
+        Parameters
+        ----------
+        fixed_exclude, moving_exclude : Tensor (1, 1, i, j, k), optional
+            1 at excluded voxels of the fixed and of the moving image, else 0.
+
+        Returns
+        -------
+        Tensor (1, 1, i, j, k), or None if nothing is excluded
+        """
+        known = None
+        for exclude, displacement in (
+            (fixed_exclude, self.to_fixed),
+            (moving_exclude, self.to_moving),
+        ):
+            if exclude is not None:
+                share = 1 - warp(exclude, displacement)
+                known = share if known is None else known * share
+        return known
+
     def compose(self) -> tuple[Displacement, Displacement]:
         """Compute the deformation from the fixed to the moving image, and its inverse.
 

@@ -8,11 +8,13 @@ from scipy import ndimage
 from torch.nn import functional as nnf
 
 from bids_fcnreg.fcn.cpu import kernels
+from bids_fcnreg.fcn.losses.similarity import FixedWindows
 from bids_fcnreg.fcn.spatial.filters import (
     box,
     box_transposed,
     dilate,
     double,
+    fill,
     gaussian,
 )
 
@@ -53,6 +55,34 @@ def test_a_constant_stays_one():
     constant = torch.full((1, 3, 20, 9, 11), 2.5)
     torch.testing.assert_close(gaussian(constant, 2.0), constant)
     torch.testing.assert_close(box(constant, 4), constant)
+
+
+def test_fill_continues_what_is_known():
+    known = torch.ones(1, 1, 20, 21, 22)
+    known[..., 12:] = 0
+    known[..., 11] = 0.5
+    image = torch.full((1, 2, 20, 21, 22), 3.0)
+    filled = fill(torch.where(known > 0, image, -50.0), known, 3)
+    torch.testing.assert_close(filled[..., :15], image[..., :15])
+    ramp = torch.arange(22.0).expand(1, 1, 20, 21, 22)
+    filled = fill(ramp, known, 3)
+    assert torch.equal(filled[..., :11], ramp[..., :11])
+    assert 9 < filled[..., 12:15].min() and filled[..., 12:15].max() < 11
+
+
+def test_correlation_of_filled_images_is_about_that_of_known_voxels(volume):
+    first = gaussian(volume[:, :1], 1.0)
+    second = first + 0.3 * gaussian(volume[:, 1:], 1.0)
+    known = torch.ones_like(first)
+    known[..., 5:] = 0
+    images = [torch.where(known > 0, image, 0.7) for image in (first, second)]
+    values = []
+    for pair in (images, [fill(image, known, 2) for image in images]):
+        values.append(FixedWindows(pair[0], 2).compare(pair[1]).value[0, 0, :, :, 4])
+    window = [image[..., 2:5] for image in (first, second)]  # what is known of windows around k = 4
+    expected = FixedWindows(window[0], 2).compare(window[1]).value[0, 0, :, :, 2]
+    apart = [float((value - expected).abs().mean()) for value in values]
+    assert apart[1] < 0.02 and apart[1] < 0.2 * apart[0]
 
 
 @pytest.mark.parametrize("radius", [1, 3])

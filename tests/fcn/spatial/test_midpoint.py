@@ -78,6 +78,21 @@ def test_a_step_is_taken_before_each_half():
     torch.testing.assert_close(moved.to_moving, compose(-step, deformation.to_moving))
 
 
+def test_what_either_image_excludes_is_not_known_at_the_midpoint():
+    moved = torch.zeros(1, 3, *SHAPE)
+    moved[:, 0] = 2  # the midpoint's voxel i is at i + 2 of the moving image
+    deformation = MidpointDeformation(GRID, torch.zeros_like(moved), moved)
+    fixed_exclude, moving_exclude = torch.zeros(2, 1, 1, *SHAPE)
+    fixed_exclude[..., 5:7, :, :] = 1
+    moving_exclude[..., 15:18, :, :] = 1
+    expected = torch.ones(1, 1, *SHAPE)
+    expected[..., 13:16, :, :] = 0
+    torch.testing.assert_close(deformation.known(None, moving_exclude), expected)
+    expected[..., 5:7, :, :] = 0
+    torch.testing.assert_close(deformation.known(fixed_exclude, moving_exclude), expected)
+    assert deformation.known(None, None) is None
+
+
 def test_unfolding_mends_folds_and_leaves_the_rest_alone():
     field = smooth(9, 1.0)
     field[0, 0, 14, 16, 13] += 3.0
