@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=PACKAGED_WEIGHTS / "anatomy.safetensors")
     parser.add_argument("--slices", type=float, default=0.0, help="slice thickness in mm")
     parser.add_argument("--inverted", action="store_true", help="invert the contrast")
-    parser.add_argument("--flip", action="store_true", help="average with the mirrored scan")
+    parser.add_argument("--no-flip", action="store_true", help="without the mirrored scan")
     parser.add_argument("-n", type=int, help="number of brains (default: all)")
     options = parser.parse_args()
     network, _ = checkpoint.load(options.weights, ["anatomy"])
@@ -105,7 +105,7 @@ def main() -> None:
         truth = image.read(path)
         began = time.perf_counter()
         seen = degraded(scan, options.slices, options.inverted)
-        labels = classify(seen, segment(seen, network, options.flip)).labels
+        labels = classify(seen, segment(seen, network, flip=not options.no_flip)).labels
         labels = labels.data[0, 0].numpy().astype(int)
         seconds = time.perf_counter() - began
         truth = Transform(()).resample(truth, seen.grid, interpolation="nearest")

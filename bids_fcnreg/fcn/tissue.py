@@ -148,13 +148,13 @@ def classify_brain(scan: Image, mask: Image) -> Classification:
     """
     occupied = (mask.data[0, 0] > 0.5).nonzero()
     if not len(occupied):
-        return classify(scan, segment(scan))
+        return classify(scan, segment(scan, flip=True))
     margin = np.ceil(MARGIN_MM / scan.grid.spacing).astype(int)
     lower = np.maximum(occupied.amin(dim=0).numpy() - margin, 0)
     upper = np.minimum(occupied.amax(dim=0).numpy() + 1 + margin, scan.grid.shape)
     i, j, k = (slice(*ends) for ends in zip(lower.tolist(), upper.tolist(), strict=True))
     part = Image(scan.data[..., i, j, k].contiguous(), scan.grid.crop(lower, upper))
-    found = classify(part, segment(part))
+    found = classify(part, segment(part, flip=True))
 
     def enlarged(image: Image) -> Image:
         data = image.data.new_zeros((1, image.data.shape[1], *scan.grid.shape))
