@@ -116,7 +116,7 @@ def test(scans: list[Path]) -> None:
     table = Table("scan", "error", "misplaced, mm", "implausible", "verdict")
     for path in scans:
         for name, scan in errors(image.read(path)):
-            found = assess_segmentation(segment(scan))
+            found = assess_segmentation(segment(scan, flip=True))
             bounds = reference_bounds("predict")
             levels = [bounds[key].judge(value) for key, value in found.items()]
             table.add_row(

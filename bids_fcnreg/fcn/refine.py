@@ -31,7 +31,7 @@ from bids_fcnreg.fcn.modes import MODES
 from bids_fcnreg.fcn.out_of_memory import with_fallback
 from bids_fcnreg.fcn.pair import Pair
 from bids_fcnreg.fcn.reproducible import total
-from bids_fcnreg.fcn.spatial.filters import dilate, fill, gaussian
+from bids_fcnreg.fcn.spatial.filters import dilate, gaussian
 from bids_fcnreg.fcn.spatial.midpoint import MidpointDeformation
 from bids_fcnreg.fcn.spatial.region import Region
 
@@ -192,10 +192,9 @@ class _Ascent:
         self.region.warp(self.level.images, self.displacements, self.warped)
         known = self.deformation().known(*self.excludes)
         if known is not None:
-            self.warped.copy_(fill(self.warped, known, self.settings.radius))
+            self.region.fill(self.warped, known, self.settings.radius)
             weight = weight * known
             weight = weight / total(weight).clamp(min=1e-6)
-            self.momenta.mul_(weight > 0)
         if self.flatness is None:
             self.flatness = _flatness_map(self.warped, weight, self.settings.flatness)
         accumulate_forces(
@@ -207,6 +206,8 @@ class _Ascent:
             self.settings.momentum,
             self.damping,
         )
+        if known is not None:
+            self.momenta.mul_(known)
 
     def update(self, fraction: float = 1.0) -> None:
         """Move both displacements by a smooth step along the momenta, and smooth them.

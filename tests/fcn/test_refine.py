@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from bids_fcnreg.fcn import refine as module
+from bids_fcnreg.fcn.cpu import kernels
 from bids_fcnreg.fcn.refine import Refinement, refine
 from bids_fcnreg.fcn.spatial.grid import Grid
 
@@ -48,3 +49,21 @@ def test_steps_at_the_finest_level_are_made_at_the_resolution_of_coarse_images(
     assert finest.grid.matches(pair.grid)
     assert float(finest.to_moving.abs().max()) > 0.1
     assert torch.equal(finest.to_moving, at_the_level.to_moving)
+
+
+def test_what_is_not_known_does_not_shorten_steps(make_random_pair, monkeypatch):
+    """With and without kernels; the moving image goes on where the fixed one has no weight."""
+    pair = make_random_pair((40, 40, 40))
+    exclude = torch.zeros_like(pair.weight)
+    exclude[..., 22:] = 1
+    pair.weight[..., 26:] = 0
+    found = []
+    for switch in ("1", "0"):
+        monkeypatch.setenv(kernels.SWITCH, switch)
+        whole, part = (
+            refine(replace(pair, moving_exclude=without), settings=SETTINGS).to_moving
+            for without in (None, exclude)
+        )
+        assert part[..., :18].abs().max() > 0.8 * whole[..., :18].abs().max()
+        found.append(part)
+    torch.testing.assert_close(*found, atol=0.05, rtol=0)

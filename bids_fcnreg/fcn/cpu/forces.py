@@ -3,9 +3,9 @@
 Sums over windows are kept along i for a slab of planes, and computed from there along j and k for
 one row at a time: first the windows' moments, then the terms of their derivatives. No volume is
 written but the forces. Rows without weight in a slab cost nothing. Indices of inner loops are
-unsigned: numba would check signed ones for negative values. Rows that one loop writes are separate
-arrays: if they were rows of one array, the compiler would not vectorize the loop, as they could
-overlap.
+unsigned: numba would check signed ones for negative values. Temporary rows that one loop writes
+are separate arrays: if they were rows of one array, the compiler would not vectorize the loop, as
+they could overlap.
 
 Kernels call only functions of their own file: numba's cache notices changes in that file alone.
 """

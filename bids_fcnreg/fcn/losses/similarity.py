@@ -25,8 +25,11 @@ from bids_fcnreg.fcn.spatial.filters import box, box_transposed, slope
 #: Added to the variances of windows, as a fraction of the image's variance.
 DAMPING = 2e-4
 
+#: Additional damping, as a fraction of the image's mean square: it exceeds rounding errors.
+ROUNDING = 1e-6
+
 #: Least damping, for empty images.
-_LEAST_DAMPING = 1e-12
+LEAST_DAMPING = 1e-12
 
 
 def ncc(fixed: Tensor, warped: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -282,8 +285,11 @@ def accumulate_forces(
 
 def window_damping(images: Tensor) -> Tensor:
     """Compute what is added to the variances of windows, (batch, channels), of images."""
-    variances = torch.stack([variance(volume) for volume in images.detach().flatten(0, 1)])
-    return (DAMPING * variances).clamp(min=_LEAST_DAMPING).view(images.shape[:2])
+    volumes = images.detach().flatten(0, 1)
+    variances = torch.stack([variance(volume) for volume in volumes])
+    squares = torch.stack([total(volume.square()) / volume.numel() for volume in volumes])
+    found = (DAMPING * variances + ROUNDING * squares).clamp(min=LEAST_DAMPING)
+    return found.view(images.shape[:2])
 
 
 def _damped(variances: Tensor, image: Tensor) -> Tensor:

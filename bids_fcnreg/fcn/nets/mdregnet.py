@@ -306,6 +306,8 @@ class DiffeomorphicFCN(nn.Module):
                 weight = weight * known
                 fixed, moving = (fill(image, known, FORCE_RADIUS) for image in (fixed, moving))
             force = _force_direction(fixed, moving, weight)
+            if known is not None:
+                force = force * known
         return gaussian(network(fixed, moving, force), VELOCITY_SIGMA)
 
 

@@ -81,8 +81,8 @@ def fill(data: Tensor, known: Tensor, radius: int) -> Tensor:
     """Replace unknown voxels by the mean of known ones near by.
 
     The mean is that of a Gaussian with the standard deviation of a cube of ``2 * radius + 1``
-    voxels: in such cubes, the replaced voxels add nearly nothing to variances and covariances.
-    Correlations are about those of the known voxels alone.
+    voxels: in such cubes around known voxels, replaced ones add nearly nothing to variances and
+    covariances, so that correlations are about those of the known voxels alone.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def fill(data: Tensor, known: Tensor, radius: int) -> Tensor:
     Returns
     -------
     Tensor, shape of `data`
-        Zero far from all known voxels.
+        Falling to zero far from all known voxels.
 
     References
     ----------

@@ -135,7 +135,7 @@ class MidpointDeformation:
             (moving_exclude, self.to_moving),
         ):
             if exclude is not None:
-                share = 1 - warp(exclude, displacement)
+                share = (1 - warp(exclude, displacement)).clamp(min=0)
                 known = share if known is None else known * share
         return known
 

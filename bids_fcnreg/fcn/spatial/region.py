@@ -17,7 +17,7 @@ from torch.nn import functional as nnf
 
 from bids_fcnreg.fcn.cpu import kernels
 from bids_fcnreg.fcn.spatial.displacement import compose, damp_divergence, warp
-from bids_fcnreg.fcn.spatial.filters import gaussian, halve
+from bids_fcnreg.fcn.spatial.filters import fill, gaussian, halve
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +62,21 @@ class Region:
             kernels.warp(image, displacement, self.rows, out)
 
         self._write(compiled, warp, (images, displacements), out)
+
+    def fill(self, images: Tensor, known: Tensor, radius: int) -> None:
+        """Replace unknown voxels of images (batch, channels, i, j, k), in place.
+
+        `known` (1, 1, i, j, k) is how much of each voxel is known; see `filters.fill`.
+        """
+
+        def compiled(image: Tensor, known: Tensor, out: Tensor) -> None:
+            torch.where(self.mask, fill(image, known, radius), image, out=out)
+
+        def plain(images: Tensor, known: Tensor) -> Tensor:
+            return fill(images, known[:1], radius)
+
+        each = known.expand(len(images), -1, -1, -1, -1)
+        self._write(compiled, plain, (images, each), images)
 
     def smooth(self, data: Tensor, sigma: float, out: Tensor) -> None:
         """Smooth (batch, channels, i, j, k) by a Gaussian of `sigma` voxels."""

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from bids_fcnreg.fcn.losses import similarity as module
 from bids_fcnreg.fcn.losses.objective import Objective
 from bids_fcnreg.fcn.losses.regularization import diffusion, total_variation
 from bids_fcnreg.fcn.losses.similarity import (
     DAMPING,
+    ROUNDING,
     FixedWindows,
     local_ncc,
     local_ncc_forces,
@@ -30,8 +32,8 @@ def images() -> tuple[torch.Tensor, torch.Tensor]:
 def test_linear_changes_of_intensity_do_not_count(images, measure):
     fixed, warped = images
     expected = float(measure(fixed, warped))
-    assert measure(fixed, 3 * warped + 5) == pytest.approx(expected, abs=1e-6)
-    assert measure(fixed, -2 * warped + 1) == pytest.approx(-expected, abs=1e-6)
+    assert measure(fixed, 3 * warped + 5) == pytest.approx(expected, abs=1e-4)
+    assert measure(fixed, -2 * warped + 1) == pytest.approx(-expected, abs=1e-4)
     assert measure(fixed, fixed) == pytest.approx(1, abs=1e-3)
 
 
@@ -53,7 +55,9 @@ def test_ncc_ignores_voxels_without_weight(images):
 def test_local_ncc_is_the_signed_squared_correlation_of_windows_with_damping(images):
     fixed, warped = images
     value = FixedWindows(fixed, 2).compare(warped).value
-    damping = DAMPING * np.array([float(image.var(correction=0)) for image in images])
+    damping = np.array(
+        [float(DAMPING * image.var() + ROUNDING * image.square().mean()) for image in images]
+    )
     for i, j, k in [(2, 2, 2), (6, 7, 5), (9, 10, 8)]:
         window = (0, 0, slice(i - 2, i + 3), slice(j - 2, j + 3), slice(k - 2, k + 3))
         covariances = np.cov(fixed[window].ravel(), warped[window].ravel(), bias=True)
@@ -86,20 +90,23 @@ def test_forces_appear_gradually_where_windows_become_less_flat(images):
     assert changes < 0.15 * max(one.abs().max() for one in forces)
 
 
-def test_empty_images_exert_no_forces():
-    forces = local_ncc_forces(*torch.zeros(2, 1, 1, 8, 9, 10), 2)
-    assert forces.value == 0 and not forces.on_first.any() and not forces.on_second.any()
+@pytest.mark.parametrize("intensity", [0.0, 0.3, 1000.0])
+def test_constant_images_exert_no_forces(intensity):
+    forces = local_ncc_forces(*torch.full((2, 1, 1, 8, 9, 10), intensity), 2)
+    assert forces.value.abs() < 0.05
+    assert not forces.on_first.any() and not forces.on_second.any()
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_gradients_are_those_of_differences(images, weighted):
+def test_gradients_are_those_of_differences(images, weighted, monkeypatch):
     fixed, warped = images
     weight = torch.rand_like(fixed) if weighted else None
+    constant = module.window_damping(warped)  # gradients do not include that of the damping
+    monkeypatch.setattr(module, "window_damping", lambda _: constant)
     warped.requires_grad_()
     for measure in (ncc, lambda a, b, w: local_ncc(a, b, 2, w)):
-        # Gradients do not include that of the damping.
         assert torch.autograd.gradcheck(
-            lambda w, m=measure: m(fixed, w, weight), warped, atol=1e-5
+            lambda w, m=measure: m(fixed, w, weight), warped, atol=1e-6
         )
 
 
