@@ -38,6 +38,9 @@ from bids_fcnreg.fcn.spatial.region import Region
 #: Voxels around the brain, in each level's own, in which the deformation is optimized.
 MARGIN = 6
 
+#: Forces count in full where at least this fraction of a voxel is known, and in part below.
+ENOUGH = 0.125
+
 
 @dataclass(frozen=True)
 class Refinement:
@@ -207,7 +210,7 @@ class _Ascent:
             self.damping,
         )
         if known is not None:
-            self.momenta.mul_(known)
+            self.momenta.mul_((known / ENOUGH).clamp(max=1))
 
     def update(self, fraction: float = 1.0) -> None:
         """Move both displacements by a smooth step along the momenta, and smooth them.
