@@ -82,8 +82,10 @@ def segment(scan: Image, network: AnatomyFCN | None = None, flip: bool = False) 
     with one_thread():
         posteriors = _posteriors(image, network)
         if flip:
-            mirrored = _posteriors(image.flip(2), network).flip(2)[:, _opposite_channels()]
-            posteriors = (posteriors + mirrored) / 2
+            mirrored = _posteriors(image.flip(2), network)
+            for channel, opposite in enumerate(_opposite_channels()):
+                posteriors[:, channel] += mirrored[:, opposite].flip(1)
+            posteriors /= 2
     return Anatomy(posteriors, grid)
 
 
