@@ -83,9 +83,9 @@ def test_what_is_outside_the_field_of_view_is_not_judged(pair):
     assert unknown.outside_percent == 0 and unknown.similarity_lowest < 0.5
     share = pair.fixed_mask[..., below].sum() / pair.fixed_mask.sum()
     assert known.outside_percent == pytest.approx(100 * float(share), abs=1)
-    assert known.similarity_lowest > 0.95  # images are smoothed across the cut
+    assert known.similarity_lowest > 0.94  # images are smoothed across the cut
     assert known.brain_overlap == pytest.approx(1, abs=1e-3)
-    assert known.similarity == pytest.approx(1, abs=0.01)
+    assert known.similarity == pytest.approx(1, abs=0.02)
 
 
 def test_brains_smaller_than_the_cubes_are_judged_too():

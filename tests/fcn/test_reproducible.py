@@ -64,15 +64,11 @@ def pair() -> tuple[Image, Image]:
     return fixed, Transform((Affine(matrix),)).resample(template, grid)
 
 
-@pytest.mark.parametrize("lesion", [False, True])
-def test_a_registration_is_the_same_by_any_number_of_threads(pair, lesion):
-    exclude = None
-    if lesion:
-        exclude = Image(torch.zeros_like(pair[1].data), pair[1].grid)
-        exclude.data[..., 20:30, 40:50, 30:40] = 1
+def test_a_registration_is_the_same_by_any_number_of_threads(pair):
+    lesion = Image(torch.zeros_like(pair[1].data), pair[1].grid)
+    lesion.data[..., 20:30, 40:50, 30:40] = 1
     found = [
-        register(*pair, moving_exclude=exclude, device="cpu", threads=threads)
-        for threads in (1, 3)
+        register(*pair, moving_exclude=lesion, device="cpu", threads=threads) for threads in (1, 3)
     ]
     first = found[0]
     for other in found[1:]:
