@@ -1,6 +1,6 @@
 """Similarity of two images: global and local normalized cross-correlation.
 
-Positive linear changes of intensities do not matter. The variances of local NCC's windows are
+Positive linear changes of intensities hardly matter. The variances of local NCC's windows are
 damped: flat windows, where noise prevails, count little. Without damping, all of them would count;
 with a least variance, forces would jump where the last digits let a window pass. Gradients are in
 closed form: cheaper than automatic differentiation, in time and in memory. On a CPU, `cpu.forces`

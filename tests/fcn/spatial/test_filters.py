@@ -79,10 +79,9 @@ def test_correlation_of_filled_images_is_about_that_of_known_voxels(volume):
     values = []
     for pair in (images, [fill(image, known, 2) for image in images]):
         values.append(FixedWindows(pair[0], 2).compare(pair[1]).value[0, 0, :, :, 4])
-    window = [
-        image[..., 2:5] for image in (first, second)
-    ]  # what is known of windows around k = 4
-    expected = FixedWindows(window[0], 2).compare(window[1]).value[0, 0, :, :, 2]
+    # What is known of the windows around k = 4.
+    parts = [image[..., 2:5] for image in (first, second)]
+    expected = FixedWindows(parts[0], 2).compare(parts[1]).value[0, 0, :, :, 2]
     apart = [float((value - expected).abs().mean()) for value in values]
     assert apart[1] < 0.02 and apart[1] < 0.2 * apart[0]
 
