@@ -43,7 +43,7 @@ WITHIN_SUBJECT_REFINEMENT = Refinement(
     update_sigma=(2.0, 4.0, 8.0),
     field_sigma=(1.0, 1.0, 1.0),
     divergence_rate=(0.0, 0.0, 0.0),
-    largest_step=(0.3, 0.3, 0.3),
+    largest_step=(0.5, 0.5, 0.5),
     last_step=0.05,
 )
 
