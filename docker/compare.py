@@ -78,7 +78,10 @@ def compare_images(one: Path, other: Path, tolerance: Tolerance) -> Difference:
     voxels = [np.asanyarray(nifti.dataobj) for nifti in (first, second)]
     if tolerance != EXACT and all(v.dtype.kind in "iub" for v in voxels):
         return compare_labels(*voxels, tolerance.share)
-    largest = max((float(np.abs(v[np.isfinite(v)]).max(initial=0)) for v in voxels), default=0)
+    # A standard deviation is as inexact as the images whose mean is beside it.
+    mean = one.with_name(one.name.replace("_desc-sd_", "_desc-mean_"))
+    scales = [*voxels, np.asanyarray(nib.load(mean).dataobj)] if mean.exists() else voxels
+    largest = max(float(np.abs(v[np.isfinite(v)]).max(initial=0)) for v in scales)
     allowed = tolerance.absolute + tolerance.relative * largest
     if "logjacobian" in one.name:
         allowed = max(allowed, tolerance.field_mm)

@@ -105,7 +105,7 @@ def compose_with_initial(
     padded = _padded(rest, float(np.clip(reach, spacing, LARGEST_MARGIN_MM)))
     width = (padded.grid.shape[0] - grid.shape[0]) // 2
     field = limit_compression(padded.field * border_taper(padded.field, width))
-    fields = make_inverse_consistent(field, -field)
+    fields = make_inverse_consistent(field)
     forward, inverse = (Displacement(padded.grid, one) for one in fields)
     matrix = grid.affine @ linear @ np.linalg.inv(grid.affine)
     return forward, inverse, matrix

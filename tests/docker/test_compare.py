@@ -167,6 +167,15 @@ def test_differences_are_reported(compare, case):
     assert word in compare(*pair)[1]
 
 
+@pytest.mark.parametrize(("largest_mean", "code"), [(200.0, 0), (50.0, 1)])
+def test_a_standard_deviation_is_as_exact_as_its_images(compare, tmp_path, largest_mean, code):
+    for folder in ("one", "other"):
+        mean = np.full((3, 3, 3), largest_mean, np.float32), np.eye(4)
+        write_image(tmp_path / folder / "space-T_desc-mean_T1w.nii.gz", mean)
+    contents = [(np.full((3, 3, 3), value, np.float32), np.eye(4)) for value in (10.0, 10.1)]
+    assert compare(write_image, "space-T_desc-sd_T1w.nii.gz", *contents)[0] == code
+
+
 @pytest.mark.parametrize("case", [*NEAR, *FAR])
 def test_equal_files_are_equal_bit_for_bit(compare, case):
     write, name, one, *_ = (NEAR | FAR)[case]

@@ -20,13 +20,13 @@ from bids_fcnreg.fcn.spatial.displacement import (
     compose,
     exponentiate,
     gradient_of_divergence,
-    invert,
     jacobian_determinant,
     sample,
     warp,
 )
 from bids_fcnreg.fcn.spatial.filters import box, dilate, gaussian
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
+from bids_fcnreg.fcn.spatial.inverse import invert
 from bids_fcnreg.fcn.spatial.midpoint import limit_compression
 from bids_fcnreg.fcn.spatial.transform import Transform
 from bids_fcnreg.fcn.train import Trainer, Training

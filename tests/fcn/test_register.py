@@ -16,9 +16,10 @@ from bids_fcnreg.fcn.nets.checkpoint import load, save
 from bids_fcnreg.fcn.nets.mdregnet import DiffeomorphicFCN
 from bids_fcnreg.fcn.nets.packaged_weights import packaged_weights
 from bids_fcnreg.fcn.register import register
-from bids_fcnreg.fcn.spatial.displacement import exponentiate, invert
+from bids_fcnreg.fcn.spatial.displacement import exponentiate
 from bids_fcnreg.fcn.spatial.filters import gaussian
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
+from bids_fcnreg.fcn.spatial.inverse import invert
 from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform
 from bids_fcnreg.io import image
 

@@ -15,8 +15,8 @@ from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 from scipy.spatial.transform import Rotation
 
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.fcn.spatial.displacement import invert
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
+from bids_fcnreg.fcn.spatial.inverse import invert
 from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform
 from bids_fcnreg.io import image
 from bids_fcnreg.io.itk import ROUNDING_ERROR_MM, read_transform, write_transform

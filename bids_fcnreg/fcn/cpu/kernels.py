@@ -97,10 +97,11 @@ def _kernels() -> dict[str, Callable[..., Any]]:
     from bids_fcnreg.fcn.cpu.divergence import damp_divergence
     from bids_fcnreg.fcn.cpu.filter import blend, double, gaussian, halve
     from bids_fcnreg.fcn.cpu.forces import local_ncc_forces
+    from bids_fcnreg.fcn.cpu.inverse import invert, update_inverse
     from bids_fcnreg.fcn.cpu.jacobian import jacobian_determinant
     from bids_fcnreg.fcn.cpu.points import map_points, map_voxels
     from bids_fcnreg.fcn.cpu.region import largest_square
-    from bids_fcnreg.fcn.cpu.warp import compose, invert, sample, vote, warp
+    from bids_fcnreg.fcn.cpu.warp import compose, round_trip, sample, vote, warp
 
     kernels = (
         blend,
@@ -116,7 +117,9 @@ def _kernels() -> dict[str, Callable[..., Any]]:
         local_ncc_forces,
         map_points,
         map_voxels,
+        round_trip,
         sample,
+        update_inverse,
         vote,
         warp,
     )
@@ -299,12 +302,31 @@ def largest_length(field: Tensor, rows: np.ndarray) -> float:
     return float(max(_in_slabs("largest_square", field.shape[2], _array(field), rows))) ** 0.5
 
 
-def invert(displacement: Tensor, tolerance: float, iterations: int, start: Tensor) -> Tensor:
+def invert(displacement: Tensor, tolerance: float, iterations: int) -> Tensor:
     """Compute `displacement.invert`."""
-    inverse = _empty(*displacement.shape).copy_(start)
-    arrays = _array(displacement), _array(inverse)
-    _in_slabs("invert", displacement.shape[2], *arrays, np.float32(tolerance), iterations)
+    inverse = _empty(*displacement.shape)
+    settings = np.float32(tolerance), iterations
+    _in_slabs("invert", displacement.shape[2], _array(displacement), *settings, _output(inverse))
     return inverse
+
+
+def update_inverse(
+    displacement: Tensor, inverse: Tensor, changed: Tensor, tolerance: float, iterations: int
+) -> None:
+    """Compute `displacement.update_inverse`."""
+    for axis in (2, 3, 4):  # voxels of whose cell one corner has changed
+        changed = changed | changed.roll(-1, axis)
+    settings = np.float32(tolerance), iterations
+    arrays = _array(displacement), _array(changed)[0], *settings, _output(inverse)
+    _in_slabs("update_inverse", displacement.shape[2], *arrays)
+
+
+def round_trip(there: Tensor, back: Tensor) -> Tensor:
+    """Compute `displacement.round_trip`."""
+    astray = _empty(1, 1, *there.shape[2:])
+    arrays = _array(there), _array(back), _output(astray)[0]
+    _in_slabs("round_trip", there.shape[2], *arrays)
+    return astray
 
 
 def jacobian_determinant(displacement: Tensor) -> Tensor:

@@ -14,13 +14,10 @@ import numpy as np
 from bids_fcnreg.fcn.cpu.compiler import compiled, inlined
 
 #: Plain numbers would turn single into double precision.
-ZERO, ONE, HALF, LONGER = np.float32(0), np.float32(1), np.float32(0.5), np.float32(1.2)
+ZERO, ONE, HALF = np.float32(0), np.float32(1), np.float32(0.5)
 
 #: Points interpolated at a time, if they are not a row of a grid.
 CHUNK = 256
-
-#: Components along i, j, k.
-_Vector = tuple[np.float32, np.float32, np.float32]
 
 
 @compiled
@@ -218,72 +215,38 @@ def compose(
 
 
 @compiled
-def invert(
-    first: int,
-    stop: int,
-    field: np.ndarray,
-    inverse: np.ndarray,
-    tolerance: np.float32,
-    iterations: int,
+def round_trip(
+    first: int, stop: int, there: np.ndarray, back: np.ndarray, astray: np.ndarray
 ) -> None:
-    """Invert a displacement u: find v with ``v(y) = -u(y + v(y))``.
+    """Measure how far a displacement u and one back move points: ``|u(x) + back(x + u(x))|``.
 
     Parameters
     ----------
     first, stop : int
         Planes i to compute.
-    field : array (3, i, j, k)
-        u in voxels; at least two along each axis.
-    inverse : array (3, i, j, k)
-        v: initial guess, updated in place.
-    tolerance : float32
-        A voxel has converged when its residual ``|v(y) + u(y + v(y))|`` is at most this, in
-        voxels.
-    iterations : int
-        Maximum number of iterations.
+    there : array (3, i, j, k)
+        u in voxels.
+    back : array (3, i, j, k)
+        In voxels; at least two along each axis.
+    astray : array (i, j, k)
+        Output, in voxels.
     """
-    _, size_i, size_j, size_k = field.shape
-    values, shape = field.reshape(-1), (size_i, size_j, size_k)
+    _, _, size_j, size_k = there.shape
+    points, cells, parts, fade = _row_buffers(size_k)
+    returned = np.empty(size_k, np.float32)
     for i in range(first, stop):
         for j in range(size_j):
+            _displace(points, there, ONE, i, j, 0, size_k)
+            _locate(points, back.shape, size_k, cells, parts, fade)
+            squares = astray[i, j]
+            squares[:] = ZERO
+            for channel in range(3):
+                _look_up(returned, back[channel], cells, parts)
+                step = there[channel, i, j]
+                for k in range(size_k):
+                    squares[k] += (step[k] + returned[k]) ** 2
             for k in range(size_k):
-                voxel = np.float32(i), np.float32(j), np.float32(k)
-                guess = inverse[0, i, j, k], inverse[1, i, j, k], inverse[2, i, j, k]
-                residual = _residual(values, shape, voxel, guess)
-                error, step = _square(residual), ONE
-                for _ in range(iterations):
-                    if not error > tolerance * tolerance:
-                        break
-                    candidate = (
-                        guess[0] - step * residual[0],
-                        guess[1] - step * residual[1],
-                        guess[2] - step * residual[2],
-                    )
-                    candidate_residual = _residual(values, shape, voxel, candidate)
-                    candidate_error = _square(candidate_residual)
-                    if candidate_error <= error:
-                        guess, residual, error = candidate, candidate_residual, candidate_error
-                        step = min(step * LONGER, ONE)
-                    else:
-                        step *= HALF
-                inverse[0, i, j, k], inverse[1, i, j, k], inverse[2, i, j, k] = guess
-
-
-@inlined
-def _residual(
-    values: np.ndarray, shape: tuple[int, int, int], voxel: _Vector, guess: _Vector
-) -> _Vector:
-    """Compute ``v(y) + u(y + v(y))`` at one voxel, from flat values of u and their grid shape."""
-    cell_i, part_i, _ = _split(voxel[0] + guess[0], shape[0])
-    cell_j, part_j, _ = _split(voxel[1] + guess[1], shape[1])
-    cell_k, part_k, _ = _split(voxel[2] + guess[2], shape[2])
-    cell = (np.int64(cell_i) * shape[1] + cell_j) * shape[2] + cell_k
-    count = shape[0] * shape[1] * shape[2]
-    return (
-        guess[0] + _mix(values, shape, cell, part_i, part_j, part_k),
-        guess[1] + _mix(values, shape, cell + count, part_i, part_j, part_k),
-        guess[2] + _mix(values, shape, cell + 2 * count, part_i, part_j, part_k),
-    )
+                squares[k] = np.sqrt(squares[k])
 
 
 @inlined
@@ -297,11 +260,6 @@ def _is_inside(i: np.float32, j: np.float32, k: np.float32, shape: tuple[int, ..
         and j <= np.float32(shape[1]) - HALF
         and k <= np.float32(shape[2]) - HALF
     )
-
-
-@inlined
-def _square(vector: _Vector) -> np.float32:
-    return vector[0] * vector[0] + vector[1] * vector[1] + vector[2] * vector[2]
 
 
 @inlined

@@ -21,9 +21,6 @@ from bids_fcnreg.fcn.reproducible import mean
 #: Planes of a grid of which volumes of voxels are computed at a time.
 PLANES = 16
 
-#: Iterations of an inversion between two tests of convergence.
-CONVERGENCE_INTERVAL = 5
-
 
 def identity(shape: Sequence[int], like: Tensor) -> Tensor:
     """Return the coordinates of every voxel.
@@ -216,66 +213,6 @@ def logarithm(displacement: Tensor, tolerance: float = 0.01, iterations: int = 2
         if error < tolerance:
             break
     return velocity
-
-
-def invert(
-    displacement: Tensor,
-    tolerance: float = 0.01,
-    iterations: int = 50,
-    start: Tensor | None = None,
-) -> Tensor:
-    """Invert a displacement: find v with ``v(y) = -u(y + v(y))``.
-
-    A fixed-point iteration at each voxel until it has converged. Steps are shortened where the
-    residual grows, so that it also converges where the displacement changes by more than one voxel
-    between neighbours.
-
-    Parameters
-    ----------
-    displacement : Tensor (1, 3, i, j, k)
-        In voxels; a diffeomorphism.
-    tolerance : float
-        A voxel has converged when its residual ``|v(y) + u(y + v(y))|`` is below this, in voxels.
-    iterations : int
-        Maximum number of iterations.
-    start : Tensor (1, 3, i, j, k), optional
-        Initial guess, for instance the inverse of a similar displacement.
-
-    Returns
-    -------
-    Tensor (1, 3, i, j, k)
-        In voxels.
-
-    References
-    ----------
-    Chen et al., A simple fixed-point approach to invert a deformation field, Med. Phys. 35(1),
-    2008.
-    """
-    start = -displacement if start is None else start
-    if kernels.usable(displacement, start):
-        return kernels.invert(displacement, tolerance, iterations, start)
-    guess = start
-    coordinates = identity(displacement.shape[2:], displacement)
-
-    def residual_of(guess: Tensor) -> tuple[Tensor, Tensor]:
-        residual = guess + sample(displacement, coordinates + guess, padding="border")
-        return residual, residual.square().sum(dim=1, keepdim=True)
-
-    residual, error = residual_of(guess)
-    step = torch.ones_like(error)
-    for number in range(iterations):
-        # Rarely: a GPU must be waited for.
-        if number % CONVERGENCE_INTERVAL == 0 and not (error > tolerance**2).any():
-            break
-        candidate = guess - step * residual
-        candidate_residual, candidate_error = residual_of(candidate)
-        active = error > tolerance**2
-        better = active & (candidate_error <= error)
-        guess = torch.where(better, candidate, guess)
-        residual = torch.where(better, candidate_residual, residual)
-        error = torch.where(better, candidate_error, error)
-        step = torch.where(better, (step * 1.2).clamp(max=1), step * 0.5)
-    return guess
 
 
 def jacobian_determinant(displacement: Tensor) -> Tensor:

@@ -22,12 +22,12 @@ from torch import Tensor
 from bids_fcnreg.fcn.spatial.displacement import (
     compose,
     damp_divergence,
-    invert,
     jacobian_determinant,
     warp,
 )
 from bids_fcnreg.fcn.spatial.filters import dilate, gaussian
 from bids_fcnreg.fcn.spatial.grid import Grid
+from bids_fcnreg.fcn.spatial.inverse import invert, round_trip, update_inverse
 from bids_fcnreg.fcn.spatial.transform import Displacement, change_grid
 
 #: Smallest Jacobian determinant of a deformation.
@@ -35,9 +35,6 @@ MIN_DETERMINANT = 0.2
 
 #: Largest inverse consistency error of a deformation, in voxels.
 MAX_INCONSISTENCY = 0.8
-
-#: Tolerance of inverses, in voxels.
-INVERSE_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,12 +145,8 @@ class MidpointDeformation:
             One displacement composed with the inverse of the other, smoothed where the voxels are
             too coarse for it (see `limit_compression` and `make_inverse_consistent`).
         """
-        forward = limit_compression(
-            compose(invert(self.to_fixed, INVERSE_TOLERANCE), self.to_moving)
-        )
-        # A rough inverse, as a start of the iteration.
-        inverse = compose(invert(self.to_moving, 0.1), self.to_fixed)
-        forward, inverse = make_inverse_consistent(forward, inverse)
+        forward = limit_compression(compose(invert(self.to_fixed), self.to_moving))
+        forward, inverse = make_inverse_consistent(forward)
         return Displacement(self.grid, forward), Displacement(self.grid, inverse)
 
 
@@ -175,16 +168,25 @@ def limit_compression(
     -------
     Tensor (1, 3, i, j, k)
     """
+    limited = displacement.clone()
+    changed = torch.zeros_like(displacement[:, :1], dtype=torch.bool)
+    _limit_compression(limited, changed, least, attempts)
+    return limited
+
+
+def _limit_compression(
+    displacement: Tensor, changed: Tensor, least: float = MIN_DETERMINANT, attempts: int = 20
+) -> None:
+    """Compute `limit_compression` in place; see `_smooth_at` for `changed`."""
     for _ in range(attempts):
         compressed = jacobian_determinant(displacement) < least
         if not compressed.any():
             break
-        displacement = _smooth_at(compressed, displacement)
-    return displacement
+        _smooth_at(compressed, displacement, changed)
 
 
 def make_inverse_consistent(
-    forward: Tensor, near_inverse: Tensor, most: float = MAX_INCONSISTENCY, attempts: int = 50
+    displacement: Tensor, most: float = MAX_INCONSISTENCY, attempts: int = 50
 ) -> tuple[Tensor, Tensor]:
     """Smooth a displacement until it and its inverse are consistent, also between the voxels.
 
@@ -193,10 +195,8 @@ def make_inverse_consistent(
 
     Parameters
     ----------
-    forward : Tensor (1, 3, i, j, k)
+    displacement : Tensor (1, 3, i, j, k)
         In voxels.
-    near_inverse : Tensor (1, 3, i, j, k)
-        Start of the iteration that computes the inverse.
     most : float
         Largest inverse consistency error, in voxels.
     attempts : int
@@ -206,21 +206,34 @@ def make_inverse_consistent(
     -------
     forward, inverse : Tensor (1, 3, i, j, k)
     """
-    inverse = invert(forward, INVERSE_TOLERANCE, start=near_inverse)
+    forward, inverse = displacement.clone(), invert(displacement)
     for attempt in range(attempts):
-        inconsistent = compose(forward, inverse).square().sum(dim=1, keepdim=True) > most**2
+        inconsistent = round_trip(forward, inverse) > most
         if not inconsistent.any():
             break
+        changed = torch.zeros_like(inconsistent)
         # Stronger smoothing where repeated weak smoothing did not suffice.
-        forward = limit_compression(_smooth_at(inconsistent, forward, 2.0 ** (attempt // 10)))
-        inverse = invert(forward, INVERSE_TOLERANCE, start=inverse)
+        _smooth_at(inconsistent, forward, changed, 2.0 ** (attempt // 10))
+        _limit_compression(forward, changed)
+        update_inverse(forward, inverse, changed)
     return forward, inverse
 
 
-def _smooth_at(voxels: Tensor, displacement: Tensor, sigma: float = 1.0) -> Tensor:
-    """Smooth a displacement by `sigma` voxels at and near voxels (1, 1, i, j, k), bool.
+def _smooth_at(voxels: Tensor, displacement: Tensor, changed: Tensor, sigma: float = 1.0) -> None:
+    """Smooth a displacement at and near voxels, in place.
 
     The border of the grid, beyond which there is no displacement, stays as it is.
+
+    Parameters
+    ----------
+    voxels : Tensor (1, 1, i, j, k), bool
+        Where to smooth.
+    displacement : Tensor (1, 3, i, j, k)
+        In voxels; changed in place.
+    changed : Tensor (1, 1, i, j, k), bool
+        Becomes true where the displacement changes.
+    sigma : float
+        Standard deviation of the smoothing, in voxels.
     """
     index = voxels[0, 0].nonzero()
     reach = 5 + int(np.ceil(3 * sigma))  # of the share below, and of the smoothing
@@ -229,11 +242,9 @@ def _smooth_at(voxels: Tensor, displacement: Tensor, sigma: float = 1.0) -> Tens
     i, j, k = map(slice, low, high)
     share = gaussian(dilate(voxels[..., i, j, k].float(), 2), 1.0)
     share *= border_taper(displacement, 1)[..., i, j, k]
-    smoothed = displacement.clone()
-    smoothed[..., i, j, k] = torch.lerp(
-        displacement[..., i, j, k], gaussian(displacement[..., i, j, k], sigma), share
-    )
-    return smoothed
+    part = displacement[..., i, j, k]
+    part.copy_(torch.lerp(part, gaussian(part, sigma), share))
+    changed[..., i, j, k] |= share > 0
 
 
 def border_taper(like: Tensor, width: int) -> Tensor:

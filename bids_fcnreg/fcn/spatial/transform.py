@@ -23,11 +23,11 @@ from bids_fcnreg.fcn.spatial.coordinates import map_points, map_voxels
 from bids_fcnreg.fcn.spatial.displacement import (
     geometric_determinant,
     identity,
-    invert,
     jacobian_determinant,
     sample,
 )
 from bids_fcnreg.fcn.spatial.grid import Grid, Image, apply_affine, voxel_to_voxel
+from bids_fcnreg.fcn.spatial.inverse import invert
 
 #: Points mapped at a time: limits memory, and is large enough to keep every core busy.
 POINTS_AT_A_TIME = 2_000_000

@@ -13,13 +13,13 @@ from bids_fcnreg.fcn.spatial.displacement import (
     compose,
     exponentiate,
     identity,
-    invert,
     jacobian_determinant,
     sample,
     warp,
 )
 from bids_fcnreg.fcn.spatial.filters import box, box_transposed
 from bids_fcnreg.fcn.spatial.grid import Grid, Image, apply_affine, voxel_to_voxel
+from bids_fcnreg.fcn.spatial.inverse import invert
 from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform, change_grid
 
 SHAPE = (20, 23, 19)
