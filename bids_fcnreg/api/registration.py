@@ -28,7 +28,12 @@ from bids_fcnreg.fcn.spatial.grid import Image
 from bids_fcnreg.io.formats.image_grids import ImageGrids
 from bids_fcnreg.io.transform_chain import TransformLike, read_transforms
 from bids_fcnreg.preprocessing.brain import is_label_image
-from bids_fcnreg.preprocessing.contrast import WHICH, RegistrationInput, registration_input
+from bids_fcnreg.preprocessing.contrast import (
+    WHICH,
+    RegistrationInput,
+    comparable_input,
+    registration_input,
+)
 from bids_fcnreg.preprocessing.lesions import lesion_fraction, unite_lesions
 from bids_fcnreg.qc.segmentation import assess_segmentation
 from bids_fcnreg.qc.verdict import judge
@@ -119,6 +124,13 @@ def register(
             WHICH, images, masks, (fixed_contrast, moving_contrast), given, strict=True
         )
     }
+    replaced_one = {which for which, one in inputs.items() if one.replaced}
+    for which, one, contrast, source in zip(
+        WHICH, images, (fixed_contrast, moving_contrast), given, strict=True
+    ):
+        if contrast == "auto" and replaced_one and which not in replaced_one:
+            mask = inputs[which].mask
+            inputs[which] = comparable_input(which, one, mask, file_name(source))
     seconds = round(time.perf_counter() - began, 3)
     _warn_of_labels(images)
     lesions = {

@@ -1,4 +1,4 @@
-"""Reuse the memory of large tensors instead of returning it to the system."""
+"""Reuse the memory of large tensors, or return it to the system."""
 
 from __future__ import annotations
 
@@ -20,3 +20,12 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(_M_MMAP_MAX, 0)
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def return_freed_memory() -> None:
+    """Return what `keep_freed_memory` has kept to the system, before larger tensors are made.
+
+    Tensors do not fit into the gaps that smaller ones have left.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from bids_fcnreg.fcn.losses.similarity import accumulate_forces, window_damping
 from bids_fcnreg.fcn.losses.tissue_channels import SHARES, add_border_channels
+from bids_fcnreg.fcn.memory import return_freed_memory
 from bids_fcnreg.fcn.modes import MODES
 from bids_fcnreg.fcn.out_of_memory import with_fallback
 from bids_fcnreg.fcn.pair import Pair
@@ -133,6 +134,7 @@ def _optimize_level(
     device: torch.device,
 ) -> MidpointDeformation:
     """Optimize a deformation at one resolution."""
+    return_freed_memory()
     level, deformation = level.to(device), deformation.to(device).on_grid(level.grid)
     displacements = torch.cat([deformation.to_fixed, deformation.to_moving])
     del deformation  # what is not needed any more need not be kept in memory

@@ -41,7 +41,7 @@ from bids_fcnreg.fcn.spatial.transform import Affine, Transform
 WITHIN_SUBJECT_REFINEMENT = Refinement(
     steps=(50, 50, 20),
     update_sigma=(2.0, 4.0, 8.0),
-    field_sigma=(1.0, 1.0, 1.0),
+    field_sigma=(0.7, 0.7, 0.7),
     divergence_rate=(0.0, 0.0, 0.0),
     largest_step=(0.5, 0.5, 0.5),
     last_step=0.05,

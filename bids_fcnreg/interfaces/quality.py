@@ -60,7 +60,7 @@ class Judge(SimpleInterface):
         if isdefined(self.inputs.segmentation):
             quality |= json.loads(Path(self.inputs.segmentation).read_text())
         if self.inputs.t1w_like:
-            quality["t1w_like"] = ["moving"]
+            quality["t1w_like"] = [*quality.get("t1w_like", []), "moving"]
         quality |= judge(quality).as_dict()
         out_file = Path(runtime.cwd) / "quality.json"
         out_file.write_text(json.dumps(quality, indent=2) + "\n")

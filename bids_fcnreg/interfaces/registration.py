@@ -35,6 +35,12 @@ class _RegisterInputSpec(ThreadsInputSpec):
     moving_exclude = File(
         exists=True, desc="lesion mask of the subject, excluded from the similarity"
     )
+    to_t1w_like = traits.Bool(
+        False,
+        usedefault=True,
+        desc="`moving` is a T1w-like image; `fixed` is replaced by one, too, unless its white "
+        "matter is brighter than its gray matter",
+    )
     initial = File(exists=True, desc="linear ITK transform: maps points of fixed to moving")
     mode = traits.Enum(*MODES, usedefault=True, desc="registration mode")
     network = traits.Enum("diffeomorphic", "2017", usedefault=True, desc="network architecture")
@@ -60,20 +66,25 @@ class Register(SimpleInterface):
         from bids_fcnreg.fcn.register import register
         from bids_fcnreg.io import image
         from bids_fcnreg.io.registration import write_registration
+        from bids_fcnreg.preprocessing.contrast import RegistrationInput, comparable_input
 
         names = ("fixed_mask", "moving_mask", "moving_exclude")
         files = {name: getattr(self.inputs, name) for name in names}
         files = {name: path for name, path in files.items() if isdefined(path)}
-        metrics = {}
+        metrics: dict[str, Any] = {}
         if "moving_exclude" in files:
             lesion, brain = files["moving_exclude"], files.get("moving_mask")
             metrics["excluded_percent"] = excluded_percent(lesion, brain)
             if is_empty(lesion):  # the participant has no lesion
                 del files["moving_exclude"]
         masks = {name: image.read(path) for name, path in files.items()}
-        fixed = image.read(self.inputs.fixed)
+        template = image.read(self.inputs.fixed)
+        fixed = RegistrationInput(template, masks.get("fixed_mask"))
+        if self.inputs.to_t1w_like:
+            fixed = comparable_input("fixed", fixed.image, fixed.mask, self.inputs.fixed)
+            metrics["t1w_like"] = ["fixed"] if fixed.replaced else []
         result = register(
-            fixed,
+            fixed.image,
             image.read(self.inputs.moving),
             initial=_linear(self.inputs.initial) if isdefined(self.inputs.initial) else None,
             mode=self.inputs.mode,
@@ -82,12 +93,12 @@ class Register(SimpleInterface):
             device=self.inputs.device,
             seed=self.inputs.seed,
             threads=self.inputs.num_threads,
-            fixed_mask=masks.get("fixed_mask"),
+            fixed_mask=fixed.mask,
             moving_mask=masks.get("moving_mask"),
             moving_exclude=masks.get("moving_exclude"),
         )
         directory = Path(runtime.cwd)
-        self._results |= write_registration(directory, result, over=fixed.grid, **metrics)
+        self._results |= write_registration(directory, result, over=template.grid, **metrics)
         return runtime
 
 

@@ -15,6 +15,9 @@ from bids_fcnreg.fcn.spatial.grid import Image
 from bids_fcnreg.fcn.tissue import classify
 from bids_fcnreg.preprocessing.intensity import bias_field, make_positive, normalize
 
+#: Voxels with a larger probability of a tissue represent its intensities.
+CERTAIN = 0.8
+
 
 @dataclass(frozen=True, eq=False)
 class Brain:
@@ -28,6 +31,8 @@ class Brain:
         Brain mask.
     t1w_like : Image (1, 1, i, j, k)
         Brain like that of a T1w image, 0 in the background.
+    tissues : Image (1, 3, i, j, k)
+        Probabilities of gray matter, white matter and cerebrospinal fluid.
     anatomy : Anatomy
         Posteriors of the network.
     """
@@ -35,7 +40,16 @@ class Brain:
     image: Image
     mask: Image
     t1w_like: Image
+    tissues: Image
     anatomy: Anatomy
+
+    @property
+    def white_matter_is_brighter(self) -> bool:
+        """Whether white matter is brighter than gray matter, as in T1w images of adults."""
+        gray, white = (
+            self.image.data[0, 0][tissue > CERTAIN] for tissue in self.tissues.data[0, :2]
+        )
+        return bool(gray.numel() and white.numel() and white.median() > gray.median())
 
 
 def prepare_brain(scan: Image, network: AnatomyFCN | None = None) -> Brain:
@@ -62,5 +76,6 @@ def prepare_brain(scan: Image, network: AnatomyFCN | None = None) -> Brain:
     data = make_positive(scan.data[0, 0].numpy(), inside)
     data = normalize(data / bias_field(data, inside, tuple(scan.grid.spacing)), inside)
     image = Image(torch.from_numpy(np.ascontiguousarray(data))[None, None], scan.grid)
-    like = classify(image, anatomy).t1w_like
-    return Brain(image, mask, Image(like.data * mask.data, scan.grid), anatomy)
+    found = classify(image, anatomy)
+    like = Image(found.t1w_like.data * mask.data, scan.grid)
+    return Brain(image, mask, like, found.tissues, anatomy)

@@ -224,6 +224,49 @@ def registration_input(
     return RegistrationInput(image, mask)
 
 
+def comparable_input(
+    which: Which, image: Image, mask: Image | None, file: str = ""
+) -> RegistrationInput:
+    """Prepare a brain to which a T1w-like image is registered.
+
+    Parameters
+    ----------
+    which : {"fixed", "moving"}
+        Name of the image in messages.
+    image : Image (1, 1, i, j, k)
+        T1w brain.
+    mask : Image or None
+        Its brain mask.
+    file : str
+        Name of its file, if it has one.
+
+    Returns
+    -------
+    RegistrationInput
+        The image, or a T1w-like image in its place if its white matter is not brighter than its
+        gray matter, as in infants.
+
+    Warns
+    -----
+    UserWarning
+        If it is replaced.
+    """
+    try:
+        brain = prepare_brain(image)
+    except InputError:  # not a brain: its contrast is unknown
+        return RegistrationInput(image, mask)
+    if brain.white_matter_is_brighter:
+        return RegistrationInput(image, mask)
+    warnings.warn(
+        f"The white matter of the {which} image {file}".rstrip()
+        + " is not brighter than its gray matter, as in infants. It is replaced by a T1w-like "
+        "image, too, for the registration.",
+        stacklevel=3,
+    )
+    used = brain.mask if mask is None else mask
+    return RegistrationInput(brain.t1w_like, used, True, brain.anatomy)
+
+
 def _check_skull_stripped(which: Which, named: str, image: Image) -> None:
     """Refuse a T1w image without a mask that is not skull-stripped."""
     visible = non_background(image.data[0, 0].numpy())

@@ -82,10 +82,11 @@ def align_scan(scan: Image, fixed: Image, fixed_mask: Image) -> tuple[Brain, Ali
         upright = Grid(scan.grid.shape, np.linalg.inv(matrix) @ scan.grid.affine)
         turned = prepare_brain(Image(scan.data, upright))
         matrix = matrix @ _align(turned, fixed, fixed_mask)
-        image, mask, t1w_like = (
-            Image(part.data, scan.grid) for part in (turned.image, turned.mask, turned.t1w_like)
+        image, mask, t1w_like, tissues = (
+            Image(part.data, scan.grid)
+            for part in (turned.image, turned.mask, turned.t1w_like, turned.tissues)
         )
-        brain = Brain(image, mask, t1w_like, turned.anatomy)
+        brain = Brain(image, mask, t1w_like, tissues, turned.anatomy)
     return brain, Alignment(matrix, *compare_brains(fixed, fixed_mask, brain.t1w_like, matrix))
 
 

@@ -17,6 +17,7 @@ from bids_fcnreg.fcn.spatial.grid import Grid, Image
 from bids_fcnreg.fcn.spatial.transform import Transform
 from bids_fcnreg.io import image
 from bids_fcnreg.preprocessing.contrast import (
+    comparable_input,
     contrast_of_name,
     describe_replaced,
     looks_t2w,
@@ -150,6 +151,33 @@ def test_intensities_replace_an_image_with_a_warning_that_names_the_option(t1w):
     assert "The moving image brain.nii does not look like a T1w image" in str(given[0].message)
     assert not registration_input("moving", inverted(t1w), None, "auto", "a_T1w.nii").replaced
     assert not registration_input("moving", inverted(t1w), None, "T1w").replaced
+
+
+def of_an_infant(brain: Image) -> Image:
+    """The brain with white matter darker than its gray matter, and dark CSF."""
+    gray, white = 0.72, 0.95  # of the 98th percentile
+    value = brain.data / float(np.quantile(brain.data[brain.data > 0].numpy(), 0.98))
+    darker = gray - 0.8 * (value - gray).clamp(max=white - gray)
+    return replace(brain, data=torch.where(value > gray, darker, value))
+
+
+def test_brain_of_an_infant_is_made_comparable_to_a_t1w_like_image(t1w):
+    with pytest.warns(UserWarning, match="moving image b.nii is not brighter than its gray"):
+        found = comparable_input("moving", of_an_infant(t1w), None, "b.nii")
+    inside = t1w.data > 0
+    assert found.replaced and found.mask is not None
+    assert np.corrcoef(found.image.data[inside], t1w.data[inside])[0, 1] > 0.6
+
+
+def test_brain_of_an_adult_is_comparable_to_a_t1w_like_image(t1w):
+    mask = Image((t1w.data > 0).float(), t1w.grid)
+    found = comparable_input("fixed", t1w, mask)
+    assert found.image is t1w and found.mask is mask and not found.replaced
+
+
+def test_what_is_no_brain_is_left_as_it_is(t1w):
+    nothing = replace(t1w, data=torch.zeros_like(t1w.data))
+    assert comparable_input("fixed", nothing, None).image is nothing
 
 
 def test_t1w_head_without_mask_is_refused_with_both_ways_out(t1w):

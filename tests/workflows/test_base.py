@@ -21,12 +21,14 @@ from bids_fcnreg.workflows.base import (
 )
 
 
-def make_scan(config: Config, session: str | None = None, lesion: bool = False) -> Scan:
+def make_scan(
+    config: Config, session: str | None = None, lesion: bool = False, suffix: str = "T1w"
+) -> Scan:
     """A scan whose files exist, small."""
     label = "sub-01" + (f"_ses-{session}" if session else "")
     folder = config.bids_dir.joinpath(*label.split("_"), "anat")
     folder.mkdir(parents=True)
-    files = [folder / f"{label}_T1w.nii.gz", folder / f"{label}_label-lesion_mask.nii.gz"]
+    files = [folder / f"{label}_{suffix}.nii.gz", folder / f"{label}_label-lesion_mask.nii.gz"]
     for path in files:
         nib.save(nib.Nifti1Image(np.ones((4, 4, 4), "uint8"), np.eye(4)), path)
     return Scan("01", session, (files[0],), (files[1],) if lesion else ())
@@ -128,6 +130,20 @@ def test_lesion_is_left_out_of_the_similarity(config, builtin, lesion):
     workflow = init_single_subject_wf(config, scan, [builtin], {})
     targets = {(t.rsplit(".", 1)[-1], f) for _, _, t, f in feeds(workflow)}
     assert (("estimate", "moving_exclude") in targets) == lesion
+
+
+@pytest.mark.parametrize(
+    ("suffix", "is_builtin", "checked"),
+    [("T1w", False, False), ("T2w", False, True), ("FLAIR", True, False)],
+)
+def test_contrast_of_the_template_is_checked_for_t1w_like_images(
+    config, builtin, suffix, is_builtin, checked
+):
+    """The contrast of the built-in templates is known."""
+    template = replace(builtin, builtin=is_builtin)
+    workflow = init_single_subject_wf(config, make_scan(config, suffix=suffix), [template], {})
+    estimate = workflow.get_node("register_MNI152NLin2009aSym_wf.estimate")
+    assert estimate.inputs.to_t1w_like is checked
 
 
 @pytest.mark.parametrize(("device", "gpu"), [("cpu", False), ("cuda:0", True)])
