@@ -37,7 +37,8 @@ class Tolerance:
     Attributes
     ----------
     relative : float
-        Relative tolerance of a number, or of a voxel relative to the maximum of its image.
+        Relative tolerance of a number, or of a voxel relative to the maximum of its image; of a
+        standard deviation, relative to that of the mean.
     absolute : float
         Additional absolute tolerance of any number.
     field_mm : float
@@ -78,9 +79,11 @@ def compare_images(one: Path, other: Path, tolerance: Tolerance) -> Difference:
     voxels = [np.asanyarray(nifti.dataobj) for nifti in (first, second)]
     if tolerance != EXACT and all(v.dtype.kind in "iub" for v in voxels):
         return compare_labels(*voxels, tolerance.share)
-    # A standard deviation is as inexact as the images whose mean is beside it.
+    scales = list(voxels)
     mean = one.with_name(one.name.replace("_desc-sd_", "_desc-mean_"))
-    scales = [*voxels, np.asanyarray(nib.load(mean).dataobj)] if mean.exists() else voxels
+    if mean != one and mean.exists():
+        # A standard deviation is as inexact as the images, whose mean is beside it.
+        scales.append(np.asanyarray(nib.load(mean).dataobj))
     largest = max(float(np.abs(v[np.isfinite(v)]).max(initial=0)) for v in scales)
     allowed = tolerance.absolute + tolerance.relative * largest
     if "logjacobian" in one.name:

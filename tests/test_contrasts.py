@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -16,6 +18,7 @@ from bids_fcnreg.fcn.spatial.displacement import exponentiate
 from bids_fcnreg.fcn.spatial.filters import gaussian
 from bids_fcnreg.fcn.spatial.grid import Image
 from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform
+from bids_fcnreg.interfaces.registration import Register
 from bids_fcnreg.io import image
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default::UserWarning")]
@@ -54,7 +57,7 @@ def test_t2w_and_t1w_images_are_registered_to_each_other(brains, capsys):
                  "--device", "cpu"])  # fmt: skip
     printed = capsys.readouterr().out
     assert code == 0
-    message = "Not T1w: fixed image. Registered as a T1w-like image"
+    message = "Registered as a T1w-like image: fixed."
     assert message in printed and message in (folder / "r_report.html").read_text()
     assert re.search("Verdict.*: (unknown|doubtful)", printed)
     assert re.search(r"Seconds: segment \d", printed)
@@ -85,6 +88,43 @@ def test_contrast_of_an_image_in_memory(brains, recwarn, contrast, replaced, war
     assert result.moving.data.max() == pytest.approx(t2w.get_fdata().max())
     if replaced:
         assert result.quality["verdict"] != "good"
+
+
+@pytest.fixture(scope="module")
+def of_an_infant(brains):
+    """The T1w brain with white matter darker than gray matter."""
+    folder, _, _ = brains
+    t1w = image.read(folder / "sub-01_T1w.nii.gz")
+    value = t1w.data / float(np.quantile(t1w.data[t1w.data > 0].numpy(), 0.98))
+    darker = 0.72 - 0.8 * (value - 0.72).clamp(max=0.23)
+    path = folder / "sub-02_T1w.nii.gz"
+    return image.write(path, Image(100 * torch.where(value > 0.72, darker, value), t1w.grid))
+
+
+@pytest.mark.parametrize(
+    ("contrast", "replaced"), [("auto", ["fixed", "moving"]), ("T1w", ["moving"])]
+)
+def test_beside_a_t1w_like_image_that_of_an_infant_is_replaced(
+    brains, of_an_infant, recwarn, contrast, replaced
+):
+    t2w = brains[0] / "sub-01_T2w.nii.gz"
+    options = {"mode": "predict", "device": "cpu", "fixed_contrast": contrast}
+    result = fr.register(of_an_infant, t2w, **options)
+    assert result.quality["t1w_like"] == replaced
+    warned = any("fixed_contrast='T1w'" in str(one.message) for one in recwarn)
+    assert warned is ("fixed" in replaced)
+
+
+def test_template_of_infants_is_replaced_for_a_t1w_like_image(brains, of_an_infant, tmp_path):
+    register = Register(
+        fixed=str(of_an_infant),
+        moving=str(brains[0] / "sub-01_T1w.nii.gz"),
+        to_t1w_like=True,
+        mode="predict",
+        device="cpu",
+    )
+    outputs = register.run(cwd=tmp_path).outputs
+    assert json.loads(Path(outputs.quality).read_text())["t1w_like"] == ["fixed"]
 
 
 def test_an_invalid_contrast_is_refused(capsys):

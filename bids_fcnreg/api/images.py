@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nibabel as nib
 
+from bids_fcnreg.bids.builtin_templates import BUILTIN_FILES
 from bids_fcnreg.bids.template_names import is_template
 from bids_fcnreg.bids.templates import resolve_template
 from bids_fcnreg.fcn.spatial.grid import Image
@@ -44,6 +45,13 @@ def resolve_brain(given: ImageLike, mask: ImageLike | None) -> tuple[ImageLike, 
         template = resolve_template(os.fspath(given))
         given, mask = template.t1w, template.mask if mask is None else mask
     return given, None if mask is None else resolve_image(mask)
+
+
+def is_builtin(given: ImageLike) -> bool:
+    """Return whether an image is that of a built-in template, an average of adults."""
+    if not isinstance(given, str | os.PathLike):
+        return False
+    return any(Path(given) == files.path("t1") for files in BUILTIN_FILES.values())
 
 
 def read_image(given: ImageLike, role: str = "image") -> Image:

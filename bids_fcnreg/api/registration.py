@@ -14,6 +14,7 @@ import torch
 from bids_fcnreg.api.images import (
     ImageLike,
     file_name,
+    is_builtin,
     read_image,
     resolve_brain,
     space_codes,
@@ -31,6 +32,7 @@ from bids_fcnreg.preprocessing.brain import is_label_image
 from bids_fcnreg.preprocessing.contrast import (
     WHICH,
     RegistrationInput,
+    Which,
     comparable_input,
     registration_input,
 )
@@ -87,7 +89,9 @@ def register(
     fixed_contrast, moving_contrast : {"auto", "T1w", "other"}
         An image of another contrast is segmented, and replaced for the registration by an image
         with the intensities of a T1w brain. ``auto``: the BIDS suffix of its file name decides.
-        Images without one are T1w, unless their intensities are those of T2w brains.
+        Images without one are T1w, unless their intensities are those of T2w brains. If the other
+        image is replaced, so is a T1w image whose white matter is not brighter than its gray
+        matter, as in young infants.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     seed : int
@@ -124,13 +128,12 @@ def register(
             WHICH, images, masks, (fixed_contrast, moving_contrast), given, strict=True
         )
     }
-    replaced_one = {which for which, one in inputs.items() if one.replaced}
-    for which, one, contrast, source in zip(
-        WHICH, images, (fixed_contrast, moving_contrast), given, strict=True
-    ):
-        if contrast == "auto" and replaced_one and which not in replaced_one:
-            mask = inputs[which].mask
-            inputs[which] = comparable_input(which, one, mask, file_name(source))
+    if any(one.replaced for one in inputs.values()):
+        for which, source, contrast in zip(
+            WHICH, given, (fixed_contrast, moving_contrast), strict=True
+        ):
+            if contrast == "auto" and not inputs[which].replaced and not is_builtin(source):
+                inputs[which] = _comparable(which, inputs[which])
     seconds = round(time.perf_counter() - began, 3)
     _warn_of_labels(images)
     lesions = {
@@ -163,6 +166,19 @@ def register(
     forward, inverse = found.forward, found.inverse
     mask, codes = inputs["fixed"].mask, space_codes(fixed)
     return Registered(images[0], images[1], forward, inverse, quality, codes, mask, replaced)
+
+
+def _comparable(which: Which, found: RegistrationInput) -> RegistrationInput:
+    """Make the other image comparable to a T1w-like image; warn if it is replaced."""
+    comparable = comparable_input(found.image, found.mask)
+    if comparable.replaced:
+        warnings.warn(
+            f"The white matter of the {which} image is not brighter than its gray matter, as in "
+            "young infants. It is replaced by a T1w-like image for the registration, too. Use "
+            f"--{which}-contrast T1w (in Python {which}_contrast='T1w') to register it as it is.",
+            stacklevel=3,
+        )
+    return comparable
 
 
 def _segmentation_quality(inputs: Iterable[RegistrationInput]) -> dict[str, float]:

@@ -126,7 +126,8 @@ def _add_image_options(command: argparse.ArgumentParser) -> None:
         help="contrast of FIXED. An image of another contrast than T1w is segmented and replaced, "
         "for the registration, by an image with the intensities of a T1w brain. auto: by the BIDS "
         "suffix of the file name (_T2w, _FLAIR, ...); without one it is T1w, unless its "
-        "intensities are those of a T2w brain (default: %(default)s)",
+        "intensities are those of a T2w brain. If MOVING is replaced, so is a T1w image of a "
+        "young infant (default: %(default)s)",
     )
     command.add_argument(
         "--moving-contrast",

@@ -44,7 +44,7 @@ WITHIN_SUBJECT_REFINEMENT = Refinement(
     field_sigma=(0.7, 0.7, 0.7),
     divergence_rate=(0.0, 0.0, 0.0),
     largest_step=(0.5, 0.5, 0.5),
-    last_step=0.05,
+    last_step=0.02,
 )
 
 #: Number of registrations of the images to their mean.

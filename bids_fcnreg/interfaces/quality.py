@@ -124,6 +124,9 @@ def quality_html(
         if metric.key in quality:
             note = usual[metric.key].describe(metric) if metric.key in usual else ""
             rows.append((metric.title, metric.read(quality), note))
+    if replaced := quality.get("t1w_like"):
+        names = [{"fixed": what.lower(), "moving": "moving image"}[one] for one in replaced]
+        rows.append(("Registered as T1w-like images", ", ".join(names), ""))
     others = {
         "Mode": quality["mode"],
         "Device": quality["device"],

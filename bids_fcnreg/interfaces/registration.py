@@ -68,6 +68,7 @@ class Register(SimpleInterface):
         from bids_fcnreg.io.registration import write_registration
         from bids_fcnreg.preprocessing.contrast import RegistrationInput, comparable_input
 
+        set_threads(self.inputs.num_threads)
         names = ("fixed_mask", "moving_mask", "moving_exclude")
         files = {name: getattr(self.inputs, name) for name in names}
         files = {name: path for name, path in files.items() if isdefined(path)}
@@ -81,7 +82,7 @@ class Register(SimpleInterface):
         template = image.read(self.inputs.fixed)
         fixed = RegistrationInput(template, masks.get("fixed_mask"))
         if self.inputs.to_t1w_like:
-            fixed = comparable_input("fixed", fixed.image, fixed.mask, self.inputs.fixed)
+            fixed = comparable_input(fixed.image, fixed.mask)
             metrics["t1w_like"] = ["fixed"] if fixed.replaced else []
         result = register(
             fixed.image,

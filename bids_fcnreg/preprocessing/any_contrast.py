@@ -15,8 +15,8 @@ from bids_fcnreg.fcn.spatial.grid import Image
 from bids_fcnreg.fcn.tissue import classify
 from bids_fcnreg.preprocessing.intensity import bias_field, make_positive, normalize
 
-#: Voxels with a larger probability of a tissue represent its intensities.
-CERTAIN = 0.8
+#: Voxels with a larger probability of a tissue represent its intensities, if there are so many.
+CERTAIN, ENOUGH_VOXELS = 0.8, 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +44,13 @@ class Brain:
     anatomy: Anatomy
 
     @property
-    def white_matter_is_brighter(self) -> bool:
-        """Whether white matter is brighter than gray matter, as in T1w images of adults."""
+    def white_matter_is_darker(self) -> bool:
+        """Whether white matter is known not to be brighter than gray matter."""
         gray, white = (
             self.image.data[0, 0][tissue > CERTAIN] for tissue in self.tissues.data[0, :2]
         )
-        return bool(gray.numel() and white.numel() and white.median() > gray.median())
+        enough = min(gray.numel(), white.numel()) >= ENOUGH_VOXELS
+        return enough and bool(white.median() <= gray.median())
 
 
 def prepare_brain(scan: Image, network: AnatomyFCN | None = None) -> Brain:

@@ -80,16 +80,12 @@ def describe_replaced(which: Sequence[str]) -> str:
     Examples
     --------
     >>> describe_replaced(["moving"])
-    'Not T1w: moving image. Registered as a T1w-like image, to which the quality metrics refer.'
+    'Registered as a T1w-like image: moving. The quality metrics refer to it.'
     """
     if not which:
         return ""
-    kind = "a T1w-like image" if len(which) == 1 else "T1w-like images"
-    images = "image" if len(which) == 1 else "images"
-    return (
-        f"Not T1w: {' and '.join(which)} {images}. Registered as {kind}, to which the quality "
-        "metrics refer."
-    )
+    kind, them = ("a T1w-like image", "it") if len(which) == 1 else ("T1w-like images", "them")
+    return f"Registered as {kind}: {' and '.join(which)}. The quality metrics refer to {them}."
 
 
 def contrast_of_name(name: str) -> Literal["T1w", "other"] | None:
@@ -224,47 +220,37 @@ def registration_input(
     return RegistrationInput(image, mask)
 
 
-def comparable_input(
-    which: Which, image: Image, mask: Image | None, file: str = ""
-) -> RegistrationInput:
-    """Prepare a brain to which a T1w-like image is registered.
+def comparable_input(image: Image, mask: Image | None) -> RegistrationInput:
+    """Prepare a T1w brain for the registration with a T1w-like image.
 
     Parameters
     ----------
-    which : {"fixed", "moving"}
-        Name of the image in messages.
     image : Image (1, 1, i, j, k)
         T1w brain.
     mask : Image or None
         Its brain mask.
-    file : str
-        Name of its file, if it has one.
 
     Returns
     -------
     RegistrationInput
         The image, or a T1w-like image in its place if its white matter is not brighter than its
-        gray matter, as in infants.
-
-    Warns
-    -----
-    UserWarning
-        If it is replaced.
+        gray matter, as in young infants.
     """
+    if _extent_mm(image) <= MIN_EXTENT_MM:
+        return RegistrationInput(image, mask)
     try:
         brain = prepare_brain(image)
-    except InputError:  # not a brain: its contrast is unknown
+    except InputError:  # its contrast remains unknown
         return RegistrationInput(image, mask)
-    if brain.white_matter_is_brighter:
+    if not brain.white_matter_is_darker:
         return RegistrationInput(image, mask)
-    warnings.warn(
-        f"The white matter of the {which} image {file}".rstrip()
-        + " is not brighter than its gray matter, as in infants. It is replaced by a T1w-like "
-        "image, too, for the registration.",
-        stacklevel=3,
-    )
     used = brain.mask if mask is None else mask
     return RegistrationInput(brain.t1w_like, used, True, brain.anatomy)
+
+
+def _extent_mm(image: Image) -> float:
+    """Return the largest extent of an image along its axes."""
+    return float(np.multiply(image.grid.shape, image.grid.spacing).max())
 
 
 def _check_skull_stripped(which: Which, named: str, image: Image) -> None:
@@ -283,7 +269,7 @@ def _check_skull_stripped(which: Which, named: str, image: Image) -> None:
 def _replaced(named: str, image: Image, mask: Image | None) -> RegistrationInput:
     """Replace an image of any contrast by its T1w-like image."""
     try:
-        if np.multiply(image.grid.shape, image.grid.spacing).max() <= MIN_EXTENT_MM:
+        if _extent_mm(image) <= MIN_EXTENT_MM:
             raise InputError("its field of view is too small")
         brain = prepare_brain(image)
     except InputError as error:

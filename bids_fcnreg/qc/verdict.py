@@ -113,7 +113,7 @@ def judge(quality: Mapping[str, Any], fixed: str = "the template") -> Verdict:
     ----------
     quality : mapping
         The mode and the quality metrics by name; ``t1w_like`` is not empty if T1w-like images
-        replaced images of other contrasts, for which bounds were not fitted.
+        were registered, for which bounds were not fitted.
     fixed : str
         Name of the fixed image, for messages.
 

@@ -92,13 +92,13 @@ def init_register_wf(
         Log Jacobian determinant, subject over template, on the template's grid.
     """
     workflow = LiterateWorkflow(name=name)
-    unknown_contrast = not (scan.is_t1w or template.builtin)
-    as_well = (
+    may_replace_template = not (scan.is_t1w or template.builtin)
+    alternative = (
         " (or to its T1w-like image, if its white matter is not brighter than its gray matter)"
     )
     workflow.__desc__ = (
         f"{_MOVING[scan.is_t1w].format(scan.suffix)} was registered to {template.title}"
-        f"{as_well if unknown_contrast else ''}: an "
+        f"{alternative if may_replace_template else ''}: an "
         f"affine alignment was followed by a nonlinear one, {_description(config)}. "
         "Images were resampled once, through the composition of both. "
     )
@@ -133,7 +133,7 @@ def init_register_wf(
         workflow.connect([(inputnode, estimate, [(field, field) for field in through])])
     else:
         estimate = init_estimate_node(config, template)
-        estimate.inputs.to_t1w_like = unknown_contrast
+        estimate.inputs.to_t1w_like = may_replace_template
         if affine:
             estimate.inputs.initial = str(affine)
     to_template = sized_node(

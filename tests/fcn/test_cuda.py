@@ -26,7 +26,7 @@ from bids_fcnreg.fcn.spatial.displacement import (
 )
 from bids_fcnreg.fcn.spatial.filters import box, dilate, gaussian
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
-from bids_fcnreg.fcn.spatial.inverse import invert
+from bids_fcnreg.fcn.spatial.inverse import invert, round_trip
 from bids_fcnreg.fcn.spatial.midpoint import limit_compression
 from bids_fcnreg.fcn.spatial.transform import Transform
 from bids_fcnreg.fcn.train import Trainer, Training
@@ -59,6 +59,7 @@ OPERATIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "compose": lambda first, second, shift: compose(shift, 0.5 * shift),
     "exponentiate": lambda first, second, shift: exponentiate(shift),
     "invert": lambda first, second, shift: invert(shift, 1e-4),
+    "round trip": lambda first, second, shift: round_trip(shift, -0.8 * shift),
     "jacobian": lambda first, second, shift: jacobian_determinant(shift),
     "divergence": lambda first, second, shift: gradient_of_divergence(shift),
     "limit": lambda first, second, shift: limit_compression(3 * shift),

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pytest
 from nipype.pipeline import engine as pe
 
-from bids_fcnreg.interfaces.quality import Judge, QualityTable
+from bids_fcnreg.interfaces.quality import Judge, QualityTable, quality_html
 from bids_fcnreg.interfaces.reports import Summary
 
 
@@ -68,6 +69,20 @@ def judged(folder: Path, builtin: bool) -> dict:
         interface.inputs.template = "MNI152NLin2009aSym"
     node = pe.Node(interface, name=f"judge{builtin:d}", base_dir=str(folder))
     return json.loads(Path(node.run().outputs.quality).read_text())
+
+
+@pytest.mark.parametrize(
+    ("before", "shown"), [([], "moving image"), (["fixed"], "template, moving")]
+)
+def test_t1w_like_images_are_named(tmp_path, before, shown):
+    quality = {"mode": "refine", "t1w_like": before, "weights": None, "device": "", "seconds": {}}
+    (tmp_path / "quality.json").write_text(json.dumps(quality))
+    nib.Nifti1Image(np.ones((2, 2, 2), "f"), np.eye(4)).to_filename(tmp_path / "ones.nii")
+    maps = dict.fromkeys(("log_jacobian", "mask"), str(tmp_path / "ones.nii"))
+    judge = Judge(quality=str(tmp_path / "quality.json"), t1w_like=True, **maps)
+    judged = json.loads(Path(judge.run(cwd=tmp_path).outputs.quality).read_text())
+    assert judged["t1w_like"] == [*before, "moving"]
+    assert shown in quality_html(judged, "MyTemplate")
 
 
 def test_verdict_is_added_to_the_metrics(tmp_path):

@@ -64,6 +64,8 @@ def invert(
                 )
                 if field[0, i, j, k] == field[1, i, j, k] == field[2, i, j, k] == ZERO:
                     guess = ZERO, ZERO, ZERO  # what does not move stays exactly where it is
+                if not _dot(guess, guess) >= ZERO:  # NaN, which must not spread along the row
+                    guess = -field[0, i, j, k], -field[1, i, j, k], -field[2, i, j, k]
                 before = found
                 found = _solution(values, shape, voxel, guess, tolerance, iterations)
                 inverse[0, i, j, k], inverse[1, i, j, k], inverse[2, i, j, k] = found

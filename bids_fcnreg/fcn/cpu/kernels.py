@@ -1,9 +1,9 @@
 """Compiled inner loops of registration and resampling, for one pair on a CPU.
 
-The functions below compute what those of the same name in `filters`, `displacement`, `transform`
-and `similarity` compute, many times faster: numba compiles their loops for this processor, and
-each reads and writes a volume once. Those functions call these where `usable` is true. Otherwise
-(no numba, data on a GPU, a gradient required) PyTorch computes the same.
+The functions below compute what those of the same name in `filters`, `displacement`, `inverse`,
+`transform` and `similarity` compute, many times faster: numba compiles their loops for this
+processor, and each reads and writes a volume once. Those functions call these where `usable` is
+true. Otherwise (no numba, data on a GPU, a gradient required) PyTorch computes the same.
 
 A kernel is a function ``kernel(first, stop, ...)`` of a slab of planes, on arrays that share the
 tensors' memory. Slabs depend on the data's shape only and go to as many threads as PyTorch uses,
@@ -303,7 +303,7 @@ def largest_length(field: Tensor, rows: np.ndarray) -> float:
 
 
 def invert(displacement: Tensor, tolerance: float, iterations: int) -> Tensor:
-    """Compute `displacement.invert`."""
+    """Compute `inverse.invert`."""
     inverse = _empty(*displacement.shape)
     settings = np.float32(tolerance), iterations
     _in_slabs("invert", displacement.shape[2], _array(displacement), *settings, _output(inverse))
@@ -313,7 +313,7 @@ def invert(displacement: Tensor, tolerance: float, iterations: int) -> Tensor:
 def update_inverse(
     displacement: Tensor, inverse: Tensor, changed: Tensor, tolerance: float, iterations: int
 ) -> None:
-    """Compute `displacement.update_inverse`."""
+    """Compute `inverse.update_inverse`."""
     for axis in (2, 3, 4):  # voxels of whose cell one corner has changed
         changed = changed | changed.roll(-1, axis)
     settings = np.float32(tolerance), iterations
@@ -322,7 +322,7 @@ def update_inverse(
 
 
 def round_trip(there: Tensor, back: Tensor) -> Tensor:
-    """Compute `displacement.round_trip`."""
+    """Compute `inverse.round_trip`."""
     astray = _empty(1, 1, *there.shape[2:])
     arrays = _array(there), _array(back), _output(astray)[0]
     _in_slabs("round_trip", there.shape[2], *arrays)

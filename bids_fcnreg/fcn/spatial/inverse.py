@@ -69,6 +69,8 @@ def update_inverse(
 ) -> None:
     """Update the inverse of a displacement that has changed at some voxels.
 
+    Without compiled kernels, all voxels that have not converged are updated.
+
     Parameters
     ----------
     displacement : Tensor (1, 3, i, j, k)
