@@ -16,7 +16,7 @@ from bids_fcnreg.fcn.groupwise import linear_part
 from bids_fcnreg.fcn.initial import check_initial, compose_with_initial, continued
 from bids_fcnreg.fcn.intensity import standardize
 from bids_fcnreg.fcn.linear.align import Dof, align
-from bids_fcnreg.fcn.memory import keep_freed_memory, return_freed_memory
+from bids_fcnreg.fcn.memory import keep_freed_memory
 from bids_fcnreg.fcn.modes import LINEAR, MODES, TRANSFORMS, Mode
 from bids_fcnreg.fcn.nets.checkpoint import NETWORKS, load
 from bids_fcnreg.fcn.nets.packaged_weights import packaged_weights
@@ -282,5 +282,4 @@ def _deform(pair: Pair, options: _Options, quality: Quality) -> tuple[Displaceme
         with quality.timed("refine"):
             deformation = refine(pair, deformation, Refinement(steps=options.mode.steps))
     with quality.timed("inverse"):
-        return_freed_memory()
         return deformation.on_grid(pair.grid).tapered().compose()
