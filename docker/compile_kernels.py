@@ -12,6 +12,7 @@ import bids_fcnreg
 from bids_fcnreg.fcn.cpu.kernels import _kernels
 from bids_fcnreg.fcn.segment import Anatomy
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
+from bids_fcnreg.fcn.spatial.inverse import update_inverse
 from bids_fcnreg.fcn.spatial.normalization import normalize
 from bids_fcnreg.fcn.spatial.region import Region
 from bids_fcnreg.fcn.spatial.transform import Transform
@@ -42,6 +43,8 @@ def main() -> None:
     # Coarse images are not refined at the level that uses it.
     displacements = torch.zeros(1, 3, *SHAPE)
     Region.around(data, 1).damp_divergence(displacements, 0.1, torch.zeros_like(displacements))
+    # Not every deformation has to be smoothed.
+    update_inverse(displacements, displacements.clone(), data > 0)
     posteriors = torch.full((1, len(STRUCTURES), *SHAPE), 1 / len(STRUCTURES))
     classify(image, Anatomy(posteriors, grid))
     missing = [name for name, kernel in _kernels().items() if not kernel.signatures]

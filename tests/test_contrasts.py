@@ -108,8 +108,7 @@ def test_beside_a_t1w_like_image_that_of_an_infant_is_replaced(
     brains, of_an_infant, recwarn, contrast, replaced
 ):
     t2w = brains[0] / "sub-01_T2w.nii.gz"
-    options = {"mode": "predict", "device": "cpu", "fixed_contrast": contrast}
-    result = fr.register(of_an_infant, t2w, **options)
+    result = fr.register(of_an_infant, t2w, transform="rigid", fixed_contrast=contrast)
     assert result.quality["t1w_like"] == replaced
     warned = any("fixed_contrast='T1w'" in str(one.message) for one in recwarn)
     assert warned is ("fixed" in replaced)

@@ -111,7 +111,11 @@ class Source:
             self._known[quote] = 0  # while it is looked for inside of itself
             wanted = _words(quote)
             least = max(_LEAST_SHARE * len(wanted), 1)
-            counts = (self._aligned(quote, template) for template in self._fitting(quote, wanted))
+            counts = (
+                self._aligned(quote, template)
+                for template in self._fitting(quote, wanted)
+                if _may_have(template, wanted, least)
+            )
             self._known[quote] = next((count for count in counts if count >= least), 0)
         return self._known[quote]
 
@@ -159,6 +163,12 @@ class Source:
             elif _may_be_inner(quote, start, end) and (inner := self._own_words(quote[start:end])):
                 found = max(found, after[end] + inner)
         return found
+
+
+def _may_have(template: tuple[Token, ...], wanted: list[str], least: float) -> bool:
+    """Whether a template may have so many words of a quote: it has them, or holes."""
+    texts = {token.text for token in template}
+    return HOLE in texts or sum(word in texts for word in wanted) >= least
 
 
 def _may_be_inner(quote: tuple[Token, ...], start: int, end: int) -> bool:

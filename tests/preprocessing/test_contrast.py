@@ -113,7 +113,7 @@ def test_t2w_brain_in_a_head_is_recognized_in_its_mask(t1w):
 def test_real_brains_are_told_apart_without_their_names(real_data, suffix):
     paths = sorted((real_data / "heads").glob(f"sub-*/**/*_{suffix}.nii.gz"))
     assert paths
-    for path in paths[:: max(1, len(paths) // 2)][:2]:  # each takes seconds
+    for path in paths[-1:]:  # each takes seconds
         head = image.read(path)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
