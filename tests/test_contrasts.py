@@ -20,6 +20,7 @@ from bids_fcnreg.fcn.spatial.grid import Image
 from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform
 from bids_fcnreg.interfaces.registration import Register
 from bids_fcnreg.io import image
+from tests.infants import of_an_infant
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default::UserWarning")]
 
@@ -91,32 +92,28 @@ def test_contrast_of_an_image_in_memory(brains, recwarn, contrast, replaced, war
 
 
 @pytest.fixture(scope="module")
-def of_an_infant(brains):
-    """The T1w brain with white matter darker than gray matter."""
-    folder, _, _ = brains
-    t1w = image.read(folder / "sub-01_T1w.nii.gz")
-    value = t1w.data / float(np.quantile(t1w.data[t1w.data > 0].numpy(), 0.98))
-    darker = 0.72 - 0.8 * (value - 0.72).clamp(max=0.23)
-    path = folder / "sub-02_T1w.nii.gz"
-    return image.write(path, Image(100 * torch.where(value > 0.72, darker, value), t1w.grid))
+def infant(brains):
+    """The T1w brain with the contrast of an infant's, as a file."""
+    t1w = image.read(brains[0] / "sub-01_T1w.nii.gz")
+    return image.write(brains[0] / "sub-02_T1w.nii.gz", of_an_infant(t1w))
 
 
 @pytest.mark.parametrize(
     ("contrast", "replaced"), [("auto", ["fixed", "moving"]), ("T1w", ["moving"])]
 )
 def test_beside_a_t1w_like_image_that_of_an_infant_is_replaced(
-    brains, of_an_infant, recwarn, contrast, replaced
+    brains, infant, recwarn, contrast, replaced
 ):
     t2w = brains[0] / "sub-01_T2w.nii.gz"
-    result = fr.register(of_an_infant, t2w, transform="rigid", fixed_contrast=contrast)
+    result = fr.register(infant, t2w, transform="rigid", fixed_contrast=contrast)
     assert result.quality["t1w_like"] == replaced
     warned = any("fixed_contrast='T1w'" in str(one.message) for one in recwarn)
     assert warned is ("fixed" in replaced)
 
 
-def test_template_of_infants_is_replaced_for_a_t1w_like_image(brains, of_an_infant, tmp_path):
+def test_template_of_infants_is_replaced_for_a_t1w_like_image(brains, infant, tmp_path):
     register = Register(
-        fixed=str(of_an_infant),
+        fixed=str(infant),
         moving=str(brains[0] / "sub-01_T1w.nii.gz"),
         to_t1w_like=True,
         mode="predict",

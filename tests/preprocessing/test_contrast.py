@@ -23,6 +23,7 @@ from bids_fcnreg.preprocessing.contrast import (
     looks_t2w,
     registration_input,
 )
+from tests.infants import of_an_infant
 
 pytestmark = pytest.mark.slow
 
@@ -113,7 +114,7 @@ def test_t2w_brain_in_a_head_is_recognized_in_its_mask(t1w):
 def test_real_brains_are_told_apart_without_their_names(real_data, suffix):
     paths = sorted((real_data / "heads").glob(f"sub-*/**/*_{suffix}.nii.gz"))
     assert paths
-    for path in paths[-1:]:  # each takes seconds
+    for path in paths[:: max(1, len(paths) // 2)][:2]:  # each takes seconds
         head = image.read(path)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -151,14 +152,6 @@ def test_intensities_replace_an_image_with_a_warning_that_names_the_option(t1w):
     assert "The moving image brain.nii does not look like a T1w image" in str(given[0].message)
     assert not registration_input("moving", inverted(t1w), None, "auto", "a_T1w.nii").replaced
     assert not registration_input("moving", inverted(t1w), None, "T1w").replaced
-
-
-def of_an_infant(brain: Image) -> Image:
-    """The brain with white matter darker than its gray matter, and dark CSF."""
-    gray, white = 0.72, 0.95  # of the 98th percentile
-    value = brain.data / float(np.quantile(brain.data[brain.data > 0].numpy(), 0.98))
-    darker = gray - 0.8 * (value - gray).clamp(max=white - gray)
-    return replace(brain, data=torch.where(value > gray, darker, value))
 
 
 def test_brain_of_an_infant_is_made_comparable_to_a_t1w_like_image(t1w):

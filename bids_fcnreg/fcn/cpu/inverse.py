@@ -94,14 +94,14 @@ def update_inverse(
     """
     _, size_i, size_j, size_k = field.shape
     values, shape = field.reshape(-1), (size_i, size_j, size_k)
-    anywhere = changed.reshape(-1)
+    changed_cells = changed.reshape(-1)
     for i in range(first, stop):
         for j in range(size_j):
             for k in range(size_k):
                 voxel = np.float32(i), np.float32(j), np.float32(k)
                 guess = inverse[0, i, j, k], inverse[1, i, j, k], inverse[2, i, j, k]
                 cell, _ = _locate(shape, voxel, guess)
-                if anywhere[np.uint64(cell)]:
+                if changed_cells[np.uint64(cell)]:
                     found = _solution(values, shape, voxel, guess, tolerance, iterations)
                     inverse[0, i, j, k], inverse[1, i, j, k], inverse[2, i, j, k] = found
 

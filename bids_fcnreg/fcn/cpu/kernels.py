@@ -323,10 +323,10 @@ def update_inverse(
 
 def round_trip(there: Tensor, back: Tensor) -> Tensor:
     """Compute `inverse.round_trip`."""
-    astray = _empty(1, 1, *there.shape[2:])
-    arrays = _array(there), _array(back), _output(astray)[0]
+    distances = _empty(1, 1, *there.shape[2:])
+    arrays = _array(there), _array(back), _output(distances)[0]
     _in_slabs("round_trip", there.shape[2], *arrays)
-    return astray
+    return distances
 
 
 def jacobian_determinant(displacement: Tensor) -> Tensor:

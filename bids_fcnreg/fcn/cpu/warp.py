@@ -216,7 +216,7 @@ def compose(
 
 @compiled
 def round_trip(
-    first: int, stop: int, there: np.ndarray, back: np.ndarray, astray: np.ndarray
+    first: int, stop: int, there: np.ndarray, back: np.ndarray, distances: np.ndarray
 ) -> None:
     """Measure how far a displacement u and one back move points: ``|u(x) + back(x + u(x))|``.
 
@@ -228,7 +228,7 @@ def round_trip(
         u in voxels.
     back : array (3, i, j, k)
         In voxels; at least two along each axis.
-    astray : array (i, j, k)
+    distances : array (i, j, k)
         Output, in voxels.
     """
     _, _, size_j, size_k = there.shape
@@ -238,7 +238,7 @@ def round_trip(
         for j in range(size_j):
             _displace(points, there, ONE, i, j, 0, size_k)
             _locate(points, back.shape, size_k, cells, parts, fade)
-            squares = astray[i, j]
+            squares = distances[i, j]
             squares[:] = ZERO
             for channel in range(3):
                 _look_up(returned, back[channel], cells, parts)
