@@ -100,16 +100,17 @@ class RegisterThroughBase(SimpleInterface):
 
         inputs = self.inputs
         set_threads(inputs.num_threads)
+        brains = (image.read(inputs.fixed_mask), image.read(inputs.moving_mask))
         result = register_through_base(
             image.read(inputs.fixed),
-            image.read(inputs.fixed_mask),
+            brains[0],
             image.read(inputs.moving),
-            image.read(inputs.moving_mask),
+            brains[1],
             read_registration(inputs.base_transform, inputs.base_inverse, inputs.base_quality),
             (read_transform(inputs.within_transform), read_transform(inputs.within_inverse)),
         )
         grid = grid_of(open_image(inputs.fixed))
-        self._results |= write_registration(Path(runtime.cwd), result, over=grid)
+        self._results |= write_registration(Path(runtime.cwd), result, grid, brains)
         return runtime
 
 

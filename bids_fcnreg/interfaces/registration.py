@@ -99,7 +99,8 @@ class Register(SimpleInterface):
             moving_exclude=masks.get("moving_exclude"),
         )
         directory = Path(runtime.cwd)
-        self._results |= write_registration(directory, result, over=template.grid, **metrics)
+        brains = (fixed.mask, masks.get("moving_mask"))
+        self._results |= write_registration(directory, result, template.grid, brains, **metrics)
         return runtime
 
 

@@ -22,16 +22,26 @@ from bids_fcnreg.atomic import write_bytes
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.parallel import parallel_map
 from bids_fcnreg.fcn.spatial.coordinates import map_points
-from bids_fcnreg.fcn.spatial.grid import Grid
+from bids_fcnreg.fcn.spatial.grid import Grid, Image
+from bids_fcnreg.fcn.spatial.margin import with_margin
 from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform, pad_to_cover
 from bids_fcnreg.io.itk_field import check_memory, is_field, read_field
 from bids_fcnreg.io.memory_order import in_c_order, in_fortran_order
 
 #: Largest error in mm of stored displacements, which are rounded for compression.
-ROUNDING_ERROR_MM = 0.008
+ROUNDING_ERROR_MM = 0.01
+
+#: The same farther from the brain than `BRAIN_MARGIN_MM`.
+FAR_ROUNDING_ERROR_MM = 0.11
+
+#: Distance in mm from the brain within which `ROUNDING_ERROR_MM` holds.
+BRAIN_MARGIN_MM = 4.0
 
 #: Displacements are rounded to multiples of the first, or of the second where the error is larger.
 _MULTIPLES = (2.0**-6, 2.0**-7)
+
+#: Far from the brain, to multiples of this.
+_FAR_MULTIPLE = 2.0**-3
 
 #: About this number of values is compressed at a time.
 CHUNK = 2**18
@@ -59,12 +69,15 @@ _FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])  # between RAS+ and LPS+, either way
 
 
 def write_transform(
-    path: str | os.PathLike[str], transform: Transform, over: Grid | None = None
+    path: str | os.PathLike[str],
+    transform: Transform,
+    over: Grid | None = None,
+    brain: Image | None = None,
 ) -> Path:
     """Write a transform as an ITK composite.
 
-    Displacements are rounded by at most `ROUNDING_ERROR_MM` and stored compressed in single
-    precision, which ITK reads. A displacement on a sheared grid is stored on
+    Displacements are rounded by at most `ROUNDING_ERROR_MM`, or `FAR_ROUNDING_ERROR_MM` away from
+    the brain, and stored compressed in single precision, which ITK reads. A displacement on a sheared grid is stored on
     an orthogonal one between two affines, an equivalent mapping.
 
     Parameters
@@ -76,6 +89,9 @@ def write_transform(
     over : Grid, optional
         Grid of the fixed image, which the stored displacements cover, as required by nitransforms
         and fMRIPrep; see `pad_to_cover`.
+    brain : Image (1, 1, i, j, k), optional
+        Brain mask in the fixed space. Farther than `BRAIN_MARGIN_MM` from it, where a registration
+        of brains finds nothing, displacements are rounded more: files are smaller by a quarter.
 
     Returns
     -------
@@ -97,12 +113,14 @@ def write_transform(
         file["HDFVersion"] = _text(h5py.version.hdf5_version)
         group = file.create_group("TransformGroup")
         group.create_group("0")["TransformType"] = _text("CompositeTransform_double_3_3")
-        for number, step in enumerate(reversed(_storable_steps(transform, over)), start=1):
+        steps = _storable_steps(transform, over)
+        for number, step in enumerate(reversed(steps), start=1):
             part = group.create_group(str(number))
             if isinstance(step, Affine):
                 _write_affine(part, step)
             else:
-                _write_displacement(part, step)
+                before = steps[: len(steps) - number]
+                _write_displacement(part, step, _near_brain(brain, before, step.grid))
         file.flush()
         payload = file.id.get_file_image()
     return write_bytes(path, payload)
@@ -142,7 +160,21 @@ def _write_affine(part: h5py.Group, step: Affine) -> None:
     part["TransformParameters"] = np.concatenate([matrix[:3, :3].ravel(), matrix[:3, 3]])
 
 
-def _write_displacement(part: h5py.Group, step: Displacement) -> None:
+def _near_brain(
+    brain: Image | None, before: list[Affine | Displacement], grid: Grid
+) -> np.ndarray | None:
+    """Return where a displacement's grid is near a brain; None if everything counts as near.
+
+    `before` are the steps from the brain's space to the grid's.
+    """
+    if brain is None or any(isinstance(step, Displacement) for step in before):
+        return None
+    back = Transform(tuple(before)).inverse()
+    return with_margin(brain, BRAIN_MARGIN_MM, grid, back).numpy()
+
+
+def _write_displacement(part: h5py.Group, step: Displacement, near: np.ndarray | None) -> None:
+    """Write a displacement, rounded more where it is not `near` (*step.grid.shape)."""
     i, j, k = step.grid.shape
     affine = _FLIP @ step.grid.affine
     spacing = step.grid.spacing
@@ -164,12 +196,18 @@ def _write_displacement(part: h5py.Group, step: Displacement) -> None:
 
     components = [in_fortran_order(component.numpy()).T for component in step.field[0]]
     to_mm = torch.from_numpy(affine[:3, :3]).float()
+    inside = None if near is None else in_fortran_order(near).T
 
     def compressed(first: int) -> bytes:
         parts = [component[first : first + planes].ravel() for component in components]
-        moved = _rounded(to_mm @ torch.from_numpy(np.stack(parts)))
+        moved = to_mm @ torch.from_numpy(np.stack(parts))
+        rounded = _rounded(moved)
+        if inside is not None:
+            precise = torch.from_numpy(inside[first : first + planes].ravel())
+            rounded = torch.where(precise, rounded, _multiples(moved, _FAR_MULTIPLE))
+        rounded.add_(0.0)  # turns negative zeros into zeros
         values = np.zeros(length, "<f4")
-        values[: moved.numel()] = moved.T.numpy().ravel()
+        values[: rounded.numel()] = rounded.T.numpy().ravel()
         return _compressed(values)
 
     starts = range(0, k, planes)
@@ -179,11 +217,13 @@ def _write_displacement(part: h5py.Group, step: Displacement) -> None:
 
 def _rounded(field: torch.Tensor) -> torch.Tensor:
     """Round vectors (3, n), so that they compress better."""
-    coarse, fine = _MULTIPLES
-    rounded = (field / coarse).round_().mul_(coarse)
-    finer = (field / fine).round_().mul_(fine)
+    rounded, finer = (_multiples(field, step) for step in _MULTIPLES)
     inexact = (rounded - field).square_().sum(dim=0) > ROUNDING_ERROR_MM**2
-    return torch.where(inexact, finer, rounded).add_(0.0)  # turns negative zeros into zeros
+    return torch.where(inexact, finer, rounded)
+
+
+def _multiples(values: torch.Tensor, step: float) -> torch.Tensor:
+    return (values / step).round_().mul_(step)
 
 
 def _compressed(values: np.ndarray) -> bytes:

@@ -226,7 +226,7 @@ def write(path: str | os.PathLike[str], image: nib.Nifti1Image, step: float | No
     image : nibabel.Nifti1Image
         Image to write.
     step : float, optional
-        Store multiples of it as 16-bit integers, unless values are too large for them.
+        Store multiples of it as integers of 8 or 16 bits, unless values are too large for them.
 
     Returns
     -------
@@ -247,13 +247,15 @@ def write(path: str | os.PathLike[str], image: nib.Nifti1Image, step: float | No
 
 
 def _in_steps(image: nib.Nifti1Image, step: float) -> nib.Nifti1Image:
-    """Return an image of 16-bit integers with a slope of `step`; one beyond them is unchanged."""
+    """Return an image of small integers with a slope of `step`; one beyond them is unchanged."""
     steps = np.asarray(image.dataobj) / step
     np.rint(steps, out=steps)
-    if max(steps.max(initial=0), -steps.min(initial=0)) > np.iinfo(np.int16).max:
+    low, high = steps.min(initial=0), steps.max(initial=0)
+    if max(high, -low) > np.iinfo(np.int16).max:
         return image
+    dtype = np.uint8 if low >= 0 and high <= np.iinfo(np.uint8).max else np.int16
     header = image.header.copy()
-    header.set_data_dtype(np.int16)
-    made = nib.Nifti1Image(steps.astype(np.int16), image.affine, header)
+    header.set_data_dtype(dtype)
+    made = nib.Nifti1Image(steps.astype(dtype), image.affine, header)
     made.header.set_slope_inter(step, 0)
     return made

@@ -8,12 +8,16 @@ from typing import Any
 
 from bids_fcnreg.fcn.quality import Quality
 from bids_fcnreg.fcn.register import Registration
-from bids_fcnreg.fcn.spatial.grid import Grid
+from bids_fcnreg.fcn.spatial.grid import Grid, Image
 from bids_fcnreg.io.itk import read_transform, write_transform
 
 
 def write_registration(
-    directory: Path, found: Registration, over: Grid, **metrics: Any
+    directory: Path,
+    found: Registration,
+    over: Grid,
+    brains: tuple[Image | None, Image | None],
+    **metrics: Any,
 ) -> dict[str, str]:
     """Write a registration to a directory.
 
@@ -25,6 +29,8 @@ def write_registration(
         The registration.
     over : Grid
         Grid of the fixed image; see `write_transform`.
+    brains : pair of Image (1, 1, i, j, k), or None
+        Brain masks of the fixed and of the moving image; see `write_transform`.
     **metrics
         Further quality metrics.
 
@@ -33,8 +39,8 @@ def write_registration(
     dict of str to str
         Paths of ``transform``, ``inverse`` and ``quality``.
     """
-    forward = write_transform(directory / "forward.h5", found.forward, over=over)
-    inverse = write_transform(directory / "inverse.h5", found.inverse, over=over)
+    forward = write_transform(directory / "forward.h5", found.forward, over, brains[0])
+    inverse = write_transform(directory / "inverse.h5", found.inverse, over, brains[1])
     quality = directory / "quality.json"
     quality.write_text(json.dumps(found.quality.as_dict() | metrics, indent=2) + "\n")
     return {"transform": str(forward), "inverse": str(inverse), "quality": str(quality)}

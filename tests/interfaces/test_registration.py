@@ -164,12 +164,12 @@ def test_everything_is_brought_to_the_template_as_by_itk(folder, tmp_path):
         np.testing.assert_allclose(nib.load(path).affine, FIXED.affine, atol=1e-5)
 
 
-def test_log_jacobian_of_an_affine_is_constant(folder, tmp_path):
+def test_log_jacobian_of_an_affine_is_constant_in_the_brain_and_0_away_from_it(folder, tmp_path):
     transform = write_transform(tmp_path / "affine.h5", Transform((Affine(MATRIX),)))
     outputs = run(
         ToTemplate(
             preproc=str(folder / "moving.nii.gz"),
-            mask=str(folder / "moving.nii.gz"),
+            mask=str(folder / "mask.nii.gz"),
             transform=str(transform),
             reference=str(folder / "fixed.nii.gz"),
         ),
@@ -177,7 +177,12 @@ def test_log_jacobian_of_an_affine_is_constant(folder, tmp_path):
     )
     values = nib.load(outputs.log_jacobian).get_fdata()
     assert values.shape == FIXED.shape
-    np.testing.assert_allclose(values, np.log(np.linalg.det(MATRIX[:3, :3])), atol=1e-3)
+    brain = nib.load(outputs.mask_std).get_fdata() != 0
+    distance = ndimage.distance_transform_edt(~brain, sampling=FIXED.spacing)
+    growth = np.log(np.linalg.det(MATRIX[:3, :3]))
+    assert brain.any() and (distance > 8).any()
+    np.testing.assert_allclose(values[distance <= 1.6], growth, atol=1e-3)
+    assert (values[distance > 8] == 0).all()
 
 
 def test_register_finds_a_known_affine(tmp_path):

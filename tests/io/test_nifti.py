@@ -39,3 +39,20 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
         raise RuntimeError
     assert target.read_text() == "old"
     assert list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "dtype"),
+    [
+        (0, 255, np.uint8),
+        (0, 256, np.int16),
+        (-1, 100, np.int16),
+        (0, 32767, np.int16),
+        (0, 32768, np.float32),
+    ],
+)
+def test_multiples_of_a_step_are_stored_in_as_few_bits_as_they_need(tmp_path, low, high, dtype):
+    values = np.linspace(low, high, 60, dtype=np.float32).round().reshape(3, 4, 5) * 0.01
+    path = nifti.write(tmp_path / "x.nii.gz", nib.Nifti1Image(values, AFFINE), 0.01)
+    assert nib.load(path).get_data_dtype() == dtype
+    np.testing.assert_allclose(nib.load(path).get_fdata(), values, rtol=1e-5, atol=1e-6)

@@ -6,8 +6,14 @@ import torch
 
 from bids_fcnreg.fcn.spatial.coordinates import map_points
 from bids_fcnreg.fcn.spatial.displacement import identity, jacobian_determinant
+from bids_fcnreg.fcn.spatial.filters import dilate
 from bids_fcnreg.fcn.spatial.grid import Grid, Image, voxel_to_voxel
 from bids_fcnreg.fcn.spatial.transform import MIN_JACOBIAN, Transform, sample_as_itk, slabs
+
+
+#: Up to about this distance in mm from the brain, the log-Jacobian is given. Farther away, where
+#: deformations of brains only continue, it is 0.
+JACOBIAN_MARGIN_MM = 3.0
 
 
 def normalize(
@@ -29,7 +35,7 @@ def normalize(
     Returns
     -------
     image, mask, log_jacobian : Image
-        On the grid.
+        On the grid. The log-Jacobian is 0 farther than `JACOBIAN_MARGIN_MM` from the brain.
     """
     device, to_image = image.data.device, voxel_to_voxel(grid, image.grid)
     moved, images, masks = [], [], []
@@ -41,8 +47,6 @@ def normalize(
     displaced = torch.cat(moved, dim=2)
     displacement = displaced.sub_(identity(grid.shape, displaced))
     log_jacobian = jacobian_determinant(displacement).clamp_(min=MIN_JACOBIAN).log_()
-    return (
-        Image(torch.cat(images, dim=2), grid),
-        Image(torch.cat(masks, dim=2), grid),
-        Image(log_jacobian, grid),
-    )
+    brain = Image(torch.cat(masks, dim=2), grid)
+    log_jacobian *= dilate(brain.data > 0, round(JACOBIAN_MARGIN_MM / float(grid.spacing.max())))
+    return Image(torch.cat(images, dim=2), grid), brain, Image(log_jacobian, grid)
