@@ -47,11 +47,12 @@ def resolve_brain(given: ImageLike, mask: ImageLike | None) -> tuple[ImageLike, 
     return given, None if mask is None else resolve_image(mask)
 
 
-def is_builtin(given: ImageLike) -> bool:
-    """Return whether an image is that of a built-in template, an average of adults."""
+def builtin_template(given: ImageLike) -> str | None:
+    """Return the name of the built-in template, an average of adults, that an image is of."""
     if not isinstance(given, str | os.PathLike):
-        return False
-    return any(Path(given) == files.path("t1") for files in BUILTIN_FILES.values())
+        return None
+    names = (name for name, one in BUILTIN_FILES.items() if Path(given) == one.path("t1"))
+    return next(names, None)
 
 
 def read_image(given: ImageLike, role: str = "image") -> Image:

@@ -13,8 +13,8 @@ import torch
 
 from bids_fcnreg.api.images import (
     ImageLike,
+    builtin_template,
     file_name,
-    is_builtin,
     read_image,
     resolve_brain,
     space_codes,
@@ -25,7 +25,8 @@ from bids_fcnreg.fcn.foreground import foreground
 from bids_fcnreg.fcn.initial import check_initial
 from bids_fcnreg.fcn.parallel import for_both
 from bids_fcnreg.fcn.register import register as register_images
-from bids_fcnreg.fcn.spatial.grid import Image
+from bids_fcnreg.fcn.spatial.grid import Grid, Image
+from bids_fcnreg.fcn.spatial.transform import Transform
 from bids_fcnreg.io.formats.image_grids import ImageGrids
 from bids_fcnreg.io.transform_chain import TransformLike, read_transforms
 from bids_fcnreg.preprocessing.brain import is_label_image
@@ -37,6 +38,7 @@ from bids_fcnreg.preprocessing.contrast import (
     registration_input,
 )
 from bids_fcnreg.preprocessing.lesions import lesion_fraction, unite_lesions
+from bids_fcnreg.qc.asymmetry import asymmetry
 from bids_fcnreg.qc.segmentation import assess_segmentation
 from bids_fcnreg.qc.verdict import judge
 
@@ -132,7 +134,7 @@ def register(
         for which, source, contrast in zip(
             WHICH, given, (fixed_contrast, moving_contrast), strict=True
         ):
-            if contrast == "auto" and not inputs[which].replaced and not is_builtin(source):
+            if contrast == "auto" and not inputs[which].replaced and not builtin_template(source):
                 inputs[which] = _comparable(which, inputs[which])
     seconds = round(time.perf_counter() - began, 3)
     _warn_of_labels(images)
@@ -162,6 +164,11 @@ def register(
     quality |= _segmentation_quality(inputs.values())
     if moving_exclude is not None:
         quality["excluded_percent"] = _excluded_percent(lesions["moving"], inputs["moving"])
+    template = builtin_template(given[0])
+    if template and transform == "deformable" and not replaced:
+        quality["asymmetry"] = _asymmetry(
+            template, found.forward, images[0].grid, inputs["moving"]
+        )
     quality |= judge(quality, "the fixed image").as_dict()
     forward, inverse = found.forward, found.inverse
     mask, codes = inputs["fixed"].mask, space_codes(fixed)
@@ -185,6 +192,13 @@ def _segmentation_quality(inputs: Iterable[RegistrationInput]) -> dict[str, floa
     """Compute the quality metrics of the segmentations, the worse of both images."""
     found = [assess_segmentation(one.anatomy) for one in inputs if one.anatomy]
     return {key: max(one[key] for one in found) for key in found[0]} if found else {}
+
+
+def _asymmetry(template: str, forward: Transform, grid: Grid, moving: RegistrationInput) -> float:
+    """Compare the asymmetry of a brain that was registered to a template with the usual one."""
+    brain = Image(torch.from_numpy(_brain(moving))[None, None].float(), moving.image.grid)
+    inside = forward.resample(brain, grid, "nearest").data[0, 0].numpy()
+    return asymmetry(forward.log_jacobian(grid)[0, 0].numpy(), inside, template)
 
 
 def _warn_of_labels(images: Sequence[Image]) -> None:

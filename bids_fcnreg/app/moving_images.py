@@ -55,9 +55,10 @@ def list_moving_images(options: argparse.Namespace) -> list[MovingImage]:
         if name == "initial" and values is not None:
             values = [values] if len(images) == 1 else [[one] for one in values]
         if values is not None and len(values) != len(images):
+            count = f"{len(values)} value{'s' if len(values) > 1 else ''}"
             raise InputError(
-                f"--{name.replace('_', '-')} has {len(values)} values for {len(images)} moving "
-                "images. Provide one for each, in the same order."
+                f"--{name.replace('_', '-')} has {count} for {len(images)} moving images. Provide "
+                "one for each, in the same order."
             )
         columns.append(values or [None] * len(images))
     prefixes = [options.output]

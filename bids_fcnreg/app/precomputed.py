@@ -72,7 +72,11 @@ def _note(scan: Scan, derivatives: Mapping[str, object]) -> Note:
     """Return a note about what is used for a scan."""
     kinds = scan.precomputed.descriptions
     if not kinds:
-        return Note(f"no existing results in {', '.join(derivatives)} (--derivatives)", scan.label)
+        text = (
+            f"no existing results in {', '.join(derivatives)} (--derivatives), where names are "
+            "those of BIDS derivatives, such as sub-LABEL_desc-brain_mask.nii.gz"
+        )
+        return Note(text, scan.label)
     origins = ", ".join(dict.fromkeys(scan.precomputed.origins.values()))
     return Note(f"existing {', '.join(kinds)} of {origins} is used", scan.label, warning=False)
 

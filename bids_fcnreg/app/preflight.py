@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -27,7 +27,7 @@ from bids_fcnreg.bids.dataset import read_dataset
 from bids_fcnreg.bids.derivatives import prepare_output
 from bids_fcnreg.bids.filters import read_filter_file
 from bids_fcnreg.bids.notes import MAX_NAMED, summarize
-from bids_fcnreg.bids.scan import Scan
+from bids_fcnreg.bids.scan import Scan, scan_label
 from bids_fcnreg.bids.templates import Template, prepare_template, resolve_templates
 from bids_fcnreg.bids.validation import validate
 from bids_fcnreg.config import CACHE_PREFIX, UNBIASED_OPTION, Config
@@ -76,9 +76,20 @@ def read_input_dataset(config: Config, console: Console) -> list[Scan]:
         f"{config.bids_dir}: {_count(people, 'participant')}, "
         f"{_count(sum(bool(scan.images) for scan in scans), 'anatomy', 'anatomies')}"
     )
-    for line in summarize([*dataset.notes, *notes], sys.maxsize if config.verbose else MAX_NAMED):
+    left_out = {scan.label for scan in dataset.scans} - _labels_of_sessions(scans)
+    said = [note for note in dataset.notes if note.warning or note.about not in left_out]
+    for line in summarize([*said, *notes], sys.maxsize if config.verbose else MAX_NAMED):
         console.print(line, soft_wrap=True)
     return [_with_usable_others(config, scan, console) for scan in scans]
+
+
+def _labels_of_sessions(scans: Iterable[Scan]) -> set[str]:
+    """Return the labels of scans before their sessions were combined."""
+    return {
+        scan_label(scan.participant, session)
+        for scan in scans
+        for session in scan.sessions or (scan.session,)
+    }
 
 
 def _with_usable_others(config: Config, scan: Scan, console: Console) -> Scan:

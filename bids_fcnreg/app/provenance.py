@@ -17,7 +17,7 @@ from bids_fcnreg.bids.derivatives import CHECKSUMS, NAME, UNCOMPRESSED, version_
 from bids_fcnreg.bids.filters import abbreviated_list
 from bids_fcnreg.bids.outdated_outputs import outdated_outputs
 from bids_fcnreg.bids.output_names import output_prefix
-from bids_fcnreg.bids.results import Result, find_results, read_quality
+from bids_fcnreg.bids.results import RegisteredScan, find_registered, find_results, read_quality
 from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.bids.templates import Template, templates_of
 from bids_fcnreg.config import DEFAULT_TEMPLATE, SYMMETRIC_TEMPLATE, Config
@@ -43,13 +43,14 @@ def list_planned(
         if scan.label in unreadable:
             console.print(f"{scan.label}: {unreadable[scan.label].message}")
         usable = scan.images and scan.label not in unreadable
-        results = _results(config, scan)
+        results = _registered(config, scan)
         modes = {one.space: one.mode for one in results}
+        complete = _complete_spaces(config, scan) if config.makes_everything else set(modes)
         changed = _changed(config, scan, results, templates, atlases) if usable and modes else []
         former = _other_references(results, references.get(scan.label))
         versions = _other_versions(results)
         for space in (template.space for template in templates_of(scan, templates)):
-            done = modes.get(space)
+            done = modes.get(space) if space in complete else None
             plan = f"results in {space} exist ({done})" if done else ""
             if usable and done is None:
                 plan = f"to register to {space} ({config.mode})"
@@ -79,7 +80,7 @@ def report_replaced(
     outdated, former = [], []
     references = _planned(config, scans, unreadable)
     for scan in scans:
-        results = [] if scan.label in unreadable else _results(config, scan)
+        results = [] if scan.label in unreadable else _registered(config, scan)
         if not results:
             continue
         modes = {one.space: one.mode for one in results}
@@ -97,7 +98,8 @@ def report_replaced(
         found = _other_references(results, now)
         if before := {one for space, one in found.items() if space in spaces}:
             other_references.append(f"{scan.label} ({', '.join(sorted(before))}, now {now})")
-        if (others or changed or remade or before) and not config.makes_everything:
+        replaced = others or changed or remade or before
+        if replaced and not config.makes_everything and spaces & _complete_spaces(config, scan):
             outdated.append(scan.label)
     for why, labels in (
         (
@@ -139,7 +141,7 @@ def _planned(config: Config, scans: Sequence[Scan], unreadable: Container[str]) 
     return planned_references(config, [one for one in scans if one.label not in unreadable])
 
 
-def _other_references(results: Sequence[Result], now: str | None) -> dict[str, str]:
+def _other_references(results: Sequence[RegisteredScan], now: str | None) -> dict[str, str]:
     """Return the anatomical references of existing results other than that of the run, by space.
 
     Those of earlier versions, which did not record it, are not among them.
@@ -153,24 +155,32 @@ def _other_references(results: Sequence[Result], now: str | None) -> dict[str, s
     return {space: before for space, before in found.items() if before not in ("", now)}
 
 
-def _other_versions(results: Sequence[Result]) -> dict[str, str]:
+def _other_versions(results: Sequence[RegisteredScan]) -> dict[str, str]:
     """Return the other versions of this software that made existing results, by space."""
     made = {one.space: version_that_wrote(one.quality) for one in results}
     return {space: one for space, one in made.items() if one not in (None, __version__)}
 
 
-def _results(config: Config, scan: Scan) -> list[Result]:
-    """Return the results of a scan, not those of another acquisition in the same session."""
+def _registered(config: Config, scan: Scan) -> list[RegisteredScan]:
+    """Return what exists of a scan, not of another acquisition in the same session."""
     if not scan.images:
         return []
-    found = find_results(config.output_dir, scan.participant, output_prefix(scan))
+    found = find_registered(config.output_dir, scan.participant, output_prefix(scan))
     return [one for one in found if one.label == scan.label]
+
+
+def _complete_spaces(config: Config, scan: Scan) -> set[str]:
+    """Return the spaces in which all results of ``--level full`` exist."""
+    if not scan.images:
+        return set()
+    found = find_results(config.output_dir, scan.participant, output_prefix(scan))
+    return {one.space for one in found if one.label == scan.label}
 
 
 def _changed(
     config: Config,
     scan: Scan,
-    results: Sequence[Result],
+    results: Sequence[RegisteredScan],
     templates: Sequence[Template],
     atlases: Mapping[str, Sequence[Atlas]],
 ) -> list[str]:
@@ -199,14 +209,14 @@ def _changed(
     return sorted(names)
 
 
-def _sidecar_of_labels(result: Result, atlas: Atlas) -> Path:
+def _sidecar_of_labels(result: RegisteredScan, atlas: Atlas) -> Path:
     """Return the sidecar of the labels of an atlas, which need not exist."""
     prefix = result.quality.name.partition("_from-")[0]
     name = f"{prefix}_{atlas.pairs}_desc-{result.space}_dseg.json"
     return result.quality.with_name(name)
 
 
-def _other_weights(config: Config, result: Result) -> bool:
+def _other_weights(config: Config, result: RegisteredScan) -> bool:
     """Return whether a result in the same mode was made with other weights of the package."""
     if config.model is not None or not MODES[config.mode].trained or result.mode != config.mode:
         return False

@@ -58,7 +58,8 @@ def _combine(scans: Sequence[Scan]) -> tuple[Scan, list[Note]]:
         if scan is first:
             continue
         if why := _difference(scan, first):
-            notes.append(Note(f"not averaged with the first session: {why}", scan.label))
+            title = session_title(first.session)
+            notes.append(Note(f"not averaged with {title}: {why}", scan.label))
         else:
             used.append(scan)
     if len(used) == 1:
@@ -89,7 +90,7 @@ def _difference(scan: Scan, first: Scan) -> str:
     if not scan.images:
         return scan.problem or "it has no usable image"
     if image_kind(scan) != image_kind(first):
-        return f"it has {image_kind(scan)} images, the first one {image_kind(first)} images"
+        return f"it has {image_kind(scan)} images, not {image_kind(first)} images"
     if scan.all_lesions:
         return "it has lesion masks, and only those of the first session are used"
     return ""

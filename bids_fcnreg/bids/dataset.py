@@ -35,7 +35,7 @@ from bids_fcnreg.bids.notes import (
     notes_of_unused,
 )
 from bids_fcnreg.bids.order import natural_key, order_sessions
-from bids_fcnreg.bids.scan import OtherImage, Scan
+from bids_fcnreg.bids.scan import OtherImage, Scan, scan_label
 from bids_fcnreg.bids.selection import (
     match_lesions,
     select_images,
@@ -49,8 +49,8 @@ from bids_fcnreg.errors import InputError
 #: Maximum number of characters of a label in a message.
 _MAX_CHARACTERS = 60
 
-#: Suffixes of images that are used where there is no T1w image, in this order.
-_SUBSTITUTES = (*T1W_CONTRASTS[1:], *OTHER_CONTRASTS)
+#: Suffixes of images that can be registered; the first of them that a session has is.
+_REFERENCES = (*T1W_CONTRASTS, *OTHER_CONTRASTS)
 
 #: Query for the images of a session that are aligned to the registered one.
 _OTHERS = "others"
@@ -137,7 +137,7 @@ def read_dataset(
         known_sessions = sorted(layout.sessions, key=natural_key)
         _check_known("Session", wanted_sessions, known_sessions, bids_dir)
         _keep_sessions(layout, wanted_sessions)
-    found, notes = _all_scans(layout, queries)
+    found, notes = _all_scans(layout, queries, reference_suffix)
     notes = [*notes_of_unused(layout), *notes, *notes_of_filters(layout, filters or {})]
     scans = []
     for participant in wanted or known:
@@ -181,13 +181,14 @@ def _check_participants(bids_dir: Path, wanted: tuple[str, ...]) -> list[str]:
 
 
 def _queries(filters: Filters, reference_suffix: str | None) -> dict[str, dict[str, Any]]:
-    """Return the query for each kind of image: ``t1w``, ``roi``, and substitutes of T1w images."""
+    """Return the query for each kind of image: ``t1w``, ``roi``, and other reference images."""
     queries = {name: {**default, **filters.get(name, {})} for name, default in QUERIES.items()}
     if reference_suffix is not None:
         queries["t1w"]["suffix"] = reference_suffix
-    elif "suffix" not in filters.get("t1w", {}):
-        for suffix in _SUBSTITUTES:
-            queries[suffix] = {"suffix": suffix, "part": QUERIES["t1w"]["part"]}
+    if reference_suffix is not None or "suffix" not in filters.get("t1w", {}):
+        for suffix in _REFERENCES:
+            if suffix != queries["t1w"]["suffix"]:
+                queries[suffix] = {"suffix": suffix, "part": QUERIES["t1w"]["part"]}
     for query in queries.values():
         query.pop("subject", None)  # only the command line selects participants
     return queries
@@ -211,9 +212,12 @@ def _keep_sessions(layout: Layout, sessions: tuple[str, ...]) -> None:
 
 
 def _all_scans(
-    layout: Layout, queries: Mapping[str, Mapping[str, Any]]
+    layout: Layout, queries: Mapping[str, Mapping[str, Any]], suffix: str | None
 ) -> tuple[dict[str, list[Scan]], list[Note]]:
-    """Return the scans of each participant, sorted by session (without a session first)."""
+    """Return the scans of each participant, sorted by session (without a session first).
+
+    Images of another suffix substitute T1w images, unless a `suffix` was chosen.
+    """
     images = {
         name: _by_scan(image for image in layout.images[name] if matches(image.entities, query))
         for name, query in queries.items()
@@ -230,7 +234,14 @@ def _all_scans(
             misplaced.setdefault((str(one.subject), one.session), []).append(one)
     scans: dict[str, list[Scan]] = {}
     notes = []
-    references = {**_substitutes(layout, images, misplaced), **images["t1w"]}
+    references = {**_others_than_t1w(layout, images, misplaced), **images["t1w"]}
+    if suffix is not None:
+        notes += [
+            Note(f"not registered: it has no {suffix} image", scan_label(*key))
+            for key in references
+            if key not in images["t1w"]
+        ]
+        references = images["t1w"]
     for key in sorted(
         {*references, *misplaced},
         key=lambda key: tuple(natural_key(label or "") for label in key),
@@ -250,15 +261,18 @@ def _all_scans(
     return scans, [*notes_of_phases(layout, queries["t1w"]), *notes]
 
 
-def _substitutes(
+def _others_than_t1w(
     layout: Layout,
     images: Mapping[str, Mapping[_ScanKey, list[RawImage]]],
     misplaced: Iterable[_ScanKey],
 ) -> dict[_ScanKey, list[RawImage]]:
-    """Return images of other suffixes of the scans without any T1w image, even an unusable one."""
+    """Return images of other suffixes of the scans without any T1w image, even an unusable one.
+
+    If another suffix was chosen, it takes the place of T1w.
+    """
     with_t1w = {*misplaced, *(image.scan for image in layout.images["t1w"])}
     found: dict[_ScanKey, list[RawImage]] = {}
-    for suffix in _SUBSTITUTES:
+    for suffix in _REFERENCES:
         for key, theirs in images.get(suffix, {}).items():
             if key not in with_t1w:
                 found.setdefault(key, theirs)
@@ -363,6 +377,8 @@ def _check_known(entity: str, wanted: tuple[str, ...], known: list[str], bids_di
     if not known:
         option = f"--{entity.lower()}-label"
         raise InputError(f"{message}, which has no {entity.lower()}s. Omit {option}.")
+    if files := [label for label in unknown if os.path.isfile(label)]:
+        raise InputError(f"{message}. To read labels from a file, write @{files[0]}.")
     if any("," in label for label in unknown):
         raise InputError(f"{message}. Separate labels by spaces, not commas.")
     if close := [match for label in unknown for match in similar_labels(label, known)]:

@@ -246,9 +246,19 @@ def _check(scan: Scan, found: Precomputed) -> list[str]:
                 f"{', '.join(f'{label} {name}' for label, name in known)}. Correct its lookup "
                 "table, or choose other --derivatives."
             )
+    for path in found.affines.values():
+        _check_linear(path)
     if found.preproc is not None and not _same_grid(found.preproc, scan.images[0]):
         return [f"{found.preproc} is on another grid than the scan; so are the results"]
     return []
+
+
+def _check_linear(path: Path) -> None:
+    """Refuse a file that is not a linear transform of ITK."""
+    from bids_fcnreg.io.itk import read_transform  # imports PyTorch
+
+    if read_transform(path).displacements:
+        raise InputError(f"{path} is nonlinear. Remove it, or choose other --derivatives.")
 
 
 def _same_grid(one: Path, other: Path) -> bool:

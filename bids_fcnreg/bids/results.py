@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bids_fcnreg.atomic import read_json
 from bids_fcnreg.bids.derivatives import read_tsv
@@ -31,13 +31,15 @@ _VOLUMES = re.compile(
     r"_desc-(?P<space>[^_]+)Volumes_dseg\.tsv"
 )
 
+AnyScan = TypeVar("AnyScan", bound="RegisteredScan")
+
 #: File with the messages of failed scans, in the directory of a run under ``logs/``.
 FAILURES = "failures.json"
 
 
 @dataclass(frozen=True)
-class Result:
-    """Output files of one scan registered to one template.
+class RegisteredScan:
+    """One scan registered to one template, at any ``--level``.
 
     Attributes
     ----------
@@ -49,6 +51,40 @@ class Result:
         Space of the template.
     quality : Path
         JSON file of the quality metrics.
+    """
+
+    participant: str
+    session: str | None
+    space: str
+    quality: Path
+
+    @property
+    def label(self) -> str:
+        """``sub-01`` or ``sub-01_ses-x``."""
+        return scan_label(self.participant, self.session)
+
+    @property
+    def suffix(self) -> str:
+        """BIDS suffix of the registered image."""
+        return self.quality.name.partition("_from-")[2].partition("_")[0]
+
+    @property
+    def mode(self) -> str:
+        """Mode of the registration: ``predict``, ``refine`` or ``optimize``."""
+        return read_quality(self.quality)["mode"]
+
+    @property
+    def verdict(self) -> str:
+        """Verdict: ``good``, ``doubtful``, ``failed`` or ``unknown``."""
+        return read_quality(self.quality)["verdict"]
+
+
+@dataclass(frozen=True)
+class Result(RegisteredScan):
+    """Output files of one scan registered to one template, with ``--level full``.
+
+    Attributes
+    ----------
     t1w, mask : Path
         Image and brain mask on the grid of the template.
     log_jacobian : Path
@@ -61,26 +97,12 @@ class Result:
         Quality metrics of older results of the same scan, from another acquisition.
     """
 
-    participant: str
-    session: str | None
-    space: str
-    quality: Path
     t1w: Path
     mask: Path
     log_jacobian: Path
     native_mask: Path
     volumes: dict[str, Path]
     superseded: tuple[Path, ...] = ()
-
-    @property
-    def label(self) -> str:
-        """``sub-01`` or ``sub-01_ses-x``."""
-        return scan_label(self.participant, self.session)
-
-    @property
-    def suffix(self) -> str:
-        """BIDS suffix of the registered image."""
-        return self.quality.name.partition("_from-")[2].partition("_")[0]
 
     @property
     def on_template(self) -> tuple[Path, ...]:
@@ -98,16 +120,6 @@ class Result:
             except InputError:
                 broken.append(path)
         return next(iter(broken), None)
-
-    @property
-    def mode(self) -> str:
-        """Mode of the registration: ``predict``, ``refine`` or ``optimize``."""
-        return read_quality(self.quality)["mode"]
-
-    @property
-    def verdict(self) -> str:
-        """Verdict: ``good``, ``doubtful``, ``failed`` or ``unknown``."""
-        return read_quality(self.quality)["verdict"]
 
 
 def find_results(
@@ -130,20 +142,53 @@ def find_results(
         The newest result of each scan and space (several acquisitions of a scan may have been
         registered), sorted. Results with missing files or damaged quality metrics are omitted.
     """
-    names = list(Path(output_dir).glob(f"sub-{participant}/**/anat/*_desc-quality_xfm.json"))
-    names.sort(key=lambda path: path.stat().st_mtime)
-    found = (
-        _result(path, match)
-        for path in names
-        if (match := _QUALITY.fullmatch(path.name)) and prefix in (None, match["prefix"])
-    )
     results: dict[tuple[str, str], Result] = {}
-    for one in found:
+    for quality, match in _quality_files(output_dir, participant, prefix):
+        one = _result(quality, match)
         if one is not None:
             older = results.get((one.label, one.space))
             paths = (*older.superseded, older.quality) if older else ()
             results[one.label, one.space] = replace(one, superseded=paths)
-    return [results[key] for key in sorted(results, key=lambda key: tuple(map(natural_key, key)))]
+    return _sorted(results)
+
+
+def find_registered(output_dir: Path, participant: str, prefix: str) -> list[RegisteredScan]:
+    """Find the registrations of one acquisition, at any ``--level``.
+
+    Parameters are those of `find_results`.
+
+    Returns
+    -------
+    list of RegisteredScan
+        One of each space, sorted. Those without transforms, native mask or quality metrics are
+        omitted.
+    """
+    found: dict[tuple[str, str], RegisteredScan] = {}
+    for quality, match in _quality_files(output_dir, participant, prefix):
+        source, space = match["suffix"], match["space"]
+        directions = ((source, space), (space, source))
+        files = [f"{prefix}_from-{one}_to-{other}_mode-image_xfm.h5" for one, other in directions]
+        files.append(f"{prefix}_desc-brain_mask.nii.gz")
+        if all((quality.parent / name).exists() for name in files) and read_quality(quality):
+            one = RegisteredScan(match["participant"], match["session"], space, quality)
+            found[one.label, one.space] = one
+    return _sorted(found)
+
+
+def _quality_files(
+    output_dir: Path, participant: str, prefix: str | None
+) -> Iterator[tuple[Path, re.Match[str]]]:
+    """Yield the files of quality metrics, the oldest first, and what their names say."""
+    names = list(Path(output_dir).glob(f"sub-{participant}/**/anat/*_desc-quality_xfm.json"))
+    names.sort(key=lambda path: path.stat().st_mtime)
+    for path in names:
+        if (match := _QUALITY.fullmatch(path.name)) and prefix in (None, match["prefix"]):
+            yield path, match
+
+
+def _sorted(found: Mapping[tuple[str, str], AnyScan]) -> list[AnyScan]:
+    """Sort by label and space, numbers by their value."""
+    return [found[key] for key in sorted(found, key=lambda key: tuple(map(natural_key, key)))]
 
 
 def _result(quality: Path, match: re.Match[str]) -> Result | None:

@@ -218,5 +218,15 @@ def _jacobian(options: argparse.Namespace) -> None:
 
 
 def _files(transforms: list[tuple[Path, bool]]) -> list[Path]:
-    """Return the files of transforms, without the identity."""
-    return [path for path, _ in transforms if str(path) != IDENTITY]
+    """Return the files of transforms, without the identity; those of ANTs' prefixes, too."""
+    found = []
+    for path, _ in transforms:
+        if str(path) == IDENTITY:
+            continue
+        if not path.is_file():
+            from bids_fcnreg.io.formats import ants  # takes seconds
+
+            found += ants.files(path) or [path]
+        else:
+            found.append(path)
+    return found

@@ -29,7 +29,7 @@ from bids_fcnreg.io.itk_field import check_memory, is_field, read_field
 from bids_fcnreg.io.memory_order import in_c_order, in_fortran_order
 
 #: Largest error in mm of stored displacements, which are rounded for compression.
-ROUNDING_ERROR_MM = 0.01
+ROUNDING_ERROR_MM = 0.008
 
 #: The same farther from the brain than `BRAIN_MARGIN_MM`.
 FAR_ROUNDING_ERROR_MM = 0.11
@@ -37,8 +37,11 @@ FAR_ROUNDING_ERROR_MM = 0.11
 #: Distance in mm from the brain within which `ROUNDING_ERROR_MM` holds.
 BRAIN_MARGIN_MM = 4.0
 
-#: Displacements are rounded to multiples of the first, or of the second where the error is larger.
+#: Steps of stored displacements in mm; the second where the first is not precise enough.
 _MULTIPLES = (2.0**-6, 2.0**-7)
+
+#: Displacements nearer than this to multiples were rounded before.
+ROUNDED_MM = 1e-4
 
 #: Far from the brain, to multiples of this.
 _FAR_MULTIPLE = 2.0**-3
@@ -77,8 +80,8 @@ def write_transform(
     """Write a transform as an ITK composite.
 
     Displacements are rounded by at most `ROUNDING_ERROR_MM`, or `FAR_ROUNDING_ERROR_MM` away from
-    the brain, and stored compressed in single precision, which ITK reads. A displacement on a sheared grid is stored on
-    an orthogonal one between two affines, an equivalent mapping.
+    the brain, and stored compressed in single precision, which ITK reads. A displacement on a
+    sheared grid is stored on an orthogonal one between two affines, an equivalent mapping.
 
     Parameters
     ----------
@@ -216,10 +219,22 @@ def _write_displacement(part: h5py.Group, step: Displacement, near: np.ndarray |
 
 
 def _rounded(field: torch.Tensor) -> torch.Tensor:
-    """Round vectors (3, n), so that they compress better."""
-    rounded, finer = (_multiples(field, step) for step in _MULTIPLES)
-    inexact = (rounded - field).square_().sum(dim=0) > ROUNDING_ERROR_MM**2
-    return torch.where(inexact, finer, rounded)
+    """Round vectors (3, n), so that they compress better. Rounded ones remain as they are.
+
+    Components are multiples of the coarser step; if the error is too large, that with the largest
+    error is one of the finer step; if it still is, all are.
+    """
+    coarse, fine = (_multiples(field, step) for step in _MULTIPLES)
+    error = (coarse - field).abs_()
+    worst = error == error.amax(dim=0)
+    rounded = torch.where(worst & _inexact(coarse, field), fine, coarse)
+    before = (fine - field).abs_().amax(dim=0) < ROUNDED_MM
+    return torch.where(before | _inexact(rounded, field), fine, rounded)
+
+
+def _inexact(rounded: torch.Tensor, field: torch.Tensor) -> torch.Tensor:
+    """Return which vectors (3, n) are rounded too much, (n,)."""
+    return (rounded - field).square_().sum(dim=0) > ROUNDING_ERROR_MM**2
 
 
 def _multiples(values: torch.Tensor, step: float) -> torch.Tensor:
@@ -324,14 +339,23 @@ def _transform_types(path: Path) -> list[str]:
     if path.stat().st_size > MAX_TEXT_BYTES:
         raise ValueError("too large for linear transforms")
     text = path.read_text(encoding="utf-8", errors="replace")
-    return re.findall(r"^\s*Transform:\s*(\S+)", text, re.MULTILINE)
+    if text.startswith("MNI Transform File"):
+        raise InputError(
+            f"{path} is a transform of MNI's software (.xfm), which is not supported. Convert it, "
+            "for example to .lta with FreeSurfer's lta_convert --inmni."
+        )
+    types = re.findall(r"^\s*Transform:\s*(\S+)", text, re.MULTILINE)
+    if not types:  # ITK reads files of other software, too, in their coordinates
+        raise ValueError("no transform of ITK")
+    return types
 
 
 def _check_transform_types(types: list[str], path: Path) -> None:
     """Reject transforms that ITK reads incompletely or that abort the process."""
     if any("BSpline" in kind for kind in types):
         raise InputError(
-            f"{path} contains a BSplineTransform. Convert it to a displacement field."
+            f"{path} contains a BSplineTransform. Convert it to a displacement field, for example "
+            "with SimpleITK's TransformToDisplacementField."
         )
     if len(types) > 1 and not types[0].startswith("Composite"):
         raise InputError(

@@ -60,7 +60,7 @@ def mean_pattern(differences: np.ndarray) -> np.ndarray:
 
 def pattern_similarity(difference: np.ndarray, shared: np.ndarray) -> float:
     """Compute the cosine of a left–right difference and a pattern: negative if mirrored."""
-    # Sums of NumPy, unlike products of BLAS, are the same to the last digit on any number of threads.
+    # Not products of BLAS, whose last digits depend on the number of threads.
     length = np.sqrt(np.sum(difference**2))
     return float(np.sum(difference * shared) / length) if length > 0 else 0.0
 

@@ -197,3 +197,37 @@ def test_results_with_names_of_earlier_versions_are_listed(
     report_outdated(config, [scan], Console(file=written, width=300))
     assert written.getvalue().strip().endswith(expected)
     assert bool(written.getvalue()) == bool(expected)
+
+
+@pytest.mark.parametrize(
+    ("level", "before", "expected"),
+    [
+        ("minimal", "predict", ["sub-01: results in Ball exist (predict)"]),
+        ("full", "predict", ["sub-01: to register to Ball (predict)"]),
+        (
+            "minimal",
+            "refine",
+            [
+                "sub-01: results in Ball exist (refine); to register again (predict), which "
+                "replaces them",
+                "Results of another mode are replaced by those of predict: sub-01 (refine)",
+            ],
+        ),
+    ],
+)
+def test_results_of_level_minimal_are_found(tmp_path, template, level, before, expected):
+    scan = make_scan(tmp_path, "sub-01_T1w.nii")
+    write_results(tmp_path, scan, template, before)
+    for path in (tmp_path / "out/sub-01/anat").iterdir():
+        if "_space-" in path.name or "logjacobian" in path.name:
+            path.unlink()
+    assert messages(tmp_path, scan, template, processing_level=level) == expected
+
+
+def test_remains_of_level_full_are_mentioned_where_there_are_any(tmp_path, template):
+    scan = make_scan(tmp_path, "sub-01_T1w.nii")
+    write_results(tmp_path, scan, template, "refine")
+    assert (
+        "do not fit the new transforms"
+        in messages(tmp_path, scan, template, processing_level="minimal")[-1]
+    )

@@ -232,9 +232,25 @@ def test_sessions_without_t1w_image_use_the_first_of_other_contrasts(contrasts):
 
 
 def test_the_reference_suffix_is_used_in_all_sessions(contrasts):
-    found = suffixes(read_dataset(contrasts, reference_suffix="FLAIR").scans)
+    dataset = read_dataset(contrasts, reference_suffix="FLAIR")
     wanted = {label: ["FLAIR"] if "FLAIR" in names else [] for label, names, _ in SUBSTITUTES}
-    assert found == wanted
+    assert suffixes(dataset.scans) == wanted
+
+
+@pytest.mark.parametrize(
+    ("suffix", "without"), [("T1w", ["ses-1"]), ("T2w", ["ses-2", "ses-3"]), (None, [])]
+)
+def test_sessions_without_an_image_of_the_reference_suffix_are_named(tmp_path, suffix, without):
+    (tmp_path / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.8.0"}')
+    for session, contrast in (("ses-1", "T2w"), ("ses-2", "T1w"), ("ses-3", "T1w")):
+        folder = tmp_path / "sub-01" / session / "anat"
+        folder.mkdir(parents=True)
+        (folder / f"sub-01_{session}_{contrast}.nii.gz").touch()
+    notes = read_dataset(tmp_path, reference_suffix=suffix).notes
+    named = [
+        note.about for note in notes if note.text == f"not registered: it has no {suffix} image"
+    ]
+    assert named == [f"sub-01_{session}" for session in without]
 
 
 def test_a_filter_on_the_suffix_excludes_others(contrasts, tmp_path):

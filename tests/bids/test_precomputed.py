@@ -17,13 +17,18 @@ AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
 SHAPE = (30, 32, 34)
 PROBABILITIES = [f"label-{tissue}_probseg.nii.gz" for tissue in ("CSF", "GM", "WM")]
 TEMPLATE = "MNI152NLin2009cAsym"
+IDENTITY = """#Insight Transform File V1.0
+Transform: AffineTransform_double_3_3
+Parameters: 1 0 0 0 1 0 0 0 1 0 0 0
+FixedParameters: 0 0 0
+"""
 
 
 def write(path: Path, values: float = 1, affine: np.ndarray = AFFINE) -> Path:
-    """Write an image of one value, or another file."""
+    """Write an image of one value, or the identity as ITK's transform."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if ".nii" not in path.name:
-        path.write_text("")
+        path.write_text(IDENTITY)
         return path
     data = np.full(SHAPE, values, "float32")
     nib.Nifti1Image(data, affine).to_filename(path)
@@ -195,3 +200,19 @@ def test_unusable_directories_are_refused(tmp_path, monkeypatch, specs, message)
         (tmp_path / name).mkdir()
     with pytest.raises(InputError, match=message):
         parse_derivatives(specs)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("txt", IDENTITY.replace("1 0 0 0", "0 0 0 0")),  # singular
+        ("mat", "1 0 0 1\n0 1 0 2\n0 0 1 3\n0 0 0 1\n"),  # FSL
+    ],
+)
+def test_affines_that_cannot_be_read_are_refused(tmp_path, name, text):
+    file = f"sub-01_from-T1w_to-{TEMPLATE}_mode-image_xfm.{name}"
+    write(tmp_path / "deriv" / file).write_text(text)
+    with pytest.raises(InputError, match=file):
+        find_precomputed(scan_of(tmp_path), {"x": tmp_path / "deriv"}, [TEMPLATE])
+    found, _ = find_precomputed(scan_of(tmp_path), {"x": tmp_path / "deriv"}, ["Other"])
+    assert not found.paths

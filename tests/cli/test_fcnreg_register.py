@@ -209,7 +209,7 @@ def test_several_moving_images(folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("a.nii b.nii --labels l.nii", "--labels has 1 values for 2 moving images"),
+        ("a.nii b.nii --labels l.nii", "--labels has 1 value for 2 moving images"),
         ("a.nii b.nii --moving-mask l.nii l.nii l.nii", "--moving-mask has 3 values for 2"),
         ("a.nii b.nii --initial a.mat b.mat c.mat", "--initial has 3 values for 2"),
         ("a.nii other/a.nii.gz", "Two moving images are called a, by which"),

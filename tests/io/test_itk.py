@@ -203,6 +203,15 @@ def test_displacements_are_precise_near_the_brain_only(tmp_path, displacement, s
     assert smaller.stat().st_size < 0.8 * whole.stat().st_size
 
 
+@pytest.mark.parametrize("kind", ["oblique", "flipped", "anisotropic"])
+def test_writing_again_rounds_no_more(tmp_path, fixed, displacement, kind):
+    transform = Transform((Displacement(changed(fixed, kind), displacement.field),))
+    once = read_transform(write_transform(tmp_path / "once.h5", transform))
+    twice = read_transform(write_transform(tmp_path / "twice.h5", once))
+    (one,), (two,) = once.displacements, twice.displacements
+    assert (one.field - two.field).abs().max() < 1e-5
+
+
 def test_any_linear_itk_transform_is_read(tmp_path):
     rigid = sitk.Euler3DTransform((5.0, -3.0, 2.0), 0.1, 0.2, -0.3, (1.0, 2.0, 3.0))
     sitk.WriteTransform(rigid, str(tmp_path / "rigid.tfm"))
@@ -378,6 +387,17 @@ Parameters: {0} 0 0 0 {0} 0 0 0 {0} 5 0 0
 FixedParameters: 0 0 0
 """
 
+#: ITK reads it, but takes its RAS coordinates for LPS.
+MNI = """MNI Transform File
+% written by hand
+
+Transform_Type = Linear;
+Linear_Transform =
+ 1 0 0 1
+ 0 1 0 2
+ 0 0 1 3;
+"""
+
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
@@ -387,6 +407,8 @@ FixedParameters: 0 0 0
         (TEXT.format(1e200), "more than a kilometre"),
         (TEXT.format(1).replace("Affine", "BSpline"), "contains a BSplineTransform"),
         (TEXT.format("x"), "cannot be read as an ITK transform"),
+        (MNI, r"x.txt is a transform of MNI's software \(.xfm\), which is not supported"),
+        (MNI.partition("\n")[2], "cannot be read as an ITK transform"),
     ],
 )
 def test_invalid_text_transforms_are_rejected(tmp_path, text, sentence):

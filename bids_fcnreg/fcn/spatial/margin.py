@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.nn import functional as nnf
 
@@ -17,7 +16,10 @@ from bids_fcnreg.fcn.spatial.transform import Transform, sample_as_itk
 CELL = 2.0
 
 
-def with_margin(mask: Image, margin: float, onto: Grid, by: Transform = Transform(())) -> Tensor:
+_IDENTITY = Transform(())
+
+
+def with_margin(mask: Image, margin: float, onto: Grid, by: Transform = _IDENTITY) -> Tensor:
     """Find the voxels of a grid in a mask or near it.
 
     Parameters
@@ -45,7 +47,7 @@ def with_margin(mask: Image, margin: float, onto: Grid, by: Transform = Transfor
     >>> bool(near[25:36, 25:36, 25:36].all()), bool(near[:10].any())
     (True, False)
     """
-    target = onto.with_spacing(onto.spacing * _voxels_of_a_cell(onto))
+    target = onto.with_spacing((onto.spacing * _voxels_of_a_cell(onto)).tolist())
     # Cells are found by their centers, which are up to half of their diagonal farther away.
     reach_mm = margin + float(np.linalg.norm(target.spacing)) / 2
     reach = math.ceil(reach_mm / (mask.grid.spacing * _voxels_of_a_cell(mask.grid)).min())
@@ -66,5 +68,5 @@ def _cells(mask: Image, reach: int) -> tuple[Tensor, Grid]:
     voxels = _voxels_of_a_cell(mask.grid)
     inside = (mask.data.cpu() != 0).float()
     cells = nnf.max_pool3d(inside, voxels, ceil_mode=True)
-    grid = mask.grid.with_spacing(mask.grid.spacing * voxels)
+    grid = mask.grid.with_spacing((mask.grid.spacing * voxels).tolist())
     return nnf.pad(cells, [reach] * 6), grid.crop([-reach] * 3, [n + reach for n in grid.shape])

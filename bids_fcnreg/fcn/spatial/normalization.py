@@ -10,7 +10,6 @@ from bids_fcnreg.fcn.spatial.filters import dilate
 from bids_fcnreg.fcn.spatial.grid import Grid, Image, voxel_to_voxel
 from bids_fcnreg.fcn.spatial.transform import MIN_JACOBIAN, Transform, sample_as_itk, slabs
 
-
 #: Up to about this distance in mm from the brain, the log-Jacobian is given. Farther away, where
 #: deformations of brains only continue, it is 0.
 JACOBIAN_MARGIN_MM = 3.0
