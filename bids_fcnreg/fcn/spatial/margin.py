@@ -39,7 +39,7 @@ def with_margin(mask: Image, margin: float, onto: Grid, by: Transform = _IDENTIT
 
     Examples
     --------
-    >>> import numpy as np
+    >>> import torch
     >>> data = torch.zeros(1, 1, 60, 60, 60)
     >>> data[..., 30, 30, 30] = 1
     >>> grid = Grid((60, 60, 60), np.eye(4))
