@@ -23,6 +23,7 @@ from bids_fcnreg.api.images import (
 from bids_fcnreg.api.registered import Registered
 from bids_fcnreg.fcn.foreground import foreground
 from bids_fcnreg.fcn.initial import check_initial
+from bids_fcnreg.fcn.modes import LINEAR
 from bids_fcnreg.fcn.parallel import for_both
 from bids_fcnreg.fcn.register import register as register_images
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
@@ -165,7 +166,8 @@ def register(
     if moving_exclude is not None:
         quality["excluded_percent"] = _excluded_percent(lesions["moving"], inputs["moving"])
     template = builtin_template(given[0])
-    if template and transform == "deformable" and not replaced:
+    # Templates are averages, which have no asymmetry of one brain.
+    if template and not (transform in LINEAR or replaced or builtin_template(given[1])):
         quality["asymmetry"] = _asymmetry(
             template, found.forward, images[0].grid, inputs["moving"]
         )

@@ -54,6 +54,8 @@ def list_planned(
             plan = f"results in {space} exist ({done})" if done else ""
             if usable and done is None:
                 plan = f"to register to {space} ({config.mode})"
+                if space in modes:
+                    plan += f"; results of --level minimal exist ({modes[space]})"
             elif usable and (
                 changed or space in former or space in versions or done != config.mode
             ):

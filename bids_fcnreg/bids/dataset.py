@@ -68,7 +68,8 @@ class Dataset:
     scans : list of Scan
         Sorted scans, one per participant and session, also those without a usable T1w image.
     notes : list of Note
-        Notes about unused images, averaged runs, and filters without effect.
+        Notes about unused images, averaged runs, sessions without an image of the chosen suffix,
+        and filters without effect.
     """
 
     scans: list[Scan]
@@ -377,7 +378,8 @@ def _check_known(entity: str, wanted: tuple[str, ...], known: list[str], bids_di
     if not known:
         option = f"--{entity.lower()}-label"
         raise InputError(f"{message}, which has no {entity.lower()}s. Omit {option}.")
-    if files := [label for label in unknown if os.path.isfile(label)]:
+    typed = [f"{prefix}{label}" for label in unknown for prefix in ("", "sub-", "ses-")]
+    if files := [word for word in typed if os.path.isfile(word)]:
         raise InputError(f"{message}. To read labels from a file, write @{files[0]}.")
     if any("," in label for label in unknown):
         raise InputError(f"{message}. Separate labels by spaces, not commas.")

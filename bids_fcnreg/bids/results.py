@@ -160,8 +160,8 @@ def find_registered(output_dir: Path, participant: str, prefix: str) -> list[Reg
     Returns
     -------
     list of RegisteredScan
-        One of each space, sorted. Those without transforms, native mask or quality metrics are
-        omitted.
+        One of each space, sorted. Those with neither the results of ``--level full`` nor
+        transforms, native mask and quality metrics are omitted.
     """
     found: dict[tuple[str, str], RegisteredScan] = {}
     for quality, match in _quality_files(output_dir, participant, prefix):
@@ -169,7 +169,8 @@ def find_registered(output_dir: Path, participant: str, prefix: str) -> list[Reg
         directions = ((source, space), (space, source))
         files = [f"{prefix}_from-{one}_to-{other}_mode-image_xfm.h5" for one, other in directions]
         files.append(f"{prefix}_desc-brain_mask.nii.gz")
-        if all((quality.parent / name).exists() for name in files) and read_quality(quality):
+        minimal = all((quality.parent / name).exists() for name in files)
+        if (minimal and read_quality(quality)) or _result(quality, match):
             one = RegisteredScan(match["participant"], match["session"], space, quality)
             found[one.label, one.space] = one
     return _sorted(found)

@@ -169,12 +169,15 @@ class _ToTemplateInputSpec(ThreadsInputSpec):
         desc="ITK .h5: maps points of the template to points of the subject",
     )
     reference = File(exists=True, mandatory=True, desc="image of the template")
+    template_mask = File(exists=True, mandatory=True, desc="brain mask of the template")
 
 
 class _ToTemplateOutputSpec(TraitedSpec):
     preproc_std = File(exists=True, desc="preproc on the grid of the template, linear")
     mask_std = File(exists=True, desc="mask on the grid of the template")
-    log_jacobian = File(exists=True, desc="log Jacobian determinant, subject over template")
+    log_jacobian = File(
+        exists=True, desc="log Jacobian determinant in the brain, subject over template"
+    )
 
 
 class ToTemplate(SimpleInterface):
@@ -197,6 +200,7 @@ class ToTemplate(SimpleInterface):
             image.read(inputs.mask),
             read_transform(inputs.transform),
             grid_of(reference),
+            image.read(inputs.template_mask),
         )
         space = template_code(reference)
         outputs = (

@@ -41,7 +41,7 @@ BRAIN_MARGIN_MM = 4.0
 _MULTIPLES = (2.0**-6, 2.0**-7)
 
 #: Displacements nearer than this to multiples were rounded before.
-ROUNDED_MM = 1e-4
+_ROUNDED_MM = 1e-4
 
 #: Far from the brain, to multiples of this.
 _FAR_MULTIPLE = 2.0**-3
@@ -228,7 +228,7 @@ def _rounded(field: torch.Tensor) -> torch.Tensor:
     error = (coarse - field).abs_()
     worst = error == error.amax(dim=0)
     rounded = torch.where(worst & _inexact(coarse, field), fine, coarse)
-    before = (fine - field).abs_().amax(dim=0) < ROUNDED_MM
+    before = (fine - field).abs_().amax(dim=0) < _ROUNDED_MM
     return torch.where(before | _inexact(rounded, field), fine, rounded)
 
 

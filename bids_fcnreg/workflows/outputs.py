@@ -247,7 +247,8 @@ def _add_resampled(
             "ds_log_jacobian",
             desc="logjacobian",
             Description="Natural logarithm of the Jacobian determinant (local volume in the "
-            f"{scan.suffix} image over that in the template), including the affine part",
+            f"{scan.suffix} image over that in the template), including the affine part; 0 away "
+            "from the template's brain",
             SpatialReference=template.reference,
             **transform_entities(scan, template),
         ),

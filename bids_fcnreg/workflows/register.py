@@ -137,7 +137,10 @@ def init_register_wf(
         if affine:
             estimate.inputs.initial = str(affine)
     to_template = sized_node(
-        ToTemplate(reference=reference, num_threads=threads), "to_template", RESAMPLE, voxels
+        ToTemplate(reference=reference, template_mask=str(template.mask), num_threads=threads),
+        "to_template",
+        RESAMPLE,
+        voxels,
     )
     judge = pe.Node(
         Judge(t1w_like=not scan.is_t1w),

@@ -203,7 +203,11 @@ def test_results_with_names_of_earlier_versions_are_listed(
     ("level", "before", "expected"),
     [
         ("minimal", "predict", ["sub-01: results in Ball exist (predict)"]),
-        ("full", "predict", ["sub-01: to register to Ball (predict)"]),
+        (
+            "full",
+            "predict",
+            ["sub-01: to register to Ball (predict); results of --level minimal exist (predict)"],
+        ),
         (
             "minimal",
             "refine",

@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from bids_fcnreg import api
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
+from bids_fcnreg.fcn.spatial.normalization import JACOBIAN_MARGIN_MM
 from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform
 from bids_fcnreg.interfaces.registration import Register, Resample, ToTemplate
 from bids_fcnreg.io import image
@@ -148,6 +149,7 @@ def test_everything_is_brought_to_the_template_as_by_itk(folder, tmp_path):
             preproc=str(folder / "moving.nii.gz"),
             mask=str(folder / "mask.nii.gz"),
             reference=str(folder / "fixed.nii.gz"),
+            template_mask=str(folder / "fixed.nii.gz"),
             transform=str(folder / "forward.h5"),
         ),
         tmp_path,
@@ -166,23 +168,24 @@ def test_everything_is_brought_to_the_template_as_by_itk(folder, tmp_path):
 
 def test_log_jacobian_of_an_affine_is_constant_in_the_brain_and_0_away_from_it(folder, tmp_path):
     transform = write_transform(tmp_path / "affine.h5", Transform((Affine(MATRIX),)))
+    points = FIXED.points()
+    distance = (points - points.mean(dim=(0, 1, 2))).norm(dim=-1) - 15  # from a ball
+    ball = Image((distance <= 0).float()[None, None], FIXED)
     outputs = run(
         ToTemplate(
             preproc=str(folder / "moving.nii.gz"),
-            mask=str(folder / "mask.nii.gz"),
+            mask=str(folder / "moving.nii.gz"),
             transform=str(transform),
             reference=str(folder / "fixed.nii.gz"),
+            template_mask=str(image.write(tmp_path / "ball.nii.gz", ball)),
         ),
         tmp_path,
     )
     values = nib.load(outputs.log_jacobian).get_fdata()
     assert values.shape == FIXED.shape
-    brain = nib.load(outputs.mask_std).get_fdata() != 0
-    distance = ndimage.distance_transform_edt(~brain, sampling=FIXED.spacing)
     growth = np.log(np.linalg.det(MATRIX[:3, :3]))
-    assert brain.any() and (distance > 8).any()
-    np.testing.assert_allclose(values[distance <= 1.6], growth, atol=1e-3)
-    assert (values[distance > 8] == 0).all()
+    np.testing.assert_allclose(values[distance <= JACOBIAN_MARGIN_MM], growth, atol=1e-3)
+    assert (distance > 12).any() and (values[distance > 12] == 0).all()
 
 
 def test_register_finds_a_known_affine(tmp_path):

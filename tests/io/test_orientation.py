@@ -86,9 +86,8 @@ def test_resampled_images_have_the_codes_of_the_reference(tmp_path, sform, qform
         )
         found = stored_codes(resample.run(cwd=tmp_path).outputs.out_file)
         assert found == ((4, 4) if onto_template and any(kept) else kept)
-    made = ToTemplate(
-        preproc=str(path), mask=str(path), transform=str(stay), reference=str(path)
-    ).run(cwd=tmp_path)
+    same = dict.fromkeys(("preproc", "mask", "reference", "template_mask"), str(path))
+    made = ToTemplate(**same, transform=str(stay)).run(cwd=tmp_path)
     for output in (made.outputs.preproc_std, made.outputs.mask_std, made.outputs.log_jacobian):
         assert stored_codes(output) == ((4, 4) if any(kept) else (0, 0))
 

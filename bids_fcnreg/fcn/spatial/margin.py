@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import functional as nnf
 
 from bids_fcnreg.fcn.spatial.filters import dilate
-from bids_fcnreg.fcn.spatial.grid import Grid, Image
+from bids_fcnreg.fcn.spatial.grid import Grid, Image, apply_affine
 from bids_fcnreg.fcn.spatial.transform import Transform, sample_as_itk
 
 #: Masks are dilated in cells of about this size in mm.
@@ -31,7 +32,7 @@ def with_margin(mask: Image, margin: float, onto: Grid, by: Transform = _IDENTIT
     onto : Grid
         The grid.
     by : Transform, optional
-        Maps points of the grid's space to the mask's.
+        Affine: maps points of the grid's space to the mask's, in whose mm the margin is.
 
     Returns
     -------
@@ -39,7 +40,6 @@ def with_margin(mask: Image, margin: float, onto: Grid, by: Transform = _IDENTIT
 
     Examples
     --------
-    >>> import torch
     >>> data = torch.zeros(1, 1, 60, 60, 60)
     >>> data[..., 30, 30, 30] = 1
     >>> grid = Grid((60, 60, 60), np.eye(4))
@@ -49,7 +49,9 @@ def with_margin(mask: Image, margin: float, onto: Grid, by: Transform = _IDENTIT
     """
     target = onto.with_spacing((onto.spacing * _voxels_of_a_cell(onto)).tolist())
     # Cells are found by their centers, which are up to half of their diagonal farther away.
-    reach_mm = margin + float(np.linalg.norm(target.spacing)) / 2
+    corners = apply_affine(target.affine, np.array(list(np.ndindex(2, 2, 2))))
+    moved = by.map(torch.from_numpy(corners))
+    reach_mm = margin + float((moved - moved.mean(dim=0)).norm(dim=1).max())
     reach = math.ceil(reach_mm / (mask.grid.spacing * _voxels_of_a_cell(mask.grid)).min())
     cells, grid = _cells(mask, reach)
     coordinates = by.coordinates_in(target, grid, "cpu")

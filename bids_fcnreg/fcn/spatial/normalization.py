@@ -6,17 +6,17 @@ import torch
 
 from bids_fcnreg.fcn.spatial.coordinates import map_points
 from bids_fcnreg.fcn.spatial.displacement import identity, jacobian_determinant
-from bids_fcnreg.fcn.spatial.filters import dilate
 from bids_fcnreg.fcn.spatial.grid import Grid, Image, voxel_to_voxel
+from bids_fcnreg.fcn.spatial.margin import with_margin
 from bids_fcnreg.fcn.spatial.transform import MIN_JACOBIAN, Transform, sample_as_itk, slabs
 
-#: Up to about this distance in mm from the brain, the log-Jacobian is given. Farther away, where
-#: deformations of brains only continue, it is 0.
-JACOBIAN_MARGIN_MM = 3.0
+#: Margin in mm around the template's brain, in which the log-Jacobian is given. Farther away,
+#: where deformations of brains only continue and are rounded more, it is 0.
+JACOBIAN_MARGIN_MM = 2.0
 
 
 def normalize(
-    image: Image, mask: Image, transform: Transform, grid: Grid
+    image: Image, mask: Image, transform: Transform, grid: Grid, template_mask: Image
 ) -> tuple[Image, Image, Image]:
     """Resample an image and its mask onto a template, and compute the log-Jacobian.
 
@@ -30,11 +30,14 @@ def normalize(
         Maps points of the template to points of the subject.
     grid : Grid
         Grid of the template.
+    template_mask : Image (1, 1, i, j, k)
+        Brain mask of the template, on any grid.
 
     Returns
     -------
     image, mask, log_jacobian : Image
-        On the grid. The log-Jacobian is 0 farther than `JACOBIAN_MARGIN_MM` from the brain.
+        On the grid. The log-Jacobian is 0 outside the template's brain mask and a margin of at
+        least `JACOBIAN_MARGIN_MM`, the same for all scans.
     """
     device, to_image = image.data.device, voxel_to_voxel(grid, image.grid)
     moved, images, masks = [], [], []
@@ -46,6 +49,9 @@ def normalize(
     displaced = torch.cat(moved, dim=2)
     displacement = displaced.sub_(identity(grid.shape, displaced))
     log_jacobian = jacobian_determinant(displacement).clamp_(min=MIN_JACOBIAN).log_()
-    brain = Image(torch.cat(masks, dim=2), grid)
-    log_jacobian *= dilate(brain.data > 0, round(JACOBIAN_MARGIN_MM / float(grid.spacing.max())))
-    return Image(torch.cat(images, dim=2), grid), brain, Image(log_jacobian, grid)
+    log_jacobian *= with_margin(template_mask, JACOBIAN_MARGIN_MM, grid)
+    return (
+        Image(torch.cat(images, dim=2), grid),
+        Image(torch.cat(masks, dim=2), grid),
+        Image(log_jacobian, grid),
+    )
