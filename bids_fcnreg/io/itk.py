@@ -35,7 +35,7 @@ ROUNDING_ERROR_MM = 0.008
 FAR_ROUNDING_ERROR_MM = 0.11
 
 #: Distance in mm from the brain within which `ROUNDING_ERROR_MM` holds.
-BRAIN_MARGIN_MM = 4.0
+BRAIN_MARGIN_MM = 2.0
 
 #: Steps of stored displacements in mm; the second where the first is not precise enough.
 _MULTIPLES = (2.0**-6, 2.0**-7)

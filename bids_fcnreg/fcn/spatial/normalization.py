@@ -10,9 +10,9 @@ from bids_fcnreg.fcn.spatial.grid import Grid, Image, voxel_to_voxel
 from bids_fcnreg.fcn.spatial.margin import with_margin
 from bids_fcnreg.fcn.spatial.transform import MIN_JACOBIAN, Transform, sample_as_itk, slabs
 
-#: Margin in mm around the template's brain, in which the log-Jacobian is given. Farther away,
-#: where deformations of brains only continue and are rounded more, it is 0.
-JACOBIAN_MARGIN_MM = 2.0
+#: Margin in mm around the template's brain, in which the log-Jacobian is given. Some millimetres
+#: farther away, where deformations of brains only continue and are rounded more, it is 0.
+JACOBIAN_MARGIN_MM = 0.0
 
 
 def normalize(
