@@ -39,7 +39,7 @@ def main() -> None:
     grid = Grid(SHAPE, AFFINE)
     data = torch.from_numpy(fixed.get_fdata(dtype=np.float32))[None, None]
     image = Image(data, grid)
-    normalize(image, image, Transform(()), grid)
+    normalize(image, image, Transform(()), grid, image)
     # Coarse images are not refined at the level that uses it.
     displacements = torch.zeros(1, 3, *SHAPE)
     Region.around(data, 1).damp_divergence(displacements, 0.1, torch.zeros_like(displacements))
