@@ -23,28 +23,10 @@ from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.parallel import parallel_map
 from bids_fcnreg.fcn.spatial.coordinates import map_points
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
-from bids_fcnreg.fcn.spatial.margin import with_margin
 from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform, pad_to_cover
 from bids_fcnreg.io.itk_field import check_memory, is_field, read_field
 from bids_fcnreg.io.memory_order import in_c_order, in_fortran_order
-
-#: Largest error in mm of stored displacements, which are rounded for compression.
-ROUNDING_ERROR_MM = 0.008
-
-#: The same farther from the brain than `BRAIN_MARGIN_MM`.
-FAR_ROUNDING_ERROR_MM = 0.11
-
-#: Distance in mm from the brain within which `ROUNDING_ERROR_MM` holds.
-BRAIN_MARGIN_MM = 2.0
-
-#: Steps of stored displacements in mm; the second where the first is not precise enough.
-_MULTIPLES = (2.0**-6, 2.0**-7)
-
-#: Displacements nearer than this to multiples were rounded before.
-_ROUNDED_MM = 1e-4
-
-#: Far from the brain, to multiples of this.
-_FAR_MULTIPLE = 2.0**-3
+from bids_fcnreg.io.rounding import near_brain, round_displacements
 
 #: About this number of values is compressed at a time.
 CHUNK = 2**18
@@ -79,9 +61,9 @@ def write_transform(
 ) -> Path:
     """Write a transform as an ITK composite.
 
-    Displacements are rounded by at most `ROUNDING_ERROR_MM`, or `FAR_ROUNDING_ERROR_MM` away from
-    the brain, and stored compressed in single precision, which ITK reads. A displacement on a
-    sheared grid is stored on an orthogonal one between two affines, an equivalent mapping.
+    Displacements are rounded (see `round_displacements`) and stored compressed in single
+    precision, which ITK reads. A displacement on a sheared grid is stored on an orthogonal one
+    between two affines, an equivalent mapping.
 
     Parameters
     ----------
@@ -93,7 +75,7 @@ def write_transform(
         Grid of the fixed image, which the stored displacements cover, as required by nitransforms
         and fMRIPrep; see `pad_to_cover`.
     brain : Image (1, 1, i, j, k), optional
-        Brain mask in the fixed space. Farther than `BRAIN_MARGIN_MM` from it, where a registration
+        Brain mask in the fixed space. Some millimetres away from it, where a registration
         of brains finds nothing, displacements are rounded more: files are smaller by a quarter.
 
     Returns
@@ -123,7 +105,7 @@ def write_transform(
                 _write_affine(part, step)
             else:
                 before = steps[: len(steps) - number]
-                _write_displacement(part, step, _near_brain(brain, before, step.grid))
+                _write_displacement(part, step, near_brain(brain, before, step.grid))
         file.flush()
         payload = file.id.get_file_image()
     return write_bytes(path, payload)
@@ -163,19 +145,6 @@ def _write_affine(part: h5py.Group, step: Affine) -> None:
     part["TransformParameters"] = np.concatenate([matrix[:3, :3].ravel(), matrix[:3, 3]])
 
 
-def _near_brain(
-    brain: Image | None, before: list[Affine | Displacement], grid: Grid
-) -> np.ndarray | None:
-    """Return where a displacement's grid is near a brain; None if everything counts as near.
-
-    `before` are the steps from the brain's space to the grid's.
-    """
-    if brain is None or any(isinstance(step, Displacement) for step in before):
-        return None
-    back = Transform(tuple(before)).inverse()
-    return with_margin(brain, BRAIN_MARGIN_MM, grid, back).numpy()
-
-
 def _write_displacement(part: h5py.Group, step: Displacement, near: np.ndarray | None) -> None:
     """Write a displacement, rounded more where it is not `near` (*step.grid.shape)."""
     i, j, k = step.grid.shape
@@ -204,11 +173,10 @@ def _write_displacement(part: h5py.Group, step: Displacement, near: np.ndarray |
     def compressed(first: int) -> bytes:
         parts = [component[first : first + planes].ravel() for component in components]
         moved = to_mm @ torch.from_numpy(np.stack(parts))
-        rounded = _rounded(moved)
+        planes_near = None
         if inside is not None:
-            precise = torch.from_numpy(inside[first : first + planes].ravel())
-            rounded = torch.where(precise, rounded, _multiples(moved, _FAR_MULTIPLE))
-        rounded.add_(0.0)  # turns negative zeros into zeros
+            planes_near = torch.from_numpy(inside[first : first + planes].ravel())
+        rounded = round_displacements(moved, planes_near)
         values = np.zeros(length, "<f4")
         values[: rounded.numel()] = rounded.T.numpy().ravel()
         return _compressed(values)
@@ -216,29 +184,6 @@ def _write_displacement(part: h5py.Group, step: Displacement, near: np.ndarray |
     starts = range(0, k, planes)
     for first, chunk in zip(starts, parallel_map(compressed, starts), strict=True):
         dataset.id.write_direct_chunk((3 * i * j * first,), chunk)
-
-
-def _rounded(field: torch.Tensor) -> torch.Tensor:
-    """Round vectors (3, n), so that they compress better. Rounded ones remain as they are.
-
-    Components are multiples of the coarser step; if the error is too large, that with the largest
-    error is one of the finer step; if it still is, all are.
-    """
-    coarse, fine = (_multiples(field, step) for step in _MULTIPLES)
-    error = (coarse - field).abs_()
-    worst = error == error.amax(dim=0)
-    rounded = torch.where(worst & _inexact(coarse, field), fine, coarse)
-    before = (fine - field).abs_().amax(dim=0) < _ROUNDED_MM
-    return torch.where(before | _inexact(rounded, field), fine, rounded)
-
-
-def _inexact(rounded: torch.Tensor, field: torch.Tensor) -> torch.Tensor:
-    """Return which vectors (3, n) are rounded too much, (n,)."""
-    return (rounded - field).square_().sum(dim=0) > ROUNDING_ERROR_MM**2
-
-
-def _multiples(values: torch.Tensor, step: float) -> torch.Tensor:
-    return (values / step).round_().mul_(step)
 
 
 def _compressed(values: np.ndarray) -> bytes:

@@ -8,8 +8,8 @@ from bids_fcnreg.fcn.quality import Quality
 from bids_fcnreg.fcn.register import Registration
 from bids_fcnreg.fcn.spatial.grid import Image
 from bids_fcnreg.fcn.spatial.transform import Affine, Transform
-from bids_fcnreg.io.itk import BRAIN_MARGIN_MM, ROUNDING_ERROR_MM
 from bids_fcnreg.io.registration import read_registration, write_registration
+from bids_fcnreg.io.rounding import BRAIN_MARGIN_MM, ROUNDING_ERROR_MM
 from tests.smooth_fields import FIXED_GRID, smooth_displacement
 
 
