@@ -1,9 +1,11 @@
-"""Fit and test the verdict on a registration: `python failure_flag.py {pattern,run,fit,test} …`.
+"""Fit and test the verdict on a registration: `python failure_flag.py COMMAND …`.
 
-`pattern OUT [OUT …]` reads derivatives of the participant level in the built-in template's space
-and writes the mean asymmetry of their brains to the package. `run OUT [OUT …] --table TABLE`
-registers these brains again after deliberate corruption, and appends to TABLE the quality metrics
-of successful and failed registrations, with the distance of each from the truth.
+`pattern OUT [OUT …]` reads derivatives of the participant level in the symmetric template's space
+and writes the mean asymmetry of their brains to the package. `growth OUT [OUT …]` reads those in
+the spaces of both built-in templates, and writes by how much volumes differ between the templates.
+`run OUT [OUT …] --table TABLE` registers these brains again after deliberate corruption, and
+appends to TABLE the quality metrics of successful and failed registrations, with the distance of
+each from the truth.
 `fit TABLE [TABLE …]` fits the bounds of the verdict and writes them to the package;
 `test TABLE [TABLE …]` prints the accuracy of the verdict. Fit and test on different brains.
 """
@@ -24,12 +26,14 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+from scipy.ndimage import gaussian_filter, map_coordinates
 
 import bids_fcnreg
 from bids_fcnreg.atomic import read_json
 from bids_fcnreg.bids.derivatives import write_json
 from bids_fcnreg.bids.results import Result, find_results
 from bids_fcnreg.bids.templates import prepare_template, resolve_template
+from bids_fcnreg.config import ASYMMETRIC_TEMPLATE, DEFAULT_TEMPLATE, SYMMETRIC_TEMPLATE
 from bids_fcnreg.fcn.modes import MODES
 from bids_fcnreg.fcn.pair import make_pair
 from bids_fcnreg.fcn.quality import Quality, assess, similarity
@@ -39,15 +43,20 @@ from bids_fcnreg.fcn.spatial.transform import Affine, Displacement, Transform, c
 from bids_fcnreg.io import image
 from bids_fcnreg.io.itk import read_transform
 from bids_fcnreg.qc.asymmetry import (
+    SMOOTHING,
+    STEP_GROWTH,
     asymmetry,
     left_right_difference,
     mean_pattern,
+    pattern_fractions,
     pattern_similarity,
+    to_symmetric,
 )
 from bids_fcnreg.qc.metrics import JUDGED
 from bids_fcnreg.qc.verdict import LEVELS, judge
 
-SPACE = "MNI152NLin2009aSym"
+#: Template in whose space verdicts are fitted.
+SPACE = DEFAULT_TEMPLATE
 #: A registration is successful if the median error in the brain is below this (mm).
 NEAR_MM = 3.0
 #: Fraction of the brain's height in a cropped field of view.
@@ -219,8 +228,8 @@ def _measure(
         distance = truth.distance(found.forward, back)
         right = distance < NEAR_MM and not never
         known = {"kind": kind, "distance_mm": round(distance, 3), "right": int(right)}
-        growth = found.forward.log_jacobian(fixed.grid)[0, 0].numpy()
-        known["asymmetry"] = asymmetry(growth, fixed_mask.data[0, 0].numpy())
+        log_jacobian = found.forward.log_jacobian(fixed.grid)[0, 0].numpy()
+        known["asymmetry"] = asymmetry(log_jacobian, fixed_mask.data[0, 0].numpy(), SPACE)
         return common | known | found.quality.as_dict() | {"mode": mode}
 
     if "good" in options.kinds:
@@ -279,12 +288,8 @@ def _append(table: Path, row: dict[str, object]) -> None:
 
 def share(options: argparse.Namespace) -> None:
     """Compute the mean asymmetry of brains, and the similarity of each brain to the others."""
-    results = [one for out in options.out for one in find_results(out) if one.space == SPACE]
-    differences = np.array([
-        left_right_difference(*(np.asarray(nib.load(path).dataobj, np.float32)
-                          for path in (one.log_jacobian, one.mask)))
-        for one in results
-    ])  # fmt: skip
+    maps = _maps(options.out, SYMMETRIC_TEMPLATE)
+    differences = np.array([left_right_difference(*one) for one in maps.values()])
     similarities = [
         pattern_similarity(one, mean_pattern(np.delete(differences, number, axis=0)))
         for number, one in enumerate(differences)
@@ -294,6 +299,44 @@ def share(options: argparse.Namespace) -> None:
     np.savez_compressed(
         DATA / "asymmetry.npz", pattern=shared, similarities=np.float32(similarities)
     )
+
+
+def _maps(outputs: Sequence[Path], space: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Read the log-Jacobian and the brain mask (i, j, k) of each scan in a space."""
+    results = (one for out in outputs for one in find_results(out) if one.space == space)
+    return {
+        one.label: (
+            np.asarray(nib.load(one.log_jacobian).dataobj, np.float32),
+            np.asarray(nib.load(one.mask).dataobj, np.float32),
+        )
+        for one in results
+    }
+
+
+def growth(options: argparse.Namespace) -> None:
+    """Compute the log-Jacobian from the symmetric to the asymmetric template.
+
+    It is what the registrations of the same brains to both differ by, in the mean: that of a
+    registration of both templates lacks what registrations of single brains do not follow.
+    """
+    symmetric, asymmetric = (
+        _maps(options.out, space) for space in (SYMMETRIC_TEMPLATE, ASYMMETRIC_TEMPLATE)
+    )
+    fractions = np.stack(pattern_fractions())
+    changes = []
+    for label in sorted(symmetric.keys() & asymmetric.keys()):
+        log_jacobian, mask = symmetric[label]
+        last = np.reshape(mask.shape, (3, 1, 1, 1)) - 1
+        direct = map_coordinates(log_jacobian, fractions * last, order=1)
+        through, _ = to_symmetric(*asymmetric[label], ASYMMETRIC_TEMPLATE)
+        changes.append(direct - through)
+    path = DATA / f"asymmetry_{ASYMMETRIC_TEMPLATE}.npz"
+    stored = dict(np.load(path))
+    added = gaussian_filter(np.mean(changes, axis=0), SMOOTHING)
+    total = stored["growth"] * STEP_GROWTH + added
+    stored["growth"] = np.clip(np.round(total / STEP_GROWTH), -127, 127).astype(np.int8)
+    print(len(changes), "brains, mean change", float(np.abs(added).mean().round(4)))
+    np.savez_compressed(path, **stored)
 
 
 def fit(options: argparse.Namespace) -> None:
@@ -391,6 +434,9 @@ def main() -> None:
     shares = commands.add_parser("pattern")
     shares.add_argument("out", type=Path, nargs="+")
     shares.set_defaults(run=share)
+    growths = commands.add_parser("growth")
+    growths.add_argument("out", type=Path, nargs="+")
+    growths.set_defaults(run=growth)
     for done in (fit, test):
         command = commands.add_parser(done.__name__)
         command.add_argument("table", type=Path, nargs="+")

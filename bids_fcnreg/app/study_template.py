@@ -30,13 +30,7 @@ from bids_fcnreg.study.statistics import overlap
 from bids_fcnreg.study.template import describe_files, describe_template
 from bids_fcnreg.workflows.group_report import DIRECTORY
 from bids_fcnreg.workflows.resources import scans_at_once
-from bids_fcnreg.workflows.study_template import (
-    START,
-    Estimate,
-    Member,
-    init_iteration_wf,
-    init_start_wf,
-)
+from bids_fcnreg.workflows.study_template import START, Estimate, Member, init_iteration_wf
 from bids_fcnreg.workflows.study_template_outputs import init_finish_wf, init_transforms_wf
 
 #: Change of a converged template (RMS difference over mean intensity) in an iteration.
@@ -206,14 +200,11 @@ class TemplateConstruction:
         """Make the template, starting from the first of the anchors, and its transforms."""
         common: dict[str, Any] = {"config": self.config, "base_dir": self.base_dir}
         count = len(self.members)
+        self.console.print(f"Start: {anchors[0].name}, to which {count} scans are registered")
         if self.config.template_warm_start:
-            self.console.print(f"Start: {anchors[0].name}, to which {count} scans are registered")
             self.history.append(_as_estimate(anchors[0]))
         else:
-            self.console.print(f"Start: {count} scans aligned to {anchors[0].name}")
-            self._run_estimate(
-                lambda: init_start_wf(members=self.members, anchor=anchors[0], **common)
-            )
+            self._register_to(anchors[0], number=0, mode=self._rough_mode)
         for number in range(1, self.config.template_iterations + 1):
             if self._iterate(number):
                 break
@@ -244,19 +235,10 @@ class TemplateConstruction:
         """Register all scans to the latest estimate and average them; return if converged."""
         early = number <= min(ROUGH_ITERATIONS, self.config.template_iterations - 1)
         rough = early and not self.config.template_warm_start
-        mode = "predict" if rough and self.config.mode == "refine" else self.config.mode
+        mode = self._rough_mode if rough else self.config.mode
         self.console.print(f"Iteration {number}: {mode}")
         before = self._as_template(self.history[-1].t1w, self.history[-1].mask)
-        estimate = self._run_estimate(
-            lambda: init_iteration_wf(
-                config=self.config,
-                members=self.members,
-                template=before,
-                mode=mode,
-                number=number,
-                base_dir=self.base_dir,
-            )
-        )
+        estimate = self._register_to(before, number=number, mode=mode)
         assert estimate.change is not None  # from the previous estimate
         self.console.print(
             f"  change {100 * estimate.change:.1f} %, distance from the mean shape "
@@ -264,9 +246,23 @@ class TemplateConstruction:
         )
         return estimate.change < CONVERGED_CHANGE and mode == self.config.mode
 
-    def _run_estimate(self, build: Callable[[], Workflow]) -> Estimate:
-        """Run a workflow that makes a template, and append its estimate to the history."""
-        workflow = self._run_workflow(build)
+    @property
+    def _rough_mode(self) -> str:
+        """Registration mode to a template that is not the study's yet, or is still blurred."""
+        return "predict" if self.config.mode == "refine" else self.config.mode
+
+    def _register_to(self, template: Template, *, number: int, mode: str) -> Estimate:
+        """Register all scans to a template, and append their mean to the history."""
+        workflow = self._run_workflow(
+            lambda: init_iteration_wf(
+                config=self.config,
+                members=self.members,
+                template=template,
+                mode=mode,
+                number=number,
+                base_dir=self.base_dir,
+            )
+        )
         self.history.append(_read_estimate(workflow, self.members))
         return self.history[-1]
 
@@ -343,21 +339,16 @@ class TemplateConstruction:
 
 
 def _read_estimate(workflow: Workflow, members: Sequence[Member]) -> Estimate:
-    """Read the result of `init_start_wf` or `init_iteration_wf` after its run."""
+    """Read the result of `init_iteration_wf` after its run."""
     shape, mean = (_outputs(workflow, name) for name in ("shape", "mean"))
-    start = workflow.name == START
-    found = (
-        {}
-        if start
-        else {m.scan.label: _outputs(workflow, f"{m.wf_name}.estimate") for m in members}
-    )
+    found = {m.scan.label: _outputs(workflow, f"{m.wf_name}.estimate") for m in members}
     return Estimate(
         t1w=Path(mean.t1w),
         mask=Path(mean.mask),
         sharpness=mean.sharpness,
         moved_mm=shape.moved_mm,
         bias_mm=shape.bias_mm,
-        change=None if start else mean.change,
+        change=None if workflow.name == START else mean.change,
         update=Path(shape.update),
         inverse_update=Path(shape.inverse_update),
         transforms={label: Path(one.transform) for label, one in found.items()},

@@ -1,4 +1,4 @@
-"""Steps of a study template: alignment, mean shape, mean image, collapsed transforms."""
+"""Steps of a study template: mean shape, mean image, collapsed transforms."""
 
 from __future__ import annotations
 
@@ -24,40 +24,6 @@ from bids_fcnreg.io.spatial_image import open_image
 
 #: Margin around the brain of a study template in mm, in which deformations taper to zero.
 MARGIN_MM = 14.0
-
-
-class _AlignInputSpec(ThreadsInputSpec):
-    fixed = File(exists=True, mandatory=True, desc="brain to align to")
-    fixed_mask = File(exists=True, mandatory=True, desc="its mask")
-    moving = File(exists=True, mandatory=True, desc="image to align")
-    moving_mask = File(exists=True, mandatory=True, desc="its brain mask")
-
-
-class _TransformOutputSpec(TraitedSpec):
-    transform = File(exists=True, desc="ITK .h5, maps points of fixed to points of moving")
-
-
-class Align(SimpleInterface):
-    """Register a brain linearly."""
-
-    input_spec = _AlignInputSpec
-    output_spec = _TransformOutputSpec
-
-    def _run_interface(self, runtime: Any) -> Any:
-        from bids_fcnreg.fcn.linear.align import align
-        from bids_fcnreg.fcn.spatial.transform import Affine, Transform
-        from bids_fcnreg.io import image
-        from bids_fcnreg.io.itk import write_transform
-
-        set_threads(self.inputs.num_threads)
-        fixed, moving, fixed_mask, moving_mask = (
-            image.read(getattr(self.inputs, name))
-            for name in ("fixed", "moving", "fixed_mask", "moving_mask")
-        )
-        matrix = align(fixed, moving, fixed_mask=fixed_mask, moving_mask=moving_mask)
-        path = write_transform(Path(runtime.cwd) / "affine.h5", Transform((Affine(matrix),)))
-        self._results["transform"] = str(path)
-        return runtime
 
 
 class _MeanShapeInputSpec(ThreadsInputSpec):

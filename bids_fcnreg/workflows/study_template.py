@@ -1,4 +1,4 @@
-"""Workflows of a study template: linear start, and one iteration."""
+"""Workflow of one iteration of a study template."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
 from bids_fcnreg.interfaces.registration import Resample
-from bids_fcnreg.interfaces.study_template import Align, MeanImage, MeanShape
+from bids_fcnreg.interfaces.study_template import MeanImage, MeanShape
 from bids_fcnreg.workflows.register import init_estimate_node
 from bids_fcnreg.workflows.resources import RESAMPLE, node_name, sized_node, voxels_of
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bids_fcnreg.bids.templates import Template
     from bids_fcnreg.config import Config
 
-#: Name of the workflow of the linear start.
+#: Name of the workflow of the start, which registers to a template of other scans.
 START = "start"
 
 
@@ -88,51 +88,6 @@ class Estimate:
     inverses: dict[str, Path] = field(default_factory=dict)
 
 
-def init_start_wf(
-    *, config: Config, members: Sequence[Member], anchor: Template, base_dir: Path
-) -> pe.Workflow:
-    """Register all scans to an anchor linearly, and average them at their mean scale.
-
-    Parameters
-    ----------
-    config : Config
-        Threads and settings of the template.
-    members : sequence of Member
-        The scans.
-    anchor : Template
-        Defines orientation, voxels and optionally the scale; skull-stripped.
-    base_dir : Path
-        Directory of intermediate results.
-
-    Returns
-    -------
-    Workflow
-        With the nodes ``shape`` (`MeanShape`) and ``mean`` (`MeanImage`), and two workflows for
-        each member.
-    """
-    workflow = pe.Workflow(name=START, base_dir=str(base_dir))
-    shape, mean = _shape_and_mean(config, members, anchor.brain_mask, enlarge=True)
-    threads = config.omp_nthreads
-    for member in members:
-        part = pe.Workflow(name=member.wf_name)
-        align = pe.Node(
-            Align(
-                fixed=str(anchor.t1w),
-                fixed_mask=str(anchor.mask),
-                moving=str(member.t1w),
-                moving_mask=str(member.mask),
-                num_threads=threads,
-            ),
-            name="align",
-            mem_gb=1.0,
-        )
-        part.add_nodes([align])
-        resample = _init_resample_wf(member, anchor, threads)
-        workflow.connect(part, "align.transform", resample, "chain.in2")
-    _connect_averages(workflow, members, "align", shape, mean)
-    return workflow
-
-
 def init_iteration_wf(
     *,
     config: Config,
@@ -146,23 +101,30 @@ def init_iteration_wf(
 
     Parameters
     ----------
-    config, members, base_dir
-        As in `init_start_wf`.
+    config : Config
+        Threads and settings of the template.
+    members : sequence of Member
+        The scans.
     template : Template
-        The previous estimate, skull-stripped.
+        The previous estimate, skull-stripped; at the start, a template of other scans.
     mode : {"predict", "refine", "optimize"}
         Registration mode.
     number : int
-        Number of the iteration, from 1.
+        Number of the iteration; 0 is the start.
+    base_dir : Path
+        Directory of intermediate results.
 
     Returns
     -------
     Workflow
-        As `init_start_wf`; ``mean`` also outputs the change of the template.
+        With the nodes ``shape`` (`MeanShape`) and ``mean`` (`MeanImage`), and two workflows for
+        each member. After the start, ``mean`` also outputs the change of the template.
     """
-    workflow = pe.Workflow(name=f"iteration_{number}", base_dir=str(base_dir))
-    shape, mean = _shape_and_mean(config, members, template.brain_mask, enlarge=False)
-    mean.inputs.before = str(template.found[0])
+    name = f"iteration_{number}" if number else START
+    workflow = pe.Workflow(name=name, base_dir=str(base_dir))
+    shape, mean = _shape_and_mean(config, members, template.brain_mask, enlarge=not number)
+    if number:
+        mean.inputs.before = str(template.found[0])
     for member in members:
         part = pe.Workflow(name=member.wf_name)
         register = init_estimate_node(config, template, mode)
@@ -171,7 +133,7 @@ def init_iteration_wf(
         part.add_nodes([register])
         resample = _init_resample_wf(member, template, config.omp_nthreads)
         workflow.connect(part, "estimate.transform", resample, "chain.in2")
-    _connect_averages(workflow, members, "estimate", shape, mean)
+    _connect_averages(workflow, members, shape, mean)
     return workflow
 
 
@@ -225,7 +187,6 @@ def _init_resample_wf(member: Member, template: Template, threads: int) -> pe.Wo
 def _connect_averages(
     workflow: pe.Workflow,
     members: Sequence[Member],
-    registration: str,
     shape: pe.Node,
     mean: pe.Node,
 ) -> None:
@@ -245,7 +206,7 @@ def _connect_averages(
         part = workflow.get_node(member.wf_name)
         resample = workflow.get_node(member.resample_wf_name)
         workflow.connect([
-            (part, merged["transforms"], [(f"{registration}.transform", f"in{number}")]),
+            (part, merged["transforms"], [("estimate.transform", f"in{number}")]),
             (resample, merged["images"], [("t1w.out_file", f"in{number}")]),
             (resample, merged["masks"], [("mask.out_file", f"in{number}")]),
             (shape, resample, [

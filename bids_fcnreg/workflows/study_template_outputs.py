@@ -35,7 +35,7 @@ def init_transforms_wf(
     Parameters
     ----------
     config, members, base_dir
-        As in `template.init_start_wf`.
+        As in `study_template.init_iteration_wf`.
     estimate : Estimate
         Result of the last iteration.
     space : str
@@ -97,7 +97,7 @@ def init_finish_wf(
     Parameters
     ----------
     config, base_dir
-        As in `template.init_start_wf`.
+        As in `study_template.init_iteration_wf`.
     template : Template
         The finished template, skull-stripped.
     anchors : sequence of Template
