@@ -6,8 +6,8 @@ DEMO ?= demo
 # Where PyTorch's build comes from; empty: the usual index, which has the one for NVIDIA GPUs (CUDA).
 TORCH_INDEX ?=
 TESTS ?=
-# One thread for each of the two test processes.
-TEST_ENV := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=1
+# One thread for each of the two test processes; they start many others, for which compiled modules are kept.
+TEST_ENV := PYTHONDONTWRITEBYTECODE= OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=1
 
 .PHONY: demo test test-fast coverage lint docs audit clean
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -71,6 +72,11 @@ class CohortChoice:
 
     def _has_template(self, label: str) -> bool:
         return any(label in self.scans.get(spec, (label,)) for spec in self.specs)
+
+
+def _is_coarse(cohort: Cohort, age: Age) -> bool:
+    """Return whether less than half of the ages that are rounded down to `age` are in a cohort."""
+    return 2 * (min(age.days + age.step, cohort.last) - age.days) < age.step
 
 
 def _joined(failures: Iterable[Failure]) -> Failure:
@@ -248,21 +254,19 @@ class _Selection:
                 f"warning: the ages of {self.name} are postmenstrual. Birth at 40 weeks is "
                 "assumed; name the cohort of infants born preterm"
             )
-        coarse = [
-            label
-            for label, (cohort, age) in self.chosen.items()
-            if age.step > cohort.last - cohort.first
-        ]
+        coarse = [label for label, chosen in self.chosen.items() if _is_coarse(*chosen)]
         if coarse:
             yield (
-                f"warning: {self._abbreviated(coarse)}: the cohort is narrower than the unit of "
-                "the age. Enter the exact age, for example in months"
+                f"warning: {self._abbreviated(coarse)}: most of the ages that are rounded down to "
+                "this one are in another cohort. Enter the exact age, for example in a smaller "
+                "unit"
             )
-        repeated = [f"sub-{person}" for person in self._with_repeated_age()]
+        repeated = list(self._with_repeated_age())
         if repeated:
             yield (
-                f"warning: {self._abbreviated(repeated)}: one age for several sessions. Enter "
-                "the age at each session in sessions.tsv"
+                f"warning: {self._abbreviated(repeated)}: the age is that in participants.tsv, "
+                "although there are several sessions. Enter the age at each session in "
+                "sessions.tsv"
             )
         other = list(self._in_other_cohorts())
         if other:
@@ -272,13 +276,12 @@ class _Selection:
             )
 
     def _with_repeated_age(self) -> Iterator[str]:
-        """Yield participants of whom several sessions have the age of the participant."""
-        people = [
-            scan.participant
-            for scan in self.scans
-            if scan.label in self.chosen and not self.chosen[scan.label][1].of_session
-        ]
-        yield from (one for one in dict.fromkeys(people) if people.count(one) > 1)
+        """Yield scans with the age of the participant, of whom there are several sessions."""
+        people = Counter(scan.participant for scan in self.scans)
+        for scan in self.scans:
+            chosen = self.chosen.get(scan.label)
+            if chosen and people[scan.participant] > 1 and not chosen[1].of_session:
+                yield scan.label
 
     def _in_other_cohorts(self) -> Iterator[str]:
         """Yield the scans with results in cohorts that are not chosen."""

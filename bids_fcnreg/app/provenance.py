@@ -10,7 +10,7 @@ from rich.console import Console
 
 from bids_fcnreg import __version__
 from bids_fcnreg.app.anatomical_reference import planned_references, recorded_reference
-from bids_fcnreg.app.summary import Failure
+from bids_fcnreg.app.summary import Failure, used_lesions
 from bids_fcnreg.atomic import checksum, read_json, uncompressed_checksum
 from bids_fcnreg.bids.atlases import Atlas
 from bids_fcnreg.bids.derivatives import CHECKSUMS, NAME, UNCOMPRESSED, version_that_wrote
@@ -195,7 +195,8 @@ def _changed(
     names |= _differences(sidecar, scans_now)
     tissue = {str(path): checksum(path) for path in reused.tissue}
     names |= _differences(directory / f"{output_prefix(scan)}_dseg.json", tissue)
-    others = {str(path): checksum(path) for path in scan.all_lesions}
+    lesions = used_lesions(config.output_dir, scan)
+    others = {str(path): checksum(path) for path in lesions}
     if config.model is not None:
         others[str(config.model)] = checksum(config.model)
     for template in templates_of(scan, templates):

@@ -16,7 +16,7 @@ from bids_fcnreg.app.summary_table import SummaryRow, print_table
 from bids_fcnreg.atomic import read_json
 from bids_fcnreg.bids import results
 from bids_fcnreg.bids.output_names import alignment_name
-from bids_fcnreg.bids.scan import Scan
+from bids_fcnreg.bids.scan import OtherImage, Scan
 from bids_fcnreg.execution.progress import stage_name, subject_label
 from bids_fcnreg.preprocessing.lesions import is_empty
 from bids_fcnreg.qc.metrics import METRICS
@@ -177,21 +177,37 @@ def lesion_warnings(
     """
     quality = read_quality_by_space(output_dir, scan.label, names).values()
     missed = any(one.get("excluded_percent") == 0 for one in quality)
-    if not missed or all(map(is_empty, scan.all_lesions)):
+    used = used_lesions(output_dir, scan)
+    if not missed or all(map(is_empty, used)):
         return []
-    masks = ", ".join(path.name for path in scan.all_lesions)
+    masks = ", ".join(path.name for path in used)
     return [
         f"warning: {scan.label}: no voxel of {masks} is in the brain mask, so no lesion was "
         "excluded. Check the header of the lesion mask, and the brain mask in the report"
     ]
 
 
+def used_lesions(output_dir: Path, scan: Scan) -> tuple[Path, ...]:
+    """Return the lesion masks of a scan, without those on images that could not be aligned."""
+    aligned = (
+        other
+        for other in scan.others
+        if _read_alignment(output_dir, scan, other).get("verdict") != "failed"
+    )
+    return (*scan.lesions, *(path for other in aligned for path in other.lesions))
+
+
+def _read_alignment(output_dir: Path, scan: Scan, other: OtherImage) -> dict[str, Any]:
+    """Read the quality of the alignment of another image; empty if there is none."""
+    directory = output_dir.joinpath(*scan.label.split("_"), "anat")
+    return read_json(directory / alignment_name(scan, other))
+
+
 def alignment_warnings(output_dir: Path, scan: Scan) -> list[str]:
     """Return a message for each other image of a session whose alignment is not good."""
-    directory = output_dir.joinpath(*scan.label.split("_"), "anat")
     messages = []
     for other in scan.others:
-        quality = read_json(directory / alignment_name(scan, other))
+        quality = _read_alignment(output_dir, scan, other)
         verdict, reason = quality.get("verdict"), quality.get("verdict_reason")
         if verdict == "failed":
             masks = ", nor are its lesion masks used" if other.lesions else ""

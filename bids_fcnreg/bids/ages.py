@@ -132,7 +132,7 @@ def _parse(text: str, unit: str, table: Path, of_session: bool) -> Age:
     """Return an age from the cell of a table."""
     number = text.removesuffix("+") if text == _CAPPED and unit == "year" else text
     if not _NUMBER.fullmatch(number):
-        raise InputError(f"{table} has the age {text!r}, which is not a number")
+        raise InputError(f"{table} has the age {text!r}, which is not a number of 0 or more")
     value = Fraction(number)
     return Age(
         days=value * DAYS[unit],

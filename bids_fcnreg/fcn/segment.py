@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as nnf
 
+from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.nets.anatomy import SPACING, AnatomyFCN, normalize_intensities
 from bids_fcnreg.fcn.nets.checkpoint import load
 from bids_fcnreg.fcn.nets.li_fan_2017 import pad_to_multiple
@@ -20,6 +21,13 @@ from bids_fcnreg.fcn.spatial.filters import gaussian
 from bids_fcnreg.fcn.spatial.grid import Grid, Image, apply_affine
 from bids_fcnreg.fcn.spatial.transform import Transform
 from bids_fcnreg.fcn.structures import STRUCTURES
+
+
+#: Largest number of voxels of the network's grid: 400 mm along each axis, in 6 GB of memory.
+MAX_VOXELS = 8_000_000
+
+#: Distance in mm around a brain at which the network sees its head.
+MARGIN_MM = 40.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +65,12 @@ class Anatomy:
         return Image(torch.from_numpy(filled)[None, None].float(), grid)
 
 
-def segment(scan: Image, network: AnatomyFCN | None = None, flip: bool = False) -> Anatomy:
+def segment(
+    scan: Image,
+    network: AnatomyFCN | None = None,
+    flip: bool = False,
+    brain: Image | None = None,
+) -> Anatomy:
     """Segment a scan.
 
     Parameters
@@ -68,14 +81,24 @@ def segment(scan: Image, network: AnatomyFCN | None = None, flip: bool = False) 
         Trained, in evaluation mode; by default the packaged one.
     flip : bool
         Average with the posteriors of the mirrored scan.
+    brain : Image (1, 1, i, j, k), optional
+        Approximate brain mask on the grid of `scan`: only the head around it is segmented.
 
     Returns
     -------
     Anatomy
+
+    Raises
+    ------
+    InputError
+        If the field of view is too large for a head.
     """
     if network is None:
         network, _ = load(PACKAGED_WEIGHTS / "anatomy.safetensors", ["anatomy"])
-    grid = _network_grid(scan.grid)
+    grid = _network_grid(scan.grid if brain is None else _around(brain))
+    if np.prod(grid.shape, dtype=float) > MAX_VOXELS:
+        size = " × ".join(f"{SPACING * n:.0f}" for n in grid.shape)
+        raise InputError(f"its field of view, {size} mm, is too large for a head. Crop it")
     coarser = SPACING / scan.grid.spacing
     blurred = gaussian(scan.data.float(), np.where(coarser > 1.2, 0.5 * coarser, 0))
     image = Transform(()).resample(Image(blurred, scan.grid), grid).data
@@ -103,6 +126,17 @@ def _posteriors(image: Tensor, network: AnatomyFCN) -> Tensor:
     padded = pad_to_multiple(image, network.multiple)
     logits = network(padded).reshape(*padded.shape[2:], len(STRUCTURES))
     return logits[:i, :j, :k].softmax(dim=-1).permute(3, 0, 1, 2)[None].contiguous()
+
+
+def _around(brain: Image) -> Grid:
+    """Return the part of a grid that is less than `MARGIN_MM` from a brain."""
+    shape = np.array(brain.grid.shape)
+    inside = (brain.data[0, 0] > 0.5).nonzero().numpy()
+    if not len(inside):
+        return brain.grid
+    margin = np.ceil(MARGIN_MM / brain.grid.spacing).astype(int)
+    lower, upper = inside.min(axis=0) - margin, inside.max(axis=0) + margin + 1
+    return brain.grid.crop(np.maximum(lower, 0), np.minimum(upper, shape))
 
 
 def _network_grid(grid: Grid) -> Grid:

@@ -126,11 +126,17 @@ def describe(found: Alignment) -> dict[str, Any]:
     from bids_fcnreg.preprocessing.coregistration import DOUBTFUL, LEAST_SIMILARITY
 
     reason = None
-    if found.verdict != "good":
+    if found.mirrored:
+        reason = (
+            "left and right are exchanged in it or in the reference (similarity "
+            f"{found.similarity:.2f}, mirrored {found.similarity_mirrored:.2f}). Convert both again"
+        )
+    elif found.verdict != "good":
         least = LEAST_SIMILARITY if found.verdict == "failed" else DOUBTFUL
         reason = (
             f"its tissue is not similar to that of the reference (similarity "
-            f"{found.similarity:.2f}, at least {least:g} expected)"
+            f"{found.similarity:.2f}, at least {least:g} expected). It may be of another person or "
+            "part of the body, or have artefacts. Look at it; list it in .bidsignore to leave it out"
         )
     return {
         "verdict": found.verdict,
@@ -196,6 +202,7 @@ class _MoveLesionsInputSpec(BaseInterfaceInputSpec):
 
 class _MoveLesionsOutputSpec(TraitedSpec):
     out_files = traits.List(File(exists=True), desc="masks with the position of the reference")
+    used = traits.List(traits.Str, desc="files of the masks that are used: none or all")
 
 
 class MoveLesions(SimpleInterface):
@@ -223,7 +230,8 @@ class MoveLesions(SimpleInterface):
             affine = mask.affine if matrix is None else matrix @ mask.affine
             written = nib.Nifti1Image(np.asanyarray(mask.dataobj), affine)
             moved.append(str(write(Path(runtime.cwd) / Path(path).name, written)))
-        self._results["out_files"] = moved
+        used = [] if matrix is None else [str(path) for path in self.inputs.in_files]
+        self._results |= {"out_files": moved, "used": used}
         return runtime
 
 

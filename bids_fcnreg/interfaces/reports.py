@@ -33,7 +33,7 @@ class _ReportOutputSpec(TraitedSpec):
 class _SummaryInputSpec(BaseInterfaceInputSpec):
     images = InputMultiObject(traits.Str, mandatory=True, desc="names of the averaged images")
     method = traits.Str(mandatory=True, desc="program that extracts brains")
-    lesions = InputMultiObject(traits.Str, desc="names of the lesion masks")
+    lesions = traits.List(traits.Str, [], usedefault=True, desc="lesion masks that are used")
     others = InputMultiObject(traits.Str, desc="names of the other images of the session")
     reused = traits.Dict(
         traits.Str, traits.Str, usedefault=True, desc="existing results that are used, by kind"
@@ -58,7 +58,6 @@ class Summary(SimpleInterface):
     output_spec = _ReportOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        lesions = self.inputs.lesions if isdefined(self.inputs.lesions) else []
         others = self.inputs.others if isdefined(self.inputs.others) else []
         extraction = f"done, with {METHODS[self.inputs.method]}"
         reused = self.inputs.reused
@@ -75,7 +74,7 @@ class Summary(SimpleInterface):
             "Images": ", ".join(self.inputs.images),
             **({"Excluded from the average": left_out} if left_out else {}),
             **({"Other images": ", ".join(others)} if others else {}),
-            "Lesion masks": ", ".join(lesions) or "none",
+            "Lesion masks": ", ".join(Path(path).name for path in self.inputs.lesions) or "none",
             "Brain extraction": extraction,
             **{f"Existing {kind}": names for kind, names in reused.items()},
             "Templates": ", ".join(self.inputs.templates),

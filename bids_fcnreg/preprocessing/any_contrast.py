@@ -53,7 +53,9 @@ class Brain:
         return enough and bool(white.median() <= gray.median())
 
 
-def prepare_brain(scan: Image, network: AnatomyFCN | None = None) -> Brain:
+def prepare_brain(
+    scan: Image, network: AnatomyFCN | None = None, brain: Image | None = None
+) -> Brain:
     """Find the brain of a scan of any contrast, correct its bias field and classify its tissue.
 
     Parameters
@@ -62,13 +64,15 @@ def prepare_brain(scan: Image, network: AnatomyFCN | None = None) -> Brain:
         Head or brain.
     network : AnatomyFCN, optional
         Trained, in evaluation mode; by default the packaged one.
+    brain : Image (1, 1, i, j, k), optional
+        Approximate brain mask on the grid of `scan`.
 
     Raises
     ------
     InputError
-        If no brain is found.
+        If no brain is found, or the field of view is too large for a head.
     """
-    anatomy = segment(scan, network)
+    anatomy = segment(scan, network, brain=brain)
     mask = anatomy.brain_mask(scan.grid)
     volume = float(mask.data.sum()) * float(np.prod(scan.grid.spacing))
     if volume < MIN_VOLUME_MM3:

@@ -27,6 +27,12 @@ VOXEL_SIGMA = 0.4
 #: degrees 0.68 to 0.78, of 10 mm 0.26 to 0.43, of 10 degrees 0.50 to 0.56.
 DOUBTFUL, LEAST_SIMILARITY = 0.7, 0.5
 
+#: Below this similarity, the mirrored scan is tried; by how much more similar it then must be.
+SURELY_RIGHT, MIRRORED_GAIN = 0.9, 0.05
+
+#: Left–right reflection, in RAS+ mm.
+MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])
+
 #: Rotations in degrees from which a scan is segmented again, upright.
 TILT = 10.0
 
@@ -44,16 +50,24 @@ class Alignment:
         images like a T1w brain.
     coverage : float
         Fraction of the reference's brain in the scan's field of view.
+    similarity_mirrored : float
+        Similarity of the mirrored scan; 0 if it was not tried.
     """
 
     matrix: np.ndarray
     similarity: float
     coverage: float
+    similarity_mirrored: float = 0.0
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether left and right are exchanged in one of the images."""
+        return self.similarity_mirrored > self.similarity + MIRRORED_GAIN
 
     @property
     def verdict(self) -> str:
         """``good``, ``doubtful`` or ``failed``."""
-        if self.similarity < LEAST_SIMILARITY:
+        if self.similarity < LEAST_SIMILARITY or self.mirrored:
             return "failed"
         return "doubtful" if self.similarity < DOUBTFUL else "good"
 
@@ -74,20 +88,44 @@ def align_scan(scan: Image, fixed: Image, fixed_mask: Image) -> tuple[Brain, Ali
     Raises
     ------
     InputError
-        If no brain is found.
+        If no brain is found, or the field of view is too large for a head.
     """
     brain = prepare_brain(scan)
     matrix = _align(brain, fixed, fixed_mask)
     if Rotation.from_matrix(matrix[:3, :3]).magnitude() > np.deg2rad(TILT):
         upright = Grid(scan.grid.shape, np.linalg.inv(matrix) @ scan.grid.affine)
-        turned = prepare_brain(Image(scan.data, upright))
+        turned = prepare_brain(Image(scan.data, upright), brain=Image(brain.mask.data, upright))
         matrix = matrix @ _align(turned, fixed, fixed_mask)
         image, mask, t1w_like, tissues = (
             Image(part.data, scan.grid)
             for part in (turned.image, turned.mask, turned.t1w_like, turned.tissues)
         )
         brain = Brain(image, mask, t1w_like, tissues, turned.anatomy)
-    return brain, Alignment(matrix, *compare_brains(fixed, fixed_mask, brain.t1w_like, matrix))
+    similarity, coverage = compare_brains(fixed, fixed_mask, brain.t1w_like, matrix)
+    mirrored = 0.0
+    if similarity < SURELY_RIGHT:
+        mirrored = _mirrored_similarity(brain, fixed, fixed_mask, matrix)
+    return brain, Alignment(matrix, similarity, coverage, mirrored)
+
+
+def _mirrored_similarity(
+    brain: Brain, fixed: Image, fixed_mask: Image, matrix: np.ndarray
+) -> float:
+    """Align the mirrored brain with a reference, and return their similarity.
+
+    `matrix` aligns the brain as it is; the reference's own mirror image is near it.
+    """
+    like, mask = (
+        Image(one.data, Grid(one.grid.shape, MIRROR @ one.grid.affine))
+        for one in (brain.t1w_like, brain.mask)
+    )
+    across = MIRROR.copy()
+    across[0, 3] = 2 * float(fixed_mask.grid.points()[fixed_mask.data[0, 0] > 0.5][:, 0].mean())
+    initial = MIRROR @ matrix @ across
+    found = align(
+        fixed, like, fixed_mask=fixed_mask, moving_mask=mask, dof="rigid", initial=initial
+    )
+    return compare_brains(fixed, fixed_mask, like, found)[0]
 
 
 def _align(brain: Brain, fixed: Image, fixed_mask: Image) -> np.ndarray:

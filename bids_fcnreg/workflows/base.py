@@ -216,13 +216,15 @@ class _Anatomy:
     """Workflows that compute and store results in a scan's native space.
 
     There is a segmentation if results of it are stored, or the registration needs it. `lesions`
-    has all lesions of the scan as output ``exclude``.
+    has all lesions of the scan as output ``exclude``; `other_lesions`, which of those that were
+    drawn on other images are used.
     """
 
     preprocess: LiterateWorkflow
     outputs: LiterateWorkflow
     segment: LiterateWorkflow | None
     lesions: LiterateWorkflow | None = None
+    other_lesions: LiterateWorkflow | None = None
 
 
 def _prefix(scan: Scan) -> str:
@@ -300,8 +302,14 @@ def _add_others(
     if anatomy.lesions is not None:
         _connect_fields(workflow, anatomy.lesions, unite, "exclude")
     for number, align in enumerate(with_lesions, start=1):
-        workflow.connect(align, "outputnode.lesions", unite, f"inputnode.lesions{number}")
-    return replace(anatomy, lesions=unite)
+        workflow.connect([
+            (align, unite, [
+                (f"outputnode.{field}", f"inputnode.{field}{number}")
+                for field in ("lesions", "used_lesions")
+            ]),
+        ])  # fmt: skip
+    _connect_fields(workflow, unite, workflow.get_node("report_wf"), "used_lesions")
+    return replace(anatomy, lesions=unite, other_lesions=unite)
 
 
 def _connect_others(
@@ -365,6 +373,8 @@ def _connect_template(
         workflow.connect(anatomy.segment, "outputnode.quality", register, "inputnode.segmentation")
     if anatomy.lesions is not None and not longitudinal:
         _connect_fields(workflow, anatomy.lesions, register, "exclude")
+    if anatomy.other_lesions is not None:
+        _connect_fields(workflow, anatomy.other_lesions, outputs, "used_lesions")
     _connect_fields(workflow, preprocess, outputs, "skull_stripped")
     _connect_fields(workflow, anatomy.outputs, outputs, "preproc", "mask")
     results = ("transform", "inverse", "quality", "preproc_std", "mask_std", "log_jacobian")

@@ -46,7 +46,8 @@ def align_wf_name(scan: Scan, other: OtherImage) -> str:
 def init_align_wf(*, config: Config, scan: Scan, other: OtherImage) -> LiterateWorkflow:
     """Align another image of a session rigidly to the registered one, and store the results.
 
-    An image that cannot be aligned is left out: the outputs are then undefined, except `lesions`.
+    An image that cannot be aligned is left out: the outputs are then undefined, except those of
+    lesions.
 
     Parameters
     ----------
@@ -76,6 +77,8 @@ def init_align_wf(*, config: Config, scan: Scan, other: OtherImage) -> LiterateW
         The transform in the derivatives.
     lesions
         Lesion masks in the space of the registered image; only if there are any.
+    used_lesions
+        Their files in the dataset; none if the image was left out.
     """
     workflow = LiterateWorkflow(name=align_wf_name(scan, other))
     workflow.__desc__ = (
@@ -83,8 +86,8 @@ def init_align_wf(*, config: Config, scan: Scan, other: OtherImage) -> LiterateW
         "by images like T1w brains that were made from the tissue probabilities of both. "
     )
     inputnode = field_node("inputnode", "t1w_like", "mask", "stored")
-    results = ("preproc", "skull_stripped", "transform", "stored_transform", "lesions")
-    outputnode = field_node("outputnode", *results)
+    results = ("preproc", "skull_stripped", "transform", "stored_transform")
+    outputnode = field_node("outputnode", *results, "lesions", "used_lesions")
     align = by_content(
         sized_node(
             AlignImage(in_file=str(other.path), num_threads=config.omp_nthreads),
@@ -111,7 +114,7 @@ def init_align_wf(*, config: Config, scan: Scan, other: OtherImage) -> LiterateW
         )
         workflow.connect([
             (align, move, [("inverse", "inverse")]),
-            (move, outputnode, [("out_files", "lesions")]),
+            (move, outputnode, [("out_files", "lesions"), ("used", "used_lesions")]),
         ])  # fmt: skip
     return workflow
 
@@ -247,6 +250,8 @@ def init_unite_lesions_wf(
         United lesion masks of the registered image, if it has any.
     lesions1, lesions2, …
         Lesion masks of each other image, in the space of the registered one.
+    used_lesions1, used_lesions2, …
+        Their files in the dataset, if they are used.
     preproc, mask
         Registered image, and its brain mask.
 
@@ -254,11 +259,15 @@ def init_unite_lesions_wf(
     -------
     exclude
         All lesions.
+    used_lesions
+        Files of all masks of other images that are used.
     """
     workflow = LiterateWorkflow(name=name)
     lesions = [f"lesions{number}" for number in range(1, n_others + 1)]
-    inputnode = field_node("inputnode", "exclude", *lesions, "preproc", "mask")
-    outputnode = field_node("outputnode", "exclude")
+    files = [f"used_{field}" for field in lesions]
+    inputnode = field_node("inputnode", "exclude", *lesions, *files, "preproc", "mask")
+    outputnode = field_node("outputnode", "exclude", "used_lesions")
+    used = pe.Node(niu.Merge(n_others), name="used", run_without_submitting=True)
     merge = pe.Node(niu.Merge(n_others + 1), name="merge", run_without_submitting=True)
     unite = sized_node(UniteLesions(), "unite", PREPROCESS, voxels_of(scan.images[0]))
     workflow.connect([
@@ -268,6 +277,10 @@ def init_unite_lesions_wf(
         (inputnode, unite, [("preproc", "reference"), ("mask", "mask")]),
         (merge, unite, [("out", "in_files")]),
         (unite, outputnode, [("out_file", "exclude")]),
+        (inputnode, used, [
+            (field, f"in{number}") for number, field in enumerate(files, start=1)
+        ]),
+        (used, outputnode, [("out", "used_lesions")]),
     ])  # fmt: skip
     return workflow
 

@@ -160,6 +160,8 @@ def init_template_outputs_wf(
         Whether the image was skull-stripped in the input.
     preproc, mask
         Registered image and mask: the files in the derivatives.
+    used_lesions
+        Lesion masks of other images that were used; optional.
 
     Outputs
     -------
@@ -168,7 +170,8 @@ def init_template_outputs_wf(
     """
     workflow = LiterateWorkflow(name=name)
     results = ("transform", "inverse", "quality", "preproc_std", "mask_std", "log_jacobian")
-    inputnode = field_node("inputnode", *results, "skull_stripped", "preproc", "mask")
+    further = ("skull_stripped", "preproc", "mask", "used_lesions")
+    inputnode = field_node("inputnode", *results, *further)
     outputnode = field_node("outputnode", "transform", "inverse")
     found = dict(template.sources)
     if config.model is not None:
@@ -199,10 +202,10 @@ def init_template_outputs_wf(
     }
     for result, node in sinks.items():
         workflow.connect(inputnode, result, node, "in_file")
-    registered = pe.Node(niu.Merge(3), name="registered", run_without_submitting=True)
-    registered.inputs.in3 = [*found, *map(str, scan.all_lesions)]
+    registered = pe.Node(niu.Merge(4), name="registered", run_without_submitting=True)
+    registered.inputs.in3 = [*found, *map(str, scan.lesions)]
     workflow.connect([
-        (inputnode, registered, [("preproc", "in1"), ("mask", "in2")]),
+        (inputnode, registered, [("preproc", "in1"), ("mask", "in2"), ("used_lesions", "in4")]),
         (registered, sinks["transform"], [("out", "sources")]),
         (registered, sinks["inverse"], [("out", "sources")]),
         (registered, sinks["quality"], [("out", "sources")]),

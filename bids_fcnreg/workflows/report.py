@@ -6,6 +6,7 @@ import platform
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
@@ -68,11 +69,12 @@ def init_anat_report_wf(
         `bids_fcnreg.preprocessing.runs.describe_average`.
     dseg, dseg_lookup
         Tissue of each voxel, and the names of the tissues.
+    used_lesions
+        Lesion masks of other images that were used; optional.
     """
     workflow = LiterateWorkflow(name=name)
-    inputnode = field_node(
-        "inputnode", "preproc", "mask", "skull_stripped", "runs", "dseg", "dseg_lookup"
-    )
+    images = ("preproc", "mask", "dseg", "dseg_lookup")
+    inputnode = field_node("inputnode", *images, "skull_stripped", "runs", "used_lesions")
     summary = pe.Node(
         Summary(
             images=[path.name for path in scan.images],
@@ -94,13 +96,15 @@ def init_anat_report_wf(
         summary.inputs.session = scan.session
     if reference is not None:
         summary.inputs.reference = reference.description
-    if scan.all_lesions:
-        summary.inputs.lesions = [path.name for path in scan.all_lesions]
+    lesions = pe.Node(niu.Merge(2), name="lesions", run_without_submitting=True)
+    lesions.inputs.in1 = [str(path) for path in scan.lesions]
     summary.inputs.reused = scan.precomputed.descriptions
     if scan.others:
         summary.inputs.others = [other.path.name for other in scan.others]
     ds_summary = _figure_sink(config, scan, "ds_summary", desc="summary", suffix=scan.suffix)
     workflow.connect([
+        (inputnode, lesions, [("used_lesions", "in2")]),
+        (lesions, summary, [("out", "lesions")]),
         (inputnode, summary, [("skull_stripped", "skull_stripped"), ("runs", "runs")]),
         (summary, ds_summary, [("out_file", "in_file")]),
     ])  # fmt: skip

@@ -174,11 +174,14 @@ def test_no_cohort_for_any_scan_is_an_error(study):
 
 
 def test_doubtful_ages_are_reported(study):
-    study.ages({"01": "0", "02": "1.5", "03": "3"})
-    _, text = study.choose("01", "02/1", "02/2", "03")
-    assert "warning: sub-01: the cohort is narrower than the unit of the age" in text
-    assert "warning: sub-02: one age for several sessions" in text
-    assert "warning: sub-03" not in text
+    study.ages(
+        {"01": "0", "02": "1.5", "03": "3", "04": "2", "05": "0.25"}, {"05": {"1": "0.25", "3": "4"}}
+    )
+    _, text = study.choose("01", "02/1", "02/2", "03", "04", "05/1", "05/2", "05/3")
+    assert "warning: sub-01, sub-04: most of the ages that are rounded down to this one" in text
+    # Also the age of one session that sessions.tsv lacks.
+    assert "warning: sub-02_ses-1, sub-02_ses-2, sub-05_ses-2: the age is that in" in text
+    assert "sub-03" not in text.partition("warning")[2]
 
 
 def test_results_in_another_cohort_are_reported(study):
