@@ -268,15 +268,15 @@ class Config:
         default=False,
     )
     template_warm_start: bool = setting(
-        "start from --template, a study template of nearly the same scans, and skip the linear "
-        "alignment and the first, rough iterations",
+        "--template is a study template of nearly the same scans: improve it, instead of starting "
+        "from a template of others",
         _GROUP,
         default=False,
     )
     template_iterations: int = setting(
         "maximum number of iterations of the study template",
         _GROUP,
-        default=5,
+        default=4,
         metavar="N",
         least=1,
     )

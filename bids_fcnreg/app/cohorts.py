@@ -75,8 +75,9 @@ class CohortChoice:
 
 
 def _is_coarse(cohort: Cohort, age: Age) -> bool:
-    """Return whether less than half of the ages that are rounded down to `age` are in a cohort."""
-    return 2 * (min(age.days + age.step, cohort.last) - age.days) < age.step
+    """Return whether many of the ages that are rounded down to `age` are in another cohort."""
+    inside = min(age.days + age.step, cohort.last) - age.days
+    return age.step > cohort.last - cohort.first or 2 * inside < age.step
 
 
 def _joined(failures: Iterable[Failure]) -> Failure:
@@ -257,9 +258,8 @@ class _Selection:
         coarse = [label for label, chosen in self.chosen.items() if _is_coarse(*chosen)]
         if coarse:
             yield (
-                f"warning: {self._abbreviated(coarse)}: most of the ages that are rounded down to "
-                "this one are in another cohort. Enter the exact age, for example in a smaller "
-                "unit"
+                f"warning: {self._abbreviated(coarse)}: ages that are rounded down to this one "
+                "are in several cohorts. Enter the exact age, for example in a smaller unit"
             )
         repeated = list(self._with_repeated_age())
         if repeated:

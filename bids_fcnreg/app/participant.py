@@ -14,13 +14,13 @@ from bids_fcnreg.app import preflight
 from bids_fcnreg.app.anatomical_reference import report_mixed_references
 from bids_fcnreg.app.cohorts import choose_cohorts
 from bids_fcnreg.app.methods_text import write_methods
+from bids_fcnreg.app.other_images import alignment_warnings, remove_outdated_figures
 from bids_fcnreg.app.precomputed import add_precomputed
 from bids_fcnreg.app.provenance import list_planned, report_outdated, report_replaced
 from bids_fcnreg.app.reference_sessions import report_reference_sessions
 from bids_fcnreg.app.reports import make_reports
 from bids_fcnreg.app.summary import (
     Failure,
-    alignment_warnings,
     lesion_warnings,
     print_summary,
     quality_warnings,
@@ -314,6 +314,8 @@ def _report_outcome(
         write_json(run_dir / FAILURES, messages)
     crash_files = {label: f.crash_file for label, f in failures.items() if f.crash_file}
     reported = [scan for scan in scans if scan.images and not _conflicting_file(config, scan)]
+    for scan in reported:
+        remove_outdated_figures(config.output_dir, scan)
     make_reports(config, reported, messages, crash_files)
     seconds = {label: subject.seconds for label, subject in display.subjects.items()}
     labels = [scan.label for scan in scans]

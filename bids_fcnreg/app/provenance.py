@@ -10,7 +10,8 @@ from rich.console import Console
 
 from bids_fcnreg import __version__
 from bids_fcnreg.app.anatomical_reference import planned_references, recorded_reference
-from bids_fcnreg.app.summary import Failure, used_lesions
+from bids_fcnreg.app.other_images import used_lesions
+from bids_fcnreg.app.summary import Failure
 from bids_fcnreg.atomic import checksum, read_json, uncompressed_checksum
 from bids_fcnreg.bids.atlases import Atlas
 from bids_fcnreg.bids.derivatives import CHECKSUMS, NAME, UNCOMPRESSED, version_that_wrote

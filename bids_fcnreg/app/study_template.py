@@ -36,9 +36,6 @@ from bids_fcnreg.workflows.study_template_outputs import init_finish_wf, init_tr
 #: Change of a converged template (RMS difference over mean intensity) in an iteration.
 CONVERGED_CHANGE = 0.02
 
-#: First iterations with `predict`: the average is still too blurred for more optimization.
-ROUGH_ITERATIONS = 2
-
 #: Minimum number of scans for a template.
 MIN_SCANS = 2
 
@@ -204,7 +201,7 @@ class TemplateConstruction:
         if self.config.template_warm_start:
             self.history.append(_as_estimate(anchors[0]))
         else:
-            self._register_to(anchors[0], number=0, mode=self._rough_mode)
+            self._register_to(anchors[0], 0)
         for number in range(1, self.config.template_iterations + 1):
             if self._iterate(number):
                 break
@@ -233,32 +230,23 @@ class TemplateConstruction:
 
     def _iterate(self, number: int) -> bool:
         """Register all scans to the latest estimate and average them; return if converged."""
-        early = number <= min(ROUGH_ITERATIONS, self.config.template_iterations - 1)
-        rough = early and not self.config.template_warm_start
-        mode = self._rough_mode if rough else self.config.mode
-        self.console.print(f"Iteration {number}: {mode}")
+        self.console.print(f"Iteration {number}")
         before = self._as_template(self.history[-1].t1w, self.history[-1].mask)
-        estimate = self._register_to(before, number=number, mode=mode)
+        estimate = self._register_to(before, number)
         assert estimate.change is not None  # from the previous estimate
         self.console.print(
             f"  change {100 * estimate.change:.1f} %, distance from the mean shape "
             f"{estimate.bias_mm:.3f} mm, sharpness {estimate.sharpness:.4f} per mm"
         )
-        return estimate.change < CONVERGED_CHANGE and mode == self.config.mode
+        return estimate.change < CONVERGED_CHANGE
 
-    @property
-    def _rough_mode(self) -> str:
-        """Registration mode to a template that is not the study's yet, or is still blurred."""
-        return "predict" if self.config.mode == "refine" else self.config.mode
-
-    def _register_to(self, template: Template, *, number: int, mode: str) -> Estimate:
+    def _register_to(self, template: Template, number: int) -> Estimate:
         """Register all scans to a template, and append their mean to the history."""
         workflow = self._run_workflow(
             lambda: init_iteration_wf(
                 config=self.config,
                 members=self.members,
                 template=template,
-                mode=mode,
                 number=number,
                 base_dir=self.base_dir,
             )

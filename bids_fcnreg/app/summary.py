@@ -12,11 +12,11 @@ from typing import Any
 
 from rich.console import Console
 
+from bids_fcnreg.app.other_images import used_lesions
 from bids_fcnreg.app.summary_table import SummaryRow, print_table
 from bids_fcnreg.atomic import read_json
 from bids_fcnreg.bids import results
-from bids_fcnreg.bids.output_names import alignment_name
-from bids_fcnreg.bids.scan import OtherImage, Scan
+from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.execution.progress import stage_name, subject_label
 from bids_fcnreg.preprocessing.lesions import is_empty
 from bids_fcnreg.qc.metrics import METRICS
@@ -185,39 +185,6 @@ def lesion_warnings(
         f"warning: {scan.label}: no voxel of {masks} is in the brain mask, so no lesion was "
         "excluded. Check the header of the lesion mask, and the brain mask in the report"
     ]
-
-
-def used_lesions(output_dir: Path, scan: Scan) -> tuple[Path, ...]:
-    """Return the lesion masks of a scan, without those on images that could not be aligned."""
-    aligned = (
-        other
-        for other in scan.others
-        if _read_alignment(output_dir, scan, other).get("verdict") != "failed"
-    )
-    return (*scan.lesions, *(path for other in aligned for path in other.lesions))
-
-
-def _read_alignment(output_dir: Path, scan: Scan, other: OtherImage) -> dict[str, Any]:
-    """Read the quality of the alignment of another image; empty if there is none."""
-    directory = output_dir.joinpath(*scan.label.split("_"), "anat")
-    return read_json(directory / alignment_name(scan, other))
-
-
-def alignment_warnings(output_dir: Path, scan: Scan) -> list[str]:
-    """Return a message for each other image of a session whose alignment is not good."""
-    messages = []
-    for other in scan.others:
-        quality = _read_alignment(output_dir, scan, other)
-        verdict, reason = quality.get("verdict"), quality.get("verdict_reason")
-        if verdict == "failed":
-            masks = ", nor are its lesion masks used" if other.lesions else ""
-            messages.append(f"warning: {other.path.name} is not aligned{masks}: {reason}")
-        elif verdict == "doubtful":
-            messages.append(
-                f"warning: the alignment of {other.path.name} is doubtful: {reason}. Check the "
-                "figure in the report"
-            )
-    return messages
 
 
 def summary_rows(

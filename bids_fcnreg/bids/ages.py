@@ -28,7 +28,7 @@ _NUMBER = re.compile(r"\d+(\.\d*)?|\.\d+")
 #: Age in years from which BIDS allows (in old versions: recommends) ``89+``.
 _CAPPED = "89+"
 _MISSING = ("", "n/a")
-_FROM_CONCEPTION = re.compile("gestation|menstrual|conception", re.IGNORECASE)
+_FROM_CONCEPTION = re.compile(r"gestation|menstrual|conception|\b(?:PMA|PCA|GA)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ def find_age(bids_dir: Path, scan: Scan, participants: Participants) -> Age:
         return _parse(text, _unit_of_sessions(sessions, table), sessions, of_session=True)
     text = participants.find(scan.participant, scan.first_session).get("age", "n/a")
     if text in _MISSING:
-        both = f"Neither {sessions} nor {table} has an age"
-        raise InputError(both if sessions.is_file() else f"{table} has no age")
+        both = f"Neither {sessions} nor {table} has an age in a column age"
+        raise InputError(both if sessions.is_file() else f"{table} has no age in a column age")
     of_session = (scan.participant, scan.first_session) in participants.rows
     return _parse(text, _unit(table.with_suffix(".json")) or "year", table, of_session)
 
@@ -172,7 +172,7 @@ def _unit(sidecar: Path) -> str | None:
     """
     age = _describe_age(sidecar)
     about = " ".join(str(age.get(key, "")) for key in ("LongName", "Description"))
-    given = next((value for key, value in age.items() if key.lower() == "units"), None)
+    given = next((value for key, value in age.items() if key.lower() in ("units", "unit")), None)
     if _FROM_CONCEPTION.search(f"{about} {given}"):
         raise InputError(f"{sidecar} describes ages that are not counted from birth")
     if given is not None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from bids_fcnreg.bids.description import check_raw
 from bids_fcnreg.bids.filters import (
+    MAGNITUDE,
     QUERIES,
     Filters,
     Query,
@@ -38,6 +39,7 @@ from bids_fcnreg.bids.order import natural_key, order_sessions
 from bids_fcnreg.bids.scan import OtherImage, Scan, scan_label
 from bids_fcnreg.bids.selection import (
     match_lesions,
+    owners_of,
     select_images,
     select_others,
     share_lesions,
@@ -120,14 +122,22 @@ def read_dataset(
     check_raw(bids_dir)
     wanted, wanted_sessions = _labels(participants, "sub-"), _labels(sessions, "ses-")
     known = _check_participants(bids_dir, wanted)
-    queries = _queries(filters or {}, reference_suffix)
+    filters = filters or {}
+    queries = _queries(filters, reference_suffix)
     if others:
-        queries[_OTHERS] = {"suffix": ALIGNED_SUFFIXES, "part": QUERIES["t1w"]["part"]}
+        queries[_OTHERS] = {"suffix": ALIGNED_SUFFIXES, "part": MAGNITUDE}
     kinds = {
         name: Kind(_strings(query["suffix"]), name == "roi", _strings(query.get("label", ())))
         for name, query in queries.items()
     }
     layout = read_layout(bids_dir, kinds, wanted)
+    notes = notes_of_filters(layout, filters)
+    if others:
+        layout.images[_OTHERS] = [
+            image
+            for image in layout.images[_OTHERS]
+            if matches(image.entities, _of_suffix(image.entities["suffix"], filters))
+        ]
     known_paths = {image.path for image in layout.images["roi"]}
     layout.images["roi"] += [
         image
@@ -138,8 +148,8 @@ def read_dataset(
         known_sessions = sorted(layout.sessions, key=natural_key)
         _check_known("Session", wanted_sessions, known_sessions, bids_dir)
         _keep_sessions(layout, wanted_sessions)
-    found, notes = _all_scans(layout, queries, reference_suffix)
-    notes = [*notes_of_unused(layout), *notes, *notes_of_filters(layout, filters or {})]
+    found, of_scans = _all_scans(layout, queries, reference_suffix)
+    notes = [*notes_of_unused(layout), *of_scans, *notes]
     scans = []
     for participant in wanted or known:
         theirs = order_sessions(bids_dir, found.get(participant, []))
@@ -153,7 +163,9 @@ def read_dataset(
         scans += theirs
     if not any(scan.images for scan in scans):
         selected = bool(wanted or wanted_sessions or filters)
-        raise InputError(_nothing_found(bids_dir, layout, scans, filters or {}, selected))
+        raise InputError(
+            _nothing_found(bids_dir, layout, scans, filters, selected, reference_suffix)
+        )
     return Dataset(scans, notes)
 
 
@@ -183,16 +195,28 @@ def _check_participants(bids_dir: Path, wanted: tuple[str, ...]) -> list[str]:
 
 def _queries(filters: Filters, reference_suffix: str | None) -> dict[str, dict[str, Any]]:
     """Return the query for each kind of image: ``t1w``, ``roi``, and other reference images."""
-    queries = {name: {**default, **filters.get(name, {})} for name, default in QUERIES.items()}
+    queries = {name: {**QUERIES[name], **filters.get(name, {})} for name in ("t1w", "roi")}
     if reference_suffix is not None:
-        queries["t1w"]["suffix"] = reference_suffix
+        queries["t1w"] |= _of_suffix(reference_suffix, filters)
     if reference_suffix is not None or "suffix" not in filters.get("t1w", {}):
         for suffix in _REFERENCES:
             if suffix != queries["t1w"]["suffix"]:
-                queries[suffix] = {"suffix": suffix, "part": QUERIES["t1w"]["part"]}
+                queries[suffix] = _of_suffix(suffix, filters)
     for query in queries.values():
         query.pop("subject", None)  # only the command line selects participants
     return queries
+
+
+def _of_suffix(suffix: str, filters: Filters) -> dict[str, Any]:
+    """Return the query for images of a suffix other than T1w, with the filters ``t2w``, ``flair``.
+
+    ``{"t1w": …}`` applies to the images of the chosen suffix, not to those that substitute them.
+    """
+    given = filters.get(suffix.lower(), {}) if suffix != "T1w" else {}
+    part = {} if suffix == "T1w" else {"part": MAGNITUDE}
+    query = {**part, **given, "suffix": suffix}
+    query.pop("subject", None)
+    return query
 
 
 def _strings(value: object) -> tuple[str, ...]:
@@ -312,18 +336,25 @@ def _scan(
     texts = [*selection.texts, *texts_of_others]
     if chosen and (suffix := chosen[0].entities["suffix"]) != "T1w":
         texts.append(f"the {suffix} image is registered")
-    if chosen and unmatched:
-        names = ", ".join(map(short_name, unmatched))
-        texts.append(
-            f"lesion mask {names} is not used: it belongs to another image than "
-            f"{short_name(chosen[0])}"
-        )
+    for mask in unmatched if chosen else ():
+        texts.append(f"lesion mask {short_name(mask)} is not used: {_why(mask, of_session)}")
     runs, roi = _paths(chosen), _paths(lesions)
     found = tuple(
         OtherImage(image.path, _paths(theirs))
         for image, theirs in zip(others, lesions_of_others, strict=True)
     )
     return Scan(*key, runs, roi, selection.problem, found), texts
+
+
+def _why(mask: RawImage, images: Sequence[RawImage]) -> str:
+    """Return why a lesion mask is not used; `images` are those of the session."""
+    owners = owners_of(mask, images)
+    if len(owners) > 1:
+        names = " and ".join(map(short_name, owners))
+        return f"it could belong to {names}. Add the entities of the image to its name"
+    if owners:
+        return f"{short_name(owners[0])} is not used"
+    return "no image of its session has its entities"
 
 
 def _paths(images: Iterable[RawImage]) -> tuple[Path, ...]:
@@ -342,9 +373,14 @@ def _problem(misplaced: Sequence[UnusedImage]) -> str:
 
 
 def _nothing_found(
-    bids_dir: Path, layout: Layout, scans: Sequence[Scan], filters: Filters, selected: bool
+    bids_dir: Path,
+    layout: Layout,
+    scans: Sequence[Scan],
+    filters: Filters,
+    selected: bool,
+    suffix: str | None,
 ) -> str:
-    """Return the message if no participant has a usable T1w image."""
+    """Return the message if no participant has a usable image, or none of the chosen suffix."""
     misplaced = [one for one in layout.unused["t1w"] if not one.excluded]
     derived = all("derived" in one.reason for one in misplaced)
     if misplaced and derived and not layout.images["t1w"]:
@@ -354,14 +390,17 @@ def _nothing_found(
             "`fcnreg register`."
         )
     of_selection = " that matches the selection" if selected else ""
-    message = f"{bids_dir} has no T1w image{of_selection}"
+    message = f"{bids_dir} has no {suffix or 'T1w'} image{of_selection}"
     if hints := notes_of_filters(layout, filters):
         return f"{message}. {hints[0].text}"
     if problem := next((scan.problem for scan in scans if scan.problem), ""):
         return f"{bids_dir} has no usable T1w image. {problem}"
+    instead = f", nor one of {', '.join(_REFERENCES[1:])}"
+    if suffix is not None:
+        instead = ". Omit --reference-suffix to register the images that there are"
     return (
-        f"{message} (sub-*/[ses-*/]anat/*_T1w.nii[.gz]). Check the participants, sessions and "
-        "filters, and the names of the images."
+        f"{message} (sub-*/[ses-*/]anat/*_{suffix or 'T1w'}.nii[.gz]){instead}. Check the "
+        "participants, sessions and filters, and the names of the images."
     )
 
 

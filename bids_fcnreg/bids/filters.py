@@ -22,12 +22,16 @@ class Query(Enum):
     OPTIONAL = 3
 
 
+#: Images that are not phase images etc.
+MAGNITUDE = ["mag", Query.NONE]
 #: Queries of fMRIPrep's filter files that are used; `_OTHER_QUERIES` are for other images.
 QUERIES: dict[str, dict[str, Any]] = {
-    "t1w": {"suffix": "T1w", "part": ["mag", Query.NONE]},
+    "t1w": {"suffix": "T1w", "part": MAGNITUDE},
+    "t2w": {"suffix": "T2w", "part": MAGNITUDE},
+    "flair": {"suffix": "FLAIR", "part": MAGNITUDE},
     "roi": {"suffix": ["roi", "mask"]},
 }
-_OTHER_QUERIES = {"asl", "bold", "dwi", "flair", "fmap", "pet", "sbref", "t2w"}
+_OTHER_QUERIES = {"asl", "bold", "dwi", "fmap", "pet", "sbref"}
 #: Other keys of a query.
 _PROPERTIES = ("suffix", "extension", "datatype", "scans", "fmap")
 LARGEST_NUMBER = 2**63 - 1

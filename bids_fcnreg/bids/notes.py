@@ -100,7 +100,7 @@ def notes_of_lesions(
     masks: Mapping[tuple[str, str | None], Sequence[RawImage]],
 ) -> list[Note]:
     """Return notes about the lesion masks, by scan, of other scans than those with images."""
-    text = "this lesion mask is not used: its session has no T1w image"
+    text = "this lesion mask is not used: no image of its session is registered"
     return [
         Note(text, mask.path.name) for scan in masks if scan not in scans for mask in masks[scan]
     ]
@@ -126,9 +126,10 @@ def notes_of_filters(layout: Layout, filters: Filters) -> list[Note]:
     """Return notes about filters that no image matches."""
     notes = []
     for name, query in filters.items():
-        entities = [image.entities for image in layout.images[name]]
-        if name == "roi" and not entities:
-            text = "BIDS filter roi has no effect: there is no lesion mask with a valid name"
+        entities = [image.entities for image in _images_of(layout, name)]
+        if not entities:
+            what = "lesion mask" if name == "roi" else f"{QUERIES[name]['suffix']} image"
+            text = f"BIDS filter {name} has no effect: there is no {what} with a valid name"
             notes.append(Note(text, warning=False))
         asked = {entity: value for entity, value in query.items() if entity != "subject"}
         notes += [
@@ -138,3 +139,16 @@ def notes_of_filters(layout: Layout, filters: Filters) -> list[Note]:
             text = f"BIDS filter {name}: subject has no effect. Use --participant-label"
             notes.append(Note(text))
     return notes
+
+
+def _images_of(layout: Layout, name: str) -> list[RawImage]:
+    """Return the images that a filter selects from: those of its suffix, unless it is another."""
+    if name in layout.images:
+        return layout.images[name]
+    suffix = QUERIES[name]["suffix"]
+    return [
+        image
+        for images in layout.images.values()
+        for image in images
+        if image.entities.get("suffix") == suffix
+    ]

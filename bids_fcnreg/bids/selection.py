@@ -134,7 +134,12 @@ def select_others(
     """
     if not chosen:
         return (), ()
-    found: dict[tuple[object, ...], RawImage] = {}
+    suffix = chosen[0].entities["suffix"]
+    # Results of the averaged images have no entities, and T1w as suffix if that is their contrast.
+    nothing = [None if key == "run" else "" for key in KEPT_OF_OTHERS]
+    found: dict[tuple[object, ...], RawImage] = {
+        ("T1w" if suffix in T1W_CONTRASTS else suffix, *nothing): chosen[0]
+    }
     texts = []
     for image in sorted(images, key=lambda one: (*_order(one), not one.path.name.endswith(".gz"))):
         if _kind(image) == _kind(chosen[0]) or _is_same_contrast(image, chosen[0]):
@@ -147,7 +152,8 @@ def select_others(
                 f"{short_name(image)} is not aligned, because its results would have the names of "
                 f"those of {short_name(first)}"
             )
-    return tuple(sorted(found.values(), key=lambda one: natural_key(one.path.name))), tuple(texts)
+    others = [image for image in found.values() if image is not chosen[0]]
+    return tuple(sorted(others, key=lambda one: natural_key(one.path.name))), tuple(texts)
 
 
 def _is_same_contrast(image: RawImage, other: RawImage) -> bool:
@@ -174,11 +180,16 @@ def share_lesions(
     unused : tuple of RawImage
         The other masks.
     """
-    owners = {mask.path: [one for one in images if _matches(mask, one)] for mask in masks}
+    owners = {mask.path: owners_of(mask, images) for mask in masks}
     used = [
         tuple(mask for mask in masks if owners[mask.path] == [image]) for image in images
     ]  # fmt: skip
     return used, tuple(mask for mask in masks if len(owners[mask.path]) != 1)
+
+
+def owners_of(mask: RawImage, images: Iterable[RawImage]) -> list[RawImage]:
+    """Return the images that a lesion mask may have been drawn on, by their entities."""
+    return [image for image in images if _matches(mask, image)]
 
 
 def short_name(image: RawImage) -> str:

@@ -22,7 +22,6 @@ from bids_fcnreg.fcn.spatial.grid import Grid, Image, apply_affine
 from bids_fcnreg.fcn.spatial.transform import Transform
 from bids_fcnreg.fcn.structures import STRUCTURES
 
-
 #: Largest number of voxels of the network's grid: 400 mm along each axis, in 6 GB of memory.
 MAX_VOXELS = 8_000_000
 

@@ -129,14 +129,16 @@ def describe(found: Alignment) -> dict[str, Any]:
     if found.mirrored:
         reason = (
             "left and right are exchanged in it or in the reference (similarity "
-            f"{found.similarity:.2f}, mirrored {found.similarity_mirrored:.2f}). Convert both again"
+            f"{found.similarity:.2f}, mirrored {found.similarity_mirrored:.2f}). Convert both "
+            "again"
         )
     elif found.verdict != "good":
         least = LEAST_SIMILARITY if found.verdict == "failed" else DOUBTFUL
         reason = (
             f"its tissue is not similar to that of the reference (similarity "
-            f"{found.similarity:.2f}, at least {least:g} expected). It may be of another person or "
-            "part of the body, or have artefacts. Look at it; list it in .bidsignore to leave it out"
+            f"{found.similarity:.2f}, at least {least:g} expected). It may be of another person "
+            "or part of the body, a thin slab, or have artefacts. Look at it; list it in "
+            ".bidsignore to leave it out"
         )
     return {
         "verdict": found.verdict,

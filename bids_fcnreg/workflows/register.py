@@ -167,9 +167,7 @@ def init_register_wf(
     return workflow
 
 
-def init_estimate_node(
-    config: Config, template: Template, mode: str | None = None, name: str = "estimate"
-) -> pe.Node:
+def init_estimate_node(config: Config, template: Template, name: str = "estimate") -> pe.Node:
     """Make a node that registers a brain to a template.
 
     Parameters
@@ -178,8 +176,6 @@ def init_estimate_node(
         Mode, network, model, device, seed and threads.
     template : Template
         Skull-stripped brain, and its mask.
-    mode : str, optional
-        Overrides that of `config`.
     name : str
         Name of the node.
     """
@@ -187,7 +183,7 @@ def init_estimate_node(
     register = Register(
         fixed=str(template.t1w),
         fixed_mask=str(template.mask),
-        mode=mode or config.mode,
+        mode=config.mode,
         network=config.network,
         device=config.device,
         seed=config.seed,
@@ -195,9 +191,9 @@ def init_estimate_node(
         # Nipype counts as many GPU slots as processors.
         num_threads=1 if on_gpu else config.omp_nthreads,
     )
-    if MODES[register.inputs.mode].trained:
+    if MODES[config.mode].trained:
         register.inputs.model = str(config.model or packaged_weights(config.network))
-    node = sized_node(register, name, register_of(register.inputs.mode), voxels_of(template.t1w))
+    node = sized_node(register, name, register_of(config.mode), voxels_of(template.t1w))
     return by_content(node)
 
 

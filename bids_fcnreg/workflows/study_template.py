@@ -93,7 +93,6 @@ def init_iteration_wf(
     config: Config,
     members: Sequence[Member],
     template: Template,
-    mode: str,
     number: int,
     base_dir: Path,
 ) -> pe.Workflow:
@@ -102,13 +101,11 @@ def init_iteration_wf(
     Parameters
     ----------
     config : Config
-        Threads and settings of the template.
+        Mode, threads and settings of the template.
     members : sequence of Member
         The scans.
     template : Template
         The previous estimate, skull-stripped; at the start, a template of other scans.
-    mode : {"predict", "refine", "optimize"}
-        Registration mode.
     number : int
         Number of the iteration; 0 is the start.
     base_dir : Path
@@ -127,7 +124,7 @@ def init_iteration_wf(
         mean.inputs.before = str(template.found[0])
     for member in members:
         part = pe.Workflow(name=member.wf_name)
-        register = init_estimate_node(config, template, mode)
+        register = init_estimate_node(config, template)
         register.inputs.moving = str(member.t1w)
         register.inputs.moving_mask = str(member.mask)
         part.add_nodes([register])

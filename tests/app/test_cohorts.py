@@ -111,7 +111,10 @@ def test_scans_without_cohort_are_reported_and_do_not_stop_the_others(study):
     assert list(choice.failures) == ["sub-02", "sub-03", "sub-04"]
     advice = "name a cohort, such as Babies:cohort-1."
     assert all(one.message.endswith(advice) for one in choice.failures.values())
-    assert f"warning: sub-02, sub-03: {study.bids}/participants.tsv has no age. " in text
+    assert (
+        f"warning: sub-02, sub-03: {study.bids}/participants.tsv has no age in a column age. "
+        in text
+    )
     assert "sub-04: The age in" in text
     assert "89+ years, is outside the cohorts of Babies (0 to 60 months)" in text
 
@@ -175,10 +178,11 @@ def test_no_cohort_for_any_scan_is_an_error(study):
 
 def test_doubtful_ages_are_reported(study):
     study.ages(
-        {"01": "0", "02": "1.5", "03": "3", "04": "2", "05": "0.25"}, {"05": {"1": "0.25", "3": "4"}}
+        {"01": "0", "02": "1.5", "03": "3", "04": "2", "05": "0.25"},
+        {"05": {"1": "0.25", "3": "4"}},
     )
     _, text = study.choose("01", "02/1", "02/2", "03", "04", "05/1", "05/2", "05/3")
-    assert "warning: sub-01, sub-04: most of the ages that are rounded down to this one" in text
+    assert "warning: sub-01, sub-04: ages that are rounded down to this one" in text
     # Also the age of one session that sessions.tsv lacks.
     assert "warning: sub-02_ses-1, sub-02_ses-2, sub-05_ses-2: the age is that in" in text
     assert "sub-03" not in text.partition("warning")[2]

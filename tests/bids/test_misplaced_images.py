@@ -401,7 +401,10 @@ def test_lesion_masks_are_used_without_a_note(tmp_path, masks, used):
         ("sub-01/anat/sub-01_acq-lesion_label-WM_mask.nii.gz", "its label- is not lesion"),
         ("sub-01/anat/lesion_mask.nii.gz", "does not begin with the participant"),
         ("sub-01/lesion/sub-01_label-lesion_mask.nii", "not directly in the anat directory"),
-        ("sub-01/ses-1/anat/sub-01_ses-1_label-lesion_roi.nii.gz", "session has no T1w image"),
+        (
+            "sub-01/ses-1/anat/sub-01_ses-1_label-lesion_roi.nii.gz",
+            "no image of its session is registered",
+        ),
     ],
 )
 def test_an_unused_lesion_mask_is_reported(tmp_path, mask, reason):
@@ -414,7 +417,7 @@ def test_an_unused_lesion_mask_is_reported(tmp_path, mask, reason):
 def test_a_lesion_mask_without_a_session_is_not_that_of_a_session(tmp_path):
     root = make(tmp_path, IN_SESSION, LESION)
     assert [scan.lesions for scan in read_dataset(root).scans] == [()]
-    assert "its session has no T1w image" in notes(root)
+    assert "no image of its session is registered" in notes(root)
     assert "lesion" not in notes(root, sessions=("1",))  # not asked for
 
 

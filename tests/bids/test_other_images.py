@@ -65,6 +65,46 @@ def test_images_whose_results_would_have_one_name_are_reported(tmp_path):
     assert "inv-2_T2w.nii.gz is not aligned" in said
 
 
+def test_an_image_with_the_names_of_the_reference_is_reported(tmp_path):
+    """Results of UNIT1 images are named as those of T1w images."""
+    names = ("T1w", "acq-B_T1w", "UNIT1", "T2w")
+    scan, said = read(tmp_path, *names, reference_suffix="UNIT1")
+    assert short(other.path for other in scan.others) == ["acq-B_T1w", "T2w"]
+    assert "T1w.nii.gz is not aligned, because its results would have the names" in said
+
+
+@pytest.mark.parametrize(
+    ("filters", "images", "others"),
+    [
+        ({}, ["acq-A_T2w"], ["FLAIR"]),
+        ({"t2w": {"acquisition": "B"}}, ["acq-B_T2w"], ["FLAIR"]),
+        ({"t1w": {"acquisition": "B"}}, ["acq-A_T2w"], ["FLAIR"]),
+        ({"flair": {"acquisition": "B"}}, ["acq-A_T2w"], []),
+        ({"t2w": {"acquisition": "none"}}, ["FLAIR"], []),
+    ],
+)
+def test_filters_of_other_contrasts(tmp_path, filters, images, others):
+    scan, said = read(tmp_path, "acq-A_T2w", "acq-B_T2w", "FLAIR", filters=filters)
+    assert short(scan.images) == images
+    assert short(other.path for other in scan.others) == others
+    assert ("BIDS filter t1w has no effect: there is no T1w image" in said) == ("t1w" in filters)
+    assert ("did you mean" in said or "no image has" in said) == (
+        filters.get("t2w") == {"acquisition": "none"} or "flair" in filters
+    )
+
+
+def test_filters_choose_which_images_are_aligned(tmp_path):
+    filters = {"t2w": {"acquisition": "B"}, "flair": {"run": 2}}
+    names = ("T1w", "acq-A_T2w", "acq-B_T2w", "FLAIR", "run-2_FLAIR")
+    scan, _ = read(tmp_path, *names, filters=filters)
+    assert short(other.path for other in scan.others) == ["acq-B_T2w", "run-2_FLAIR"]
+
+
+def test_a_suffix_that_no_session_has_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"no PDw image .*Omit --reference-suffix"):
+        read(tmp_path, "T1w", "T2w", reference_suffix="PDw")
+
+
 @pytest.mark.parametrize(
     ("mask", "owner"),
     [
@@ -84,7 +124,7 @@ def test_lesion_masks_of_other_images(tmp_path, mask, owner):
     owners = {"T1w": scan.lesions}
     owners |= {short([other.path])[0]: other.lesions for other in scan.others}
     assert [name for name, masks in owners.items() if masks] == ([owner] if owner else [])
-    assert ("it belongs to another image than T1w.nii.gz" in said) == (owner is None)
+    assert ("no image of its session has its entities" in said) == (owner is None)
     assert short(scan.all_lesions) == ([mask] if owner else [])
 
 
@@ -97,7 +137,9 @@ def test_a_mask_that_fits_two_images_is_reported(tmp_path):
     scan, said = read(
         tmp_path, "T1w", "acq-X_FLAIR", "acq-X_T2w", "acq-X_label-lesion_roi"
     )  # fmt: skip
-    assert scan.all_lesions == () and "acq-X_label-lesion_roi.nii.gz is not used" in said
+    assert scan.all_lesions == ()
+    assert "acq-X_label-lesion_roi.nii.gz is not used: it could belong to" in said
+    assert "acq-X_FLAIR.nii.gz and acq-X_T2w.nii.gz. Add" in said
 
 
 def write_mask(root: Path, name: str) -> Path:
@@ -122,7 +164,7 @@ def test_lesion_masks_in_derivatives(tmp_path, name, owner):
     scan, said = read(tmp_path, "T1w", "FLAIR", lesion_masks=[pattern])
     owners = {"T1w": scan.lesions, "FLAIR": scan.others[0].lesions}
     assert owners == {key: (path,) if key == owner else () for key in owners}
-    assert ("its session has no T1w image" in said) == (owner is None)
+    assert ("no image of its session is registered" in said) == (owner is None)
 
 
 def test_a_mask_in_the_dataset_is_used_once(tmp_path):

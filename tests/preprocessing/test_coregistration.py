@@ -79,8 +79,8 @@ def test_another_contrast_is_aligned_within_half_a_voxel(reference, displaced, a
 @pytest.mark.parametrize(
     ("degrees", "mm", "limit"),
     [
-        ((0, 0, 0), (5, 0, 0), DOUBTFUL),
-        ((0, 0, 0), (0, 0, 5), DOUBTFUL),
+        ((0, 0, 0), (5, 0, 0), LEAST_SIMILARITY),
+        ((0, 0, 0), (0, 0, 5), LEAST_SIMILARITY),
         ((0, 0, 0), (0, 10, 0), LEAST_SIMILARITY),
         ((0, 0, 0), (7, 0, 7), LEAST_SIMILARITY),
         ((10, 0, 0), (0, 0, 0), DOUBTFUL),
@@ -96,6 +96,13 @@ def test_wrong_alignments_are_not_similar(reference, displaced, aligned, degrees
     assert similarity < limit
 
 
+def test_a_mirrored_scan_is_not_aligned(reference, displaced):
+    scan, _ = displaced
+    _, found = align_scan(Image(scan.data.flip(2), scan.grid), reference.t1w_like, reference.mask)
+    assert found.mirrored and found.verdict == "failed"
+    assert found.similarity_mirrored > DOUBTFUL > found.similarity
+
+
 def test_images_that_do_not_overlap_are_not_similar(reference):
     far = rigid((0, 0, 0), (500, 0, 0), np.zeros(3))
     found = compare_brains(reference.t1w_like, reference.mask, reference.t1w_like, far)
@@ -103,7 +110,7 @@ def test_images_that_do_not_overlap_are_not_similar(reference):
 
 
 @pytest.mark.parametrize(
-    ("similarity", "verdict"), [(0.9, "good"), (0.65, "doubtful"), (0.3, "failed")]
+    ("similarity", "verdict"), [(0.9, "good"), (0.7, "doubtful"), (0.6, "failed")]
 )
 def test_verdict(similarity, verdict):
     assert Alignment(np.eye(4), similarity, 1.0).verdict == verdict
