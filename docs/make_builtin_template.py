@@ -6,7 +6,8 @@ McGill's T1w average, multiplied by its brain mask. Written to `bids_fcnreg/data
 - image and mask, with the same voxels as 8-bit integers;
 - maps of gray and white matter: those of the symmetric template 2009a (nilearn), which is an
   average of the same 152 brains, resampled by a registration of both templates;
-- this registration, on the grid of the asymmetry pattern, for `bids_fcnreg.qc.asymmetry`.
+- this registration, on the grid of the asymmetry pattern, for `bids_fcnreg.qc.asymmetry`; its
+  log-Jacobian is then corrected by `benchmarks/failure_flag.py growth`.
 """
 
 from __future__ import annotations

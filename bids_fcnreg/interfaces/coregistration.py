@@ -124,14 +124,11 @@ class AlignImage(SimpleInterface):
 def describe(found: Alignment) -> dict[str, Any]:
     """Return the quality of an alignment, as it is written to JSON."""
     from bids_fcnreg.preprocessing.coregistration import DOUBTFUL, LEAST_SIMILARITY
+    from bids_fcnreg.preprocessing.mirror import mirrored_reason
 
     reason = None
     if found.mirrored:
-        reason = (
-            "left and right are exchanged in it or in the reference (similarity "
-            f"{found.similarity:.2f}, mirrored {found.similarity_mirrored:.2f}). Convert both "
-            "again"
-        )
+        reason = mirrored_reason(found.similarity, found.similarity_mirrored, "the reference")
     elif found.verdict != "good":
         least = LEAST_SIMILARITY if found.verdict == "failed" else DOUBTFUL
         reason = (

@@ -15,6 +15,12 @@ from bids_fcnreg.fcn.spatial.filters import gaussian
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
 from bids_fcnreg.fcn.spatial.transform import Affine, Transform
 from bids_fcnreg.preprocessing.any_contrast import Brain, prepare_brain
+from bids_fcnreg.preprocessing.mirror import (
+    MIRRORED_GAIN,
+    SURELY_RIGHT,
+    mirrored,
+    start_of_mirrored,
+)
 
 #: Voxel size in mm at which alignments are compared, and radius in voxels of the local windows.
 SPACING_MM, RADIUS = 2.0, 2
@@ -27,12 +33,6 @@ VOXEL_SIGMA = 0.4
 #: mm 0.55 to 0.63, of 5 degrees 0.68 to 0.78, of 10 mm 0.26 to 0.43, of 10 degrees 0.50 to 0.56.
 #: Heads of different people have up to 0.62.
 DOUBTFUL, LEAST_SIMILARITY = 0.8, 0.65
-
-#: Below this similarity, the mirrored scan is tried; by how much more similar it then must be.
-SURELY_RIGHT, MIRRORED_GAIN = 0.9, 0.05
-
-#: Left–right reflection, in RAS+ mm.
-MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])
 
 #: Rotations in degrees from which a scan is segmented again, upright.
 TILT = 10.0
@@ -103,28 +103,24 @@ def align_scan(scan: Image, fixed: Image, fixed_mask: Image) -> tuple[Brain, Ali
         )
         brain = Brain(image, mask, t1w_like, tissues, turned.anatomy)
     similarity, coverage = compare_brains(fixed, fixed_mask, brain.t1w_like, matrix)
-    mirrored = 0.0
+    of_mirrored = 0.0
     if similarity < SURELY_RIGHT:
-        mirrored = _mirrored_similarity(brain, fixed, fixed_mask, matrix)
-    return brain, Alignment(matrix, similarity, coverage, mirrored)
+        of_mirrored = _similarity_of_mirrored(brain, fixed, fixed_mask, matrix)
+    return brain, Alignment(matrix, similarity, coverage, of_mirrored)
 
 
-def _mirrored_similarity(
+def _similarity_of_mirrored(
     brain: Brain, fixed: Image, fixed_mask: Image, matrix: np.ndarray
 ) -> float:
-    """Align the mirrored brain with a reference, and return their similarity.
-
-    `matrix` aligns the brain as it is; the reference's own mirror image is near it.
-    """
-    like, mask = (
-        Image(one.data, Grid(one.grid.shape, MIRROR @ one.grid.affine))
-        for one in (brain.t1w_like, brain.mask)
-    )
-    across = MIRROR.copy()
-    across[0, 3] = 2 * float(fixed_mask.grid.points()[fixed_mask.data[0, 0] > 0.5][:, 0].mean())
-    initial = MIRROR @ matrix @ across
+    """Align the mirrored brain with a reference; `matrix` aligns it as it is."""
+    like = mirrored(brain.t1w_like)
     found = align(
-        fixed, like, fixed_mask=fixed_mask, moving_mask=mask, dof="rigid", initial=initial
+        fixed,
+        like,
+        fixed_mask=fixed_mask,
+        moving_mask=mirrored(brain.mask),
+        dof="rigid",
+        initial=start_of_mirrored(matrix, fixed_mask),
     )
     return compare_brains(fixed, fixed_mask, like, found)[0]
 

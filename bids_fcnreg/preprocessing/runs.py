@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,13 @@ from bids_fcnreg.fcn.spatial.filters import gaussian
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
 from bids_fcnreg.fcn.spatial.transform import Affine, Transform
 from bids_fcnreg.preprocessing.brain import may_be_brain_only
+from bids_fcnreg.preprocessing.mirror import (
+    MIRRORED_GAIN,
+    SURELY_RIGHT,
+    mirrored,
+    mirrored_reason,
+    start_of_mirrored,
+)
 
 #: Voxel size and smoothing (standard deviation) of the compared runs, in mm.
 SPACING_MM = 2.0
@@ -76,8 +83,8 @@ def average_runs(images: Sequence[Image]) -> Average:
     """Average the runs of a session, excluding those that do not match the first.
 
     Every run is scaled to the intensities of the first and resampled to its grid by a rigid
-    transform with one interpolation. A run is excluded if it shows another head than the first, or
-    if only one of the two is skull-stripped.
+    transform with one interpolation. A run is excluded if it shows another head than the first, if
+    left and right are exchanged in one of them, or if only one of the two is skull-stripped.
 
     Parameters
     ----------
@@ -94,7 +101,7 @@ def average_runs(images: Sequence[Image]) -> Average:
     comparisons = []
     for image in images[1:]:
         matrix = align(first, image, dof="rigid", thorough=False)
-        comparisons.append(compare(first, image, matrix))
+        comparisons.append(_with_mirrored(compare(first, image, matrix), first, image, matrix))
         if comparisons[-1].reason is not None:
             continue
         values, covered = _resampled(image, matrix, first.grid)
@@ -160,6 +167,19 @@ def compare(first: Image, run: Image, matrix: np.ndarray) -> Comparison:
     shared = int((first_object & run_object).sum())
     overlap = 2 * shared / int(first_object.sum() + run_object.sum())
     return Comparison(similarity, overlap, _reason(first, run, similarity, overlap))
+
+
+def _with_mirrored(found: Comparison, first: Image, run: Image, matrix: np.ndarray) -> Comparison:
+    """Exclude a run in which left and right are exchanged; `matrix` aligns it as it is."""
+    if found.reason is not None or found.similarity > SURELY_RIGHT:
+        return found
+    head = Image((first.data > mean(first.data)).float(), first.grid)
+    other = mirrored(run)
+    aligned = align(first, other, dof="rigid", initial=start_of_mirrored(matrix, head))
+    similarity = compare(first, other, aligned).similarity
+    if similarity <= found.similarity + MIRRORED_GAIN:
+        return found
+    return replace(found, reason=mirrored_reason(found.similarity, similarity, "the first run"))
 
 
 def _reason(first: Image, run: Image, similarity: float, overlap: float) -> str | None:

@@ -133,6 +133,20 @@ def test_heads_and_brains_are_not_mixed(heads, stripped):
     assert "first run is skull-stripped and this one is not" in first.comparisons[0].reason
 
 
+@pytest.mark.parametrize("data", ["phantom", "real"])
+def test_a_mirrored_run_is_left_out(data, heads, request):
+    """Its voxels are stored from right to left, which its header does not say."""
+    first = heads[0]
+    if data == "real":
+        path = request.getfixturevalue("real_data") / "ds002748/sub-01/anat/sub-01_T1w.nii.gz"
+        first = _thin(path, 2)
+    again = _again(first)
+    axis = 2 + int(np.abs(first.grid.affine[0, :3]).argmax())
+    (reason,) = _reasons(first, Image(again.data.flip(axis), again.grid))
+    assert reason is not None and reason.startswith(("left and right are", "it is not similar"))
+    assert _reasons(first, again) == [None]
+
+
 def test_a_first_run_that_is_like_no_other_is_refused(heads):
     with pytest.raises(InputError, match="No other run is similar to the first"):
         average_runs([heads[1], heads[0], _again(heads[0])])
