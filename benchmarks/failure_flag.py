@@ -52,7 +52,6 @@ from bids_fcnreg.qc.asymmetry import (
     pattern_similarity,
     to_symmetric,
 )
-from bids_fcnreg.qc.metrics import JUDGED
 from bids_fcnreg.qc.verdict import LEVELS, judge
 
 #: Template in whose space verdicts are fitted.
@@ -61,8 +60,15 @@ SPACE = DEFAULT_TEMPLATE
 NEAR_MM = 3.0
 #: Fraction of the brain's height in a cropped field of view.
 KEPT = 0.6
-#: Metrics with fitted bounds; asymmetry has its own.
-FITTED = tuple(key for key in JUDGED if key != "asymmetry")
+#: Metrics with fitted bounds; asymmetry has its own, and some have bounds by judgement.
+FITTED = (
+    "similarity",
+    "similarity_lowest",
+    "brain_overlap",
+    "folds_percent",
+    "sd_log_jacobian",
+    "inverse_consistency_p95_mm",
+)
 #: Smallest fraction of failed registrations that a metric must detect to get a bound.
 MIN_DETECTED = 0.25
 #: Distance of the bound for doubtful from the median of successful registrations, in robust SD.
@@ -350,9 +356,6 @@ def fit(options: argparse.Namespace) -> None:
         bounds[mode] = {key: _bounds(key, right, wrong) for key in FITTED}
         bounds[mode]["asymmetry"] = _asymmetry_bounds(right)
         print(mode, len(right), "right,", len(wrong), "wrong", bounds[mode])
-    # The modes refine and optimize are at least as accurate as predict.
-    for mode in ("refine", "optimize"):
-        bounds.setdefault(mode, bounds["predict"])
     path = DATA / "quality_reference.json"
     stored = read_json(path)
     write_json(path, stored | {"bounds": stored["bounds"] | bounds})

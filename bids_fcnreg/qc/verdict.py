@@ -23,7 +23,7 @@ LEVELS = ("good", "unknown", "doubtful", "failed")
 UNUSABLE = ("failed", "unknown")
 
 #: Data of the ranges and bounds.
-MEASURED_ON = "T1w brains of adults registered to MNI152NLin2009aSym"
+MEASURED_ON = "T1w brains of adults registered to MNI152NLin2009cAsym"
 
 #: Explanation of the ranges in reports.
 EXPLANATION = (
