@@ -39,7 +39,7 @@ class Registered:
         onto the fixed grid), and back. RAS+ mm.
     quality : dict
         Quality metrics by name, and the ``verdict`` (good, doubtful, failed or unknown), by
-        bounds fitted on T1w brains registered to ``MNI152NLin2009aSym``. ``t1w_like`` lists the
+        bounds fitted on T1w brains registered to ``MNI152NLin2009cAsym``. ``t1w_like`` lists the
         images ("fixed", "moving") that a T1w-like image replaced; metrics are those of the
         T1w-like images.
     codes : int or (int, int)

@@ -75,7 +75,7 @@ class CohortChoice:
 
 
 def _is_coarse(cohort: Cohort, age: Age) -> bool:
-    """Return whether many of the ages that are rounded down to `age` are in another cohort."""
+    """Return whether many of the ages that are rounded down to `age` are not in a cohort."""
     inside = min(age.days + age.step, cohort.last) - age.days
     return age.step > cohort.last - cohort.first or 2 * inside < age.step
 
@@ -259,7 +259,8 @@ class _Selection:
         if coarse:
             yield (
                 f"warning: {self._abbreviated(coarse)}: ages that are rounded down to this one "
-                "are in several cohorts. Enter the exact age, for example in a smaller unit"
+                "are also outside of this cohort. Enter the exact age, for example in a smaller "
+                "unit"
             )
         repeated = list(self._with_repeated_age())
         if repeated:

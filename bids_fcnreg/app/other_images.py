@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from bids_fcnreg.atomic import read_json
-from bids_fcnreg.bids.output_names import alignment_name, output_prefix
+from bids_fcnreg.bids.output_names import alignment_name, other_prefix, output_prefix
 from bids_fcnreg.bids.scan import OtherImage, Scan
 
 _ALIGNMENT = re.compile(
-    r"(?P<prefix>.+)_from-(?P<suffix>[^_]+)_to-[^_]+_mode-image_desc-alignment_xfm\.json"
+    r"(?P<prefix>.+)_from-(?P<suffix>[^_]+)_to-(?P<reference>[^_]+)_mode-image_desc-alignment_xfm"
+    r"\.json"
 )
 
 
@@ -27,7 +28,10 @@ def used_lesions(output_dir: Path, scan: Scan) -> tuple[Path, ...]:
 
 
 def alignment_warnings(output_dir: Path, scan: Scan) -> list[str]:
-    """Return a message for each other image of a session whose alignment is not good."""
+    """Return a message for each other image whose alignment is not good, and what is left over.
+
+    In a run that aligns images: one that does not leaves earlier results as they are.
+    """
     messages = []
     for other in scan.others:
         quality = _read_alignment(output_dir, scan, other)
@@ -71,19 +75,26 @@ def _leftovers(output_dir: Path, scan: Scan) -> Iterator[Path]:
     """
     anat, figures = _anat(output_dir, scan), output_dir / f"sub-{scan.participant}" / "figures"
     known = {alignment_name(scan, one): one for one in scan.others}
+    aligned = {
+        (other_prefix(scan, one), one.suffix)
+        for one in scan.others
+        if _read_alignment(output_dir, scan, one).get("verdict") != "failed"
+    }
     for path in sorted(anat.glob(f"{scan.label}_*_desc-alignment_xfm.json")):
         match = _ALIGNMENT.fullmatch(path.name)
         if match is None:
             continue
-        prefix, suffix = match["prefix"], match["suffix"]
+        prefix, suffix, to = match["prefix"], match["suffix"], match["reference"]
         if (prefix, suffix) == (output_prefix(scan), scan.suffix):
             continue  # the names of the registered image
         if path.name not in known:
             yield path
-            yield from figures.glob(f"{prefix}_space-*_desc-alignment_{suffix}.html")
-        elif read_json(path).get("verdict") != "failed":
+            yield from figures.glob(f"{prefix}_space-{to}_desc-alignment_{suffix}.html")
+        elif (prefix, suffix) in aligned:
             continue
-        yield from figures.glob(f"{prefix}_space-*_desc-aligned_{suffix}.*")
-        yield from sorted(anat.glob(f"{prefix}_space-*_desc-preproc_{suffix}.*"))
-        for way in (f"from-{suffix}_to-*", f"from-*_to-{suffix}"):
+        yield from figures.glob(f"{prefix}_space-{to}_desc-aligned_{suffix}.*")
+        # On the grid of a template, names do not tell what an image was aligned to.
+        space = to if (prefix, suffix) in aligned else "*"
+        yield from sorted(anat.glob(f"{prefix}_space-{space}_desc-preproc_{suffix}.*"))
+        for way in dict.fromkeys((f"from-{suffix}_to-{to}", f"from-{to}_to-{suffix}")):
             yield from sorted(anat.glob(f"{prefix}_{way}_mode-image_xfm.*"))

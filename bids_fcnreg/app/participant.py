@@ -314,12 +314,12 @@ def _report_outcome(
         write_json(run_dir / FAILURES, messages)
     crash_files = {label: f.crash_file for label, f in failures.items() if f.crash_file}
     reported = [scan for scan in scans if scan.images and not _conflicting_file(config, scan)]
-    for scan in reported:
+    done = [scan for scan in scans if scan.label not in failures]
+    for scan in done if config.aligns_others else ():
         remove_outdated_figures(config.output_dir, scan)
     make_reports(config, reported, messages, crash_files)
     seconds = {label: subject.seconds for label, subject in display.subjects.items()}
     labels = [scan.label for scan in scans]
-    done = [scan for scan in scans if scan.label not in failures]
     names = {
         name for scan in done for name in output_names(scan, templates_of(scan, templates), {})
     }
@@ -327,7 +327,10 @@ def _report_outcome(
     warnings = [
         text
         for scan in done
-        for text in (*lesion_warnings(out, scan, names), *alignment_warnings(out, scan))
+        for text in (
+            *lesion_warnings(out, scan, names),
+            *(alignment_warnings(out, scan) if config.aligns_others else ()),
+        )
     ]
     warnings += [f"{label}: {one.message}" for label, one in incomplete.items()]
     print_summary(console, labels, seconds, failures, out, run_dir, warnings, names)

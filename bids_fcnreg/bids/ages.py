@@ -28,7 +28,7 @@ _NUMBER = re.compile(r"\d+(\.\d*)?|\.\d+")
 #: Age in years from which BIDS allows (in old versions: recommends) ``89+``.
 _CAPPED = "89+"
 _MISSING = ("", "n/a")
-_FROM_CONCEPTION = re.compile(r"gestation|menstrual|conception|\b(?:PMA|PCA|GA)\b", re.IGNORECASE)
+_FROM_CONCEPTION = re.compile(r"(?i:gestation|menstrual|conception)|\bPMA\b|\bPCA\b")
 
 
 @dataclass(frozen=True)

@@ -123,21 +123,15 @@ def read_dataset(
     wanted, wanted_sessions = _labels(participants, "sub-"), _labels(sessions, "ses-")
     known = _check_participants(bids_dir, wanted)
     filters = filters or {}
-    queries = _queries(filters, reference_suffix)
+    selecting = {name: _without_subject(query) for name, query in filters.items()}
+    queries = _queries(selecting, reference_suffix)
     if others:
-        queries[_OTHERS] = {"suffix": ALIGNED_SUFFIXES, "part": MAGNITUDE}
+        queries[_OTHERS] = {"suffix": ALIGNED_SUFFIXES}
     kinds = {
         name: Kind(_strings(query["suffix"]), name == "roi", _strings(query.get("label", ())))
         for name, query in queries.items()
     }
     layout = read_layout(bids_dir, kinds, wanted)
-    notes = notes_of_filters(layout, filters)
-    if others:
-        layout.images[_OTHERS] = [
-            image
-            for image in layout.images[_OTHERS]
-            if matches(image.entities, _of_suffix(image.entities["suffix"], filters))
-        ]
     known_paths = {image.path for image in layout.images["roi"]}
     layout.images["roi"] += [
         image
@@ -148,8 +142,8 @@ def read_dataset(
         known_sessions = sorted(layout.sessions, key=natural_key)
         _check_known("Session", wanted_sessions, known_sessions, bids_dir)
         _keep_sessions(layout, wanted_sessions)
-    found, of_scans = _all_scans(layout, queries, reference_suffix)
-    notes = [*notes_of_unused(layout), *of_scans, *notes]
+    found, notes = _all_scans(layout, queries, reference_suffix, filters)
+    notes = [*notes_of_unused(layout), *notes, *notes_of_filters(layout, filters)]
     scans = []
     for participant in wanted or known:
         theirs = order_sessions(bids_dir, found.get(participant, []))
@@ -195,28 +189,32 @@ def _check_participants(bids_dir: Path, wanted: tuple[str, ...]) -> list[str]:
 
 def _queries(filters: Filters, reference_suffix: str | None) -> dict[str, dict[str, Any]]:
     """Return the query for each kind of image: ``t1w``, ``roi``, and other reference images."""
-    queries = {name: {**QUERIES[name], **filters.get(name, {})} for name in ("t1w", "roi")}
-    if reference_suffix is not None:
-        queries["t1w"] |= _of_suffix(reference_suffix, filters)
-    if reference_suffix is not None or "suffix" not in filters.get("t1w", {}):
+    own = filters.get("t1w", {})
+    chosen = reference_suffix or own.get("suffix", "T1w")
+    queries = {
+        "t1w": {**_of_suffix(chosen, filters), **own, "suffix": chosen},
+        "roi": {**QUERIES["roi"], **filters.get("roi", {})},
+    }
+    if reference_suffix is not None or "suffix" not in own:
         for suffix in _REFERENCES:
-            if suffix != queries["t1w"]["suffix"]:
+            if suffix != chosen:
                 queries[suffix] = _of_suffix(suffix, filters)
-    for query in queries.values():
-        query.pop("subject", None)  # only the command line selects participants
     return queries
 
 
-def _of_suffix(suffix: str, filters: Filters) -> dict[str, Any]:
-    """Return the query for images of a suffix other than T1w, with the filters ``t2w``, ``flair``.
+def _without_subject(query: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a filter without the participant: only the command line selects participants."""
+    return {entity: value for entity, value in query.items() if entity != "subject"}
 
-    ``{"t1w": …}`` applies to the images of the chosen suffix, not to those that substitute them.
+
+def _of_suffix(suffix: object, filters: Filters) -> dict[str, Any]:
+    """Return the query for images of a suffix, with the filter ``t2w`` or ``flair`` if it is that.
+
+    The filter ``t1w`` applies to the registered images, whatever their suffix.
     """
-    given = filters.get(suffix.lower(), {}) if suffix != "T1w" else {}
-    part = {} if suffix == "T1w" else {"part": MAGNITUDE}
-    query = {**part, **given, "suffix": suffix}
-    query.pop("subject", None)
-    return query
+    name = str(suffix).lower()
+    given = filters.get(name, {}) if name != "t1w" else {}
+    return {"part": MAGNITUDE, **given, "suffix": suffix}
 
 
 def _strings(value: object) -> tuple[str, ...]:
@@ -237,7 +235,10 @@ def _keep_sessions(layout: Layout, sessions: tuple[str, ...]) -> None:
 
 
 def _all_scans(
-    layout: Layout, queries: Mapping[str, Mapping[str, Any]], suffix: str | None
+    layout: Layout,
+    queries: Mapping[str, Mapping[str, Any]],
+    suffix: str | None,
+    filters: Filters,
 ) -> tuple[dict[str, list[Scan]], list[Note]]:
     """Return the scans of each participant, sorted by session (without a session first).
 
@@ -247,6 +248,19 @@ def _all_scans(
         name: _by_scan(image for image in layout.images[name] if matches(image.entities, query))
         for name, query in queries.items()
     }
+    of_session = _by_scan(
+        image
+        for image in layout.images.get(_OTHERS, ())
+        if matches(image.entities, _of_suffix(image.entities["suffix"], filters))
+    )
+    present = _by_scan(
+        {
+            image.path: image
+            for name, theirs in layout.images.items()
+            for image in theirs
+            if name != "roi"
+        }.values()
+    )
     misplaced: dict[_ScanKey, list[UnusedImage]] = {}
     # Misplaced images that the filter excludes anyway are not reported.
     requested = {
@@ -276,7 +290,8 @@ def _all_scans(
                 key,
                 references[key],
                 images["roi"].get(key, []),
-                images.get(_OTHERS, {}).get(key, []),
+                of_session.get(key, []),
+                present[key],
             )
             notes += [Note(text, scan.label, warning=False) for text in texts]
         else:
@@ -316,6 +331,7 @@ def _scan(
     images: Sequence[RawImage],
     masks: Sequence[RawImage],
     of_session: Sequence[RawImage],
+    present: Sequence[RawImage],
 ) -> tuple[Scan, list[str]]:
     """Return the scan of one participant and session, and notes about it.
 
@@ -327,6 +343,8 @@ def _scan(
         Images that match the query, and lesion masks.
     of_session : sequence of RawImage
         Images that are aligned to them, unless they are among the averaged ones.
+    present : sequence of RawImage
+        All images of the session, also those that filters exclude.
     """
     others, texts_of_others = select_others(of_session, select_images(images).images)
     aligned = {image.path for image in others}
@@ -337,7 +355,7 @@ def _scan(
     if chosen and (suffix := chosen[0].entities["suffix"]) != "T1w":
         texts.append(f"the {suffix} image is registered")
     for mask in unmatched if chosen else ():
-        texts.append(f"lesion mask {short_name(mask)} is not used: {_why(mask, of_session)}")
+        texts.append(f"lesion mask {short_name(mask)} is not used: {_why(mask, present, chosen)}")
     runs, roi = _paths(chosen), _paths(lesions)
     found = tuple(
         OtherImage(image.path, _paths(theirs))
@@ -346,14 +364,16 @@ def _scan(
     return Scan(*key, runs, roi, selection.problem, found), texts
 
 
-def _why(mask: RawImage, images: Sequence[RawImage]) -> str:
-    """Return why a lesion mask is not used; `images` are those of the session."""
-    owners = owners_of(mask, images)
+def _why(mask: RawImage, present: Sequence[RawImage], chosen: Sequence[RawImage]) -> str:
+    """Return why a lesion mask is not used, if these images are present, and these averaged."""
+    owners = owners_of(mask, present)
     if len(owners) > 1:
-        names = " and ".join(map(short_name, owners))
+        names = " and ".join(sorted(map(short_name, owners), key=natural_key))
         return f"it could belong to {names}. Add the entities of the image to its name"
+    if owners and owners[0] in chosen:
+        return f"of several runs, only masks on {short_name(chosen[0])} are"
     if owners:
-        return f"{short_name(owners[0])} is not used"
+        return f"{short_name(owners[0])} is neither registered nor aligned"
     return "no image of its session has its entities"
 
 
@@ -391,11 +411,13 @@ def _nothing_found(
         )
     of_selection = " that matches the selection" if selected else ""
     message = f"{bids_dir} has no {suffix or 'T1w'} image{of_selection}"
-    if hints := notes_of_filters(layout, filters):
+    if hints := [note for note in notes_of_filters(layout, filters) if note.warning]:
         return f"{message}. {hints[0].text}"
     if problem := next((scan.problem for scan in scans if scan.problem), ""):
-        return f"{bids_dir} has no usable T1w image. {problem}"
-    instead = f", nor one of {', '.join(_REFERENCES[1:])}"
+        return f"{bids_dir} has no usable {suffix or 'T1w'} image. {problem}"
+    instead = ""
+    if "suffix" not in filters.get("t1w", {}):
+        instead = f", nor one of {', '.join(_REFERENCES[1:])}"
     if suffix is not None:
         instead = ". Omit --reference-suffix to register the images that there are"
     return (

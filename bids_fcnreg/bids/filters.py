@@ -68,7 +68,7 @@ def read_filter_file(path: Path) -> dict[str, dict[str, Any]]:
     if unknown:
         raise InputError(
             f"The BIDS filter file {path} has the unknown query {', '.join(unknown)}. Use "
-            f"{' or '.join(QUERIES)}."
+            f"{', '.join(list(QUERIES)[:-1])} or {list(QUERIES)[-1]}."
         )
     return {
         query: _read_query(path, query, content[query]) for query in QUERIES if query in content

@@ -126,9 +126,10 @@ def notes_of_filters(layout: Layout, filters: Filters) -> list[Note]:
     """Return notes about filters that no image matches."""
     notes = []
     for name, query in filters.items():
-        entities = [image.entities for image in _images_of(layout, name)]
-        if not entities:
-            what = "lesion mask" if name == "roi" else f"{QUERIES[name]['suffix']} image"
+        images = _images_of(layout, name)
+        entities = [image.entities for image in images or ()]
+        if images == []:
+            what = "lesion mask" if name == "roi" else "image that it applies to"
             text = f"BIDS filter {name} has no effect: there is no {what} with a valid name"
             notes.append(Note(text, warning=False))
         asked = {entity: value for entity, value in query.items() if entity != "subject"}
@@ -141,11 +142,13 @@ def notes_of_filters(layout: Layout, filters: Filters) -> list[Note]:
     return notes
 
 
-def _images_of(layout: Layout, name: str) -> list[RawImage]:
-    """Return the images that a filter selects from: those of its suffix, unless it is another."""
+def _images_of(layout: Layout, name: str) -> list[RawImage] | None:
+    """Return the images that a filter selects from; None if such images were not searched."""
     if name in layout.images:
         return layout.images[name]
     suffix = QUERIES[name]["suffix"]
+    if suffix not in layout.images:
+        return None
     return [
         image
         for images in layout.images.values()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bids_fcnreg.bids.names import LABEL
-from bids_fcnreg.bids.selection import KEPT_OF_OTHERS
+from bids_fcnreg.bids.selection import KEPT, KEPT_OF_OTHERS
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.structures import TISSUES
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 #: Maximum length of a file name in bytes, if the file system does not report it.
 _NAME_MAX = 255
 #: Entities of an image that its outputs keep.
-_KEPT = ("acq", "ce", "rec")
 #: Extensions of a label image with a lookup table.
 _TABLED = ("nii.gz", "json", "tsv")
 #: Extensions of nonlinear transforms in other formats; the second is that of the affine.
@@ -39,7 +38,7 @@ _VALID = re.compile(
 
 def output_prefix(scan: Scan) -> str:
     """Return the prefix of the names of all outputs of a scan with at least one image."""
-    return "_".join([scan.label, *_kept_pairs(scan.images[0], _KEPT)])
+    return "_".join([scan.label, *_kept_pairs(scan.images[0], KEPT)])
 
 
 def preprocessed_uri(scan: Scan) -> str:

@@ -18,6 +18,8 @@ from bids_fcnreg.config import T1W_CONTRASTS
 #: then by its label.
 PREFERENCE = tuple(dict.fromkeys(["ce", "part", "rec", "mod", "acq", *RAW]))
 _NO_KIND = ("sub", "ses", "run")
+#: Entities of the registered image that its results keep.
+KEPT = ("acq", "ce", "rec")
 #: Entities of a session's other images that their results keep.
 KEPT_OF_OTHERS = ("acq", "ce", "rec", "run", "echo", "part")
 #: Maximum number of images in a note.
@@ -135,18 +137,16 @@ def select_others(
     if not chosen:
         return (), ()
     suffix = chosen[0].entities["suffix"]
-    # Results of the averaged images have no entities, and T1w as suffix if that is their contrast.
-    nothing = [None if key == "run" else "" for key in KEPT_OF_OTHERS]
+    # Results of the averaged images have T1w as suffix if that is their contrast.
     found: dict[tuple[object, ...], RawImage] = {
-        ("T1w" if suffix in T1W_CONTRASTS else suffix, *nothing): chosen[0]
+        ("T1w" if suffix in T1W_CONTRASTS else suffix, *_kept(chosen[0], KEPT)): chosen[0]
     }
     texts = []
     for image in sorted(images, key=lambda one: (*_order(one), not one.path.name.endswith(".gz"))):
         if _kind(image) == _kind(chosen[0]) or _is_same_contrast(image, chosen[0]):
             continue
-        kept = [_run(image) if key == "run" else image.entities.get(RAW[key], "")
-                for key in KEPT_OF_OTHERS]  # fmt: skip
-        first = found.setdefault((image.entities["suffix"], *kept), image)
+        name = (image.entities["suffix"], *_kept(image, KEPT_OF_OTHERS))
+        first = found.setdefault(name, image)
         if first is not image:
             texts.append(
                 f"{short_name(image)} is not aligned, because its results would have the names of "
@@ -154,6 +154,14 @@ def select_others(
             )
     others = [image for image in found.values() if image is not chosen[0]]
     return tuple(sorted(others, key=lambda one: natural_key(one.path.name))), tuple(texts)
+
+
+def _kept(image: RawImage, keys: Sequence[str]) -> list[object]:
+    """Return the labels of `KEPT_OF_OTHERS` in the names of results that keep these entities."""
+    return [
+        (_run(image) if key == "run" else image.entities.get(RAW[key])) if key in keys else None
+        for key in KEPT_OF_OTHERS
+    ]
 
 
 def _is_same_contrast(image: RawImage, other: RawImage) -> bool:

@@ -21,7 +21,7 @@ _DESCRIPTION = """\
 Writes PREFIXwarped.nii.gz (MOVING on the grid of FIXED), PREFIXxfm.h5 (resamples MOVING onto
 FIXED), PREFIXinverse_xfm.h5 (resamples FIXED onto MOVING) and PREFIXaffine.mat (the linear part of
 PREFIXxfm.h5, as 0GenericAffine.mat of ANTs), and prints quality metrics, with a verdict by bounds
-fitted on T1w brains registered to MNI152NLin2009aSym.
+fitted on T1w brains registered to MNI152NLin2009cAsym.
 
 Several moving images are registered one after another, to PREFIXNAME_warped.nii.gz and so on,
 where NAME is the file name without extension. If one fails, the others are still registered, and

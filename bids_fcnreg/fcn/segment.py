@@ -97,7 +97,7 @@ def segment(
     grid = _network_grid(scan.grid if brain is None else _around(brain))
     if np.prod(grid.shape, dtype=float) > MAX_VOXELS:
         size = " × ".join(f"{SPACING * n:.0f}" for n in grid.shape)
-        raise InputError(f"its field of view, {size} mm, is too large for a head. Crop it")
+        raise InputError(f"the field of view, {size} mm, is too large for a head. Crop it")
     coarser = SPACING / scan.grid.spacing
     blurred = gaussian(scan.data.float(), np.where(coarser > 1.2, 0.5 * coarser, 0))
     image = Transform(()).resample(Image(blurred, scan.grid), grid).data

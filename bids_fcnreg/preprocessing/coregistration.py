@@ -16,8 +16,8 @@ from bids_fcnreg.fcn.spatial.grid import Grid, Image
 from bids_fcnreg.fcn.spatial.transform import Affine, Transform
 from bids_fcnreg.preprocessing.any_contrast import Brain, prepare_brain
 from bids_fcnreg.preprocessing.mirror import (
-    MIRRORED_GAIN,
     SURELY_RIGHT,
+    is_mirrored,
     mirrored,
     start_of_mirrored,
 )
@@ -63,7 +63,7 @@ class Alignment:
     @property
     def mirrored(self) -> bool:
         """Whether left and right are exchanged in one of the images."""
-        return self.similarity_mirrored > self.similarity + MIRRORED_GAIN
+        return is_mirrored(self.similarity, self.similarity_mirrored, LEAST_SIMILARITY)
 
     @property
     def verdict(self) -> str:

@@ -15,6 +15,14 @@ SURELY_RIGHT = 0.9
 MIRRORED_GAIN = 0.05
 
 
+def is_mirrored(similarity: float, of_mirrored: float, least: float) -> bool:
+    """Return whether an image is mirrored, by its similarities as it is and mirrored.
+
+    `least` is the least similarity of images of one head.
+    """
+    return of_mirrored >= max(least, similarity + MIRRORED_GAIN)
+
+
 def mirrored(image: Image) -> Image:
     """Return the mirror image: the same voxels in another place."""
     return Image(image.data, Grid(image.grid.shape, MIRROR @ image.grid.affine))

@@ -20,8 +20,8 @@ from bids_fcnreg.fcn.spatial.grid import Grid, Image
 from bids_fcnreg.fcn.spatial.transform import Affine, Transform
 from bids_fcnreg.preprocessing.brain import may_be_brain_only
 from bids_fcnreg.preprocessing.mirror import (
-    MIRRORED_GAIN,
     SURELY_RIGHT,
+    is_mirrored,
     mirrored,
     mirrored_reason,
     start_of_mirrored,
@@ -171,13 +171,13 @@ def compare(first: Image, run: Image, matrix: np.ndarray) -> Comparison:
 
 def _with_mirrored(found: Comparison, first: Image, run: Image, matrix: np.ndarray) -> Comparison:
     """Exclude a run in which left and right are exchanged; `matrix` aligns it as it is."""
-    if found.reason is not None or found.similarity > SURELY_RIGHT:
+    if found.similarity > SURELY_RIGHT:
         return found
     head = Image((first.data > mean(first.data)).float(), first.grid)
     other = mirrored(run)
     aligned = align(first, other, dof="rigid", initial=start_of_mirrored(matrix, head))
     similarity = compare(first, other, aligned).similarity
-    if similarity <= found.similarity + MIRRORED_GAIN:
+    if not is_mirrored(found.similarity, similarity, MIN_SIMILARITY):
         return found
     return replace(found, reason=mirrored_reason(found.similarity, similarity, "the first run"))
 

@@ -97,6 +97,25 @@ def test_results_of_an_image_that_cannot_be_aligned_now_are_named(results):
     assert used == [f"sub-01_{one}_label-lesion_roi.nii.gz" for one in ("T2w", "acq-A_FLAIR")]
 
 
+def test_results_relative_to_another_reference_are_left_over(results):
+    """Before there was a T1w image, the FLAIR image was aligned to the T2w."""
+    before = "from-FLAIR_to-T2w_mode-image"
+    anat = results / "sub-01/anat"
+    judged = anat / f"sub-01_{before}_desc-alignment_xfm.json"
+    judged.write_text('{"verdict": "good", "verdict_reason": null}')
+    for name in (f"{before}_xfm.txt", "space-T2w_desc-preproc_FLAIR.nii.gz"):
+        (anat / f"sub-01_{name}").touch()
+    everything = scan("T2w", "FLAIR", "acq-A_FLAIR")
+    (warning,) = alignment_warnings(results, everything)
+    named = warning.removeprefix("warning: ").partition(": ")[0].split(", ")
+    assert sorted(named) == sorted(
+        [judged.name, f"sub-01_{before}_xfm.txt", "sub-01_space-T2w_desc-preproc_FLAIR.nii.gz"]
+    )
+    before_removal = figures(results)
+    remove_outdated_figures(results, everything)
+    assert figures(results) == before_removal
+
+
 def test_results_of_the_registered_image_are_not_left_over(results):
     """The T2w image is registered now, in place of a T1w image that was removed."""
     for name in ("from-T2w_to-Bodies_mode-image_xfm.h5", "space-Bodies_desc-preproc_T2w.nii.gz"):

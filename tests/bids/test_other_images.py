@@ -74,6 +74,54 @@ def test_an_image_with_the_names_of_the_reference_is_reported(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("names", "aligned"),
+    [
+        (("acq-A_UNIT1", "acq-A_T1w"), []),
+        (("acq-A_UNIT1", "T1w"), ["T1w"]),
+        (("run-1_UNIT1", "run-1_T1w"), ["run-1_T1w"]),
+    ],
+)
+def test_names_of_results_keep_entities(tmp_path, names, aligned):
+    scan, said = read(tmp_path, *names, reference_suffix="UNIT1")
+    assert short(other.path for other in scan.others) == aligned
+    assert ("its results would have the names" in said) == (not aligned)
+
+
+@pytest.mark.parametrize(
+    ("names", "why"),
+    [
+        (("T1w", "FLAIR", "FLAIR_label-lesion_roi"), "FLAIR.nii.gz is neither registered nor"),
+        (
+            ("run-1_T1w", "run-2_T1w", "run-1_label-lesion_roi", "run-2_label-lesion_roi"),
+            "of several runs, only masks on run-1_T1w.nii.gz are",
+        ),
+        (("T1w", "acq-X_label-lesion_roi"), "no image of its session has its entities"),
+    ],
+)
+def test_why_a_lesion_mask_is_not_used(tmp_path, names, why):
+    read(tmp_path, *names)
+    assert why in "\n".join(summarize(read_dataset(tmp_path).notes))
+
+
+def test_a_filter_of_lesion_masks_applies_to_those_in_derivatives(tmp_path):
+    write_mask(tmp_path, "sub-01_label-stroke_mask.nii.gz")
+    options = {"filters": {"roi": {"label": "stroke"}}, "lesion_masks": ["derivatives/*/*/*"]}
+    scan, said = read(tmp_path, "T1w", **options)
+    assert len(scan.lesions) == 1 and "BIDS filter roi" not in said
+
+
+def test_filters_also_apply_to_a_chosen_suffix(tmp_path):
+    names = ("T1w", "acq-A_T2w", "acq-B_T2w")
+    filters = {"t1w": {"suffix": "T2w"}, "t2w": {"acquisition": "B"}}
+    scan, _ = read(tmp_path, *names, filters=filters)
+    assert short(scan.images) == ["acq-B_T2w"]
+    again = read_dataset(
+        tmp_path, filters={"t2w": {"acquisition": "B"}}, reference_suffix="T2w"
+    )  # fmt: skip
+    assert short(again.scans[0].images) == ["acq-B_T2w"]
+
+
+@pytest.mark.parametrize(
     ("filters", "images", "others"),
     [
         ({}, ["acq-A_T2w"], ["FLAIR"]),
@@ -87,7 +135,7 @@ def test_filters_of_other_contrasts(tmp_path, filters, images, others):
     scan, said = read(tmp_path, "acq-A_T2w", "acq-B_T2w", "FLAIR", filters=filters)
     assert short(scan.images) == images
     assert short(other.path for other in scan.others) == others
-    assert ("BIDS filter t1w has no effect: there is no T1w image" in said) == ("t1w" in filters)
+    assert ("BIDS filter t1w has no effect: there is no image" in said) == ("t1w" in filters)
     assert ("did you mean" in said or "no image has" in said) == (
         filters.get("t2w") == {"acquisition": "none"} or "flair" in filters
     )
