@@ -6,8 +6,7 @@ DEMO ?= demo
 # Where PyTorch's build comes from; empty: the usual index, which has the one for NVIDIA GPUs (CUDA).
 TORCH_INDEX ?=
 TESTS ?=
-# One thread for each test process. There are three for two processors, because they often wait for processes
-# that they start; for these, compiled modules are kept.
+# One thread for each of the two test processes; they start many others, for which compiled modules are kept.
 TEST_ENV := PYTHONDONTWRITEBYTECODE= OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=1
 
 .PHONY: demo test test-fast coverage lint docs audit clean
@@ -30,7 +29,7 @@ demo: $(VENV)/.installed ## two synthetic participants with known truth, registe
 		"Next: docs/coming_from.md, docs/usage.md and docs/notebooks/pair.md."
 
 test: $(VENV)/.installed ## the whole suite
-	$(TEST_ENV) $(BIN)/python -m pytest -n 3 --dist loadfile
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: $(VENV)/.installed ## what takes seconds
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"

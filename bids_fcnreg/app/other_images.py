@@ -1,4 +1,4 @@
-"""The other images of a session: which are aligned, and what is left of those that are not."""
+"""The other images of a session: alignments, and outdated results of those not aligned."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def used_lesions(output_dir: Path, scan: Scan) -> tuple[Path, ...]:
 
 
 def alignment_warnings(output_dir: Path, scan: Scan) -> list[str]:
-    """Return a message for each other image whose alignment is not good, and what is left over.
+    """Return a message for each other image whose alignment is not good, and outdated results.
 
-    In a run that aligns images: one that does not leaves earlier results as they are.
+    Only for a run that aligns images.
     """
     messages = []
     for other in scan.others:
@@ -44,9 +44,11 @@ def alignment_warnings(output_dir: Path, scan: Scan) -> list[str]:
                 f"warning: the alignment of {other.path.name} is doubtful: {reason}. Check the "
                 "figure in the report"
             )
-    if left := [path.name for path in _leftovers(output_dir, scan) if path.parent.name == "anat"]:
+    outdated = [path for path in _outdated_results(output_dir, scan) if path.parent.name == "anat"]
+    if outdated:
+        names = ", ".join(path.name for path in outdated)
         messages.append(
-            f"warning: {', '.join(left)}: results of an earlier run, of images that are not "
+            f"warning: {names}: results of an earlier run, of images that are not "
             "aligned now. They are not updated. Delete them"
         )
     return messages
@@ -54,7 +56,7 @@ def alignment_warnings(output_dir: Path, scan: Scan) -> list[str]:
 
 def remove_outdated_figures(output_dir: Path, scan: Scan) -> None:
     """Remove the figures of images that are not aligned now, which the report would show."""
-    for path in _leftovers(output_dir, scan):
+    for path in _outdated_results(output_dir, scan):
         if path.parent.name == "figures":
             path.unlink(missing_ok=True)
 
@@ -68,7 +70,7 @@ def _anat(output_dir: Path, scan: Scan) -> Path:
     return output_dir.joinpath(*scan.label.split("_"), "anat")
 
 
-def _leftovers(output_dir: Path, scan: Scan) -> Iterator[Path]:
+def _outdated_results(output_dir: Path, scan: Scan) -> Iterator[Path]:
     """Yield the results and figures of images that an earlier run aligned, and this one did not.
 
     They are no longer in the dataset, no longer used, or could not be aligned this time.

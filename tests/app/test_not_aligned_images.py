@@ -1,4 +1,4 @@
-"""Images of a session that are not aligned: their lesion masks, and what earlier runs left."""
+"""Images of a session that are not aligned: their lesion masks, and outdated results of earlier runs."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def figures(results: Path) -> list[str]:
     return sorted(path.name.split("_")[-2:] for path in results.glob("sub-01/figures/*"))
 
 
-def test_nothing_is_left_of_images_that_are_aligned(results):
+def test_results_of_aligned_images_are_not_outdated(results):
     everything = scan("T2w", "FLAIR", "acq-A_FLAIR")
     assert alignment_warnings(results, everything) == []
     before = figures(results)
@@ -97,7 +97,7 @@ def test_results_of_an_image_that_cannot_be_aligned_now_are_named(results):
     assert used == [f"sub-01_{one}_label-lesion_roi.nii.gz" for one in ("T2w", "acq-A_FLAIR")]
 
 
-def test_results_relative_to_another_reference_are_left_over(results):
+def test_results_relative_to_another_reference_are_outdated(results):
     """Before there was a T1w image, the FLAIR image was aligned to the T2w."""
     before = "from-FLAIR_to-T2w_mode-image"
     anat = results / "sub-01/anat"
@@ -116,7 +116,7 @@ def test_results_relative_to_another_reference_are_left_over(results):
     assert figures(results) == before_removal
 
 
-def test_results_of_the_registered_image_are_not_left_over(results):
+def test_results_of_the_registered_image_are_not_outdated(results):
     """The T2w image is registered now, in place of a T1w image that was removed."""
     for name in ("from-T2w_to-Bodies_mode-image_xfm.h5", "space-Bodies_desc-preproc_T2w.nii.gz"):
         (results / f"sub-01/anat/sub-01_{name}").touch()
