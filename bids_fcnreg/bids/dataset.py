@@ -10,14 +10,17 @@ from typing import Any
 
 from bids_fcnreg.bids.description import check_raw
 from bids_fcnreg.bids.filters import (
-    MAGNITUDE,
     QUERIES,
+    REFERENCE_SUFFIXES,
     Filters,
     Query,
     abbreviated_list,
     matches,
+    queries_of_kinds,
+    query_of_suffix,
     similar_labels,
     values_of,
+    without_subject,
 )
 from bids_fcnreg.bids.layout import (
     Layout,
@@ -45,14 +48,11 @@ from bids_fcnreg.bids.selection import (
     share_lesions,
     short_name,
 )
-from bids_fcnreg.config import ALIGNED_SUFFIXES, OTHER_CONTRASTS, T1W_CONTRASTS
+from bids_fcnreg.config import ALIGNED_SUFFIXES
 from bids_fcnreg.errors import InputError
 
 #: Maximum number of characters of a label in a message.
 _MAX_CHARACTERS = 60
-
-#: Suffixes of images that can be registered; the first of them that a session has is.
-_REFERENCES = (*T1W_CONTRASTS, *OTHER_CONTRASTS)
 
 #: Query for the images of a session that are aligned to the registered one.
 _OTHERS = "others"
@@ -123,8 +123,8 @@ def read_dataset(
     wanted, wanted_sessions = _labels(participants, "sub-"), _labels(sessions, "ses-")
     known = _check_participants(bids_dir, wanted)
     filters = filters or {}
-    selecting = {name: _without_subject(query) for name, query in filters.items()}
-    queries = _queries(selecting, reference_suffix)
+    selecting = {name: without_subject(query) for name, query in filters.items()}
+    queries = queries_of_kinds(selecting, reference_suffix)
     if others:
         queries[_OTHERS] = {"suffix": ALIGNED_SUFFIXES}
     kinds = {
@@ -142,7 +142,7 @@ def read_dataset(
         known_sessions = sorted(layout.sessions, key=natural_key)
         _check_known("Session", wanted_sessions, known_sessions, bids_dir)
         _keep_sessions(layout, wanted_sessions)
-    found, notes = _all_scans(layout, queries, reference_suffix, filters)
+    found, notes = _all_scans(layout, queries, reference_suffix, selecting)
     notes = [*notes_of_unused(layout), *notes, *notes_of_filters(layout, filters)]
     scans = []
     for participant in wanted or known:
@@ -187,36 +187,6 @@ def _check_participants(bids_dir: Path, wanted: tuple[str, ...]) -> list[str]:
     return known
 
 
-def _queries(filters: Filters, reference_suffix: str | None) -> dict[str, dict[str, Any]]:
-    """Return the query for each kind of image: ``t1w``, ``roi``, and other reference images."""
-    own = filters.get("t1w", {})
-    chosen = reference_suffix or own.get("suffix", "T1w")
-    queries = {
-        "t1w": {**_of_suffix(chosen, filters), **own, "suffix": chosen},
-        "roi": {**QUERIES["roi"], **filters.get("roi", {})},
-    }
-    if reference_suffix is not None or "suffix" not in own:
-        for suffix in _REFERENCES:
-            if suffix != chosen:
-                queries[suffix] = _of_suffix(suffix, filters)
-    return queries
-
-
-def _without_subject(query: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a filter without the participant: only the command line selects participants."""
-    return {entity: value for entity, value in query.items() if entity != "subject"}
-
-
-def _of_suffix(suffix: object, filters: Filters) -> dict[str, Any]:
-    """Return the query for images of a suffix, with the filter ``t2w`` or ``flair`` if it is that.
-
-    The filter ``t1w`` applies to the registered images, whatever their suffix.
-    """
-    name = str(suffix).lower()
-    given = filters.get(name, {}) if name != "t1w" else {}
-    return {"part": MAGNITUDE, **given, "suffix": suffix}
-
-
 def _strings(value: object) -> tuple[str, ...]:
     """Return the labels of a filter, without special values."""
     return tuple(str(one) for one in values_of(value) if not isinstance(one, Query))
@@ -251,7 +221,7 @@ def _all_scans(
     of_session = _by_scan(
         image
         for image in layout.images.get(_OTHERS, ())
-        if matches(image.entities, _of_suffix(image.entities["suffix"], filters))
+        if matches(image.entities, query_of_suffix(image.entities["suffix"], filters))
     )
     present = _by_scan(
         {
@@ -312,7 +282,7 @@ def _others_than_t1w(
     """
     with_t1w = {*misplaced, *(image.scan for image in layout.images["t1w"])}
     found: dict[_ScanKey, list[RawImage]] = {}
-    for suffix in _REFERENCES:
+    for suffix in REFERENCE_SUFFIXES:
         for key, theirs in images.get(suffix, {}).items():
             if key not in with_t1w:
                 found.setdefault(key, theirs)
@@ -417,7 +387,7 @@ def _nothing_found(
         return f"{bids_dir} has no usable {suffix or 'T1w'} image. {problem}"
     instead = ""
     if "suffix" not in filters.get("t1w", {}):
-        instead = f", nor one of {', '.join(_REFERENCES[1:])}"
+        instead = f", nor one of {', '.join(REFERENCE_SUFFIXES[1:])}"
     if suffix is not None:
         instead = ". Omit --reference-suffix to register the images that there are"
     return (

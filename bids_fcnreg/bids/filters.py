@@ -11,6 +11,7 @@ from typing import Any
 
 from bids_fcnreg.atomic import read_text
 from bids_fcnreg.bids.names import FORMS, KEYS, NAMES
+from bids_fcnreg.config import OTHER_CONTRASTS, T1W_CONTRASTS
 from bids_fcnreg.errors import InputError
 
 
@@ -22,6 +23,8 @@ class Query(Enum):
     OPTIONAL = 3
 
 
+#: Suffixes of images that can be registered; the first of them that a session has is.
+REFERENCE_SUFFIXES = (*T1W_CONTRASTS, *OTHER_CONTRASTS)
 #: Images that are not phase images etc.
 MAGNITUDE = ["mag", Query.NONE]
 #: Queries of fMRIPrep's filter files that are used; `_OTHER_QUERIES` are for other images.
@@ -107,6 +110,36 @@ def _read_query(path: Path, query: str, content: Mapping[str, Any]) -> dict[str,
         else special.get(value, value)
         for entity, value in content.items()
     }
+
+
+def queries_of_kinds(filters: Filters, reference_suffix: str | None) -> dict[str, dict[str, Any]]:
+    """Return the query for each kind of image: ``t1w``, ``roi``, and other reference images."""
+    own = filters.get("t1w", {})
+    chosen = reference_suffix or own.get("suffix", "T1w")
+    queries = {
+        "t1w": {**query_of_suffix(chosen, filters), **own, "suffix": chosen},
+        "roi": {**QUERIES["roi"], **filters.get("roi", {})},
+    }
+    if reference_suffix is not None or "suffix" not in own:
+        for suffix in REFERENCE_SUFFIXES:
+            if suffix != chosen:
+                queries[suffix] = query_of_suffix(suffix, filters)
+    return queries
+
+
+def without_subject(query: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a filter without the participant: only the command line selects participants."""
+    return {entity: value for entity, value in query.items() if entity != "subject"}
+
+
+def query_of_suffix(suffix: object, filters: Filters) -> dict[str, Any]:
+    """Return the query for images of a suffix, with the filter ``t2w`` or ``flair`` if it is that.
+
+    The filter ``t1w`` applies to the registered images, whatever their suffix.
+    """
+    name = str(suffix).lower()
+    given = filters.get(name, {}) if name != "t1w" else {}
+    return {"part": MAGNITUDE, **given, "suffix": suffix}
 
 
 def matches(entities: Mapping[str, str], query: Mapping[str, Any]) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as nnf
 
 from bids_fcnreg.errors import InputError
+from bids_fcnreg.fcn.masks import bounding_box
 from bids_fcnreg.fcn.nets.anatomy import SPACING, AnatomyFCN, normalize_intensities
 from bids_fcnreg.fcn.nets.checkpoint import load
 from bids_fcnreg.fcn.nets.li_fan_2017 import pad_to_multiple
@@ -129,13 +130,14 @@ def _posteriors(image: Tensor, network: AnatomyFCN) -> Tensor:
 
 def _around(brain: Image) -> Grid:
     """Return the part of a grid that is less than `MARGIN_MM` from a brain."""
-    shape = np.array(brain.grid.shape)
-    inside = (brain.data[0, 0] > 0.5).nonzero().numpy()
-    if not len(inside):
+    inside = brain.data[0, 0].numpy() > 0.5
+    if not inside.any():
         return brain.grid
     margin = np.ceil(MARGIN_MM / brain.grid.spacing).astype(int)
-    lower, upper = inside.min(axis=0) - margin, inside.max(axis=0) + margin + 1
-    return brain.grid.crop(np.maximum(lower, 0), np.minimum(upper, shape))
+    box = bounding_box(inside)
+    lower = np.array([along.start for along in box]) - margin
+    upper = np.array([along.stop for along in box]) + margin
+    return brain.grid.crop(np.maximum(lower, 0), np.minimum(upper, inside.shape))
 
 
 def _network_grid(grid: Grid) -> Grid:

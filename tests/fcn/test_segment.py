@@ -69,6 +69,26 @@ def test_a_tiny_image_is_segmented_too(network):
     assert segment(scan, network).posteriors.shape[2:] == (5, 6, 7)
 
 
+@pytest.mark.parametrize("affine", [np.diag([4.0, 4, 4, 1]), np.diag([-4.0, 4, -4, 1])])
+def test_only_what_is_around_a_brain_is_segmented(network, affine):
+    scan = bright_ball((60, 60, 60), affine, centre=affine[:3, :3] @ [30, 15, 30])
+    mask = Image((scan.data > 50).float(), scan.grid)
+    whole, around = segment(scan, network), segment(scan, network, brain=mask)
+    # The ball has 80 mm; behind it, the field of view ends after 20 mm.
+    assert whole.grid.shape == (120, 120, 120)
+    assert np.allclose(2 * np.array(around.grid.shape), [156, 136, 156], atol=8)
+    corners = around.grid.points()[[0, -1], [0, -1], [0, -1]].numpy().mean(axis=0)
+    assert np.allclose(corners[[0, 2]], affine[:3, :3].diagonal()[[0, 2]] * 30, atol=4)
+    empty = Image(torch.zeros_like(mask.data), mask.grid)
+    assert segment(scan, network, brain=empty).grid.matches(whole.grid)
+
+
+def test_a_field_of_view_that_is_too_large_for_a_head_is_refused(network):
+    wide = Image(torch.ones(1, 1, 50, 50, 60), Grid((50, 50, 60), np.diag([10.0, 9, 10, 1])))
+    with pytest.raises(InputError, match="500 × 450 × 600 mm, is too large for a head"):
+        segment(wide, network)
+
+
 def test_flipped_average_is_symmetric(network):
     scan = bright_ball((64, 64, 64), np.diag([2.0, 2, 2, 1]), centre=(63, 60, 70))
     mirrored = Image(scan.data.flip(2), scan.grid)
