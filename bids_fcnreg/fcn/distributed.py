@@ -50,6 +50,10 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
             )
         device = torch.device("cuda", own)
         torch.cuda.set_device(device)
+    # Its default arguments hold the group that exists when it is imported (by the optimizers of
+    # PyTorch, for one). The threads of a group that is held abort the process when it exits.
+    from torch.distributed.nn import functional  # noqa: F401
+
     backend = "nccl" if device.type == "cuda" else "gloo"
     distributed.init_process_group(backend, timeout=TIMEOUT)
     try:
@@ -82,6 +86,12 @@ def broadcast(value: int) -> int:
     shared = torch.tensor(value, device="cuda" if backend == "nccl" else "cpu")
     distributed.broadcast(shared, src=0)
     return int(shared)
+
+
+def broadcast_tensor(values: Tensor) -> None:
+    """Overwrite values by those of rank 0."""
+    if distributed.is_initialized():
+        distributed.broadcast(values, src=0)
 
 
 def all_reduce(values: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from bids_fcnreg.atomic import is_intact_archive, replacing
 from bids_fcnreg.errors import InputError
@@ -129,19 +128,6 @@ class Record:
     held_out: float
 
 
-class _Cost(nn.Module):
-    """Module whose forward pass is the cost of a pair, for DistributedDataParallel."""
-
-    def __init__(self, network: Network, objective: Objective) -> None:
-        super().__init__()
-        self.network = network
-        self.objective = objective
-
-    def forward(self, pair: Pair, stage: int) -> Tensor:
-        """Compute the cost () of a pair in a stage."""
-        return self.network.cost(pair, self.objective, stage)
-
-
 class Trainer:
     """A training that can be interrupted and resumed.
 
@@ -181,10 +167,8 @@ class Trainer:
         ]
         self.draw, self.held_out = draw, held_out
         self.seed = seed
-        self.cost: _Cost | DistributedDataParallel = _Cost(network, settings.objective)
-        if distributed.world_size() > 1:
-            # Each stage trains one level of the network: the others get no gradient.
-            self.cost = DistributedDataParallel(self.cost, find_unused_parameters=True)
+        for value in network.state_dict().values():
+            distributed.broadcast_tensor(value)
         self.stage = self.step = self.stale = 0
         self.seconds, self.best = 0.0, float("inf")
         self.best_weights: dict[str, Tensor] | None = None
@@ -264,10 +248,11 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         costs = 0.0
         for number in share:
-            last = number + distributed.world_size() >= self.settings.batch
-            cost = self._compute_cost(self._draw_pair(number), exchange=last)
-            (cost / len(share)).backward()
+            pair = self._draw_pair(number)
+            cost = self.network.cost(pair, self.settings.objective, self.stage)
+            (cost / self.settings.batch).backward()
             costs += float(cost.detach())
+        self._sum_gradients()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.largest_gradient)
         if not torch.isfinite(norm):  # such a pair must not change the weights
             self.optimiser.zero_grad(set_to_none=True)
@@ -282,12 +267,15 @@ class Trainer:
         generator = torch.Generator().manual_seed(int(seeds.generate_state(1)[0]))
         return self.draw(self.stage, generator)
 
-    def _compute_cost(self, pair: Pair, exchange: bool) -> Tensor:
-        """Compute the cost of a pair; backward averages gradients over processes if `exchange`."""
-        if exchange or not isinstance(self.cost, DistributedDataParallel):
-            return self.cost(pair, self.stage)
-        with self.cost.no_sync():
-            return self.cost(pair, self.stage)
+    def _sum_gradients(self) -> None:
+        """Sum the gradients over all processes."""
+        if distributed.world_size() == 1:
+            return
+        # Each stage trains one level of the network: the others have no gradient.
+        own = [p.grad for p in self.network.parameters() if p.grad is not None]
+        total = distributed.all_reduce(torch.cat([gradient.flatten() for gradient in own]))
+        for gradient, part in zip(own, total.split([g.numel() for g in own]), strict=True):
+            gradient.copy_(part.view_as(gradient))
 
     def _tensor(self, values: Sequence[float]) -> Tensor:
         """Return values as a tensor on the network's device, for exchange between processes."""
