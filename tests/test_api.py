@@ -8,6 +8,7 @@ import warnings
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 import bids_fcnreg as fr
 from bids_fcnreg import api
@@ -125,10 +126,29 @@ def test_linear_interpolation_of_labels_gives_a_warning(moved):
         fr.apply(brain(), brain(), [moved])
 
 
-def test_a_head_needs_its_mask():
-    head = nib.Nifti1Image(np.random.default_rng(0).uniform(1, 2, (20, 20, 20)), np.eye(4) * 10)
-    with pytest.raises(InputError, match=r"moving image .*is not skull-stripped"):
-        fr.register(brain(), head)
+def test_a_head_is_registered_as_its_brain_is(phantom_dataset):
+    """The brain mask and the bias field need not be known."""
+    scan = nib.load(phantom_dataset / "sub-01/anat/sub-01_T1w.nii.gz").slicer[::2, ::2, ::2]
+    truth = "derivatives/truth/sub-01/anat/sub-01_desc-brain_mask.nii.gz"
+    mask = nib.load(phantom_dataset / truth).slicer[::2, ::2, ::2]
+    template = fr.apply("MNI152NLin2009aSym", None, "identity", spacing=3)
+    found, known = (
+        fr.register(template, scan, moving_mask=given, mode="predict") for given in (None, mask)
+    )
+    assert found.quality["brain_extracted"] == ["moving"]
+    assert known.quality["brain_extracted"] == []
+    inside = np.argwhere(template.get_fdata() > 20)[::53]
+    points = torch.from_numpy(nib.affines.apply_affine(template.affine, inside))
+    apart = torch.linalg.norm(found.forward.map(points) - known.forward.map(points), dim=1)
+    assert apart.median() < 0.5
+
+
+def test_what_is_no_head_has_failed():
+    noise = np.random.default_rng(0).uniform(1, 2, (20, 20, 20))
+    other = nib.Nifti1Image(noise, np.diag([10, 10, 10, 1.0]))
+    quality = fr.register(brain(), other, mode="predict").quality
+    assert quality["verdict"] == "failed"
+    assert "the image does not show a head" in quality["verdict_reason"]
 
 
 def test_the_builtin_template_has_a_name(moved):

@@ -67,9 +67,9 @@ def register(
     Parameters
     ----------
     fixed, moving : path or nibabel image
-        Skull-stripped T1w images, or heads or brains of other contrasts, of any orientation,
-        voxel size and intensity; or names of templates, such as ``MNI152NLin2009aSym`` (built in)
-        or ``MNI152NLin6Asym:res-2``, whose brain mask is used.
+        Heads or brains of any contrast, orientation, voxel size and intensity; or names of
+        templates, such as ``MNI152NLin2009aSym`` (built in) or ``MNI152NLin6Asym:res-2``, whose
+        brain mask is used.
     transform : {"deformable", "affine", "similarity", "rigid"}
         Kind of transform: an affine followed by a deformation, or a linear one of 12, 7 or 6
         parameters, in which nothing is predicted: `mode` and `network` are ignored.
@@ -86,15 +86,16 @@ def register(
     model : path, optional
         Weights made by ``fcnreg train``; by default those of the package.
     fixed_mask, moving_mask : path or nibabel image, optional
-        Brain masks; by default estimated from skull-stripped T1w images, segmented in others.
+        Brain masks; by default estimated from skull-stripped T1w images, and found by the anatomy
+        network in others.
     fixed_exclude, moving_exclude : path or nibabel image, optional
         Lesion masks, on any grid: voxels that are excluded from the similarity.
     fixed_contrast, moving_contrast : {"auto", "T1w", "other"}
         An image of another contrast is segmented, and replaced for the registration by an image
         with the intensities of a T1w brain. ``auto``: the BIDS suffix of its file name decides.
-        Images without one are T1w, unless their intensities are those of T2w brains. If the other
-        image is replaced, so is a T1w image whose white matter is not brighter than its gray
-        matter, as in young infants.
+        Images without one are T1w, unless their intensities are those of another contrast. If the
+        other image is replaced, so is a T1w image whose white matter is not brighter than its
+        gray matter, as in young infants.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     seed : int
@@ -107,8 +108,8 @@ def register(
     Raises
     ------
     InputError
-        If a file cannot be read, an image has no contrast or, without a mask, is not
-        skull-stripped, or an option is invalid.
+        If a file cannot be read, an image has no contrast, no brain is found in a head, or an
+        option is invalid.
     """
     (fixed, fixed_mask), (moving, moving_mask) = (
         resolve_brain(*one) for one in ((fixed, fixed_mask), (moving, moving_mask))
@@ -159,8 +160,13 @@ def register(
         seed=seed,
     )
     replaced = {str(which): one.image for which, one in inputs.items() if one.replaced}
-    quality = found.quality.as_dict() | {"t1w_like": list(replaced)}
-    if replaced:
+    extracted = [str(which) for which, one in inputs.items() if one.extracted]
+    quality = found.quality.as_dict() | {
+        "t1w_like": list(replaced),
+        "brain_extracted": extracted,
+        "white_matter_darker": any(one.t1w_like is not None for one in inputs.values()),
+    }
+    if replaced or extracted:
         quality["seconds"] = {"segment": seconds, **found.quality.seconds}
     quality |= _segmentation_quality(inputs.values())
     if moving_exclude is not None:
@@ -179,7 +185,7 @@ def register(
 
 def _comparable(which: Which, found: RegistrationInput) -> RegistrationInput:
     """Make the other image comparable to a T1w-like image; warn if it is replaced."""
-    comparable = comparable_input(found.image, found.mask)
+    comparable = comparable_input(found)
     if comparable.replaced:
         warnings.warn(
             f"The white matter of the {which} image is not brighter than its gray matter, as in "

@@ -24,7 +24,7 @@ from bids_fcnreg.fcn.foreground import foreground
 from bids_fcnreg.fcn.modes import LINEAR
 from bids_fcnreg.io import image, nifti
 from bids_fcnreg.io.resampling import check_labels
-from bids_fcnreg.preprocessing.contrast import describe_replaced
+from bids_fcnreg.preprocessing.contrast import describe_extracted, describe_replaced
 from bids_fcnreg.qc.metrics import REGISTRATION_METRICS
 from bids_fcnreg.qc.verdict import EXPLANATION, MEASURED_ON, UNUSABLE, reference_bounds
 
@@ -173,8 +173,12 @@ def _print_quality(quality: dict[str, Any], ranges: bool) -> None:
             print(f"{metric.title}: {metric.read(quality)}{note}")
     print(f"Mode: {quality['mode']}, device: {quality['device']}")
     print("Seconds:", ", ".join(f"{stage} {s:.1f}" for stage, s in quality["seconds"].items()))
-    if replaced := describe_replaced(quality["t1w_like"]):
-        print(replaced)
+    for described in (
+        describe_extracted(quality["brain_extracted"]),
+        describe_replaced(quality["t1w_like"]),
+    ):
+        if described:
+            print(described)
     if ranges:
         print(EXPLANATION)
     reason = f": {quality['verdict_reason']}" if quality["verdict_reason"] else ""

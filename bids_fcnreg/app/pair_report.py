@@ -20,7 +20,7 @@ from bids_fcnreg.html import render
 from bids_fcnreg.interfaces.quality import quality_html, verdict_html
 from bids_fcnreg.io.itk import read_transform
 from bids_fcnreg.io.spatial_image import open_image
-from bids_fcnreg.preprocessing.contrast import describe_replaced
+from bids_fcnreg.preprocessing.contrast import describe_extracted, describe_replaced
 from bids_fcnreg.qc.verdict import MEASURED_ON
 
 
@@ -79,8 +79,11 @@ def make_pair_report(
         ).items():
             parts.append(_part(name, captions[name], _inline(drawn)))
     metrics = quality_html(quality, name_of_fixed, "Fixed image", ranges=builtin)
-    replaced = describe_replaced(quality["t1w_like"])
-    parts.append(_part("Quality metrics", replaced, metrics))
+    seen = (
+        describe_extracted(quality["brain_extracted"]),
+        describe_replaced(quality["t1w_like"]),
+    )
+    parts.append(_part("Quality metrics", " ".join(filter(None, seen)), metrics))
     text = render(
         "report.html.j2",
         title=f"{moving.name} registered to {name_of_fixed}",

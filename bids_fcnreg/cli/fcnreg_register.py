@@ -38,7 +38,7 @@ def add_register(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    about = "NIfTI image: T1w, skull-stripped or with a brain mask, or of another contrast"
+    about = "NIfTI image of a head or brain, of any contrast"
     command.add_argument(
         "fixed",
         type=Path,
@@ -108,8 +108,8 @@ def _add_image_options(command: argparse.ArgumentParser) -> None:
         "--fixed-mask",
         type=Path,
         metavar="FILE",
-        help="brain mask of FIXED, required if FIXED is a T1w image that is not skull-stripped; "
-        "templates have their own",
+        help="brain mask of FIXED; without it, the brain of a whole head is extracted. Templates "
+        "have their own",
     )
     command.add_argument("--moving-mask", help="brain mask of MOVING, likewise", **moving)
     command.add_argument(
@@ -126,7 +126,7 @@ def _add_image_options(command: argparse.ArgumentParser) -> None:
         help="contrast of FIXED. An image of another contrast than T1w is segmented and replaced, "
         "for the registration, by an image with the intensities of a T1w brain. auto: by the BIDS "
         "suffix of the file name (_T2w, _FLAIR, ...); without one it is T1w, unless its "
-        "intensities are those of a T2w brain. If MOVING is replaced, so is a T1w image of a "
+        "intensities are those of another contrast. If MOVING is replaced, so is a T1w image of a "
         "young infant (default: %(default)s)",
     )
     command.add_argument(

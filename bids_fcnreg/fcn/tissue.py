@@ -57,6 +57,9 @@ SAMPLE, ITERATIONS = 100_000, 10
 LEAST_SPREAD = 0.02
 
 
+#: Voxels with a larger probability of a tissue represent its intensities, if there are so many.
+CERTAIN, ENOUGH_VOXELS = 0.8, 100
+
 #: Margin in mm around a brain mask in which the brain is sought.
 MARGIN_MM = 20.0
 
@@ -164,6 +167,23 @@ def classify_brain(scan: Image, mask: Image) -> Classification:
     return Classification(
         enlarged(found.labels), enlarged(found.tissues), enlarged(found.t1w_like), found.anatomy
     )
+
+
+def white_matter_is_darker(scan: Image, tissues: Image) -> bool:
+    """Return whether white matter is known not to be brighter than gray matter.
+
+    It is in T1w images, except of young infants.
+
+    Parameters
+    ----------
+    scan : Image (1, 1, i, j, k)
+        Without a strong bias field.
+    tissues : Image (1, 3, i, j, k)
+        Probabilities of gray matter, white matter and cerebrospinal fluid, on the same grid.
+    """
+    gray, white = (scan.data[0, 0][tissue > CERTAIN] for tissue in tissues.data[0, :2])
+    enough = min(gray.numel(), white.numel()) >= ENOUGH_VOXELS
+    return enough and bool(white.median() <= gray.median())
 
 
 def most_probable(probabilities: Tensor) -> Tensor:

@@ -82,7 +82,7 @@ class Register(SimpleInterface):
         template = image.read(self.inputs.fixed)
         fixed = RegistrationInput(template, masks.get("fixed_mask"))
         if self.inputs.to_t1w_like:
-            fixed = comparable_input(fixed.image, fixed.mask)
+            fixed = comparable_input(fixed)
             metrics["t1w_like"] = ["fixed"] if fixed.replaced else []
         result = register(
             fixed.image,

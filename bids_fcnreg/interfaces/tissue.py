@@ -46,7 +46,11 @@ class SegmentTissue(SimpleInterface):
         import torch
 
         from bids_fcnreg.fcn.spatial.grid import Image
-        from bids_fcnreg.fcn.tissue import classify_brain, most_probable
+        from bids_fcnreg.fcn.tissue import (
+            classify_brain,
+            most_probable,
+            white_matter_is_darker,
+        )
         from bids_fcnreg.io import image
         from bids_fcnreg.io.orientation import codes_of
         from bids_fcnreg.io.spatial_image import open_image
@@ -75,7 +79,9 @@ class SegmentTissue(SimpleInterface):
             written = Image(data.float(), scan.grid)
             self._results[name] = str(image.write(path, written, dtype, codes, step))
         quality = directory / "quality.json"
-        quality.write_text(json.dumps(assess_segmentation(found.anatomy, mask)) + "\n")
+        metrics = assess_segmentation(found.anatomy, mask)
+        darker = white_matter_is_darker(scan, Image(tissues, scan.grid))
+        quality.write_text(json.dumps(metrics | {"white_matter_darker": darker}) + "\n")
         self._results["quality"] = str(quality)
         self._results["dseg_lookup"] = str(
             write_tsv(directory / "dseg.tsv", ("index", "name"), list(enumerate(TISSUES, start=1)))

@@ -12,11 +12,8 @@ from bids_fcnreg.fcn.foreground import MIN_VOLUME_MM3
 from bids_fcnreg.fcn.nets.anatomy import AnatomyFCN
 from bids_fcnreg.fcn.segment import Anatomy, segment
 from bids_fcnreg.fcn.spatial.grid import Image
-from bids_fcnreg.fcn.tissue import classify
+from bids_fcnreg.fcn.tissue import classify, white_matter_is_darker
 from bids_fcnreg.preprocessing.intensity import bias_field, make_positive, normalize
-
-#: Voxels with a larger probability of a tissue represent its intensities, if there are so many.
-CERTAIN, ENOUGH_VOXELS = 0.8, 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,11 +43,7 @@ class Brain:
     @property
     def white_matter_is_darker(self) -> bool:
         """Whether white matter is known not to be brighter than gray matter."""
-        gray, white = (
-            self.image.data[0, 0][tissue > CERTAIN] for tissue in self.tissues.data[0, :2]
-        )
-        enough = min(gray.numel(), white.numel()) >= ENOUGH_VOXELS
-        return enough and bool(white.median() <= gray.median())
+        return white_matter_is_darker(self.image, self.tissues)
 
 
 def prepare_brain(

@@ -1,11 +1,11 @@
-"""Images of other contrasts than T1w: recognize them, and make T1w-like images of them."""
+"""Prepare both images of a registration: whole heads, and other contrasts than T1w."""
 
 from __future__ import annotations
 
 import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -18,7 +18,7 @@ from bids_fcnreg.fcn.intensity import intensity_scale
 from bids_fcnreg.fcn.masks import bounding_box
 from bids_fcnreg.fcn.segment import Anatomy
 from bids_fcnreg.fcn.spatial.grid import Image
-from bids_fcnreg.preprocessing.any_contrast import prepare_brain
+from bids_fcnreg.preprocessing.any_contrast import Brain, prepare_brain
 from bids_fcnreg.preprocessing.brain import may_be_brain_only
 
 Which = Literal["fixed", "moving"]
@@ -64,14 +64,32 @@ class RegistrationInput:
         Its brain mask, if one is given or segmented.
     replaced : bool
         Whether `image` is a T1w-like image.
+    extracted : bool
+        Whether it is a T1w image of a whole head, whose brain was extracted.
     anatomy : Anatomy or None
         Posteriors of the network, if the image was segmented.
+    t1w_like : Image or None
+        Of a whole head whose white matter is not brighter than its gray matter: what replaces it
+        in the registration with a T1w-like image.
     """
 
     image: Image
     mask: Image | None
     replaced: bool = False
+    extracted: bool = False
     anatomy: Anatomy | None = None
+    t1w_like: Image | None = None
+
+
+def describe_extracted(which: Sequence[str]) -> str:
+    """Describe which images of a pair are whole heads, for reports; empty if none is.
+
+    Examples
+    --------
+    >>> describe_extracted(["fixed", "moving"])
+    'Brain extracted by the anatomy network: fixed and moving image.'
+    """
+    return f"Brain extracted by the anatomy network: {' and '.join(which)} image." if which else ""
 
 
 def describe_replaced(which: Sequence[str]) -> str:
@@ -181,7 +199,7 @@ def registration_input(
         Its brain mask.
     contrast : {"auto", "T1w", "other"}
         Images of other contrasts are replaced by a T1w-like image. ``auto``: the suffix of the
-        file name decides or, without one, `looks_t2w`.
+        file name decides or, without one, `looks_t2w` and, of whole heads, the segmentation.
     file : str
         Name of its file, if it has one.
 
@@ -192,8 +210,8 @@ def registration_input(
     Raises
     ------
     InputError
-        If a T1w image without mask is not skull-stripped, no brain is found in an image of
-        another contrast, or `contrast` is invalid.
+        If no brain is found in a head or in an image of another contrast, or `contrast` is
+        invalid.
 
     Warns
     -----
@@ -205,30 +223,33 @@ def registration_input(
     named = f"{which} image {file}" if file else f"{which} image"
     known = contrast if contrast != "auto" else contrast_of_name(file)
     if known == "other":
-        return _replaced(named, image, mask)
-    if mask is None:
-        _check_skull_stripped(which, named, image)
+        brain = _prepare(named, image)
+        return _replaced(brain, mask)
+    if mask is None and not _is_skull_stripped(image):
+        advice = f"or provide its brain mask with --{which}-mask (in Python {which}_mask)"
+        brain = _prepare(named, image, advice)
+        darker = brain.white_matter_is_darker
+        if known is None and (darker or looks_t2w(brain.image, brain.mask)):
+            _warn_of_contrast(which, named)
+            return _replaced(brain, None)
+        like = brain.t1w_like if darker else None
+        return RegistrationInput(
+            brain.image, brain.mask, extracted=True, anatomy=brain.anatomy, t1w_like=like
+        )
     comparable = mask is None or not image.grid.mismatch(mask.grid)  # checked by `standardize`
     if known is None and comparable and looks_t2w(image, mask):
-        warnings.warn(
-            f"The {named} does not look like a T1w image (its white matter is darker than its "
-            "cortex). It is replaced by a T1w-like image for the registration. Use "
-            f"--{which}-contrast T1w (in Python {which}_contrast='T1w') to register it as it is.",
-            stacklevel=3,
-        )
-        return _replaced(named, image, mask)
+        _warn_of_contrast(which, named)
+        return _replaced(_prepare(named, image), mask)
     return RegistrationInput(image, mask)
 
 
-def comparable_input(image: Image, mask: Image | None) -> RegistrationInput:
-    """Prepare a T1w brain for the registration with a T1w-like image.
+def comparable_input(given: RegistrationInput) -> RegistrationInput:
+    """Prepare a T1w image for the registration with a T1w-like image.
 
     Parameters
     ----------
-    image : Image (1, 1, i, j, k)
-        T1w brain.
-    mask : Image or None
-        Its brain mask.
+    given : RegistrationInput
+        T1w image, not replaced.
 
     Returns
     -------
@@ -236,16 +257,17 @@ def comparable_input(image: Image, mask: Image | None) -> RegistrationInput:
         The image, or a T1w-like image in its place if its white matter is not brighter than its
         gray matter, as in young infants.
     """
-    if _extent_mm(image) <= MIN_EXTENT_MM:
-        return RegistrationInput(image, mask)
+    if given.extracted:
+        if given.t1w_like is None:
+            return given
+        return replace(given, image=given.t1w_like, replaced=True, extracted=False)
+    if _extent_mm(given.image) <= MIN_EXTENT_MM:
+        return given
     try:
-        brain = prepare_brain(image)
+        brain = prepare_brain(given.image)
     except InputError:  # its contrast remains unknown
-        return RegistrationInput(image, mask)
-    if not brain.white_matter_is_darker:
-        return RegistrationInput(image, mask)
-    used = brain.mask if mask is None else mask
-    return RegistrationInput(brain.t1w_like, used, True, brain.anatomy)
+        return given
+    return _replaced(brain, given.mask) if brain.white_matter_is_darker else given
 
 
 def _extent_mm(image: Image) -> float:
@@ -253,29 +275,35 @@ def _extent_mm(image: Image) -> float:
     return float(np.multiply(image.grid.shape, image.grid.spacing).max())
 
 
-def _check_skull_stripped(which: Which, named: str, image: Image) -> None:
-    """Refuse a T1w image without a mask that is not skull-stripped."""
-    visible = non_background(image.data[0, 0].numpy())
-    if not may_be_brain_only(visible, image.grid.affine):
-        litres = float(visible.sum() * np.prod(image.grid.spacing)) / 1e6
-        raise InputError(
-            f"The {named} is not skull-stripped (its foreground is {litres:.1f} litres). Provide "
-            f"its brain mask with --{which}-mask (in Python {which}_mask), or a skull-stripped "
-            f"image. If its contrast is not T1w, use --{which}-contrast other (in Python "
-            f"{which}_contrast='other'), which needs no mask."
-        )
+def _is_skull_stripped(image: Image) -> bool:
+    """Return whether an image may show a brain only."""
+    return may_be_brain_only(non_background(image.data[0, 0].numpy()), image.grid.affine)
 
 
-def _replaced(named: str, image: Image, mask: Image | None) -> RegistrationInput:
-    """Replace an image of any contrast by its T1w-like image."""
+def _warn_of_contrast(which: Which, named: str) -> None:
+    """Warn of an image that is replaced because of its intensities."""
+    warnings.warn(
+        f"The {named} does not look like a T1w image (its white matter is darker than its "
+        "cortex). It is replaced by a T1w-like image for the registration. Use "
+        f"--{which}-contrast T1w (in Python {which}_contrast='T1w') to register it as it is.",
+        stacklevel=4,
+    )
+
+
+def _prepare(named: str, image: Image, advice: str = "") -> Brain:
+    """Find the brain of an image; `advice` ends the message if there is none."""
     try:
         if _extent_mm(image) <= MIN_EXTENT_MM:
             raise InputError("its field of view is too small")
-        brain = prepare_brain(image)
+        return prepare_brain(image)
     except InputError as error:
         raise InputError(
             f"No brain was found in the {named} ({error}). Check the image, and the voxel size "
-            "and the orientation in its header."
+            f"and the orientation in its header{', ' if advice else ''}{advice}."
         ) from error
+
+
+def _replaced(brain: Brain, mask: Image | None) -> RegistrationInput:
+    """Return the T1w-like image of a brain, with a given mask or its own."""
     used = brain.mask if mask is None else mask
-    return RegistrationInput(brain.t1w_like, used, True, brain.anatomy)
+    return RegistrationInput(brain.t1w_like, used, replaced=True, anatomy=brain.anatomy)

@@ -97,6 +97,13 @@ _BY_JUDGEMENT = {
 }
 
 
+#: Why images that are not T1w have other metrics.
+_NOT_T1W = (
+    "white matter is not brighter than gray matter: the image is of another contrast than T1w, or "
+    "of a young infant. Name it by its contrast (_T2w, _FLAIR)"
+)
+
+
 @cache
 def reference_bounds(mode: str) -> dict[str, Bounds]:
     """Return the bounds of the quality metrics, by key, for a registration mode."""
@@ -113,7 +120,8 @@ def judge(quality: Mapping[str, Any], fixed: str = "the template") -> Verdict:
     ----------
     quality : mapping
         The mode and the quality metrics by name; ``t1w_like`` is not empty if T1w-like images
-        were registered, for which bounds were not fitted.
+        were registered, for which bounds were not fitted; ``white_matter_darker`` explains what
+        is not good in other images.
     fixed : str
         Name of the fixed image, for messages.
 
@@ -153,4 +161,7 @@ inverse_consistency_p95_mm'
     if quality.get("t1w_like"):
         found.append(("unknown", "the metrics are those of T1w-like images, which have no bounds"))
     found.sort(key=lambda one: -LEVELS.index(one[0]))
+    beyond = bool(found) and found[0][0] in ("doubtful", "failed")
+    if beyond and quality.get("white_matter_darker") and not quality.get("t1w_like"):
+        found.insert(0, (found[0][0], _NOT_T1W))
     return Verdict(found[0][0] if found else "good", tuple(phrase for _, phrase in found))

@@ -104,6 +104,16 @@ def test_bounds_on_either_side():
     assert Bounds(0.0, 1.0).judge(99) == "good"
 
 
+def test_the_contrast_explains_what_is_not_good():
+    numbers = usual("refine") | {"white_matter_darker": True}
+    assert judge(numbers).level == "good"  # as brains of infants may be
+    found = judge(numbers | {"similarity": 0.0, "brain_overlap": 0.0})
+    assert found.level == "failed"
+    assert found.reasons[0].startswith("white matter is not brighter than gray matter: the image")
+    for other in ({"white_matter_darker": False}, {"t1w_like": ["moving"]}):
+        assert "contrast" not in str(judge(numbers | {"similarity": 0.0} | other))
+
+
 def test_metrics_of_t1w_like_images_are_never_good():
     numbers = usual("refine") | {"t1w_like": ["moving"]}
     assert judge(numbers).level == "unknown"
