@@ -17,8 +17,10 @@ SKULL_STRIP = ("auto", "force", "skip")
 #: Suffixes of images with the contrast of T1w images, and of others, in order of preference.
 T1W_CONTRASTS = ("T1w", "UNIT1")
 OTHER_CONTRASTS = ("T2w", "FLAIR", "PDw")
+#: Suffixes of images that can be registered; the first of them that a session has is.
+REFERENCE_SUFFIXES = (*T1W_CONTRASTS, *OTHER_CONTRASTS)
 #: Suffixes of the images that are aligned to the registered image of their session.
-ALIGNED_SUFFIXES = (*T1W_CONTRASTS, *OTHER_CONTRASTS, "T2starw")
+ALIGNED_SUFFIXES = (*REFERENCE_SUFFIXES, "T2starw")
 OTHER_IMAGES = ("align", "ignore")
 SKULL_STRIP_METHODS = ("auto", "deepbet", "anatomy", "synthstrip")
 PROCESSING_LEVELS = ("full", "minimal")
@@ -188,7 +190,7 @@ class Config:
         "suffix of the image of a session that is registered",
         _REGISTRATION,
         default=None,
-        choices=(*T1W_CONTRASTS, *OTHER_CONTRASTS),
+        choices=REFERENCE_SUFFIXES,
         shown="T1w, or the first that a session has of UNIT1, T2w, FLAIR, PDw",
     )
     other_images: str = setting(

@@ -308,6 +308,16 @@ def test_bad_request_gets_one_message_and_writes_nothing(name, study, capsys):
     assert not list(study.glob("out/sub-*"))
 
 
+def test_missing_synthstrip_is_refused_before_the_run(study, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", str(study))
+    arguments = [study / "in", study / "out", "participant", "-w", study / "work"]
+    arguments += ["--skull-strip-method", "synthstrip"]
+    refused(capsys, "mri_synthstrip is not on the PATH", *arguments)
+    unneeded = [*arguments, "--skull-strip-t1w", "skip", "--dry-run"]
+    assert bids_app.main([str(argument) for argument in unneeded]) == 0
+    assert not (study / "out").exists()
+
+
 @pytest.mark.parametrize("out", ["in", "in/sub-01", "file", "/proc/here"])
 def test_invalid_output_directory_is_refused(out, study, capsys):
     (study / "file").touch()

@@ -67,6 +67,7 @@ def run(config: Config, console: Console) -> int:
         parse_derivatives(config.derivatives)  # before the dataset is read
         preflight.check_weights(config)
         preflight.check_device(config)
+        preflight.check_programs(config)
     scans = preflight.read_input_dataset(config, console)
     _check_lesions(config, scans)
     if config.reports_only:

@@ -146,6 +146,21 @@ def check_device(config: Config) -> None:
         resolve_device(config.device)
 
 
+def check_programs(config: Config) -> None:
+    """Refuse a program that this machine lacks, unless a plugin computes on other machines.
+
+    Raises
+    ------
+    InputError
+        If SynthStrip is chosen and is not there.
+    """
+    needed = config.skull_strip_method == "synthstrip" and config.skull_strip != "skip"
+    if needed and config.plugin_file is None:
+        from bids_fcnreg.interfaces.brain_extraction import find_synthstrip  # imports Nipype
+
+        find_synthstrip()
+
+
 def find_templates(
     config: Config, choice: CohortChoice | None = None
 ) -> tuple[list[Template], dict[str, list[Atlas]]]:

@@ -40,10 +40,12 @@ def list_planned(
     references = _planned(config, scans, unreadable)
     for scan in scans:
         if not scan.images:
-            console.print(f"{scan.label}: {scan.problem or 'no image'}", soft_wrap=True)
+            console.print(f"{scan.label}: {scan.why_no_image}", soft_wrap=True)
         if scan.label in unreadable:
             console.print(f"{scan.label}: {unreadable[scan.label].message}")
-        usable = scan.images and scan.label not in unreadable
+        usable = bool(scan.images) and scan.label not in unreadable
+        if usable:
+            _list_images(scan, console)
         results = _registered(config, scan)
         modes = {one.space: one.mode for one in results}
         complete = _complete_spaces(config, scan) if config.makes_everything else set(modes)
@@ -68,6 +70,17 @@ def list_planned(
                 plan += f"{because}; to register again ({config.mode}), which replaces them"
             if plan:
                 console.print(f"{scan.label}: {plan}", soft_wrap=True)
+
+
+def _list_images(scan: Scan, console: Console) -> None:
+    """Print the lesion masks of a scan, and the other images that would be aligned to it."""
+    aligned = [other.path.name for other in scan.others]
+    for what, names in (
+        (f"to align to the {scan.suffix} image", aligned),
+        ("lesion masks", [path.name for path in scan.all_lesions]),
+    ):
+        if names:
+            console.print(f"{scan.label}: {what}: {', '.join(names)}", soft_wrap=True)
 
 
 def report_replaced(

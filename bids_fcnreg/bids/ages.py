@@ -83,10 +83,21 @@ def find_age(bids_dir: Path, scan: Scan, participants: Participants) -> Age:
         return _parse(text, _unit_of_sessions(sessions, table), sessions, of_session=True)
     text = participants.find(scan.participant, scan.first_session).get("age", "n/a")
     if text in _MISSING:
-        both = f"Neither {sessions} nor {table} has an age in a column age"
-        raise InputError(both if sessions.is_file() else f"{table} has no age in a column age")
+        raise InputError(_why_missing(scan, participants, table, sessions))
     of_session = (scan.participant, scan.first_session) in participants.rows
     return _parse(text, _unit(table.with_suffix(".json")) or "year", table, of_session)
+
+
+def _why_missing(scan: Scan, participants: Participants, table: Path, sessions: Path) -> str:
+    """Return why there is no age of a participant at a scan."""
+    person = scan.participant
+    if {(person, scan.first_session), (person, None)} & participants.conflicting:
+        return f"{table} has conflicting rows for sub-{person}"
+    if sessions.is_file():
+        return f"Neither {sessions} nor {table} has an age in a column age"
+    if not table.is_file():
+        return f"{table} does not exist"
+    return f"{table} has no age in a column age"
 
 
 def parse_unit(text: str) -> str | None:

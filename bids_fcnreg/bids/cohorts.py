@@ -67,6 +67,11 @@ def read_cohorts(directory: Path) -> list[Cohort]:
         if isinstance(ages, list) and len(ages) == 2:
             cohorts.append(_read_cohort(path, name, label, ages, content.get("units")))
     if not cohorts:
+        if not described:
+            raise InputError(
+                f"cohort-auto cannot be used with {name}, which has no cohorts. Omit "
+                ":cohort-auto, or choose another template."
+            )
         raise InputError(
             f"cohort-auto cannot be used with {name}: {path} has no cohorts with ranges of ages. "
             "Name a cohort."

@@ -8,9 +8,7 @@ from dataclasses import replace
 from bids_fcnreg.bids.notes import Note, image_kind, notes_of_sessions
 from bids_fcnreg.bids.order import natural_key
 from bids_fcnreg.bids.scan import OtherImage, Scan, session_title, suffix_of
-from bids_fcnreg.config import OTHER_CONTRASTS, T1W_CONTRASTS
-
-_CONTRASTS = (*T1W_CONTRASTS, *OTHER_CONTRASTS)
+from bids_fcnreg.config import REFERENCE_SUFFIXES
 
 
 def combine_sessions(
@@ -81,7 +79,8 @@ def _combine(scans: Sequence[Scan]) -> tuple[Scan, list[Note]]:
 
 def _preference(scan: Scan) -> tuple[object, ...]:
     """Return a key that sorts sessions: of the preferred contrast first, then by label."""
-    contrast = _CONTRASTS.index(suffix_of(scan.images[0])) if scan.images else len(_CONTRASTS)
+    order = REFERENCE_SUFFIXES
+    contrast = order.index(suffix_of(scan.images[0])) if scan.images else len(order)
     return contrast, scan.session is not None, natural_key(scan.session or "")
 
 

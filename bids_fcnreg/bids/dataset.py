@@ -11,7 +11,6 @@ from typing import Any
 from bids_fcnreg.bids.description import check_raw
 from bids_fcnreg.bids.filters import (
     QUERIES,
-    REFERENCE_SUFFIXES,
     Filters,
     Query,
     abbreviated_list,
@@ -48,7 +47,7 @@ from bids_fcnreg.bids.selection import (
     share_lesions,
     short_name,
 )
-from bids_fcnreg.config import ALIGNED_SUFFIXES
+from bids_fcnreg.config import ALIGNED_SUFFIXES, REFERENCE_SUFFIXES
 from bids_fcnreg.errors import InputError
 
 #: Maximum number of characters of a label in a message.

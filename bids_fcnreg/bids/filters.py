@@ -11,7 +11,7 @@ from typing import Any
 
 from bids_fcnreg.atomic import read_text
 from bids_fcnreg.bids.names import FORMS, KEYS, NAMES
-from bids_fcnreg.config import OTHER_CONTRASTS, T1W_CONTRASTS
+from bids_fcnreg.config import REFERENCE_SUFFIXES
 from bids_fcnreg.errors import InputError
 
 
@@ -23,8 +23,6 @@ class Query(Enum):
     OPTIONAL = 3
 
 
-#: Suffixes of images that can be registered; the first of them that a session has is.
-REFERENCE_SUFFIXES = (*T1W_CONTRASTS, *OTHER_CONTRASTS)
 #: Images that are not phase images etc.
 MAGNITUDE = ["mag", Query.NONE]
 #: Queries of fMRIPrep's filter files that are used; `_OTHER_QUERIES` are for other images.

@@ -27,12 +27,15 @@ class Participants:
         Names of the columns, without participant_id and session_id.
     rows : dict of (str, str or None) to dict of str to str
         Values by column, by the labels of participant and session (None for any session).
+    conflicting : frozenset of (str, str or None)
+        Labels of participant and session whose rows conflict; they have no values.
     doubts : tuple of str
         Warnings about the table.
     """
 
     columns: tuple[str, ...] = ()
     rows: dict[tuple[str, str | None], dict[str, str]] = field(default_factory=dict)
+    conflicting: frozenset[tuple[str, str | None]] = frozenset()
     doubts: tuple[str, ...] = ()
 
     def find(self, participant: str, session: str | None = None) -> dict[str, str]:
@@ -78,7 +81,7 @@ def read_participants(bids_dir: Path) -> Participants:
         del found[key]
     labels = {label for label, _ in [*found, *conflicting]}
     doubts = [*_report_conflicts(path, conflicting, by_session), *_compare(path, labels)]
-    return Participants(columns, found, tuple(doubts))
+    return Participants(columns, found, frozenset(conflicting), tuple(doubts))
 
 
 def _report_conflicts(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bids_fcnreg.atomic import checksum
-from bids_fcnreg.config import OTHER_CONTRASTS
+from bids_fcnreg.config import OTHER_CONTRASTS, REFERENCE_SUFFIXES
 
 
 def scan_label(participant: str, session: str | None) -> str:
@@ -153,6 +153,12 @@ class Scan:
     def label(self) -> str:
         """``sub-01`` or ``sub-01_ses-x``."""
         return scan_label(self.participant, self.session)
+
+    @property
+    def why_no_image(self) -> str:
+        """Why no image is registered, if none is."""
+        *others, last = REFERENCE_SUFFIXES
+        return self.problem or f"no {', '.join(others)} or {last} image"
 
     @property
     def suffix(self) -> str:

@@ -134,16 +134,27 @@ def _anatomy(nifti: nib.Nifti1Image, threads: int) -> np.ndarray:
     return segment(scan).brain_mask(scan.grid).data[0, 0].numpy() > 0
 
 
-def _synthstrip(path: Path, directory: Path, threads: int) -> np.ndarray:
-    """Run FreeSurfer's SynthStrip: brain mask (i, j, k)."""
+def find_synthstrip() -> str:
+    """Return the path of FreeSurfer's SynthStrip.
+
+    Raises
+    ------
+    InputError
+        If it is not on the PATH.
+    """
     program = shutil.which("mri_synthstrip")
     if program is None:
         raise InputError(
             "mri_synthstrip is not on the PATH. Install FreeSurfer 7.3 or later, or choose "
             "another --skull-strip-method."
         )
+    return program
+
+
+def _synthstrip(path: Path, directory: Path, threads: int) -> np.ndarray:
+    """Run FreeSurfer's SynthStrip: brain mask (i, j, k)."""
     out_file = directory / "synthstrip.nii.gz"
-    command = [program, "-i", str(path), "-m", str(out_file), "-t", str(threads)]
+    command = [find_synthstrip(), "-i", str(path), "-m", str(out_file), "-t", str(threads)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"mri_synthstrip failed on {path}: {done.stderr.strip()}")

@@ -119,6 +119,15 @@ def test_scans_without_cohort_are_reported_and_do_not_stop_the_others(study):
     assert "89+ years, is outside the cohorts of Babies (0 to 60 months)" in text
 
 
+def test_why_an_age_is_missing(study):
+    with pytest.raises(InputError, match=r"sub-01: .*/participants.tsv does not exist. Enter"):
+        study.choose("01")
+    rows = "sub-01\t0.5\nsub-01\t1\nsub-02\t1\n"
+    (study.bids / "participants.tsv").write_text(f"participant_id\tage\n{rows}")
+    _, text = study.choose("01", "02")
+    assert f"sub-01: {study.bids}/participants.tsv has conflicting rows for sub-01. Enter" in text
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_scan_without_cohort_is_registered_to_the_other_templates(study, first):
     study.ages({"01": "0.25", "02": "n/a"})

@@ -30,6 +30,8 @@ pytestmark = pytest.mark.slow
 
 SPACING = 6.0
 
+NO_IMAGE = "no T1w, UNIT1, T2w, FLAIR or PDw image"
+
 #: Size relative to the template of each participant.
 SIZES = {"01": 1.04, "02": 1.1, "03": 1.16, "04": 1.22}
 
@@ -88,7 +90,7 @@ def test_all_scans_are_in_the_quality_table(study, report):
     assert list(rows) == [f"sub-0{n}" for n in range(1, 7)]
     assert [row["status"] for row in report.quality] == ["done"] * 4 + ["failed", "missing"]
     assert "sub-05_T1w.nii.gz cannot be read" in rows["sub-05"]["reason"]
-    assert rows["sub-06"]["reason"] == "no image"
+    assert rows["sub-06"]["reason"] == NO_IMAGE
     assert (rows["sub-03"]["age"], rows["sub-03"]["sex"]) == ("42", "m")
     assert rows["sub-02"]["age"] == "n/a"
     for label in SIZES:
@@ -176,12 +178,12 @@ def test_report_shows_all_scans_and_links_existing_files(study, report):
     assert "<h1>Bodies &amp; more</h1>" in report.page
     assert "4 of 6 scans registered" in report.page
     assert "sub-05 (failed): " in report.page
-    assert "sub-06 (missing): no image" in report.page
+    assert f"sub-06 (missing): {NO_IMAGE}" in report.page
     links = set(re.findall(r'href="([^"#]+)"', report.page))
     assert links == {"group/", *(f"sub-{label}.html" for label in SIZES)}
     assert all((study.out / link).exists() for link in links)
     assert report.page.count("data:image/png;base64,") == 2
-    assert "1 missing (no image): sub-06" in report.printed
+    assert f"1 missing ({NO_IMAGE}): sub-06" in report.printed
 
 
 def test_damaged_results_are_excluded_from_the_report(study, report):
