@@ -75,7 +75,11 @@ class WithinSubject:
 
 
 def register_within_subject(
-    images: Sequence[Image], masks: Sequence[Image], *, device: str = "cpu"
+    images: Sequence[Image],
+    masks: Sequence[Image],
+    rigid: Sequence[np.ndarray],
+    *,
+    device: str = "cpu",
 ) -> WithinSubject:
     """Register images of one person to a space in their middle.
 
@@ -85,6 +89,8 @@ def register_within_subject(
         At least two, of like intensities.
     masks : sequence of Image
         Brain masks on the grids of their images.
+    rigid : sequence of ndarray (4, 4)
+        From `rigid_to_midpoint`.
     device : str
         Name; see `resolve_device`.
 
@@ -98,7 +104,6 @@ def register_within_subject(
         If an image or a mask is empty.
     """
     torch_device = resolve_device(device)
-    rigid = rigid_to_midpoint(images, masks)
     grid = common_grid(masks, rigid)
     current = WithinSubject(
         *_average(images, masks, [Transform((Affine(matrix),)) for matrix in rigid], grid),

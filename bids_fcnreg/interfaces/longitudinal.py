@@ -26,6 +26,7 @@ from bids_fcnreg.io.spatial_image import open_image
 class _BaseInputSpec(ThreadsInputSpec):
     images = InputMultiObject(File(exists=True), mandatory=True, desc="image of each session")
     masks = InputMultiObject(File(exists=True), mandatory=True, desc="their brain masks")
+    sessions = traits.List(traits.Str, mandatory=True, desc="their names in messages")
     device = traits.Str("auto", usedefault=True, desc="auto, cpu, cuda or cuda:N")
     use_gpu = traits.Bool(False, usedefault=True, nohash=True, desc="takes a GPU slot")
 
@@ -47,16 +48,17 @@ class LongitudinalBase(SimpleInterface):
     output_spec = _BaseOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        from bids_fcnreg.fcn.within_subject import register_within_subject
+        from bids_fcnreg.fcn.within_subject import register_within_subject, rigid_to_midpoint
         from bids_fcnreg.io import image
         from bids_fcnreg.io.itk import write_transform
+        from bids_fcnreg.preprocessing.coregistration import check_sides
 
         set_threads(self.inputs.num_threads)
-        found = register_within_subject(
-            [image.read(path) for path in self.inputs.images],
-            [image.read(path) for path in self.inputs.masks],
-            device=self.inputs.device,
-        )
+        images = [image.read(path) for path in self.inputs.images]
+        masks = [image.read(path) for path in self.inputs.masks]
+        rigid = rigid_to_midpoint(images, masks)
+        check_sides(images, masks, rigid, self.inputs.sessions)
+        found = register_within_subject(images, masks, rigid, device=self.inputs.device)
         directory = Path(runtime.cwd)
         self._results["base"] = str(image.write(directory / "base.nii.gz", found.base))
         self._results["mask"] = str(image.write(directory / "mask.nii.gz", found.mask, "uint8"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.linear.align import align
 from bids_fcnreg.fcn.losses.similarity import FixedWindows
 from bids_fcnreg.fcn.spatial.filters import gaussian
@@ -19,6 +21,7 @@ from bids_fcnreg.preprocessing.mirror import (
     SURELY_RIGHT,
     is_mirrored,
     mirrored,
+    mirrored_reason,
     start_of_mirrored,
 )
 
@@ -105,24 +108,59 @@ def align_scan(scan: Image, fixed: Image, fixed_mask: Image) -> tuple[Brain, Ali
     similarity, coverage = compare_brains(fixed, fixed_mask, brain.t1w_like, matrix)
     of_mirrored = 0.0
     if similarity < SURELY_RIGHT:
-        of_mirrored = _similarity_of_mirrored(brain, fixed, fixed_mask, matrix)
+        of_mirrored = _similarity_of_mirrored(
+            brain.t1w_like, brain.mask, fixed, fixed_mask, matrix
+        )
     return brain, Alignment(matrix, similarity, coverage, of_mirrored)
 
 
+def check_sides(
+    images: Sequence[Image],
+    masks: Sequence[Image],
+    matrices: Sequence[np.ndarray],
+    names: Sequence[str],
+) -> None:
+    """Refuse images of one head if left and right are exchanged between them.
+
+    Parameters
+    ----------
+    images, masks : sequence of Image (1, 1, i, j, k)
+        Skull-stripped images of one contrast, and their brain masks.
+    matrices : sequence of ndarray (4, 4)
+        Rigid, from one space to each image, RAS+ mm.
+    names : sequence of str
+        Names of the images in messages.
+
+    Raises
+    ------
+    InputError
+        If an image is more similar to the first when it is mirrored.
+    """
+    first, mask = images[0], masks[0]
+    for image, its_mask, matrix, name in zip(images, masks, matrices, names, strict=True):
+        from_first = matrix @ np.linalg.inv(matrices[0])
+        similarity, _ = compare_brains(first, mask, image, from_first)
+        if similarity < SURELY_RIGHT:
+            of_mirrored = _similarity_of_mirrored(image, its_mask, first, mask, from_first)
+            if is_mirrored(similarity, of_mirrored, LEAST_SIMILARITY):
+                reason = mirrored_reason(similarity, of_mirrored, names[0])
+                raise InputError(f"{name}: {reason}, or exclude one.")
+
+
 def _similarity_of_mirrored(
-    brain: Brain, fixed: Image, fixed_mask: Image, matrix: np.ndarray
+    image: Image, mask: Image, fixed: Image, fixed_mask: Image, matrix: np.ndarray
 ) -> float:
-    """Align the mirrored brain with a reference; `matrix` aligns it as it is."""
-    like = mirrored(brain.t1w_like)
+    """Align the mirror image of a brain with a reference; `matrix` aligns it as it is."""
+    other = mirrored(image)
     found = align(
         fixed,
-        like,
+        other,
         fixed_mask=fixed_mask,
-        moving_mask=mirrored(brain.mask),
+        moving_mask=mirrored(mask),
         dof="rigid",
         initial=start_of_mirrored(matrix, fixed_mask),
     )
-    return compare_brains(fixed, fixed_mask, like, found)[0]
+    return compare_brains(fixed, fixed_mask, other, found)[0]
 
 
 def _align(brain: Brain, fixed: Image, fixed_mask: Image) -> np.ndarray:

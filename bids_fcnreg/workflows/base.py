@@ -146,7 +146,7 @@ def init_longitudinal_wf(
     Parameters as in `init_fcnreg_wf`, with the sessions of one participant.
     """
     workflow = LiterateWorkflow(name=longitudinal_wf_name(scans))
-    base = init_base_wf(config=config, n_sessions=len(scans))
+    base = init_base_wf(config=config, sessions=[scan.label for scan in scans])
     reference = choose_reference(config.bids_dir, scans, config.reference_session)
     anatomies = []
     for number, scan in enumerate(scans, start=1):

@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 SESSIONS_GB, SESSION_GB = 2.5, 0.3
 
 
-def init_base_wf(*, config: Config, n_sessions: int) -> LiterateWorkflow:
+def init_base_wf(*, config: Config, sessions: Sequence[str]) -> LiterateWorkflow:
     """Register all sessions of a subject to an unbiased midpoint space.
 
     Parameters
     ----------
     config : Config
         Device and threads.
-    n_sessions : int
-        Number of sessions.
+    sessions : sequence of str
+        Names of the sessions in messages.
 
     Inputs
     ------
@@ -58,6 +58,7 @@ def init_base_wf(*, config: Config, n_sessions: int) -> LiterateWorkflow:
         "mean image was registered to the template, and each session's transform is the "
         "composition of both. "
     )
+    n_sessions = len(sessions)
     numbers = range(1, n_sessions + 1)
     images = [f"{kind}{n}" for kind in ("image", "mask") for n in numbers]
     inputnode = field_node("inputnode", *images)
@@ -66,7 +67,10 @@ def init_base_wf(*, config: Config, n_sessions: int) -> LiterateWorkflow:
     on_gpu = uses_gpu(config.device)
     base = pe.Node(
         LongitudinalBase(
-            device=config.device, use_gpu=on_gpu, num_threads=1 if on_gpu else config.omp_nthreads
+            sessions=list(sessions),
+            device=config.device,
+            use_gpu=on_gpu,
+            num_threads=1 if on_gpu else config.omp_nthreads,
         ),
         name="sessions",
         mem_gb=SESSIONS_GB + n_sessions * SESSION_GB,

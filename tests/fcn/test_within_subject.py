@@ -74,7 +74,7 @@ def sessions():
 
 @pytest.fixture(scope="module")
 def within(sessions):
-    return register_within_subject(*sessions[:2])
+    return register_within_subject(*sessions[:2], rigid_to_midpoint(*sessions[:2]))
 
 
 def middle() -> torch.Tensor:
@@ -103,7 +103,8 @@ def test_the_way_from_session_to_session_is_the_true_one(sessions, within):
 
 def test_the_order_of_sessions_does_not_matter(sessions, within):
     images, masks, truths, _ = sessions
-    turned = register_within_subject(images[::-1], masks[::-1])
+    backwards = images[::-1], masks[::-1]
+    turned = register_within_subject(*backwards, rigid_to_midpoint(*backwards))
     start = truths[0].map(middle())
     found = within.forward[2].map(within.inverse[0].map(start))
     other = turned.forward[0].map(turned.inverse[2].map(start))

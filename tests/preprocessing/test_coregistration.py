@@ -10,6 +10,7 @@ from scipy.spatial.transform import Rotation
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
 from bids_fcnreg.fcn.spatial.transform import Affine, Transform
+from bids_fcnreg.fcn.within_subject import rigid_to_midpoint
 from bids_fcnreg.io import image
 from bids_fcnreg.preprocessing.any_contrast import prepare_brain
 from bids_fcnreg.preprocessing.coregistration import (
@@ -17,6 +18,7 @@ from bids_fcnreg.preprocessing.coregistration import (
     LEAST_SIMILARITY,
     Alignment,
     align_scan,
+    check_sides,
     compare_brains,
 )
 
@@ -101,6 +103,20 @@ def test_a_mirrored_scan_is_not_aligned(reference, displaced):
     _, found = align_scan(Image(scan.data.flip(2), scan.grid), reference.t1w_like, reference.mask)
     assert found.mirrored and found.verdict == "failed"
     assert found.similarity_mirrored > DOUBTFUL > found.similarity
+
+
+def test_sessions_with_exchanged_sides_are_refused(reference):
+    brain, mask = reference.image, reference.mask
+    brain = Image(brain.data * mask.data, brain.grid)
+    turned = rigid((5, 3, -8), (4, 6, 2), brain.grid.centre)
+    grid = Grid(brain.grid.shape, turned @ brain.grid.affine)
+    names = ["sub-01_ses-a", "sub-01_ses-b"]
+    images, masks = ([one, Image(one.data, grid)] for one in (brain, mask))
+    check_sides(images, masks, [np.eye(4), turned], names)
+    images[1], masks[1] = (Image(one.data.flip(2), grid) for one in (brain, mask))
+    matrices = rigid_to_midpoint(images, masks)
+    with pytest.raises(InputError, match="sub-01_ses-b: left and right .* in sub-01_ses-a"):
+        check_sides(images, masks, matrices, names)
 
 
 def test_images_that_do_not_overlap_are_not_similar(reference):
