@@ -90,7 +90,7 @@ def init_align_wf(*, config: Config, scan: Scan, other: OtherImage) -> LiterateW
     outputnode = field_node("outputnode", *results, "lesions", "used_lesions")
     align = by_content(
         sized_node(
-            AlignImage(in_file=str(other.path), num_threads=config.omp_nthreads),
+            AlignImage(in_file=str(other.path)),
             "align",
             ALIGN,
             voxels_of(other.path),
@@ -201,7 +201,7 @@ def init_aligned_to_template_wf(
     inputnode = field_node("inputnode", *fields, *of_template)
     chain = pe.Node(niu.Merge(2), name="chain", run_without_submitting=True)
     resample = sized_node(
-        ResampleAligned(reference=str(template.t1w), num_threads=config.omp_nthreads),
+        ResampleAligned(reference=str(template.t1w)),
         "resample",
         RESAMPLE,
         voxels_of(template.t1w),

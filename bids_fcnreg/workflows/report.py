@@ -177,7 +177,7 @@ def _add_figures(
         Slices(mask=str(template.mask), contours_of=str(template.t1w)), "contours", DRAW, voxels
     )
     deformation = sized_node(
-        Deformation(mask=str(template.mask), num_threads=config.omp_nthreads),
+        Deformation(mask=str(template.mask)),
         "deformation",
         DEFORMATION,
         voxels,

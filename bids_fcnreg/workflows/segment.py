@@ -68,7 +68,6 @@ def init_segment_wf(*, config: Config, scan: Scan, name: str = "segment_wf") -> 
     outputnode = field_node("outputnode", "t1w_like", "quality", "dseg", "dseg_lookup")
     segment = sized_node(
         SegmentTissue(
-            num_threads=config.omp_nthreads,
             make_t1w_like=not scan.is_t1w or bool(scan.others),
         ),
         "segment",

@@ -34,7 +34,7 @@ def derivatives(real_data, tmp_path_factory) -> SimpleNamespace:
     nib.Nifti1Image(lesion, flair.affine).to_filename(
         anat / "sub-tumour1_FLAIR_label-lesion_roi.nii.gz"
     )
-    noise = np.random.default_rng(0).uniform(0, 100, (40, 40, 30)).astype("float32")
+    noise = np.random.default_rng(0).uniform(0, 100, (24, 24, 20)).astype("float32")
     nib.Nifti1Image(noise, np.diag([4.0, 4, 5, 1])).to_filename(
         anat / "sub-tumour1_acq-noise_T2w.nii.gz"
     )
