@@ -100,9 +100,22 @@ class IsolatedPlugin(MultiProcPlugin):
         discard_damaged(self.procs[jobid])
         return super()._local_hash_check(jobid, graph)
 
+    def _generate_dependency_list(self, graph: Any) -> None:
+        super()._generate_dependency_list(graph)
+        self._seconds_left = seconds_left(self.procs, self.depidx.rows)
+
     def _sort_jobs(self, jobids: Sequence[int], scheduler: str = "tsort") -> list[int]:
-        """Sort jobs by subject, so that first results are complete early."""
-        return sorted(jobids, key=lambda job: (self.procs[job].fullname.split(".")[:2], job))
+        """Sort jobs by subject, so that first results are complete early; then what takes longest.
+
+        The parts of a node for several files, which Nipype adds during the run, come first.
+        """
+
+        def rank(job: int) -> tuple[list[str], float, int]:
+            added = job >= len(self._seconds_left)
+            left = float("inf") if added else self._seconds_left[job]
+            return self.procs[job].fullname.split(".")[:2], -left, job
+
+        return sorted(jobids, key=rank)
 
     def _get_result(self, taskid: int) -> dict[str, Any] | None:
         process, receiver = self._task_obj[taskid]
@@ -132,6 +145,30 @@ class IsolatedPlugin(MultiProcPlugin):
             process.join()
             receiver.close()
         self._task_obj.clear()
+
+
+def seconds_left(nodes: Sequence[Any], followers: Sequence[Sequence[int]]) -> list[float]:
+    """Return the expected seconds from the start of each node until all that depends on it is done.
+
+    Parameters
+    ----------
+    nodes : sequence of nipype Node
+        In topological order; their ``expected_seconds``, by default 0.
+    followers : sequence of sequence of int
+        Positions of the nodes that depend on each directly.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> nodes = [SimpleNamespace(expected_seconds=seconds) for seconds in (1, 5, 2, 3)]
+    >>> seconds_left(nodes, [[1, 2], [3], [3], []])
+    [9, 8, 5, 3]
+    """
+    left = [0.0] * len(nodes)
+    for job in reversed(range(len(nodes))):
+        after = max((left[follower] for follower in followers[job]), default=0)
+        left[job] = getattr(nodes[job], "expected_seconds", 0) + after
+    return left
 
 
 def _run_node(

@@ -405,7 +405,6 @@ def _connect_atlas(
     propagate = init_propagate_wf(
         template=template,
         atlas=atlas,
-        omp_nthreads=config.omp_nthreads,
         voxels=voxels_of(scan.images[0]),
         name=f"{prefix}propagate_{name}_wf",
     )

@@ -26,7 +26,6 @@ def init_propagate_wf(
     *,
     template: Template,
     atlas: Atlas,
-    omp_nthreads: int,
     voxels: int = DEFAULT_VOXELS,
     name: str = "propagate_wf",
 ) -> LiterateWorkflow:
@@ -38,8 +37,6 @@ def init_propagate_wf(
         Space of the atlas.
     atlas : Atlas
         Label image and names of its labels.
-    omp_nthreads : int
-        Maximum number of threads per node.
     voxels : int
         Number of voxels of the T1w.
     name : str
@@ -70,7 +67,7 @@ def init_propagate_wf(
     inputnode = field_node("inputnode", "inverse", "reference")
     outputnode = field_node("outputnode", "labels", "lookup", "volumes")
     resample = sized_node(
-        Resample(in_file=str(atlas.image), interpolation="label", num_threads=omp_nthreads),
+        Resample(in_file=str(atlas.image), interpolation="label"),
         "resample",
         PROPAGATE,
         voxels,

@@ -120,11 +120,12 @@ def init_register_wf(
     results = ("transform", "inverse", "quality", "preproc_std", "mask_std", "log_jacobian")
     outputnode = field_node("outputnode", *results)
     reference, voxels = str(template.t1w), voxels_of(template.t1w)
-    threads = config.omp_nthreads
     if longitudinal:
         estimate = sized_node(
             RegisterThroughBase(
-                fixed=reference, fixed_mask=str(template.mask), num_threads=threads
+                fixed=reference,
+                fixed_mask=str(template.mask),
+                num_threads=config.omp_nthreads,
             ),
             "estimate",
             register_of(config.mode),
@@ -137,7 +138,7 @@ def init_register_wf(
         if affine:
             estimate.inputs.initial = str(affine)
     to_template = sized_node(
-        ToTemplate(reference=reference, template_mask=str(template.mask), num_threads=threads),
+        ToTemplate(reference=reference, template_mask=str(template.mask)),
         "to_template",
         RESAMPLE,
         voxels,

@@ -101,6 +101,25 @@ def test_subjects_are_finished_one_after_another(tmp_path):
     assert ends == [f"all.{name}.step{step}" for name in "abc" for step in (0, 1)]
 
 
+def test_what_the_rest_waits_for_longest_is_first(tmp_path):
+    """The long node has a predecessor; both come before a short one that is ready as early."""
+    whole, part = Workflow("all", base_dir=str(tmp_path)), Workflow("subject")
+    nodes = {}
+    for name, seconds in (("short", 3), ("early", 1), ("long", 9)):
+        nodes[name] = Node(Function(function=_add_one), name)
+        nodes[name].expected_seconds = seconds
+        nodes[name].inputs.value = 1
+    part.add_nodes([nodes["short"]])
+    part.connect(nodes["early"], "out", nodes["long"], "value")
+    whole.add_nodes([part])
+    whole.config["execution"] = {"crashdump_dir": str(tmp_path), "poll_sleep_duration": "0.05"}
+    seen: list[str] = []
+    one_at_a_time = IsolatedPlugin({"n_procs": 1, "memory_gb": 2}, log_file=tmp_path / "log")
+    one_at_a_time._status_callback = lambda node, status: seen.append(f"{node.name} {status}")
+    whole.run(plugin=one_at_a_time)
+    assert [one for one in seen if one.endswith("end")] == ["early end", "long end", "short end"]
+
+
 def test_rerun_reuses_finished_nodes(tmp_path):
     chain(tmp_path, "fine", _add_one, _add_one).run(plugin=plugin(tmp_path))
     seen: list[tuple[str, str]] = []
