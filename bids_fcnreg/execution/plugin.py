@@ -148,7 +148,7 @@ class IsolatedPlugin(MultiProcPlugin):
 
 
 def seconds_left(nodes: Sequence[Any], followers: Sequence[Sequence[int]]) -> list[float]:
-    """Return the expected seconds from the start of each node until all that depends on it is done.
+    """Return the expected seconds from the start of each node until what depends on it is done.
 
     Parameters
     ----------
