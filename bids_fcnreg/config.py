@@ -321,7 +321,7 @@ class Config:
         shown="nine tenths of the available memory",
     )
     low_mem: bool = setting(
-        "use less memory: one multi-threaded step at a time, whatever --nprocs",
+        "use less memory: one step at a time, with up to --nprocs threads",
         _PERFORMANCE,
         default=False,
     )
@@ -430,6 +430,12 @@ class Config:
     def longitudinal(self) -> bool:
         """Whether the sessions of a participant are registered to each other first."""
         return self.subject_anatomical_reference == UNBIASED
+
+    @property
+    def required_suffix(self) -> str | None:
+        """Suffix of all registered images; None if it may differ between sessions."""
+        # All sessions of a participant must have one contrast to be registered to each other.
+        return self.reference_suffix or ("T1w" if self.longitudinal else None)
 
     @property
     def makes_everything(self) -> bool:

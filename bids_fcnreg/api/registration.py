@@ -164,8 +164,10 @@ def register(
     quality = found.quality.as_dict() | {
         "t1w_like": list(replaced),
         "brain_extracted": extracted,
-        "white_matter_darker": any(one.t1w_like is not None for one in inputs.values()),
     }
+    if extracted:
+        darker = any(one.extracted and one.t1w_like is not None for one in inputs.values())
+        quality["white_matter_darker"] = darker
     if replaced or extracted:
         quality["seconds"] = {"segment": seconds, **found.quality.seconds}
     quality |= _segmentation_quality(inputs.values())

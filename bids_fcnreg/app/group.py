@@ -231,7 +231,7 @@ def study_rows(
         if (scan.label, space) in damaged:
             return "failed", damaged[scan.label, space]
         if not scan.images:
-            return "missing", scan.why_no_image
+            return "missing", scan.why_no_image(config.required_suffix)
         if scan.label in failures:
             return "failed", failures[scan.label]
         if space in read_quality_by_space(config.output_dir, scan.label):

@@ -79,11 +79,11 @@ def make_pair_report(
         ).items():
             parts.append(_part(name, captions[name], _inline(drawn)))
     metrics = quality_html(quality, name_of_fixed, "Fixed image", ranges=builtin)
-    seen = (
+    descriptions = (
         describe_extracted(quality["brain_extracted"]),
         describe_replaced(quality["t1w_like"]),
     )
-    parts.append(_part("Quality metrics", " ".join(filter(None, seen)), metrics))
+    parts.append(_part("Quality metrics", " ".join(filter(None, descriptions)), metrics))
     text = render(
         "report.html.j2",
         title=f"{moving.name} registered to {name_of_fixed}",

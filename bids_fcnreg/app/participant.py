@@ -67,7 +67,6 @@ def run(config: Config, console: Console) -> int:
         parse_derivatives(config.derivatives)  # before the dataset is read
         preflight.check_weights(config)
         preflight.check_device(config)
-        preflight.check_programs(config)
     scans = preflight.read_input_dataset(config, console)
     _check_lesions(config, scans)
     if config.reports_only:
@@ -81,6 +80,7 @@ def run(config: Config, console: Console) -> int:
         **unsuitable,
     }
     usable = [scan for scan in scans if scan.label not in unusable]
+    preflight.check_programs(config, usable)
     report_reference_sessions(config, usable, console)
     _warn_of_doubts(scans, templates, atlases, console)
     report_mixed_references(config, usable, console)

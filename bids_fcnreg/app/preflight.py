@@ -54,14 +54,12 @@ def read_input_dataset(config: Config, console: Console) -> list[Scan]:
         See `bids_fcnreg.bids.dataset.read_dataset`.
     """
     filters = read_filter_file(config.filter_file) if config.filter_file else None
-    # All sessions of a participant must have one contrast to be registered to each other.
-    suffix = config.reference_suffix or ("T1w" if config.longitudinal else None)
     dataset = read_dataset(
         config.bids_dir,
         config.participants,
         config.sessions,
         filters,
-        suffix,
+        config.required_suffix,
         others=config.aligns_others and config.analysis_level == "participant",
         lesion_masks=config.lesion_masks,
     )
@@ -146,16 +144,17 @@ def check_device(config: Config) -> None:
         resolve_device(config.device)
 
 
-def check_programs(config: Config) -> None:
+def check_programs(config: Config, scans: Iterable[Scan]) -> None:
     """Refuse a program that this machine lacks, unless a plugin computes on other machines.
 
     Raises
     ------
     InputError
-        If SynthStrip is chosen and is not there.
+        If SynthStrip is chosen, a scan has no existing brain mask, and SynthStrip is not there.
     """
-    needed = config.skull_strip_method == "synthstrip" and config.skull_strip != "skip"
-    if needed and config.plugin_file is None:
+    chosen = config.skull_strip_method == "synthstrip" and config.skull_strip != "skip"
+    runs_here = config.plugin_file is None and not config.boilerplate_only
+    if chosen and runs_here and any(scan.precomputed.mask is None for scan in scans):
         from bids_fcnreg.interfaces.brain_extraction import find_synthstrip  # imports Nipype
 
         find_synthstrip()

@@ -19,7 +19,7 @@ from bids_fcnreg.bids.filters import abbreviated_list
 from bids_fcnreg.bids.outdated_outputs import outdated_outputs
 from bids_fcnreg.bids.output_names import output_prefix
 from bids_fcnreg.bids.results import RegisteredScan, find_registered, find_results, read_quality
-from bids_fcnreg.bids.scan import Scan
+from bids_fcnreg.bids.scan import Scan, suffix_of
 from bids_fcnreg.bids.templates import Template, templates_of
 from bids_fcnreg.config import DEFAULT_TEMPLATE, SYMMETRIC_TEMPLATE, Config
 from bids_fcnreg.fcn.modes import MODES
@@ -40,7 +40,8 @@ def list_planned(
     references = _planned(config, scans, unreadable)
     for scan in scans:
         if not scan.images:
-            console.print(f"{scan.label}: {scan.why_no_image}", soft_wrap=True)
+            reason = scan.why_no_image(config.required_suffix)
+            console.print(f"{scan.label}: {reason}", soft_wrap=True)
         if scan.label in unreadable:
             console.print(f"{scan.label}: {unreadable[scan.label].message}")
         usable = bool(scan.images) and scan.label not in unreadable
@@ -73,10 +74,10 @@ def list_planned(
 
 
 def _list_images(scan: Scan, console: Console) -> None:
-    """Print the lesion masks of a scan, and the other images that would be aligned to it."""
+    """Print the other images that are aligned to a scan, and its lesion masks."""
     aligned = [other.path.name for other in scan.others]
     for what, names in (
-        (f"to align to the {scan.suffix} image", aligned),
+        (f"aligned to the {suffix_of(scan.images[0])} image", aligned),
         ("lesion masks", [path.name for path in scan.all_lesions]),
     ):
         if names:

@@ -154,11 +154,11 @@ class Scan:
         """``sub-01`` or ``sub-01_ses-x``."""
         return scan_label(self.participant, self.session)
 
-    @property
-    def why_no_image(self) -> str:
-        """Why no image is registered, if none is."""
+    def why_no_image(self, suffix: str | None = None) -> str:
+        """Return why no image is registered, if only images with a suffix are, or any."""
         *others, last = REFERENCE_SUFFIXES
-        return self.problem or f"no {', '.join(others)} or {last} image"
+        wanted = suffix or f"{', '.join(others)} or {last}"
+        return self.problem or f"no {wanted} image"
 
     @property
     def suffix(self) -> str:

@@ -323,12 +323,12 @@ def make_plugin(config: Config, log_file: Path, callback: Callable[..., None]) -
         os.environ.setdefault("LOGNAME", str(os.getuid()))  # required by Nipype's plugins
         plugin = read_plugin(config.plugin_file, config.work_dir)
     else:
-        threads = min(config.nprocs, config.omp_nthreads) if config.low_mem else config.nprocs
         one_gpu = config.device.startswith("cuda:")  # selected by the registration itself
         gpus = () if one_gpu else visible_gpus()
         plugin = IsolatedPlugin(
             {
-                "n_procs": threads,
+                # Steps with more threads take all processors.
+                "n_procs": 1 if config.low_mem else config.nprocs,
                 "memory_gb": config.mem_gb,
                 "n_gpu_procs": 1 if one_gpu else len(gpus),
                 "raise_insufficient": False,

@@ -172,7 +172,7 @@ def classify_brain(scan: Image, mask: Image) -> Classification:
 def white_matter_is_darker(scan: Image, tissues: Image) -> bool:
     """Return whether white matter is known not to be brighter than gray matter.
 
-    It is in T1w images, except of young infants.
+    In T1w images of adults, it is brighter.
 
     Parameters
     ----------

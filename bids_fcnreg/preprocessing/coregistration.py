@@ -125,7 +125,7 @@ def check_sides(
     Parameters
     ----------
     images, masks : sequence of Image (1, 1, i, j, k)
-        Skull-stripped images of one contrast, and their brain masks.
+        Images of one contrast, without bias field, and their brain masks.
     matrices : sequence of ndarray (4, 4)
         Rigid, from one space to each image, RAS+ mm.
     names : sequence of str
@@ -136,12 +136,16 @@ def check_sides(
     InputError
         If an image is more similar to the first when it is mirrored.
     """
-    first, mask = images[0], masks[0]
-    for image, its_mask, matrix, name in zip(images, masks, matrices, names, strict=True):
+    brains = [
+        Image(image.data * (mask.data > 0.5), image.grid)
+        for image, mask in zip(images, masks, strict=True)
+    ]
+    others = zip(brains[1:], masks[1:], matrices[1:], names[1:], strict=True)
+    for brain, mask, matrix, name in others:
         from_first = matrix @ np.linalg.inv(matrices[0])
-        similarity, _ = compare_brains(first, mask, image, from_first)
+        similarity, _ = compare_brains(brains[0], masks[0], brain, from_first)
         if similarity < SURELY_RIGHT:
-            of_mirrored = _similarity_of_mirrored(image, its_mask, first, mask, from_first)
+            of_mirrored = _similarity_of_mirrored(brain, mask, brains[0], masks[0], from_first)
             if is_mirrored(similarity, of_mirrored, LEAST_SIMILARITY):
                 reason = mirrored_reason(similarity, of_mirrored, names[0])
                 raise InputError(f"{name}: {reason}, or exclude one.")

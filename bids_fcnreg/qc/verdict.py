@@ -100,7 +100,7 @@ _BY_JUDGEMENT = {
 #: Why images that are not T1w have other metrics.
 _NOT_T1W = (
     "white matter is not brighter than gray matter: the image is of another contrast than T1w, or "
-    "of a young infant. Name it by its contrast (_T2w, _FLAIR)"
+    "of a young infant. State its contrast, as _T2w or _FLAIR at the end of its name"
 )
 
 
@@ -161,7 +161,7 @@ inverse_consistency_p95_mm'
     if quality.get("t1w_like"):
         found.append(("unknown", "the metrics are those of T1w-like images, which have no bounds"))
     found.sort(key=lambda one: -LEVELS.index(one[0]))
-    beyond = bool(found) and found[0][0] in ("doubtful", "failed")
-    if beyond and quality.get("white_matter_darker") and not quality.get("t1w_like"):
+    out_of_bounds = bool(found) and found[0][0] in ("doubtful", "failed")
+    if out_of_bounds and quality.get("white_matter_darker") and not quality.get("t1w_like"):
         found.insert(0, (found[0][0], _NOT_T1W))
     return Verdict(found[0][0] if found else "good", tuple(phrase for _, phrase in found))

@@ -220,16 +220,20 @@ def test_a_dry_run_lists_and_writes_nothing(mixed, tmp_path):
 
 def test_a_dry_run_lists_the_images_of_a_session(tmp_path):
     names = ("T1w", "T2w", "FLAIR", "FLAIR_label-lesion_roi")
-    bids = make_dataset(tmp_path / "in", "01")
+    bids = make_dataset(tmp_path / "in", "01", "02")
     for name in names:
         values = np.indices((40, 40, 40)).sum(axis=0) % 90
         image = nib.Nifti1Image((values > 60 if "roi" in name else values).astype("u1"), np.eye(4))
         image.to_filename(bids / f"sub-01/anat/sub-01_{name}.nii.gz")
     done = call(bids, tmp_path / "out", "participant", "--dry-run", "-w", tmp_path / "work")
     assert done.returncode == 0, done.stderr
-    aligned = "sub-01: to align to the T1w image: sub-01_FLAIR.nii.gz, sub-01_T2w.nii.gz\n"
+    aligned = "sub-01: aligned to the T1w image: sub-01_FLAIR.nii.gz, sub-01_T2w.nii.gz\n"
     assert aligned in done.stdout
     assert "sub-01: lesion masks: sub-01_FLAIR_label-lesion_roi.nii.gz\n" in done.stdout
+    words = ["--dry-run", "--reference-suffix", "FLAIR"]
+    chosen = call(bids, tmp_path / "out", "participant", *words, "-w", tmp_path / "work")
+    assert "sub-01: aligned to the FLAIR image: sub-01_T1w.nii.gz" in chosen.stdout
+    assert "sub-02: no FLAIR image\n" in chosen.stdout
 
 
 def test_boilerplate_only_writes_methods_and_graph(mixed, tmp_path):

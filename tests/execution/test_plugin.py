@@ -268,6 +268,13 @@ def test_nipype_plugin_receives_its_arguments(tmp_path):
     assert seen == ["start", "end"]
 
 
+@pytest.mark.parametrize(("low_mem", "at_once"), [(False, 8), (True, 1)])
+def test_low_mem_runs_one_step_at_a_time(tmp_path, low_mem, at_once):
+    limits = {"nprocs": 8, "omp_nthreads": 4, "low_mem": low_mem}
+    config = Config(bids_dir=tmp_path, output_dir=tmp_path, **limits)
+    assert make_plugin(config, tmp_path / "log", print).processors == at_once
+
+
 def test_directory_named_like_the_package_is_not_imported(tmp_path):
     """As where the current folder holds a clone of the repository."""
     (tmp_path / "here" / "bids_fcnreg").mkdir(parents=True)
