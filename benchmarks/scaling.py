@@ -1,8 +1,9 @@
 """What many participants cost: `python scaling.py {datasets,workers} …`.
 
 `datasets [--sizes 100 1000 10000]` makes BIDS datasets of so many participants (images without
-voxels), finds the scans of all and of one of them, and builds their workflow: seconds, and the
-largest memory of a process that does nothing else. `workers BIDS_DIR` runs the participant level
+voxels), finds the scans of all and of one of them, builds their workflow, and runs it with steps
+that do nothing (up to 1,000 participants): seconds, and the largest memory of a process that does
+nothing else. `workers BIDS_DIR` runs the participant level
 of a dataset with one processor and with two.
 """
 
@@ -22,6 +23,8 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from nipype import Node, Workflow
+from nipype.pipeline.plugins.multiproc import MultiProcPlugin
 from rich.console import Console
 from rich.table import Table
 
@@ -30,6 +33,7 @@ from bids_fcnreg.bids.dataset import read_dataset
 from bids_fcnreg.bids.derivatives import write_json
 from bids_fcnreg.bids.templates import prepare_template, resolve_template
 from bids_fcnreg.config import DEFAULT_TEMPLATE, Config
+from bids_fcnreg.execution.plugin import IsolatedPlugin, configure
 from bids_fcnreg.garbage_collection import collect_rarely
 from bids_fcnreg.workflows.base import init_fcnreg_wf
 
@@ -59,14 +63,56 @@ def find(bids_dir: Path, labels: Sequence[str], _: Path) -> int:
 
 def build(bids_dir: Path, labels: Sequence[str], folder: Path) -> int:
     """Find the scans and build their workflow; returns how many nodes it has."""
+    return len(make_workflow(bids_dir, labels, folder).list_node_names())
+
+
+def make_workflow(bids_dir: Path, labels: Sequence[str], folder: Path) -> Workflow:
+    """Find the scans and build their workflow, with the settings of the participant level."""
     (folder / "out").mkdir(exist_ok=True)
     paths = {"output_dir": folder / "out", "work_dir": folder / "work"}
     config = Config(bids_dir=bids_dir, **paths, nprocs=2, omp_nthreads=1)
+    configure(config, folder)
     template = prepare_template(resolve_template(DEFAULT_TEMPLATE), folder)
     atlases = [prepare_atlas(atlas, template, folder) for atlas in default_atlases(template)]
     scans = read_dataset(bids_dir, labels).scans
-    workflow = init_fcnreg_wf(config, scans, [template], {template.space: atlases})
-    return len(workflow.list_node_names())
+    return init_fcnreg_wf(config, scans, [template], {template.space: atlases})
+
+
+def schedule(bids_dir: Path, labels: Sequence[str], folder: Path) -> int:
+    """Run the workflow of the scans, all of whose steps do nothing; returns their number."""
+    workflow = make_workflow(bids_dir, labels, folder)
+    Node.is_cached = lambda *_, **__: (False, False)  # this process does nothing else
+    plugin = Scheduler({"n_procs": 2, "memory_gb": 16})
+    workflow.run(plugin=plugin)
+    return len(plugin.procs)
+
+
+class Scheduler(IsolatedPlugin):
+    """Finds out which steps can start, as the participant level does, but runs none."""
+
+    def _generate_dependency_list(self, graph: object) -> None:
+        super()._generate_dependency_list(graph)
+        for node in self.procs:
+            node.run_without_submitting = False
+
+    def _send_procs_to_workers(self, updatehash: bool = False, graph: object = None) -> None:
+        MultiProcPlugin._send_procs_to_workers(self, updatehash, graph)  # does not wait for any
+
+    def _local_hash_check(self, jobid: int, graph: object) -> bool:
+        return False
+
+    def _submit_mapnode(self, jobid: int) -> bool:
+        return True
+
+    def _submit_job(self, node: object, updatehash: bool = False) -> int:
+        self._taskid += 1
+        return self._taskid
+
+    def _get_result(self, taskid: int) -> dict[str, object]:
+        return {"traceback": None}
+
+    def _clear_task(self, taskid: int) -> None:
+        pass
 
 
 def _measured(task: Callable, words: tuple) -> tuple[int, float, float]:
@@ -92,7 +138,9 @@ def measure_datasets(options: argparse.Namespace) -> None:
         measure(build, make_dataset(folder / "warm", 1), (), folder)  # makes the template's files
         for size in options.sizes:
             bids_dir = make_dataset(folder / str(size), size)
-            for task, unit in ((find, "scans"), (build, "nodes")):
+            tasks = [(find, "scans"), (build, "nodes")]
+            tasks += [(schedule, "nodes")] if size <= 1000 else []
+            for task, unit in tasks:
                 for labels, asked in (((f"{size:05d}",), 1), ((), size)):
                     count, seconds, memory = measure(task, bids_dir, labels, folder)
                     row = (f"{count} {unit}", f"{seconds:.2f}", f"{1000 * seconds / asked:.1f}")

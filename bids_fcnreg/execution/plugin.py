@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from heapq import nsmallest
 from multiprocessing.connection import wait
 from pathlib import Path
 from traceback import format_exception
@@ -23,6 +24,7 @@ from nipype import Workflow
 from nipype import config as nipype_config
 from nipype import logging as nipype_logging
 from nipype.interfaces.utility import IdentityInterface
+from nipype.pipeline.engine.utils import topological_sort
 from nipype.pipeline.plugins import SLURMPlugin
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin
 from nipype.utils.gpu_count import gpu_count
@@ -31,13 +33,22 @@ from rich.console import Console
 from bids_fcnreg.config import Config
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.execution.cluster import read_plugin, request_resources
+from bids_fcnreg.execution.dependencies import Dependencies
 from bids_fcnreg.execution.fork_server import start_server, stop_server
 from bids_fcnreg.execution.node_cache import discard_damaged, store_checksums
 from bids_fcnreg.execution.progress import ProgressDisplay
 from bids_fcnreg.fcn.memory import keep_freed_memory
 
+logger = nipype_logging.getLogger("nipype.workflow")
+
 #: Longest time in seconds for which the plugin waits for a node to end.
 _LONGEST_WAIT = 0.1
+
+#: Number of jobs that are considered at a time; if none of them fits into memory, others wait.
+_JOBS_PER_PROCESSOR = 20
+
+#: Number of finished nodes after which the objects that remain are excluded from collections.
+_JOBS_PER_COLLECTION = 50
 
 #: Constant of Linux' sys/prctl.h.
 _PR_SET_PDEATHSIG = 1
@@ -67,6 +78,9 @@ class IsolatedPlugin(MultiProcPlugin):
         self._log_file = log_file
         self._free_gpus = list(gpus)
         self._gpu_of: dict[int, str] = {}
+        self._finished = 0
+        #: Of each job: its subject; −seconds until all that depends on it is done; its number.
+        self._ranks: list[tuple[list[str], float, int]] = []
         self._context = multiprocessing.get_context("forkserver")
         start_server()
 
@@ -101,21 +115,53 @@ class IsolatedPlugin(MultiProcPlugin):
         return super()._local_hash_check(jobid, graph)
 
     def _generate_dependency_list(self, graph: Any) -> None:
-        super()._generate_dependency_list(graph)
-        self._seconds_left = seconds_left(self.procs, self.depidx.rows)
+        self.procs, _ = topological_sort(graph)
+        position = {node: job for job, node in enumerate(self.procs)}
+        followers = [[position[node] for node in graph.successors(one)] for one in self.procs]
+        left = seconds_left(self.procs, followers)
+        self._ranks = [
+            (node.fullname.split(".")[:2], -left[job], job) for job, node in enumerate(self.procs)
+        ]
+        self.depidx = Dependencies(followers)
+        self.proc_done = np.zeros(len(followers), dtype=bool)
+        self.proc_pending = np.zeros(len(followers), dtype=bool)
+        _exclude_from_collection()
+
+    def _submit_mapnode(self, jobid: int) -> bool:
+        """Add the parts of a node for several files, once; return whether they were there."""
+        if jobid in self.mapnodes:
+            return True
+        self.mapnodes.append(jobid)
+        parts = self.procs[jobid].get_subnodes()
+        first = len(self.procs)
+        self.mapnodesubids.update(dict.fromkeys(range(first, first + len(parts)), jobid))
+        self.procs.extend(parts)
+        subject = self._ranks[jobid][0]
+        self._ranks += [(subject, -np.inf, first + part) for part in range(len(parts))]
+        self.depidx.add(len(parts), jobid)
+        none = np.zeros(len(parts), dtype=bool)
+        self.proc_done = np.append(self.proc_done, none)
+        self.proc_pending = np.append(self.proc_pending, none)
+        return False
+
+    def _task_finished_cb(self, jobid: int, cached: bool = False) -> None:
+        state = "Cached" if cached else "Completed"
+        logger.info("[Job %d] %s (%s).", jobid, state, self.procs[jobid])
+        if self._status_callback:
+            self._status_callback(self.procs[jobid], "end")
+        self.proc_pending[jobid] = False
+        self.depidx.release(jobid)
+        self._finished += 1
+        if self._finished % _JOBS_PER_COLLECTION == 0:
+            _exclude_from_collection()
 
     def _sort_jobs(self, jobids: Sequence[int], scheduler: str = "tsort") -> list[int]:
-        """Sort jobs by subject, so that first results are complete early; then what takes longest.
+        """Choose the next jobs: of the first subjects, so that first results are complete early.
 
-        The parts of a node for several files, which Nipype adds during the run, come first.
+        Nipype looks at each of them, and there are many more in a large dataset.
         """
-
-        def rank(job: int) -> tuple[list[str], float, int]:
-            added = job >= len(self._seconds_left)
-            left = float("inf") if added else self._seconds_left[job]
-            return self.procs[job].fullname.split(".")[:2], -left, job
-
-        return sorted(jobids, key=rank)
+        count = _JOBS_PER_PROCESSOR * self.processors
+        return nsmallest(count, jobids, key=self._ranks.__getitem__)
 
     def _get_result(self, taskid: int) -> dict[str, Any] | None:
         process, receiver = self._task_obj[taskid]
@@ -169,6 +215,15 @@ def seconds_left(nodes: Sequence[Any], followers: Sequence[Sequence[int]]) -> li
         after = max((left[follower] for follower in followers[job]), default=0)
         left[job] = getattr(nodes[job], "expected_seconds", 0) + after
     return left
+
+
+def _exclude_from_collection() -> None:
+    """Exclude all present objects, such as the nodes of all subjects, from garbage collection.
+
+    Nipype collects garbage twice per node, in a time that increases with the number of objects.
+    """
+    gc.collect()  # what is excluded is never freed
+    gc.freeze()
 
 
 def _run_node(
@@ -255,6 +310,7 @@ def configure(config: Config, run_dir: Path) -> Path:
                 # Hashing contents would read every file for every node, in the main process.
                 "hash_method": "timestamp",
                 "create_report": "false",
+                "remove_node_directories": "false",  # a rerun resumes from them
                 "check_version": "false",
                 "stop_on_first_crash": str(config.stop_on_first_crash).lower(),
                 # `IsolatedPlugin` waits for the end of a node instead.
@@ -372,7 +428,7 @@ def run_workflow(
     plugin = make_plugin(config, log_file, display)
     if isinstance(plugin, SLURMPlugin):
         request_resources(workflow, plugin._sbatch_args or "")
-    gc.freeze()  # Nipype collects garbage twice per node: exclude all objects loaded so far
+    _exclude_from_collection()
     try:
         with display:
             workflow.run(plugin=plugin)
@@ -381,6 +437,7 @@ def run_workflow(
     finally:
         if hasattr(plugin, "stop"):
             plugin.stop()
+        gc.unfreeze()  # the nodes can be freed now
     return display, None
 
 

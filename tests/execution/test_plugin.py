@@ -10,12 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
-from nipype import Function, Node, Workflow
+from nipype import Function, MapNode, Node, Workflow
+from rich.console import Console
 
 from bids_fcnreg.config import Config
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.execution.cluster import read_plugin
-from bids_fcnreg.execution.plugin import IsolatedPlugin, make_plugin, visible_gpus
+from bids_fcnreg.execution.plugin import IsolatedPlugin, make_plugin, run_workflow, visible_gpus
 
 
 @pytest.fixture(autouse=True)
@@ -101,6 +102,22 @@ def test_subjects_are_finished_one_after_another(tmp_path):
     assert ends == [f"all.{name}.step{step}" for name in "abc" for step in (0, 1)]
 
 
+def test_no_job_of_many_is_forgotten(tmp_path):
+    """More jobs are ready than are considered at a time."""
+    whole = Workflow("all", base_dir=str(tmp_path))
+    for name in "ab":
+        part = Workflow(name)
+        for number in range(15):
+            node = Node(Function(function=_add_one), f"step{number}")
+            node.inputs.value = number
+            part.add_nodes([node])
+        whole.add_nodes([part])
+    whole.config["execution"] = {"crashdump_dir": str(tmp_path), "poll_sleep_duration": "0"}
+    one_at_a_time = IsolatedPlugin({"n_procs": 1, "memory_gb": 2}, log_file=tmp_path / "log")
+    graph = whole.run(plugin=one_at_a_time)
+    assert sorted(node.result.outputs.out for node in graph) == sorted([*range(1, 16)] * 2)
+
+
 def test_what_the_rest_waits_for_longest_is_first(tmp_path):
     """The long node has a predecessor; both come before a short one that is ready as early."""
     whole, part = Workflow("all", base_dir=str(tmp_path)), Workflow("subject")
@@ -150,6 +167,54 @@ def test_failed_or_killed_node_stops_only_dependent_nodes(tmp_path, culprit, wor
     (crash,) = tmp_path.glob("crash-*.txt")
     assert crash.read_text().startswith("Node: both.bad.step1\n")
     assert words in crash.read_text()
+
+
+def _double(value):
+    if value > 2:
+        raise ValueError(f"{value} is too large.")
+    return 2 * value
+
+
+@pytest.mark.parametrize(("values", "expected"), [([1, 2], [3, 5]), ([1], [3]), ([1, 3], None)])
+def test_parts_of_a_node_for_several_files(tmp_path, values, expected):
+    """What follows waits for all parts, and does not start if one of them fails."""
+    whole = Workflow("whole", base_dir=str(tmp_path))
+    parts = MapNode(Function(function=_double), iterfield=["value"], name="parts")
+    parts.inputs.value = values
+    after = MapNode(Function(function=_add_one), iterfield=["value"], name="after")
+    whole.connect(parts, "out", after, "value")
+    whole.config["execution"] = {"crashdump_dir": str(tmp_path), "poll_sleep_duration": "0.05"}
+    seen: list[tuple[str, str]] = []
+    runner = plugin(tmp_path, seen)
+    if expected is None:
+        with pytest.raises(RuntimeError, match="3 is too large"):
+            whole.run(plugin=runner)
+        assert not any("after" in name for name, _ in seen)
+    else:
+        graph = whole.run(plugin=runner)
+        made = {node.name: node.result.outputs.out for node in graph.nodes}
+        assert made["after"] == expected
+        assert seen[-1] == ("after", "end")
+
+
+def test_nodes_that_wait_are_no_concern_of_the_garbage_collection(tmp_path):
+    """Nipype collects garbage twice per node: it must not visit the nodes of all subjects."""
+    visited = []
+    runner = plugin(tmp_path)
+    runner._status_callback = lambda node, status: visited.append(
+        any(one is node for one in gc.get_objects())
+    )
+    chain(tmp_path, "some", _add_one, _add_one).run(plugin=runner)
+    assert visited == [False] * 4
+
+
+def test_nodes_can_be_freed_after_the_run(tmp_path):
+    """The group level runs one workflow after the other."""
+    config = Config(bids_dir=tmp_path, output_dir=tmp_path, work_dir=tmp_path)
+    workflow = chain(tmp_path, "one", _add_one)
+    _, error = run_workflow(config, workflow, {}, tmp_path / "log", Console(quiet=True))
+    assert error is None
+    assert gc.get_freeze_count() == 0
 
 
 def test_stop_terminates_nodes_and_their_child_processes(tmp_path):
