@@ -15,6 +15,7 @@ from nipype.pipeline import plugins
 
 from bids_fcnreg.atomic import read_text
 from bids_fcnreg.errors import InputError
+from bids_fcnreg.execution.graph import nodes_of
 
 #: Submission commands, by the prefix of the name of the plugin.
 _COMMANDS = {
@@ -97,8 +98,7 @@ def _check_command(name: str, command: str, work_dir: Path) -> None:
 
 def request_resources(workflow: Workflow, asked: str) -> None:
     """Request the resources of each node from SLURM, unless the user's `sbatch` options do."""
-    for name in workflow.list_node_names():
-        node = workflow.get_node(name)
+    for _, node in nodes_of(workflow):
         options = [
             f"--cpus-per-task={node.n_procs}" * ("--cpus-per-task" not in asked),
             f"--mem={math.ceil(node.mem_gb * 1024)}M" * ("--mem" not in asked),

@@ -33,8 +33,8 @@ from rich.console import Console
 from bids_fcnreg.config import Config
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.execution.cluster import read_plugin, request_resources
-from bids_fcnreg.execution.dependencies import Dependencies
 from bids_fcnreg.execution.fork_server import start_server, stop_server
+from bids_fcnreg.execution.graph import Dependencies, nodes_of
 from bids_fcnreg.execution.node_cache import discard_damaged, store_checksums
 from bids_fcnreg.execution.progress import ProgressDisplay
 from bids_fcnreg.fcn.memory import keep_freed_memory
@@ -420,9 +420,9 @@ def run_workflow(
         Exception that Nipype raised.
     """
     nodes = [
-        f"{workflow.name}.{name}"
-        for name in workflow.list_node_names()
-        if not isinstance(workflow.get_node(name).interface, IdentityInterface)
+        name
+        for name, node in nodes_of(workflow)
+        if not isinstance(node.interface, IdentityInterface)
     ]
     display = ProgressDisplay(nodes, labels, console, live=False if config.verbose else None)
     plugin = make_plugin(config, log_file, display)

@@ -1,10 +1,22 @@
-"""Which jobs of a workflow wait for which."""
+"""The graph of a workflow: its nodes, and which of them wait for which."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
+from nipype import Node, Workflow
+
+
+def nodes_of(workflow: Workflow) -> Iterator[tuple[str, Node]]:
+    """Yield the full name of each node, and the node; also those of workflows within.
+
+    `Workflow.get_node` searches for each name among all workflows of subjects.
+    """
+    for part in workflow._graph.nodes():
+        inner = nodes_of(part) if isinstance(part, Workflow) else [(part.name, part)]
+        for name, node in inner:
+            yield f"{workflow.name}.{name}", node
 
 
 class Dependencies:
