@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -33,8 +36,29 @@ def write_curves(
     spacings : sequence of float
         Voxel size of each stage in mm.
     """
-    write_tsv(table, COLUMNS, (_row(record, spacings) for record in records))
-    _draw(figure, records, spacings)
+    with _later_interrupts():
+        write_tsv(table, COLUMNS, (_row(record, spacings) for record in records))
+        _draw(figure, records, spacings)
+
+
+@contextmanager
+def _later_interrupts() -> Iterator[None]:
+    """Let Ctrl-C take effect at the end of a block.
+
+    Matplotlib uses callbacks of weak references, whose exceptions Python ignores: an interrupt
+    during one of them would be lost.
+    """
+    if threading.current_thread() is not threading.main_thread():  # no other has handlers
+        yield
+        return
+    received: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _frame: received.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if received:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _row(record: Record, spacings: Sequence[float]) -> tuple[object, ...]:
