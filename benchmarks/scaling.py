@@ -3,8 +3,8 @@
 `datasets [--sizes 100 1000 10000]` makes BIDS datasets of so many participants (images without
 voxels), finds the scans of all and of one of them, builds their workflow, and runs it with steps
 that do nothing (up to 1,000 participants): seconds, and the largest memory of a process that does
-nothing else. `workers BIDS_DIR` runs the participant level
-of a dataset with one processor and with two.
+nothing else. `workers BIDS_DIR` runs the participant level of a dataset with one processor and
+with two.
 """
 
 from __future__ import annotations

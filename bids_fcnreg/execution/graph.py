@@ -44,7 +44,7 @@ class Dependencies:
     def __init__(self, followers: Iterable[Iterable[int]]) -> None:
         self._followers = [list(jobs) for jobs in followers]
         waiting = [job for jobs in self._followers for job in jobs]
-        self._unfinished = np.bincount(waiting, minlength=len(self._followers)).astype(int)
+        self._unfinished = np.bincount(waiting, minlength=len(self._followers))
 
     def sum(self, axis: int = 0) -> np.ndarray:
         """Return the number of unfinished jobs that each job waits for, shape (1, jobs)."""

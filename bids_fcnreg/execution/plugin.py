@@ -44,7 +44,8 @@ logger = nipype_logging.getLogger("nipype.workflow")
 #: Longest time in seconds for which the plugin waits for a node to end.
 _LONGEST_WAIT = 0.1
 
-#: Number of jobs that are considered at a time; if none of them fits into memory, others wait.
+#: Number of ready jobs that are considered at a time, for each processor. Others wait, even if
+#: only they would fit into the free memory.
 _JOBS_PER_PROCESSOR = 20
 
 #: Number of finished nodes after which the objects that remain are excluded from collections.
@@ -158,7 +159,8 @@ class IsolatedPlugin(MultiProcPlugin):
     def _sort_jobs(self, jobids: Sequence[int], scheduler: str = "tsort") -> list[int]:
         """Choose the next jobs: of the first subjects, so that first results are complete early.
 
-        Nipype looks at each of them, and there are many more in a large dataset.
+        Of one subject, what the rest waits for longest is first. Nipype looks at each of these
+        jobs; in a large dataset, many more are ready.
         """
         count = _JOBS_PER_PROCESSOR * self.processors
         return nsmallest(count, jobids, key=self._ranks.__getitem__)
