@@ -122,7 +122,7 @@ def study(tmp_path_factory) -> SimpleNamespace:
         "sub-03_ses-b": body(SPACING, 0.97, 0.2, seed=5),
     }
     study = write_study(tmp_path_factory.mktemp("first_lex"), "Bodies", SPACING, scans)
-    words = ["--subject-anatomical-reference", "first-lex", "--atlas", study.atlas]
+    words = ["--subject-anatomical-reference", "first-lex"]
     study.printed = call(study, "participant", *words)
     return study
 

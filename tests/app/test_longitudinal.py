@@ -15,7 +15,7 @@ from tests.app.bodies import QUICK, SPACE, body, read_table, scan_path, write_st
 
 pytestmark = pytest.mark.slow
 
-SPACING = 3.0
+SPACING = 4.0
 
 
 @pytest.fixture(scope="module")

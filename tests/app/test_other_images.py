@@ -16,11 +16,11 @@ import SimpleITK as sitk
 
 pytestmark = pytest.mark.slow
 
-SPACE = "MNI152NLin2009cAsym"  # the default
+SPACE = "Small"
 
 
 @pytest.fixture(scope="module")
-def derivatives(real_data, tmp_path_factory) -> SimpleNamespace:
+def derivatives(real_data, small_study, tmp_path_factory) -> SimpleNamespace:
     """T1w, T2w and FLAIR of a patient with a tumour, a mask on the FLAIR, and no head."""
     folder = tmp_path_factory.mktemp("other_images")
     anat = folder / "bids/sub-tumour1/anat"
@@ -43,6 +43,7 @@ def derivatives(real_data, tmp_path_factory) -> SimpleNamespace:
     )
     words = [str(folder / "bids"), str(folder / "out"), "participant", "-w", str(folder / "work")]
     words += ["--mode", "predict", "--device", "cpu", "--nprocs", "2", "--skip-bids-validation"]
+    words += ["--template", str(small_study.template)]
     done = subprocess.run(
         [sys.executable, "-m", "bids_fcnreg", *words], capture_output=True, text=True, timeout=1500
     )

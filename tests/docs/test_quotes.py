@@ -127,8 +127,8 @@ class Source:
             if cut:
                 fits = 4 * len(own & distinct) >= len(distinct) or own < distinct
             else:
-                fits = own <= distinct and _in_order(words, wanted) and _same_ends(quote, template)
-            if fits:
+                fits = own <= distinct and _in_order(words, wanted)
+            if fits and _same_ends(quote, template):
                 found.append((len(own & distinct), template))
         found.sort(key=lambda one: -one[0])
         return [template for _, template in found]
@@ -185,8 +185,11 @@ def _in_order(words: list[str], wanted: list[str]) -> bool:
 
 
 def _same_ends(quote: tuple[Token, ...], template: tuple[Token, ...]) -> bool:
-    """Whether a quote and a template have the same first and last token, unless it is a hole."""
-    return all(template[place].text in (HOLE, quote[place].text) for place in (0, -1))
+    """Whether a quote and a template have the same first and last token, or one stands for any."""
+    return all(
+        quote[place].text == "…" or template[place].text in (HOLE, quote[place].text)
+        for place in (0, -1)
+    )
 
 
 def _words(text: tuple[Token, ...]) -> list[str]:
