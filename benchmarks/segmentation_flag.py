@@ -4,8 +4,9 @@
     python benchmarks/segmentation_flag.py test SCAN [SCAN ...]
 
 `reference` measures the structures of label maps, and writes the range of each one's share of the
-brain's volume and its typical position to the package. `test` segments scans as they are, with
-wrong headers, and with their voxels in a wrong order, and prints metrics and verdict of each.
+brain's volume and its typical position in an upright head to the package. `test` segments scans as
+they are, with wrong headers, and with their voxels in a wrong order; it prints metrics and
+verdicts.
 """
 
 from __future__ import annotations
@@ -21,16 +22,21 @@ from rich.table import Table
 
 import bids_fcnreg
 from bids_fcnreg.atomic import read_json
+from bids_fcnreg.bids.builtin_templates import BUILTIN_FILES
 from bids_fcnreg.bids.derivatives import write_json
+from bids_fcnreg.fcn.arrangement import label_structures, measure_structures
 from bids_fcnreg.fcn.segment import segment
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
 from bids_fcnreg.fcn.structures import STRUCTURES
 from bids_fcnreg.io import image
-from bids_fcnreg.qc.segmentation import assess_segmentation, measure_structures
+from bids_fcnreg.qc.segmentation import assess_segmentation
 from bids_fcnreg.qc.verdict import LEVELS, reference_bounds
 from bids_fcnreg.training.simulation import LabelMap
 
 REFERENCE = Path(bids_fcnreg.__file__).parent / "data" / "quality_reference.json"
+
+#: Its brain is upright.
+TEMPLATE = BUILTIN_FILES["MNI152NLin2009cAsym"].path("t1")
 
 #: Rotations of all label maps to their mean, which converges in a few.
 ROUNDS = 5
@@ -61,6 +67,9 @@ def write_reference(maps: list[Path], path: Path) -> None:
     typical = positions[0]
     for _ in range(ROUNDS):
         typical = np.mean([rotated(each, typical) for each in positions], axis=0)
+    template = segment(image.read(TEMPLATE))
+    upright = measure_structures(label_structures(template.posteriors), template.grid.affine)[1]
+    typical = rotated(typical, upright - upright.mean(axis=0))
     names = [name for channel, name in enumerate(STRUCTURES.values()) if channel]
     rows = zip(names, shares.min(axis=0), shares.max(axis=0), typical, strict=True)
     structures = {

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cc3d
 import fill_voids
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 from torch.nn import functional as nnf
 
 from bids_fcnreg.errors import InputError
+from bids_fcnreg.fcn.arrangement import Arrangement, angle_degrees, arrangement, label_structures
 from bids_fcnreg.fcn.masks import bounding_box
 from bids_fcnreg.fcn.nets.anatomy import SPACING, AnatomyFCN, normalize_intensities
 from bids_fcnreg.fcn.nets.checkpoint import load
@@ -29,6 +32,39 @@ MAX_VOXELS = 8_000_000
 #: Distance in mm around a brain at which the network sees its head.
 MARGIN_MM = 40.0
 
+#: A head may be turned if it is turned by more degrees than the first, or its structures are
+#: farther from their typical arrangement than the second, in mm.
+TURNED_DEGREES, MISPLACED_MM = 45.0, 5.5
+
+#: What the network sees is no head if its mean posterior in the brain is lower than the first, or
+#: if more structures than the second have an implausible volume. Noise and objects have up to
+#: 0.69, turned heads 0.78 to 0.90, with a tumour less, and up to 16.
+LEAST_POSTERIOR, IMPLAUSIBLE = 0.72, 16
+
+#: Voxel size in mm at which the orientation of a head is searched, and voxels along each axis.
+SEARCH_MM, SEARCH_VOXELS = 4.0, 52
+
+#: Most mm and structures of a head that is recognized at this voxel size: upright ones have 4.6 to
+#: 6.4 mm and up to 4 structures, those in one of the other 23 orientations 9.9 mm and more.
+SEARCH_MISPLACED_MM, SEARCH_IMPLAUSIBLE = 8.0, 8
+
+#: From more mm on, corrections do not lead to an upright head.
+CORRECTABLE_MM = 12.0
+
+#: A head that is recognized is upright if it is tilted by no more degrees.
+TILTED_DEGREES = 25.0
+
+#: How often the orientation that was found is corrected by that of the structures.
+CORRECTIONS = 3
+
+#: Half a turn about each axis, and all other rotations by quarters of a turn, those that exchange
+#: two axes first.
+_HALF_TURNS = [np.diag(signs) for signs in ((1, -1, -1), (-1, 1, -1), (-1, -1, 1))]
+_QUARTER_TURNS = sorted(
+    (one for one in Rotation.create_group("O").as_matrix().round() if np.abs(one).trace() < 3),
+    key=lambda turn: -np.abs(turn).trace(),
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Anatomy:
@@ -39,7 +75,8 @@ class Anatomy:
     posteriors : Tensor (1, structures, i, j, k)
         In the order of `bids_fcnreg.fcn.structures.STRUCTURES`; they add up to 1.
     grid : Grid
-        RAS+ axes, 2 mm voxels, around the scan's field of view.
+        2 mm voxels around the scan's field of view. Its axes are those of an upright head; RAS+
+        unless the scan's header turns the head.
     """
 
     posteriors: Tensor
@@ -73,6 +110,9 @@ def segment(
 ) -> Anatomy:
     """Segment a scan.
 
+    The network recognizes the structures of heads that are upright, and of those that are tilted.
+    A head that is turned by more in its header is segmented upright.
+
     Parameters
     ----------
     scan : Image (1, 1, i, j, k)
@@ -95,21 +135,136 @@ def segment(
     """
     if network is None:
         network, _ = load(PACKAGED_WEIGHTS / "anatomy.safetensors", ["anatomy"])
-    grid = _network_grid(scan.grid if brain is None else _around(brain))
+    view = scan.grid if brain is None else _around(brain)
+    _check_size(_network_grid(view))
+    coarser = SPACING / scan.grid.spacing
+    blurred = gaussian(scan.data.float(), np.where(coarser > 1.2, 0.5 * coarser, 0))
+
+    def look(turn: np.ndarray) -> _View:
+        grid = _network_grid(_turned(view, turn))
+        return _View.of(Image(blurred, scan.grid), grid, turn, network)
+
+    found = _upright(look, scan, network)
+    anatomy = found.anatomy
+    if flip:
+        with one_thread():
+            mirrored = _posteriors(found.image.flip(2), network)
+        for channel, opposite in enumerate(_opposite_channels()):
+            anatomy.posteriors[:, channel] += mirrored[:, opposite].flip(1)
+        anatomy.posteriors.div_(2)
+    return anatomy
+
+
+@dataclass(frozen=True, eq=False)
+class _View:
+    """What the network sees and finds after a rotation (4, 4) of the head.
+
+    The anatomy and its arrangement are those of the head as its header says it lies.
+    """
+
+    image: Tensor
+    anatomy: Anatomy
+    turn: np.ndarray
+    structures: Arrangement
+
+    @classmethod
+    def of(cls, scan: Image, grid: Grid, turn: np.ndarray, network: AnatomyFCN) -> _View:
+        """Segment a scan on a grid in the space of the turned head."""
+        turned = Image(scan.data, _turned(scan.grid, turn))
+        image = Transform(()).resample(turned, grid).data
+        with one_thread():
+            posteriors = _posteriors(image, network)
+        anatomy = Anatomy(posteriors, _turned(grid, np.linalg.inv(turn)))
+        structures = arrangement(label_structures(posteriors), anatomy.grid.affine)
+        return cls(image, anatomy, turn, structures)
+
+    @property
+    def may_be_turned(self) -> bool:
+        """Whether a head that is not upright may be seen."""
+        known = self.structures
+        if known.turned_degrees <= TURNED_DEGREES and known.misplaced_mm <= MISPLACED_MM:
+            return False
+        return known.implausible <= IMPLAUSIBLE and self.mean_posterior >= LEAST_POSTERIOR
+
+    @property
+    def mean_posterior(self) -> float:
+        """Mean posterior of the most probable structure in the brain."""
+        posteriors = self.anatomy.posteriors[0]
+        brain = posteriors[0] < 0.5
+        return float(posteriors[1:, brain].amax(dim=0).mean()) if brain.any() else 0.0
+
+    @property
+    def is_recognized(self) -> bool:
+        """Whether a head is recognized, if only at low resolution or tilted."""
+        known = self.structures
+        arranged = known.misplaced_mm <= SEARCH_MISPLACED_MM
+        return arranged and known.implausible <= SEARCH_IMPLAUSIBLE
+
+    @property
+    def is_upright(self) -> bool:
+        """Whether a brain is recognized, and was upright."""
+        left = self.turn[:3, :3] @ self.structures.rotation
+        return self.structures.is_brain and angle_degrees(left) <= TILTED_DEGREES
+
+    def turned_by(self, rotation: np.ndarray) -> np.ndarray:
+        """Return a rotation (3, 3) of the head about its center, as a matrix (4, 4)."""
+        turn = np.eye(4)
+        turn[:3, :3] = rotation
+        turn[:3, 3] = self.structures.center - rotation @ self.structures.center
+        return turn
+
+
+def _upright(look: Callable[[np.ndarray], _View], scan: Image, network: AnatomyFCN) -> _View:
+    """Segment a head as it lies or, if it is recognized only then, upright.
+
+    `look` segments the head after a rotation.
+    """
+    as_it_lies = look(np.eye(4))
+    if not as_it_lies.may_be_turned:
+        return as_it_lies
+    best = as_it_lies
+    for half in () if best.is_recognized else _HALF_TURNS:
+        best = min(best, look(as_it_lies.turned_by(half)), key=_misplaced_mm)
+    if not best.is_recognized:
+        best = _search(best, scan, network)
+    if _misplaced_mm(best) > CORRECTABLE_MM:
+        return as_it_lies
+    for _ in range(CORRECTIONS):
+        best = look(best.turned_by(best.structures.rotation.T))
+        if best.is_upright:
+            return best
+    return as_it_lies
+
+
+def _search(best: _View, scan: Image, network: AnatomyFCN) -> _View:
+    """Return the best view of a head that is turned by quarters, at low resolution."""
+    sigma = 0.5 * SEARCH_MM / scan.grid.spacing
+    blurred = Image(gaussian(scan.data.float(), np.where(sigma > 0.6, sigma, 0)), scan.grid)
+    affine = np.diag([SEARCH_MM, SEARCH_MM, SEARCH_MM, 1.0])
+    affine[:3, 3] = best.structures.center - SEARCH_MM * (SEARCH_VOXELS - 1) / 2
+    grid = Grid((SEARCH_VOXELS,) * 3, affine)
+    turns = [best.turned_by(rotation) for rotation in _QUARTER_TURNS]
+    for turn in turns:
+        best = min(best, _View.of(blurred, grid, turn, network), key=_misplaced_mm)
+        if best.is_recognized:
+            break
+    return best
+
+
+def _misplaced_mm(view: _View) -> float:
+    return view.structures.misplaced_mm
+
+
+def _check_size(grid: Grid) -> None:
+    """Refuse a field of view that is too large for a head."""
     if np.prod(grid.shape, dtype=float) > MAX_VOXELS:
         size = " × ".join(f"{SPACING * n:.0f}" for n in grid.shape)
         raise InputError(f"the field of view, {size} mm, is too large for a head. Crop it")
-    coarser = SPACING / scan.grid.spacing
-    blurred = gaussian(scan.data.float(), np.where(coarser > 1.2, 0.5 * coarser, 0))
-    image = Transform(()).resample(Image(blurred, scan.grid), grid).data
-    with one_thread():
-        posteriors = _posteriors(image, network)
-        if flip:
-            mirrored = _posteriors(image.flip(2), network)
-            for channel, opposite in enumerate(_opposite_channels()):
-                posteriors[:, channel] += mirrored[:, opposite].flip(1)
-            posteriors /= 2
-    return Anatomy(posteriors, grid)
+
+
+def _turned(grid: Grid, turn: np.ndarray) -> Grid:
+    """Return a grid after a motion (4, 4) in world coordinates."""
+    return Grid(grid.shape, turn @ grid.affine)
 
 
 @torch.no_grad()

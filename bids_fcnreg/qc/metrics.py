@@ -169,6 +169,15 @@ _METRICS = (
         optional=True,
     ),
     Metric(
+        "head_turned_degrees",
+        "Rotation of the head in the header of its image",
+        decimals=0,
+        unit="°",
+        concern="the head is turned in its header, and was segmented upright. Check the "
+        "orientation: if an axis is flipped, left and right are exchanged",
+        optional=True,  # needs a segmentation that shows a brain
+    ),
+    Metric(
         "mask_agreement",
         "Overlap of the brain mask with the segmented brain (Dice)",
         concern="the brain mask differs from the segmented brain: one of them is wrong. View the "

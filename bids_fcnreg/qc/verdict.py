@@ -90,10 +90,12 @@ class Verdict:
         return f"{self.level}: {'; '.join(self.reasons)}" if self.reasons else self.level
 
 
-#: By judgement, not fitted: percentage of the brain outside the field of view, and rotation.
+#: By judgement, not fitted: percentage of the brain outside the field of view, and rotations. A
+#: flipped head that is turned upright is mirrored: it looks as if it were turned by 180°.
 _BY_JUDGEMENT = {
     "outside_percent": Bounds(0.0, 0.0, doubtful=0.5, failed=25.0),
     "rotation_degrees": Bounds(0.0, 30.0, doubtful=60.0),
+    "head_turned_degrees": Bounds(0.0, 30.0, doubtful=60.0, failed=150.0),
 }
 
 
@@ -145,7 +147,11 @@ inverse_consistency_p95_mm'
     if not isinstance(mode, str) or mode not in MODES:
         return Verdict("unknown", (f"mode {mode!r} is not one of {', '.join(MODES)}",))
     found, missing = [], []
-    for key, bounds in reference_bounds(mode).items():
+    all_bounds = dict(reference_bounds(mode))
+    turned = as_number(quality.get("head_turned_degrees"))
+    if turned is not None and all_bounds["head_turned_degrees"].judge(turned) != "good":
+        del all_bounds["rotation_degrees"]  # for the same reason
+    for key, bounds in all_bounds.items():
         value = as_number(quality.get(key))
         if value is None:
             if not METRICS[key].optional or quality.get(key) is not None:

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from bids_fcnreg.errors import InputError
+from bids_fcnreg.fcn.masks import bounding_box
 from bids_fcnreg.fcn.nets import checkpoint
 from bids_fcnreg.fcn.nets.anatomy import (
     AnatomyFCN,
@@ -11,7 +13,9 @@ from bids_fcnreg.fcn.nets.anatomy import (
 )
 from bids_fcnreg.fcn.segment import Anatomy, segment
 from bids_fcnreg.fcn.spatial.grid import Grid, Image
+from bids_fcnreg.fcn.spatial.transform import Transform
 from bids_fcnreg.fcn.structures import STRUCTURES
+from bids_fcnreg.io import image
 
 pytestmark = pytest.mark.slow
 
@@ -140,3 +144,42 @@ def test_an_image_without_contrast_is_background(value: float):
     anatomy = segment(scan)
     assert (anatomy.posteriors[:, 0] == 1).all()
     assert not anatomy.brain_mask(scan.grid).data.any()
+
+
+def turned(scan: Image, rotation: np.ndarray) -> Image:
+    """Turn a head about its center, in its header."""
+    center = scan.grid.affine[:3] @ [*((np.array(scan.grid.shape) - 1) / 2), 1]
+    turn = np.eye(4)
+    turn[:3, :3], turn[:3, 3] = rotation, center - rotation @ center
+    return Image(scan.data, Grid(scan.grid.shape, turn @ scan.grid.affine))
+
+
+def labels_of(scan: Image) -> np.ndarray:
+    """Segment a scan; return the channel of each of its voxels."""
+    anatomy = segment(scan)
+    posteriors = Image(anatomy.posteriors, anatomy.grid)
+    return Transform(()).resample(posteriors, scan.grid).data[0].argmax(dim=0).numpy()
+
+
+TURNS = {
+    "sub-stroke1/anat/sub-stroke1_T2w": [[0, 0, 1], [1, 0, 0], [0, 1, 0]],
+}
+
+
+@pytest.mark.parametrize(("name", "rotation"), TURNS.items(), ids=TURNS)
+def test_a_head_that_its_header_turns_is_segmented_upright(real_data, name, rotation):
+    scan = image.read(real_data / "heads" / f"{name}.nii.gz")
+    brain = ndimage.binary_dilation(segment(scan).brain_mask(scan.grid).data[0, 0], iterations=15)
+    box = bounding_box(brain)
+    scan = Image(
+        scan.data[(..., *box)].contiguous(),
+        scan.grid.crop([along.start for along in box], [along.stop for along in box]),
+    )
+    expected, found = labels_of(scan), labels_of(turned(scan, np.array(rotation, float)))
+    overlap = [
+        2
+        * ((found == one) & (expected == one)).sum()
+        / sum((one == part).sum() for part in (found, expected))
+        for one in range(1, len(STRUCTURES))
+    ]
+    assert np.mean(overlap) > 0.85 and np.min(overlap) > 0.6
