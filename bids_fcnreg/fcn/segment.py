@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import cc3d
 import fill_voids
@@ -140,11 +141,14 @@ def segment(
     coarser = SPACING / scan.grid.spacing
     blurred = gaussian(scan.data.float(), np.where(coarser > 1.2, 0.5 * coarser, 0))
 
-    def look(turn: np.ndarray) -> _View:
+    def look(turn: np.ndarray, view: Grid) -> _View:
         grid = _network_grid(_turned(view, turn))
         return _View.of(Image(blurred, scan.grid), grid, turn, network)
 
-    found = _upright(look, scan, network)
+    found = as_it_lies = look(np.eye(4), view)
+    if as_it_lies.may_be_turned:
+        near = _around(as_it_lies.anatomy.brain_mask(scan.grid))
+        found = _upright(as_it_lies, partial(look, view=near), scan, network) or as_it_lies
     anatomy = found.anatomy
     if flip:
         with one_thread():
@@ -214,26 +218,25 @@ class _View:
         return turn
 
 
-def _upright(look: Callable[[np.ndarray], _View], scan: Image, network: AnatomyFCN) -> _View:
-    """Segment a head as it lies or, if it is recognized only then, upright.
+def _upright(
+    as_it_lies: _View, look: Callable[[np.ndarray], _View], scan: Image, network: AnatomyFCN
+) -> _View | None:
+    """Turn a head upright, and segment it; None if it is not recognized.
 
     `look` segments the head after a rotation.
     """
-    as_it_lies = look(np.eye(4))
-    if not as_it_lies.may_be_turned:
-        return as_it_lies
     best = as_it_lies
     for half in () if best.is_recognized else _HALF_TURNS:
         best = min(best, look(as_it_lies.turned_by(half)), key=_misplaced_mm)
     if not best.is_recognized:
         best = _search(best, scan, network)
     if _misplaced_mm(best) > CORRECTABLE_MM:
-        return as_it_lies
+        return None
     for _ in range(CORRECTIONS):
         best = look(best.turned_by(best.structures.rotation.T))
         if best.is_upright:
             return best
-    return as_it_lies
+    return None
 
 
 def _search(best: _View, scan: Image, network: AnatomyFCN) -> _View:
