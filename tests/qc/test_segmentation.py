@@ -20,7 +20,7 @@ from bids_fcnreg.fcn.structures import STRUCTURES
 from bids_fcnreg.interfaces.quality import Judge
 from bids_fcnreg.io import image
 from bids_fcnreg.qc.segmentation import assess_segmentation
-from bids_fcnreg.qc.verdict import LEVELS, reference_bounds
+from bids_fcnreg.qc.verdict import LEVELS, judge, reference_bounds
 
 pytestmark = pytest.mark.slow
 
@@ -167,3 +167,15 @@ OBJECTS = {
 @pytest.mark.parametrize("make", OBJECTS.values(), ids=OBJECTS)
 def test_objects_are_not_heads(network, make):
     assert level(made(make(), 2.0), network) == "failed"
+
+
+def test_a_turned_head_has_one_reason():
+    bounds = reference_bounds("refine")
+    usual = {key: (one.low + one.high) / 2 for key, one in bounds.items()} | {"mode": "refine"}
+    found = judge(usual | {"rotation_degrees": 95.0, "head_turned_degrees": 92.0})
+    assert found.level == "doubtful" and len(found.reasons) == 1
+    assert "segmented upright" in found.reasons[0]
+    alone = judge(usual | {"rotation_degrees": 95.0, "head_turned_degrees": 5.0})
+    assert alone.level == "doubtful" and "relative to the template" in alone.reasons[0]
+    assert judge(usual | {"head_turned_degrees": 178.0}).level == "failed"
+    assert judge(usual).level == "good"
