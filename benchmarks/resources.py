@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bids_fcnreg.cli import bids_app
-from bids_fcnreg.execution import plugin
+from bids_fcnreg.execution import plugin, run
 
 GB = 1024**3
 
@@ -91,7 +91,7 @@ def main() -> int:
     parser.usage = "%(prog)s BIDS_DIR OUT_DIR --participant-label LABEL [-- OPTIONS]"
     end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     arguments, options = parser.parse_args(sys.argv[1:end]), sys.argv[end + 1 :]
-    plugin.IsolatedPlugin = MeasuringPlugin
+    run.IsolatedPlugin = MeasuringPlugin
     with tempfile.TemporaryDirectory() as work:
         words = [str(arguments.bids_dir), str(arguments.out_dir), "participant", "-w", work]
         words += ["--participant-label", arguments.participant_label]

@@ -33,7 +33,8 @@ from bids_fcnreg.bids.dataset import read_dataset
 from bids_fcnreg.bids.derivatives import write_json
 from bids_fcnreg.bids.templates import prepare_template, resolve_template
 from bids_fcnreg.config import DEFAULT_TEMPLATE, Config
-from bids_fcnreg.execution.plugin import IsolatedPlugin, configure
+from bids_fcnreg.execution.plugin import IsolatedPlugin
+from bids_fcnreg.execution.run import configure
 from bids_fcnreg.garbage_collection import collect_rarely
 from bids_fcnreg.workflows.base import init_fcnreg_wf
 

@@ -17,3 +17,12 @@ def collect_rarely() -> None:
     """
     gc.set_threshold(*_THRESHOLDS)
     atexit.register(gc.freeze)
+
+
+def exclude_from_collection() -> None:
+    """Exclude all present objects, such as the nodes of all subjects, from garbage collection.
+
+    Nipype collects garbage twice per node, in a time that increases with the number of objects.
+    """
+    gc.collect()  # what is excluded is never freed
+    gc.freeze()

@@ -21,7 +21,7 @@ from bids_fcnreg.bids.templates import is_automatic, resolve_templates
 from bids_fcnreg.bids.versions import find_superseded, find_version_conflicts
 from bids_fcnreg.config import DEFAULT_TEMPLATE, Config
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.execution.plugin import configure, run_workflow
+from bids_fcnreg.execution.run import configure, run_workflow
 from bids_fcnreg.study.tables import Row, describe_verdicts, group_missing, rename_clashing_columns
 from bids_fcnreg.workflows.group_report import DIRECTORY, init_group_report_wf
 

@@ -38,8 +38,8 @@ from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.bids.templates import Template, templates_of
 from bids_fcnreg.config import UNBIASED_OPTION, Config
 from bids_fcnreg.errors import InputError
-from bids_fcnreg.execution.plugin import configure, run_workflow
 from bids_fcnreg.execution.progress import ProgressDisplay
+from bids_fcnreg.execution.run import configure, run_workflow
 from bids_fcnreg.io.header import check_file
 from bids_fcnreg.io.nifti import orientation_warning
 from bids_fcnreg.preprocessing.lesions import lesion_position_warning, lesion_value_warning

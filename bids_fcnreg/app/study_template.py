@@ -21,7 +21,7 @@ from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.bids.templates import Template, prepare_template, resolve_template
 from bids_fcnreg.config import BUILTIN_TEMPLATES, DEFAULT_TEMPLATE, Config
 from bids_fcnreg.errors import FcnregError, InputError
-from bids_fcnreg.execution.plugin import configure, run_workflow
+from bids_fcnreg.execution.run import configure, run_workflow
 from bids_fcnreg.fcn.groupwise import mirror, sharpness
 from bids_fcnreg.io import image
 from bids_fcnreg.io.spatial_image import open_image

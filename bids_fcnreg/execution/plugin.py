@@ -1,17 +1,14 @@
-"""Run a workflow: Nipype's settings, and a plugin with one process per node."""
+"""A plugin of Nipype with one process per node."""
 
 from __future__ import annotations
 
 import ctypes
-import gc
-import logging
 import multiprocessing
 import os
 import signal
 import sys
 import time
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from heapq import nsmallest
 from multiprocessing.connection import wait
@@ -20,24 +17,15 @@ from traceback import format_exception
 from typing import Any
 
 import numpy as np
-from nipype import Workflow
-from nipype import config as nipype_config
 from nipype import logging as nipype_logging
-from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline.engine.utils import topological_sort
-from nipype.pipeline.plugins import SLURMPlugin
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin
-from nipype.utils.gpu_count import gpu_count
-from rich.console import Console
 
-from bids_fcnreg.config import Config
-from bids_fcnreg.errors import InputError
-from bids_fcnreg.execution.cluster import read_plugin, request_resources
 from bids_fcnreg.execution.fork_server import start_server, stop_server
-from bids_fcnreg.execution.graph import Dependencies, nodes_of
+from bids_fcnreg.execution.graph import Dependencies
 from bids_fcnreg.execution.node_cache import discard_damaged, store_checksums
-from bids_fcnreg.execution.progress import ProgressDisplay
 from bids_fcnreg.fcn.memory import keep_freed_memory
+from bids_fcnreg.garbage_collection import exclude_from_collection
 
 logger = nipype_logging.getLogger("nipype.workflow")
 
@@ -126,7 +114,7 @@ class IsolatedPlugin(MultiProcPlugin):
         self.depidx = Dependencies(followers)
         self.proc_done = np.zeros(len(followers), dtype=bool)
         self.proc_pending = np.zeros(len(followers), dtype=bool)
-        _exclude_from_collection()
+        exclude_from_collection()
 
     def _submit_mapnode(self, jobid: int) -> bool:
         """Add the parts of a node for several files, once; return whether they were there."""
@@ -154,7 +142,7 @@ class IsolatedPlugin(MultiProcPlugin):
         self.depidx.release(jobid)
         self._finished += 1
         if self._finished % _JOBS_PER_COLLECTION == 0:
-            _exclude_from_collection()
+            exclude_from_collection()
 
     def _sort_jobs(self, jobids: Sequence[int], scheduler: str = "tsort") -> list[int]:
         """Choose the next jobs: of the first subjects, so that first results are complete early.
@@ -219,15 +207,6 @@ def seconds_left(nodes: Sequence[Any], followers: Sequence[Sequence[int]]) -> li
     return left
 
 
-def _exclude_from_collection() -> None:
-    """Exclude all present objects, such as the nodes of all subjects, from garbage collection.
-
-    Nipype collects garbage twice per node, in a time that increases with the number of objects.
-    """
-    gc.collect()  # what is excluded is never freed
-    gc.freeze()
-
-
 def _run_node(
     sender: Any, node: Any, updatehash: bool, cwd: str, log_file: Path | None, gpu: str | None
 ) -> None:
@@ -275,177 +254,3 @@ def _describe_exit(exitcode: int | None) -> str:
     else:
         why = f"ended without a result (exit code {exitcode})"
     return f"RuntimeError: The process of this node {why}.\n"
-
-
-def configure(config: Config, run_dir: Path) -> Path:
-    """Set up Nipype and the logs of one run, before the workflow is built.
-
-    Parameters
-    ----------
-    config : Config
-    run_dir : Path
-        Directory of the log and crash files of this run.
-
-    Returns
-    -------
-    Path
-        The log file.
-    """
-    threads = str(config.omp_nthreads)
-    # Waiting threads must not occupy the cores of other processes.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ["OMP_NUM_THREADS"] = os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = threads
-    log_file = run_dir / "run.log"
-    level = "DEBUG" if config.verbose > 1 else "INFO"
-    nipype_config.update_config(
-        {
-            "logging": {
-                "workflow_level": level,
-                "utils_level": level,
-                "interface_level": level,
-                "log_directory": str(run_dir),
-            },
-            "execution": {
-                "crashdump_dir": str(run_dir),
-                "crashfile_format": "txt",
-                "get_linked_libs": "false",
-                # Hashing contents would read every file for every node, in the main process.
-                "hash_method": "timestamp",
-                "create_report": "false",
-                "remove_node_directories": "false",  # a rerun resumes from them
-                "check_version": "false",
-                "stop_on_first_crash": str(config.stop_on_first_crash).lower(),
-                # `IsolatedPlugin` waits for the end of a node instead.
-                "poll_sleep_duration": "2" if config.plugin_file else "0",
-            },
-            "monitoring": {
-                "enabled": str(config.resource_monitor).lower(),
-                "sample_frequency": "0.5",
-                "summary_append": "true",
-            },
-        }
-    )
-    if config.resource_monitor:
-        _enable_monitor()
-    nipype_logging.update_logging(nipype_config)
-    _log_to(log_file, also_terminal=config.verbose > 0)
-    return log_file
-
-
-def _enable_monitor() -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        nipype_config.enable_resource_monitor()
-    if not nipype_config.resource_monitor:
-        raise InputError(
-            "--resource-monitor requires the Python package psutil. Install it (pip install "
-            "psutil), or omit the option."
-        )
-
-
-def _log_to(log_file: Path, also_terminal: bool) -> None:
-    """Send logs and warnings of all libraries to a file and, optionally, the terminal."""
-    handlers: list[logging.Handler] = [logging.FileHandler(log_file)]
-    if also_terminal:
-        handlers.append(logging.StreamHandler())
-    style = logging.Formatter("%(asctime)s %(name)s %(levelname)s: %(message)s", "%H:%M:%S")
-    for handler in handlers:
-        handler.setFormatter(style)
-    logging.captureWarnings(True)
-    root = logging.getLogger()
-    for logger in (root, *map(logging.getLogger, list(root.manager.loggerDict))):
-        for handler in logger.handlers:
-            handler.close()
-        logger.handlers.clear()
-        logger.propagate = True
-    root.handlers[:] = handlers
-
-
-def make_plugin(config: Config, log_file: Path, callback: Callable[..., None]) -> Any:
-    """Create the plugin that runs the workflow: `IsolatedPlugin`, or that of --use-plugin.
-
-    Parameters
-    ----------
-    config : Config
-    log_file : Path
-        Log file for the output of node processes, unless it is verbose.
-    callback : callable
-        Called with each node and its status: ``start``, ``end`` or ``exception``.
-
-    Raises
-    ------
-    InputError
-        As `read_plugin`.
-    """
-    if config.plugin_file is not None:
-        os.environ.setdefault("LOGNAME", str(os.getuid()))  # required by Nipype's plugins
-        plugin = read_plugin(config.plugin_file, config.work_dir)
-    else:
-        one_gpu = config.device.startswith("cuda:")  # selected by the registration itself
-        gpus = () if one_gpu else visible_gpus()
-        plugin = IsolatedPlugin(
-            {
-                # Steps with more threads take all processors.
-                "n_procs": 1 if config.low_mem else config.nprocs,
-                "memory_gb": config.mem_gb,
-                "n_gpu_procs": 1 if one_gpu else len(gpus),
-                "raise_insufficient": False,
-            },
-            log_file=None if config.verbose else log_file,
-            gpus=gpus,
-        )
-    # not through plugin_args, which Nipype would pickle along with nodes
-    plugin._status_callback = callback
-    return plugin
-
-
-def run_workflow(
-    config: Config, workflow: Workflow, labels: Mapping[str, str], log_file: Path, console: Console
-) -> tuple[ProgressDisplay, Exception | None]:
-    """Run a workflow and show its progress.
-
-    Parameters
-    ----------
-    config : Config
-    workflow : Workflow
-    labels : mapping of str to str
-        Labels of subjects (or of the study) by the name of their workflow.
-    log_file : Path
-        See `make_plugin`.
-    console : rich.console.Console
-
-    Returns
-    -------
-    ProgressDisplay
-        Progress of each subject.
-    Exception or None
-        Exception that Nipype raised.
-    """
-    nodes = [
-        name
-        for name, node in nodes_of(workflow)
-        if not isinstance(node.interface, IdentityInterface)
-    ]
-    display = ProgressDisplay(nodes, labels, console, live=False if config.verbose else None)
-    plugin = make_plugin(config, log_file, display)
-    if isinstance(plugin, SLURMPlugin):
-        request_resources(workflow, plugin._sbatch_args or "")
-    _exclude_from_collection()
-    try:
-        with display:
-            workflow.run(plugin=plugin)
-    except Exception as error:  # Nipype raises the error of the first failed node
-        return display, error
-    finally:
-        if hasattr(plugin, "stop"):
-            plugin.stop()
-        gc.unfreeze()  # the nodes can be freed now
-    return display, None
-
-
-def visible_gpus() -> tuple[str, ...]:
-    """Return the GPUs that this process may use, as in CUDA_VISIBLE_DEVICES."""
-    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if allowed is not None:
-        return tuple(name for name in allowed.split(",") if name)
-    return tuple(str(number) for number in range(gpu_count()))

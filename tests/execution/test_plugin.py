@@ -16,7 +16,8 @@ from rich.console import Console
 from bids_fcnreg.config import Config
 from bids_fcnreg.errors import InputError
 from bids_fcnreg.execution.cluster import read_plugin
-from bids_fcnreg.execution.plugin import IsolatedPlugin, make_plugin, run_workflow, visible_gpus
+from bids_fcnreg.execution.plugin import IsolatedPlugin
+from bids_fcnreg.execution.run import make_plugin, run_workflow, visible_gpus
 
 
 @pytest.fixture(autouse=True)
