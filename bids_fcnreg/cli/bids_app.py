@@ -77,13 +77,13 @@ def run(config: Config) -> int:
     console = Console(highlight=False, soft_wrap=True, markup=False, quiet=not _is_main_process())
     check_directories(config, console)
 
-    if config.analysis_level == "group":
-        from bids_fcnreg.app import group
-
-        return group.run(config, console)
     if _runs_nodes(config):
         start_server()  # it imports libraries while this process does
     try:
+        if config.analysis_level == "group":
+            from bids_fcnreg.app import group
+
+            return group.run(config, console)
         from bids_fcnreg.app import participant
 
         return participant.run(config, console)
@@ -92,9 +92,10 @@ def run(config: Config) -> int:
 
 
 def _runs_nodes(config: Config) -> bool:
-    """Return whether nodes run in processes of this machine."""
+    """Return whether nodes will soon run in processes of this machine."""
     only = config.boilerplate_only or config.dry_run or config.reports_only
-    return config.plugin_file is None and not only
+    trains = config.analysis_level == "group" and config.group_task == "train"
+    return config.plugin_file is None and not only and not trains
 
 
 def _is_main_process() -> bool:

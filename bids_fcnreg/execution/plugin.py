@@ -21,7 +21,7 @@ from nipype import logging as nipype_logging
 from nipype.pipeline.engine.utils import topological_sort
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin
 
-from bids_fcnreg.execution.fork_server import start_server, stop_server
+from bids_fcnreg.execution.fork_server import start_server
 from bids_fcnreg.execution.graph import Dependencies
 from bids_fcnreg.execution.node_cache import discard_damaged, store_checksums
 from bids_fcnreg.fcn.memory import keep_freed_memory
@@ -176,7 +176,6 @@ class IsolatedPlugin(MultiProcPlugin):
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
             process.terminate()
-        stop_server()
         for process, receiver in self._task_obj.values():
             process.join()
             receiver.close()

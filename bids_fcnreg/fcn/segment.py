@@ -270,7 +270,6 @@ def _turned(grid: Grid, turn: np.ndarray) -> Grid:
     return Grid(grid.shape, turn @ grid.affine)
 
 
-@torch.no_grad()
 def _posteriors(image: Tensor, network: AnatomyFCN) -> Tensor:
     """Compute posteriors (1, structures, i, j, k) of an image at the network's voxel size."""
     image = normalize_intensities(image)
@@ -281,9 +280,7 @@ def _posteriors(image: Tensor, network: AnatomyFCN) -> Tensor:
         return background
     # Instance normalization needs two voxels at the coarsest resolution.
     image = nnf.pad(image, (0, max(0, 2 * network.multiple - k)))
-    padded = pad_to_multiple(image, network.multiple)
-    logits = network(padded).reshape(*padded.shape[2:], len(STRUCTURES))
-    return logits[:i, :j, :k].softmax(dim=-1).permute(3, 0, 1, 2)[None].contiguous()
+    return network.posteriors(pad_to_multiple(image, network.multiple), (i, j, k))
 
 
 def _around(brain: Image) -> Grid:

@@ -21,25 +21,25 @@ QUICK = (
 )
 
 #: Centre of the core, and its radius, in mm.
-CORE, CORE_RADIUS = (10.0, 0.0, 0.0), 20.0
+CORE, CORE_RADIUS = (7.5, 0.0, 0.0), 15.0
 
 
 def body(
     spacing: float, size: float = 1.0, turn: float = 0.0, dark: float = 1.0, seed: int = 0
 ) -> nib.Nifti1Image:
     """A lobed body with texture and a dark core of a known size, turned about z."""
-    shape = [round(extent / spacing) for extent in (216, 252, 204)]
+    shape = [round(extent / spacing) for extent in (162, 189, 153)]
     affine = np.diag([spacing] * 3 + [1.0])
     affine[:3, 3] = [-spacing * (n - 1) / 2 for n in shape]
     points = np.moveaxis(np.indices(shape), 0, -1) * spacing + affine[:3, 3]
     cos, sin = np.cos(turn), np.sin(turn)
     points = points @ np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]]) / size
     x, y, z = np.moveaxis(points, -1, 0)
-    lobes = 1 + 0.15 * np.sin(3 * np.arctan2(y, x)) + 0.1 * z / 60
-    radius = np.sqrt((x / 62) ** 2 + (y / 78) ** 2 + (z / 55) ** 2) / lobes
+    lobes = 1 + 0.15 * np.sin(3 * np.arctan2(y, x)) + 0.1 * z / 45
+    radius = np.sqrt((x / 46) ** 2 + (y / 58) ** 2 + (z / 41) ** 2) / lobes
     inside = np.clip((1 - radius) * 8, 0, 1)
     core = np.clip(1.5 - np.linalg.norm(points - CORE, axis=-1) / (CORE_RADIUS * dark), 0, 1)
-    texture = 6 * np.sin(x / 9) * np.cos(y / 11) * np.sin(z / 10)
+    texture = 6 * np.sin(x / 7) * np.cos(y / 8) * np.sin(z / 7)
     noise = np.random.default_rng(seed).normal(0, 0.5, shape)
     values = (100 * inside - 70 * core + texture * inside + noise) * (inside > 0.05)
     return nib.Nifti1Image(values.clip(0).astype("float32"), affine)

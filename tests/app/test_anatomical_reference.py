@@ -20,7 +20,7 @@ from bids_fcnreg.bids.scan import Scan
 from bids_fcnreg.config import Config
 from tests.app.bodies import QUICK, SPACE, body, read_table, write_study
 
-SPACING = 6.0
+SPACING = 4.5
 
 
 def write_transform(out: Path, label: str, reference: str) -> None:

@@ -258,9 +258,9 @@ def test_only_the_participant_level_chooses(study):
 def run(tmp_path_factory) -> SimpleNamespace:
     """Two participants of different cohorts, and a third without age."""
     folder = tmp_path_factory.mktemp("cohorts")
-    scans = {f"sub-0{n}": body(6.0, 1 + 0.04 * n, seed=n) for n in (1, 2, 3)}
-    study = write_study(folder, "Babies", 6.0, scans)
-    study.template = write_template(folder, body(6.0))
+    scans = {f"sub-0{n}": body(4.5, 1 + 0.04 * n, seed=n) for n in (1, 2, 3)}
+    study = write_study(folder, "Babies", 4.5, scans)
+    study.template = write_template(folder, body(4.5))
     table = "participant_id\tage\nsub-01\t4\nsub-02\t30\nsub-03\tn/a\n"
     (study.bids / "participants.tsv").write_text(table)
     sidecar = {"age": {"Description": "Age at the scan", "Units": "month"}}
@@ -292,7 +292,7 @@ def test_each_participant_is_registered_to_its_cohort(run):
 
 @pytest.mark.slow
 def test_participant_without_age_is_registered_to_the_plain_template(run, tmp_path):
-    body(6.0).to_filename(tmp_path / "plain.nii.gz")
+    body(4.5).to_filename(tmp_path / "plain.nii.gz")
     words = ["--template", tmp_path / "plain.nii.gz", "--participant-label", "03"]
     study = SimpleNamespace(**{**vars(run), "out": tmp_path / "out", "folder": tmp_path})
     done = call(study, "participant", *words, "--level", "minimal")

@@ -28,7 +28,7 @@ from tests.app.bodies import QUICK, SPACE, body, read_table, scan_path, write_st
 
 pytestmark = pytest.mark.slow
 
-SPACING = 6.0
+SPACING = 4.5
 
 NO_IMAGE = "no T1w, UNIT1, T2w, FLAIR or PDw image"
 

@@ -17,7 +17,7 @@ from tests.app.bodies import QUICK, SPACE, body, write_study
 
 pytestmark = pytest.mark.slow
 
-SPACING = 6.0
+SPACING = 4.5
 SIZES = {"01": 1.05, "02": 1.1, "03": 0.95}
 
 

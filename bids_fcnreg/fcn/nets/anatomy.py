@@ -64,30 +64,58 @@ class AnatomyFCN(nn.Module):
         """Number by which the sizes of the image must be divisible."""
         return 2 ** (len(self.widths) - 1)
 
-    def forward(self, image: Tensor, voxels: Tensor | None = None) -> Tensor:
-        """Compute the logits of all structures.
+    def forward(self, image: Tensor, voxels: Tensor) -> Tensor:
+        """Compute the logits of all structures at a sample of voxels.
 
         Parameters
         ----------
         image : Tensor (1, 1, i, j, k)
             RAS+ orientation, 2 mm voxels, intensities from `normalize_intensities`; each
             size is divisible by `multiple`.
-        voxels : Tensor (n,), int64, optional
-            Flat indices of the voxels to return logits for, by default all.
+        voxels : Tensor (n,), int64
+            Flat indices.
 
         Returns
         -------
         Tensor (n, structures)
         """
-        precision = convolution_dtype(image.device, image.shape[2:], self.multiple)
-        with torch.autocast(image.device.type, precision, enabled=precision != torch.float32):
-            fine, coarse = self._features(image.contiguous(memory_format=torch.channels_last_3d))
-        if voxels is not None:
-            fine, coarse = (part.index_select(0, voxels) for part in (fine, coarse))
-        return self.head(torch.cat([fine, coarse], dim=1).float())
+        features = [part.flatten(0, 2).index_select(0, voxels) for part in self._features(image)]
+        return self.head(torch.cat(features, dim=1).float())
+
+    @torch.no_grad()
+    def posteriors(self, image: Tensor, shape: tuple[int, int, int]) -> Tensor:
+        """Compute the posterior probabilities of all structures.
+
+        Parameters
+        ----------
+        image : Tensor (1, 1, i, j, k)
+            See `forward`.
+        shape : (3,)
+            Number of voxels along each axis, from the first, to return posteriors of.
+
+        Returns
+        -------
+        Tensor (1, structures, *shape)
+        """
+        features = self._features(image)
+        i, j, k = shape
+        posteriors = image.new_empty(1, self.head.out_features, i, j, k)
+        bias = self.head.bias[:, None]
+        for plane in range(i):  # what is computed of a plane fits into a processor's cache
+            seen = torch.cat([part[plane, :j, :k].float() for part in features], dim=-1)
+            logits = torch.addmm(bias, self.head.weight, seen.flatten(0, 1).T)
+            posteriors[0, :, plane] = logits.softmax(dim=0).unflatten(1, (j, k))
+        return posteriors
 
     def _features(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute features (voxels, width) of full resolution, and of half, interpolated."""
+        """Compute features (i, j, k, width) of full resolution, and of half, interpolated."""
+        precision = convolution_dtype(image.device, image.shape[2:], self.multiple)
+        with torch.autocast(image.device.type, precision, enabled=precision != torch.float32):
+            fine, coarse = self._convolve(image.contiguous(memory_format=torch.channels_last_3d))
+        return fine[0].permute(1, 2, 3, 0), coarse[0].permute(1, 2, 3, 0)
+
+    def _convolve(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute features (1, width, i, j, k) of full resolution, and of half, interpolated."""
         features = self.stem(image)
         features = features + self.encode[0](features)
         skipped = []
@@ -100,11 +128,7 @@ class AnatomyFCN(nn.Module):
                 direct = nnf.leaky_relu(self.direct(features), 0.1)
             features = self.up[level](features) + skipped[level]
             features = features + self.decode[level](features)
-        features = features + self.last(features)
-        fine, coarse = (
-            part.permute(0, 2, 3, 4, 1).reshape(-1, part.shape[1]) for part in (features, direct)
-        )
-        return fine, coarse
+        return features + self.last(features), direct
 
 
 class _Convolution(nn.Module):
