@@ -58,7 +58,7 @@ def make(folder: Path, source: Path) -> None:
     write(t1w("later", "_run-2"), np.zeros_like(data), affine)
     write(t1w("blocked"), data, affine)
     t1w("half").parent.mkdir(parents=True)
-    t1w("half").write_bytes(source.read_bytes()[:2000])
+    t1w("half").write_bytes(source.read_bytes()[:1000])
 
 
 def _moved(affine: np.ndarray) -> np.ndarray:
