@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,56 @@ from bids_fcnreg.fcn.nets.packaged_weights import packaged_checksum
 
 REFERENCE_OPTION = Config.flag("subject_anatomical_reference")
 
+#: What a run with ``--level minimal`` does not replace.
+_OF_FULL_LEVEL = "labels, resampled images and figures of an earlier run with --level full"
+
+
+@dataclass(frozen=True)
+class _Existing:
+    """Results of a scan that exist, and what has changed since they were made.
+
+    Attributes
+    ----------
+    modes : dict of str to str
+        Registration mode by space.
+    complete : set of str
+        Spaces in which all results of ``--level full`` exist.
+    changed : list of str
+        Names of the sources that have changed.
+    references, versions : dict of str to str
+        Other anatomical reference, and other version of this software, by space.
+    """
+
+    modes: dict[str, str]
+    complete: set[str]
+    changed: list[str]
+    references: dict[str, str]
+    versions: dict[str, str]
+
+    @classmethod
+    def of(
+        cls,
+        config: Config,
+        scan: Scan,
+        templates: Sequence[Template],
+        atlases: Mapping[str, Sequence[Atlas]],
+        reference: str | None,
+    ) -> _Existing:
+        """Look up the results of a scan whose anatomical reference is now `reference`."""
+        results = _registered(config, scan)
+        return cls(
+            {one.space: one.mode for one in results},
+            _complete_spaces(config, scan) if results else set(),
+            _changed(config, scan, results, templates, atlases) if results else [],
+            _other_references(results, reference),
+            _other_versions(results),
+        )
+
+    def is_replaced(self, space: str, mode: str) -> bool:
+        """Return whether a run in a mode replaces the results in a space."""
+        differs = self.changed or space in self.references or space in self.versions
+        return space in self.modes and bool(differs or self.modes[space] != mode)
+
 
 def list_planned(
     config: Config,
@@ -44,33 +95,39 @@ def list_planned(
             console.print(f"{scan.label}: {reason}", soft_wrap=True)
         if scan.label in unreadable:
             console.print(f"{scan.label}: {unreadable[scan.label].message}")
-        usable = bool(scan.images) and scan.label not in unreadable
-        if usable:
-            _list_images(scan, console)
-        results = _registered(config, scan)
-        modes = {one.space: one.mode for one in results}
-        complete = _complete_spaces(config, scan) if config.makes_everything else set(modes)
-        changed = _changed(config, scan, results, templates, atlases) if usable and modes else []
-        former = _other_references(results, references.get(scan.label))
-        versions = _other_versions(results)
-        for space in (template.space for template in templates_of(scan, templates)):
-            done = modes.get(space) if space in complete else None
-            plan = f"results in {space} exist ({done})" if done else ""
-            if usable and done is None:
-                plan = f"to register to {space} ({config.mode})"
-                if space in modes:
-                    plan += f"; results of --level minimal exist ({modes[space]})"
-            elif usable and (
-                changed or space in former or space in versions or done != config.mode
-            ):
-                because = f", made from another {' and '.join(changed)}" if changed else ""
-                if space in versions:
-                    because += f", made by version {versions[space]}"
-                if space in former:
-                    because += f", with {REFERENCE_OPTION} {former[space]}"
-                plan += f"{because}; to register again ({config.mode}), which replaces them"
-            if plan:
-                console.print(f"{scan.label}: {plan}", soft_wrap=True)
+        spaces = [template.space for template in templates_of(scan, templates)]
+        if not scan.images or scan.label in unreadable:
+            for one in _registered(config, scan):
+                if one.space in spaces:
+                    console.print(f"{scan.label}: results in {one.space} exist ({one.mode})")
+            continue
+        _list_images(scan, console)
+        existing = _Existing.of(config, scan, templates, atlases, references.get(scan.label))
+        for space in spaces:
+            plan = _plan(config, existing, space)
+            console.print(f"{scan.label}: {plan}", soft_wrap=True)
+
+
+def _plan(config: Config, existing: _Existing, space: str) -> str:
+    """Return what a run would do with a scan in a space."""
+    done = existing.modes.get(space)
+    complete = space in existing.complete
+    if done is None or (config.makes_everything and not complete):
+        plan = f"to register to {space} ({config.mode})"
+        return plan if done is None else f"{plan}; results of --level minimal exist ({done})"
+    plan = f"results in {space} exist ({done})"
+    if not existing.is_replaced(space, config.mode):
+        return plan
+    if existing.changed:
+        plan += f", made from another {' and '.join(existing.changed)}"
+    if space in existing.versions:
+        plan += f", made by version {existing.versions[space]}"
+    if space in existing.references:
+        plan += f", with {REFERENCE_OPTION} {existing.references[space]}"
+    plan += f"; to register again ({config.mode}), which replaces them"
+    if complete and not config.makes_everything:
+        plan += f", except for {_OF_FULL_LEVEL}, which then do not fit"
+    return plan
 
 
 def _list_images(scan: Scan, console: Console) -> None:
@@ -97,26 +154,24 @@ def report_replaced(
     outdated, former = [], []
     references = _planned(config, scans, unreadable)
     for scan in scans:
-        results = [] if scan.label in unreadable else _registered(config, scan)
-        if not results:
+        if not scan.images or scan.label in unreadable:
             continue
-        modes = {one.space: one.mode for one in results}
-        spaces = {template.space for template in templates_of(scan, templates)}
-        if config.templates == (DEFAULT_TEMPLATE,) and set(modes) == {SYMMETRIC_TEMPLATE}:
-            former.append(scan.label)
-        others = {mode for space, mode in modes.items() if space in spaces} - {config.mode}
-        if others:
-            other_modes.append(f"{scan.label} ({', '.join(sorted(others))})")
-        if changed := _changed(config, scan, results, templates, atlases):
-            other_files.append(f"{scan.label} ({', '.join(changed)})")
-        if remade := spaces & set(_other_versions(results)):
-            other_versions.append(scan.label)
         now = references[scan.label]
-        found = _other_references(results, now)
-        if before := {one for space, one in found.items() if space in spaces}:
+        existing = _Existing.of(config, scan, templates, atlases, now)
+        if config.templates == (DEFAULT_TEMPLATE,) and set(existing.modes) == {SYMMETRIC_TEMPLATE}:
+            former.append(scan.label)
+        spaces = {template.space for template in templates_of(scan, templates)}
+        others = {mode for space, mode in existing.modes.items() if space in spaces}
+        if others := others - {config.mode}:
+            other_modes.append(f"{scan.label} ({', '.join(sorted(others))})")
+        if existing.changed:
+            other_files.append(f"{scan.label} ({', '.join(existing.changed)})")
+        if spaces & set(existing.versions):
+            other_versions.append(scan.label)
+        if before := {one for space, one in existing.references.items() if space in spaces}:
             other_references.append(f"{scan.label} ({', '.join(sorted(before))}, now {now})")
-        replaced = others or changed or remade or before
-        if replaced and not config.makes_everything and spaces & _complete_spaces(config, scan):
+        replaced = {space for space in spaces if existing.is_replaced(space, config.mode)}
+        if replaced & existing.complete and not config.makes_everything:
             outdated.append(scan.label)
     for why, labels in (
         (
@@ -129,8 +184,8 @@ def report_replaced(
         (f"Results of another version of {NAME} are replaced", other_versions),
         ("Results are replaced, because their sources have changed", other_files),
         (
-            "warning: labels, resampled images and figures of an earlier run with --level full do "
-            "not fit the new transforms. Delete them, or run with --level full",
+            f"warning: {_OF_FULL_LEVEL} do not fit the new transforms. Delete them, or run with "
+            "--level full",
             outdated,
         ),
     ):

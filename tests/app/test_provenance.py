@@ -93,6 +93,24 @@ def test_results_of_a_changed_image_are_replaced(tmp_path, template):
 
 
 @pytest.mark.parametrize(
+    ("mode", "changes", "replaced"),
+    [("predict", True, True), ("refine", False, True), ("predict", False, False)],
+)
+def test_images_that_will_not_fit_are_named_before_a_minimal_run(
+    tmp_path, template, mode, changes, replaced
+):
+    scan = make_scan(tmp_path, "sub-01_T1w.nii")
+    write_results(tmp_path, scan, template, mode)
+    if changes:
+        scan.images[0].write_text("changed")
+    left = "labels, resampled images and figures of an earlier run with --level full"
+    planned, *reported = messages(tmp_path, scan, template, processing_level="minimal")
+    assert planned.endswith(f"except for {left}, which then do not fit") == replaced
+    assert any(line.startswith(f"warning: {left} do not fit") for line in reported) == replaced
+    assert not any(left in line for line in messages(tmp_path, scan, template))
+
+
+@pytest.mark.parametrize(
     ("makers", "replaced"),
     [
         ([{"Name": "bids_fcnreg", "Version": "0.0.9"}], True),
