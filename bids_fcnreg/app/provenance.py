@@ -33,15 +33,13 @@ _OF_FULL_LEVEL = "labels, resampled images and figures of an earlier run with --
 
 
 @dataclass(frozen=True)
-class _Existing:
+class _ExistingResults:
     """Results of a scan that exist, and what has changed since they were made.
 
     Attributes
     ----------
     modes : dict of str to str
         Registration mode by space.
-    complete : set of str
-        Spaces in which all results of ``--level full`` exist.
     changed : list of str
         Names of the sources that have changed.
     references, versions : dict of str to str
@@ -49,7 +47,6 @@ class _Existing:
     """
 
     modes: dict[str, str]
-    complete: set[str]
     changed: list[str]
     references: dict[str, str]
     versions: dict[str, str]
@@ -62,12 +59,11 @@ class _Existing:
         templates: Sequence[Template],
         atlases: Mapping[str, Sequence[Atlas]],
         reference: str | None,
-    ) -> _Existing:
+    ) -> _ExistingResults:
         """Look up the results of a scan whose anatomical reference is now `reference`."""
         results = _registered(config, scan)
         return cls(
             {one.space: one.mode for one in results},
-            _complete_spaces(config, scan) if results else set(),
             _changed(config, scan, results, templates, atlases) if results else [],
             _other_references(results, reference),
             _other_versions(results),
@@ -95,23 +91,29 @@ def list_planned(
             console.print(f"{scan.label}: {reason}", soft_wrap=True)
         if scan.label in unreadable:
             console.print(f"{scan.label}: {unreadable[scan.label].message}")
+        complete = _complete_spaces(config, scan)
         spaces = [template.space for template in templates_of(scan, templates)]
         if not scan.images or scan.label in unreadable:
-            for one in _registered(config, scan):
-                if one.space in spaces:
-                    console.print(f"{scan.label}: results in {one.space} exist ({one.mode})")
+            modes = {one.space: one.mode for one in _registered(config, scan)}
+            for space in spaces:
+                if space in modes and (space in complete or not config.makes_everything):
+                    plan = f"results in {space} exist ({modes[space]})"
+                    console.print(f"{scan.label}: {plan}", soft_wrap=True)
             continue
         _list_images(scan, console)
-        existing = _Existing.of(config, scan, templates, atlases, references.get(scan.label))
+        now = references.get(scan.label)
+        existing = _ExistingResults.of(config, scan, templates, atlases, now)
         for space in spaces:
-            plan = _plan(config, existing, space)
+            plan = _plan(config, existing, space, space in complete)
             console.print(f"{scan.label}: {plan}", soft_wrap=True)
 
 
-def _plan(config: Config, existing: _Existing, space: str) -> str:
-    """Return what a run would do with a scan in a space."""
+def _plan(config: Config, existing: _ExistingResults, space: str, complete: bool) -> str:
+    """Return what a run would do with a scan in a space.
+
+    `complete` says whether all results of ``--level full`` exist.
+    """
     done = existing.modes.get(space)
-    complete = space in existing.complete
     if done is None or (config.makes_everything and not complete):
         plan = f"to register to {space} ({config.mode})"
         return plan if done is None else f"{plan}; results of --level minimal exist ({done})"
@@ -157,7 +159,7 @@ def report_replaced(
         if not scan.images or scan.label in unreadable:
             continue
         now = references[scan.label]
-        existing = _Existing.of(config, scan, templates, atlases, now)
+        existing = _ExistingResults.of(config, scan, templates, atlases, now)
         if config.templates == (DEFAULT_TEMPLATE,) and set(existing.modes) == {SYMMETRIC_TEMPLATE}:
             former.append(scan.label)
         spaces = {template.space for template in templates_of(scan, templates)}
@@ -171,7 +173,7 @@ def report_replaced(
         if before := {one for space, one in existing.references.items() if space in spaces}:
             other_references.append(f"{scan.label} ({', '.join(sorted(before))}, now {now})")
         replaced = {space for space in spaces if existing.is_replaced(space, config.mode)}
-        if replaced & existing.complete and not config.makes_everything:
+        if replaced and not config.makes_everything and replaced & _complete_spaces(config, scan):
             outdated.append(scan.label)
     for why, labels in (
         (

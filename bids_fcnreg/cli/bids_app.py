@@ -92,10 +92,10 @@ def run(config: Config) -> int:
 
 
 def _runs_nodes(config: Config) -> bool:
-    """Return whether nodes will soon run in processes of this machine."""
+    """Return whether nodes of the participant level run in processes of this machine."""
     only = config.boilerplate_only or config.dry_run or config.reports_only
-    trains = config.analysis_level == "group" and config.group_task == "train"
-    return config.plugin_file is None and not only and not trains
+    participant = config.analysis_level == "participant"
+    return participant and config.plugin_file is None and not only
 
 
 def _is_main_process() -> bool:

@@ -21,7 +21,7 @@ from nipype import logging as nipype_logging
 from nipype.pipeline.engine.utils import topological_sort
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin
 
-from bids_fcnreg.execution.fork_server import start_server
+from bids_fcnreg.execution.fork_server import start_server, stop_server
 from bids_fcnreg.execution.graph import Dependencies
 from bids_fcnreg.execution.node_cache import discard_damaged, store_checksums
 from bids_fcnreg.fcn.memory import keep_freed_memory
@@ -171,11 +171,12 @@ class IsolatedPlugin(MultiProcPlugin):
             self._free_gpus.append(self._gpu_of.pop(taskid))
 
     def stop(self) -> None:
-        """Terminate the running node processes and their child processes."""
+        """Terminate the running node processes, their child processes and the fork server."""
         for process, _ in self._task_obj.values():
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
             process.terminate()
+        stop_server()
         for process, receiver in self._task_obj.values():
             process.join()
             receiver.close()

@@ -7,6 +7,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -182,13 +183,14 @@ def run_workflow(
         request_resources(workflow, plugin._sbatch_args or "")
     exclude_from_collection()
     try:
-        with display:
+        with display, ExitStack() as unless_it_ends:
+            if hasattr(plugin, "stop"):
+                unless_it_ends.callback(plugin.stop)
             workflow.run(plugin=plugin)
+            unless_it_ends.pop_all()  # the next workflow uses the same fork server
     except Exception as error:  # Nipype raises the error of the first failed node
         return display, error
     finally:
-        if hasattr(plugin, "stop"):
-            plugin.stop()
         gc.unfreeze()  # the nodes can be freed now
     return display, None
 

@@ -37,16 +37,16 @@ MARGIN_MM = 40.0
 #: farther from their typical arrangement than the second, in mm.
 TURNED_DEGREES, MISPLACED_MM = 45.0, 5.5
 
-#: What the network sees is no head if its mean posterior in the brain is lower than the first, or
-#: if more structures than the second have an implausible volume. Noise and objects have up to
-#: 0.69, turned heads 0.78 to 0.90, with a tumour less, and up to 16.
-LEAST_POSTERIOR, IMPLAUSIBLE = 0.72, 16
+#: What the network sees is no head if its mean posterior in the brain is lower than the first,
+#: plus the second for each structure with an implausible volume. Noise and objects have up to
+#: 0.69; turned heads 0.74 or more with up to 8 such structures, 0.78 or more with up to 17.
+LEAST_POSTERIOR, PER_IMPLAUSIBLE = 0.69, 0.004
 
 #: Voxel size in mm at which the orientation of a head is searched, and voxels along each axis.
-SEARCH_MM, SEARCH_VOXELS = 4.0, 52
+SEARCH_MM, SEARCH_VOXELS = 3.0, 64
 
-#: Most mm and structures of a head that is recognized at this voxel size: upright ones have 4.6 to
-#: 6.4 mm and up to 4 structures, those in one of the other 23 orientations 9.9 mm and more.
+#: Most mm and structures of a head that is recognized at this voxel size: upright ones have 2.6 to
+#: 4.4 mm and no structure, those in one of the other 23 orientations 9.2 mm and more.
 SEARCH_MISPLACED_MM, SEARCH_IMPLAUSIBLE = 8.0, 8
 
 #: From more mm on, corrections do not lead to an upright head.
@@ -58,11 +58,10 @@ TILTED_DEGREES = 25.0
 #: How often the orientation that was found is corrected by that of the structures.
 CORRECTIONS = 3
 
-#: Half a turn about each axis, and all other rotations by quarters of a turn, those that exchange
-#: two axes first.
-_HALF_TURNS = [np.diag(signs) for signs in ((1, -1, -1), (-1, 1, -1), (-1, -1, 1))]
-_QUARTER_TURNS = sorted(
-    (one for one in Rotation.create_group("O").as_matrix().round() if np.abs(one).trace() < 3),
+#: All other orientations by quarters of a turn: half turns about an axis, rotations that exchange
+#: two axes, and others.
+_TURNS = sorted(
+    (one for one in Rotation.create_group("O").as_matrix().round() if one.trace() < 3),
     key=lambda turn: -np.abs(turn).trace(),
 )
 
@@ -188,7 +187,7 @@ class _View:
         known = self.structures
         if known.turned_degrees <= TURNED_DEGREES and known.misplaced_mm <= MISPLACED_MM:
             return False
-        return known.implausible <= IMPLAUSIBLE and self.mean_posterior >= LEAST_POSTERIOR
+        return self.mean_posterior >= LEAST_POSTERIOR + PER_IMPLAUSIBLE * known.implausible
 
     @property
     def mean_posterior(self) -> float:
@@ -225,11 +224,7 @@ def _upright(
 
     `look` segments the head after a rotation.
     """
-    best = as_it_lies
-    for half in () if best.is_recognized else _HALF_TURNS:
-        best = min(best, look(as_it_lies.turned_by(half)), key=_misplaced_mm)
-    if not best.is_recognized:
-        best = _search(best, scan, network)
+    best = as_it_lies if as_it_lies.is_recognized else _search(as_it_lies, scan, network)
     if _misplaced_mm(best) > CORRECTABLE_MM:
         return None
     for _ in range(CORRECTIONS):
@@ -246,7 +241,7 @@ def _search(best: _View, scan: Image, network: AnatomyFCN) -> _View:
     affine = np.diag([SEARCH_MM, SEARCH_MM, SEARCH_MM, 1.0])
     affine[:3, 3] = best.structures.center - SEARCH_MM * (SEARCH_VOXELS - 1) / 2
     grid = Grid((SEARCH_VOXELS,) * 3, affine)
-    turns = [best.turned_by(rotation) for rotation in _QUARTER_TURNS]
+    turns = [best.turned_by(rotation) for rotation in _TURNS]
     for turn in turns:
         best = min(best, _View.of(blurred, grid, turn, network), key=_misplaced_mm)
         if best.is_recognized:

@@ -73,7 +73,7 @@ class AnatomyFCN(nn.Module):
             RAS+ orientation, 2 mm voxels, intensities from `normalize_intensities`; each
             size is divisible by `multiple`.
         voxels : Tensor (n,), int64
-            Flat indices.
+            Flat indices of voxels of `image`.
 
         Returns
         -------
@@ -84,14 +84,14 @@ class AnatomyFCN(nn.Module):
 
     @torch.no_grad()
     def posteriors(self, image: Tensor, shape: tuple[int, int, int]) -> Tensor:
-        """Compute the posterior probabilities of all structures.
+        """Compute the posterior probabilities of all structures, without gradients.
 
         Parameters
         ----------
         image : Tensor (1, 1, i, j, k)
             See `forward`.
         shape : (3,)
-            Number of voxels along each axis, from the first, to return posteriors of.
+            Size of the part to return posteriors of, from the first voxel; the rest is padding.
 
         Returns
         -------
