@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from nilearn.image import math_img
+from scipy import ndimage
 
 from bids_fcnreg.bids.builtin_templates import nilearn_map
 
@@ -92,10 +93,6 @@ def _thin_out(image: nib.Nifti1Image, target: Path, step: int) -> Path:
     """Write some of the voxels of a brain image, with a margin around the brain."""
     target.parent.mkdir(parents=True, exist_ok=True)
     thin = image.slicer[::step, ::step, ::step]
-    inside = np.argwhere(np.asarray(thin.dataobj))
-    i, j, k = (
-        slice(max(0, low - MARGIN), high + MARGIN)
-        for low, high in zip(inside.min(axis=0), inside.max(axis=0) + 1, strict=True)
-    )
-    thin.slicer[i, j, k].to_filename(target)
+    brain = ndimage.binary_dilation(np.asarray(thin.dataobj) != 0, iterations=MARGIN)
+    thin.slicer[ndimage.find_objects(brain.astype(int))[0]].to_filename(target)
     return target

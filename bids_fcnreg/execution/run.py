@@ -183,7 +183,7 @@ def run_workflow(
         request_resources(workflow, plugin._sbatch_args or "")
     exclude_from_collection()
     try:
-        with display, ExitStack() as unless_it_ends:
+        with ExitStack() as unless_it_ends, display:
             if hasattr(plugin, "stop"):
                 unless_it_ends.callback(plugin.stop)
             workflow.run(plugin=plugin)

@@ -234,16 +234,17 @@ def _upright(
     return None
 
 
-def _search(best: _View, scan: Image, network: AnatomyFCN) -> _View:
+def _search(as_it_lies: _View, scan: Image, network: AnatomyFCN) -> _View:
     """Return the best view of a head that is turned by quarters, at low resolution."""
     sigma = 0.5 * SEARCH_MM / scan.grid.spacing
     blurred = Image(gaussian(scan.data.float(), np.where(sigma > 0.6, sigma, 0)), scan.grid)
     affine = np.diag([SEARCH_MM, SEARCH_MM, SEARCH_MM, 1.0])
-    affine[:3, 3] = best.structures.center - SEARCH_MM * (SEARCH_VOXELS - 1) / 2
+    affine[:3, 3] = as_it_lies.structures.center - SEARCH_MM * (SEARCH_VOXELS - 1) / 2
     grid = Grid((SEARCH_VOXELS,) * 3, affine)
-    turns = [best.turned_by(rotation) for rotation in _TURNS]
-    for turn in turns:
-        best = min(best, _View.of(blurred, grid, turn, network), key=_misplaced_mm)
+    best = as_it_lies
+    for rotation in _TURNS:
+        view = _View.of(blurred, grid, as_it_lies.turned_by(rotation), network)
+        best = min(best, view, key=_misplaced_mm)
         if best.is_recognized:
             break
     return best

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from nipype import Function, MapNode, Node, Workflow
+from nipype.pipeline.engine.utils import load_resultfile
 from rich.console import Console
 
 from bids_fcnreg.config import Config
@@ -216,6 +217,28 @@ def test_nodes_can_be_freed_after_the_run(tmp_path):
     _, error = run_workflow(config, workflow, {}, tmp_path / "log", Console(quiet=True))
     assert error is None
     assert gc.get_freeze_count() == 0
+
+
+def _parent(value):
+    import os
+
+    return os.getppid()
+
+
+def test_workflows_that_end_normally_share_a_fork_server(tmp_path):
+    """A failed one leaves none, so that a node that is just being started does not survive it."""
+    config = Config(bids_dir=tmp_path, output_dir=tmp_path, work_dir=tmp_path)
+
+    def server_of(name: str, *functions) -> int:
+        workflow = chain(tmp_path, name, *functions)
+        _, error = run_workflow(config, workflow, {}, tmp_path / "log", Console(quiet=True))
+        assert (error is None) == (_refuse not in functions)
+        return load_resultfile(tmp_path / name / "step0/result_step0.pklz").outputs.out
+
+    first = server_of("first", _parent)
+    assert server_of("second", _parent) == first
+    assert server_of("third", _parent, _refuse) == first
+    assert server_of("fourth", _parent) != first
 
 
 def test_stop_terminates_nodes_and_their_child_processes(tmp_path):
